@@ -155,7 +155,7 @@ class UsageCallback(BaseCallbackHandler):
         with self._lock:
             call = self._start(run_id, tags, metadata)
             if call is not None and call.caller == "lead_agent" and messages:
-                self._read_prompt(messages[0])
+                self._read_prompt(call, messages[0])
 
     def on_llm_start(
         self,
@@ -199,9 +199,9 @@ class UsageCallback(BaseCallbackHandler):
                 return
             call.model = _model_of(reply, response.llm_output) or call.model
             call.tokens = _tokens_of(reply, response.llm_output) or call.tokens
-            is_message = call.caller == "lead_agent" and reply is not None
-            text = _text_of(reply) if is_message else None
-            self._done = merge(self._done, Usage(message_count=int(is_message), last_ai_message=text))
+            if call.caller == "lead_agent" and reply is not None:
+                call.message_count += 1
+                call.last_ai_message = _text_of(reply)
             self._close(run_id, call)
         self._report()
 
@@ -227,20 +227,18 @@ class UsageCallback(BaseCallbackHandler):
         del self._open[run_id]
         self._done = merge(self._done, call.usage(llm_calls=1))
 
-    def _read_prompt(self, prompt: Sequence[BaseMessage]) -> None:
+    def _read_prompt(self, call: _Call, prompt: Sequence[BaseMessage]) -> None:
         new = list(takewhile(lambda message: not isinstance(message, AIMessage), reversed(prompt)))
         tool_call_ids = {message.tool_call_id for message in new if isinstance(message, ToolMessage)}
-        count = len(tool_call_ids - self._tool_call_ids)
+        call.message_count = len(tool_call_ids - self._tool_call_ids)
         self._tool_call_ids |= tool_call_ids
-        first_human = None
-        if not self._prompted:
-            self._prompted = True
-            humans = [message for message in new if _is_visible_human(message)]
-            count += len(humans)
-            asked = humans[-1] if humans else next(filter(_is_visible_human, reversed(prompt)), None)
-            first_human = None if asked is None else _clip(asked.text)
-        if count or first_human:
-            self._done = merge(self._done, Usage(message_count=count, first_human_message=first_human))
+        if self._prompted:
+            return
+        self._prompted = True
+        humans = [message for message in new if _is_visible_human(message)]
+        call.message_count += len(humans)
+        asked = humans[-1] if humans else next(filter(_is_visible_human, reversed(prompt)), None)
+        call.first_human_message = None if asked is None else _clip(asked.text)
 
     def _report(self) -> None:
         if self._on_progress is None:
@@ -289,6 +287,9 @@ class _Call:
     caller: Caller
     model: str
     tokens: _Tokens = _NO_TOKENS
+    message_count: int = 0
+    first_human_message: str | None = None
+    last_ai_message: str | None = None
 
     def usage(self, *, llm_calls: int) -> Usage:
         tokens = self.tokens
@@ -301,6 +302,7 @@ class _Call:
             lead_agent_tokens=tokens.total if self.caller == "lead_agent" else 0,
             subagent_tokens=tokens.total if self.caller == "subagent" else 0,
             middleware_tokens=tokens.total if self.caller == "middleware" else 0,
+            message_count=self.message_count,
             by_model={
                 self.model: {
                     "input_tokens": tokens.input,
@@ -310,6 +312,8 @@ class _Call:
                     "llm_calls": llm_calls,
                 }
             },
+            first_human_message=self.first_human_message,
+            last_ai_message=self.last_ai_message,
         )
 
 
@@ -353,9 +357,7 @@ def _first_generation(response: LLMResult) -> Generation | None:
     return first[0] if first else None
 
 
-def _text_of(reply: Generation | None) -> str | None:
-    if reply is None:
-        return None
+def _text_of(reply: Generation) -> str | None:
     text = reply.message.text if isinstance(reply, ChatGeneration) else reply.text
     return _clip(text) if text.strip() else None
 

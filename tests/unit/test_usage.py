@@ -71,27 +71,18 @@ class Streaming(Scripted):
 
     def chunks(self) -> list[AIMessageChunk]:
         reply = self.next_reply()
+        words = [AIMessageChunk(content=word + " ") for word in reply.text.split()]
         usage: Any = reply.usage_metadata
-        words: list[Any] = [AIMessageChunk(content=word + " ") for word in reply.text.split()]
-        metadata = reply.response_metadata
-        if usage is None:
-            return words
-        first = AIMessageChunk(
-            content="",
-            response_metadata=metadata,
-            usage_metadata={**usage, "output_tokens": 0, "total_tokens": usage["input_tokens"]},
-        )
-        last = AIMessageChunk(content="", usage_metadata=tokens(0, usage["output_tokens"]))
-        return [first, *words, last]
+        given: Any = {**usage, "output_tokens": 0, "total_tokens": usage["input_tokens"]}
+        made: Any = tokens(0, usage["output_tokens"])
+        first = AIMessageChunk(content="", response_metadata=reply.response_metadata, usage_metadata=given)
+        return [first, *words, AIMessageChunk(content="", usage_metadata=made)]
 
     def _stream(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         for chunk in self.chunks():
-            generation = ChatGenerationChunk(message=chunk)
-            if run_manager is not None:
-                run_manager.on_llm_new_token(chunk.text, chunk=generation)
-            yield generation
+            yield ChatGenerationChunk(message=chunk)
 
     async def _astream(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
@@ -120,8 +111,8 @@ class Completion(BaseLLM):
         )
 
 
-def said(text: Any, usage: dict[str, Any] | None = None, **kwargs: Any) -> AIMessage:
-    return AIMessage(content=text, usage_metadata=usage, **kwargs)  # type: ignore[arg-type]
+def said(text: Any, usage: Any = None, **kwargs: Any) -> AIMessage:
+    return AIMessage(content=text, usage_metadata=usage, **kwargs)
 
 
 def model(*replies: AIMessage, **kwargs: Any) -> Scripted:
@@ -484,6 +475,7 @@ async def test_the_first_human_message_is_the_first_lead_prompt_s() -> None:
     await ask(usage, model(said("yes")), "the question")
     await ask(usage, model(said("yes")), "a later prompt")
     assert usage.snapshot().first_human_message == "the question"
+    assert usage.snapshot().message_count == 3
 
 
 async def test_the_last_ai_message_is_the_lead_agent_s_and_has_text() -> None:
@@ -591,7 +583,7 @@ async def test_a_call_that_is_also_reported_from_elsewhere_counts_once(external_
     record = ExternalUsage(source_run_id=str(run_id), input_tokens=1, output_tokens=1)
     if external_first:
         usage.add_external([record])
-    await model(said("yes", tokens(1, 1))).ainvoke("hi", {**config(usage, "subagent:search"), "run_id": run_id})
+    await model(said("yes", tokens(1, 1))).ainvoke("hi", config(usage, "subagent:search") | {"run_id": run_id})
     usage.add_external([record])
     assert usage.snapshot().total_tokens == 2
 
