@@ -1,0 +1,1 @@
+"""Runlane: a run manager for AI agents."""

@@ -1,0 +1,1 @@
+"""What can be run: LangGraph graphs and plain coroutines."""

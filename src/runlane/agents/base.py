@@ -1,0 +1,96 @@
+"""What the executor needs of anything that can be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from runlane.records import RunRecord
+
+#: Publishes one event: its name and its JSON text. Called on the agent's loop, in order; cheap; never blocks.
+Emit = Callable[[str, bytes], None]
+
+
+class Drained(Exception):  # noqa: N818 - an outcome, not an error
+    """The agent stopped at a boundary because :meth:`DrainSignal.requested` said so; it can be continued."""
+
+
+class DrainSignal:
+    """Asks an agent to stop at its next boundary. Safe from any thread; one per attempt."""
+
+    __slots__ = ("_callbacks", "requested")
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._callbacks: list[Callable[[], None]] = []
+
+    def request(self) -> None:
+        """Ask; a second call does nothing."""
+        if not self.requested:
+            self.requested = True
+            for callback in self._callbacks:
+                callback()
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Call *callback*, on the requester's thread, once a drain is asked for (at once if it was)."""
+        self._callbacks.append(callback)
+        if self.requested:
+            callback()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentCall:
+    """One attempt at one run, as an agent sees it.
+
+    ``run.kwargs`` has the request: ``input``, ``command``, ``config``, ``context``, ``stream_mode`` (list of str),
+    ``stream_subgraphs``, ``interrupt_before``, ``interrupt_after``, ``durability``, ``checkpoint`` (or
+    ``checkpoint_id``); each may be absent. ``continued`` says that an earlier attempt of this run may have left
+    checkpoints. ``saver`` and ``store`` are LangGraph's ``BaseCheckpointSaver`` and ``BaseStore``; the saver is bound
+    to this attempt, so that a fenced attempt writes nothing. ``callbacks`` are LangChain callback handlers.
+    """
+
+    run: RunRecord
+    emit: Emit
+    drain: DrainSignal = field(default_factory=DrainSignal)
+    continued: bool = False
+    saver: Any = None
+    store: Any = None
+    callbacks: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a run left on its thread, as JSON text, serialised once.
+
+    ``values`` is the state (``None``: nothing to record); ``interrupts`` maps task ids to lists of
+    ``{"id", "value"}``; ``result`` is what ``wait`` answers (the values, with ``__interrupt__`` where there is one).
+    ``paused`` says that the graph waits for a human; ``unfinished`` that its last checkpoint has next nodes.
+    """
+
+    values: bytes | None = None
+    result: bytes | None = None
+    interrupts: Mapping[str, Any] = field(default_factory=dict)
+    paused: bool = False
+    unfinished: bool = False
+
+
+class Agent(Protocol):
+    """Something that can be run: a LangGraph graph, or a plain coroutine. All methods run on the agents' loop."""
+
+    async def run(self, call: AgentCall) -> Snapshot:
+        """Execute until the end or a pause, emitting events on the way.
+
+        Raises:
+            Drained: A drain was asked for and the agent stopped at a boundary.
+            Exception: The run failed; the exception is the user's own.
+        """
+        ...
+
+    async def repair(self, call: AgentCall) -> Snapshot:
+        """Make the thread valid after the run was stopped or failed, and return what it looks like now.
+
+        Finished results of sibling tools are kept, every open tool call is closed with a result that says that it was
+        interrupted and that its effect is unknown, and partial assistant text stands under the id that was streamed.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Fenced LangGraph checkpointers and long-term stores per backend."""

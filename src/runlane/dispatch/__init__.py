@@ -1,0 +1,1 @@
+"""How pending runs reach a worker."""

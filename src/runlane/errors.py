@@ -1,0 +1,190 @@
+"""Every error that Runlane raises, as one tree.
+
+::
+
+    RunlaneError
+    ├── NotFound                 not_found              no such thread, run, assistant or item for this owner
+    ├── ConflictError            thread_busy            the thread has an active run (strategy ``reject``)
+    ├── AlreadyExists            already_exists         an id is taken
+    ├── InvalidRequest           invalid_request        the request cannot be honoured as it stands
+    │   ├── UnsupportedOption    unsupported_option     a known option that is not honoured
+    │   └── UnsupportedStrategyError  unsupported_strategy
+    ├── IllegalTransition        illegal_transition     the state table has no such move
+    ├── CancelRecorded           cancel_recorded        the run can only be stopped now: a cancel came first
+    ├── LeaseLost                lease_lost             the attempt no longer owns its run
+    ├── AdmissionClosed          admission_closed       the process is draining
+    ├── OwnerRequired            owner_required         tenancy is required and no owner was given
+    ├── StoreUnavailable         store_unavailable      nothing was written; try again
+    │   └── LedgerInUse          ledger_in_use          another process owns the database file
+    ├── ConfigurationError       configuration          settings or langgraph.json
+    │   └── GraphLoadError       graph_load             a graph does not import
+    └── RollbackFailed           rollback_failed        the thread could not be put back
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RunlaneError(Exception):
+    """Base of all errors; ``code`` is stable, ``str(error)`` says what happened, why, and what to do."""
+
+    code: ClassVar[str] = "error"
+
+
+class NotFound(RunlaneError):
+    """No such thing for this owner; another owner's things are not found either."""
+
+    code = "not_found"
+
+    def __init__(self, kind: str, key: str) -> None:
+        self.kind, self.key = kind, key
+        super().__init__(f"{kind.capitalize()} {key!r} not found.")
+
+
+class ConflictError(RunlaneError):
+    """The thread has an active run and the caller asked not to wait for it."""
+
+    code = "thread_busy"
+
+    def __init__(self, thread_id: str, active_run_id: str) -> None:
+        self.thread_id, self.active_run_id = thread_id, active_run_id
+        super().__init__(
+            f"Thread {thread_id!r} is busy with run {active_run_id!r}. Wait for it, cancel it, "
+            "or choose the multitask strategy 'enqueue', 'interrupt' or 'rollback'."
+        )
+
+
+class AlreadyExists(RunlaneError):
+    """An id that was to be created exists."""
+
+    code = "already_exists"
+
+    def __init__(self, kind: str, key: str) -> None:
+        self.kind, self.key = kind, key
+        super().__init__(f"{kind.capitalize()} {key!r} already exists.")
+
+
+class InvalidRequest(RunlaneError):
+    """The request cannot be honoured as it stands; nothing was admitted."""
+
+    code = "invalid_request"
+
+
+class UnsupportedOption(InvalidRequest):
+    """A documented option that this version does not honour."""
+
+    code = "unsupported_option"
+
+    def __init__(self, option: str, why: str) -> None:
+        self.option = option
+        super().__init__(f"Option {option!r} is not supported: {why}")
+
+
+class UnsupportedStrategyError(InvalidRequest):
+    """A multitask strategy that does not exist."""
+
+    code = "unsupported_strategy"
+
+    def __init__(self, strategy: str) -> None:
+        self.strategy = strategy
+        super().__init__(
+            f"Multitask strategy {strategy!r} does not exist; use 'reject', 'enqueue', 'interrupt' or 'rollback'."
+        )
+
+
+class IllegalTransition(RunlaneError):
+    """The state table has no such move; the row is as it was."""
+
+    code = "illegal_transition"
+
+    def __init__(self, run_id: str, status: str, event: str) -> None:
+        self.run_id, self.status, self.event = run_id, status, event
+        super().__init__(f"Run {run_id!r} is {status!r}: event {event!r} is not legal there.")
+
+
+class CancelRecorded(RunlaneError):
+    """A cancel was recorded before the attempt finished, so that it can only end as stopped; nothing was written."""
+
+    code = "cancel_recorded"
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run {run_id!r} was cancelled before it finished; it can only end as interrupted.")
+
+
+class LeaseLost(RunlaneError):
+    """The run has another worker, another attempt, or is terminal; nothing was written."""
+
+    code = "lease_lost"
+
+    def __init__(self, run_id: str, attempt: int) -> None:
+        self.run_id, self.attempt = run_id, attempt
+        super().__init__(f"Attempt {attempt} no longer owns run {run_id!r}; nothing was written.")
+
+
+class AdmissionClosed(RunlaneError):
+    """The process is draining and admits no runs."""
+
+    code = "admission_closed"
+
+    def __init__(self) -> None:
+        super().__init__("This process is shutting down and admits no runs; try again on the next one.")
+
+
+class OwnerRequired(RunlaneError):
+    """Tenancy is required and the call named no owner."""
+
+    code = "owner_required"
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(f"{operation} needs owner=...; pass ANY_OWNER to act for every owner on purpose.")
+
+
+class StoreUnavailable(RunlaneError):
+    """The ledger cannot be reached or is locked; nothing was written, the caller may try again."""
+
+    code = "store_unavailable"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The ledger is unavailable: {why}. Nothing was written; try again.")
+
+
+class LedgerInUse(StoreUnavailable):
+    """Another process owns the database file."""
+
+    code = "ledger_in_use"
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        self.path, self.pid = path, pid
+        RunlaneError.__init__(
+            self,
+            f"The database {path} is in use by another Runlane process{f' (pid {pid})' if pid else ''}. "
+            "Stop that process, or choose another file with --database.",
+        )
+
+
+class ConfigurationError(RunlaneError):
+    """Settings or langgraph.json cannot be used."""
+
+    code = "configuration"
+
+
+class GraphLoadError(ConfigurationError):
+    """A graph named in langgraph.json cannot be loaded; ``__cause__`` has the user's own traceback."""
+
+    code = "graph_load"
+
+    def __init__(self, graph_id: str, spec: str, why: str) -> None:
+        self.graph_id, self.spec = graph_id, spec
+        super().__init__(f"Graph {graph_id!r} ({spec}) could not be loaded: {why}")
+
+
+class RollbackFailed(RunlaneError):
+    """The thread could not be put back to its state before the run."""
+
+    code = "rollback_failed"
+
+    def __init__(self, run_id: str, why: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run {run_id!r} was stopped, but its thread could not be rolled back: {why}")

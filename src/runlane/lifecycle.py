@@ -1,0 +1,118 @@
+"""Statuses, the events that move a run, and the one table of legal moves. Pure.
+
+Nothing outside this module spells a status; five store operations apply these moves, nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from runlane.errors import IllegalTransition
+
+
+class RunStatus(StrEnum):
+    """Where a run is; the last four are terminal and never change."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL
+
+
+class ThreadStatus(StrEnum):
+    """What a thread is doing; computed in the transactions that move its runs."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    INTERRUPTED = "interrupted"
+    ERROR = "error"
+
+
+class RunEvent(StrEnum):
+    """What may happen to a run; the comment names the store operation that applies it."""
+
+    CLAIM = "claim"  # claim
+    CANCEL = "cancel"  # request_cancel: stored as an intent while the run executes
+    SUCCEED = "succeed"  # finish
+    PAUSE = "pause"  # finish: the graph waits for a human
+    FAIL = "fail"  # finish
+    EXPIRE = "expire"  # finish: the run's deadline passed
+    STOP = "stop"  # finish: after a cancel
+    RELEASE = "release"  # finish: handed back by a draining worker
+    RESCUE = "rescue"  # rescue: the worker died
+    GIVE_UP = "give_up"  # rescue: the worker died too often; or the run never started
+
+
+class EndReason(StrEnum):
+    """Why a run ended, stored beside its status."""
+
+    COMPLETED = "completed"
+    PAUSED = "paused"
+    USER_CANCEL = "user_cancel"
+    SUPERSEDED = "superseded"
+    DISCONNECT = "disconnect"
+    ROLLED_BACK = "rolled_back"
+    DEADLINE = "deadline"
+    FAILED = "failed"
+    WORKER_LOST = "worker_lost"
+    NEVER_STARTED = "never_started"
+    DRAINED_OVER = "drained_over"
+
+
+class DisconnectMode(StrEnum):
+    """What happens to a run when the client that created its stream goes away."""
+
+    CANCEL = "cancel"
+    CONTINUE = "continue"
+
+
+class CancelAction(StrEnum):
+    """What a cancel leaves behind: the run's checkpoints, or the thread as it was before the run."""
+
+    INTERRUPT = "interrupt"
+    ROLLBACK = "rollback"
+
+
+_S, _E = RunStatus, RunEvent
+
+TERMINAL: Final = frozenset({_S.SUCCESS, _S.ERROR, _S.TIMEOUT, _S.INTERRUPTED})
+ACTIVE: Final = frozenset({_S.PENDING, _S.RUNNING})
+
+MOVES: Final[Mapping[tuple[RunStatus, RunEvent], RunStatus]] = MappingProxyType(
+    {
+        (_S.PENDING, _E.CLAIM): _S.RUNNING,
+        (_S.PENDING, _E.CANCEL): _S.INTERRUPTED,
+        (_S.PENDING, _E.GIVE_UP): _S.ERROR,
+        (_S.RUNNING, _E.CANCEL): _S.RUNNING,
+        (_S.RUNNING, _E.SUCCEED): _S.SUCCESS,
+        (_S.RUNNING, _E.PAUSE): _S.SUCCESS,
+        (_S.RUNNING, _E.FAIL): _S.ERROR,
+        (_S.RUNNING, _E.EXPIRE): _S.TIMEOUT,
+        (_S.RUNNING, _E.STOP): _S.INTERRUPTED,
+        (_S.RUNNING, _E.RELEASE): _S.PENDING,
+        (_S.RUNNING, _E.RESCUE): _S.PENDING,
+        (_S.RUNNING, _E.GIVE_UP): _S.ERROR,
+    }
+)
+
+
+def move(run_id: str, status: RunStatus, event: RunEvent) -> RunStatus:
+    """Return the status that *event* leads to.
+
+    Raises:
+        IllegalTransition: The table has no such move; every move out of a terminal status is one.
+    """
+    try:
+        return MOVES[status, event]
+    except KeyError:
+        raise IllegalTransition(run_id, status.value, event.value) from None
+

@@ -1,0 +1,284 @@
+"""Frozen values that cross module borders. Instants are aware UTC; durations carry their unit in the name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from runlane.admission import MultitaskStrategy
+from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, RunEvent, RunStatus, ThreadStatus
+
+Json = Mapping[str, Any]
+
+
+class AnyOwner:
+    """The explicit bypass of tenancy: rows of every owner."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ANY_OWNER"
+
+
+ANY_OWNER: Final = AnyOwner()
+
+#: Whose rows a call may see: an owner's id, or every owner's. ``""`` is the owner of a single-tenant application.
+Owner = str | AnyOwner
+NO_OWNER: Final = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens and messages of a run, or of a thread. ``by_model`` has the five token and call counts per model name."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    llm_calls: int = 0
+    cached_input_tokens: int = 0
+    lead_agent_tokens: int = 0
+    subagent_tokens: int = 0
+    middleware_tokens: int = 0
+    message_count: int = 0
+    by_model: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    first_human_message: str | None = None
+    last_ai_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelReceipt:
+    """What became of a cancel. ``stopped_at`` is set only once the run's code has really stopped.
+
+    ``blocked_at`` names the place (``file:line function``) of code that ignored the cancel and was left behind; its
+    later writes are fenced.
+    """
+
+    run_id: str
+    action: CancelAction
+    reason: EndReason
+    requested_by: str | None
+    requested_at: datetime
+    observed_at: datetime | None = None
+    stopped_at: datetime | None = None
+    blocked_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunError:
+    """How a run failed: the exception's class name and a text that is safe to show."""
+
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run, as the ledger has it.
+
+    ``seq`` orders all runs by admission; ``attempt`` counts claims and is the fencing token; ``rescues`` counts lost
+    workers. ``kwargs`` is what the agent is called with, ``metadata`` is the caller's.
+    """
+
+    run_id: str
+    thread_id: str
+    owner: str
+    seq: int
+    assistant_id: str | None
+    status: RunStatus
+    end_reason: EndReason | None
+    attempt: int
+    rescues: int
+    worker_id: str | None
+    multitask_strategy: MultitaskStrategy
+    on_disconnect: DisconnectMode
+    metadata: Json
+    kwargs: Json
+    model_name: str | None
+    error: RunError | None
+    cancel: CancelReceipt | None
+    usage: Usage
+    temporary: bool
+    not_before: datetime
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thread:
+    """One thread. ``values``, ``interrupts`` and ``error`` are those of its last finished run, already JSON values."""
+
+    thread_id: str
+    owner: str
+    status: ThreadStatus
+    metadata: Json
+    config: Json
+    values: Any | None
+    interrupts: Mapping[str, Any]
+    error: RunError | None
+    created_at: datetime
+    updated_at: datetime
+    state_updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assistant:
+    """A configured graph; every change makes a new version."""
+
+    assistant_id: str
+    owner: str
+    graph_id: str
+    name: str
+    description: str | None
+    config: Json
+    context: Json
+    metadata: Json
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right of one attempt to write a run. Every write of an attempt repeats ``(run_id, attempt)`` as its guard."""
+
+    run_id: str
+    thread_id: str
+    seq: int
+    worker_id: str
+    attempt: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """The answer to a heartbeat: leases that live on, those that are lost, and cancels asked for meanwhile."""
+
+    renewed: tuple[Lease, ...]
+    lost: tuple[Lease, ...]
+    cancelled: tuple[CancelReceipt, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEvent:
+    """One event of a run's stream.
+
+    ``seq`` is the event's number in its run's log, from 1, strictly increasing. ``data`` is JSON text, serialised once.
+    """
+
+    seq: int
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamGap:
+    """Events after the reader's cursor were removed by retention; reading goes on at ``resumes_at``."""
+
+    resumes_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEnd:
+    """The one last item of a stream. ``seq`` follows the last event's."""
+
+    seq: int
+    status: RunStatus
+    end_reason: EndReason | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadState:
+    """What a run left on its thread, as JSON text.
+
+    ``values`` replaces the thread's values (``None``: they stay as they are); ``interrupts`` maps task ids to what the
+    graph asks a human; ``result`` is what a waiter of the run is answered; ``unfinished`` says that nodes are left to
+    run, so that the thread is interrupted rather than idle.
+    """
+
+    values: bytes | None = None
+    result: bytes | None = None
+    interrupts: Mapping[str, Any] = field(default_factory=dict)
+    unfinished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended, for :meth:`RunStore.finish`. ``events_end`` is the last event's number in the run's log."""
+
+    event: RunEvent
+    end_reason: EndReason | None
+    error: RunError | None = None
+    state: ThreadState | None = None
+    usage: Usage | None = None
+    events_end: int = 0
+    observed_at: datetime | None = None
+    stopped: bool = True
+    blocked_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to be admitted.
+
+    ``create_thread`` makes a missing thread; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated
+    admission answer the first one's run.
+    """
+
+    run_id: str
+    thread_id: str
+    owner: str
+    assistant_id: str | None = None
+    multitask_strategy: MultitaskStrategy
+    on_disconnect: DisconnectMode = DisconnectMode.CANCEL
+    metadata: Json = field(default_factory=dict)
+    kwargs: Json = field(default_factory=dict)
+    model_name: str | None = None
+    create_thread: bool = True
+    thread_metadata: Json = field(default_factory=dict)
+    temporary: bool = False
+    delay_s: float = 0.0
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """What :meth:`RunStore.request_cancel` did: the run as it is now, and the lane's next run if it may start."""
+
+    run: RunRecord
+    next_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """An admitted run, whether it may be claimed now, and what was asked of the runs before it."""
+
+    run: RunRecord
+    runnable: bool
+    reused: bool = False
+    cancelled: tuple[Cancelled, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A claimed run: the record, the right to write it, and the number of its last event so far."""
+
+    run: RunRecord
+    lease: Lease
+    events_end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A run that ended or was handed back, and the run of its lane that may be claimed now, if any."""
+
+    run: RunRecord
+    next_run_id: str | None
+
+
+StreamItem = StreamEvent | StreamGap | StreamEnd
+
+Order = Literal["asc", "desc"]

@@ -1,0 +1,1 @@
+"""The ledger: contract, transactions, and a driver per database."""

@@ -1,0 +1,75 @@
+"""The durable log of events. A row is a segment: consecutive events of one run, committed together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from runlane.errors import LeaseLost
+from runlane.lifecycle import ACTIVE, RunStatus
+from runlane.records import Lease, StreamEvent
+from runlane.store.statements import Transaction, statement
+
+_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+
+HOLDS_LEASE = statement(
+    "holds_lease", "SELECT 1 AS held FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :running"
+)
+INSERT_SEGMENT = statement(
+    "insert_segment",
+    "INSERT INTO events (run_seq, last_seq, first_seq, frames) VALUES (:run_seq, :last_seq, :first_seq, :frames)",
+)
+READ_SEGMENTS = statement(
+    "read_segments",
+    """SELECT first_seq, last_seq, frames FROM events WHERE run_seq = :run_seq AND last_seq > :after
+       ORDER BY last_seq LIMIT :limit""",
+)
+RUN_END = statement("run_end", "SELECT status, end_reason, events_end FROM runs WHERE seq = :run_seq")
+PURGE_EVENTS = statement(
+    "purge_events",
+    f"""DELETE FROM events WHERE run_seq IN (
+          SELECT seq FROM runs WHERE ended_at < {{now}} - :age_us AND status NOT IN {_ACTIVE}
+            AND EXISTS (SELECT 1 FROM events WHERE run_seq = runs.seq) ORDER BY ended_at LIMIT :limit)""",
+)
+DELETE_EVENTS = statement("delete_events", "DELETE FROM events WHERE run_seq = :run_seq")
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
+
+
+def append_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[None]:
+    """Append *events*, consecutive and following the log's last one.
+
+    Raises:
+        LeaseLost: Another attempt has the run, or it is terminal; nothing was appended.
+    """
+    held = yield HOLDS_LEASE(run_id=lease.run_id, attempt=lease.attempt, running=RunStatus.RUNNING.value)
+    if not held:
+        raise LeaseLost(lease.run_id, lease.attempt)
+    yield INSERT_SEGMENT(
+        run_seq=lease.seq,
+        first_seq=events[0].seq,
+        last_seq=events[-1].seq,
+        frames=_encoder.encode([(event.name, event.data) for event in events]),
+    )
+
+
+def read_events(run_seq: int, after: int, max_segments: int) -> Transaction[tuple[StreamEvent, ...]]:
+    """Return events with numbers above *after*, oldest first, of at most *max_segments* segments.
+
+    The first one's number is above ``after + 1`` if retention removed what lies between.
+    """
+    segments = yield READ_SEGMENTS(run_seq=run_seq, after=after, limit=max_segments)
+    events: list[StreamEvent] = []
+    for segment in segments:
+        first = segment["first_seq"]
+        for offset, (name, data) in enumerate(_decoder.decode(segment["frames"])):
+            if first + offset > after:
+                events.append(StreamEvent(seq=first + offset, name=name, data=data))
+    return tuple(events)
+
+
+def purge_events(older_than_s: float, limit: int) -> Transaction[None]:
+    """Remove the events of up to *limit* runs that ended more than *older_than_s* ago."""
+    yield PURGE_EVENTS(age_us=int(older_than_s * 1_000_000), limit=limit)

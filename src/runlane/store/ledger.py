@@ -1,0 +1,307 @@
+"""RunStore: what the ledger can be asked. One method, one transaction, on any driver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from runlane.lifecycle import CancelAction, EndReason, RunStatus
+from runlane.records import (
+    Admission,
+    Assistant,
+    Cancelled,
+    Claim,
+    Finished,
+    Json,
+    Lease,
+    NewRun,
+    Order,
+    Outcome,
+    Owner,
+    Renewal,
+    RunError,
+    RunRecord,
+    StreamEnd,
+    StreamEvent,
+    Thread,
+    ThreadState,
+    Usage,
+)
+from runlane.store import assistant_transactions as assistants
+from runlane.store import event_transactions as events
+from runlane.store import query_transactions as queries
+from runlane.store import run_transactions as runs
+from runlane.store import thread_transactions as threads
+from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
+from runlane.store.retry import PersistenceRetryPolicy
+from runlane.store.statements import Driver, Transaction
+from runlane.store.thread_transactions import ThreadFilter
+
+T = TypeVar("T")
+
+#: Segments of a log read at once; bounds the memory of one catching-up reader.
+READ_SEGMENTS = 64
+
+
+class RunStore:
+    """The ledger of threads, assistants, runs and events.
+
+    Every method is one transaction, repeated by the retry policy while the database is unavailable for a passing
+    reason. All raise StoreUnavailable when it stays so: nothing was written, and nothing is reported as absent.
+    Methods that take *owner* see that owner's rows only, unless it is ``ANY_OWNER``.
+    """
+
+    def __init__(self, driver: Driver, *, retry: PersistenceRetryPolicy | None = None) -> None:
+        self.driver = driver
+        self._retry = retry or PersistenceRetryPolicy()
+
+    async def _write(self, make: Callable[[], Transaction[T]]) -> T:
+        return await self._retry.call(lambda: self.driver.write(make()))
+
+    async def _read(self, make: Callable[[], Transaction[T]]) -> T:
+        return await self._retry.call(lambda: self.driver.read(make()))
+
+    async def aclose(self) -> None:
+        """Close the driver; a second call does nothing."""
+        await self.driver.aclose()
+
+    # Runs: the operations that move a status.
+
+    async def admit(self, new: NewRun) -> Admission:
+        """Admit a run under its thread's lock. Repeating it with the same run id answers the same run.
+
+        Raises:
+            ConflictError: The strategy is ``reject`` and the thread has an active run.
+            NotFound: The thread does not exist (for this owner) and is not to be created.
+        """
+        return await self._write(lambda: runs.admit(new))
+
+    async def claim(self, run_id: str, worker_id: str, *, lease_s: float) -> Claim | None:
+        """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``."""
+        return await self._write(lambda: runs.claim(run_id, worker_id, lease_s))
+
+    async def request_cancel(
+        self, run_id: str, *, owner: Owner, action: CancelAction, reason: EndReason, by: str | None = None
+    ) -> Cancelled:
+        """Record a cancel; the first action wins. A pending run ends at once, a terminal one is returned as it is.
+
+        Raises:
+            NotFound: No such run for *owner*.
+        """
+        return await self._write(lambda: runs.request_cancel(run_id, owner, action, reason, by))
+
+    async def finish(self, lease: Lease, outcome: Outcome) -> Finished:
+        """End the attempt of *lease*, or hand its run back, and make the lane's next run claimable.
+
+        Raises:
+            LeaseLost: Another attempt has the run, or it is terminal; nothing was written.
+            CancelRecorded: A cancel came first and *outcome* is not a stop; nothing was written.
+        """
+        return await self._write(lambda: runs.finish(lease, outcome))
+
+    async def rescue(self, lost: RunRecord, *, max_rescues: int) -> Finished:
+        """Take a run from its dead worker, back to its lane or to ``error``.
+
+        Raises:
+            LeaseLost: The run moved on since *lost* was read.
+        """
+        return await self._write(lambda: runs.rescue(lost, max_rescues))
+
+    async def give_up(self, run_id: str, reason: EndReason, error: RunError) -> Finished | None:
+        """End a pending run that nobody will start; ``None`` if it is no longer pending."""
+        return await self._write(lambda: runs.give_up(run_id, reason, error))
+
+    # Runs: leases and discovery.
+
+    async def renew(self, leases: Sequence[Lease], *, lease_s: float) -> Renewal:
+        """Extend *leases* in one transaction; report lost ones and cancels asked for meanwhile."""
+        return await self._write(lambda: runs.renew(leases, lease_s))
+
+    async def observe_cancel(self, lease: Lease, at_us: int) -> None:
+        """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
+        await self._write(lambda: runs.observe_cancel(lease, at_us))
+
+    async def lost_runs(self, worker_id: str, *, exclusive: bool, grace_s: float) -> tuple[RunRecord, ...]:
+        """Return running runs whose lease ended *grace_s* ago; with *exclusive*, all that other workers hold."""
+        return await self._read(lambda: runs.lost_runs(worker_id, exclusive=exclusive, grace_s=grace_s))
+
+    async def runnable(self, *, limit: int = 1000) -> tuple[tuple[str, int], ...]:
+        """Return the heads of lanes in which nothing executes: run id and the instant (µs) from which it may start."""
+        return await self._read(lambda: runs.runnable(limit))
+
+    # Runs: reading, and writes that move nothing.
+
+    async def get_run(self, run_id: str, *, owner: Owner) -> RunRecord:
+        """Return the run, or raise NotFound."""
+        return await self._read(lambda: queries.get_run(run_id, owner))
+
+    async def list_runs(
+        self,
+        thread_id: str | None,
+        *,
+        owner: Owner,
+        status: RunStatus | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[RunRecord, ...]:
+        """Return runs of a thread (``None``: of all), the newest admission first."""
+        return await self._read(lambda: queries.list_runs(thread_id, owner, status, limit, offset))
+
+    async def inflight_runs(self, *, after_seq: int = 0, limit: int = 500) -> tuple[RunRecord, ...]:
+        """Return pending and running runs of all owners, oldest first."""
+        return await self._read(lambda: queries.inflight_runs(after_seq, limit))
+
+    async def run_result(
+        self, run_id: str, *, owner: Owner
+    ) -> tuple[RunStatus, bytes | None, Mapping[str, str] | None]:
+        """Return a run's status, the JSON text that its waiters are answered, and its error."""
+        return await self._read(lambda: queries.run_result(run_id, owner))
+
+    async def set_model(self, run_id: str, model_name: str | None) -> RunRecord:
+        """Record which model the run uses."""
+        return await self._write(lambda: queries.set_model(run_id, model_name))
+
+    async def set_progress(self, run_id: str, usage: Usage) -> bool:
+        """Record usage of an active run; ``False`` once it has ended, with nothing written."""
+        return await self._write(lambda: queries.set_progress(run_id, usage))
+
+    async def complete_usage(self, run_id: str, changes: Mapping[str, Any]) -> RunRecord:
+        """Record final counters, for any kind of ending; a number never falls, a missing run is never made."""
+        return await self._write(lambda: queries.complete_usage(run_id, changes))
+
+    async def delete_run(self, run_id: str, *, owner: Owner) -> RunRecord:
+        """Delete an ended run and its events; ConflictError while it is active."""
+        return await self._write(lambda: queries.delete_run(run_id, owner))
+
+    async def thread_usage(self, thread_id: str, *, owner: Owner) -> tuple[Usage, ...]:
+        """Return the usage of each run of a thread, whatever its ending."""
+        return await self._read(lambda: queries.thread_usage(thread_id, owner))
+
+    async def forgettable(self, *, older_than_s: float, only_temporary: bool, limit: int = 200) -> tuple[RunRecord, ...]:
+        """Return runs that ended more than *older_than_s* ago."""
+        return await self._read(
+            lambda: queries.forgettable(older_than_s, only_temporary=only_temporary, limit=limit)
+        )
+
+    # Events.
+
+    def submit_events(
+        self,
+        lease: Lease,
+        batch: Sequence[StreamEvent],
+        loop: asyncio.AbstractEventLoop,
+        callback: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Queue an append from any thread, in order; *callback(None, error)* runs on *loop* afterwards, untried again."""
+        self.driver.submit(events.append_events(lease, batch), loop, callback)
+
+    async def read_events(self, run_seq: int, *, after: int) -> tuple[StreamEvent, ...]:
+        """Return the next events with numbers above *after*; a later first number means that retention removed some."""
+        return await self._read(lambda: events.read_events(run_seq, after, READ_SEGMENTS))
+
+    async def stream_end(self, run_seq: int) -> StreamEnd | None:
+        """Return the end of a run's stream, or ``None`` while the run is active."""
+        return await self._read(lambda: queries.stream_end(run_seq))
+
+    async def purge_events(self, *, older_than_s: float, limit: int = 100) -> None:
+        """Remove the events of up to *limit* runs that ended long enough ago."""
+        await self._write(lambda: events.purge_events(older_than_s, limit))
+
+    # Threads.
+
+    async def create_thread(
+        self, thread_id: str, *, owner: str, metadata: Json, if_exists_return: bool = False
+    ) -> Thread:
+        """Create a thread; AlreadyExists if the id is taken (and not by this owner with *if_exists_return*)."""
+        return await self._write(
+            lambda: threads.create_thread(thread_id, owner, metadata, if_exists_return=if_exists_return)
+        )
+
+    async def get_thread(self, thread_id: str, *, owner: Owner) -> Thread:
+        """Return the thread, or raise NotFound."""
+        return await self._read(lambda: threads.get_thread(thread_id, owner))
+
+    async def patch_thread(self, thread_id: str, *, owner: Owner, metadata: Json) -> Thread:
+        """Merge *metadata* shallowly into the thread's."""
+        return await self._write(lambda: threads.patch_thread(thread_id, owner, metadata))
+
+    async def idle_thread(self, thread_id: str, *, owner: Owner) -> Thread:
+        """Return the thread if none of its runs is active; ConflictError otherwise."""
+        return await self._write(lambda: threads.idle_thread(thread_id, owner))
+
+    async def set_thread_state(
+        self, thread_id: str, *, owner: Owner, state: ThreadState, metadata: Json
+    ) -> Thread:
+        """Record a state written outside of a run; ConflictError while a run is active."""
+        return await self._write(lambda: threads.set_thread_state(thread_id, owner, state, metadata))
+
+    async def search_threads(
+        self,
+        *,
+        owner: Owner,
+        where: ThreadFilter,
+        sort_by: str = "updated_at",
+        order: Order = "desc",
+        limit: int = 10,
+        offset: int = 0,
+    ) -> tuple[Thread, ...]:
+        """Return threads that match *where*, sorted by one of ``SORT_KEYS``."""
+        return await self._read(
+            lambda: threads.search_threads(owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset)
+        )
+
+    async def count_threads(self, *, owner: Owner, where: ThreadFilter) -> int:
+        """Count threads that match *where*."""
+        return await self._read(lambda: threads.count_threads(owner, where))
+
+    async def delete_thread(self, thread_id: str, *, owner: Owner) -> None:
+        """Delete a thread, its runs and their events; ConflictError while a run is active."""
+        await self._write(lambda: threads.delete_thread(thread_id, owner))
+
+    # Assistants.
+
+    async def create_assistant(self, new: NewAssistant, *, if_exists_return: bool = False) -> Assistant:
+        """Create version 1 of an assistant; AlreadyExists if the id is taken."""
+        return await self._write(lambda: assistants.create_assistant(new, if_exists_return=if_exists_return))
+
+    async def get_assistant(self, assistant_id: str, *, owner: Owner) -> Assistant:
+        """Return the assistant, or raise NotFound."""
+        return await self._read(lambda: assistants.get_assistant(assistant_id, owner))
+
+    async def update_assistant(self, assistant_id: str, *, owner: Owner, changes: Json) -> Assistant:
+        """Make a new version with *changes*; metadata is merged."""
+        return await self._write(lambda: assistants.update_assistant(assistant_id, owner, changes))
+
+    async def set_latest(self, assistant_id: str, *, owner: Owner, version: int) -> Assistant:
+        """Make an earlier version the current one."""
+        return await self._write(lambda: assistants.set_latest(assistant_id, owner, version))
+
+    async def list_versions(
+        self, assistant_id: str, *, owner: Owner, metadata: Json | None = None, limit: int = 10, offset: int = 0
+    ) -> tuple[Assistant, ...]:
+        """Return the versions of an assistant, newest first."""
+        return await self._read(lambda: assistants.list_versions(assistant_id, owner, metadata, limit, offset))
+
+    async def search_assistants(
+        self,
+        *,
+        owner: Owner,
+        where: AssistantFilter,
+        sort_by: str = "created_at",
+        order: Order = "desc",
+        limit: int = 10,
+        offset: int = 0,
+    ) -> tuple[Assistant, ...]:
+        """Return assistants that match *where*, sorted by one of ``SORT_KEYS``."""
+        return await self._read(
+            lambda: assistants.search_assistants(owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset)
+        )
+
+    async def count_assistants(self, *, owner: Owner, where: AssistantFilter) -> int:
+        """Count assistants that match *where*."""
+        return await self._read(lambda: assistants.count_assistants(owner, where))
+
+    async def delete_assistant(self, assistant_id: str, *, owner: Owner) -> None:
+        """Delete an assistant and its versions; its runs stay."""
+        await self._write(lambda: assistants.delete_assistant(assistant_id, owner))

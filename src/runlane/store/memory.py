@@ -1,0 +1,64 @@
+"""The ledger in memory: the same SQL on a private SQLite database, executed at once on the caller's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from typing import Any
+
+from runlane.errors import StoreUnavailable
+from runlane.store.sqlite import Callback, Clock, configure, execute, now_us, translate
+from runlane.store.statements import T, Transaction
+
+
+class MemoryDriver:
+    """A :class:`~runlane.store.statements.Driver` whose data ends with the process."""
+
+    def __init__(self, *, clock: Clock = now_us) -> None:
+        self._clock = clock
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._lock = threading.Lock()
+        self._closed = False
+        configure(self._connection)
+
+    async def write(self, transaction: Transaction[T]) -> T:
+        return self.apply(transaction)
+
+    async def read(self, transaction: Transaction[T]) -> T:
+        return self.apply(transaction)
+
+    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
+        """Run *transaction* now; *callback* runs on *loop* soon."""
+        try:
+            result = self.apply(transaction)
+        except Exception as error:  # belongs to the waiter
+            loop.call_soon_threadsafe(callback, None, error)
+        else:
+            loop.call_soon_threadsafe(callback, result, None)
+
+    def apply(self, transaction: Transaction[T]) -> T:
+        """Run *transaction* atomically on the calling thread."""
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable("it is closed")
+            self._connection.execute("BEGIN")
+            try:
+                result = execute(self._connection, transaction, self._clock())
+            except BaseException as error:
+                self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise translate(error) from error
+                raise
+            self._connection.execute("COMMIT")
+            return result
+
+    def execute_script(self, sql: str) -> None:
+        """Run a migration script."""
+        self._connection.executescript(sql)
+
+    async def aclose(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._connection.close()

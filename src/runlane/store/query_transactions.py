@@ -1,0 +1,195 @@
+"""Reading runs, and the writes to a run that do not move it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from runlane.errors import ConflictError, NotFound
+from runlane.lifecycle import ACTIVE, EndReason, RunStatus
+from runlane.records import Owner, RunRecord, StreamEnd, Usage
+from runlane.store.event_transactions import DELETE_EVENTS
+from runlane.store.rows import dumps, owner_params, run_record, usage_of, usage_text
+from runlane.store.run_transactions import GET_RUN, LOCK_RUN, LOCK_THREAD, RESTATE_THREAD
+from runlane.store.statements import Row, Rows, Transaction, statement
+
+_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_MINE = "(:any_owner = 1 OR owner = :owner)"
+
+LIST_RUNS = statement(
+    "list_runs",
+    f"""SELECT * FROM runs WHERE thread_id = :thread_id AND {_MINE}
+          AND (CAST(:status AS TEXT) IS NULL OR status = :status)
+        ORDER BY seq DESC LIMIT :limit OFFSET :offset""",
+)
+LIST_ALL_RUNS = statement(
+    "list_all_runs",
+    f"""SELECT * FROM runs WHERE {_MINE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
+        ORDER BY seq DESC LIMIT :limit OFFSET :offset""",
+)
+INFLIGHT = statement(
+    "inflight", f"SELECT * FROM runs WHERE status IN {_ACTIVE} AND seq > :after ORDER BY seq LIMIT :limit"
+)
+GET_RESULT = statement(
+    "get_result",
+    f"SELECT status, end_reason, error, result FROM runs WHERE run_id = :run_id AND {_MINE}",
+)
+RUN_BY_SEQ = statement("run_by_seq", "SELECT * FROM runs WHERE seq = :seq")
+SET_MODEL = statement(
+    "set_model", "UPDATE runs SET model_name = :model_name, updated_at = {now} WHERE run_id = :run_id RETURNING *"
+)
+# Guard: progress never lands after the end.
+SET_PROGRESS = statement(
+    "set_progress",
+    f"""UPDATE runs SET usage = :usage, updated_at = {{now}}
+        WHERE run_id = :run_id AND status IN {_ACTIVE} RETURNING run_id""",
+)
+SET_USAGE = statement("set_usage", "UPDATE runs SET usage = :usage, updated_at = {now} WHERE run_id = :run_id")
+DELETE_RUN = statement("delete_run", "DELETE FROM runs WHERE run_id = :run_id")
+THREAD_USAGE = statement(
+    "thread_usage",
+    f"SELECT usage FROM runs WHERE thread_id = :thread_id AND usage IS NOT NULL AND {_MINE} ORDER BY seq",
+)
+FORGET_RUNS = statement(
+    "forget_runs",
+    f"""SELECT * FROM runs WHERE status NOT IN {_ACTIVE} AND ended_at < {{now}} - :age_us
+          AND (:only_temporary = 0 OR temporary = 1) ORDER BY ended_at LIMIT :limit""",
+)
+
+
+def get_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
+    """Return the run, or raise NotFound."""
+    rows = yield GET_RUN(run_id=run_id, **owner_params(owner))
+    if not rows:
+        raise NotFound("run", run_id)
+    return run_record(rows[0])
+
+
+def list_runs(
+    thread_id: str | None, owner: Owner, status: RunStatus | None, limit: int, offset: int
+) -> Transaction[tuple[RunRecord, ...]]:
+    """Return runs of a thread (of all threads if ``None``), the newest admission first."""
+    params: dict[str, Any] = {
+        "status": None if status is None else status.value,
+        "limit": limit,
+        "offset": offset,
+        **owner_params(owner),
+    }
+    rows: Rows
+    if thread_id is None:
+        rows = yield LIST_ALL_RUNS(**params)
+    else:
+        rows = yield LIST_RUNS(thread_id=thread_id, **params)
+    return tuple(run_record(row) for row in rows)
+
+
+def inflight_runs(after_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
+    """Return pending and running runs of all owners with a ``seq`` above *after_seq*, oldest first."""
+    rows = yield INFLIGHT(after=after_seq, limit=limit)
+    return tuple(run_record(row) for row in rows)
+
+
+def run_result(run_id: str, owner: Owner) -> Transaction[tuple[RunStatus, bytes | None, Mapping[str, str] | None]]:
+    """Return a run's status, the JSON text that a waiter is answered, and its error."""
+    rows = yield GET_RESULT(run_id=run_id, **owner_params(owner))
+    if not rows:
+        raise NotFound("run", run_id)
+    row = rows[0]
+    full = yield GET_RUN(run_id=run_id, **owner_params(owner))
+    error = run_record(full[0]).error
+    return (
+        RunStatus(row["status"]),
+        None if row["result"] is None else row["result"].encode(),
+        None if error is None else {"error": error.error, "message": error.message},
+    )
+
+
+def stream_end(run_seq: int) -> Transaction[StreamEnd | None]:
+    """Return the end of a run's stream, or ``None`` while the run is active."""
+    rows = yield RUN_BY_SEQ(seq=run_seq)
+    if not rows:
+        return StreamEnd(seq=0, status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK)
+    return _end_of(rows[0])
+
+
+def _end_of(row: Row) -> StreamEnd | None:
+    status = RunStatus(row["status"])
+    if not status.terminal:
+        return None
+    reason = None if row["end_reason"] is None else EndReason(row["end_reason"])
+    return StreamEnd(seq=(row["events_end"] or 0) + 1, status=status, end_reason=reason)
+
+
+def set_model(run_id: str, model_name: str | None) -> Transaction[RunRecord]:
+    """Record which model a run uses."""
+    rows = yield SET_MODEL(run_id=run_id, model_name=model_name)
+    if not rows:
+        raise NotFound("run", run_id)
+    return run_record(rows[0])
+
+
+def set_progress(run_id: str, usage: Usage) -> Transaction[bool]:
+    """Record *usage* while the run is active; say whether it was."""
+    rows = yield SET_PROGRESS(run_id=run_id, usage=usage_text(usage))
+    return bool(rows)
+
+
+def complete_usage(run_id: str, changes: Mapping[str, Any]) -> Transaction[RunRecord]:
+    """Record final counters of a run, for every kind of ending; counters only grow.
+
+    Raises:
+        NotFound: No such run; a run that does not exist is never made.
+    """
+    rows = yield LOCK_RUN(run_id=run_id)
+    if not rows:
+        raise NotFound("run", run_id)
+    usage = raised(usage_of(rows[0]["usage"]), changes)
+    yield SET_USAGE(run_id=run_id, usage=usage_text(usage))
+    return replace(run_record(rows[0]), usage=usage)
+
+
+def raised(usage: Usage, changes: Mapping[str, Any]) -> Usage:
+    """Return *usage* with *changes*, where a number never falls."""
+    kept = {
+        name: max(value, getattr(usage, name)) if isinstance(value, int) else value
+        for name, value in changes.items()
+        if value is not None
+    }
+    return replace(usage, **kept)
+
+
+def delete_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
+    """Delete an ended run with its events.
+
+    Raises:
+        ConflictError: The run is active; cancel it first.
+    """
+    rows = yield GET_RUN(run_id=run_id, **owner_params(owner))
+    if not rows:
+        raise NotFound("run", run_id)
+    thread_id = rows[0]["thread_id"]
+    yield LOCK_THREAD(thread_id=thread_id)
+    rows = yield LOCK_RUN(run_id=run_id)
+    if not rows:
+        raise NotFound("run", run_id)
+    if not RunStatus(rows[0]["status"]).terminal:
+        raise ConflictError(thread_id, run_id)
+    yield DELETE_EVENTS(run_seq=rows[0]["seq"])
+    yield DELETE_RUN(run_id=run_id)
+    yield RESTATE_THREAD(thread_id=thread_id)
+    return run_record(rows[0])
+
+
+def thread_usage(thread_id: str, owner: Owner) -> Transaction[tuple[Usage, ...]]:
+    """Return the usage of every run of a thread that has one, whatever its ending, oldest first."""
+    rows = yield THREAD_USAGE(thread_id=thread_id, **owner_params(owner))
+    return tuple(usage_of(row["usage"]) for row in rows)
+
+
+def forgettable(older_than_s: float, *, only_temporary: bool, limit: int) -> Transaction[tuple[RunRecord, ...]]:
+    """Return runs that ended more than *older_than_s* ago, oldest first."""
+    rows = yield FORGET_RUNS(age_us=int(older_than_s * 1_000_000), only_temporary=int(only_temporary), limit=limit)
+    return tuple(run_record(row) for row in rows)
+
+

@@ -1,0 +1,142 @@
+"""Rows of the ledger as records, and values as columns. Instants are microseconds of UTC, documents JSON text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from runlane.admission import MultitaskStrategy
+from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, RunStatus, ThreadStatus
+from runlane.records import AnyOwner, Assistant, CancelReceipt, Owner, RunError, RunRecord, Thread, Usage
+from runlane.store.statements import Row
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_NO_USAGE = Usage()
+
+
+def instant(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def maybe_instant(us: int | None) -> datetime | None:
+    return None if us is None else instant(us)
+
+
+def microseconds(at: datetime) -> int:
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def dumps(value: Any) -> str:
+    """Return *value* as compact JSON text."""
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def loads(text: str) -> Any:
+    return orjson.loads(text)
+
+
+def maybe_text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode()
+
+
+def owner_params(owner: Owner) -> dict[str, Any]:
+    """Return the two parameters of the clause ``(:any_owner = 1 OR owner = :owner)``."""
+    if isinstance(owner, AnyOwner):
+        return {"any_owner": 1, "owner": ""}
+    return {"any_owner": 0, "owner": owner}
+
+
+def error_text(error: RunError | None) -> str | None:
+    return None if error is None else dumps({"error": error.error, "message": error.message})
+
+
+def _error(text: str | None) -> RunError | None:
+    return None if text is None else RunError(**loads(text))
+
+
+def usage_text(usage: Usage) -> str:
+    return dumps(asdict(usage))
+
+
+def usage_of(text: str | None) -> Usage:
+    return _NO_USAGE if text is None else Usage(**loads(text))
+
+
+def _receipt(row: Row) -> CancelReceipt | None:
+    if row["cancel_requested_at"] is None:
+        return None
+    return CancelReceipt(
+        run_id=row["run_id"],
+        action=CancelAction(row["cancel_action"]),
+        reason=EndReason(row["cancel_reason"]),
+        requested_by=row["cancel_by"],
+        requested_at=instant(row["cancel_requested_at"]),
+        observed_at=maybe_instant(row["cancel_observed_at"]),
+        stopped_at=maybe_instant(row["cancel_stopped_at"]),
+        blocked_at=row["cancel_blocked_at"],
+    )
+
+
+def run_record(row: Row) -> RunRecord:
+    return RunRecord(
+        run_id=row["run_id"],
+        thread_id=row["thread_id"],
+        owner=row["owner"],
+        seq=row["seq"],
+        assistant_id=row["assistant_id"],
+        status=RunStatus(row["status"]),
+        end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
+        attempt=row["attempt"],
+        rescues=row["rescues"],
+        worker_id=row["worker_id"],
+        multitask_strategy=MultitaskStrategy(row["multitask_strategy"]),
+        on_disconnect=DisconnectMode(row["on_disconnect"]),
+        metadata=loads(row["metadata"]),
+        kwargs=loads(row["kwargs"]),
+        model_name=row["model_name"],
+        error=_error(row["error"]),
+        cancel=_receipt(row),
+        usage=usage_of(row["usage"]),
+        temporary=bool(row["temporary"]),
+        not_before=instant(row["not_before"]),
+        created_at=instant(row["created_at"]),
+        updated_at=instant(row["updated_at"]),
+        started_at=maybe_instant(row["started_at"]),
+        ended_at=maybe_instant(row["ended_at"]),
+    )
+
+
+def thread_record(row: Row) -> Thread:
+    return Thread(
+        thread_id=row["thread_id"],
+        owner=row["owner"],
+        status=ThreadStatus(row["status"]),
+        metadata=loads(row["metadata"]),
+        config=loads(row["config"]),
+        values=None if row["state_values"] is None else loads(row["state_values"]),
+        interrupts=loads(row["interrupts"]),
+        error=_error(row["error"]),
+        created_at=instant(row["created_at"]),
+        updated_at=instant(row["updated_at"]),
+        state_updated_at=instant(row["state_updated_at"]),
+    )
+
+
+def assistant_record(row: Row) -> Assistant:
+    return Assistant(
+        assistant_id=row["assistant_id"],
+        owner=row["owner"],
+        graph_id=row["graph_id"],
+        name=row["name"],
+        description=row["description"],
+        config=loads(row["config"]),
+        context=loads(row["context"]),
+        metadata=loads(row["metadata"]),
+        version=row["version"],
+        created_at=instant(row["created_at"]),
+        updated_at=instant(row["updated_at"]),
+    )

@@ -1,0 +1,475 @@
+"""The transactions that move a run. Lock order: thread, then run. Each checks its guard under those locks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from runlane.admission import Decision, decide
+from runlane.errors import CancelRecorded, ConflictError, LeaseLost, NotFound
+from runlane.lifecycle import (
+    ACTIVE,
+    CancelAction,
+    EndReason,
+    RunEvent,
+    RunStatus,
+    ThreadStatus,
+    move,
+)
+from runlane.records import (
+    Admission,
+    Cancelled,
+    Claim,
+    Finished,
+    Lease,
+    NewRun,
+    Outcome,
+    Owner,
+    Renewal,
+    RunError,
+    RunRecord,
+)
+from runlane.store.rows import (
+    dumps,
+    error_text,
+    instant,
+    loads,
+    maybe_text,
+    microseconds,
+    owner_params,
+    run_record,
+    usage_text,
+)
+from runlane.store.statements import Row, Transaction, statement
+
+_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_PENDING = f"'{RunStatus.PENDING.value}'"
+_RUNNING = f"'{RunStatus.RUNNING.value}'"
+
+# Locks the thread's row; every transaction that moves a run takes it first.
+LOCK_THREAD = statement("lock_thread", "SELECT * FROM threads WHERE thread_id = :thread_id {for_update}")
+# Guard: the id is free.
+INSERT_THREAD = statement(
+    "insert_thread",
+    """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts,
+                          created_at, updated_at, state_updated_at)
+       VALUES (:thread_id, :owner, :status, :status, :metadata, :config, '{}', {now}, {now}, {now})
+       ON CONFLICT (thread_id) DO NOTHING RETURNING *""",
+)
+MARK_BUSY = statement(
+    "mark_busy",
+    """UPDATE threads SET status = :status, metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id""",
+)
+# Called under the thread's lock after its runs have changed.
+SETTLE_THREAD = statement(
+    "settle_thread",
+    f"""UPDATE threads SET
+          settled = :settled, error = :error, interrupts = :interrupts, updated_at = {{now}},
+          state_values = COALESCE(:state_values, state_values),
+          state_updated_at = CASE WHEN :touched = 1 THEN {{now}} ELSE state_updated_at END,
+          status = CASE WHEN EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE})
+                   THEN '{ThreadStatus.BUSY.value}' ELSE :settled END
+        WHERE thread_id = :thread_id""",
+)
+RESTATE_THREAD = statement(
+    "restate_thread",
+    f"""UPDATE threads SET updated_at = {{now}},
+          status = CASE WHEN EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE})
+                   THEN '{ThreadStatus.BUSY.value}' ELSE settled END
+        WHERE thread_id = :thread_id""",
+)
+ACTIVE_RUNS = statement(
+    "active_runs", f"SELECT * FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} ORDER BY seq"
+)
+FIND_KEY = statement(
+    "find_key", "SELECT * FROM runs WHERE owner = :owner AND thread_id = :thread_id AND idempotency_key = :key"
+)
+# Guard: the run id is new; a repeated admission after a lost answer finds its own row.
+INSERT_RUN = statement(
+    "insert_run",
+    f"""INSERT INTO runs (run_id, thread_id, owner, assistant_id, status, multitask_strategy, on_disconnect, metadata,
+                         kwargs, model_name, temporary, idempotency_key, not_before, created_at, updated_at)
+        VALUES (:run_id, :thread_id, :owner, :assistant_id, {_PENDING}, :strategy, :on_disconnect, :metadata,
+                :kwargs, :model_name, :temporary, :key, {{now}} + :delay_us, {{now}}, {{now}})
+        ON CONFLICT (run_id) DO NOTHING RETURNING *""",
+)
+GET_RUN = statement("get_run", "SELECT * FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
+LOCK_RUN = statement("lock_run", "SELECT * FROM runs WHERE run_id = :run_id {for_update}")
+THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
+# Guard: pending, due, no run of the thread executes, and no earlier run of the lane is due.
+CLAIM_RUN = statement(
+    "claim_run",
+    f"""UPDATE runs SET status = {_RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
+          lease_expires_at = {{now}} + :lease_us, started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
+        WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{now}} AND NOT EXISTS (
+          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
+            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))
+        RETURNING *""",
+)
+LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
+# The lane's head, if it is due and nothing of the thread executes.
+NEXT_OF_LANE = statement(
+    "next_of_lane",
+    f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND status = {_PENDING} AND not_before <= {{now}}
+          AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {_RUNNING})
+        ORDER BY seq LIMIT 1""",
+)
+# Guard: only while no cancel is recorded, so that the first action wins.
+RECORD_CANCEL = statement(
+    "record_cancel",
+    """UPDATE runs SET cancel_action = :action, cancel_reason = :reason, cancel_by = :by,
+         cancel_requested_at = {now}, updated_at = {now}
+       WHERE run_id = :run_id AND cancel_requested_at IS NULL RETURNING *""",
+)
+OBSERVE_CANCEL = statement(
+    "observe_cancel",
+    """UPDATE runs SET cancel_observed_at = COALESCE(cancel_observed_at, :at)
+       WHERE run_id = :run_id AND attempt = :attempt""",
+)
+END_RUN = statement(
+    "end_run",
+    """UPDATE runs SET status = :status, end_reason = :end_reason, error = :error, result = :result,
+         usage = COALESCE(:usage, usage), events_end = :events_end, ended_at = {now}, updated_at = {now},
+         lease_expires_at = NULL,
+         cancel_observed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL
+                              ELSE COALESCE(cancel_observed_at, CAST(:observed_at AS BIGINT), {now}) END,
+         cancel_stopped_at = CASE WHEN cancel_requested_at IS NULL OR :stopped = 0 THEN NULL ELSE {now} END,
+         cancel_blocked_at = :blocked_at
+       WHERE run_id = :run_id RETURNING *""",
+)
+RELEASE_RUN = statement(
+    "release_run",
+    f"""UPDATE runs SET status = {_PENDING}, worker_id = NULL, lease_expires_at = NULL, updated_at = {{now}},
+          usage = COALESCE(:usage, usage), rescues = rescues + :rescues
+        WHERE run_id = :run_id RETURNING *""",
+)
+RENEW = statement(
+    "renew",
+    f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us
+        WHERE run_id = :run_id AND attempt = :attempt AND status = {_RUNNING} RETURNING *""",
+)
+LOST_RUNS = statement(
+    "lost_runs",
+    f"""SELECT * FROM runs WHERE status = {_RUNNING}
+          AND ((:exclusive = 1 AND worker_id <> :worker_id) OR COALESCE(lease_expires_at, 0) + :grace_us < {{now}})
+        ORDER BY seq LIMIT :limit""",
+)
+RUNNABLE = statement(
+    "runnable",
+    f"""SELECT run_id, not_before FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
+          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
+            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))
+        ORDER BY seq LIMIT :limit""",
+)
+
+
+def admit(new: NewRun) -> Transaction[Admission]:
+    """Admit *new*, or refuse it, under its thread's lock; see :func:`runlane.admission.decide`."""
+    thread = yield from _lock_or_make_thread(new)
+    if new.idempotency_key is not None:
+        same = yield FIND_KEY(owner=new.owner, thread_id=new.thread_id, key=new.idempotency_key)
+        if same:
+            return Admission(run=run_record(same[0]), runnable=False, reused=True)
+    active = yield ACTIVE_RUNS(thread_id=new.thread_id)
+    decision = decide(new.multitask_strategy, [row["run_id"] for row in active])
+    if decision.blocked_by is not None:
+        raise ConflictError(new.thread_id, decision.blocked_by)
+    rows = yield _insert(new)
+    if not rows:
+        rows = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
+        return Admission(run=run_record(rows[0]), runnable=False, reused=True)
+    cancelled = yield from _supersede(active, decision, new.run_id)
+    metadata = loads(thread["metadata"])
+    yield MARK_BUSY(
+        thread_id=new.thread_id,
+        status=ThreadStatus.BUSY.value,
+        metadata=dumps({**metadata, **new.thread_metadata}),
+    )
+    runnable_now = new.delay_s <= 0
+    if active:
+        head = yield NEXT_OF_LANE(thread_id=new.thread_id)
+        runnable_now = bool(head) and head[0]["run_id"] == new.run_id
+    return Admission(run=run_record(rows[0]), runnable=runnable_now, cancelled=cancelled)
+
+
+def _lock_or_make_thread(new: NewRun) -> Transaction[Row]:
+    found = yield LOCK_THREAD(thread_id=new.thread_id)
+    if not found and new.create_thread:
+        yield INSERT_THREAD(
+            thread_id=new.thread_id,
+            owner=new.owner,
+            status=ThreadStatus.IDLE.value,
+            metadata=dumps(new.metadata),
+            config="{}",
+        )
+        found = yield LOCK_THREAD(thread_id=new.thread_id)
+    if not found or found[0]["owner"] != new.owner:
+        raise NotFound("thread", new.thread_id)
+    return found[0]
+
+
+def _insert(new: NewRun) -> Any:
+    return INSERT_RUN(
+        run_id=new.run_id,
+        thread_id=new.thread_id,
+        owner=new.owner,
+        assistant_id=new.assistant_id,
+        strategy=new.multitask_strategy.value,
+        on_disconnect=new.on_disconnect.value,
+        metadata=dumps(new.metadata),
+        kwargs=dumps(new.kwargs),
+        model_name=new.model_name,
+        temporary=int(new.temporary),
+        key=new.idempotency_key,
+        delay_us=int(new.delay_s * 1_000_000),
+    )
+
+
+def _supersede(active: Sequence[Row], decision: Decision, by: str) -> Transaction[tuple[Cancelled, ...]]:
+    if decision.cancel is None:
+        return ()
+    cancelled = []
+    for row in active:
+        done = yield from _cancel(row, decision.cancel, EndReason.SUPERSEDED, by)
+        cancelled.append(done)
+    return tuple(cancelled)
+
+
+def request_cancel(
+    run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None
+) -> Transaction[Cancelled]:
+    """Record a cancel. A pending run that never executed ends here; a terminal run is returned as it is."""
+    rows = yield GET_RUN(run_id=run_id, **owner_params(owner))
+    if not rows:
+        raise NotFound("run", run_id)
+    yield LOCK_THREAD(thread_id=rows[0]["thread_id"])
+    rows = yield LOCK_RUN(run_id=run_id)
+    if not rows:
+        raise NotFound("run", run_id)
+    if RunStatus(rows[0]["status"]).terminal:
+        return Cancelled(run=run_record(rows[0]))
+    done = yield from _cancel(rows[0], action, reason, by)
+    if not done.run.status.terminal:
+        return done
+    thread_id = done.run.thread_id
+    yield RESTATE_THREAD(thread_id=thread_id)
+    following = yield NEXT_OF_LANE(thread_id=thread_id)
+    return Cancelled(run=done.run, next_run_id=following[0]["run_id"] if following else None)
+
+
+def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -> Transaction[Cancelled]:
+    """Record a cancel on a locked active run; end it if nothing of it has ever executed.
+
+    A run that was handed back has checkpoints, which its next attempt repairs or removes before it ends.
+    """
+    run_id = row["run_id"]
+    changed = yield RECORD_CANCEL(run_id=run_id, action=action.value, reason=reason.value, by=by)
+    row = changed[0] if changed else row
+    if RunStatus(row["status"]) is RunStatus.RUNNING or row["attempt"] > 0:
+        return Cancelled(run=run_record(row))
+    status = move(run_id, RunStatus(row["status"]), RunEvent.CANCEL)
+    rolled_back = row["cancel_action"] == CancelAction.ROLLBACK.value
+    rows = yield END_RUN(
+        run_id=run_id,
+        status=status.value,
+        end_reason=(EndReason.ROLLED_BACK if rolled_back else EndReason(row["cancel_reason"])).value,
+        error=None,
+        result=None,
+        usage=None,
+        events_end=0,
+        observed_at=None,
+        stopped=1,
+        blocked_at=None,
+    )
+    return Cancelled(run=run_record(rows[0]))
+
+
+def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | None]:
+    """Start an attempt at *run_id* if it is its lane's head and nothing of the thread executes; else ``None``."""
+    found = yield THREAD_OF_RUN(run_id=run_id)
+    if not found:
+        return None
+    yield LOCK_THREAD(thread_id=found[0]["thread_id"])
+    rows = yield CLAIM_RUN(run_id=run_id, worker_id=worker_id, lease_us=int(lease_s * 1_000_000))
+    if not rows:
+        return None
+    row, last = rows[0], 0
+    if row["attempt"] > 1:
+        events = yield LAST_EVENT(run_seq=row["seq"])
+        last = events[0]["last_seq"] or 0
+    return Claim(run=run_record(row), lease=_lease(row), events_end=last)
+
+
+def _lease(row: Row) -> Lease:
+    return Lease(
+        run_id=row["run_id"],
+        thread_id=row["thread_id"],
+        seq=row["seq"],
+        worker_id=row["worker_id"],
+        attempt=row["attempt"],
+        expires_at=instant(row["lease_expires_at"]),
+    )
+
+
+def renew(leases: Sequence[Lease], lease_s: float) -> Transaction[Renewal]:
+    """Extend *leases* and report which are lost and which runs were cancelled meanwhile."""
+    renewed, lost, cancelled = [], [], []
+    for lease in leases:
+        rows = yield RENEW(run_id=lease.run_id, attempt=lease.attempt, lease_us=int(lease_s * 1_000_000))
+        if not rows:
+            lost.append(lease)
+            continue
+        renewed.append(_lease(rows[0]))
+        receipt = run_record(rows[0]).cancel
+        if receipt is not None:
+            cancelled.append(receipt)
+    return Renewal(renewed=tuple(renewed), lost=tuple(lost), cancelled=tuple(cancelled))
+
+
+def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:
+    """Lock the thread and the run of *lease* and return their rows; LeaseLost if another attempt has the run."""
+    thread = yield LOCK_THREAD(thread_id=lease.thread_id)
+    rows = yield LOCK_RUN(run_id=lease.run_id)
+    if (
+        not thread
+        or not rows
+        or rows[0]["attempt"] != lease.attempt
+        or RunStatus(rows[0]["status"]) is not RunStatus.RUNNING
+    ):
+        raise LeaseLost(lease.run_id, lease.attempt)
+    return thread[0], rows[0]
+
+
+def finish(lease: Lease, outcome: Outcome) -> Transaction[Finished]:
+    """End the attempt of *lease* and make its lane's next run claimable, in one transaction.
+
+    Raises:
+        LeaseLost: Another attempt has the run, or it is terminal.
+        CancelRecorded: A cancel came first, and *outcome* is not a stop.
+    """
+    thread, row = yield from _hold(lease)
+    if row["cancel_requested_at"] is not None and outcome.event is not RunEvent.STOP:
+        raise CancelRecorded(lease.run_id)
+    status = move(lease.run_id, RunStatus(row["status"]), outcome.event)
+    usage = None if outcome.usage is None else usage_text(outcome.usage)
+    if status is RunStatus.PENDING:
+        rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
+        return Finished(run=run_record(rows[0]), next_run_id=lease.run_id)
+    run = yield from _end(row, status, outcome, usage)
+    yield from _settle(thread, status, outcome)
+    following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
+    return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)
+
+
+def _end(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Transaction[RunRecord]:
+    rows = yield END_RUN(
+        run_id=row["run_id"],
+        status=status.value,
+        end_reason=None if outcome.end_reason is None else outcome.end_reason.value,
+        error=error_text(outcome.error),
+        result=None if outcome.state is None else maybe_text(outcome.state.result),
+        usage=usage,
+        events_end=outcome.events_end,
+        observed_at=None if outcome.observed_at is None else microseconds(outcome.observed_at),
+        stopped=int(outcome.stopped),
+        blocked_at=outcome.blocked_at,
+    )
+    return run_record(rows[0])
+
+
+def _settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[None]:
+    """Bring the thread's row up to date; a rolled back run leaves all but the status as it was."""
+    state = outcome.state
+    if outcome.end_reason is EndReason.ROLLED_BACK:
+        yield RESTATE_THREAD(thread_id=thread["thread_id"])
+        return
+    if status in (RunStatus.ERROR, RunStatus.TIMEOUT):
+        settled = ThreadStatus.ERROR
+    elif state is not None and (state.unfinished or state.interrupts):
+        settled = ThreadStatus.INTERRUPTED
+    else:
+        settled = ThreadStatus.IDLE
+    yield SETTLE_THREAD(
+        thread_id=thread["thread_id"],
+        settled=settled.value,
+        error=error_text(outcome.error),
+        interrupts=thread["interrupts"] if state is None else dumps(state.interrupts),
+        state_values=None if state is None else maybe_text(state.values),
+        touched=int(state is not None),
+    )
+
+
+def rescue(lost: RunRecord, max_rescues: int) -> Transaction[Finished]:
+    """Take *lost* from its dead worker: back to its lane, or to ``error`` once it has killed *max_rescues* workers.
+
+    Raises:
+        LeaseLost: The run moved on since it was seen.
+    """
+    thread = yield LOCK_THREAD(thread_id=lost.thread_id)
+    rows = yield LOCK_RUN(run_id=lost.run_id)
+    if not thread or not rows or rows[0]["attempt"] != lost.attempt:
+        raise LeaseLost(lost.run_id, lost.attempt)
+    row, current = rows[0], RunStatus(rows[0]["status"])
+    if current is not RunStatus.RUNNING:
+        raise LeaseLost(lost.run_id, lost.attempt)
+    if row["rescues"] < max_rescues:
+        move(lost.run_id, current, RunEvent.RESCUE)
+        rows = yield RELEASE_RUN(run_id=lost.run_id, usage=None, rescues=1)
+        return Finished(run=run_record(rows[0]), next_run_id=lost.run_id)
+    error = RunError(
+        error="WorkerLost",
+        message=f"The worker died {row['rescues'] + 1} times while it executed this run; it is not tried again.",
+    )
+    finished = yield from _give_up(thread[0], row, EndReason.WORKER_LOST, error)
+    return finished
+
+
+def give_up(run_id: str, reason: EndReason, error: RunError) -> Transaction[Finished | None]:
+    """End a pending run that nobody will start; ``None`` if it is no longer pending."""
+    found = yield THREAD_OF_RUN(run_id=run_id)
+    if not found:
+        return None
+    thread = yield LOCK_THREAD(thread_id=found[0]["thread_id"])
+    rows = yield LOCK_RUN(run_id=run_id)
+    if not rows or RunStatus(rows[0]["status"]) is not RunStatus.PENDING:
+        return None
+    finished = yield from _give_up(thread[0], rows[0], reason, error)
+    return finished
+
+
+def _give_up(thread: Row, row: Row, reason: EndReason, error: RunError) -> Transaction[Finished]:
+    cancelled = row["cancel_requested_at"] is not None
+    status = move(row["run_id"], RunStatus(row["status"]), RunEvent.GIVE_UP)
+    events = yield LAST_EVENT(run_seq=row["seq"])
+    outcome = Outcome(
+        event=RunEvent.GIVE_UP,
+        end_reason=reason,
+        error=error,
+        events_end=events[0]["last_seq"] or 0,
+        stopped=cancelled,
+    )
+    run = yield from _end(row, status, outcome, None)
+    yield from _settle(thread, status, outcome)
+    following = yield NEXT_OF_LANE(thread_id=row["thread_id"])
+    return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)
+
+
+def lost_runs(
+    worker_id: str, *, exclusive: bool, grace_s: float, limit: int = 100
+) -> Transaction[tuple[RunRecord, ...]]:
+    """Return running runs whose lease is over by *grace_s*; with *exclusive* also all of other workers."""
+    rows = yield LOST_RUNS(
+        worker_id=worker_id, exclusive=int(exclusive), grace_us=int(grace_s * 1_000_000), limit=limit
+    )
+    return tuple(run_record(row) for row in rows)
+
+
+def runnable(limit: int) -> Transaction[tuple[tuple[str, int], ...]]:
+    """Return the heads of all lanes in which nothing executes: run id and the instant (µs) from which it may start."""
+    rows = yield RUNNABLE(limit=limit)
+    return tuple((row["run_id"], row["not_before"]) for row in rows)
+
+
+def observe_cancel(lease: Lease, at_us: int) -> Transaction[None]:
+    """Record when the worker saw the cancel."""
+    yield OBSERVE_CANCEL(run_id=lease.run_id, attempt=lease.attempt, at=at_us)

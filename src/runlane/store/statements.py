@@ -1,0 +1,113 @@
+"""SQL as text with a name, and transactions as generators that do no I/O.
+
+A transaction is a generator: it yields a :class:`Query` and is sent the rows of its answer; what it returns is the
+result. A driver of a few lines runs it in one database transaction, so each is written once for all backends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+T = TypeVar("T")
+
+_NAMED = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
+
+#: Where the two dialects differ: fragment name -> (SQLite, PostgreSQL). Instants are integers, microseconds of UTC.
+_FRAGMENTS = {
+    "{now}": (":now", "(extract(epoch from clock_timestamp()) * 1000000)::bigint"),
+    "{for_update}": ("", "FOR UPDATE"),
+    "{skip_locked}": ("", "FOR UPDATE SKIP LOCKED"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Named SQL in both dialects. Calling it binds parameters."""
+
+    name: str
+    sqlite: str
+    postgres: str
+
+    def __call__(self, **params: Any) -> Query:
+        return Query(self, params)
+
+    def many(self, rows: Sequence[Mapping[str, Any]]) -> Query:
+        return Query(self, None, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statement with its parameters: one set, or many for which no rows are returned."""
+
+    statement: Statement
+    params: dict[str, Any] | None
+    many: Sequence[Mapping[str, Any]] = ()
+
+
+Transaction = Generator[Query, Rows, T]
+
+
+def statement(name: str, sql: str, *, postgres: str | None = None) -> Statement:
+    """Return *sql* as a statement; ``:name`` is a parameter, ``{now}`` the database's time, *postgres* a variant."""
+    lite, other = sql, postgres if postgres is not None else sql
+    for fragment, (in_sqlite, in_postgres) in _FRAGMENTS.items():
+        lite, other = lite.replace(fragment, in_sqlite), other.replace(fragment, in_postgres)
+    return Statement(name, lite, _NAMED.sub(r"%(\1)s", other.replace("%", "%%")))
+
+
+class Driver(Protocol):
+    """Runs transactions on one database."""
+
+    async def write(self, transaction: Transaction[T]) -> T:
+        """Run *transaction* atomically and durably; when this returns, the result is committed.
+
+        An exception that the generator raises rolls its own effects back, and only those, and is raised here.
+        If the caller is cancelled the transaction may still commit.
+
+        Raises:
+            StoreUnavailable: Nothing was written.
+        """
+        ...
+
+    async def read(self, transaction: Transaction[T]) -> T:
+        """Run a read-only *transaction* on a consistent snapshot.
+
+        Raises:
+            StoreUnavailable: The database cannot be read now.
+        """
+        ...
+
+    def submit(
+        self,
+        transaction: Transaction[Any],
+        loop: asyncio.AbstractEventLoop,
+        callback: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Queue *transaction* from any thread, in order; *callback(result, error)* runs on *loop* afterwards."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what was accepted and close; a second call does nothing."""
+        ...
+
+
+def run(transaction: Transaction[T], execute: Callable[[Query], Rows]) -> T:
+    """Drive *transaction* with a blocking *execute*."""
+    try:
+        query = next(transaction)
+        while True:
+            try:
+                rows = execute(query)
+            except BaseException as error:  # the generator's own clean-up sees the driver's error
+                query = transaction.throw(error)
+            else:
+                query = transaction.send(rows)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result

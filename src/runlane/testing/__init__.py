@@ -1,0 +1,1 @@
+"""Helpers for tests of applications, and the contract suites of every backend."""
