@@ -1,0 +1,155 @@
+"""From what agents produce to JSON text, once per event.
+
+Wire shapes are those of the LangGraph Server API: a message is its fields, an exception its ``repr``, bytes are base64,
+NaN and infinity are ``null``, NUL is U+FFFD. LangChain and LangGraph objects are known by their shape, so that nothing
+of theirs is imported here.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Set
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+#: orjson's own limit of nesting; the slow path keeps it, so that a document never depends on which path made it.
+MAX_DEPTH: Final = 254
+
+_NUL: Final = b"\\u0000"
+#: A NUL escape that is not itself the tail of an escaped backslash.
+_NUL_ESCAPE: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+_TEXT_TYPES: Final = (Decimal, PurePath, complex)
+_NATIVE_TYPES: Final = (bool, float, datetime, date, time, UUID)
+_MAX_INT: Final = 2**64 - 1
+_MIN_INT: Final = -(2**63)
+
+
+class Unserialisable(TypeError):
+    """A value has no JSON form; the message names its type."""
+
+
+def encode(value: Any) -> bytes:
+    """Return *value* as compact JSON text without NUL.
+
+    Raises:
+        Unserialisable: It holds an object without a JSON form, or refers to itself, or nests too deeply.
+    """
+    try:
+        data = orjson.dumps(value, default=_shape)
+    except TypeError:
+        # Rare values (keys that are not text, huge integers, lone surrogates) and those that have no form at all.
+        data = orjson.dumps(_plain(value, ()))
+    return _NUL_ESCAPE.sub(rb"\1\\ufffd", data) if _NUL in data else data
+
+
+def encode_lenient(value: Any) -> bytes:
+    """Return *value* as JSON text, with the ``repr`` of whatever has no JSON form; for traces that must not fail a run."""
+    try:
+        return encode(value)
+    except Unserialisable:
+        return encode(orjson.loads(orjson.dumps(_plain(value, (), repr))))
+
+
+def _shape(value: Any) -> Any:
+    """Return the next simpler form of a value that JSON does not have."""
+    cls = type(value)
+    if cls.__module__.startswith("langchain_core.messages."):
+        # What `model_dump` gives, without its copy: streaming does this once per token.
+        extra = value.__pydantic_extra__
+        return {**value.__dict__, **extra} if extra else value.__dict__
+    if isinstance(value, BaseException):
+        return repr(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, type):
+        raise Unserialisable(f"Class {value.__qualname__} has no JSON form.")
+    for attribute, convert in _METHODS:
+        if hasattr(value, attribute):
+            return convert(value)
+    return _shape_of_builtin(value)
+
+
+def _shape_of_builtin(value: Any) -> Any:
+    if isinstance(value, (Set, deque, tuple)):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, _TEXT_TYPES) or type(value).__module__.startswith("pydantic"):
+        return str(value)
+    if isinstance(value, re.Pattern):
+        return value.pattern
+    if type(value).__module__ == "langgraph.types" and type(value).__name__ == "Send":
+        return {"node": value.node, "arg": value.arg}
+    cls = type(value)
+    raise Unserialisable(f"An object of type {cls.__module__}.{cls.__qualname__} has no JSON form.")
+
+
+#: Methods by which an object gives its simpler form: pydantic, named tuples, arrays.
+_METHODS: Final[tuple[tuple[str, Callable[[Any], Any]], ...]] = (
+    ("model_dump", lambda value: value.model_dump()),
+    ("_asdict", lambda value: value._asdict()),
+    ("tolist", lambda value: value.tolist()),
+)
+
+
+def _plain(value: Any, path: tuple[int, ...], otherwise: Callable[[Any], Any] | None = None) -> Any:
+    """Return *value* in terms that orjson takes as they are; *path* has the ids of the containers around it."""
+    if value is None or isinstance(value, _NATIVE_TYPES):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int):
+        return int(value) if _MIN_INT <= value <= _MAX_INT else orjson.Fragment(str(int(value)).encode())
+    if id(value) in path:
+        return _without_form(value, "A value refers to itself and has no JSON form.", otherwise)
+    if len(path) >= MAX_DEPTH:
+        return _without_form(value, f"A value nests deeper than {MAX_DEPTH} levels.", otherwise)
+    path = (*path, id(value))
+    if isinstance(value, Enum):
+        return _plain(value.value, path, otherwise)
+    if isinstance(value, dict):
+        return {_key(key): _plain(item, path, otherwise) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return [_plain(item, path, otherwise) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name), path, otherwise) for f in fields(value) if f.name[0] != "_"}
+    try:
+        shape = _shape(value)
+    except Unserialisable as exc:
+        return _without_form(value, str(exc), otherwise)
+    return _plain(shape, path, otherwise)
+
+
+def _without_form(value: Any, why: str, otherwise: Callable[[Any], Any] | None) -> Any:
+    if otherwise is None:
+        raise Unserialisable(why)
+    return _text(otherwise(value))
+
+
+def _text(value: str) -> str:
+    """Return *value* as text that UTF-8 can express."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _key(key: Any) -> str:
+    """Return *key* as the text that JSON needs of it."""
+    if isinstance(key, Enum):
+        key = key.value
+    if isinstance(key, str):
+        return _text(key)
+    if key is None or isinstance(key, bool):
+        return "null" if key is None else str(key).lower()
+    if isinstance(key, (datetime, date, time)):
+        return key.isoformat()
+    return str(key)

@@ -1,0 +1,133 @@
+"""From the parts that a LangGraph stream yields to the events of the LangGraph Server API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from langchain_core.messages import AIMessageChunk, BaseMessage, message_chunk_to_message
+
+from runlane.agents.base import Emit
+from runlane.agents.encode import encode, encode_lenient
+from runlane.agents.observer import Observer
+
+INTERRUPT: Final = "__interrupt__"
+#: LangGraph's own mode for each mode of the API; ``events`` has none, it is another way to call the graph.
+_LANGGRAPH_MODES: Final[Mapping[str, str]] = {
+    "values": "values",
+    "updates": "updates",
+    "messages": "messages",
+    "messages-tuple": "messages",
+    "custom": "custom",
+    "tasks": "tasks",
+    "checkpoints": "checkpoints",
+    "debug": "debug",
+}
+Namespace = tuple[str, ...]
+
+
+class Publisher:
+    """Emits what was asked for, each payload encoded once, and remembers the state that was seen last.
+
+    ``values`` is the newest state of the root graph (``None`` before the first), ``values_data`` its JSON text.
+    """
+
+    def __init__(self, emit: Emit, modes: Sequence[str], observer: Observer) -> None:
+        self._emit = emit
+        self._asked = frozenset(modes)
+        self._tuples = "messages-tuple" in self._asked
+        self._observer = observer
+        self._partial: dict[str, BaseMessage] = {}
+        self._announced: set[str] = set()
+        self.values: Any = None
+        self._values_data: bytes | None = None
+
+    @property
+    def langgraph_modes(self) -> list[str]:
+        """LangGraph's stream modes to ask for; ``values`` is always one of them, since the result needs it."""
+        return sorted({"values", *(_LANGGRAPH_MODES[mode] for mode in self._asked if mode in _LANGGRAPH_MODES)})
+
+    @property
+    def wants_events(self) -> bool:
+        return "events" in self._asked
+
+    @property
+    def values_data(self) -> bytes | None:
+        if self._values_data is None and self.values is not None:
+            self._values_data = encode(self.values)
+        return self._values_data
+
+    def part(self, namespace: Namespace, mode: str, payload: Any) -> None:
+        """Publish one part of the graph's stream.
+
+        Raises:
+            Unserialisable: The part was asked for and has no JSON form.
+        """
+        self._observer.started = True
+        if mode == "messages":
+            self._message(namespace, *payload)
+        elif mode == "values":
+            self._state(namespace, payload)
+        else:
+            if mode == "debug":
+                payload = _debug(payload)
+            self._emit(_name(mode, namespace), encode(payload))
+
+    def trace(self, event: Mapping[str, Any]) -> None:
+        """Publish one event of LangChain's own event stream; what has no JSON form is shown by its ``repr``."""
+        self._observer.started = True
+        self._emit("events", encode_lenient(event))
+
+    def _state(self, namespace: Namespace, payload: Any) -> None:
+        data = encode(payload) if "values" in self._asked else None
+        if not namespace and not (isinstance(payload, dict) and INTERRUPT in payload):
+            self.values, self._values_data = payload, data
+        if data is not None:
+            self._emit(_name("values", namespace), data)
+
+    def _message(self, namespace: Namespace, message: BaseMessage, metadata: Mapping[str, Any]) -> None:
+        if not namespace:
+            self._observer.streamed(message, metadata)
+        if self._tuples:
+            self._emit("messages" if not namespace else _name("messages", namespace), encode((message, metadata)))
+            return
+        message_id = message.id or ""
+        if message_id not in self._announced:
+            self._announced.add(message_id)
+            self._emit(_name("messages/metadata", namespace), encode({message_id: {"metadata": metadata}}))
+        if not isinstance(message, AIMessageChunk):
+            self._emit(_name("messages/complete", namespace), encode([message]))
+            return
+        before = self._partial.get(message_id)
+        so_far = self._partial[message_id] = message if before is None else before + message  # type: ignore[assignment]  # chunks add up to a chunk
+        if message.chunk_position == "last":
+            del self._partial[message_id]
+        self._emit(_name("messages/partial", namespace), encode([message_chunk_to_message(so_far)]))
+
+
+def _name(mode: str, namespace: Namespace) -> str:
+    return "|".join((mode, *namespace)) if namespace else mode
+
+
+def _debug(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add to a checkpoint in the debug stream the short form of itself and its parent, which clients fork from."""
+    if event.get("type") != "checkpoint":
+        return event
+    payload = event["payload"]
+    return {
+        **event,
+        "payload": {
+            **payload,
+            "checkpoint": checkpoint_keys(payload["config"]),
+            "parent_checkpoint": checkpoint_keys(payload["parent_config"]),
+        },
+    }
+
+
+def checkpoint_keys(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the address of a checkpoint as clients send it back, or ``None`` if *config* names none."""
+    configurable = (config or {}).get("configurable") or {}
+    if not configurable.get("checkpoint_id"):
+        return None
+    keys = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
+    return {key: configurable[key] for key in keys if key in configurable}

@@ -1,0 +1,214 @@
+"""Running a LangGraph graph as an agent."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+import orjson
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
+from langgraph.types import StateSnapshot
+
+from runlane.agents.base import AgentCall, Drained, Snapshot
+from runlane.agents.encode import encode
+from runlane.agents.events import INTERRUPT, Publisher
+from runlane.agents.invocation import run_config, run_context, run_input, thread_config
+from runlane.agents.observer import Observer
+from runlane.agents.registry import Graph, GraphUse, Registry
+from runlane.agents.repair import repair_thread
+
+#: How many stopped attempts are remembered until their repair, which follows at once; a repair that never comes (the
+#: lease was lost) must not keep its texts for ever.
+_MAX_STOPPED: Final = 1024
+
+
+class GraphAgent:
+    """Runs one graph of a registry. All methods run on the agents' loop."""
+
+    def __init__(self, registry: Registry, graph_id: str) -> None:
+        self._registry = registry
+        self._graph_id = graph_id
+        self._observers: dict[str, Observer] = {}
+        self._stopped: deque[str] = deque()
+
+    async def run(self, call: AgentCall) -> Snapshot:
+        """Execute until the end or a pause, emitting events on the way.
+
+        A continued run goes on from its own last checkpoint: neither its input nor its command is applied again.
+
+        Raises:
+            Drained: A drain was asked for and the graph stopped between two supersteps.
+            Unserialisable: The state, or an event that was asked for, has no JSON form.
+            Exception: The run failed; the exception is the graph's own.
+        """
+        observer = self._observers[call.run.run_id] = Observer()
+        try:
+            snapshot = await self._run(call, observer)
+        except GraphDrained as exc:
+            self._observers.pop(call.run.run_id, None)
+            raise Drained from exc
+        except BaseException:
+            self._remember_stopped(call.run.run_id)
+            raise
+        self._observers.pop(call.run.run_id, None)
+        return snapshot
+
+    async def repair(self, call: AgentCall) -> Snapshot:
+        """Make the thread valid after the run was stopped or failed, and return what it looks like now.
+
+        Only graphs with a ``messages`` channel are repaired. A pause is not: its open calls wait for an answer.
+        """
+        observer = self._observers.pop(call.run.run_id, None)
+        if call.saver is None:
+            return Snapshot()
+        config = run_config(call.run, self._graph_id, fork=False)
+        async with self._registry.open(self._graph_id, GraphUse(config=config, store=call.store)) as shared:
+            graph = bound(shared, call.saver, call.store)
+            state = await repair_thread(graph, config, observer, touched=call.continued)
+        return snapshot_of(state)
+
+    async def _run(self, call: AgentCall, observer: Observer) -> Snapshot:
+        kwargs = call.run.kwargs
+        publisher = Publisher(call.emit, kwargs.get("stream_mode") or ["values"], observer)
+        callbacks = (observer, *call.callbacks)
+        use = GraphUse(config=run_config(call.run, self._graph_id), context=kwargs.get("context"), store=call.store)
+        async with self._registry.open(self._graph_id, use) as shared:
+            graph = bound(shared, call.saver, call.store)
+            context = run_context(graph, kwargs)
+            continues = call.continued and await _has_own_checkpoint(call)
+            if continues and (paused_at := await _missed_breakpoint(graph, call)) is not None:
+                return snapshot_of(paused_at)
+            config = run_config(call.run, self._graph_id, context=context, fork=not continues, callbacks=callbacks)
+            await _pump(graph, None if continues else run_input(kwargs), config, context, call, publisher)
+            if observer.paused and call.saver is not None:
+                state = await graph.aget_state(thread_config(call.run.thread_id))
+                if state.next or state.interrupts:
+                    return snapshot_of(state)
+        return Snapshot(values=publisher.values_data, result=publisher.values_data)
+
+    def _remember_stopped(self, run_id: str) -> None:
+        self._stopped.append(run_id)
+        if len(self._stopped) > _MAX_STOPPED:
+            self._observers.pop(self._stopped.popleft(), None)
+
+
+def bound(graph: Graph, saver: Any, store: Any) -> Graph:
+    """Return *graph* with this attempt's saver and store; the graph itself, which other runs share, stays as it is."""
+    own = copy.copy(graph)
+    own.checkpointer = saver
+    if store is not None:
+        own.store = store
+    return own
+
+
+async def _pump(
+    graph: Graph, value: Any, config: RunnableConfig, context: Any, call: AgentCall, publisher: Publisher
+) -> None:
+    """Drive the graph to its end and publish every part of its stream."""
+    kwargs = call.run.kwargs
+    control = RunControl()
+    call.drain.subscribe(control.request_drain)
+    subgraphs = bool(kwargs.get("stream_subgraphs"))
+    options: dict[str, Any] = {
+        "context": context,
+        "stream_mode": publisher.langgraph_modes,
+        "subgraphs": subgraphs,
+        "interrupt_before": kwargs.get("interrupt_before") or None,
+        "interrupt_after": kwargs.get("interrupt_after") or None,
+        "durability": (kwargs.get("durability") or "async") if call.saver is not None else None,
+        "control": control,
+    }
+    if publisher.wants_events:
+        await _pump_events(graph, value, config, options, publisher)
+        return
+    async with aclosing(graph.astream(value, config, **options)) as parts:  # type: ignore[type-var]  # it is an async generator, declared as an iterator
+        if subgraphs:
+            async for namespace, mode, payload in parts:
+                publisher.part(namespace, mode, payload)
+        else:
+            async for mode, payload in parts:
+                publisher.part((), mode, payload)
+
+
+async def _pump_events(
+    graph: Graph, value: Any, config: RunnableConfig, options: Mapping[str, Any], publisher: Publisher
+) -> None:
+    """Drive the graph through LangChain's event stream; parts of the graph's own stream come as events of its root."""
+    async with aclosing(graph.astream_events(value, config, version="v2", **options)) as events:  # type: ignore[type-var]  # as above
+        async for event in events:
+            if event["event"] == "on_chain_stream" and not event["parent_ids"]:
+                *namespace, mode, payload = event["data"]["chunk"]
+                publisher.part(namespace[0] if namespace else (), mode, payload)
+            else:
+                publisher.trace(event)
+
+
+async def _has_own_checkpoint(call: AgentCall) -> bool:
+    """Say whether the thread's newest checkpoint was written by an earlier attempt of this run."""
+    saved = await call.saver.aget_tuple(thread_config(call.run.thread_id)) if call.saver is not None else None
+    return saved is not None and saved.metadata.get("run_id") == call.run.run_id
+
+
+async def _missed_breakpoint(graph: Graph, call: AgentCall) -> StateSnapshot | None:
+    """Return the state of a thread whose run should have paused where its last attempt died, or ``None``.
+
+    LangGraph takes a resumption for the answer to a breakpoint, so a run that died between the checkpoint and the
+    pause would walk through it. Its own newest checkpoint can only lie in front of a breakpoint that nobody answered.
+    """
+    before = call.run.kwargs.get("interrupt_before") or graph.interrupt_before_nodes
+    after = call.run.kwargs.get("interrupt_after") or graph.interrupt_after_nodes
+    if not before and not after:
+        return None
+    state = await graph.aget_state(thread_config(call.run.thread_id))
+    if not state.next:
+        return None
+    if before and _any_of(state.next, before):
+        return state
+    if after and state.parent_config is not None:
+        parent = await graph.aget_state(state.parent_config)
+        if _any_of([task.name for task in parent.tasks], after):
+            return state
+    return None
+
+
+def _any_of(names: Any, wanted: Any) -> bool:
+    """Say whether a breakpoint (``"*"`` or node names) is at one of *names*."""
+    real = set(names) - {"__start__"}
+    return bool(real if wanted == "*" else real & set(wanted))
+
+
+def snapshot_of(state: StateSnapshot) -> Snapshot:
+    """Return what *state* says of a thread; of a thread without checkpoints, nothing.
+
+    Raises:
+        Unserialisable: The state has no JSON form.
+    """
+    if state.metadata is None:
+        return Snapshot()
+    interrupts = {
+        task.id: orjson.loads(encode([{"id": item.id, "value": item.value} for item in task.interrupts]))
+        for task in state.tasks
+        if task.interrupts
+    }
+    values = encode(state.values)
+    return Snapshot(
+        values=values,
+        result=_result(state, values),
+        interrupts=interrupts,
+        paused=bool(state.next or interrupts),
+        unfinished=bool(state.next),
+    )
+
+
+def _result(state: StateSnapshot, values: bytes) -> bytes:
+    """Return what waiting for the run answers: the state with its one interrupt, or all of several interrupts alone."""
+    if not state.interrupts:
+        return values
+    if len(state.interrupts) == 1 and isinstance(state.values, dict):
+        return encode({**state.values, INTERRUPT: state.interrupts})
+    return encode({INTERRUPT: state.interrupts})

@@ -1,0 +1,132 @@
+"""From a run's request to the arguments of a LangGraph call. Pure.
+
+Source: the LangGraph Server's assembly of a run's config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, cast
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command, Send
+from langgraph.version import __version__ as langgraph_version
+from pydantic import BaseModel
+
+from runlane.agents.registry import Graph
+from runlane.records import RunRecord
+
+#: What a client may say in ``config`` beside ``configurable`` and ``metadata``.
+_CONFIG_KEYS: Final = ("tags", "recursion_limit", "max_concurrency", "run_name")
+#: Metadata that only the server writes: whose run a checkpoint belongs to hangs on it.
+_RESERVED_METADATA: Final = frozenset({"thread_id", "assistant_id", "run_id", "cron_id", "graph_id", "run_attempt"})
+_RESERVED_CONFIGURABLE: Final = ("__", "langgraph_auth_", "langgraph_request_id")
+_CHECKPOINT_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
+
+
+def thread_config(thread_id: str, checkpoint: Mapping[str, Any] | str | None = None) -> RunnableConfig:
+    """Return the config that addresses a thread's newest checkpoint, or the one that *checkpoint* names.
+
+    Args:
+        checkpoint: A checkpoint's id, or its ``checkpoint_id``, ``checkpoint_ns`` and ``checkpoint_map``.
+    """
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **_checkpoint_keys(checkpoint)}}
+
+
+def run_config(
+    run: RunRecord, graph_id: str, *, context: Any = None, fork: bool = True, callbacks: Sequence[Any] = ()
+) -> RunnableConfig:
+    """Return the config of one attempt at *run*.
+
+    Args:
+        context: The run's context, which graphs of older LangGraph versions look for in ``configurable``.
+        fork: Whether the checkpoint that the request names is where the run starts.
+    """
+    request = run.kwargs.get("config") or {}
+    ids = {"run_id": run.run_id, "thread_id": run.thread_id, "graph_id": graph_id, "assistant_id": run.assistant_id}
+    configurable = {
+        **(context if isinstance(context, dict) else {}),
+        **_allowed(request.get("configurable") or {}),
+    }
+    if fork:
+        configurable |= _checkpoint_keys(run.kwargs.get("checkpoint") or run.kwargs.get("checkpoint_id"))
+    else:
+        configurable = {key: value for key, value in configurable.items() if key not in _CHECKPOINT_KEYS}
+    metadata = {
+        key: value
+        for key, value in {**(request.get("metadata") or {}), **run.metadata}.items()
+        if key not in _RESERVED_METADATA
+    }
+    config: dict[str, Any] = {key: request[key] for key in _CONFIG_KEYS if request.get(key) is not None}
+    config["configurable"] = {**configurable, **ids}
+    config["metadata"] = {**metadata, **ids, "run_attempt": run.attempt, "langgraph_version": langgraph_version}
+    config["callbacks"] = list(callbacks)
+    if (run_id := _uuid(run.run_id)) is not None:
+        config["run_id"] = run_id
+    return cast(RunnableConfig, config)
+
+
+def run_input(kwargs: Mapping[str, Any]) -> Any:
+    """Return what the graph is called with; a command wins over an input."""
+    command = kwargs.get("command") or {}
+    parts = {key: command.get(key) for key in ("resume", "update", "goto")}
+    if all(part is None for part in parts.values()):
+        return kwargs.get("input")
+    update = parts["update"]
+    if isinstance(update, list) and all(isinstance(item, list) and len(item) == 2 for item in update):
+        update = [tuple(item) for item in update]
+    return Command(resume=parts["resume"], update=update, goto=_goto(parts["goto"]))
+
+
+def run_context(graph: Graph, kwargs: Mapping[str, Any]) -> Any:
+    """Return the run's context, reduced to what the graph's context schema knows; ``None`` if there is none.
+
+    A graph with a schema that was given no context takes it from ``configurable``, as older clients send it.
+    """
+    context = kwargs.get("context")
+    if isinstance(context, dict):
+        context = _allowed(context)
+    known = _fields(graph.context_schema)
+    if known is None:
+        return context or None
+    if not context:
+        context = _allowed((kwargs.get("config") or {}).get("configurable") or {})
+    if isinstance(context, dict):
+        context = {key: value for key, value in context.items() if key in known}
+    return context or None
+
+
+def _fields(schema: Any) -> frozenset[str] | None:
+    if schema is None:
+        return None
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return frozenset(schema.model_fields)
+    if is_dataclass(schema):
+        return frozenset(field.name for field in fields(schema))
+    return frozenset(getattr(schema, "__annotations__", ())) or None
+
+
+def _allowed(configurable: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in configurable.items() if not key.startswith(_RESERVED_CONFIGURABLE)}
+
+
+def _checkpoint_keys(checkpoint: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    if isinstance(checkpoint, str):
+        return {"checkpoint_id": checkpoint}
+    return {key: checkpoint[key] for key in _CHECKPOINT_KEYS if checkpoint.get(key)} if checkpoint else {}
+
+
+def _goto(goto: Any) -> Any:
+    if goto is None:
+        return ()
+    targets = goto if isinstance(goto, list) else [goto]
+    return [Send(item["node"], item.get("input")) if isinstance(item, dict) else item for item in targets]
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,158 @@
+"""Reading a ``langgraph.json``: which graphs there are, and what their code needs around it.
+
+Source: the configuration file of the LangGraph CLI.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dotenv import dotenv_values
+
+from runlane.errors import ConfigurationError
+
+#: How an image is built, which is no concern of a process that runs.
+PACKAGING_KEYS: Final = frozenset(
+    {
+        "$schema",
+        "api_version",
+        "base_image",
+        "dockerfile_lines",
+        "image_distro",
+        "internal_docker_tag",
+        "keep_pkg_tools",
+        "node_version",
+        "pip_config_file",
+        "pip_installer",
+        "python_version",
+        "source",
+    }
+)
+#: Keys that change what the server does, and that Runlane does not honour yet.
+UNSUPPORTED_KEYS: Final = frozenset(
+    {
+        "auth",
+        "checkpointer",
+        "disable_persistence",
+        "encryption",
+        "http",
+        "priority",
+        "store",
+        "ui",
+        "ui_config",
+        "webhooks",
+    }
+)
+_KEYS: Final = frozenset({"graphs", "dependencies", "env"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSpec:
+    """One entry of ``graphs``: where the graph is (``path.py:name`` or ``package.module:name``), and what it is for."""
+
+    path: str
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphsFile:
+    """A ``langgraph.json`` that was understood. Paths are absolute."""
+
+    folder: Path
+    graphs: Mapping[str, GraphSpec]
+    import_paths: tuple[Path, ...]
+    env: Mapping[str, str]
+
+    def apply(self) -> None:
+        """Let this process import the dependencies and see the variables; those that it already has win."""
+        for path in reversed(self.import_paths):
+            if str(path) not in sys.path:
+                sys.path.insert(0, str(path))
+        for name, value in self.env.items():
+            os.environ.setdefault(name, value)
+
+
+def read_graphs_file(path: Path) -> GraphsFile:
+    """Read and check the file at *path*; nothing is imported yet.
+
+    Raises:
+        ConfigurationError: The file is missing or not JSON, a key is unknown, not supported, or of the wrong type.
+    """
+    document = _parse(path)
+    for key, value in document.items():
+        if key in UNSUPPORTED_KEYS and value:
+            raise ConfigurationError(f"{path}: key {key!r} is not supported yet: remove it.")
+        if key not in UNSUPPORTED_KEYS | PACKAGING_KEYS | _KEYS:
+            raise ConfigurationError(f"{path}: unknown key {key!r}.")
+    folder = path.resolve().parent
+    return GraphsFile(
+        folder=folder,
+        graphs=_graphs(path, document.get("graphs")),
+        import_paths=_import_paths(path, folder, document.get("dependencies") or []),
+        env=_env(path, folder, document.get("env") or {}),
+    )
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc}") from exc
+    except json.JSONDecodeError as exc:
+        raise ConfigurationError(f"{path}:{exc.lineno}:{exc.colno}: not valid JSON: {exc.msg}.") from exc
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path}: expected an object, found {type(document).__name__}.")
+    return document
+
+
+def _graphs(path: Path, graphs: Any) -> dict[str, GraphSpec]:
+    if not isinstance(graphs, dict) or not graphs:
+        raise ConfigurationError(f"{path}: 'graphs' must name at least one graph.")
+    return {graph_id: _graph(path, graph_id, entry) for graph_id, entry in graphs.items()}
+
+
+def _graph(path: Path, graph_id: str, entry: Any) -> GraphSpec:
+    where = entry.get("path") if isinstance(entry, dict) else entry
+    description = entry.get("description") if isinstance(entry, dict) else None
+    if not isinstance(where, str) or not all(where.rpartition(":")) or not isinstance(description, str | None):
+        raise ConfigurationError(
+            f"{path}: graphs.{graph_id} must be 'path/to/file.py:name', 'package.module:name', "
+            "or an object with that as 'path' and a 'description'."
+        )
+    if where.rpartition(":")[0].endswith((".js", ".ts", ".mjs", ".mts", ".cts", ".cjs")):
+        raise ConfigurationError(f"{path}: graphs.{graph_id} is a JavaScript graph; Runlane runs Python graphs.")
+    return GraphSpec(path=where, description=description)
+
+
+def _import_paths(path: Path, folder: Path, dependencies: Any) -> tuple[Path, ...]:
+    """Return the folders of local dependencies; the others are packages, which are installed or not."""
+    if not isinstance(dependencies, list) or not all(isinstance(item, str) for item in dependencies):
+        raise ConfigurationError(f"{path}: 'dependencies' must be a list of paths and package names.")
+    found: list[Path] = []
+    for item in dependencies:
+        if not item.startswith("."):
+            continue
+        local = (folder / item).resolve()
+        if not local.is_dir():
+            raise ConfigurationError(f"{path}: dependency {item!r} is not a folder.")
+        found += [local, *([local / "src"] if (local / "src").is_dir() else [])]
+    return tuple(found)
+
+
+def _env(path: Path, folder: Path, env: Any) -> dict[str, str]:
+    if isinstance(env, str):
+        file = folder / env
+        if not file.is_file():
+            raise ConfigurationError(f"{path}: the 'env' file {env!r} does not exist.")
+        return {name: value for name, value in dotenv_values(file).items() if value is not None}
+    if not isinstance(env, dict):
+        raise ConfigurationError(f"{path}: 'env' must be an object or the path of a .env file.")
+    return {str(name): str(value) for name, value in env.items()}
