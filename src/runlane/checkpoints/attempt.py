@@ -1,0 +1,176 @@
+"""What one attempt has yet to write: gathered for a moment, then written in order, in few transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import Any, Final, cast
+
+from runlane.checkpoints.transactions import Batch, fenced, put
+from runlane.errors import LeaseLost
+from runlane.records import Lease
+from runlane.store.statements import Driver, Transaction
+
+#: How long rows may wait for others before they are submitted. A superstep of a fast graph takes about a millisecond
+#: and a commit with its fsync half of one; so this saves most commits, and delays less than a slow disk would.
+LINGER_S: Final = 0.005
+#: Bytes in memory above which whoever writes waits for the disk.
+MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
+
+
+class _WriterThread:
+    """Stands where a driver expects a loop: calls back at once, on the driver's own thread, and wakes nobody."""
+
+    __slots__ = ()
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any) -> None:
+        callback(*args)
+
+
+_WRITER_THREAD: Final = cast(asyncio.AbstractEventLoop, _WriterThread())
+
+
+class AttemptWriter:
+    """Writes the checkpoints of one attempt in order, each transaction only while the attempt's lease holds.
+
+    The first failure is final: nothing is written after it, and every later call raises it. Safe from any thread.
+    """
+
+    def __init__(self, driver: Driver, lease: Lease) -> None:
+        self.lease = lease
+        self._driver = driver
+        self._lock = threading.Lock()
+        self._open = Batch()  # not yet taken by a transaction
+        self._flying: deque[int] = deque()  # bytes of each transaction that is not yet settled, oldest first
+        self._scheduled = False  # a transaction is on its way that will take what is open
+        self._sealed = False
+        self._failure: BaseException | None = None
+        self._registered: set[tuple[str, str]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    def add(self, batch: Batch) -> bool:
+        """Take the rows of *batch* over; return whether the caller must :meth:`flush` before it goes on.
+
+        Raises:
+            LeaseLost: The attempt does not own its run any more, or is over.
+            StoreUnavailable: Earlier rows could not be written.
+        """
+        with self._lock:
+            self._check()
+            if self._sealed:
+                raise LeaseLost(self.lease.run_id, self.lease.attempt)
+            opened = self._open
+            opened.checkpoints += batch.checkpoints
+            opened.blobs += batch.blobs
+            opened.writes += batch.writes
+            opened.runs |= batch.runs - self._registered
+            opened.size += batch.size
+            self._registered |= batch.runs
+            return opened.size + sum(self._flying) > MAX_PENDING_BYTES
+
+    def submit_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Submit what was added within :data:`LINGER_S`; call it on *loop*'s thread."""
+        if self._timer is None and not self._scheduled:
+            self._timer = loop.call_later(LINGER_S, self._submit_now)
+
+    def submit(self) -> None:
+        """Submit what was added, without waiting for it.
+
+        Raises:
+            StoreUnavailable: The driver is closed.
+        """
+        with self._lock:
+            if self._scheduled or self._sealed or self._failure is not None or self._open.empty:
+                return
+            self._scheduled = True
+        try:
+            self._driver.submit(self._transaction(), _WRITER_THREAD, self._settled)
+        except Exception as error:  # whatever it is, the rows are not written, and nothing may be written after them
+            self._settled(None, error)
+            raise
+
+    async def flush(self) -> None:
+        """Wait until everything that was added is committed.
+
+        Raises:
+            LeaseLost: The attempt does not own its run any more.
+            StoreUnavailable: Rows could not be written.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.submit()
+        with self._lock:
+            self._check()
+            if not self._scheduled and not self._flying:
+                return
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiters.append((loop, waiter))
+        await waiter
+        self._check()
+
+    def seal(self) -> Transaction[None]:
+        """End the attempt's writing; return a transaction that writes what was not submitted yet.
+
+        It is made to be part of the transaction that finishes the run (whose guard is the fence), and may be made again
+        if that one was not committed. From now on :meth:`add` refuses.
+
+        Raises:
+            StoreUnavailable: Earlier rows could not be written.
+        """
+        self._sealed = True
+        return self._rest()
+
+    def _rest(self) -> Transaction[None]:
+        with self._lock:
+            self._check()
+            batch = self._open
+        yield from put(batch)
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _submit_now(self) -> None:
+        self._timer = None
+        self.submit()
+
+    def _transaction(self) -> Transaction[None]:
+        with self._lock:
+            batch, self._open = self._open, Batch()
+            self._flying.append(batch.size)
+            self._scheduled = False
+            self._check()
+        try:
+            yield from fenced(self.lease, put(batch))
+        except BaseException as error:
+            self._fail(error)  # before the next transaction of the same commit begins
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+            self._open = Batch()
+
+    def _settled(self, _result: None, error: BaseException | None) -> None:
+        if error is not None:
+            self._fail(error)
+        with self._lock:
+            if self._flying:
+                self._flying.popleft()
+            if self._failure is None and (self._flying or self._scheduled):
+                return
+            waiters, self._waiters = self._waiters, []
+        for loop, waiter in waiters:
+            try:
+                loop.call_soon_threadsafe(_wake, waiter)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                continue
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

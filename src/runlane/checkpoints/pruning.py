@@ -1,0 +1,97 @@
+"""Deleting the checkpoints of a thread that its latest ones can do without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, Loads, Params, get, versions_of
+from runlane.store.statements import Row, Transaction, statement
+
+_KEYS: Final = statement(
+    "checkpoints.keys",
+    """
+    SELECT seq, checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = :thread_id
+    ORDER BY checkpoint_ns, checkpoint_id
+    """,
+)
+_BLOB_KEYS: Final = statement(
+    "checkpoints.blob_keys", "SELECT checkpoint_ns, channel, version FROM checkpoint_blobs WHERE thread_id = :thread_id"
+)
+_STATE: Final = statement(
+    "checkpoints.state", "SELECT count(*) AS n, max(seq) AS seq FROM checkpoints WHERE thread_id = :thread_id"
+)
+_DELETE_CHECKPOINT: Final = statement("checkpoints.delete_checkpoint", "DELETE FROM checkpoints WHERE seq = :seq")
+_DELETE_BLOB: Final = statement(
+    "checkpoints.delete_blob",
+    """
+    DELETE FROM checkpoint_blobs WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+      AND channel = :channel AND version = :version
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be deleted, and the state of the thread for which that is right."""
+
+    thread_id: str
+    count: int
+    last_seq: int | None
+    checkpoints: tuple[Params, ...]
+    blobs: tuple[Params, ...]
+
+
+def plan(thread_id: str, loads: Loads) -> Transaction[Plan]:
+    """Find what the latest checkpoint of each namespace can do without.
+
+    It needs its ancestors as far as a channel is kept as changes since a snapshot (LangGraph's ``DeltaChannel``).
+    """
+    keys = yield _KEYS(thread_id=thread_id)
+    kept: set[tuple[str, str]] = set()
+    used: set[tuple[str, str, str]] = set()
+    for checkpoint_ns in {row["checkpoint_ns"] for row in keys}:
+        checkpoint_id: str | None = None
+        unresolved: set[str] | None = None
+        while unresolved is None or (unresolved and checkpoint_id):
+            stored = yield from get(thread_id, checkpoint_ns, checkpoint_id, loads)
+            if stored is None:
+                break
+            kept.add((checkpoint_ns, stored.row["checkpoint_id"]))
+            used |= {(checkpoint_ns, *pair) for pair in versions_of(stored.checkpoint)}
+            if unresolved is None:
+                unresolved = set(stored.metadata.get("counters_since_delta_snapshot") or ())
+            unresolved -= {channel for channel, _ in stored.blobs}
+            checkpoint_id = stored.row["parent_id"]
+    blobs = yield _BLOB_KEYS(thread_id=thread_id)
+    return Plan(
+        thread_id=thread_id,
+        count=len(keys),
+        last_seq=max((row["seq"] for row in keys), default=None),
+        checkpoints=tuple(
+            _params(row, thread_id) for row in keys if (row["checkpoint_ns"], row["checkpoint_id"]) not in kept
+        ),
+        blobs=tuple(
+            _params(row, thread_id)
+            for row in blobs
+            if (row["checkpoint_ns"], row["channel"], row["version"]) not in used
+        ),
+    )
+
+
+def apply(planned: Plan) -> Transaction[bool]:
+    """Delete what was planned, or return false if the thread has changed since."""
+    state = (yield _STATE(thread_id=planned.thread_id))[0]
+    if (state["n"], state["seq"]) != (planned.count, planned.last_seq):
+        return False
+    if planned.checkpoints:
+        yield _DELETE_CHECKPOINT.many(planned.checkpoints)
+        yield DELETE_ORPHANED_WRITES.many(planned.checkpoints)
+    if planned.blobs:
+        yield _DELETE_BLOB.many(planned.blobs)
+    return True
+
+
+def _params(row: Row, thread_id: str) -> Mapping[str, Any]:
+    return {**{key: row[key] for key in row.keys()}, "thread_id": thread_id}  # noqa: SIM118 - a sqlite3.Row

@@ -1,0 +1,380 @@
+"""LangGraph's checkpointer on the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    PendingWrite,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from runlane.checkpoints import pruning, transactions
+from runlane.checkpoints.attempt import AttemptWriter
+from runlane.checkpoints.sync import wait_from_another_thread
+from runlane.checkpoints.transactions import Batch, Params, Stored, Wanted
+from runlane.errors import UnsupportedOption
+from runlane.records import Lease
+from runlane.store.statements import Driver, Transaction
+
+T = TypeVar("T")
+
+#: Rows that a listing reads in one transaction.
+PAGE: Final = 50
+
+
+class LedgerSaver(BaseCheckpointSaver[str]):
+    """Keeps LangGraph's checkpoints in the ledger.
+
+    As it is, each write is awaited and nobody's lease is asked for: for the application's own state updates. A run gets
+    a saver from :meth:`bind`. The synchronous methods work from other threads than the loop's.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        serde: SerializerProtocol | None = None,
+    ) -> None:
+        """Use the tables of *driver*'s database.
+
+        Args:
+            loop: Where synchronous calls of other threads are executed; the running loop by default.
+            serde: LangGraph's own serialiser by default, which never reads pickles.
+        """
+        super().__init__(serde=serde)
+        self._driver = driver
+        self._loop = loop or asyncio.get_running_loop()
+        self._writer: AttemptWriter | None = None
+        self._write_behind = False
+        # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
+        self._version_suffix = os.urandom(8).hex()
+        self._version_count = itertools.count()
+
+    def bind(self, lease: Lease, *, write_behind: bool) -> LedgerSaver:
+        """Return the saver of one attempt: it writes only while *lease* holds, and in that run's name.
+
+        Args:
+            write_behind: Return from writes before they are committed (durability ``async`` and ``exit``); a failure
+                is raised by the next write, and by :meth:`flush`. Otherwise writes are committed when they return.
+        """
+        bound = copy.copy(self)
+        bound._writer = AttemptWriter(self._driver, lease)
+        bound._write_behind = write_behind
+        bound._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
+        bound._version_count = itertools.count()
+        return bound
+
+    async def flush(self) -> None:
+        """Wait until everything written through this saver is committed.
+
+        Raises:
+            LeaseLost: The attempt does not own its run any more; what it wrote since is dropped.
+            StoreUnavailable: Something could not be written; so was nothing after it.
+        """
+        if self._writer is not None:
+            await self._writer.flush()
+
+    def seal(self) -> Transaction[None]:
+        """End the attempt's writing, and return a transaction that writes what is not submitted yet.
+
+        Run it inside the transaction that finishes the run: both are committed together, for the price of one. It may
+        be asked for again if that was not committed. A run that is not bound has nothing to write.
+
+        Raises:
+            StoreUnavailable: Inside the transaction: something earlier could not be written.
+        """
+        return self._writer.seal() if self._writer is not None else transactions.put(Batch())
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """Return a version that is greater than *current* and was never given out before."""
+        number = int(str(current).partition(".")[0]) + 1 if current is not None else 1
+        return f"{number:032}.{self._version_suffix}{next(self._version_count):x}"
+
+    # Reading
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
+        await self.flush()
+        wanted = config["configurable"]
+        stored = await self._driver.read(
+            transactions.get(
+                str(wanted["thread_id"]),
+                wanted.get("checkpoint_ns", ""),
+                wanted.get("checkpoint_id"),
+                self.serde.loads_typed,
+            )
+        )
+        return None if stored is None else self._tuple(stored)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Yield checkpoints, newest first."""
+        await self.flush()
+        wanted: Wanted | None = _wanted(config, filter, before)
+        left = limit
+        seen: set[tuple[str, str, str]] = set()
+        while wanted is not None and (left is None or left > 0):
+            size = PAGE if left is None or filter else min(left, PAGE)
+            found, wanted = await self._driver.read(transactions.page(wanted, size, self.serde.loads_typed))
+            for stored in found[:left]:
+                key = (stored.row["thread_id"], stored.row["checkpoint_ns"], stored.row["checkpoint_id"])
+                if key in seen:  # an older row of the same checkpoint
+                    continue
+                seen.add(key)
+                yield self._tuple(stored)
+                left = None if left is None else left - 1
+
+    def _tuple(self, stored: Stored) -> CheckpointTuple:
+        row, loads = stored.row, self.serde.loads_typed
+        values = {}
+        for channel, version in transactions.versions_of(stored.checkpoint):
+            blob = stored.blobs.get((channel, version))
+            if blob is not None:
+                values[channel] = loads((blob["type"], blob["value"]))
+        at = {"thread_id": row["thread_id"], "checkpoint_ns": row["checkpoint_ns"]}
+        parent_id = row["parent_id"]
+        return CheckpointTuple(
+            config={"configurable": {**at, "checkpoint_id": row["checkpoint_id"]}},
+            checkpoint={**stored.checkpoint, "channel_values": values},  # type: ignore[typeddict-item]
+            metadata=stored.metadata,  # type: ignore[arg-type]
+            parent_config={"configurable": {**at, "checkpoint_id": parent_id}} if parent_id else None,
+            pending_writes=self._pending_writes(stored),
+        )
+
+    def _pending_writes(self, stored: Stored) -> list[PendingWrite]:
+        """Merge the calls: of a special channel's writes the last counts, of the others the first at its place."""
+        merged: dict[tuple[str, str, int], PendingWrite] = {}
+        paths: dict[tuple[str, int], str] = {}
+        for row in stored.writes:
+            task_id = row["task_id"]
+            for place, (channel, value) in enumerate(self.serde.loads_typed((row["type"], row["writes"]))):
+                idx = WRITES_IDX_MAP.get(channel, place)
+                known = paths.get((task_id, idx))
+                if known is not None:
+                    if idx >= 0:
+                        continue
+                    del merged[known, task_id, idx]
+                paths[task_id, idx] = row["task_path"]
+                merged[row["task_path"], task_id, idx] = (task_id, channel, value)
+        return [merged[key] for key in sorted(merged)]
+
+    # Writing
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store *checkpoint*, with the values of the channels in *new_versions*."""
+        batch = self._checkpoint_rows(config, checkpoint, metadata, new_versions)
+        await self._store(batch)
+        return _config(batch.checkpoints[0])
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task wrote, beside the checkpoint that it started from."""
+        await self._store(self._write_rows(config, writes, task_id, task_path))
+
+    async def _store(self, batch: Batch) -> None:
+        writer = self._writer
+        if writer is None:
+            await self._driver.write(transactions.put(batch))
+        elif writer.add(batch) or not self._write_behind:
+            await writer.flush()
+        else:
+            writer.submit_soon(asyncio.get_running_loop())
+
+    def _checkpoint_rows(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> Batch:
+        dumps = self.serde.dumps_typed
+        wanted = config["configurable"]
+        thread_id, checkpoint_ns = str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")
+        body: dict[str, Any] = {**checkpoint}
+        values = body.pop("channel_values")
+        merged = get_checkpoint_metadata(config, metadata)
+        run_id = self._run_id(merged)
+        kind, data = dumps(body)
+        metadata_kind, metadata_data = dumps(merged)
+        size = len(data) + len(metadata_data)
+        blobs: list[Params] = []
+        for channel, version in new_versions.items():
+            if channel in values:
+                blob_kind, blob = dumps(values[channel])
+                size += len(blob)
+                blobs.append(
+                    {
+                        "thread_id": thread_id,
+                        "checkpoint_ns": checkpoint_ns,
+                        "channel": channel,
+                        "version": str(version),
+                        "run_id": run_id,
+                        "type": blob_kind,
+                        "value": blob,
+                    }
+                )
+        row = {
+            "thread_id": thread_id,
+            "checkpoint_ns": checkpoint_ns,
+            "checkpoint_id": checkpoint["id"],
+            "run_id": run_id,
+            "parent_id": wanted.get("checkpoint_id"),
+            "type": kind,
+            "checkpoint": data,
+            "metadata_type": metadata_kind,
+            "metadata": metadata_data,
+        }
+        return Batch(checkpoints=[row], blobs=blobs, runs={(thread_id, run_id)} if run_id else set(), size=size)
+
+    def _write_rows(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> Batch:
+        wanted = config["configurable"]
+        thread_id, run_id = str(wanted["thread_id"]), self._run_id(config.get("metadata", {}))
+        kind, data = self.serde.dumps_typed([(channel, value) for channel, value in writes])
+        row = {
+            "thread_id": thread_id,
+            "checkpoint_ns": wanted.get("checkpoint_ns", ""),
+            "checkpoint_id": wanted["checkpoint_id"],
+            "run_id": run_id,
+            "task_id": task_id,
+            "task_path": task_path,
+            "type": kind,
+            "writes": data,
+        }
+        return Batch(writes=[row], runs={(thread_id, run_id)} if run_id else set(), size=len(data))
+
+    def _run_id(self, metadata: Mapping[str, Any]) -> str:
+        """Return whose rows these are: the bound run's, else the one that the caller names, else nobody's."""
+        return self._writer.lease.run_id if self._writer is not None else str(metadata.get("run_id") or "")
+
+    # Taking away
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete all checkpoints of a thread."""
+        await self._change(transactions.delete_thread(str(thread_id)))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Take these runs back: their threads read as before them."""
+        await self._change(transactions.delete_runs_everywhere(run_ids))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints of a thread to another; the copies belong to no run."""
+        await self._change(transactions.copy_thread(str(source_thread_id), str(target_thread_id)))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete all checkpoints of these threads, or all that the latest of each namespace can do without.
+
+        Raises:
+            UnsupportedOption: *strategy* is neither ``keep_latest`` nor ``delete``.
+        """
+        if strategy not in ("keep_latest", "delete"):
+            raise UnsupportedOption("strategy", f"{strategy!r} is neither 'keep_latest' nor 'delete'.")
+        for thread_id in map(str, thread_ids):
+            if strategy == "delete":
+                await self._change(transactions.delete_thread(thread_id))
+                continue
+            pruned = False
+            while not pruned:  # something was stored between looking and deleting: look again
+                plan = await self._driver.read(pruning.plan(thread_id, self.serde.loads_typed))
+                pruned = await self._change(pruning.apply(plan))
+
+    async def _change(self, transaction: Transaction[T]) -> T:
+        """Run *transaction* after everything written before, and under the lease where there is one."""
+        await self.flush()
+        if self._writer is not None:
+            transaction = transactions.fenced(self._writer.lease, transaction)
+        return await self._driver.write(transaction)
+
+    # From other threads
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        return self._wait(self.aget_tuple(config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        listing = self.alist(config, filter=filter, before=before, limit=limit)
+        while (found := self._wait(anext(listing, None))) is not None:
+            yield found
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        batch = self._checkpoint_rows(config, checkpoint, metadata, new_versions)
+        self._wait(self._store(batch))
+        return _config(batch.checkpoints[0])
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        self._wait(self._store(self._write_rows(config, writes, task_id, task_path)))
+
+    def delete_thread(self, thread_id: str) -> None:
+        self._wait(self.adelete_thread(thread_id))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        self._wait(self.adelete_for_runs(run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        self._wait(self.acopy_thread(source_thread_id, target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        self._wait(self.aprune(thread_ids, strategy=strategy))
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return wait_from_another_thread(coroutine, self._loop)
+
+
+def _config(row: Params) -> RunnableConfig:
+    return {"configurable": {key: row[key] for key in ("thread_id", "checkpoint_ns", "checkpoint_id")}}
+
+
+def _wanted(config: RunnableConfig | None, metadata: dict[str, Any] | None, before: RunnableConfig | None) -> Wanted:
+    at = config["configurable"] if config else {}
+    before_id = before["configurable"].get("checkpoint_id") if before else None
+    thread_id = at.get("thread_id")
+    return Wanted(
+        thread_id=None if thread_id is None else str(thread_id),
+        checkpoint_ns=at.get("checkpoint_ns"),
+        checkpoint_id=at.get("checkpoint_id") or None,
+        metadata=metadata or {},
+        before_id=before_id or transactions.LAST,
+    )

@@ -1,0 +1,376 @@
+"""The SQL of checkpoints, as transactions.
+
+Of rows that several runs wrote under one key the newest is read, and no run replaces another run's row; so taking a run
+back is deleting its rows. The statements are SQLite's: on PostgreSQL LangGraph's own saver is used.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from runlane.errors import LeaseLost
+from runlane.lifecycle import RunStatus
+from runlane.records import Lease
+from runlane.store.statements import Row, Rows, Statement, T, Transaction, statement
+
+Params = Mapping[str, Any]
+#: Reads a serialised value: ``(type, bytes)``.
+Loads = Callable[[tuple[str, bytes]], Any]
+
+_FENCE: Final = statement(
+    "checkpoints.fence",  # guard: the attempt still owns its run
+    "SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :status",
+)
+_REGISTER: Final = statement(
+    "checkpoints.register", "INSERT OR IGNORE INTO checkpoint_runs (thread_id, run_id) VALUES (:thread_id, :run_id)"
+)
+_PUT_CHECKPOINT: Final = statement(
+    "checkpoints.put",
+    """
+    INSERT OR REPLACE INTO checkpoints (
+        thread_id, checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, metadata_type, metadata
+    ) VALUES (
+        :thread_id, :checkpoint_ns, :checkpoint_id, :run_id, :parent_id, :type, :checkpoint, :metadata_type, :metadata
+    )
+    """,
+)
+_PUT_BLOB: Final = statement(
+    "checkpoints.put_blob",  # a version is written once
+    """
+    INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value)
+    VALUES (:thread_id, :checkpoint_ns, :channel, :version, :run_id, :type, :value)
+    """,
+)
+_PUT_WRITES: Final = statement(
+    "checkpoints.put_writes",
+    """
+    INSERT INTO checkpoint_writes (
+        thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, task_path, type, writes
+    ) VALUES (:thread_id, :checkpoint_ns, :checkpoint_id, :run_id, :task_id, :task_path, :type, :writes)
+    """,
+)
+_COLUMNS: Final = (
+    "seq, thread_id, checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, metadata_type, metadata"
+)
+_GET: Final = statement(
+    "checkpoints.get",
+    f"""
+    SELECT {_COLUMNS} FROM checkpoints
+    WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
+    ORDER BY seq DESC LIMIT 1
+    """,
+)
+_GET_LATEST: Final = statement(
+    "checkpoints.get_latest",
+    f"""
+    SELECT {_COLUMNS} FROM checkpoints WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+    ORDER BY checkpoint_id DESC, seq DESC LIMIT 1
+    """,
+)
+_GET_BLOBS: Final = statement(
+    "checkpoints.get_blobs",  # :versions is a JSON array of [channel, version]
+    """
+    SELECT b.channel, b.version, b.type, b.value FROM json_each(:versions) AS wanted
+    CROSS JOIN checkpoint_blobs AS b ON b.thread_id = :thread_id AND b.checkpoint_ns = :checkpoint_ns
+        AND b.channel = wanted.value ->> 0 AND b.version = wanted.value ->> 1
+    """,
+)
+_GET_WRITES: Final = statement(
+    "checkpoints.get_writes",  # :checkpoint_ids is a JSON array
+    """
+    SELECT w.checkpoint_id, w.task_id, w.task_path, w.type, w.writes FROM json_each(:checkpoint_ids) AS wanted
+    CROSS JOIN checkpoint_writes AS w ON w.thread_id = :thread_id AND w.checkpoint_ns = :checkpoint_ns
+        AND w.checkpoint_id = wanted.value
+    ORDER BY w.seq
+    """,
+)
+
+
+def _list(name: str, where: str) -> Statement:
+    """Newest first, below the cursor (:before_id, :before_seq)."""
+    return statement(
+        name,
+        f"""
+        SELECT {_COLUMNS} FROM checkpoints
+        WHERE {where} checkpoint_id <= :before_id AND (checkpoint_id < :before_id OR seq < :before_seq)
+          AND (:checkpoint_id IS NULL OR checkpoint_id = :checkpoint_id)
+        ORDER BY checkpoint_id DESC, seq DESC LIMIT :page
+        """,
+    )
+
+
+_LIST_ALL: Final = _list("checkpoints.list_all", "")
+_LIST_THREAD: Final = _list("checkpoints.list_thread", "thread_id = :thread_id AND")
+_LIST_NAMESPACE: Final = _list(
+    "checkpoints.list_namespace", "thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND"
+)
+_THREADS_OF_RUNS: Final = statement(
+    "checkpoints.threads_of_runs",  # :run_ids is a JSON array
+    "SELECT DISTINCT thread_id FROM checkpoint_runs WHERE run_id IN (SELECT value FROM json_each(:run_ids))",
+)
+_OF_RUNS = "thread_id = :thread_id AND run_id IN (SELECT value FROM json_each(:run_ids))"
+_CHECKPOINTS_OF_RUNS: Final = statement(
+    "checkpoints.of_runs", f"SELECT seq, checkpoint_ns, checkpoint_id FROM checkpoints WHERE {_OF_RUNS}"
+)
+_DELETE_OF_RUNS: Final = tuple(
+    statement(f"checkpoints.delete_{table}_of_runs", f"DELETE FROM {table} WHERE {_OF_RUNS}")
+    for table in ("checkpoints", "checkpoint_writes", "checkpoint_runs")
+)
+DELETE_ORPHANED_WRITES: Final = statement(
+    "checkpoints.delete_orphaned_writes",  # what other runs attached to a checkpoint that is gone
+    """
+    DELETE FROM checkpoint_writes
+    WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
+      AND NOT EXISTS (
+        SELECT 1 FROM checkpoints AS c WHERE c.thread_id = :thread_id AND c.checkpoint_ns = :checkpoint_ns
+          AND c.checkpoint_id = :checkpoint_id)
+    """,
+)
+_DELETE_BLOBS_OF_RUNS: Final = statement(
+    "checkpoints.delete_blobs_of_runs",  # guard: no checkpoint that was stored later remains; it might use them
+    f"""
+    DELETE FROM checkpoint_blobs
+    WHERE {_OF_RUNS} AND checkpoint_ns = :checkpoint_ns AND NOT EXISTS (
+        SELECT 1 FROM checkpoints AS c WHERE c.thread_id = :thread_id AND c.checkpoint_ns = :checkpoint_ns
+          AND c.seq > :first_seq)
+    """,
+)
+_DELETE_THREAD: Final = tuple(
+    statement(f"checkpoints.delete_{table}_of_thread", f"DELETE FROM {table} WHERE thread_id = :thread_id")
+    for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "checkpoint_runs")
+)
+_COPY: Final = (
+    # The copies belong to no run: taking back a run of the source leaves them alone.
+    statement(
+        "checkpoints.copy_checkpoints",
+        """
+        INSERT OR REPLACE INTO checkpoints (
+            thread_id, checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, metadata_type, metadata)
+        SELECT :target, checkpoint_ns, checkpoint_id, '', parent_id, type, checkpoint, metadata_type, metadata
+        FROM checkpoints WHERE thread_id = :source ORDER BY seq
+        """,
+    ),
+    statement(
+        "checkpoints.copy_blobs",
+        """
+        INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value)
+        SELECT :target, checkpoint_ns, channel, version, '', type, value
+        FROM checkpoint_blobs WHERE thread_id = :source
+        """,
+    ),
+    statement(
+        "checkpoints.copy_writes",
+        """
+        INSERT INTO checkpoint_writes (
+            thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, task_path, type, writes)
+        SELECT :target, checkpoint_ns, checkpoint_id, '', task_id, task_path, type, writes
+        FROM checkpoint_writes WHERE thread_id = :source ORDER BY seq
+        """,
+    ),
+)
+#: Greater than every checkpoint id: where a listing begins.
+LAST: Final = "\U0010ffff"
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows to be written together; mutable, owned by whoever fills it."""
+
+    checkpoints: list[Params] = field(default_factory=list)
+    blobs: list[Params] = field(default_factory=list)
+    writes: list[Params] = field(default_factory=list)
+    #: Threads and runs to be registered: ``(thread_id, run_id)``.
+    runs: set[tuple[str, str]] = field(default_factory=set)
+    #: Bytes of the serialised values.
+    size: int = 0
+
+    @property
+    def empty(self) -> bool:
+        return not self.checkpoints and not self.writes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A checkpoint as it is stored; the bodies of the checkpoint and its metadata are loaded, the rest is not.
+
+    ``blobs`` has the rows of its channels (and may have others); ``writes`` the calls of put_writes in their order.
+    """
+
+    row: Row
+    checkpoint: dict[str, Any]
+    metadata: dict[str, Any]
+    blobs: Mapping[tuple[str, str], Row]
+    writes: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a listing asks for; ``None`` does not restrict. The cursor is exclusive."""
+
+    thread_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: str | None = None
+    metadata: Params = field(default_factory=dict)
+    before_id: str = LAST
+    before_seq: int = 0
+
+
+def fence(lease: Lease) -> Transaction[None]:
+    """Refuse to go on unless the attempt still owns its run.
+
+    Raises:
+        LeaseLost: It does not.
+    """
+    owned = yield _FENCE(run_id=lease.run_id, attempt=lease.attempt, status=RunStatus.RUNNING.value)
+    if not owned:
+        raise LeaseLost(lease.run_id, lease.attempt)
+
+
+def fenced(lease: Lease, transaction: Transaction[T]) -> Transaction[T]:
+    """Run *transaction* while *lease* holds.
+
+    Raises:
+        LeaseLost: The attempt does not own its run.
+    """
+    yield from fence(lease)
+    return (yield from transaction)
+
+
+def put(batch: Batch) -> Transaction[None]:
+    """Write *batch*."""
+    if batch.runs:
+        yield _REGISTER.many([{"thread_id": thread_id, "run_id": run_id} for thread_id, run_id in batch.runs])
+    if batch.blobs:
+        yield _PUT_BLOB.many(batch.blobs)
+    if batch.checkpoints:
+        yield _PUT_CHECKPOINT.many(batch.checkpoints)
+    if batch.writes:
+        yield _PUT_WRITES.many(batch.writes)
+
+
+def get(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, loads: Loads) -> Transaction[Stored | None]:
+    """Return one checkpoint, the latest if no id is given."""
+    if checkpoint_id:
+        rows = yield _GET(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id)
+    else:
+        rows = yield _GET_LATEST(thread_id=thread_id, checkpoint_ns=checkpoint_ns)
+    if not rows:
+        return None
+    stored = yield from _complete(rows, loads)
+    return stored[0]
+
+
+def page(wanted: Wanted, size: int, loads: Loads) -> Transaction[tuple[list[Stored], Wanted | None]]:
+    """Return the checkpoints among the next *size* rows that match, and where to go on, if there may be more."""
+    listing = _LIST_ALL if wanted.thread_id is None else _LIST_THREAD
+    if wanted.checkpoint_ns is not None and wanted.thread_id is not None:
+        listing = _LIST_NAMESPACE
+    rows = yield listing(
+        thread_id=wanted.thread_id,
+        checkpoint_ns=wanted.checkpoint_ns,
+        checkpoint_id=wanted.checkpoint_id,
+        before_id=wanted.before_id,
+        before_seq=wanted.before_seq,
+        page=size,
+    )
+    matching = [row for row in rows if _matches(row, wanted, loads)]
+    stored = yield from _complete(matching, loads)
+    if len(rows) < size:
+        return stored, None
+    return stored, replace(wanted, before_id=rows[-1]["checkpoint_id"], before_seq=rows[-1]["seq"])
+
+
+def _matches(row: Row, wanted: Wanted, loads: Loads) -> bool:
+    if wanted.checkpoint_ns is not None and row["checkpoint_ns"] != wanted.checkpoint_ns:
+        return False
+    if not wanted.metadata:
+        return True
+    metadata = loads((row["metadata_type"], row["metadata"]))
+    return all(metadata.get(key) == value for key, value in wanted.metadata.items())
+
+
+def _complete(rows: Rows, loads: Loads) -> Transaction[list[Stored]]:
+    """Load what belongs to each checkpoint, with two statements for each thread and namespace among *rows*."""
+    loaded = [(row, loads((row["type"], row["checkpoint"]))) for row in rows]
+    groups: dict[tuple[str, str], list[tuple[Row, dict[str, Any]]]] = defaultdict(list)
+    for row, checkpoint in loaded:
+        groups[row["thread_id"], row["checkpoint_ns"]].append((row, checkpoint))
+    blobs: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    writes: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for (thread_id, checkpoint_ns), members in groups.items():
+        key = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+        versions = {pair for _, checkpoint in members for pair in versions_of(checkpoint)}
+        found = yield _GET_BLOBS(**key, versions=_json(versions))
+        blobs[thread_id, checkpoint_ns] = {(blob["channel"], blob["version"]): blob for blob in found}
+        for row in (yield _GET_WRITES(**key, checkpoint_ids=_json({row["checkpoint_id"] for row, _ in members}))):
+            writes[thread_id, checkpoint_ns, row["checkpoint_id"]].append(row)
+    return [
+        Stored(
+            row=row,
+            checkpoint=checkpoint,
+            metadata=loads((row["metadata_type"], row["metadata"])),
+            blobs=blobs[row["thread_id"], row["checkpoint_ns"]],
+            writes=writes.get((row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"]), ()),
+        )
+        for row, checkpoint in loaded
+    ]
+
+
+def versions_of(checkpoint: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Return the channels of *checkpoint*, each with its version as it is stored."""
+    return [(channel, str(version)) for channel, version in checkpoint["channel_versions"].items()]
+
+
+def delete_runs(thread_id: str, run_ids: Sequence[str], *, lease: Lease | None = None) -> Transaction[None]:
+    """Take back what these runs wrote on a thread, so that it reads as before the first of them.
+
+    That is their checkpoints, the channel values in them, and the writes which they attached to checkpoints of others.
+    A value stays if a checkpoint that was stored later, by another run, remains and may use it.
+
+    Raises:
+        LeaseLost: *lease* is given and does not hold.
+    """
+    if lease is not None:
+        yield from fence(lease)
+    params = {"thread_id": thread_id, "run_ids": _json(run_ids)}
+    gone = yield _CHECKPOINTS_OF_RUNS(**params)
+    for delete in _DELETE_OF_RUNS:
+        yield delete(**params)
+    first: dict[str, int] = {}
+    for row in gone:
+        first[row["checkpoint_ns"]] = min(row["seq"], first.get(row["checkpoint_ns"], row["seq"]))
+    if gone:
+        yield DELETE_ORPHANED_WRITES.many(
+            [{**params, "checkpoint_ns": row["checkpoint_ns"], "checkpoint_id": row["checkpoint_id"]} for row in gone]
+        )
+        yield _DELETE_BLOBS_OF_RUNS.many(
+            [{**params, "checkpoint_ns": ns, "first_seq": seq} for ns, seq in first.items()]
+        )
+
+
+def delete_runs_everywhere(run_ids: Sequence[str]) -> Transaction[None]:
+    """Take these runs back on every thread on which they have checkpointed."""
+    threads = yield _THREADS_OF_RUNS(run_ids=_json(run_ids))
+    for row in threads:
+        yield from delete_runs(row["thread_id"], run_ids)
+
+
+def delete_thread(thread_id: str) -> Transaction[None]:
+    """Delete all checkpoints of a thread."""
+    for delete in _DELETE_THREAD:
+        yield delete(thread_id=thread_id)
+
+
+def copy_thread(source: str, target: str) -> Transaction[None]:
+    """Copy all checkpoints of a thread to another."""
+    for copy in _COPY:
+        yield copy(source=source, target=target)
+
+
+def _json(values: Iterable[Any]) -> str:
+    return orjson.dumps(list(values)).decode()
