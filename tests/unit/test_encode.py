@@ -59,6 +59,14 @@ class Model(BaseModel):
     when: datetime
 
 
+class Celsius(float):
+    pass
+
+
+class Stamp(date):
+    pass
+
+
 @dataclass
 class Plain:
     a: int
@@ -92,6 +100,8 @@ def test_a_message_has_exactly_the_fields_of_its_model_dump(message: BaseMessage
         (date(2026, 1, 2), "2026-01-02"),
         (timedelta(minutes=1), 60.0),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Celsius(1.5), 1.5),
+        (Stamp(2026, 1, 2), "2026-01-02"),
         (Decimal("1.10"), "1.10"),
         (PurePosixPath("a/b"), "a/b"),
         (Colour.RED, "red"),

@@ -28,7 +28,7 @@ _NUL: Final = b"\\u0000"
 #: A NUL escape that is not itself the tail of an escaped backslash.
 _NUL_ESCAPE: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _TEXT_TYPES: Final = (Decimal, PurePath, complex)
-_NATIVE_TYPES: Final = (bool, float, datetime, date, time, UUID)
+_NATIVE_TYPES: Final = frozenset({type(None), bool, float, datetime, date, time, UUID})
 _MAX_INT: Final = 2**64 - 1
 _MIN_INT: Final = -(2**63)
 
@@ -48,15 +48,19 @@ def encode(value: Any) -> bytes:
     except TypeError:
         # Rare values (keys that are not text, huge integers, lone surrogates) and those that have no form at all.
         data = orjson.dumps(_plain(value, ()))
-    return _NUL_ESCAPE.sub(rb"\1\\ufffd", data) if _NUL in data else data
+    return _without_nul(data)
 
 
 def encode_lenient(value: Any) -> bytes:
-    """Return *value* as JSON text, with the ``repr`` of whatever has no JSON form; for traces that must not fail a run."""
+    """Return *value* as JSON text with the ``repr`` of what has no JSON form, for traces that must not fail a run."""
     try:
         return encode(value)
     except Unserialisable:
-        return encode(orjson.loads(orjson.dumps(_plain(value, (), repr))))
+        return _without_nul(orjson.dumps(_plain(value, (), repr)))
+
+
+def _without_nul(data: bytes) -> bytes:
+    return _NUL_ESCAPE.sub(rb"\1\\ufffd", data) if _NUL in data else data
 
 
 def _shape(value: Any) -> Any:
@@ -83,8 +87,10 @@ def _shape_of_builtin(value: Any) -> Any:
         return list(value)
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, timedelta):
-        return value.total_seconds()
+    if isinstance(value, (timedelta, float)):
+        return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if isinstance(value, (date, time)):
+        return value.isoformat()
     if isinstance(value, _TEXT_TYPES) or type(value).__module__.startswith("pydantic"):
         return str(value)
     if isinstance(value, re.Pattern):
@@ -105,30 +111,34 @@ _METHODS: Final[tuple[tuple[str, Callable[[Any], Any]], ...]] = (
 
 def _plain(value: Any, path: tuple[int, ...], otherwise: Callable[[Any], Any] | None = None) -> Any:
     """Return *value* in terms that orjson takes as they are; *path* has the ids of the containers around it."""
-    if value is None or isinstance(value, _NATIVE_TYPES):
+    if isinstance(value, Enum):
+        value = value.value
+    if type(value) in _NATIVE_TYPES:
         return value
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, int):
-        return int(value) if _MIN_INT <= value <= _MAX_INT else orjson.Fragment(str(int(value)).encode())
+    if isinstance(value, (str, int)):
+        return _text(value) if isinstance(value, str) else _integer(value)
     if id(value) in path:
         return _without_form(value, "A value refers to itself and has no JSON form.", otherwise)
     if len(path) >= MAX_DEPTH:
         return _without_form(value, f"A value nests deeper than {MAX_DEPTH} levels.", otherwise)
     path = (*path, id(value))
-    if isinstance(value, Enum):
-        return _plain(value.value, path, otherwise)
     if isinstance(value, dict):
         return {_key(key): _plain(item, path, otherwise) for key, item in value.items()}
     if type(value) in (list, tuple):
         return [_plain(item, path, otherwise) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name), path, otherwise) for f in fields(value) if f.name[0] != "_"}
     try:
-        shape = _shape(value)
+        shape = _fields(value) if is_dataclass(value) and not isinstance(value, type) else _shape(value)
     except Unserialisable as exc:
         return _without_form(value, str(exc), otherwise)
     return _plain(shape, path, otherwise)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value) if not field.name.startswith("_")}
+
+
+def _integer(value: int) -> Any:
+    return int(value) if _MIN_INT <= value <= _MAX_INT else orjson.Fragment(str(int(value)).encode())
 
 
 def _without_form(value: Any, why: str, otherwise: Callable[[Any], Any] | None) -> Any:
@@ -150,6 +160,4 @@ def _key(key: Any) -> str:
         return _text(key)
     if key is None or isinstance(key, bool):
         return "null" if key is None else str(key).lower()
-    if isinstance(key, (datetime, date, time)):
-        return key.isoformat()
-    return str(key)
+    return key.isoformat() if isinstance(key, (date, time)) else str(key)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.messages import AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages.ai import add_ai_message_chunks
 
 from runlane.agents.base import Emit
 from runlane.agents.encode import encode, encode_lenient
@@ -37,7 +38,7 @@ class Publisher:
         self._asked = frozenset(modes)
         self._tuples = "messages-tuple" in self._asked
         self._observer = observer
-        self._partial: dict[str, BaseMessage] = {}
+        self._partial: dict[str, AIMessageChunk] = {}
         self._announced: set[str] = set()
         self.values: Any = None
         self._values_data: bytes | None = None
@@ -99,7 +100,8 @@ class Publisher:
             self._emit(_name("messages/complete", namespace), encode([message]))
             return
         before = self._partial.get(message_id)
-        so_far = self._partial[message_id] = message if before is None else before + message  # type: ignore[assignment]  # chunks add up to a chunk
+        so_far = message if before is None else add_ai_message_chunks(before, message)
+        self._partial[message_id] = so_far
         if message.chunk_position == "last":
             del self._partial[message_id]
         self._emit(_name("messages/partial", namespace), encode([message_chunk_to_message(so_far)]))

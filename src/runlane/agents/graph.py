@@ -15,7 +15,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 
 from runlane.agents.base import AgentCall, Drained, Snapshot
-from runlane.agents.encode import encode
+from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import INTERRUPT, Publisher
 from runlane.agents.invocation import run_config, run_context, run_input, thread_config
 from runlane.agents.observer import Observer
@@ -29,6 +29,8 @@ _MAX_STOPPED: Final = 1024
 
 class GraphAgent:
     """Runs one graph of a registry. All methods run on the agents' loop."""
+
+    continuable = True
 
     def __init__(self, registry: Registry, graph_id: str) -> None:
         self._registry = registry
@@ -70,7 +72,10 @@ class GraphAgent:
         async with self._registry.open(self._graph_id, GraphUse(config=config, store=call.store)) as shared:
             graph = bound(shared, call.saver, call.store)
             state = await repair_thread(graph, config, observer, touched=call.continued)
-        return snapshot_of(state)
+        try:
+            return snapshot_of(state)
+        except Unserialisable:
+            return Snapshot(unfinished=bool(state.next))
 
     async def _run(self, call: AgentCall, observer: Observer) -> Snapshot:
         kwargs = call.run.kwargs
@@ -124,19 +129,26 @@ async def _pump(
         "control": control,
     }
     if publisher.wants_events:
-        await _pump_events(graph, value, config, options, publisher)
+        await _pump_events(graph, value, config, options, call, publisher)
         return
+    congested = call.congested
     async with aclosing(graph.astream(value, config, **options)) as parts:  # type: ignore[type-var]  # it is an async generator, declared as an iterator
-        if subgraphs:
-            async for namespace, mode, payload in parts:
-                publisher.part(namespace, mode, payload)
-        else:
-            async for mode, payload in parts:
-                publisher.part((), mode, payload)
+        async for part in parts:
+            if subgraphs:
+                publisher.part(*part)
+            else:
+                publisher.part((), *part)
+            if congested():
+                await call.ready()
 
 
 async def _pump_events(
-    graph: Graph, value: Any, config: RunnableConfig, options: Mapping[str, Any], publisher: Publisher
+    graph: Graph,
+    value: Any,
+    config: RunnableConfig,
+    options: Mapping[str, Any],
+    call: AgentCall,
+    publisher: Publisher,
 ) -> None:
     """Drive the graph through LangChain's event stream; parts of the graph's own stream come as events of its root."""
     async with aclosing(graph.astream_events(value, config, version="v2", **options)) as events:  # type: ignore[type-var]  # as above
@@ -146,6 +158,8 @@ async def _pump_events(
                 publisher.part(namespace[0] if namespace else (), mode, payload)
             else:
                 publisher.trace(event)
+            if call.congested():
+                await call.ready()
 
 
 async def _has_own_checkpoint(call: AgentCall) -> bool:

@@ -16,9 +16,8 @@ class Partial:
     """Assistant text that was streamed by a task that has not finished."""
 
     message_id: str
-    node: str
     step: int
-    checkpoint_ns: str
+    task_id: str
     pieces: list[str] = field(default_factory=list)
 
     @property
@@ -85,9 +84,9 @@ class Observer(GraphCallbackHandler):
         if partial is None:
             partial = self._partials[message_id] = Partial(
                 message_id=message_id,
-                node=metadata["langgraph_node"],
                 step=step,
-                checkpoint_ns=metadata["langgraph_checkpoint_ns"],
+                # "node:task", and "|..." of functional tasks within it
+                task_id=metadata["langgraph_checkpoint_ns"].partition("|")[0].rpartition(":")[2],
             )
         content = chunk.content
         partial.pieces.append(content if type(content) is str else str(chunk.text))

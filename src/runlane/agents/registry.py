@@ -142,7 +142,7 @@ def _import(file: GraphsFile, graph_id: str, spec: str) -> Any:
     try:
         is_file = where.endswith(".py") or "/" in where
         module = _import_file((file.folder / where).resolve()) if is_file else importlib.import_module(where)
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - user code may raise anything, and it is reported as theirs
+    except (Exception, SystemExit) as exc:  # the user's code may raise anything, and it is reported as theirs
         raise GraphLoadError(graph_id, spec, f"{type(exc).__name__}: {exc}") from exc
     try:
         return getattr(module, name)
@@ -199,7 +199,7 @@ def _compiled(graph_id: str, spec: str, value: Any) -> Graph:
     if isinstance(value, StateGraph):
         try:
             return cast(Graph, value.compile())
-        except Exception as exc:  # noqa: BLE001 - whatever is wrong with the user's graph is reported as theirs
+        except Exception as exc:  # whatever is wrong with the user's graph is reported as theirs
             raise GraphLoadError(graph_id, spec, f"{type(exc).__name__}: {exc}") from exc
     if isinstance(value, Pregel):
         return value
