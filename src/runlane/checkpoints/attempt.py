@@ -42,11 +42,10 @@ class AttemptWriter:
         self._driver = driver
         self._lock = threading.Lock()
         self._open = Batch()  # not yet taken by a transaction
-        self._flying: deque[int] = deque()  # bytes of each transaction that is not yet settled, oldest first
+        self._flying: deque[Batch] = deque()  # taken by a transaction that is not settled yet, oldest first
         self._scheduled = False  # a transaction is on its way that will take what is open
         self._sealed = False
         self._failure: BaseException | None = None
-        self._registered: set[tuple[str, str]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
@@ -61,14 +60,19 @@ class AttemptWriter:
             self._check()
             if self._sealed:
                 raise LeaseLost(self.lease.run_id, self.lease.attempt)
-            opened = self._open
-            opened.checkpoints += batch.checkpoints
-            opened.blobs += batch.blobs
-            opened.writes += batch.writes
-            opened.runs |= batch.runs - self._registered
-            opened.size += batch.size
-            self._registered |= batch.runs
-            return opened.size + sum(self._flying) > MAX_PENDING_BYTES
+            self._open.extend(batch)
+            return self._open.size + sum(flying.size for flying in self._flying) > MAX_PENDING_BYTES
+
+    def touches(self, thread_id: str, checkpoint_ns: str) -> bool:
+        """Return whether something of this thread and namespace is not committed yet.
+
+        Raises:
+            LeaseLost: The attempt does not own its run any more.
+            StoreUnavailable: Earlier rows could not be written.
+        """
+        with self._lock:
+            self._check()
+            return any(batch.touches(thread_id, checkpoint_ns) for batch in (self._open, *self._flying))
 
     def submit_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Submit what was added within :data:`LINGER_S`; call it on *loop*'s thread."""
@@ -82,7 +86,7 @@ class AttemptWriter:
             StoreUnavailable: The driver is closed.
         """
         with self._lock:
-            if self._scheduled or self._sealed or self._failure is not None or self._open.empty:
+            if self._scheduled or self._sealed or self._failure is not None or not self._open:
                 return
             self._scheduled = True
         try:
@@ -98,10 +102,28 @@ class AttemptWriter:
             LeaseLost: The attempt does not own its run any more.
             StoreUnavailable: Rows could not be written.
         """
+        self.submit()
+        await self._landed()
+
+    async def seal(self) -> Transaction[None]:
+        """End the attempt's writing; return a transaction that writes what was not submitted yet.
+
+        It is made to be part of the transaction that finishes the run (whose guard is the fence), and may be asked for
+        again if that one was not committed. From now on :meth:`add` refuses.
+
+        Raises:
+            LeaseLost: The attempt does not own its run any more.
+            StoreUnavailable: Earlier rows could not be written.
+        """
+        self._sealed = True
+        await self._landed()
+        return put(self._open)
+
+    async def _landed(self) -> None:
+        """Wait until no transaction is on its way."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.submit()
         with self._lock:
             self._check()
             if not self._scheduled and not self._flying:
@@ -111,24 +133,6 @@ class AttemptWriter:
             self._waiters.append((loop, waiter))
         await waiter
         self._check()
-
-    def seal(self) -> Transaction[None]:
-        """End the attempt's writing; return a transaction that writes what was not submitted yet.
-
-        It is made to be part of the transaction that finishes the run (whose guard is the fence), and may be made again
-        if that one was not committed. From now on :meth:`add` refuses.
-
-        Raises:
-            StoreUnavailable: Earlier rows could not be written.
-        """
-        self._sealed = True
-        return self._rest()
-
-    def _rest(self) -> Transaction[None]:
-        with self._lock:
-            self._check()
-            batch = self._open
-        yield from put(batch)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -141,7 +145,7 @@ class AttemptWriter:
     def _transaction(self) -> Transaction[None]:
         with self._lock:
             batch, self._open = self._open, Batch()
-            self._flying.append(batch.size)
+            self._flying.append(batch)
             self._scheduled = False
             self._check()
         try:

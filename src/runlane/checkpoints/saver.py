@@ -6,7 +6,7 @@ import asyncio
 import copy
 import itertools
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -59,6 +59,8 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde)
         self._driver = driver
         self._loop = loop or asyncio.get_running_loop()
+        # A point read takes less than handing it to another thread does, so a driver may offer to do it here.
+        self._read_now: Callable[[Transaction[Any]], Any] | None = getattr(driver, "read_now", None)
         self._writer: AttemptWriter | None = None
         self._write_behind = False
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
@@ -89,36 +91,37 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         if self._writer is not None:
             await self._writer.flush()
 
-    def seal(self) -> Transaction[None]:
+    async def seal(self) -> Transaction[None]:
         """End the attempt's writing, and return a transaction that writes what is not submitted yet.
 
-        Run it inside the transaction that finishes the run: both are committed together, for the price of one. It may
-        be asked for again if that was not committed. A run that is not bound has nothing to write.
+        Run it inside the transaction that finishes the run, after its guard: both are committed together, for the price
+        of one. Ask again if that was not committed. An unbound saver has nothing to write.
 
         Raises:
-            StoreUnavailable: Inside the transaction: something earlier could not be written.
+            LeaseLost: The attempt does not own its run any more.
+            StoreUnavailable: Something earlier could not be written.
         """
-        return self._writer.seal() if self._writer is not None else transactions.put(Batch())
+        return transactions.put(Batch()) if self._writer is None else await self._writer.seal()
+
+    def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
+        """Return the transaction that takes these runs back: the thread reads exactly as before the first of them."""
+        return transactions.delete_runs(thread_id, run_ids, lease=None if self._writer is None else self._writer.lease)
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Return a version that is greater than *current* and was never given out before."""
         number = int(str(current).partition(".")[0]) + 1 if current is not None else 1
-        return f"{number:032}.{self._version_suffix}{next(self._version_count):x}"
+        return f"{number:010}.{self._version_suffix}{next(self._version_count):x}"
 
     # Reading
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
-        await self.flush()
         wanted = config["configurable"]
-        stored = await self._driver.read(
-            transactions.get(
-                str(wanted["thread_id"]),
-                wanted.get("checkpoint_ns", ""),
-                wanted.get("checkpoint_id"),
-                self.serde.loads_typed,
-            )
-        )
+        thread_id, checkpoint_ns = str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")
+        if self._writer is not None and self._writer.touches(thread_id, checkpoint_ns):
+            await self._writer.flush()
+        reading = transactions.get(thread_id, checkpoint_ns, wanted.get("checkpoint_id"), self.serde.loads_typed)
+        stored = await self._driver.read(reading) if self._read_now is None else self._read_now(reading)
         return None if stored is None else self._tuple(stored)
 
     async def alist(
@@ -252,25 +255,24 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             "metadata_type": metadata_kind,
             "metadata": metadata_data,
         }
-        return Batch(checkpoints=[row], blobs=blobs, runs={(thread_id, run_id)} if run_id else set(), size=size)
+        return Batch(checkpoints=[row], blobs=blobs, size=size)
 
     def _write_rows(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> Batch:
         wanted = config["configurable"]
-        thread_id, run_id = str(wanted["thread_id"]), self._run_id(config.get("metadata", {}))
         kind, data = self.serde.dumps_typed([(channel, value) for channel, value in writes])
         row = {
-            "thread_id": thread_id,
+            "thread_id": str(wanted["thread_id"]),
             "checkpoint_ns": wanted.get("checkpoint_ns", ""),
             "checkpoint_id": wanted["checkpoint_id"],
-            "run_id": run_id,
+            "run_id": self._run_id(config.get("metadata", {})),
             "task_id": task_id,
             "task_path": task_path,
             "type": kind,
             "writes": data,
         }
-        return Batch(writes=[row], runs={(thread_id, run_id)} if run_id else set(), size=len(data))
+        return Batch(writes=[row], size=len(data))
 
     def _run_id(self, metadata: Mapping[str, Any]) -> str:
         """Return whose rows these are: the bound run's, else the one that the caller names, else nobody's."""

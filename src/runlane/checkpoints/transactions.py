@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -25,9 +26,6 @@ Loads = Callable[[tuple[str, bytes]], Any]
 _FENCE: Final = statement(
     "checkpoints.fence",  # guard: the attempt still owns its run
     "SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :status",
-)
-_REGISTER: Final = statement(
-    "checkpoints.register", "INSERT OR IGNORE INTO checkpoint_runs (thread_id, run_id) VALUES (:thread_id, :run_id)"
 )
 _PUT_CHECKPOINT: Final = statement(
     "checkpoints.put",
@@ -50,8 +48,13 @@ _PUT_WRITES: Final = statement(
     "checkpoints.put_writes",
     """
     INSERT INTO checkpoint_writes (
-        thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, task_path, type, writes
-    ) VALUES (:thread_id, :checkpoint_ns, :checkpoint_id, :run_id, :task_id, :task_path, :type, :writes)
+        thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes
+    ) VALUES (
+        :thread_id, :checkpoint_ns, :checkpoint_id,
+        (SELECT 1 + coalesce(max(seq), 0) FROM checkpoint_writes
+         WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id),
+        :run_id, :task_id, :task_path, :type, :writes
+    )
     """,
 )
 _COLUMNS: Final = (
@@ -110,8 +113,11 @@ _LIST_NAMESPACE: Final = _list(
     "checkpoints.list_namespace", "thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND"
 )
 _THREADS_OF_RUNS: Final = statement(
-    "checkpoints.threads_of_runs",  # :run_ids is a JSON array
-    "SELECT DISTINCT thread_id FROM checkpoint_runs WHERE run_id IN (SELECT value FROM json_each(:run_ids))",
+    "checkpoints.threads_of_runs",  # :run_ids is a JSON array; looks at every checkpoint
+    """
+    SELECT thread_id FROM checkpoints WHERE run_id IN (SELECT value FROM json_each(:run_ids))
+    UNION SELECT thread_id FROM checkpoint_writes WHERE run_id IN (SELECT value FROM json_each(:run_ids))
+    """,
 )
 _OF_RUNS = "thread_id = :thread_id AND run_id IN (SELECT value FROM json_each(:run_ids))"
 _CHECKPOINTS_OF_RUNS: Final = statement(
@@ -119,7 +125,7 @@ _CHECKPOINTS_OF_RUNS: Final = statement(
 )
 _DELETE_OF_RUNS: Final = tuple(
     statement(f"checkpoints.delete_{table}_of_runs", f"DELETE FROM {table} WHERE {_OF_RUNS}")
-    for table in ("checkpoints", "checkpoint_writes", "checkpoint_runs")
+    for table in ("checkpoints", "checkpoint_writes")
 )
 DELETE_ORPHANED_WRITES: Final = statement(
     "checkpoints.delete_orphaned_writes",  # what other runs attached to a checkpoint that is gone
@@ -142,7 +148,7 @@ _DELETE_BLOBS_OF_RUNS: Final = statement(
 )
 _DELETE_THREAD: Final = tuple(
     statement(f"checkpoints.delete_{table}_of_thread", f"DELETE FROM {table} WHERE thread_id = :thread_id")
-    for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "checkpoint_runs")
+    for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 )
 _COPY: Final = (
     # The copies belong to no run: taking back a run of the source leaves them alone.
@@ -166,10 +172,10 @@ _COPY: Final = (
     statement(
         "checkpoints.copy_writes",
         """
-        INSERT INTO checkpoint_writes (
-            thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, task_path, type, writes)
-        SELECT :target, checkpoint_ns, checkpoint_id, '', task_id, task_path, type, writes
-        FROM checkpoint_writes WHERE thread_id = :source ORDER BY seq
+        INSERT OR REPLACE INTO checkpoint_writes (
+            thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes)
+        SELECT :target, checkpoint_ns, checkpoint_id, seq, '', task_id, task_path, type, writes
+        FROM checkpoint_writes WHERE thread_id = :source
         """,
     ),
 )
@@ -184,14 +190,25 @@ class Batch:
     checkpoints: list[Params] = field(default_factory=list)
     blobs: list[Params] = field(default_factory=list)
     writes: list[Params] = field(default_factory=list)
-    #: Threads and runs to be registered: ``(thread_id, run_id)``.
-    runs: set[tuple[str, str]] = field(default_factory=set)
     #: Bytes of the serialised values.
     size: int = 0
 
-    @property
-    def empty(self) -> bool:
-        return not self.checkpoints and not self.writes
+    def __bool__(self) -> bool:
+        return bool(self.checkpoints or self.writes)
+
+    def extend(self, other: Batch) -> None:
+        """Append the rows of *other*."""
+        self.checkpoints += other.checkpoints
+        self.blobs += other.blobs
+        self.writes += other.writes
+        self.size += other.size
+
+    def touches(self, thread_id: str, checkpoint_ns: str) -> bool:
+        """Return whether a reader of this thread and namespace would see a difference."""
+        return any(
+            row["thread_id"] == thread_id and row["checkpoint_ns"] == checkpoint_ns
+            for row in chain(self.checkpoints, self.writes)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,8 +260,6 @@ def fenced(lease: Lease, transaction: Transaction[T]) -> Transaction[T]:
 
 def put(batch: Batch) -> Transaction[None]:
     """Write *batch*."""
-    if batch.runs:
-        yield _REGISTER.many([{"thread_id": thread_id, "run_id": run_id} for thread_id, run_id in batch.runs])
     if batch.blobs:
         yield _PUT_BLOB.many(batch.blobs)
     if batch.checkpoints:
@@ -354,7 +369,7 @@ def delete_runs(thread_id: str, run_ids: Sequence[str], *, lease: Lease | None =
 
 
 def delete_runs_everywhere(run_ids: Sequence[str]) -> Transaction[None]:
-    """Take these runs back on every thread on which they have checkpointed."""
+    """Take these runs back on whatever threads they have checkpointed; looks through all of them."""
     threads = yield _THREADS_OF_RUNS(run_ids=_json(run_ids))
     for row in threads:
         yield from delete_runs(row["thread_id"], run_ids)

@@ -26,27 +26,19 @@ CREATE TABLE checkpoint_blobs (
     PRIMARY KEY (thread_id, checkpoint_ns, channel, version)
 ) WITHOUT ROWID;
 
--- One call of put_writes, in the order of the calls.
+-- One call of put_writes; seq counts the calls of a checkpoint.
 CREATE TABLE checkpoint_writes (
-    seq INTEGER PRIMARY KEY,
     thread_id TEXT NOT NULL,
     checkpoint_ns TEXT NOT NULL,
     checkpoint_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
     run_id TEXT NOT NULL,
     task_id TEXT NOT NULL,
     task_path TEXT NOT NULL,
     type TEXT NOT NULL,
-    writes BLOB NOT NULL
-);
-CREATE INDEX checkpoint_writes_by_checkpoint ON checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id);
-
--- Which threads a run has checkpointed on.
-CREATE TABLE checkpoint_runs (
-    thread_id TEXT NOT NULL,
-    run_id TEXT NOT NULL,
-    PRIMARY KEY (thread_id, run_id)
+    writes BLOB NOT NULL,
+    PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id, seq)
 ) WITHOUT ROWID;
-CREATE INDEX checkpoint_runs_by_run ON checkpoint_runs (run_id);
 
 -- LangGraph's long-term store. A namespace is its labels, each followed by a period, which no label may contain.
 CREATE TABLE store_items (
