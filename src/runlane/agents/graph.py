@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
-from langgraph.types import StateSnapshot
+from langgraph.types import Command, StateSnapshot
 
 from runlane.agents.base import AgentCall, Drained, Snapshot
 from runlane.agents.encode import Unserialisable, encode
@@ -25,6 +26,10 @@ from runlane.agents.repair import repair_thread
 #: How many stopped attempts are remembered until their repair, which follows at once; a repair that never comes (the
 #: lease was lost) must not keep its texts for ever.
 _MAX_STOPPED: Final = 1024
+#: The task under which LangGraph stores what a command writes, and the channels that its ``goto`` writes.
+_COMMAND_TASK_ID: Final = str(UUID(int=0))
+_GOTO_CHANNELS: Final = ("branch:to:", "__pregel_tasks")
+_GOTO: Final = "goto"
 
 
 class GraphAgent:
@@ -85,11 +90,13 @@ class GraphAgent:
         async with self._registry.open(self._graph_id, use) as shared:
             graph = bound(shared, call.saver, call.store)
             context = run_context(graph, kwargs)
-            continues = call.continued and await _has_own_checkpoint(call)
+            value, continues = run_input(kwargs), False
+            if call.continued and call.saver is not None:
+                value, continues = await _left_to_apply(call, value)
             if continues and (paused_at := await _missed_breakpoint(graph, call)) is not None:
                 return snapshot_of(paused_at)
             config = run_config(call.run, self._graph_id, context=context, fork=not continues, callbacks=callbacks)
-            await _pump(graph, None if continues else run_input(kwargs), config, context, call, publisher)
+            await _pump(graph, value, config, context, call, publisher)
             if observer.paused and call.saver is not None:
                 state = await graph.aget_state(thread_config(call.run.thread_id))
                 if state.next or state.interrupts:
@@ -162,10 +169,35 @@ async def _pump_events(
                 await call.ready()
 
 
-async def _has_own_checkpoint(call: AgentCall) -> bool:
-    """Say whether the thread's newest checkpoint was written by an earlier attempt of this run."""
-    saved = await call.saver.aget_tuple(thread_config(call.run.thread_id)) if call.saver is not None else None
-    return saved is not None and saved.metadata.get("run_id") == call.run.run_id
+async def _left_to_apply(call: AgentCall, value: Any) -> tuple[Any, bool]:
+    """Return what an attempt after the first is called with, and whether it goes on from the run's own checkpoint.
+
+    LangGraph recognises a run's own checkpoint by its ``run_id``, but would apply a command to it again. Before the
+    run's first checkpoint, a command's writes are kept beside the checkpoint that it was given to.
+    """
+    thread_id, kwargs = call.run.thread_id, call.run.kwargs
+    newest = await call.saver.aget_tuple(thread_config(thread_id))
+    if newest is not None and newest.metadata.get("run_id") == call.run.run_id:
+        return None, True
+    if not isinstance(value, Command):
+        return value, False
+    addressed = await call.saver.aget_tuple(
+        thread_config(thread_id, kwargs.get("checkpoint") or kwargs.get("checkpoint_id"))
+    )
+    pending = (addressed.pending_writes if addressed is not None else None) or ()
+    written = {channel for task_id, channel, _ in pending if task_id == _COMMAND_TASK_ID}
+    if not _channels(value) <= {_GOTO if channel.startswith(_GOTO_CHANNELS) else channel for channel in written}:
+        return value, False
+    return (Command(resume=value.resume) if value.resume is not None else None), False
+
+
+def _channels(command: Command[Any]) -> set[str]:
+    """Return the channels that *command* writes, with one name for all that a ``goto`` may write."""
+    update = command.update
+    named = (
+        set(update) if isinstance(update, dict) else {key for key, _ in update} if isinstance(update, list) else set()
+    )
+    return named | ({_GOTO} if command.goto else set())
 
 
 async def _missed_breakpoint(graph: Graph, call: AgentCall) -> StateSnapshot | None:

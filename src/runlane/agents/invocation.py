@@ -71,13 +71,17 @@ def run_config(
 def run_input(kwargs: Mapping[str, Any]) -> Any:
     """Return what the graph is called with; a command wins over an input."""
     command = kwargs.get("command") or {}
-    parts = {key: command.get(key) for key in ("resume", "update", "goto")}
-    if all(part is None for part in parts.values()):
+    if all(command.get(part) is None for part in ("resume", "update", "goto")):
         return kwargs.get("input")
-    update = parts["update"]
+    return command_of(command)
+
+
+def command_of(command: Mapping[str, Any]) -> Command[Any]:
+    """Return LangGraph's command for the API's ``{"resume", "update", "goto"}``."""
+    update = command.get("update")
     if isinstance(update, list) and all(isinstance(item, list) and len(item) == 2 for item in update):
         update = [tuple(item) for item in update]
-    return Command(resume=parts["resume"], update=update, goto=_goto(parts["goto"]))
+    return Command(resume=command.get("resume"), update=update, goto=_goto(command.get("goto")))
 
 
 def run_context(graph: Graph, kwargs: Mapping[str, Any]) -> Any:

@@ -1,0 +1,252 @@
+"""Reading and writing threads through their graph, and describing graphs, in the wire shapes of the LangGraph Server.
+
+Everything here touches user code (channels, edges, schemas), so it runs on the agents' loop and gives JSON text.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import InvalidUpdateError
+from langgraph.pregel import Pregel
+from langgraph.types import PregelTask, StateSnapshot, StateUpdate
+from langgraph_sdk.runtime import AccessContext
+
+from runlane.agents.base import Snapshot
+from runlane.agents.encode import encode
+from runlane.agents.events import checkpoint_keys
+from runlane.agents.graph import bound, snapshot_of
+from runlane.agents.invocation import command_of, thread_config
+from runlane.agents.registry import Graph, GraphUse, Registry
+from runlane.errors import InvalidRequest
+
+Checkpoint = Mapping[str, Any] | str | None
+#: What LangGraph, reducers and schemas raise about values that do not fit.
+_UNFIT: Final = (InvalidUpdateError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
+_NO_VALUES: Final[Mapping[str, Any]] = {}
+
+
+class ThreadStates:
+    """The state of threads, as their graphs see it. A thread is a ``thread_id``; *saver* is any checkpointer."""
+
+    def __init__(self, registry: Registry, *, store: Any = None) -> None:
+        self._registry = registry
+        self._store = store
+
+    async def get(
+        self, graph_id: str, saver: Any, thread_id: str, checkpoint: Checkpoint = None, *, subgraphs: bool = False
+    ) -> bytes:
+        """Return a ThreadState: the newest, or that of *checkpoint* (its id, or its address).
+
+        An empty thread has no values, and an unknown checkpoint neither.
+
+        Args:
+            subgraphs: Whether the tasks carry the states of their subgraphs.
+
+        Raises:
+            NotFound: There is no such graph.
+            Unserialisable: The state has no JSON form.
+        """
+        async with self._open(graph_id, "threads.read", saver) as graph:
+            state = await graph.aget_state(thread_config(thread_id, checkpoint), subgraphs=subgraphs)
+            return encode(thread_state(state))
+
+    async def history(
+        self,
+        graph_id: str,
+        saver: Any,
+        thread_id: str,
+        *,
+        limit: int,
+        before: Checkpoint = None,
+        metadata: Mapping[str, Any] | None = None,
+        checkpoint: Checkpoint = None,
+    ) -> bytes:
+        """Return an array of ThreadStates, newest first.
+
+        Args:
+            before: Only states older than this checkpoint: its id, its address, or a config that holds the address.
+            metadata: Only states whose checkpoint metadata has these values.
+            checkpoint: Its ``checkpoint_ns`` chooses a subgraph; its ``checkpoint_id``, if any, one checkpoint.
+
+        Raises:
+            NotFound: There is no such graph.
+            Unserialisable: A state has no JSON form.
+        """
+        async with self._open(graph_id, "threads.read", saver) as graph:
+            states = graph.aget_state_history(
+                thread_config(thread_id, checkpoint),
+                filter=dict(metadata) if metadata else None,
+                before=_before(thread_id, before),
+                limit=limit,
+            )
+            return encode([thread_state(state) async for state in states])
+
+    async def update(
+        self, graph_id: str, saver: Any, thread_id: str, values: Any, *, as_node: str | None, checkpoint: Checkpoint
+    ) -> tuple[dict[str, Any], Snapshot]:
+        """Write *values* as if the node *as_node* had returned them, on top of *checkpoint* or the newest state.
+
+        Returns:
+            The address of the checkpoint that was written, and what the thread looks like now.
+
+        Raises:
+            NotFound: There is no such graph.
+            InvalidRequest: There is no such node, or it must be named, or the values do not fit the state.
+        """
+        config = thread_config(thread_id, checkpoint)
+        return await self._write(graph_id, saver, config, [[StateUpdate(values, as_node)]])
+
+    async def bulk_update(
+        self, graph_id: str, saver: Any, thread_id: str, supersteps: Sequence[Mapping[str, Any]]
+    ) -> tuple[dict[str, Any], Snapshot]:
+        """Write supersteps of ``{"updates": [{"values", "command", "as_node"}]}`` one after the other.
+
+        Returns:
+            As :meth:`update`; the supersteps before one that fails stay written.
+
+        Raises:
+            NotFound: There is no such graph.
+            InvalidRequest: An update cannot be made.
+        """
+        writes = [[_state_update(item) for item in superstep["updates"]] for superstep in supersteps]
+        return await self._write(graph_id, saver, thread_config(thread_id), writes)
+
+    async def snapshot(self, graph_id: str, saver: Any, thread_id: str) -> Snapshot:
+        """Return what the thread looks like now, as after a run.
+
+        Raises:
+            NotFound: There is no such graph.
+            Unserialisable: The state has no JSON form.
+        """
+        async with self._open(graph_id, "threads.read", saver) as graph:
+            return snapshot_of(await graph.aget_state(thread_config(thread_id)))
+
+    async def draw(self, graph_id: str, *, xray: bool | int = False) -> bytes:
+        """Return the graph's nodes and edges; *xray* shows subgraphs, to that depth.
+
+        Raises:
+            NotFound: There is no such graph.
+        """
+        async with self._open(graph_id, "assistants.read", None) as graph:
+            drawn = (await graph.aget_graph(xray=xray)).to_json()
+        nodes = [
+            {**node, "type": node.get("type", "schema"), "data": {"name": _node_name(node)}} for node in drawn["nodes"]
+        ]
+        return encode({"nodes": nodes, "edges": drawn["edges"]})
+
+    async def schemas(self, graph_id: str) -> bytes:
+        """Return the JSON Schemas of the graph; one that cannot be expressed is ``null``.
+
+        Raises:
+            NotFound: There is no such graph.
+        """
+        async with self._open(graph_id, "assistants.read", None) as graph:
+            return encode({"graph_id": graph_id, **_schemas(graph)})
+
+    async def subgraphs(self, graph_id: str, *, namespace: str | None = None, recurse: bool = False) -> bytes:
+        """Return the schemas of the graph's subgraphs by namespace.
+
+        Raises:
+            NotFound: There is no such graph.
+        """
+        async with self._open(graph_id, "assistants.read", None) as graph:
+            found = graph.aget_subgraphs(namespace=namespace, recurse=recurse)
+            return encode({name: _schemas(sub) async for name, sub in found if isinstance(sub, Pregel)})
+
+    async def _write(
+        self, graph_id: str, saver: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> tuple[dict[str, Any], Snapshot]:
+        async with self._open(graph_id, "threads.update", saver) as graph:
+            try:
+                written = await graph.abulk_update_state(config, supersteps)
+            except _UNFIT as exc:
+                raise InvalidRequest(f"The state cannot be updated: {exc}") from exc
+            newest = await graph.aget_state(thread_config(config["configurable"]["thread_id"]))
+            return checkpoint_keys(written) or {}, snapshot_of(newest)
+
+    @asynccontextmanager
+    async def _open(self, graph_id: str, access: AccessContext, saver: Any) -> AsyncIterator[Graph]:
+        async with self._registry.open(graph_id, GraphUse(access=access, store=self._store)) as graph:
+            yield bound(graph, saver, self._store)
+
+
+def thread_state(state: StateSnapshot) -> dict[str, Any]:
+    """Return *state* in the shape of a ThreadState."""
+    checkpoint, parent = checkpoint_keys(state.config), checkpoint_keys(state.parent_config)
+    return {
+        "values": state.values if state.metadata is not None else _NO_VALUES,
+        "next": state.next,
+        "tasks": [_task(task) for task in state.tasks],
+        "metadata": state.metadata,
+        "created_at": state.created_at,
+        "checkpoint": checkpoint,
+        "parent_checkpoint": parent,
+        "interrupts": state.interrupts,
+        "checkpoint_id": checkpoint and checkpoint["checkpoint_id"],
+        "parent_checkpoint_id": parent and parent["checkpoint_id"],
+    }
+
+
+def _state_update(item: Mapping[str, Any]) -> StateUpdate:
+    values = command_of(item["command"]) if item.get("command") else item.get("values")
+    return StateUpdate(cast(dict[str, Any] | None, values), item.get("as_node"))
+
+
+def _task(task: PregelTask) -> dict[str, Any]:
+    nested = task.state if isinstance(task.state, StateSnapshot) else None
+    config = nested.config if nested is not None else task.state
+    return {
+        "id": task.id,
+        "name": task.name,
+        "path": task.path,
+        "error": task.error,
+        "interrupts": task.interrupts,
+        "checkpoint": _address(cast(RunnableConfig | None, config)),
+        "state": thread_state(nested) if nested is not None else None,
+        "result": task.result,
+    }
+
+
+def _address(config: RunnableConfig | None) -> dict[str, Any] | None:
+    """Return where a subgraph keeps its checkpoints; unlike a checkpoint's address it may name no checkpoint."""
+    if config is None:
+        return None
+    keys = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
+    return {key: config["configurable"][key] for key in keys if key in config["configurable"]}
+
+
+def _before(thread_id: str, before: Checkpoint) -> RunnableConfig | None:
+    if not before:
+        return None
+    address = before if isinstance(before, str) else before.get("configurable", before)
+    return thread_config(thread_id, address)
+
+
+def _node_name(node: Mapping[str, Any]) -> str:
+    return str(node.get("data", {}).get("name", node["id"]))
+
+
+def _schemas(graph: Graph) -> dict[str, Any]:
+    state = copy.copy(graph)
+    state.output_channels = graph.stream_channels_asis
+    context = _schema(graph.get_context_jsonschema)
+    return {
+        "input_schema": _schema(graph.get_input_jsonschema),
+        "output_schema": _schema(graph.get_output_jsonschema),
+        # The generic form works from the channels, which are the state.
+        "state_schema": _schema(lambda: Pregel.get_output_jsonschema(state)),
+        "config_schema": context,
+        "context_schema": context,
+    }
+
+
+def _schema(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception:  # noqa: BLE001 - user types that have no JSON Schema fail in many ways, and the answer is null
+        return None
