@@ -188,7 +188,7 @@ def _entry(graph_id: str, spec: str, value: Any, description: str | None) -> _En
         return _Entry(description=description, graph=_compiled(graph_id, spec, value), factory=None)
     if not callable(value):
         raise GraphLoadError(
-            graph_id, spec, f"it is a {type(value).__name__}, not a graph or a function that makes one"
+            graph_id, spec, f"it is of type {type(value).__name__}, not a graph or a function that makes one"
         )
     return _Entry(
         description=description, graph=None, factory=value, parameters=_factory_parameters(graph_id, spec, value)
@@ -203,7 +203,7 @@ def _compiled(graph_id: str, spec: str, value: Any) -> Graph:
             raise GraphLoadError(graph_id, spec, f"{type(exc).__name__}: {exc}") from exc
     if isinstance(value, Pregel):
         return value
-    raise GraphLoadError(graph_id, spec, f"its factory returned a {type(value).__name__}, not a graph")
+    raise GraphLoadError(graph_id, spec, f"its factory returned {type(value).__name__}, not a graph")
 
 
 def _factory_parameters(graph_id: str, spec: str, factory: Callable[..., Any]) -> tuple[str, ...]:
