@@ -83,6 +83,7 @@ class Publisher:
         data = encode(payload) if "values" in self._asked else None
         if not namespace and not (isinstance(payload, dict) and INTERRUPT in payload):
             self.values, self._values_data = payload, data
+            self._observer.superstep_over()
         if data is not None:
             self._emit(_name("values", namespace), data)
 

@@ -85,17 +85,18 @@ class GraphAgent:
     async def _run(self, call: AgentCall, observer: Observer) -> Snapshot:
         kwargs = call.run.kwargs
         publisher = Publisher(call.emit, kwargs.get("stream_mode") or ["values"], observer)
-        callbacks = (observer, *call.callbacks)
-        use = GraphUse(config=run_config(call.run, self._graph_id), context=kwargs.get("context"), store=call.store)
+        value, continues = run_input(kwargs), False
+        if call.continued and call.saver is not None:
+            value, continues = await _left_to_apply(call, value)
+        config = run_config(call.run, self._graph_id, fork=not continues, callbacks=(observer, *call.callbacks))
+        use = GraphUse(config=config, context=kwargs.get("context"), store=call.store)
         async with self._registry.open(self._graph_id, use) as shared:
             graph = bound(shared, call.saver, call.store)
             context = run_context(graph, kwargs)
-            value, continues = run_input(kwargs), False
-            if call.continued and call.saver is not None:
-                value, continues = await _left_to_apply(call, value)
+            if isinstance(context, dict):  # graphs of older LangGraph versions look for it in there
+                config["configurable"] = {**context, **config["configurable"]}
             if continues and (paused_at := await _missed_breakpoint(graph, call)) is not None:
                 return snapshot_of(paused_at)
-            config = run_config(call.run, self._graph_id, context=context, fork=not continues, callbacks=callbacks)
             await _pump(graph, value, config, context, call, publisher)
             if observer.paused and call.saver is not None:
                 state = await graph.aget_state(thread_config(call.run.thread_id))

@@ -35,21 +35,15 @@ def thread_config(thread_id: str, checkpoint: Mapping[str, Any] | str | None = N
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **_checkpoint_keys(checkpoint)}}
 
 
-def run_config(
-    run: RunRecord, graph_id: str, *, context: Any = None, fork: bool = True, callbacks: Sequence[Any] = ()
-) -> RunnableConfig:
+def run_config(run: RunRecord, graph_id: str, *, fork: bool = True, callbacks: Sequence[Any] = ()) -> RunnableConfig:
     """Return the config of one attempt at *run*.
 
     Args:
-        context: The run's context, which graphs of older LangGraph versions look for in ``configurable``.
         fork: Whether the checkpoint that the request names is where the run starts.
     """
     request = run.kwargs.get("config") or {}
     ids = {"run_id": run.run_id, "thread_id": run.thread_id, "graph_id": graph_id, "assistant_id": run.assistant_id}
-    configurable = {
-        **(context if isinstance(context, dict) else {}),
-        **_allowed(request.get("configurable") or {}),
-    }
+    configurable = _allowed(request.get("configurable") or {})
     if fork:
         configurable |= _checkpoint_keys(run.kwargs.get("checkpoint") or run.kwargs.get("checkpoint_id"))
     else:

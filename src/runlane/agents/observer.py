@@ -71,6 +71,10 @@ class Observer(GraphCallbackHandler):
         if isinstance(output, ToolMessage):
             self.tool_results[output.tool_call_id] = output
 
+    def superstep_over(self) -> None:
+        """Forget tool results that are in the state by now."""
+        self.tool_results.clear()
+
     def streamed(self, chunk: Any, metadata: Mapping[str, Any]) -> None:
         """Note one streamed message of the root graph. Texts of earlier supersteps are in the state by now."""
         if not isinstance(chunk, AIMessageChunk):

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import InvalidUpdateError
+from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 from langgraph.types import PregelTask, StateSnapshot, StateUpdate
 from langgraph_sdk.runtime import AccessContext
@@ -232,21 +233,34 @@ def _node_name(node: Mapping[str, Any]) -> str:
 
 
 def _schemas(graph: Graph) -> dict[str, Any]:
-    state = copy.copy(graph)
-    state.output_channels = graph.stream_channels_asis
     context = _schema(graph.get_context_jsonschema)
     return {
-        "input_schema": _schema(graph.get_input_jsonschema),
-        "output_schema": _schema(graph.get_output_jsonschema),
-        # The generic form works from the channels, which are the state.
-        "state_schema": _schema(lambda: Pregel.get_output_jsonschema(state)),
+        "input_schema": _schema(graph.get_input_jsonschema, lambda: _of_channels(graph, _input_channels(graph))),
+        "output_schema": _schema(graph.get_output_jsonschema, lambda: _of_channels(graph, graph.output_channels)),
+        "state_schema": _schema(lambda: _of_channels(graph, graph.stream_channels_asis)),
         "config_schema": context,
         "context_schema": context,
     }
 
 
-def _schema(make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except Exception:  # noqa: BLE001 - user types that have no JSON Schema fail in many ways, and the answer is null
-        return None
+def _schema(*ways: Callable[[], Any]) -> Any:
+    """Return the schema that the first of *ways* to make it gives."""
+    for make in ways:
+        try:
+            return make()
+        except Exception:  # noqa: BLE001 - user types that have no JSON Schema fail in many ways; the answer is null
+            continue
+    return None
+
+
+def _of_channels(graph: Graph, channels: str | Sequence[str]) -> Any:
+    """Return the schema of the state's channels, which exists where that of the state's own type does not: pydantic
+    refuses ``typing.TypedDict`` before Python 3.12."""
+    state = copy.copy(graph)
+    state.output_channels = channels
+    return Pregel.get_output_jsonschema(state)
+
+
+def _input_channels(graph: Graph) -> list[str]:
+    builder = cast(CompiledStateGraph[Any, Any, Any, Any], graph).builder
+    return [name for name in builder.schemas[builder.input_schema] if name in graph.stream_channels_list]
