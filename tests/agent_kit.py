@@ -21,6 +21,7 @@ from runlane.lifecycle import DisconnectMode, RunStatus
 from runlane.records import RunRecord, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PATIENCE_S = 20.0  # far more than any run here takes; a run that hangs fails its test instead of stopping all
 
 
 def run_record(*, thread_id: str = "t", run_id: str | None = None, attempt: int = 1, **kwargs: Any) -> RunRecord:
@@ -90,7 +91,8 @@ class Desk:
     async def run(self, **request: Any) -> Snapshot:
         """Run to the end on the thread; the events of this run alone are kept."""
         self.events.clear()
-        return await self.agent.run(self.call(run_record(thread_id=self.thread_id, **request)))
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.agent.run(self.call(run_record(thread_id=self.thread_id, **request)))
 
     def of(self, name: str) -> list[Any]:
         """Return the payloads of the events with this name."""
@@ -106,7 +108,7 @@ class Desk:
         self.events.clear()
         task = asyncio.ensure_future(self.agent.run(call))
         waiting = asyncio.ensure_future(until())
-        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, waiting], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         assert waiting.done(), f"the run ended before it could be stopped: {task}"
         task.cancel()
         await asyncio.wait([task])
