@@ -94,6 +94,10 @@ class Desk:
         async with asyncio.timeout(PATIENCE_S):
             return await self.agent.run(self.call(run_record(thread_id=self.thread_id, **request)))
 
+    async def checkpoints(self) -> int:
+        """Return how many checkpoints the thread has."""
+        return len([saved async for saved in self.saver.alist({"configurable": {"thread_id": self.thread_id}})])
+
     def of(self, name: str) -> list[Any]:
         """Return the payloads of the events with this name."""
         return [payload for event, payload in self.events if event == name]

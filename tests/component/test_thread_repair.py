@@ -208,10 +208,10 @@ async def test_repairing_twice_changes_nothing_more() -> None:
     tools = Tools()
     at = desk(chat(StrictModel(replies=[TWO_CALLS, DONE]), tools))
     first = await at.stopped(tools.half_done, input={"messages": [("user", "go")]})
-    saved = len(list(at.saver.list(None)))
+    saved = await at.checkpoints()
     second = await at.agent.repair(at.call(run_record(attempt=2)))
     assert second == first
-    assert len(list(at.saver.list(None))) == saved
+    assert await at.checkpoints() == saved
 
 
 def asking(model: StrictModel) -> StateGraph[Any]:
