@@ -9,7 +9,7 @@ from typing import Any
 from runlane.errors import AlreadyExists, NotFound
 from runlane.records import Assistant, Json, Order, Owner
 from runlane.store.rows import assistant_record, dumps, loads, owner_params
-from runlane.store.statements import Row, Statement, Transaction, statement
+from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 
 # System assistants belong to nobody in particular and everybody sees them.
 _MINE = "(:any_owner = 1 OR owner = :owner OR owner = '*')"
@@ -18,6 +18,9 @@ SORT_KEYS = ("assistant_id", "created_at", "updated_at", "name", "graph_id")
 _COLUMNS = "assistant_id, version, graph_id, name, description, config, context, metadata, created_at"
 
 GET_ASSISTANT = statement("get_assistant", f"SELECT * FROM assistants WHERE assistant_id = :assistant_id AND {_MINE}")
+LOCK_ASSISTANT = statement(
+    "lock_assistant", f"SELECT * FROM assistants WHERE assistant_id = :assistant_id AND {_MINE} {{for_update}}"
+)
 INSERT_ASSISTANT = statement(
     "insert_assistant",
     """INSERT INTO assistants (assistant_id, owner, version, graph_id, name, description, config, context, metadata,
@@ -50,8 +53,8 @@ LIST_VERSIONS = statement(
         WHERE assistant_id = :assistant_id
           AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata)) {_VERSION_TAIL}""",
     postgres=f"""SELECT *, created_at AS updated_at, CAST(:for_owner AS TEXT) AS owner FROM assistant_versions
-        WHERE assistant_id = :assistant_id AND (CAST(:metadata AS TEXT) IS NULL
-          OR CAST(metadata AS jsonb) @> CAST(:metadata AS jsonb)) {_VERSION_TAIL}""",
+        WHERE assistant_id = :assistant_id
+          AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres("metadata")}) {_VERSION_TAIL}""",
 )
 DELETE_ASSISTANT = statement("delete_assistant", "DELETE FROM assistants WHERE assistant_id = :assistant_id")
 DELETE_VERSIONS = statement("delete_versions", "DELETE FROM assistant_versions WHERE assistant_id = :assistant_id")
@@ -60,9 +63,7 @@ _FILTER = f"""FROM assistants WHERE {_MINE}
   AND (CAST(:graph_id AS TEXT) IS NULL OR graph_id = :graph_id)
   AND (CAST(:name AS TEXT) IS NULL OR lower(name) LIKE :name ESCAPE '\\')
   AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata))"""
-_FILTER_PG = _FILTER.replace(
-    "json_contains(metadata, :metadata)", "CAST(metadata AS jsonb) @> CAST(:metadata AS jsonb)"
-)
+_FILTER_PG = _FILTER.replace("json_contains(metadata, :metadata)", contains_in_postgres("metadata"))
 COUNT_ASSISTANTS = statement(
     "count_assistants", f"SELECT COUNT(*) AS n {_FILTER}", postgres=f"SELECT COUNT(*) AS n {_FILTER_PG}"
 )
@@ -144,8 +145,8 @@ def get_assistant(assistant_id: str, owner: Owner) -> Transaction[Assistant]:
     return assistant_record(row)
 
 
-def _mine(assistant_id: str, owner: Owner) -> Transaction[Row]:
-    rows = yield GET_ASSISTANT(assistant_id=assistant_id, **owner_params(owner))
+def _mine(assistant_id: str, owner: Owner, read: Statement = GET_ASSISTANT) -> Transaction[Row]:
+    rows = yield read(assistant_id=assistant_id, **owner_params(owner))
     if not rows:
         raise NotFound("assistant", assistant_id)
     return rows[0]
@@ -153,13 +154,12 @@ def _mine(assistant_id: str, owner: Owner) -> Transaction[Row]:
 
 def update_assistant(assistant_id: str, owner: Owner, changes: Mapping[str, Any]) -> Transaction[Assistant]:
     """Make a new version with *changes* (any of the columns); metadata is merged shallowly."""
-    row = yield from _mine(assistant_id, owner)
+    row = yield from _mine(assistant_id, owner, LOCK_ASSISTANT)
     following = yield NEXT_VERSION(assistant_id=assistant_id)
     columns = {name: row[name] for name in ("graph_id", "name", "description", "config", "context", "metadata")}
     for name, value in changes.items():
-        if name == "metadata":
-            value = {**loads(row["metadata"]), **value}
-        columns[name] = dumps(value) if name in ("config", "context", "metadata") else value
+        merged = {**loads(row["metadata"]), **value} if name == "metadata" else value
+        columns[name] = dumps(merged) if name in ("config", "context", "metadata") else merged
     rows = yield CHANGE_ASSISTANT(assistant_id=assistant_id, version=following[0]["version"], **columns)
     yield KEEP_VERSION(assistant_id=assistant_id)
     return assistant_record(rows[0])
@@ -167,7 +167,7 @@ def update_assistant(assistant_id: str, owner: Owner, changes: Mapping[str, Any]
 
 def set_latest(assistant_id: str, owner: Owner, version: int) -> Transaction[Assistant]:
     """Make *version* the current one, with all that it had."""
-    yield from _mine(assistant_id, owner)
+    yield from _mine(assistant_id, owner, LOCK_ASSISTANT)
     found = yield GET_VERSION(assistant_id=assistant_id, version=version)
     if not found:
         raise NotFound("assistant version", f"{assistant_id} v{version}")
@@ -208,6 +208,6 @@ def count_assistants(owner: Owner, where: AssistantFilter) -> Transaction[int]:
 
 def delete_assistant(assistant_id: str, owner: Owner) -> Transaction[None]:
     """Delete an assistant with its versions; its runs stay."""
-    yield from _mine(assistant_id, owner)
+    yield from _mine(assistant_id, owner, LOCK_ASSISTANT)
     yield DELETE_VERSIONS(assistant_id=assistant_id)
     yield DELETE_ASSISTANT(assistant_id=assistant_id)

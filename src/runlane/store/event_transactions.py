@@ -13,8 +13,12 @@ from runlane.store.statements import Transaction, statement
 
 _ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
 
+# Guard: the attempt owns its run, and keeps it until the append is committed: whoever ends or takes the run locks its
+# row FOR UPDATE, which waits for this lock; a renewal does not.
 HOLDS_LEASE = statement(
-    "holds_lease", "SELECT 1 AS held FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :running"
+    "holds_lease",
+    """SELECT 1 AS held FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :running
+       {for_key_share}""",
 )
 INSERT_SEGMENT = statement(
     "insert_segment",

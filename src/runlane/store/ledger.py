@@ -30,6 +30,7 @@ from runlane.records import (
 )
 from runlane.store import assistant_transactions as assistants
 from runlane.store import event_transactions as events
+from runlane.store import lease_transactions as owners
 from runlane.store import query_transactions as queries
 from runlane.store import run_transactions as runs
 from runlane.store import thread_transactions as threads
@@ -91,14 +92,18 @@ class RunStore:
         """
         return await self._write(lambda: runs.request_cancel(run_id, owner, action, reason, by))
 
-    async def finish(self, lease: Lease, outcome: Outcome) -> Finished:
+    async def finish(
+        self, lease: Lease, outcome: Outcome, *, first: Callable[[], Transaction[None]] | None = None
+    ) -> Finished:
         """End the attempt of *lease*, or hand its run back, and make the lane's next run claimable.
+
+        *first* makes a transaction that is part of this one, such as the removal of checkpoints.
 
         Raises:
             LeaseLost: Another attempt has the run, or it is terminal; nothing was written.
             CancelRecorded: A cancel came first and *outcome* is not a stop; nothing was written.
         """
-        return await self._write(lambda: runs.finish(lease, outcome))
+        return await self._write(lambda: runs.finish(lease, outcome, first))
 
     async def rescue(self, lost: RunRecord, *, max_rescues: int) -> Finished:
         """Take a run from its dead worker, back to its lane or to ``error``.
@@ -116,19 +121,19 @@ class RunStore:
 
     async def renew(self, leases: Sequence[Lease], *, lease_s: float) -> Renewal:
         """Extend *leases* in one transaction; report lost ones and cancels asked for meanwhile."""
-        return await self._write(lambda: runs.renew(leases, lease_s))
+        return await self._write(lambda: owners.renew(leases, lease_s))
 
     async def observe_cancel(self, lease: Lease, at_us: int) -> None:
         """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
-        await self._write(lambda: runs.observe_cancel(lease, at_us))
+        await self._write(lambda: owners.observe_cancel(lease, at_us))
 
     async def lost_runs(self, worker_id: str, *, exclusive: bool, grace_s: float) -> tuple[RunRecord, ...]:
         """Return running runs whose lease ended *grace_s* ago; with *exclusive*, all that other workers hold."""
-        return await self._read(lambda: runs.lost_runs(worker_id, exclusive=exclusive, grace_s=grace_s))
+        return await self._read(lambda: owners.lost_runs(worker_id, exclusive=exclusive, grace_s=grace_s))
 
     async def runnable(self, *, limit: int = 1000) -> tuple[tuple[str, int], ...]:
         """Return the heads of lanes in which nothing executes: run id and the instant (µs) from which it may start."""
-        return await self._read(lambda: runs.runnable(limit))
+        return await self._read(lambda: owners.runnable(limit))
 
     # Runs: reading, and writes that move nothing.
 
@@ -178,11 +183,11 @@ class RunStore:
         """Return the usage of each run of a thread, whatever its ending."""
         return await self._read(lambda: queries.thread_usage(thread_id, owner))
 
-    async def forgettable(self, *, older_than_s: float, only_temporary: bool, limit: int = 200) -> tuple[RunRecord, ...]:
+    async def forgettable(
+        self, *, older_than_s: float, only_temporary: bool, limit: int = 200
+    ) -> tuple[RunRecord, ...]:
         """Return runs that ended more than *older_than_s* ago."""
-        return await self._read(
-            lambda: queries.forgettable(older_than_s, only_temporary=only_temporary, limit=limit)
-        )
+        return await self._read(lambda: queries.forgettable(older_than_s, only_temporary=only_temporary, limit=limit))
 
     # Events.
 
@@ -193,12 +198,22 @@ class RunStore:
         loop: asyncio.AbstractEventLoop,
         callback: Callable[[Any, BaseException | None], None],
     ) -> None:
-        """Queue an append from any thread, in order; *callback(None, error)* runs on *loop* afterwards, untried again."""
+        """Queue an append from any thread, in order; *callback(None, error)* runs on *loop* afterwards.
+
+        It is not tried again.
+
+        Raises:
+            StoreUnavailable: The store is closed.
+        """
         self.driver.submit(events.append_events(lease, batch), loop, callback)
 
     async def read_events(self, run_seq: int, *, after: int) -> tuple[StreamEvent, ...]:
         """Return the next events with numbers above *after*; a later first number means that retention removed some."""
         return await self._read(lambda: events.read_events(run_seq, after, READ_SEGMENTS))
+
+    async def last_event(self, run_seq: int) -> int:
+        """Return the number of the newest event in a run's log; 0 if there is none."""
+        return await self._read(lambda: runs.last_event(run_seq))
 
     async def stream_end(self, run_seq: int) -> StreamEnd | None:
         """Return the end of a run's stream, or ``None`` while the run is active."""
@@ -230,9 +245,7 @@ class RunStore:
         """Return the thread if none of its runs is active; ConflictError otherwise."""
         return await self._write(lambda: threads.idle_thread(thread_id, owner))
 
-    async def set_thread_state(
-        self, thread_id: str, *, owner: Owner, state: ThreadState, metadata: Json
-    ) -> Thread:
+    async def set_thread_state(self, thread_id: str, *, owner: Owner, state: ThreadState, metadata: Json) -> Thread:
         """Record a state written outside of a run; ConflictError while a run is active."""
         return await self._write(lambda: threads.set_thread_state(thread_id, owner, state, metadata))
 

@@ -8,7 +8,8 @@ import threading
 from typing import Any
 
 from runlane.errors import StoreUnavailable
-from runlane.store.sqlite import Callback, Clock, configure, execute, now_us, translate
+from runlane.store.delivery import Callback
+from runlane.store.sqlite import Clock, configure, execute, now_us, translate
 from runlane.store.statements import T, Transaction
 
 
@@ -30,9 +31,11 @@ class MemoryDriver:
 
     def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
         """Run *transaction* now; *callback* runs on *loop* soon."""
+        if self._closed:
+            raise StoreUnavailable("it is closed")
         try:
             result = self.apply(transaction)
-        except Exception as error:  # belongs to the waiter
+        except Exception as error:  # noqa: BLE001 - it belongs to the waiter
             loop.call_soon_threadsafe(callback, None, error)
         else:
             loop.call_soon_threadsafe(callback, result, None)

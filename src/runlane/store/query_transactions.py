@@ -10,7 +10,7 @@ from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import ACTIVE, EndReason, RunStatus
 from runlane.records import Owner, RunRecord, StreamEnd, Usage
 from runlane.store.event_transactions import DELETE_EVENTS
-from runlane.store.rows import dumps, owner_params, run_record, usage_of, usage_text
+from runlane.store.rows import loads, owner_params, raised, run_record, usage_of, usage_text
 from runlane.store.run_transactions import GET_RUN, LOCK_RUN, LOCK_THREAD, RESTATE_THREAD
 from runlane.store.statements import Row, Rows, Transaction, statement
 
@@ -29,23 +29,19 @@ LIST_ALL_RUNS = statement(
         ORDER BY seq DESC LIMIT :limit OFFSET :offset""",
 )
 INFLIGHT = statement(
-    "inflight", f"SELECT * FROM runs WHERE status IN {_ACTIVE} AND seq > :after ORDER BY seq LIMIT :limit"
+    "inflight", f"SELECT * FROM runs WHERE status IN {_ACTIVE} AND seq > :after ORDER BY +seq LIMIT :limit"
 )
 GET_RESULT = statement(
     "get_result",
-    f"SELECT status, end_reason, error, result FROM runs WHERE run_id = :run_id AND {_MINE}",
+    f"SELECT status, error, result FROM runs WHERE run_id = :run_id AND {_MINE}",
 )
 RUN_BY_SEQ = statement("run_by_seq", "SELECT * FROM runs WHERE seq = :seq")
 SET_MODEL = statement(
     "set_model", "UPDATE runs SET model_name = :model_name, updated_at = {now} WHERE run_id = :run_id RETURNING *"
 )
-# Guard: progress never lands after the end.
-SET_PROGRESS = statement(
-    "set_progress",
-    f"""UPDATE runs SET usage = :usage, updated_at = {{now}}
-        WHERE run_id = :run_id AND status IN {_ACTIVE} RETURNING run_id""",
+SET_USAGE = statement(
+    "set_usage", "UPDATE runs SET usage = :usage, updated_at = {now} WHERE run_id = :run_id RETURNING *"
 )
-SET_USAGE = statement("set_usage", "UPDATE runs SET usage = :usage, updated_at = {now} WHERE run_id = :run_id")
 DELETE_RUN = statement("delete_run", "DELETE FROM runs WHERE run_id = :run_id")
 THREAD_USAGE = statement(
     "thread_usage",
@@ -96,12 +92,10 @@ def run_result(run_id: str, owner: Owner) -> Transaction[tuple[RunStatus, bytes 
     if not rows:
         raise NotFound("run", run_id)
     row = rows[0]
-    full = yield GET_RUN(run_id=run_id, **owner_params(owner))
-    error = run_record(full[0]).error
     return (
         RunStatus(row["status"]),
         None if row["result"] is None else row["result"].encode(),
-        None if error is None else {"error": error.error, "message": error.message},
+        None if row["error"] is None else loads(row["error"]),
     )
 
 
@@ -130,9 +124,12 @@ def set_model(run_id: str, model_name: str | None) -> Transaction[RunRecord]:
 
 
 def set_progress(run_id: str, usage: Usage) -> Transaction[bool]:
-    """Record *usage* while the run is active; say whether it was."""
-    rows = yield SET_PROGRESS(run_id=run_id, usage=usage_text(usage))
-    return bool(rows)
+    """Record *usage* while the run is active, and say whether it was; a counter never falls."""
+    rows = yield LOCK_RUN(run_id=run_id)
+    if not rows or RunStatus(rows[0]["status"]).terminal:
+        return False
+    yield SET_USAGE(run_id=run_id, usage=usage_text(raised(usage_of(rows[0]["usage"]), usage)))
+    return True
 
 
 def complete_usage(run_id: str, changes: Mapping[str, Any]) -> Transaction[RunRecord]:
@@ -144,19 +141,10 @@ def complete_usage(run_id: str, changes: Mapping[str, Any]) -> Transaction[RunRe
     rows = yield LOCK_RUN(run_id=run_id)
     if not rows:
         raise NotFound("run", run_id)
-    usage = raised(usage_of(rows[0]["usage"]), changes)
-    yield SET_USAGE(run_id=run_id, usage=usage_text(usage))
-    return replace(run_record(rows[0]), usage=usage)
-
-
-def raised(usage: Usage, changes: Mapping[str, Any]) -> Usage:
-    """Return *usage* with *changes*, where a number never falls."""
-    kept = {
-        name: max(value, getattr(usage, name)) if isinstance(value, int) else value
-        for name, value in changes.items()
-        if value is not None
-    }
-    return replace(usage, **kept)
+    usage = usage_of(rows[0]["usage"])
+    given = {name: value for name, value in changes.items() if value is not None}
+    rows = yield SET_USAGE(run_id=run_id, usage=usage_text(raised(usage, replace(usage, **given))))
+    return run_record(rows[0])
 
 
 def delete_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
@@ -191,5 +179,3 @@ def forgettable(older_than_s: float, *, only_temporary: bool, limit: int) -> Tra
     """Return runs that ended more than *older_than_s* ago, oldest first."""
     rows = yield FORGET_RUNS(age_us=int(older_than_s * 1_000_000), only_temporary=int(only_temporary), limit=limit)
     return tuple(run_record(row) for row in rows)
-
-

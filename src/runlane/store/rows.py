@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
-from runlane.admission import MultitaskStrategy
-from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, RunStatus, ThreadStatus
-from runlane.records import AnyOwner, Assistant, CancelReceipt, Owner, RunError, RunRecord, Thread, Usage
+from runlane.errors import InvalidRequest
+from runlane.lifecycle import (
+    CancelAction,
+    DisconnectMode,
+    EndReason,
+    MultitaskStrategy,
+    RunStatus,
+    ThreadStatus,
+)
+from runlane.records import AnyOwner, Assistant, CancelReceipt, Lease, Owner, RunError, RunRecord, Thread, Usage
 from runlane.store.statements import Row
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,8 +38,15 @@ def microseconds(at: datetime) -> int:
 
 
 def dumps(value: Any) -> str:
-    """Return *value* as compact JSON text."""
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    """Return *value* as compact JSON text.
+
+    Raises:
+        InvalidRequest: It is not JSON: a type, a number beyond 64 bits, a lone surrogate.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError as error:
+        raise InvalidRequest(f"This cannot be stored as JSON: {error}.") from error
 
 
 def loads(text: str) -> Any:
@@ -64,6 +78,16 @@ def usage_text(usage: Usage) -> str:
 
 def usage_of(text: str | None) -> Usage:
     return _NO_USAGE if text is None else Usage(**loads(text))
+
+
+def raised(usage: Usage, newer: Usage) -> Usage:
+    """Return *newer*, where no number is below that of *usage*."""
+    counts = {
+        field.name: max(getattr(usage, field.name), getattr(newer, field.name))
+        for field in fields(Usage)
+        if isinstance(getattr(newer, field.name), int)
+    }
+    return replace(newer, **counts)
 
 
 def _receipt(row: Row) -> CancelReceipt | None:
@@ -107,6 +131,17 @@ def run_record(row: Row) -> RunRecord:
         updated_at=instant(row["updated_at"]),
         started_at=maybe_instant(row["started_at"]),
         ended_at=maybe_instant(row["ended_at"]),
+    )
+
+
+def lease_record(row: Row) -> Lease:
+    return Lease(
+        run_id=row["run_id"],
+        thread_id=row["thread_id"],
+        seq=row["seq"],
+        worker_id=row["worker_id"],
+        attempt=row["attempt"],
+        expires_at=instant(row["lease_expires_at"]),
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runlane.admission import Decision, decide
-from runlane.errors import CancelRecorded, ConflictError, LeaseLost, NotFound
+from runlane.errors import AlreadyExists, CancelRecorded, ConflictError, IllegalTransition, LeaseLost, NotFound
 from runlane.lifecycle import (
     ACTIVE,
     CancelAction,
@@ -25,22 +25,28 @@ from runlane.records import (
     NewRun,
     Outcome,
     Owner,
-    Renewal,
     RunError,
     RunRecord,
 )
 from runlane.store.rows import (
     dumps,
     error_text,
-    instant,
+    lease_record,
     loads,
     maybe_text,
     microseconds,
     owner_params,
+    raised,
     run_record,
+    usage_of,
     usage_text,
 )
-from runlane.store.statements import Row, Transaction, statement
+from runlane.store.statements import Row, Rows, Transaction, statement
+
+#: What may become of an attempt through :func:`finish`.
+FINISHES = frozenset(
+    {RunEvent.SUCCEED, RunEvent.PAUSE, RunEvent.FAIL, RunEvent.EXPIRE, RunEvent.STOP, RunEvent.RELEASE}
+)
 
 _ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
 _PENDING = f"'{RunStatus.PENDING.value}'"
@@ -110,7 +116,8 @@ LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM even
 # The lane's head, if it is due and nothing of the thread executes.
 NEXT_OF_LANE = statement(
     "next_of_lane",
-    f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND status = {_PENDING} AND not_before <= {{now}}
+    f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND status = {_PENDING}
+          AND not_before <= {{now}}
           AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {_RUNNING})
         ORDER BY seq LIMIT 1""",
 )
@@ -120,11 +127,6 @@ RECORD_CANCEL = statement(
     """UPDATE runs SET cancel_action = :action, cancel_reason = :reason, cancel_by = :by,
          cancel_requested_at = {now}, updated_at = {now}
        WHERE run_id = :run_id AND cancel_requested_at IS NULL RETURNING *""",
-)
-OBSERVE_CANCEL = statement(
-    "observe_cancel",
-    """UPDATE runs SET cancel_observed_at = COALESCE(cancel_observed_at, :at)
-       WHERE run_id = :run_id AND attempt = :attempt""",
 )
 END_RUN = statement(
     "end_run",
@@ -143,24 +145,6 @@ RELEASE_RUN = statement(
           usage = COALESCE(:usage, usage), rescues = rescues + :rescues
         WHERE run_id = :run_id RETURNING *""",
 )
-RENEW = statement(
-    "renew",
-    f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us
-        WHERE run_id = :run_id AND attempt = :attempt AND status = {_RUNNING} RETURNING *""",
-)
-LOST_RUNS = statement(
-    "lost_runs",
-    f"""SELECT * FROM runs WHERE status = {_RUNNING}
-          AND ((:exclusive = 1 AND worker_id <> :worker_id) OR COALESCE(lease_expires_at, 0) + :grace_us < {{now}})
-        ORDER BY seq LIMIT :limit""",
-)
-RUNNABLE = statement(
-    "runnable",
-    f"""SELECT run_id, not_before FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
-          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))
-        ORDER BY seq LIMIT :limit""",
-)
 
 
 def admit(new: NewRun) -> Transaction[Admission]:
@@ -169,15 +153,21 @@ def admit(new: NewRun) -> Transaction[Admission]:
     if new.idempotency_key is not None:
         same = yield FIND_KEY(owner=new.owner, thread_id=new.thread_id, key=new.idempotency_key)
         if same:
-            return Admission(run=run_record(same[0]), runnable=False, reused=True)
+            again = yield from _admitted_before(new, same)
+            return again
     active = yield ACTIVE_RUNS(thread_id=new.thread_id)
     decision = decide(new.multitask_strategy, [row["run_id"] for row in active])
     if decision.blocked_by is not None:
-        raise ConflictError(new.thread_id, decision.blocked_by)
+        same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
+        if not same:
+            raise ConflictError(new.thread_id, decision.blocked_by)
+        again = yield from _admitted_before(new, same)
+        return again
     rows = yield _insert(new)
     if not rows:
-        rows = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
-        return Admission(run=run_record(rows[0]), runnable=False, reused=True)
+        same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
+        again = yield from _admitted_before(new, same)
+        return again
     cancelled = yield from _supersede(active, decision, new.run_id)
     metadata = loads(thread["metadata"])
     yield MARK_BUSY(
@@ -190,6 +180,15 @@ def admit(new: NewRun) -> Transaction[Admission]:
         head = yield NEXT_OF_LANE(thread_id=new.thread_id)
         runnable_now = bool(head) and head[0]["run_id"] == new.run_id
     return Admission(run=run_record(rows[0]), runnable=runnable_now, cancelled=cancelled)
+
+
+def _admitted_before(new: NewRun, same: Rows) -> Transaction[Admission]:
+    """Answer a repeated admission as the first one, whose answer the caller may never have got."""
+    if not same or same[0]["thread_id"] != new.thread_id:
+        raise AlreadyExists("run", new.run_id)
+    head = yield NEXT_OF_LANE(thread_id=new.thread_id)
+    runnable_now = bool(head) and head[0]["run_id"] == same[0]["run_id"]
+    return Admission(run=run_record(same[0]), runnable=runnable_now, reused=True)
 
 
 def _lock_or_make_thread(new: NewRun) -> Transaction[Row]:
@@ -295,35 +294,15 @@ def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | No
         return None
     row, last = rows[0], 0
     if row["attempt"] > 1:
-        events = yield LAST_EVENT(run_seq=row["seq"])
-        last = events[0]["last_seq"] or 0
-    return Claim(run=run_record(row), lease=_lease(row), events_end=last)
+        last = yield from last_event(row["seq"])
+    return Claim(run=run_record(row), lease=lease_record(row), events_end=last)
 
 
-def _lease(row: Row) -> Lease:
-    return Lease(
-        run_id=row["run_id"],
-        thread_id=row["thread_id"],
-        seq=row["seq"],
-        worker_id=row["worker_id"],
-        attempt=row["attempt"],
-        expires_at=instant(row["lease_expires_at"]),
-    )
-
-
-def renew(leases: Sequence[Lease], lease_s: float) -> Transaction[Renewal]:
-    """Extend *leases* and report which are lost and which runs were cancelled meanwhile."""
-    renewed, lost, cancelled = [], [], []
-    for lease in leases:
-        rows = yield RENEW(run_id=lease.run_id, attempt=lease.attempt, lease_us=int(lease_s * 1_000_000))
-        if not rows:
-            lost.append(lease)
-            continue
-        renewed.append(_lease(rows[0]))
-        receipt = run_record(rows[0]).cancel
-        if receipt is not None:
-            cancelled.append(receipt)
-    return Renewal(renewed=tuple(renewed), lost=tuple(lost), cancelled=tuple(cancelled))
+def last_event(run_seq: int) -> Transaction[int]:
+    """Return the number of the newest event in a run's log; 0 if there is none."""
+    rows = yield LAST_EVENT(run_seq=run_seq)
+    newest: int = rows[0]["last_seq"] or 0
+    return newest
 
 
 def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:
@@ -340,18 +319,25 @@ def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:
     return thread[0], rows[0]
 
 
-def finish(lease: Lease, outcome: Outcome) -> Transaction[Finished]:
-    """End the attempt of *lease* and make its lane's next run claimable, in one transaction.
+def finish(
+    lease: Lease, outcome: Outcome, first: Callable[[], Transaction[None]] | None = None
+) -> Transaction[Finished]:
+    """End the attempt of *lease* and make its lane's next run claimable, in one transaction, after *first*.
 
     Raises:
         LeaseLost: Another attempt has the run, or it is terminal.
         CancelRecorded: A cancel came first, and *outcome* is not a stop.
+        IllegalTransition: The event is not one of ``FINISHES``.
     """
     thread, row = yield from _hold(lease)
     if row["cancel_requested_at"] is not None and outcome.event is not RunEvent.STOP:
         raise CancelRecorded(lease.run_id)
+    if first is not None:
+        yield from first()
+    if outcome.event not in FINISHES:
+        raise IllegalTransition(lease.run_id, row["status"], outcome.event.value)
     status = move(lease.run_id, RunStatus(row["status"]), outcome.event)
-    usage = None if outcome.usage is None else usage_text(outcome.usage)
+    usage = None if outcome.usage is None else usage_text(raised(usage_of(row["usage"]), outcome.usage))
     if status is RunStatus.PENDING:
         rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
         return Finished(run=run_record(rows[0]), next_run_id=lease.run_id)
@@ -440,36 +426,15 @@ def give_up(run_id: str, reason: EndReason, error: RunError) -> Transaction[Fini
 def _give_up(thread: Row, row: Row, reason: EndReason, error: RunError) -> Transaction[Finished]:
     cancelled = row["cancel_requested_at"] is not None
     status = move(row["run_id"], RunStatus(row["status"]), RunEvent.GIVE_UP)
-    events = yield LAST_EVENT(run_seq=row["seq"])
+    events_end = yield from last_event(row["seq"])
     outcome = Outcome(
         event=RunEvent.GIVE_UP,
         end_reason=reason,
         error=error,
-        events_end=events[0]["last_seq"] or 0,
+        events_end=events_end,
         stopped=cancelled,
     )
     run = yield from _end(row, status, outcome, None)
     yield from _settle(thread, status, outcome)
     following = yield NEXT_OF_LANE(thread_id=row["thread_id"])
     return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)
-
-
-def lost_runs(
-    worker_id: str, *, exclusive: bool, grace_s: float, limit: int = 100
-) -> Transaction[tuple[RunRecord, ...]]:
-    """Return running runs whose lease is over by *grace_s*; with *exclusive* also all of other workers."""
-    rows = yield LOST_RUNS(
-        worker_id=worker_id, exclusive=int(exclusive), grace_us=int(grace_s * 1_000_000), limit=limit
-    )
-    return tuple(run_record(row) for row in rows)
-
-
-def runnable(limit: int) -> Transaction[tuple[tuple[str, int], ...]]:
-    """Return the heads of all lanes in which nothing executes: run id and the instant (µs) from which it may start."""
-    rows = yield RUNNABLE(limit=limit)
-    return tuple((row["run_id"], row["not_before"]) for row in rows)
-
-
-def observe_cancel(lease: Lease, at_us: int) -> Transaction[None]:
-    """Record when the worker saw the cancel."""
-    yield OBSERVE_CANCEL(run_id=lease.run_id, attempt=lease.attempt, at=at_us)

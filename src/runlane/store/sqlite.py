@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
-from runlane.errors import LedgerInUse, StoreUnavailable
+from runlane.errors import InvalidRequest, LedgerInUse, StoreUnavailable
+from runlane.store.delivery import Answer, Callback, Submission, deliver, resolve
 from runlane.store.statements import Query, Rows, T, Transaction, run
 
 #: Transactions in one commit. Large enough to amortise an fsync, small enough that a waiter is not held back.
@@ -24,29 +24,27 @@ MAX_GROUP: Final = 256
 READERS: Final = 4
 BUSY_TIMEOUT_S: Final = 5.0
 
+#: What passes, or what an operator can mend without losing anything; extended codes begin with these.
+OUTAGES: Final = (
+    "SQLITE_BUSY",
+    "SQLITE_CANTOPEN",
+    "SQLITE_CORRUPT",
+    "SQLITE_FULL",
+    "SQLITE_IOERR",
+    "SQLITE_LOCKED",
+    "SQLITE_NOMEM",
+    "SQLITE_NOTADB",
+    "SQLITE_PROTOCOL",
+    "SQLITE_READONLY",
+)
+
 Synchronous = Literal["full", "normal"]
 Clock = Callable[[], int]
-#: Called on the waiter's loop with the result, or with the error that rolled the transaction back.
-Callback = Callable[[Any, BaseException | None], None]
 
 
 def now_us() -> int:
     """Return the wall clock in microseconds of UTC."""
     return time.time_ns() // 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    transaction: Transaction[Any]
-    loop: asyncio.AbstractEventLoop
-    callback: Callback
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    job: _Job
-    result: Any
-    error: BaseException | None
 
 
 class SqliteDriver:
@@ -68,25 +66,27 @@ class SqliteDriver:
         except sqlite3.Error as error:
             os.close(self._lock_fd)
             raise StoreUnavailable(f"cannot open {self.path}: {error}") from error
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
+        self._door = threading.Lock()  # nothing is queued behind the mark that stops the writer
+        self._closed = False
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="runlane-read")
         self._read_connections: list[sqlite3.Connection] = []
         self._thread = threading.Thread(target=self._write_forever, name="runlane-write", daemon=True)
         self._thread.start()
-        self._closed = False
 
     async def write(self, transaction: Transaction[T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self.submit(transaction, loop, lambda result, error: _resolve(future, result, error))
+        self.submit(transaction, loop, lambda result, error: resolve(future, result, error))
         return await future
 
     def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
         """Queue *transaction* from any thread; *callback* runs on *loop* once it is committed or has failed."""
-        if self._closed:
-            raise StoreUnavailable("it is closed")
-        self._jobs.put(_Job(transaction, loop, callback))
+        with self._door:
+            if self._closed:
+                raise StoreUnavailable("it is closed")
+            self._queue.put(Submission(transaction, loop, callback))
 
     async def read(self, transaction: Transaction[T]) -> T:
         if self._closed:
@@ -98,10 +98,11 @@ class SqliteDriver:
         self._writer.executescript(sql)
 
     async def aclose(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._jobs.put(None)
+        with self._door:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
         await asyncio.get_running_loop().run_in_executor(None, self._shut)
 
     def _shut(self) -> None:
@@ -116,11 +117,15 @@ class SqliteDriver:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=BUSY_TIMEOUT_S
         )
-        configure(connection)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={self._synchronous}")
-        if read_only:
-            connection.execute("PRAGMA query_only=ON")
+        try:
+            configure(connection)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={self._synchronous}")
+            if read_only:
+                connection.execute("PRAGMA query_only=ON")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _read(self, transaction: Transaction[T]) -> T:
@@ -140,71 +145,46 @@ class SqliteDriver:
     def _write_forever(self) -> None:
         stopping = False
         while not stopping:
-            group: list[_Job] = []
-            job = self._jobs.get()
+            group: list[Submission] = []
+            submission = self._queue.get()
             while True:
-                if job is None:
+                if submission is None:
                     stopping = True
                     break
-                group.append(job)
+                group.append(submission)
                 if len(group) == MAX_GROUP:
                     break
                 try:
-                    job = self._jobs.get_nowait()
+                    submission = self._queue.get_nowait()
                 except queue.Empty:
                     break
             if group:
                 deliver(commit_group(self._writer, group, self._clock))
 
 
-def commit_group(connection: sqlite3.Connection, group: list[_Job], clock: Clock) -> list[_Outcome]:
+def commit_group(connection: sqlite3.Connection, group: list[Submission], clock: Clock) -> list[Answer]:
     """Run each transaction in its own savepoint, commit them together, and return what became of each."""
-    outcomes: list[_Outcome] = []
+    answers: list[Answer] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for job in group:
+        for submission in group:
             connection.execute("SAVEPOINT one")
             try:
-                result = execute(connection, job.transaction, clock())
-            except Exception as error:  # each failure belongs to its own waiter; the group goes on
+                result = execute(connection, submission.transaction, clock())
+            except Exception as error:
+                if not connection.in_transaction:  # a full disk, say, has undone the whole group
+                    raise
                 connection.execute("ROLLBACK TO one")
-                outcomes.append(_Outcome(job, None, translate(error) if isinstance(error, sqlite3.Error) else error))
+                answers.append(Answer(submission, None, translate(error)))
             else:
-                outcomes.append(_Outcome(job, result, None))
+                answers.append(Answer(submission, result, None))
             connection.execute("RELEASE one")
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        lost = translate(error)
-        return [_Outcome(job, None, lost) for job in group]
-    return outcomes
-
-
-def deliver(outcomes: list[_Outcome]) -> None:
-    """Tell the waiters, waking each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
-    for outcome in outcomes:
-        by_loop.setdefault(outcome.job.loop, []).append(outcome)
-    for loop, mine in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_call_back, mine)
-        except RuntimeError:  # the loop is closed: nobody waits any more, and the commit stands
-            continue
-
-
-def _call_back(outcomes: list[_Outcome]) -> None:
-    for outcome in outcomes:
-        outcome.job.callback(outcome.result, outcome.error)
-
-
-def _resolve(future: asyncio.Future[T], result: T, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+        return [Answer(submission, None, translate(error)) for submission in group]
+    return answers
 
 
 def configure(connection: sqlite3.Connection) -> None:
@@ -223,18 +203,23 @@ def execute(connection: sqlite3.Connection, transaction: Transaction[T], now: in
             connection.executemany(query.statement.sqlite, query.many)
             return ()
         query.params["now"] = now
-        return connection.execute(query.statement.sqlite, query.params).fetchall()  # type: ignore[return-value]
+        try:
+            rows = connection.execute(query.statement.sqlite, query.params).fetchall()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"{error.object[:80]!r} is not valid Unicode text.") from error
+        return cast(Rows, rows)  # a sqlite3.Row has the part of a mapping that is used
 
     return run(transaction, one)
 
 
-def translate(error: sqlite3.Error) -> Exception:
+def translate(error: Exception) -> Exception:
     """Return what callers see: contention, I/O and space errors are an outage; anything else is a defect."""
-    if isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError):
+    if isinstance(error, sqlite3.Error):
         name = getattr(error, "sqlite_errorname", "") or ""
-        outages = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
-        if name.startswith(outages) or name in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
-            return StoreUnavailable(f"SQLite says: {error}")
+        if name.startswith(OUTAGES):
+            unavailable = StoreUnavailable(f"SQLite says: {error}")
+            unavailable.__cause__ = error
+            return unavailable
     return error
 
 
@@ -261,10 +246,13 @@ def _take_lock(path: Path) -> int:
         raise StoreUnavailable(f"cannot open {path}.lock: {error.strerror}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
         os.close(fd)
         raise LedgerInUse(str(path), int(pid) if pid.isdigit() else None) from error
+    except OSError as error:  # a file system without locks
+        os.close(fd)
+        raise StoreUnavailable(f"cannot lock {path}.lock: {error.strerror}") from error
     os.ftruncate(fd, 0)
     os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd

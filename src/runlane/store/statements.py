@@ -22,6 +22,7 @@ _NAMED = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
 _FRAGMENTS = {
     "{now}": (":now", "(extract(epoch from clock_timestamp()) * 1000000)::bigint"),
     "{for_update}": ("", "FOR UPDATE"),
+    "{for_key_share}": ("", "FOR KEY SHARE"),
     "{skip_locked}": ("", "FOR UPDATE SKIP LOCKED"),
 }
 
@@ -61,6 +62,16 @@ def statement(name: str, sql: str, *, postgres: str | None = None) -> Statement:
     return Statement(name, lite, _NAMED.sub(r"%(\1)s", other.replace("%", "%%")))
 
 
+def contains_in_postgres(column: str) -> str:
+    """Return the PostgreSQL condition that JSON in *column* contains that of the parameter of the same name.
+
+    The type jsonb takes no NUL, not even an escaped one, so that one such document would fail every search; here it
+    is compared as a replacement character.
+    """
+    document, wanted = (f"CAST(replace({text}, '\\u0000', '\\ufffd') AS jsonb)" for text in (column, f":{column}"))
+    return f"{document} @> {wanted}"
+
+
 class Driver(Protocol):
     """Runs transactions on one database."""
 
@@ -89,7 +100,13 @@ class Driver(Protocol):
         loop: asyncio.AbstractEventLoop,
         callback: Callable[[Any, BaseException | None], None],
     ) -> None:
-        """Queue *transaction* from any thread, in order; *callback(result, error)* runs on *loop* afterwards."""
+        """Queue *transaction* from any thread; *callback(result, error)* runs on *loop* afterwards.
+
+        Submissions are committed and answered in the order in which they were queued; a write may overtake them.
+
+        Raises:
+            StoreUnavailable: The driver is closed.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -104,7 +121,7 @@ def run(transaction: Transaction[T], execute: Callable[[Query], Rows]) -> T:
         while True:
             try:
                 rows = execute(query)
-            except BaseException as error:  # the generator's own clean-up sees the driver's error
+            except BaseException as error:  # noqa: BLE001 - the generator's own clean-up sees the driver's error
                 query = transaction.throw(error)
             else:
                 query = transaction.send(rows)

@@ -11,7 +11,7 @@ from runlane.lifecycle import ThreadStatus
 from runlane.records import Json, Order, Owner, Thread, ThreadState
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record
 from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
-from runlane.store.statements import Row, Statement, Transaction, statement
+from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 
 _MINE = "(:any_owner = 1 OR owner = :owner)"
 SORT_KEYS = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
@@ -23,8 +23,10 @@ PATCH_THREAD = statement(
 )
 SET_STATE = statement(
     "set_state",
-    """UPDATE threads SET state_values = :state_values, interrupts = :interrupts, settled = :settled, status = :settled,
-         error = NULL, updated_at = {now}, state_updated_at = {now} WHERE thread_id = :thread_id RETURNING *""",
+    """UPDATE threads SET
+         state_values = COALESCE(:state_values, state_values), interrupts = :interrupts, settled = :settled,
+         status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}
+       WHERE thread_id = :thread_id RETURNING *""",
 )
 DELETE_THREAD_EVENTS = statement(
     "delete_thread_events",
@@ -41,10 +43,12 @@ _FILTER = f"""FROM threads WHERE {_MINE}
 _FILTER_PG = f"""FROM threads WHERE {_MINE}
   AND (CAST(:ids AS TEXT) IS NULL OR CAST(:ids AS jsonb) @> to_jsonb(thread_id))
   AND (CAST(:status AS TEXT) IS NULL OR status = :status)
-  AND (CAST(:metadata AS TEXT) IS NULL OR CAST(metadata AS jsonb) @> CAST(:metadata AS jsonb))
-  AND (CAST(:state_values AS TEXT) IS NULL OR CAST(state_values AS jsonb) @> CAST(:state_values AS jsonb))"""
+  AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres("metadata")})
+  AND (CAST(:state_values AS TEXT) IS NULL OR {contains_in_postgres("state_values")})"""
 
-COUNT_THREADS = statement("count_threads", f"SELECT COUNT(*) AS n {_FILTER}", postgres=f"SELECT COUNT(*) AS n {_FILTER_PG}")
+COUNT_THREADS = statement(
+    "count_threads", f"SELECT COUNT(*) AS n {_FILTER}", postgres=f"SELECT COUNT(*) AS n {_FILTER_PG}"
+)
 
 
 def _search(key: str, order: str) -> Statement:
@@ -105,13 +109,18 @@ def _mine(thread_id: str, owner: Owner) -> Transaction[Row]:
     return rows[0]
 
 
+def _lock_mine(thread_id: str, owner: Owner) -> Transaction[Row]:
+    yield from _mine(thread_id, owner)  # nobody waits for a lock on what is not theirs
+    rows = yield LOCK_THREAD(thread_id=thread_id)
+    if not rows:
+        raise NotFound("thread", thread_id)
+    return rows[0]
+
+
 def patch_thread(thread_id: str, owner: Owner, metadata: Mapping[str, Any]) -> Transaction[Thread]:
     """Merge *metadata* shallowly into the thread's."""
-    yield from _mine(thread_id, owner)
-    locked = yield LOCK_THREAD(thread_id=thread_id)
-    if not locked:
-        raise NotFound("thread", thread_id)
-    merged = {**loads(locked[0]["metadata"]), **metadata}
+    row = yield from _lock_mine(thread_id, owner)
+    merged = {**loads(row["metadata"]), **metadata}
     rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps(merged))
     return thread_record(rows[0])
 
@@ -122,8 +131,7 @@ def idle_thread(thread_id: str, owner: Owner) -> Transaction[Thread]:
     Raises:
         ConflictError: A run is active.
     """
-    row = yield from _mine(thread_id, owner)
-    yield LOCK_THREAD(thread_id=thread_id)
+    row = yield from _lock_mine(thread_id, owner)
     active = yield ACTIVE_RUNS(thread_id=thread_id)
     if active:
         raise ConflictError(thread_id, active[0]["run_id"])

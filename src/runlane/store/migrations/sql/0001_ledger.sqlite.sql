@@ -80,7 +80,6 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_by_thread ON runs (thread_id, seq);
 CREATE INDEX runs_active ON runs (thread_id, seq) WHERE status IN ('pending', 'running');
-CREATE INDEX runs_waiting ON runs (seq) WHERE status IN ('pending', 'running');
 CREATE UNIQUE INDEX runs_one_running ON runs (thread_id) WHERE status = 'running';
 CREATE UNIQUE INDEX runs_by_key ON runs (owner, thread_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_ended ON runs (ended_at) WHERE ended_at IS NOT NULL;

@@ -1,0 +1,76 @@
+"""Who executes what: heartbeats, cancels seen, runs whose worker is gone, and lanes that could go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runlane.lifecycle import ACTIVE, RunStatus
+from runlane.records import Lease, Renewal, RunRecord
+from runlane.store.rows import lease_record, run_record
+from runlane.store.statements import Transaction, statement
+
+_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_PENDING = f"'{RunStatus.PENDING.value}'"
+_RUNNING = f"'{RunStatus.RUNNING.value}'"
+
+# Guard: the attempt's own run, before its end, and there is a cancel to be seen.
+OBSERVE_CANCEL = statement(
+    "observe_cancel",
+    """UPDATE runs SET cancel_observed_at = COALESCE(cancel_observed_at, :at)
+       WHERE run_id = :run_id AND attempt = :attempt AND cancel_requested_at IS NOT NULL AND ended_at IS NULL""",
+)
+RENEW = statement(
+    "renew",
+    f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us
+        WHERE run_id = :run_id AND attempt = :attempt AND status = {_RUNNING} RETURNING *""",
+)
+# `+seq` keeps SQLite on the index of active runs; by the primary key it would read every run there ever was.
+LOST_RUNS = statement(
+    "lost_runs",
+    f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND status = {_RUNNING}
+          AND ((:exclusive = 1 AND worker_id <> :worker_id) OR COALESCE(lease_expires_at, 0) + :grace_us < {{now}})
+        ORDER BY +seq LIMIT :limit""",
+)
+RUNNABLE = statement(
+    "runnable",
+    f"""SELECT run_id, not_before FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
+          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
+            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))
+        ORDER BY +seq LIMIT :limit""",
+)
+
+
+def renew(leases: Sequence[Lease], lease_s: float) -> Transaction[Renewal]:
+    """Extend *leases* and report which are lost and which runs were cancelled meanwhile."""
+    renewed, lost, cancelled = [], [], []
+    for lease in leases:
+        rows = yield RENEW(run_id=lease.run_id, attempt=lease.attempt, lease_us=int(lease_s * 1_000_000))
+        if not rows:
+            lost.append(lease)
+            continue
+        renewed.append(lease_record(rows[0]))
+        receipt = run_record(rows[0]).cancel
+        if receipt is not None:
+            cancelled.append(receipt)
+    return Renewal(renewed=tuple(renewed), lost=tuple(lost), cancelled=tuple(cancelled))
+
+
+def lost_runs(
+    worker_id: str, *, exclusive: bool, grace_s: float, limit: int = 100
+) -> Transaction[tuple[RunRecord, ...]]:
+    """Return running runs whose lease is over by *grace_s*; with *exclusive* also all of other workers."""
+    rows = yield LOST_RUNS(
+        worker_id=worker_id, exclusive=int(exclusive), grace_us=int(grace_s * 1_000_000), limit=limit
+    )
+    return tuple(run_record(row) for row in rows)
+
+
+def runnable(limit: int) -> Transaction[tuple[tuple[str, int], ...]]:
+    """Return the heads of all lanes in which nothing executes: run id and the instant (µs) from which it may start."""
+    rows = yield RUNNABLE(limit=limit)
+    return tuple((row["run_id"], row["not_before"]) for row in rows)
+
+
+def observe_cancel(lease: Lease, at_us: int) -> Transaction[None]:
+    """Record when the worker saw the cancel."""
+    yield OBSERVE_CANCEL(run_id=lease.run_id, attempt=lease.attempt, at=at_us)

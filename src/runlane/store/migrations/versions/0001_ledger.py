@@ -1,0 +1,16 @@
+"""The ledger: threads, assistants, runs and their events."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from runlane.store.migrations import script, statements
+
+revision: str = "0001"
+down_revision: str | None = None
+
+
+def upgrade() -> None:
+    bind = op.get_bind()
+    for statement in statements(script(revision, "sqlite" if bind.dialect.name == "sqlite" else "postgres")):
+        bind.exec_driver_sql(statement, execution_options={"no_parameters": True})

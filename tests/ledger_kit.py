@@ -1,0 +1,82 @@
+"""Short forms of what the contract tests ask of a ledger, and the hand that moves its clock."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunEvent
+from runlane.records import ANY_OWNER, NO_OWNER, Admission, Cancelled, Claim, Finished, Lease, NewRun, Outcome, Owner
+from runlane.store.ledger import RunStore
+from runlane.store.statements import Statement, Transaction, statement
+
+WORKER = "worker-1"
+ENDINGS = {
+    RunEvent.SUCCEED: EndReason.COMPLETED,
+    RunEvent.PAUSE: EndReason.PAUSED,
+    RunEvent.FAIL: EndReason.FAILED,
+    RunEvent.EXPIRE: EndReason.DEADLINE,
+    RunEvent.STOP: EndReason.USER_CANCEL,
+}
+
+# Instants are moved in the rows instead of waiting for them to come.
+DUE = statement("due", "UPDATE runs SET not_before = 0 WHERE run_id = :run_id")
+LAPSED = statement("lapsed", "UPDATE runs SET lease_expires_at = {now} - 60000000 WHERE run_id = :run_id")
+LONG_AGO = statement("long_ago", "UPDATE runs SET ended_at = ended_at - 100000000 WHERE run_id = :run_id")
+
+
+def a_run(thread_id: str = "t", **changes: Any) -> NewRun:
+    values: dict[str, Any] = {"run_id": str(uuid4()), "owner": NO_OWNER, "multitask_strategy": "enqueue", **changes}
+    values["multitask_strategy"] = MultitaskStrategy(values["multitask_strategy"])
+    return NewRun(thread_id=thread_id, **values)
+
+
+async def admit(store: RunStore, thread_id: str = "t", **changes: Any) -> str:
+    return (await admission(store, thread_id, **changes)).run.run_id
+
+
+async def admission(store: RunStore, thread_id: str = "t", **changes: Any) -> Admission:
+    return await store.admit(a_run(thread_id, **changes))
+
+
+async def claim(store: RunStore, run_id: str, worker_id: str = WORKER) -> Claim:
+    claimed = await store.claim(run_id, worker_id, lease_s=60)
+    assert claimed is not None, f"{run_id} could not be claimed"
+    return claimed
+
+
+async def running(store: RunStore, thread_id: str = "t", **changes: Any) -> Lease:
+    return (await claim(store, await admit(store, thread_id, **changes))).lease
+
+
+def outcome(event: RunEvent, **changes: Any) -> Outcome:
+    return Outcome(event=event, **{"end_reason": ENDINGS.get(event), **changes})
+
+
+async def finish(store: RunStore, lease: Lease, event: RunEvent = RunEvent.SUCCEED, **changes: Any) -> Finished:
+    return await store.finish(lease, outcome(event, **changes))
+
+
+async def cancel(
+    store: RunStore,
+    run_id: str,
+    action: CancelAction = CancelAction.INTERRUPT,
+    *,
+    owner: Owner = ANY_OWNER,
+    reason: EndReason = EndReason.USER_CANCEL,
+    by: str | None = None,
+) -> Cancelled:
+    return await store.request_cancel(run_id, owner=owner, action=action, reason=reason, by=by)
+
+
+async def ended(store: RunStore, thread_id: str = "t", event: RunEvent = RunEvent.SUCCEED, **changes: Any) -> str:
+    return (await finish(store, await running(store, thread_id, **changes), event)).run.run_id
+
+
+async def turn(store: RunStore, hand: Statement, run_id: str) -> None:
+    """Move an instant of a run."""
+
+    def move() -> Transaction[None]:
+        yield hand(run_id=run_id)
+
+    await store.driver.write(move())
