@@ -1,0 +1,157 @@
+"""The items of the long-term store: their SQL, and which of them a search or a listing means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from langgraph.store.base import MatchCondition
+
+from runlane.errors import InvalidRequest
+from runlane.store.statements import statement
+
+#: Namespaces are stored as their labels, each followed by this; no label may contain it.
+SEPARATOR: Final = "."
+_AFTER_SEPARATOR: Final = chr(ord(SEPARATOR) + 1)
+
+_LIVE = "(:expired_too OR expires_at IS NULL OR expires_at > {now})"
+_COLUMNS = "namespace, key, value, created_at, updated_at, ttl_us"
+
+GET: Final = statement(
+    "store_items.get",
+    f"SELECT {_COLUMNS} FROM store_items WHERE owner = :owner AND namespace = :namespace AND key = :key AND {_LIVE}",
+)
+SEARCH: Final = statement(
+    "store_items.search",  # most recent first; a negative limit is none
+    f"""
+    SELECT {_COLUMNS} FROM store_items
+    WHERE owner = :owner AND namespace >= :low AND namespace < :high AND {_LIVE}
+    ORDER BY updated_at DESC, namespace, key LIMIT :limit OFFSET :offset
+    """,
+)
+NAMESPACES: Final = statement(
+    "store_items.namespaces",  # one step in the index for each
+    f"""
+    WITH RECURSIVE found (namespace) AS (
+        SELECT min(namespace) FROM store_items WHERE owner = :owner
+        UNION ALL
+        SELECT (SELECT min(namespace) FROM store_items WHERE owner = :owner AND namespace > found.namespace)
+        FROM found WHERE found.namespace IS NOT NULL
+    )
+    SELECT namespace FROM found WHERE EXISTS (
+        SELECT 1 FROM store_items WHERE owner = :owner AND namespace = found.namespace AND {_LIVE})
+    """,
+)
+PUT: Final = statement(
+    "store_items.put",  # an item that had expired begins anew
+    """
+    INSERT INTO store_items (owner, namespace, key, value, created_at, updated_at, ttl_us, expires_at)
+    VALUES (:owner, :namespace, :key, :value, {now}, {now}, :ttl_us, {now} + :ttl_us)
+    ON CONFLICT (owner, namespace, key) DO UPDATE SET
+        value = excluded.value, updated_at = excluded.updated_at, ttl_us = excluded.ttl_us,
+        expires_at = excluded.expires_at,
+        created_at = CASE WHEN store_items.expires_at <= {now} THEN excluded.created_at
+                     ELSE store_items.created_at END
+    """,
+)
+DELETE: Final = statement(
+    "store_items.delete", "DELETE FROM store_items WHERE owner = :owner AND namespace = :namespace AND key = :key"
+)
+TOUCH: Final = statement(
+    "store_items.touch",  # guard: the item has not expired meanwhile
+    """
+    UPDATE store_items SET expires_at = {now} + ttl_us
+    WHERE owner = :owner AND namespace = :namespace AND key = :key AND expires_at > {now}
+    """,
+)
+SWEEP: Final = statement(
+    "store_items.sweep",  # every owner's
+    "DELETE FROM store_items WHERE expires_at <= {now} RETURNING 1 AS swept",
+)
+
+
+def encode_namespace(namespace: Sequence[str]) -> str:
+    """Return *namespace* as it is stored."""
+    return "".join(label + SEPARATOR for label in namespace)
+
+
+def decode_namespace(stored: str) -> tuple[str, ...]:
+    """Return the labels of a stored namespace."""
+    return tuple(stored.split(SEPARATOR)[:-1])
+
+
+def namespace_range(prefix: Sequence[str]) -> tuple[str, str | bytes]:
+    """Return from where (inclusive) to where (exclusive) the namespaces lie that begin with *prefix*."""
+    low = encode_namespace(prefix)
+    # Of no prefix, everything: SQLite orders every blob after every text.
+    return low, low[:-1] + _AFTER_SEPARATOR if low else b""
+
+
+def encode_value(value: Mapping[str, Any]) -> bytes:
+    """Return *value* as JSON.
+
+    Raises:
+        InvalidRequest: It is not JSON.
+    """
+    try:
+        return orjson.dumps(dict(value))
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"A value of the store must be a JSON object: {error}") from error
+
+
+def namespace_matches(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
+    """Say whether *namespace* begins (or ends) with the path; ``*`` stands for any one label."""
+    path = tuple(condition.path)
+    if len(namespace) < len(path):
+        return False
+    if condition.match_type == "prefix":
+        part = namespace[: len(path)]
+    elif condition.match_type == "suffix":
+        part = namespace[len(namespace) - len(path) :]
+    else:
+        raise InvalidRequest(f"A namespace is matched by 'prefix' or 'suffix', not {condition.match_type!r}.")
+    return all(wanted in ("*", label) for label, wanted in zip(part, path, strict=True))
+
+
+def value_matches(value: Any, wanted: Any) -> bool:
+    """Say whether *value* is what a filter asks for: equal, or what the ``$`` operators say, at any depth.
+
+    Raises:
+        InvalidRequest: There is no such operator.
+    """
+    if isinstance(wanted, dict):
+        if any(key.startswith("$") for key in wanted):
+            return all(_compare(value, operator, operand) for operator, operand in wanted.items())
+        return isinstance(value, dict) and all(value_matches(value.get(key), inner) for key, inner in wanted.items())
+    if isinstance(wanted, list | tuple):
+        return (
+            isinstance(value, list)
+            and len(value) == len(wanted)
+            and all(value_matches(mine, inner) for mine, inner in zip(value, wanted, strict=True))
+        )
+    return bool(value == wanted)
+
+
+def _compare(value: Any, operator: str, operand: Any) -> bool:
+    if operator == "$eq":
+        return bool(value == operand)
+    if operator == "$ne":
+        return bool(value != operand)
+    if operator not in ("$gt", "$gte", "$lt", "$lte"):
+        raise InvalidRequest(f"Filter operator {operator!r} does not exist; use $eq, $ne, $gt, $gte, $lt or $lte.")
+    pair = _comparable(value, operand)
+    if pair is None:
+        return False
+    mine, other = pair
+    if mine == other:
+        return operator in ("$gte", "$lte")
+    return bool((mine > other) == operator.startswith("$gt"))
+
+
+def _comparable(value: Any, operand: Any) -> tuple[Any, Any] | None:
+    """Return both as numbers if they can be read so, as texts if they are, else nothing: then no order holds."""
+    try:
+        return float(value), float(operand)
+    except (TypeError, ValueError):
+        return (value, operand) if isinstance(value, str) and isinstance(operand, str) else None

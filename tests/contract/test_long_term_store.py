@@ -1,0 +1,319 @@
+"""The long-term store: LangGraph's in-memory store is the model, both drivers give its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langgraph.store.base import (
+    GetOp,
+    InvalidNamespaceError,
+    Item,
+    ListNamespacesOp,
+    MatchCondition,
+    Op,
+    PutOp,
+    SearchOp,
+)
+from langgraph.store.memory import InMemoryStore
+
+import runlane.store
+from runlane.checkpoints.store import LedgerLongTermStore
+from runlane.errors import InvalidRequest, UnsupportedOption
+from runlane.store.memory import MemoryDriver
+from runlane.store.sqlite import SqliteDriver
+
+SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
+MINUTE_US = 60_000_000
+
+
+class Clock:
+    """The database's time, which stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_us = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+Driver = SqliteDriver | MemoryDriver
+Open = Callable[[], Driver]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def open_driver(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Open]:
+    """Give a function that opens an empty ledger."""
+    opened: list[Driver] = []
+
+    def open_one() -> Driver:
+        if request.param == "memory":
+            driver: Driver = MemoryDriver(clock=clock)
+        else:
+            driver = SqliteDriver(tmp_path / f"{len(opened)}.db", clock=clock, synchronous="normal")
+        for script in SCRIPTS:
+            driver.execute_script(script.read_text())
+        opened.append(driver)
+        return driver
+
+    yield open_one
+    for driver in opened:
+        await driver.aclose()
+
+
+@pytest.fixture
+async def store(open_driver: Open) -> LedgerLongTermStore:
+    return LedgerLongTermStore(open_driver())
+
+
+LABELS = st.sampled_from(["a", "b", "ab", "ü", "*"])
+NAMESPACES = st.lists(LABELS, min_size=1, max_size=3).map(tuple)
+KEYS = st.sampled_from(["k", "l", "", "x.y", "nul\x00"])
+SCALARS = st.one_of(st.integers(-5, 5), st.floats(-2, 2), st.sampled_from(["", "x", "3"]), st.booleans(), st.none())
+VALUES = st.dictionaries(
+    st.sampled_from(["n", "s", "deep"]),
+    st.one_of(SCALARS, st.lists(SCALARS, max_size=2), st.dictionaries(st.sampled_from(["n", "s"]), SCALARS)),
+    max_size=3,
+)
+EQUALITIES = st.one_of(SCALARS, st.lists(SCALARS, max_size=2), st.dictionaries(st.sampled_from(["n", "s"]), SCALARS))
+FILTERS = st.dictionaries(
+    st.sampled_from(["n", "s", "deep"]),
+    st.one_of(EQUALITIES, st.builds(lambda op, v: {op: v}, st.sampled_from(["$eq", "$ne"]), SCALARS)),
+    max_size=2,
+)
+CONDITIONS = st.builds(MatchCondition, st.sampled_from(["prefix", "suffix"]), st.lists(LABELS, max_size=2).map(tuple))
+OPS = st.one_of(
+    st.tuples(NAMESPACES, KEYS, st.one_of(VALUES, VALUES, st.none())).map(lambda fields: PutOp(*fields)),
+    st.tuples(NAMESPACES, KEYS).map(lambda fields: GetOp(*fields)),
+    st.tuples(st.lists(LABELS, max_size=2).map(tuple), st.one_of(st.none(), FILTERS), st.just(1000)).map(
+        lambda fields: SearchOp(*fields)
+    ),
+    st.tuples(
+        st.lists(CONDITIONS, max_size=2).map(tuple),
+        st.one_of(st.none(), st.integers(1, 3)),
+        st.integers(0, 3),
+        st.integers(0, 2),
+    ).map(lambda fields: ListNamespacesOp(*fields)),
+)
+
+
+def comparable(result: Any) -> Any:
+    """Return a result without times; the model promises no order of a search."""
+    if isinstance(result, Item):
+        return (result.namespace, result.key, result.value)
+    if isinstance(result, list) and result and isinstance(result[0], Item):
+        return sorted((comparable(item) for item in result), key=repr)
+    return result
+
+
+def forget_emptied_namespaces(model: InMemoryStore) -> None:
+    """The model lists namespaces that were only asked for, or whose items are gone."""
+    for namespace in [namespace for namespace, held in model._data.items() if not held]:
+        del model._data[namespace]
+
+
+async def compare_with_model(store: LedgerLongTermStore, batches: list[list[Op]]) -> None:
+    model = InMemoryStore()
+    for batch in batches:
+        expected: list[Any] = [None] * len(batch)
+        for at, op in enumerate(batch):
+            if not isinstance(op, PutOp):
+                expected[at] = model.batch([op])[0]
+                forget_emptied_namespaces(model)
+        model.batch([op for op in batch if isinstance(op, PutOp)])
+        forget_emptied_namespaces(model)
+        assert [comparable(one) for one in await store.abatch(batch)] == [comparable(one) for one in expected]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "memory"])
+@settings(max_examples=40, deadline=None)
+@given(batches=st.lists(st.lists(OPS, min_size=1, max_size=4), min_size=1, max_size=12))
+def test_every_batch_is_answered_as_langgraphs_own_store_answers_it(backend: str, batches: list[list[Op]]) -> None:
+    async def compare(driver: Driver) -> None:
+        try:
+            for script in SCRIPTS:
+                driver.execute_script(script.read_text())
+            await compare_with_model(LedgerLongTermStore(driver), batches)
+        finally:
+            await driver.aclose()
+
+    with tempfile.TemporaryDirectory() as directory:
+        opened = MemoryDriver() if backend == "memory" else SqliteDriver(Path(directory) / "l.db", synchronous="normal")
+        asyncio.run(compare(opened))
+
+
+async def test_reading_a_missing_key_creates_nothing(store: LedgerLongTermStore) -> None:
+    assert await store.aget(("users", "1"), "name") is None
+    assert await store.alist_namespaces() == []
+    assert await store.asearch(()) == []
+
+
+async def test_a_search_answers_the_most_recently_changed_first_page_by_page(
+    store: LedgerLongTermStore, clock: Clock
+) -> None:
+    for n in range(5):
+        clock.now_us += 1
+        await store.aput(("notes",), str(n), {"n": n})
+    clock.now_us += 1
+    await store.aput(("notes",), "1", {"n": 10})
+
+    pages = [await store.asearch(("notes",), limit=2, offset=offset) for offset in (0, 2, 4)]
+    filtered = await store.asearch(("notes",), filter={"n": {"$gte": 2}}, limit=2, offset=1)
+
+    assert [[item.key for item in page] for page in pages] == [["1", "4"], ["3", "2"], ["0"]]
+    assert [item.key for item in filtered] == ["4", "3"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"$gt": 2}, {"three", "text3"}),
+        ({"$gte": 3}, {"three", "text3"}),
+        ({"$lt": 3}, {"one"}),
+        ({"$lte": 1, "$gt": 0}, {"one"}),
+        ({"$gte": "b"}, {"word"}),
+        ({"$ne": 1}, {"three", "text3", "word", "none", "list"}),
+    ],
+)
+async def test_an_order_holds_only_between_values_that_have_one(
+    store: LedgerLongTermStore, wanted: dict[str, Any], found: set[str]
+) -> None:
+    for key, value in {"one": 1, "three": 3, "text3": "3", "word": "word", "none": None, "list": [1]}.items():
+        await store.aput(("n",), key, {"v": value})
+
+    assert {item.key for item in await store.asearch(("n",), filter={"v": wanted})} == found
+
+
+async def test_a_prefix_matches_labels_and_not_their_beginnings(store: LedgerLongTermStore) -> None:
+    for namespace in (("a",), ("a", "b"), ("ab",), ("a-", "b"), ("a/",)):
+        await store.aput(namespace, "k", {})
+
+    assert {item.namespace for item in await store.asearch(("a",))} == {("a",), ("a", "b")}
+
+
+async def test_a_change_keeps_the_time_of_creation(store: LedgerLongTermStore, clock: Clock) -> None:
+    await store.aput(("n",), "k", {"v": 1})
+    created = await store.aget(("n",), "k")
+    clock.now_us += 7
+    await store.aput(("n",), "k", {"v": 2})
+    changed = await store.aget(("n",), "k")
+
+    assert created is not None
+    assert changed is not None
+    assert changed.created_at == created.created_at
+    assert (changed.updated_at - created.updated_at).microseconds == 7
+
+
+async def test_an_item_lives_as_long_as_it_is_read(open_driver: Open, clock: Clock) -> None:
+    store = LedgerLongTermStore(open_driver(), ttl={"default_ttl": 2, "refresh_on_read": True})
+    await store.aput(("n",), "read", {})
+    await store.aput(("n",), "searched", {})
+    await store.aput(("n",), "left", {})
+    await store.aput(("n",), "peeked", {})
+    await store.aput(("m",), "for ever", {}, ttl=None)
+    clock.now_us += MINUTE_US
+    assert await store.aget(("n",), "read") is not None
+    assert await store.aget(("n",), "peeked", refresh_ttl=False) is not None
+    assert len(await store.asearch(("n",), limit=1)) == 1  # "left", the first by name
+    clock.now_us += MINUTE_US
+
+    assert {item.key for item in await store.asearch((), refresh_ttl=False)} == {"left", "read", "for ever"}
+    assert await store.sweep() == 2
+    clock.now_us += MINUTE_US
+    assert await store.alist_namespaces() == [("m",)]
+    assert await store.sweep() == 2
+    assert await store.sweep() == 0
+
+
+async def test_an_expired_item_is_kept_until_the_sweep_only_if_that_is_asked_for(
+    open_driver: Open, clock: Clock
+) -> None:
+    driver = open_driver()
+    strict, lax = LedgerLongTermStore(driver), LedgerLongTermStore(driver, ttl={"omit_expired": False})
+    await strict.aput(("n",), "k", {}, ttl=1)
+    clock.now_us += MINUTE_US
+
+    assert await strict.aget(("n",), "k") is None
+    assert await lax.aget(("n",), "k") is not None
+    assert await strict.sweep() == 1
+    assert await lax.aget(("n",), "k") is None
+
+
+async def test_an_item_put_after_it_expired_begins_anew(store: LedgerLongTermStore, clock: Clock) -> None:
+    await store.aput(("n",), "k", {}, ttl=1)
+    clock.now_us += 2 * MINUTE_US
+    await store.aput(("n",), "k", {})
+    item = await store.aget(("n",), "k")
+
+    assert item is not None
+    assert item.created_at == item.updated_at
+    assert await store.sweep() == 0
+
+
+async def test_owners_do_not_see_each_others_items(store: LedgerLongTermStore) -> None:
+    mine, yours = store.for_owner("me"), store.for_owner("you")
+    await mine.aput(("n",), "k", {"v": "mine"})
+    await yours.aput(("n",), "k", {"v": "yours"})
+    await yours.aput(("o",), "k", {})
+    await mine.adelete(("o",), "k")
+
+    assert [item.value for item in await mine.asearch(())] == [{"v": "mine"}]
+    assert await mine.alist_namespaces() == [("n",)]
+    assert await yours.alist_namespaces() == [("n",), ("o",)]
+    assert await store.asearch(()) == []
+
+
+@pytest.mark.parametrize(
+    ("refused", "error"),
+    [
+        (SearchOp(("n",), query="similar"), UnsupportedOption),
+        (PutOp(("n",), "k", {}, index=["text"]), UnsupportedOption),
+        (SearchOp(("n",), filter={"v": {"$near": 1}}), InvalidRequest),
+        (SearchOp(("n",), limit=-1), InvalidRequest),
+        (PutOp(("n",), "k", {"v": object()}), InvalidRequest),
+        (PutOp(("n",), "k", {"v": 2**70}), InvalidRequest),
+        (PutOp(("n",), "k", {}, ttl=0), InvalidRequest),
+        (PutOp(("n.m",), "k", {}), InvalidNamespaceError),
+    ],
+)
+async def test_what_cannot_be_honoured_is_refused_and_the_whole_batch_with_it(
+    store: LedgerLongTermStore, refused: Op, error: type[Exception]
+) -> None:
+    await store.aput(("n",), "there", {"v": 1})
+
+    with pytest.raises(error):
+        await store.abatch([PutOp(("n",), "other", {}), refused])
+
+    assert [item.key for item in await store.asearch(())] == ["there"]
+
+
+async def test_an_index_that_is_declined_is_no_index(store: LedgerLongTermStore) -> None:
+    await store.aput(("n",), "k", {"v": 1}, index=False)
+
+    assert await store.aget(("n",), "k") is not None
+
+
+async def test_synchronous_calls_work_from_another_thread_and_are_refused_on_the_loops_own(
+    store: LedgerLongTermStore,
+) -> None:
+    def use() -> Item | None:
+        store.put(("n",), "k", {"v": 1})
+        return store.get(("n",), "k")
+
+    item = await asyncio.to_thread(use)
+
+    assert item is not None
+    assert item.value == {"v": 1}
+    with pytest.raises(asyncio.InvalidStateError, match="await"):
+        store.get(("n",), "k")
