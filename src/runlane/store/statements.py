@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 _NAMED = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
 
-#: Where the two dialects differ: fragment name -> (SQLite, PostgreSQL). Instants are integers, microseconds of UTC.
+#: Where the two dialects differ: fragment name -> (SQLite, PostgreSQL). Instants are integers, microseconds of UTC;
+#: a statement has one, and starts after the locks of the one before it were granted.
 _FRAGMENTS = {
-    "{now}": (":now", "(extract(epoch from clock_timestamp()) * 1000000)::bigint"),
+    "{now}": (":now", "(extract(epoch from statement_timestamp()) * 1000000)::bigint"),
     "{for_update}": ("", "FOR UPDATE"),
     "{for_key_share}": ("", "FOR KEY SHARE"),
     "{skip_locked}": ("", "FOR UPDATE SKIP LOCKED"),
