@@ -88,6 +88,7 @@ async def raw(driver: Driver) -> list[Any]:
 class State(TypedDict, total=False):
     asked: str
     answer: str
+    kept: str
     done: list[str]
 
 
@@ -215,12 +216,13 @@ async def test_a_rollback_under_a_lost_lease_deletes_nothing(driver: Driver) -> 
 async def test_deleting_an_earlier_run_keeps_the_values_that_later_checkpoints_use(driver: Driver) -> None:
     saver = LedgerSaver(driver)
     thread = Thread(driver, saver, asking_graph(), write_behind=True)
-    await thread.run("asking", {"asked": "?"})
+    await thread.run("asking", {"asked": "?", "kept": "since the first"})
     await thread.run("answered once", Command(resume="one"))
     result = await thread.run("whole", Command(resume="two"))
     await saver.adelete_for_runs(["asking", "no such run"])
 
     assert (await thread.state()).values == result
+    assert result["kept"] == "since the first"
 
 
 async def test_taking_back_a_run_leaves_a_copy_of_its_thread(driver: Driver) -> None:

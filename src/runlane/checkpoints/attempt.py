@@ -86,7 +86,7 @@ class AttemptWriter:
             StoreUnavailable: The driver is closed.
         """
         with self._lock:
-            if self._scheduled or self._sealed or self._failure is not None or not self._open:
+            if self._scheduled or self._failure is not None or not self._open:
                 return
             self._scheduled = True
         try:
@@ -143,26 +143,19 @@ class AttemptWriter:
         self.submit()
 
     def _transaction(self) -> Transaction[None]:
+        # Submitted only after the one before was taken, hence in a later commit: whatever failed before is known here.
         with self._lock:
             batch, self._open = self._open, Batch()
             self._flying.append(batch)
             self._scheduled = False
             self._check()
-        try:
-            yield from fenced(self.lease, put(batch))
-        except BaseException as error:
-            self._fail(error)  # before the next transaction of the same commit begins
-            raise
-
-    def _fail(self, error: BaseException) -> None:
-        with self._lock:
-            self._failure = self._failure or error
-            self._open = Batch()
+        yield from fenced(self.lease, put(batch))
 
     def _settled(self, _result: None, error: BaseException | None) -> None:
-        if error is not None:
-            self._fail(error)
         with self._lock:
+            if error is not None:
+                self._failure = self._failure or error
+                self._open = Batch()
             if self._flying:
                 self._flying.popleft()
             if self._failure is None and (self._flying or self._scheduled):

@@ -11,18 +11,17 @@ from typing import Any, Final, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    WRITES_IDX_MAP,
     BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
-    PendingWrite,
+    DeltaChannelHistory,
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from runlane.checkpoints import pruning, transactions
+from runlane.checkpoints import delta, pruning, transactions
 from runlane.checkpoints.attempt import AttemptWriter
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import Batch, Params, Stored, Wanted
@@ -116,11 +115,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
-        wanted = config["configurable"]
-        thread_id, checkpoint_ns = str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")
-        if self._writer is not None and self._writer.touches(thread_id, checkpoint_ns):
-            await self._writer.flush()
-        reading = transactions.get(thread_id, checkpoint_ns, wanted.get("checkpoint_id"), self.serde.loads_typed)
+        reading = transactions.get(*await self._visible(config), self.serde.loads_typed)
         stored = await self._driver.read(reading) if self._read_now is None else self._read_now(reading)
         return None if stored is None else self._tuple(stored)
 
@@ -162,25 +157,25 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             checkpoint={**stored.checkpoint, "channel_values": values},  # type: ignore[typeddict-item]
             metadata=stored.metadata,  # type: ignore[arg-type]
             parent_config={"configurable": {**at, "checkpoint_id": parent_id}} if parent_id else None,
-            pending_writes=self._pending_writes(stored),
+            pending_writes=transactions.merge_writes(stored.writes, loads),
         )
 
-    def _pending_writes(self, stored: Stored) -> list[PendingWrite]:
-        """Merge the calls: of a special channel's writes the last counts, of the others the first at its place."""
-        merged: dict[tuple[str, str, int], PendingWrite] = {}
-        paths: dict[tuple[str, int], str] = {}
-        for row in stored.writes:
-            task_id = row["task_id"]
-            for place, (channel, value) in enumerate(self.serde.loads_typed((row["type"], row["writes"]))):
-                idx = WRITES_IDX_MAP.get(channel, place)
-                known = paths.get((task_id, idx))
-                if known is not None:
-                    if idx >= 0:
-                        continue
-                    del merged[known, task_id, idx]
-                paths[task_id, idx] = row["task_path"]
-                merged[row["task_path"], task_id, idx] = (task_id, channel, value)
-        return [merged[key] for key in sorted(merged)]
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what *channels* are rebuilt from, in one read."""
+        thread_id, checkpoint_ns, checkpoint_id = await self._visible(config)
+        loads = self.serde.loads_typed
+        chain = await self._driver.read(delta.ancestors(thread_id, checkpoint_ns, checkpoint_id, channels, loads))
+        return delta.histories(chain, channels, loads)
+
+    async def _visible(self, config: RunnableConfig) -> tuple[str, str, str | None]:
+        """Return the thread, namespace and checkpoint of *config*, once what this run wrote there is committed."""
+        wanted = config["configurable"]
+        thread_id, checkpoint_ns = str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")
+        if self._writer is not None and self._writer.touches(thread_id, checkpoint_ns):
+            await self._writer.flush()
+        return thread_id, checkpoint_ns, wanted.get("checkpoint_id")
 
     # Writing
 
@@ -332,6 +327,11 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         listing = self.alist(config, filter=filter, before=before, limit=limit)
         while (found := self._wait(anext(listing, None))) is not None:
             yield found
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return self._wait(self.aget_delta_channel_history(config=config, channels=channels))
 
     def put(
         self,

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Final
 
 import orjson
+from langgraph.checkpoint.base import WRITES_IDX_MAP, PendingWrite, writes_sort_key
 
 from runlane.errors import LeaseLost
 from runlane.lifecycle import RunStatus
@@ -75,7 +76,7 @@ _GET_LATEST: Final = statement(
     ORDER BY checkpoint_id DESC, seq DESC LIMIT 1
     """,
 )
-_GET_BLOBS: Final = statement(
+GET_BLOBS: Final = statement(
     "checkpoints.get_blobs",  # :versions is a JSON array of [channel, version]
     """
     SELECT b.channel, b.version, b.type, b.value FROM json_each(:versions) AS wanted
@@ -83,7 +84,7 @@ _GET_BLOBS: Final = statement(
         AND b.channel = wanted.value ->> 0 AND b.version = wanted.value ->> 1
     """,
 )
-_GET_WRITES: Final = statement(
+GET_WRITES: Final = statement(
     "checkpoints.get_writes",  # :checkpoint_ids is a JSON array
     """
     SELECT w.checkpoint_id, w.task_id, w.task_path, w.type, w.writes FROM json_each(:checkpoint_ids) AS wanted
@@ -270,14 +271,20 @@ def put(batch: Batch) -> Transaction[None]:
 
 def get(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, loads: Loads) -> Transaction[Stored | None]:
     """Return one checkpoint, the latest if no id is given."""
+    row = yield from find(thread_id, checkpoint_ns, checkpoint_id)
+    if row is None:
+        return None
+    stored = yield from _complete([row], loads)
+    return stored[0]
+
+
+def find(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Transaction[Row | None]:
+    """Return the row of a checkpoint, the latest if no id is given."""
     if checkpoint_id:
         rows = yield _GET(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id)
     else:
         rows = yield _GET_LATEST(thread_id=thread_id, checkpoint_ns=checkpoint_ns)
-    if not rows:
-        return None
-    stored = yield from _complete(rows, loads)
-    return stored[0]
+    return rows[0] if rows else None
 
 
 def page(wanted: Wanted, size: int, loads: Loads) -> Transaction[tuple[list[Stored], Wanted | None]]:
@@ -320,9 +327,9 @@ def _complete(rows: Rows, loads: Loads) -> Transaction[list[Stored]]:
     for (thread_id, checkpoint_ns), members in groups.items():
         key = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
         versions = {pair for _, checkpoint in members for pair in versions_of(checkpoint)}
-        found = yield _GET_BLOBS(**key, versions=_json(versions))
+        found = yield GET_BLOBS(**key, versions=json_list(versions))
         blobs[thread_id, checkpoint_ns] = {(blob["channel"], blob["version"]): blob for blob in found}
-        for row in (yield _GET_WRITES(**key, checkpoint_ids=_json({row["checkpoint_id"] for row, _ in members}))):
+        for row in (yield GET_WRITES(**key, checkpoint_ids=json_list({row["checkpoint_id"] for row, _ in members}))):
             writes[thread_id, checkpoint_ns, row["checkpoint_id"]].append(row)
     return [
         Stored(
@@ -341,6 +348,22 @@ def versions_of(checkpoint: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     return [(channel, str(version)) for channel, version in checkpoint["channel_versions"].items()]
 
 
+def merge_writes(rows: Rows, loads: Loads) -> list[PendingWrite]:
+    """Merge the calls of put_writes on one checkpoint, in LangGraph's order (``writes_sort_key``).
+
+    Of a task's writes to a special channel the last counts, of the others the first at its place in the call.
+    """
+    merged: dict[tuple[str, int], tuple[str, PendingWrite]] = {}
+    for row in rows:
+        task_id = row["task_id"]
+        for place, (channel, value) in enumerate(loads((row["type"], row["writes"]))):
+            idx = WRITES_IDX_MAP.get(channel, place)
+            if idx < 0 or (task_id, idx) not in merged:
+                merged[task_id, idx] = (row["task_path"], (task_id, channel, value))
+    order = sorted(merged, key=lambda key: writes_sort_key(merged[key][0], *key))
+    return [merged[key][1] for key in order]
+
+
 def delete_runs(thread_id: str, run_ids: Sequence[str], *, lease: Lease | None = None) -> Transaction[None]:
     """Take back what these runs wrote on a thread, so that it reads as before the first of them.
 
@@ -352,7 +375,7 @@ def delete_runs(thread_id: str, run_ids: Sequence[str], *, lease: Lease | None =
     """
     if lease is not None:
         yield from fence(lease)
-    params = {"thread_id": thread_id, "run_ids": _json(run_ids)}
+    params = {"thread_id": thread_id, "run_ids": json_list(run_ids)}
     gone = yield _CHECKPOINTS_OF_RUNS(**params)
     for delete in _DELETE_OF_RUNS:
         yield delete(**params)
@@ -370,7 +393,7 @@ def delete_runs(thread_id: str, run_ids: Sequence[str], *, lease: Lease | None =
 
 def delete_runs_everywhere(run_ids: Sequence[str]) -> Transaction[None]:
     """Take these runs back on whatever threads they have checkpointed; looks through all of them."""
-    threads = yield _THREADS_OF_RUNS(run_ids=_json(run_ids))
+    threads = yield _THREADS_OF_RUNS(run_ids=json_list(run_ids))
     for row in threads:
         yield from delete_runs(row["thread_id"], run_ids)
 
@@ -387,5 +410,6 @@ def copy_thread(source: str, target: str) -> Transaction[None]:
         yield copy(source=source, target=target)
 
 
-def _json(values: Iterable[Any]) -> str:
+def json_list(values: Iterable[Any]) -> str:
+    """Return *values* as a JSON array, which is how a list is bound to a statement."""
     return orjson.dumps(list(values)).decode()
