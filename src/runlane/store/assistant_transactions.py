@@ -11,15 +11,17 @@ from runlane.records import Assistant, Json, Order, Owner
 from runlane.store.rows import assistant_record, dumps, loads, owner_params
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 
-# System assistants belong to nobody in particular and everybody sees them.
+# System assistants belong to nobody in particular: everybody sees them, and a tenant does not change them.
 _MINE = "(:any_owner = 1 OR owner = :owner OR owner = '*')"
+_MINE_TO_CHANGE = "(:any_owner = 1 OR owner = :owner OR (:owner = '' AND owner = '*'))"
 SHARED_OWNER = "*"
 SORT_KEYS = ("assistant_id", "created_at", "updated_at", "name", "graph_id")
 _COLUMNS = "assistant_id, version, graph_id, name, description, config, context, metadata, created_at"
 
 GET_ASSISTANT = statement("get_assistant", f"SELECT * FROM assistants WHERE assistant_id = :assistant_id AND {_MINE}")
 LOCK_ASSISTANT = statement(
-    "lock_assistant", f"SELECT * FROM assistants WHERE assistant_id = :assistant_id AND {_MINE} {{for_update}}"
+    "lock_assistant",
+    f"SELECT * FROM assistants WHERE assistant_id = :assistant_id AND {_MINE_TO_CHANGE} {{for_update}}",
 )
 INSERT_ASSISTANT = statement(
     "insert_assistant",

@@ -1,0 +1,251 @@
+"""Reading runs, their counters and results, and whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from ledger_kit import a_run, admit, cancel, claim, ended, finish, running
+from runlane.errors import ConflictError, NotFound
+from runlane.lifecycle import CancelAction, RunEvent, RunStatus
+from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState, Usage
+from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
+from runlane.store.ledger import RunStore
+from runlane.store.thread_transactions import ThreadFilter
+
+USAGE = Usage(input_tokens=5, output_tokens=7, total_tokens=12, llm_calls=2, by_model={"m": {"total": 12}})
+
+
+async def ids(store: RunStore, thread_id: str | None = "t", **options: Any) -> list[str]:
+    found = await store.list_runs(thread_id, **{"owner": ANY_OWNER, **options})
+    return [run.run_id for run in found]
+
+
+# Lists.
+
+
+async def test_runs_are_listed_newest_admission_first_and_paged(store: RunStore) -> None:
+    made = [await admit(store) for _ in range(5)]
+    other = await admit(store, "u")
+    assert await ids(store) == made[::-1]
+    assert await ids(store, limit=2) == made[:2:-1]
+    assert await ids(store, limit=2, offset=4) == made[:1]
+    assert await ids(store, limit=0) == []
+    assert await ids(store, None) == [other, *made[::-1]]
+    assert await ids(store, "nobody") == []
+
+
+async def test_runs_are_listed_by_status(store: RunStore) -> None:
+    done, active = await ended(store), (await running(store)).run_id
+    waiting = await admit(store)
+    assert await ids(store, status=RunStatus.SUCCESS) == [done]
+    assert await ids(store, status=RunStatus.RUNNING) == [active]
+    assert await ids(store, None, status=RunStatus.PENDING) == [waiting]
+    assert await ids(store, status=RunStatus.TIMEOUT) == []
+
+
+async def test_active_runs_of_all_owners_are_found_oldest_first_in_pieces(store: RunStore) -> None:
+    await ended(store, "a")
+    active = [await admit(store, name, owner=name) for name in "bcd"]
+    await claim(store, active[1])
+    found = await store.inflight_runs(limit=2)
+    assert [run.run_id for run in found] == active[:2]
+    assert [run.run_id for run in await store.inflight_runs(after_seq=found[-1].seq)] == active[2:]
+
+
+async def test_no_more_heads_of_lanes_are_returned_than_asked_for(store: RunStore) -> None:
+    heads = [await admit(store, str(n)) for n in range(3)]
+    assert [run_id for run_id, _ in await store.runnable(limit=2)] == heads[:2]
+
+
+# Results.
+
+
+async def test_a_waiter_gets_the_runs_own_result(store: RunStore) -> None:
+    run_id = await admit(store)
+    assert await store.run_result(run_id, owner=ANY_OWNER) == (RunStatus.PENDING, None, None)
+    lease = (await claim(store, run_id)).lease
+    state = ThreadState(values=b'{"all":1}', result='{"answer":"é"}'.encode())
+    await finish(store, lease, state=state)
+    await finish(store, await running(store), state=ThreadState(result=b'{"other":1}'))
+    assert await store.run_result(run_id, owner=ANY_OWNER) == (RunStatus.SUCCESS, '{"answer":"é"}'.encode(), None)
+
+
+async def test_a_waiter_of_a_failed_run_gets_its_error(store: RunStore) -> None:
+    lease = await running(store)
+    await finish(store, lease, RunEvent.FAIL, error=RunError(error="E", message="m"))
+    expected = (RunStatus.ERROR, None, {"error": "E", "message": "m"})
+    assert await store.run_result(lease.run_id, owner=ANY_OWNER) == expected
+
+
+# Counters.
+
+
+async def test_progress_is_recorded_while_a_run_is_active_and_never_falls(store: RunStore) -> None:
+    lease = await running(store)
+    assert await store.set_progress(lease.run_id, USAGE)
+    assert await store.set_progress(lease.run_id, replace(USAGE, input_tokens=1, llm_calls=3, first_human_message="hi"))
+    run = await store.get_run(lease.run_id, owner=ANY_OWNER)
+    assert run.usage == replace(USAGE, llm_calls=3, first_human_message="hi")
+    assert not await store.set_progress("nobody", USAGE)
+
+
+@pytest.mark.parametrize("event", [RunEvent.SUCCEED, RunEvent.STOP, RunEvent.FAIL, RunEvent.RELEASE])
+async def test_the_end_of_an_attempt_records_its_counters_whatever_it_is(store: RunStore, event: RunEvent) -> None:
+    lease = await running(store)
+    await store.set_progress(lease.run_id, replace(USAGE, llm_calls=9))
+    run = (await finish(store, lease, event, usage=USAGE)).run
+    assert run.usage == replace(USAGE, llm_calls=9)
+
+
+async def test_an_end_without_counters_keeps_those_of_the_progress(store: RunStore) -> None:
+    lease = await running(store)
+    await store.set_progress(lease.run_id, USAGE)
+    assert (await finish(store, lease, RunEvent.EXPIRE)).run.usage == USAGE
+
+
+async def test_final_counters_land_after_any_ending_and_never_fall(store: RunStore) -> None:
+    lease = await running(store)
+    await finish(store, lease, RunEvent.STOP, usage=USAGE)
+    changes = {"input_tokens": 1, "output_tokens": 100, "message_count": None, "last_ai_message": "bye"}
+    run = await store.complete_usage(lease.run_id, changes)
+    assert run.usage == replace(USAGE, output_tokens=100, last_ai_message="bye")
+    assert await store.get_run(lease.run_id, owner=ANY_OWNER) == run
+    assert run.status is RunStatus.INTERRUPTED
+
+
+async def test_completing_a_run_that_does_not_exist_makes_none(store: RunStore) -> None:
+    with pytest.raises(NotFound):
+        await store.complete_usage("nobody", asdict(USAGE))
+    with pytest.raises(NotFound):
+        await store.set_model("nobody", "m")
+    assert await ids(store, None) == []
+
+
+async def test_a_threads_usage_is_that_of_all_its_runs_oldest_first(store: RunStore) -> None:
+    for number, event in enumerate((RunEvent.SUCCEED, RunEvent.STOP, RunEvent.FAIL), 1):
+        await finish(store, await running(store), event, usage=Usage(llm_calls=number))
+    await ended(store)
+    await finish(store, await running(store, "u"), usage=USAGE)
+    assert [usage.llm_calls for usage in await store.thread_usage("t", owner=ANY_OWNER)] == [1, 2, 3]
+
+
+async def test_the_model_of_a_run_can_be_named_later(store: RunStore) -> None:
+    run_id = await admit(store)
+    assert (await store.set_model(run_id, "m")).model_name == "m"
+    assert (await store.set_model(run_id, None)).model_name is None
+
+
+# Deleting.
+
+
+async def test_only_an_ended_run_is_deleted(store: RunStore) -> None:
+    run_id = await admit(store)
+    with pytest.raises(ConflictError):
+        await store.delete_run(run_id, owner=ANY_OWNER)
+    lease = (await claim(store, run_id)).lease
+    with pytest.raises(ConflictError):
+        await store.delete_run(run_id, owner=ANY_OWNER)
+    run = (await finish(store, lease)).run
+    assert await store.delete_run(run_id, owner=ANY_OWNER) == run
+    for gone in (store.delete_run(run_id, owner=ANY_OWNER), store.get_run(run_id, owner=ANY_OWNER)):
+        with pytest.raises(NotFound):
+            await gone
+
+
+async def test_the_number_of_a_deleted_run_is_never_used_again(store: RunStore) -> None:
+    last = await ended(store)
+    seq = (await store.delete_run(last, owner=ANY_OWNER)).seq
+    assert (await store.get_run(await admit(store), owner=ANY_OWNER)).seq > seq
+
+
+# Tenancy: each call with an id of ann's, made by eve.
+
+Foreign = Callable[[RunStore, str], Awaitable[object]]
+FOREIGN: dict[str, Foreign] = {
+    "get_run": lambda store, run_id: store.get_run(run_id, owner="eve"),
+    "run_result": lambda store, run_id: store.run_result(run_id, owner="eve"),
+    "delete_run": lambda store, run_id: store.delete_run(run_id, owner="eve"),
+    "request_cancel": lambda store, run_id: cancel(store, run_id, CancelAction.ROLLBACK, owner="eve"),
+    "admit": lambda store, run_id: store.admit(a_run("t", owner="eve", multitask_strategy="rollback")),
+    "get_thread": lambda store, run_id: store.get_thread("t", owner="eve"),
+    "patch_thread": lambda store, run_id: store.patch_thread("t", owner="eve", metadata={"a": 1}),
+    "idle_thread": lambda store, run_id: store.idle_thread("t", owner="eve"),
+    "set_thread_state": lambda store, run_id: store.set_thread_state(
+        "t", owner="eve", state=ThreadState(values=b"{}"), metadata={}
+    ),
+    "delete_thread": lambda store, run_id: store.delete_thread("t", owner="eve"),
+    "get_assistant": lambda store, run_id: store.get_assistant("a", owner="eve"),
+    "update_assistant": lambda store, run_id: store.update_assistant("a", owner="eve", changes={"name": "x"}),
+    "set_latest": lambda store, run_id: store.set_latest("a", owner="eve", version=1),
+    "list_versions": lambda store, run_id: store.list_versions("a", owner="eve"),
+    "delete_assistant": lambda store, run_id: store.delete_assistant("a", owner="eve"),
+}
+
+
+async def anns(store: RunStore) -> str:
+    await store.create_assistant(
+        NewAssistant(assistant_id="a", owner="ann", graph_id="g", config={}, context={}, metadata={"m": 1})
+    )
+    return await ended(store, "t", owner="ann", thread_metadata={"m": 1}, idempotency_key="k")
+
+
+@pytest.mark.parametrize("call", FOREIGN)
+async def test_another_owners_id_is_not_found_and_its_row_untouched(store: RunStore, call: str) -> None:
+    run_id = await anns(store)
+
+    async def everything() -> list[object]:
+        return [
+            await store.list_runs(None, owner=ANY_OWNER),
+            await store.search_threads(owner=ANY_OWNER, where=ThreadFilter()),
+            await store.search_assistants(owner=ANY_OWNER, where=AssistantFilter()),
+        ]
+
+    before = await everything()
+    with pytest.raises(NotFound):
+        await FOREIGN[call](store, run_id)
+    assert await everything() == before
+
+
+async def test_lists_searches_and_counts_hold_the_owners_rows_only(store: RunStore) -> None:
+    run_id = await anns(store)
+    assert await ids(store, "t", owner="eve") == await ids(store, None, owner="eve") == []
+    assert await ids(store, "t", owner="ann") == await ids(store, None, owner="ann") == [run_id]
+    for owner, count in (("ann", 1), ("eve", 0), (NO_OWNER, 0), (ANY_OWNER, 1)):
+        threads = ThreadFilter(metadata={"m": 1}, ids=("t",))
+        assistants = AssistantFilter(metadata={"m": 1})
+        assert await store.count_threads(owner=owner, where=threads) == count
+        assert len(await store.search_threads(owner=owner, where=threads)) == count
+        assert await store.count_assistants(owner=owner, where=assistants) == count
+        assert len(await store.search_assistants(owner=owner, where=assistants)) == count
+    await store.complete_usage(run_id, {"llm_calls": 1})
+    assert await store.thread_usage("t", owner="eve") == ()
+    assert len(await store.thread_usage("t", owner="ann")) == 1
+
+
+async def test_a_key_of_another_owner_is_not_answered(store: RunStore) -> None:
+    run_id = await anns(store)
+    mine = await store.admit(a_run("mine", owner="eve", idempotency_key="k"))
+    assert (mine.reused, mine.run.run_id != run_id) == (False, True)
+
+
+# Reading while others write.
+
+
+async def test_reads_and_writes_at_once_see_whole_transactions(store: RunStore) -> None:
+    async def cycle(number: int) -> None:
+        lease = await running(store, f"t{number}")
+        await finish(store, lease)
+
+    async def watch() -> None:
+        for _ in range(20):
+            for thread in await store.search_threads(owner=ANY_OWNER, where=ThreadFilter(), limit=100):
+                assert thread.status.value in ("busy", "idle")
+            for run in await store.list_runs(None, owner=ANY_OWNER):
+                assert (run.ended_at is not None) == run.status.terminal
+
+    await asyncio.gather(watch(), *(cycle(number) for number in range(20)))
