@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
-from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.memory import InMemorySaver
@@ -104,7 +103,7 @@ async def put(saver: LedgerSaver, value: Any = "value", config: Any = None) -> A
     """Store a checkpoint with one channel, as the next of *config*'s."""
     version = saver.get_next_version(None, None)
     checkpoint = {**empty_checkpoint(), "channel_values": {"c": value}, "channel_versions": {"c": version}}
-    return await saver.aput(config or at(), checkpoint, {"source": "loop", "step": 0}, {"c": version})  # type: ignore[arg-type]
+    return await saver.aput(config or at(), checkpoint, {"source": "loop", "step": 0}, {"c": version})
 
 
 async def put_and_flush(saver: LedgerSaver) -> None:
@@ -342,6 +341,20 @@ async def test_what_is_sealed_is_committed_with_the_runs_end_or_not_at_all(drive
         await put(bound)
 
 
+async def test_sealing_waits_for_what_is_on_its_way_and_says_if_that_failed(driver: Driver, saver: LedgerSaver) -> None:
+    lease = await claimed(driver)
+    bound = saver.bind(lease, write_behind=True)
+    await put(bound)
+    await driver.write(update(lease, attempt=2))
+    flushing = asyncio.create_task(bound.flush())
+    await asyncio.sleep(0)
+
+    with pytest.raises(LeaseLost):
+        await bound.seal()
+    with pytest.raises(LeaseLost):
+        await flushing
+
+
 async def test_a_graph_whose_lease_is_lost_fails_and_leaves_what_was_committed(
     driver: Driver, saver: LedgerSaver
 ) -> None:
@@ -383,7 +396,7 @@ async def test_versions_grow_and_are_never_given_out_twice(driver: Driver, saver
 
     assert len({*first, *second}) == len(first) + len(second)
     assert max(first) < min(second)
-    assert saver.get_next_version(9, None) < saver.get_next_version(99, None)  # type: ignore[arg-type] - other savers'
+    assert saver.get_next_version(9, None) < saver.get_next_version(99, None)
 
 
 async def test_odd_ids_and_values_survive(saver: LedgerSaver) -> None:
@@ -451,50 +464,3 @@ async def test_pruning_leaves_the_latest_state_and_no_value_that_it_does_not_use
     assert await count(driver, "checkpoint_blobs") == len(before.values)
     with pytest.raises(UnsupportedOption):
         await saver.aprune(["thread"], strategy="guess")
-
-
-class Changing(TypedDict, total=False):
-    log: Annotated[list[str], DeltaChannel(lambda state, writes: [*state, *writes], list, snapshot_frequency=3)]
-    steps: int
-
-
-def changing_graph() -> Any:
-    """A loop whose log is stored as changes, with a snapshot after every third."""
-
-    async def step(state: Changing) -> Changing:
-        steps = state.get("steps", 0) + 1
-        return {"steps": steps, "log": f"step {steps}"}  # type: ignore[typeddict-item]
-
-    builder = StateGraph(Changing).add_node("step", step).add_edge(START, "step")
-    return builder.add_conditional_edges("step", lambda s: "step" if s["steps"] % 8 else END, ["step", END])
-
-
-@pytest.mark.parametrize("durability", ["async", "exit"])
-async def test_changes_since_a_snapshot_rebuild_every_checkpoint(
-    driver: Driver, saver: LedgerSaver, durability: Any
-) -> None:
-    model = InMemorySaver()
-    histories = []
-    for one in (saver.bind(await claimed(driver), write_behind=True), model):
-        graph = changing_graph().compile(checkpointer=one)
-        for _ in range(2):
-            await graph.ainvoke({}, at(), durability=durability)
-        histories.append([state.values async for state in graph.aget_state_history(at())])
-
-    assert histories[0] == histories[1]
-    assert histories[0][0]["log"] == [f"step {n}" for n in range(1, 17)]
-    for found in await history(saver):
-        mine = await saver.aget_delta_channel_history(config=found.config, channels=["log", "none"])
-        assert mine == await super(LedgerSaver, saver).aget_delta_channel_history(
-            config=found.config, channels=["log", "none"]
-        )
-
-
-async def test_pruning_leaves_the_changes_that_the_latest_state_is_rebuilt_from(saver: LedgerSaver) -> None:
-    graph = changing_graph().compile(checkpointer=saver)
-    await graph.ainvoke({}, at())
-    before, count_before = (await graph.aget_state(at())).values, len(await history(saver))
-    await saver.aprune(["thread"])
-
-    assert (await graph.aget_state(at())).values == before
-    assert 1 < len(await history(saver)) < count_before

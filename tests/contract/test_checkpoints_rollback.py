@@ -267,7 +267,7 @@ async def change(saver: LedgerSaver, changes: list[Any]) -> None:
                 "channel_values": {"c": rest[0]},
                 "channel_versions": versions,
             }
-            await saver.aput(at(), checkpoint, {}, versions)  # type: ignore[arg-type]
+            await saver.aput(at(), checkpoint, {}, versions)
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,7 +7,7 @@ import copy
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -154,8 +154,8 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         parent_id = row["parent_id"]
         return CheckpointTuple(
             config={"configurable": {**at, "checkpoint_id": row["checkpoint_id"]}},
-            checkpoint={**stored.checkpoint, "channel_values": values},  # type: ignore[typeddict-item]
-            metadata=stored.metadata,  # type: ignore[arg-type]
+            checkpoint=cast(Checkpoint, {**stored.checkpoint, "channel_values": values}),
+            metadata=cast(CheckpointMetadata, stored.metadata),
             parent_config={"configurable": {**at, "checkpoint_id": parent_id}} if parent_id else None,
             pending_writes=transactions.merge_writes(stored.writes, loads),
         )
