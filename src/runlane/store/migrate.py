@@ -16,6 +16,7 @@ from runlane.errors import ConfigurationError, StoreUnavailable
 from runlane.store import migrations
 from runlane.store.backends import load
 from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script
+from runlane.store.sqlite import translate
 
 #: Names the advisory lock that serialises migrations of one PostgreSQL database; any fixed number would do.
 MIGRATION_LOCK: Final = 0x52554E4C414E45
@@ -74,7 +75,7 @@ def migrate_sqlite(path: str | Path) -> bool:
                 return False
             _upgrade("sqlite://", connection, "BEGIN IMMEDIATE")
     except sqlite3.Error as error:
-        raise StoreUnavailable(f"cannot migrate {path}: {error}") from error
+        raise translate(error) from error
     return True
 
 

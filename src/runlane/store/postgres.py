@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -185,7 +186,7 @@ class PostgresDriver:
             with self._door:
                 group = [self._queue.popleft() for _ in range(min(MAX_GROUP, len(self._queue)))]
             try:
-                answers = await self._committed(lambda cursor, group=group: _run_group(cursor, group))  # type: ignore[misc]
+                answers = await self._committed(partial(_run_group, group))
             except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
                 answers = [Answer(submission, None, error) for submission in group]
             deliver(answers)
@@ -252,7 +253,7 @@ def _is_unfit(value: Any) -> bool:
     return isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value))
 
 
-async def _run_group(cursor: Cursor, group: list[Submission]) -> list[Answer]:
+async def _run_group(group: list[Submission], cursor: Cursor) -> list[Answer]:
     """Run each submission in its own savepoint and return what became of each."""
     answers: list[Answer] = []
     for submission in group:

@@ -1,0 +1,194 @@
+"""Migrations: complete, in one transaction, once, and never backwards."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+from subprocess import run as run_process
+
+import psycopg
+import pytest
+
+from runlane.errors import ConfigurationError, StoreUnavailable
+from runlane.store import migrations
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts, is_current, migrate_postgres, migrate_sqlite
+from runlane.store.migrations import VERSION_TABLE, revisions, script, statements
+from runlane.store.sqlite import SqliteDriver
+from runlane.store.statements import Rows, Transaction, statement
+
+SCHEMA = statement("schema", "SELECT type, name, sql FROM sqlite_schema ORDER BY name")
+
+
+def schema_of(path: Path) -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def tables_of(url: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    return {name for (name,) in rows}
+
+
+def stamp(connection: sqlite3.Connection | psycopg.Connection, revision: str) -> None:
+    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'")
+    connection.commit()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+def test_a_new_file_gets_the_whole_schema_once(path: Path) -> None:
+    assert migrate_sqlite(path) is True
+    made = schema_of(path)
+    assert {"threads", "runs", "events", VERSION_TABLE} <= {name for _, name, _ in made}
+    assert migrate_sqlite(path) is False
+    assert schema_of(path) == made
+
+
+def test_a_new_database_gets_the_whole_schema_once(postgres_url: str) -> None:
+    assert migrate_postgres(postgres_url) is True
+    assert {"threads", "assistants", "assistant_versions", "runs", "events", VERSION_TABLE} <= tables_of(postgres_url)
+    assert migrate_postgres(postgres_url) is False
+
+
+def test_processes_that_start_together_do_not_collide(postgres_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate_postgres, [postgres_url] * 4))
+    assert migrate_postgres(postgres_url) is False
+
+
+async def test_a_file_is_migrated_while_its_driver_owns_it(path: Path) -> None:
+    driver = SqliteDriver(path)
+    migrate_sqlite(path)
+
+    def count() -> Transaction[Rows]:
+        rows = yield statement("count", "SELECT COUNT(*) AS n FROM runs")()
+        return rows
+
+    assert (await driver.write(count()))[0]["n"] == (await driver.read(count()))[0]["n"] == 0
+    await driver.aclose()
+
+
+async def test_a_memory_ledger_gets_the_same_schema_as_a_file(path: Path) -> None:
+    migrate_sqlite(path)
+    driver = MemoryDriver()
+    apply_scripts(driver)
+
+    def read() -> Transaction[Rows]:
+        rows = yield SCHEMA()
+        return rows
+
+    in_memory = {tuple(row) for row in await driver.read(read())}
+    assert in_memory == {row for row in schema_of(path) if VERSION_TABLE not in row[1]}
+    await driver.aclose()
+
+
+def test_both_dialects_have_the_same_tables_columns_and_indexes(path: Path, postgres_url: str) -> None:
+    migrate_sqlite(path)
+    migrate_postgres(postgres_url)
+    with closing(sqlite3.connect(path)) as lite, psycopg.connect(postgres_url) as other:
+        for table in ("threads", "assistants", "assistant_versions", "runs", "events"):
+            columns = "SELECT column_name FROM information_schema.columns WHERE table_name = %s"
+            constraints = "SELECT conname FROM pg_constraint"
+            indexes = f"SELECT indexname FROM pg_indexes WHERE tablename = %s AND indexname NOT IN ({constraints})"
+            assert {row[1] for row in lite.execute(f"PRAGMA table_info({table})")} == {
+                name for (name,) in other.execute(columns, (table,))
+            }
+            named = {row[1] for row in lite.execute(f"PRAGMA index_list({table})") if not row[1].startswith("sqlite_")}
+            assert named == {name for (name,) in other.execute(indexes, (table,))}
+
+
+def test_a_newer_schema_is_refused_by_name(path: Path, postgres_url: str) -> None:
+    migrate_sqlite(path)
+    migrate_postgres(postgres_url)
+    with closing(sqlite3.connect(path)) as lite:
+        stamp(lite, "9999")
+    with psycopg.connect(postgres_url) as other:
+        stamp(other, "9999")
+    with pytest.raises(ConfigurationError, match="schema 9999, made by a newer Runlane"):
+        migrate_sqlite(path)
+    with pytest.raises(ConfigurationError, match="schema 9999, made by a newer Runlane"):
+        migrate_postgres(postgres_url)
+
+
+def test_only_the_last_revision_is_current() -> None:
+    assert is_current([revisions()[-1]])
+    assert not is_current([])
+    assert not is_current(revisions()[:1])
+
+
+def test_a_failed_script_leaves_the_file_as_it_was(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE events (mine)")  # in the way of the first script's last statement
+        connection.commit()
+    before = schema_of(path)
+    with pytest.raises(sqlite3.OperationalError, match="events already exists"):
+        migrate_sqlite(path)
+    assert schema_of(path) == before
+
+
+def test_a_failed_script_leaves_the_database_as_it_was(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE TABLE events (mine int)")
+    with pytest.raises(psycopg.errors.DuplicateTable):
+        migrate_postgres(postgres_url)
+    assert tables_of(postgres_url) == {"events"}
+
+
+def test_a_database_that_cannot_be_reached_is_an_outage(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        migrate_postgres(f"postgresql://nobody@/none?host={tmp_path}")
+    with pytest.raises(StoreUnavailable):
+        migrate_sqlite(tmp_path / "missing" / "x.db")
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("these are my notes, " * 100)
+    with pytest.raises(StoreUnavailable, match="not a database"):
+        migrate_sqlite(path)
+    assert path.read_text().startswith("these are my notes")
+
+
+def test_every_revision_has_a_script_of_each_dialect_and_a_version_module() -> None:
+    modules = {entry.name.partition("_")[0] for entry in files(migrations).joinpath("versions").iterdir()}
+    for revision in revisions():
+        assert revision in modules
+        assert list(statements(script(revision, "sqlite")))
+        assert list(statements(script(revision, "postgres")))
+
+
+def test_a_script_that_ends_within_a_statement_is_refused() -> None:
+    assert list(statements("-- a; b\nSELECT 1;\nSELECT ';'\n;\n")) == ["-- a; b\nSELECT 1;", "SELECT ';'\n;"]
+    with pytest.raises(ValueError, match="within a statement"):
+        list(statements("SELECT 1;\nSELECT 2"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, place = Path(__file__).parents[2], tmp_path_factory.mktemp("wheel")
+    # A copy, so that the build leaves nothing in the tree.
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, place)
+    shutil.copytree(root / "src", place / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "import hatchling.build; print(hatchling.build.build_wheel('.'))"
+    done = run_process([sys.executable, "-c", build], cwd=place, capture_output=True, text=True, check=True)
+    return place / done.stdout.split()[-1]
+
+
+def test_the_wheel_contains_the_scripts(wheel: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(wheel, tmp_path, "zip")
+    unpacked = tmp_path / "runlane" / "store" / "migrations"
+    for folder in ("", "sql", "versions"):
+        expected = {
+            entry.name for entry in files(migrations).joinpath(folder).iterdir() if not entry.name.startswith("__py")
+        }
+        assert {entry.name for entry in (unpacked / folder).iterdir()} == expected
