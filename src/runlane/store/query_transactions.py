@@ -28,8 +28,9 @@ LIST_ALL_RUNS = statement(
     f"""SELECT * FROM runs WHERE {_MINE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
         ORDER BY seq DESC LIMIT :limit OFFSET :offset""",
 )
+# `+seq` keeps SQLite on the index of active runs.
 INFLIGHT = statement(
-    "inflight", f"SELECT * FROM runs WHERE status IN {_ACTIVE} AND seq > :after ORDER BY +seq LIMIT :limit"
+    "inflight", f"SELECT * FROM runs WHERE status IN {_ACTIVE} AND +seq > :after ORDER BY +seq LIMIT :limit"
 )
 GET_RESULT = statement(
     "get_result",

@@ -1,0 +1,124 @@
+"""The hot statements on SQLite, by its own account of how it runs them, beside many ended runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from runlane.store.event_transactions import HOLDS_LEASE, READ_SEGMENTS
+from runlane.store.lease_transactions import LOST_RUNS, RENEW, RUNNABLE
+from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LIST_RUNS
+from runlane.store.run_transactions import (
+    ACTIVE_RUNS,
+    CLAIM_RUN,
+    END_RUN,
+    FIND_KEY,
+    GET_RUN,
+    LOCK_RUN,
+    NEXT_OF_LANE,
+    RESTATE_THREAD,
+    SETTLE_THREAD,
+    THREAD_OF_RUN,
+)
+from runlane.store.sqlite import configure
+from runlane.store.statements import Statement
+
+ENDED, THREADS, PENDING = 10_000, 10, 20
+PER_STATEMENT = 100  # virtual machine steps between two calls of the progress handler
+VALUES = {
+    "now": 2_000_000, "limit": 100, "thread_id": "t1", "run_id": "run-5", "attempt": 1, "owner": "", "any_owner": 1,
+    "status": "idle", "settled": "idle", "interrupts": "{}", "after": 0,
+}
+#: Partial indexes that hold active runs alone.
+ACTIVE_ONLY = ("runs_active", "runs_one_running")
+
+HOT = [
+    ACTIVE_RUNS,
+    CLAIM_RUN,
+    END_RUN,
+    FIND_KEY,
+    GET_RUN,
+    HOLDS_LEASE,
+    INFLIGHT,
+    LOCK_RUN,
+    LOST_RUNS,
+    NEXT_OF_LANE,
+    RENEW,
+    RESTATE_THREAD,
+    RUNNABLE,
+    SETTLE_THREAD,
+    THREAD_OF_RUN,
+]
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory, sqlite_ledger: Path) -> Iterator[sqlite3.Connection]:
+    path = tmp_path_factory.mktemp("plans") / "ledger.db"
+    path.write_bytes(sqlite_ledger.read_bytes())
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        configure(connection)
+        connection.execute("BEGIN")
+        thread = "INSERT INTO threads VALUES (?, '', 'busy', 'idle', '{}', '{}', NULL, '{}', NULL, 1, 1, 1)"
+        connection.executemany(thread, [(f"t{n}",) for n in range(THREADS)])
+        run = """INSERT INTO runs (run_id, thread_id, owner, status, multitask_strategy, on_disconnect, metadata,
+                                   kwargs, not_before, created_at, updated_at, ended_at)
+                 VALUES (?, ?, '', ?, 'enqueue', 'cancel', '{}', '{}', 1, 1, 1, ?)"""
+        ended = [(f"run-{n}", f"t{n % THREADS}", "success", 1) for n in range(ENDED)]
+        pending = [(f"pending-{n}", f"t{n % THREADS}", "pending", None) for n in range(PENDING)]
+        connection.executemany(run, ended + pending)
+        connection.execute("COMMIT")
+        yield connection
+
+
+def bound(one: Statement) -> dict[str, object]:
+    names = {part.partition(")")[0] for part in one.postgres.split("%(")[1:]}
+    return {name: VALUES.get(name) for name in names | {"now"}}
+
+
+def steps(connection: sqlite3.Connection, one: Statement) -> int:
+    """Return how much of SQLite's virtual machine *one* took, in hundreds of steps."""
+    ticks = 0
+
+    def tick() -> int:
+        nonlocal ticks
+        ticks += 1
+        return 0
+
+    connection.execute("BEGIN")
+    connection.set_progress_handler(tick, PER_STATEMENT)
+    try:
+        connection.execute(one.sqlite, bound(one)).fetchall()
+    finally:
+        connection.set_progress_handler(None, PER_STATEMENT)
+        connection.execute("ROLLBACK")
+    return ticks
+
+
+@pytest.mark.parametrize("one", HOT, ids=lambda one: one.name)
+def test_the_hot_statements_never_scan_ended_runs(ledger: sqlite3.Connection, one: Statement) -> None:
+    plan = [row["detail"] for row in ledger.execute(f"EXPLAIN QUERY PLAN {one.sqlite}", bound(one))]
+    whole = [step for step in plan if step.startswith("SCAN") and not any(index in step for index in ACTIVE_ONLY)]
+    assert [step for step in whole if "CONSTANT" not in step] == [], plan
+    through_ended = [step for step in plan if "runs_by_thread" in step or "rowid>" in step]
+    assert through_ended == [], plan
+    assert steps(ledger, one) < ENDED / PER_STATEMENT
+
+
+def test_a_statement_that_scans_ended_runs_would_be_found(ledger: sqlite3.Connection) -> None:
+    scan = Statement("scan", "SELECT run_id FROM runs WHERE status = 'pending' AND not_before < :now", "")
+    assert steps(ledger, scan) > ENDED / PER_STATEMENT
+
+
+@pytest.mark.parametrize(
+    ("one", "index"),
+    [(LIST_RUNS, "runs_by_thread"), (FORGET_RUNS, "runs_ended"), (READ_SEGMENTS, "sqlite_autoindex_events_1")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_lists_are_read_in_the_order_of_an_index(ledger: sqlite3.Connection, one: Statement, index: str) -> None:
+    plan = [row["detail"] for row in ledger.execute(f"EXPLAIN QUERY PLAN {one.sqlite}", bound(one))]
+    assert len(plan) == 1, plan  # one step: no sorting
+    assert index in plan[0]
