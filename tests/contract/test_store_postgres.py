@@ -1,0 +1,407 @@
+"""What only PostgreSQL can get wrong: lost connections and commits, locks, other loops, unfit text."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+
+from ledger_kit import a_run, admit, claim, finish, running
+from runlane.errors import InvalidRequest, StoreUnavailable
+from runlane.lifecycle import RunStatus
+from runlane.records import ANY_OWNER, StreamEvent
+from runlane.store.event_transactions import HOLDS_LEASE
+from runlane.store.ledger import RunStore
+from runlane.store.migrate import migrate_postgres
+from runlane.store.postgres import PostgresDriver, open_postgres
+from runlane.store.retry import PersistenceRetryPolicy
+from runlane.store.statements import Transaction, statement
+
+ONCE = PersistenceRetryPolicy(max_attempts=1)
+EVENT = StreamEvent(seq=1, name="values", data=b"{}")
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    migrate_postgres(postgres_url)
+    return postgres_url
+
+
+@pytest.fixture
+async def driver(url: str) -> AsyncIterator[PostgresDriver]:
+    driver = await open_postgres(url, max_connections=4)
+    yield driver
+    await driver.aclose()
+
+
+@pytest.fixture
+def store(driver: PostgresDriver) -> RunStore:
+    return RunStore(driver, retry=ONCE)
+
+
+def one(sql: str, **params: Any) -> Transaction[list[Any]]:
+    rows = yield statement("one", sql)(**params)
+    return [tuple(row.values()) for row in rows]
+
+
+def disconnect(url: str, condition: str = "true") -> None:
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # type: ignore[arg-type]  # our own text
+            f" WHERE datname = current_database() AND pid <> pg_backend_pid() AND {condition}"
+        )
+
+
+class Proxy:
+    """Stands between a driver and the server, and can swallow the answer to a commit."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        target = Path(parse_qs(urlsplit(url).query)["host"][0]) / ".s.PGSQL.5432"
+        self.target, self.socket = str(target), str(directory / ".s.PGSQL.5432")
+        self.url = f"postgresql://runlane@{urlsplit(url).path}?host={directory}"
+        self.swallows = False
+        self.swallowed = 0
+        self.sessions: list[asyncio.Task[None]] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with await asyncio.start_unix_server(self._accept, self.socket):
+            yield
+            await asyncio.gather(*self.sessions)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sessions.append(asyncio.create_task(self._serve(reader, writer)))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_unix_connection(self.target)
+        try:
+            while data := await reader.read(65536):
+                server_writer.write(data)
+                if self.swallows and b"COMMIT\0" in data:
+                    await server_reader.read(65536)  # it is committed, and nobody hears of it
+                    self.swallows = False
+                    self.swallowed += 1
+                    return
+                writer.write(await server_reader.read(65536))
+        finally:
+            server_writer.close()
+            writer.close()
+
+
+@contextmanager
+def locked(url: str, sql: str, **params: Any) -> Iterator[psycopg.Connection]:
+    """Hold the locks of a statement in another session."""
+    with psycopg.connect(url) as other:
+        other.execute(sql.encode(), params)
+        yield other
+        other.rollback()
+
+
+# Lost connections.
+
+
+async def test_a_lost_connection_is_an_outage_and_the_next_call_works(store: RunStore, url: str) -> None:
+    run_id = await admit(store)
+    disconnect(url)
+    with pytest.raises(StoreUnavailable):
+        await store.get_run(run_id, owner=ANY_OWNER)
+    assert (await store.get_run(run_id, owner=ANY_OWNER)).run_id == run_id
+
+
+async def test_the_retry_policy_bridges_lost_connections(driver: PostgresDriver, url: str) -> None:
+    store = RunStore(driver, retry=PersistenceRetryPolicy(initial_delay_s=0.001))
+    run_id = await admit(store)
+    disconnect(url)
+    assert (await claim(store, run_id)).run.attempt == 1
+
+
+async def test_a_transaction_that_loses_its_connection_writes_nothing(driver: PostgresDriver, url: str) -> None:
+    def suicidal() -> Transaction[None]:
+        yield statement("insert", "INSERT INTO events VALUES (1, 1, 1, '')")()
+        yield statement("die", "SELECT pg_terminate_backend(pg_backend_pid())")()
+
+    with pytest.raises(StoreUnavailable):
+        await driver.write(suicidal())
+    assert await driver.read(one("SELECT COUNT(*) AS n FROM events")) == [(0,)]
+
+
+async def test_queued_appends_that_lose_their_connection_are_told_so(store: RunStore, url: str) -> None:
+    lease = await running(store)
+    disconnect(url)
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[BaseException | None] = loop.create_future()
+    store.submit_events(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+    assert isinstance(await told, StoreUnavailable)
+    assert await store.read_events(lease.seq, after=0) == ()
+
+
+async def test_an_outage_ends_when_the_database_is_back(driver: PostgresDriver, url: str, postgres_dsn: str) -> None:
+    name = urlsplit(url).path[1:]
+    driver.pool.timeout = 0.05
+    with psycopg.connect(postgres_dsn, autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await driver.read(one("SELECT 1 AS n"))
+        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
+    driver.pool.timeout = 30.0
+    assert await driver.read(one("SELECT 1 AS n")) == [(1,)]
+
+
+async def test_a_database_that_cannot_be_reached_is_an_outage_that_says_why(url: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        await open_postgres(url.replace("/test_", "/missing_"))
+    with pytest.raises(StoreUnavailable, match="No such file"):
+        await open_postgres(f"postgresql://nobody@/none?host={tmp_path}")
+
+
+# Lost commits.
+
+
+@pytest.fixture
+async def lossy(url: str, tmp_path: Path) -> AsyncIterator[tuple[RunStore, Proxy]]:
+    proxy = Proxy(url, tmp_path)
+    async with proxy.running():
+        driver = await open_postgres(proxy.url, max_connections=2)
+        yield RunStore(driver, retry=ONCE), proxy
+        await driver.aclose()
+
+
+async def test_a_commit_whose_answer_is_lost_is_looked_up_and_counts(lossy: tuple[RunStore, Proxy]) -> None:
+    store, proxy = lossy
+    lease = await running(store)
+    proxy.swallows = True
+    finished = await finish(store, lease)
+    assert proxy.swallowed == 1
+    assert finished.run.status is RunStatus.SUCCESS
+    assert await store.get_run(lease.run_id, owner=ANY_OWNER) == finished.run
+
+
+async def test_appends_whose_commits_answer_is_lost_are_confirmed(lossy: tuple[RunStore, Proxy]) -> None:
+    store, proxy = lossy
+    lease = await running(store)
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[BaseException | None] = loop.create_future()
+    proxy.swallows = True
+    store.submit_events(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+    assert await told is None
+    assert proxy.swallowed == 1
+    assert await store.read_events(lease.seq, after=0) == (EVENT,)
+
+
+async def test_a_commit_that_died_before_it_was_made_is_an_outage(driver: PostgresDriver) -> None:
+    with psycopg.connect(driver.pool.conninfo, autocommit=True) as other:
+        other.execute("CREATE TABLE frail (n int)")
+        other.execute(
+            "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$"
+        )
+        other.execute(
+            "CREATE CONSTRAINT TRIGGER dies AFTER INSERT ON frail DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION die()"
+        )
+    with pytest.raises(StoreUnavailable):
+        await driver.write(one("INSERT INTO frail VALUES (1) RETURNING n"))
+    assert await driver.read(one("SELECT n FROM frail")) == []
+
+
+# Locks.
+
+
+async def impatient(url: str) -> PostgresDriver:
+    driver = await open_postgres(url, max_connections=1)
+    await driver.write(one("SELECT set_config('lock_timeout', '30ms', false)"))
+    return driver
+
+
+async def test_waiting_too_long_for_a_lock_is_an_outage(store: RunStore, url: str) -> None:
+    lease = await running(store)
+    hasty = await impatient(url)
+    with locked(url, "SELECT 1 FROM threads WHERE thread_id = 't' FOR UPDATE"), pytest.raises(StoreUnavailable):
+        await finish(RunStore(hasty, retry=ONCE), lease)
+    assert (await finish(RunStore(hasty, retry=ONCE), lease)).run.status is RunStatus.SUCCESS
+    await hasty.aclose()
+
+
+async def test_a_run_is_not_taken_from_an_attempt_in_the_middle_of_an_append(store: RunStore, url: str) -> None:
+    lease = await running(store)
+    seen = await store.get_run(lease.run_id, owner=ANY_OWNER)
+    hasty = await impatient(url)
+    rescuer = RunStore(hasty, retry=ONCE)
+    with locked(url, HOLDS_LEASE.postgres, run_id=lease.run_id, attempt=1, running="running") as appending:
+        for taken in (rescuer.rescue(seen, max_rescues=1), finish(rescuer, lease)):
+            with pytest.raises(StoreUnavailable, match="lock timeout"):
+                await taken
+        assert (await rescuer.renew([lease], lease_s=60)).lost == ()
+        appending.rollback()
+        assert (await rescuer.rescue(seen, max_rescues=1)).run.rescues == 1
+    await hasty.aclose()
+
+
+async def test_a_busy_thread_delays_no_other(store: RunStore, url: str) -> None:
+    await running(store, "a")
+    with locked(url, "SELECT 1 FROM threads WHERE thread_id = 'a' FOR UPDATE"):
+        lease = await running(store, "b")
+        assert (await finish(store, lease)).run.status is RunStatus.SUCCESS
+
+
+async def test_a_deadlock_is_an_outage_for_one_and_nothing_to_the_other(driver: PostgresDriver) -> None:
+    await driver.write(one("SELECT set_config('deadlock_timeout', '10ms', false)"))
+    await driver.write(one("INSERT INTO events VALUES (1, 1, 1, ''), (2, 2, 2, '') RETURNING run_seq"))
+    lock = statement("lock", "SELECT 1 AS n FROM events WHERE run_seq = :seq FOR UPDATE")
+    wait = statement("wait", "SELECT pg_sleep(0.05)")
+
+    def both(first: int, second: int) -> Transaction[None]:
+        yield lock(seq=first)
+        yield wait()
+        yield lock(seq=second)
+
+    results = await asyncio.gather(driver.write(both(1, 2)), driver.write(both(2, 1)), return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["NoneType", "StoreUnavailable"]
+
+
+async def test_waiting_too_long_for_a_connection_is_an_outage(url: str) -> None:
+    driver = await open_postgres(url, max_connections=1)
+    driver.pool.timeout = 0.05
+    held = await driver.pool.getconn()
+    with pytest.raises(StoreUnavailable):
+        await driver.write(one("SELECT 1 AS n"))
+    await driver.pool.putconn(held)
+    assert await driver.write(one("SELECT 1 AS n")) == [(1,)]
+    await driver.aclose()
+
+
+# Isolation.
+
+
+async def test_a_read_sees_one_moment_and_cannot_write(driver: PostgresDriver, url: str) -> None:
+    insert = b"INSERT INTO events VALUES (1, 1, 1, '')"
+
+    def twice() -> Transaction[tuple[int, int]]:
+        first = yield statement("count", "SELECT COUNT(*) AS n FROM events")()
+        with psycopg.connect(url) as other:
+            other.execute(insert)
+        second = yield statement("count", "SELECT COUNT(*) AS n FROM events")()
+        return first[0]["n"], second[0]["n"]
+
+    assert await driver.read(twice()) == (0, 0)
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        await driver.read(one("DELETE FROM events RETURNING run_seq"))
+    assert await driver.read(one("SELECT COUNT(*) AS n FROM events")) == [(1,)]
+
+
+async def test_a_wrong_statement_is_raised_as_it_is_and_leaves_the_connection_usable(driver: PostgresDriver) -> None:
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await driver.write(one("SELECT 1 AS n FROM nowhere"))
+    assert await driver.write(one("SELECT 1 AS n")) == [(1,)]
+
+
+@pytest.mark.parametrize("unfit", ["a\0b", "\ud800"])
+async def test_text_that_postgres_cannot_store_is_refused_by_the_name_of_its_parameter(
+    driver: PostgresDriver, store: RunStore, unfit: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="thread_id"):
+        await admit(store, unfit)
+    with pytest.raises(InvalidRequest, match="label"):
+        await driver.read(one("SELECT CAST(:label AS TEXT) AS n", label=unfit))
+    assert await driver.write(one("SELECT 1 AS n")) == [(1,)]
+
+
+async def test_a_cancelled_caller_leaves_no_transaction_behind(driver: PostgresDriver, url: str) -> None:
+    def slow() -> Transaction[None]:
+        yield statement("insert", "INSERT INTO events VALUES (1, 1, 1, '')")()
+        yield statement("sleep", "SELECT pg_sleep(60)")()
+
+    def asleep() -> None:
+        sleeping = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        with psycopg.connect(url, autocommit=True) as other:
+            while other.execute(sleeping).fetchone() is None:
+                pass
+
+    writing = asyncio.create_task(driver.write(slow()))
+    await asyncio.to_thread(asleep)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    with psycopg.connect(url) as other:
+        unfinished = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+        assert other.execute(unfinished).fetchone() == (0,)
+    assert await driver.read(one("SELECT COUNT(*) AS n FROM events")) == [(0,)]
+
+
+# Loops, threads and the end.
+
+
+async def test_a_driver_serves_other_loops_and_threads(driver: PostgresDriver) -> None:
+    store = RunStore(driver, retry=ONCE)
+
+    async def elsewhere() -> str:
+        lease = await running(store, "there")
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[BaseException | None] = loop.create_future()
+        store.submit_events(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+        assert await told is None
+        assert await store.read_events(lease.seq, after=0) == (EVENT,)
+        return lease.run_id
+
+    run_id, _ = await asyncio.gather(asyncio.to_thread(asyncio.run, elsewhere()), running(store, "here"))
+    assert (await store.get_run(run_id, owner=ANY_OWNER)).thread_id == "there"
+
+
+async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(url: str) -> None:
+    driver = await open_postgres(url)
+    store = RunStore(driver, retry=ONCE)
+    lease = await running(store)
+    loop, told = asyncio.get_running_loop(), list[BaseException | None]()
+    for seq in range(1, 101):
+        event = StreamEvent(seq=seq, name="values", data=b"{}")
+        store.submit_events(lease, [event], loop, lambda result, error: told.append(error))
+    writing = asyncio.create_task(store.admit(a_run("u")))
+    await asyncio.sleep(0)
+    await asyncio.gather(driver.aclose(), driver.aclose())
+    await driver.aclose()
+    assert (await writing).runnable
+    assert told == [None] * 100
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.get_run(lease.run_id, owner=ANY_OWNER)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        store.submit_events(lease, [EVENT], loop, lambda result, error: None)
+
+
+def in_a_process(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    code = """
+import asyncio, sys
+sys.modules["psycopg"] = None
+from runlane.errors import ConfigurationError
+from runlane.store.backends import open_postgres
+from runlane.store.migrate import migrate_postgres
+for attempt in (lambda: asyncio.run(open_postgres("postgresql://")), lambda: migrate_postgres("postgresql://")):
+    try:
+        attempt()
+    except ConfigurationError as error:
+        print(error)
+"""
+    assert in_a_process(code).count("pip install 'runlane[postgres]'") == 2
+
+
+def test_an_embedded_ledger_imports_neither_psycopg_nor_alembic(sqlite_ledger: Path) -> None:
+    code = f"""
+import sys
+from runlane.store import backends, ledger, memory, sqlite
+from runlane.store.migrate import migrate_sqlite
+print(migrate_sqlite({str(sqlite_ledger)!r}), {{"psycopg", "alembic", "sqlalchemy"}} & set(sys.modules))
+"""
+    assert in_a_process(code) == "False set()"
