@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from runlane.errors import UnsupportedStrategyError
-from runlane.lifecycle import CancelAction
-
-
-class MultitaskStrategy(StrEnum):
-    """How a run is admitted to a busy thread."""
-
-    REJECT = "reject"
-    ENQUEUE = "enqueue"
-    INTERRUPT = "interrupt"
-    ROLLBACK = "rollback"
+from runlane.lifecycle import CancelAction, MultitaskStrategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,15 @@ class DisconnectMode(StrEnum):
     CONTINUE = "continue"
 
 
+class MultitaskStrategy(StrEnum):
+    """How a run is admitted to a busy thread."""
+
+    REJECT = "reject"
+    ENQUEUE = "enqueue"
+    INTERRUPT = "interrupt"
+    ROLLBACK = "rollback"
+
+
 class CancelAction(StrEnum):
     """What a cancel leaves behind: the run's checkpoints, or the thread as it was before the run."""
 
@@ -115,4 +124,3 @@ def move(run_id: str, status: RunStatus, event: RunEvent) -> RunStatus:
         return MOVES[status, event]
     except KeyError:
         raise IllegalTransition(run_id, status.value, event.value) from None
-

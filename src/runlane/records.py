@@ -7,8 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from runlane.admission import MultitaskStrategy
-from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, RunEvent, RunStatus, ThreadStatus
+from runlane.lifecycle import (
+    CancelAction,
+    DisconnectMode,
+    EndReason,
+    MultitaskStrategy,
+    RunEvent,
+    RunStatus,
+    ThreadStatus,
+)
 
 Json = Mapping[str, Any]
 
@@ -29,6 +36,19 @@ Owner = str | AnyOwner
 NO_OWNER: Final = ""
 
 
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "llm_calls",
+    "cached_input_tokens",
+    "lead_agent_tokens",
+    "subagent_tokens",
+    "middleware_tokens",
+    "message_count",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens and messages of a run, or of a thread. ``by_model`` has the five token and call counts per model name."""
@@ -45,6 +65,21 @@ class Usage:
     by_model: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     first_human_message: str | None = None
     last_ai_message: str | None = None
+
+    def __add__(self, later: Usage) -> Usage:
+        """Return the sum: counts are added, the first human message and the last AI message are kept."""
+        sums = {name: getattr(self, name) + getattr(later, name) for name in _COUNTS}
+        by_model = {name: dict(counts) for name, counts in self.by_model.items()}
+        for model, counts in later.by_model.items():
+            mine = by_model.setdefault(model, {})
+            for name, count in counts.items():
+                mine[name] = mine.get(name, 0) + count
+        return Usage(
+            **sums,
+            by_model=by_model,
+            first_human_message=self.first_human_message or later.first_human_message,
+            last_ai_message=later.last_ai_message or self.last_ai_message,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

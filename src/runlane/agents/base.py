@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from runlane.records import RunRecord
 Emit = Callable[[str, bytes], None]
 
 
-class Drained(Exception):  # noqa: N818 - an outcome, not an error
+class Drained(Exception):  # an outcome, not an error
     """The agent stopped at a boundary because :meth:`DrainSignal.requested` said so; it can be continued."""
 
 
@@ -39,6 +39,10 @@ class DrainSignal:
             callback()
 
 
+async def _at_once() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentCall:
     """One attempt at one run, as an agent sees it.
@@ -47,11 +51,14 @@ class AgentCall:
     ``stream_subgraphs``, ``interrupt_before``, ``interrupt_after``, ``durability``, ``checkpoint`` (or
     ``checkpoint_id``); each may be absent. ``continued`` says that an earlier attempt of this run may have left
     checkpoints. ``saver`` and ``store`` are LangGraph's ``BaseCheckpointSaver`` and ``BaseStore``; the saver is bound
-    to this attempt, so that a fenced attempt writes nothing. ``callbacks`` are LangChain callback handlers.
+    to this attempt, so that a fenced attempt writes nothing. An agent awaits ``ready()`` while ``congested()``, which bounds
+    what is not yet committed. ``callbacks`` are LangChain callback handlers.
     """
 
     run: RunRecord
     emit: Emit
+    congested: Callable[[], bool] = field(default=lambda: False)
+    ready: Callable[[], Awaitable[None]] = field(default=_at_once)
     drain: DrainSignal = field(default_factory=DrainSignal)
     continued: bool = False
     saver: Any = None
@@ -76,7 +83,13 @@ class Snapshot:
 
 
 class Agent(Protocol):
-    """Something that can be run: a LangGraph graph, or a plain coroutine. All methods run on the agents' loop."""
+    """Something that can be run: a LangGraph graph, or a plain coroutine. All methods run on the agents' loop.
+
+    ``continuable`` says that another attempt goes on from the last checkpoint, so that a draining process may hand
+    the run back; otherwise it is ended.
+    """
+
+    continuable: bool
 
     async def run(self, call: AgentCall) -> Snapshot:
         """Execute until the end or a pause, emitting events on the way.

@@ -1,0 +1,32 @@
+"""How pending runs reach a worker, and how a cancel reaches the worker that executes its run."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Dispatch(Protocol):
+    """Hints, never facts: the ledger decides. A lost or repeated hint does no harm, since workers also ask the ledger.
+
+    Source: design of job queues whose queue holds only runnable work.
+    """
+
+    def submit(self, run_id: str, *, delay_s: float = 0.0) -> None:
+        """Say that *run_id* may be claimed, now or in *delay_s* seconds."""
+        ...
+
+    def cancel(self, run_id: str) -> None:
+        """Say that a cancel of *run_id* was recorded."""
+        ...
+
+    async def next_run(self) -> str:
+        """Wait for a run that may be claimed."""
+        ...
+
+    async def next_cancel(self) -> str:
+        """Wait for a run whose cancel was recorded."""
+        ...
+
+    async def aclose(self) -> None:
+        """Drop what waits; the ledger has it."""
+        ...

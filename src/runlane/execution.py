@@ -1,0 +1,490 @@
+"""One attempt at one run: prepare, pump events, classify, repair or roll back, finish, tell the readers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from runlane.agents.base import Agent, AgentCall, Drained, Snapshot
+from runlane.agents.encode import encode
+from runlane.agents.host import Abandoned, AgentHost, Handle
+from runlane.dispatch.base import Dispatch
+from runlane.errors import CancelRecorded, LeaseLost, RunlaneError, StoreUnavailable
+from runlane.lifecycle import CancelAction, EndReason, RunEvent
+from runlane.records import (
+    CancelReceipt,
+    Claim,
+    Finished,
+    Lease,
+    Outcome,
+    RunError,
+    RunRecord,
+    ThreadState,
+    Usage,
+)
+from runlane.settings import Settings
+from runlane.store.ledger import RunStore
+from runlane.store.statements import Transaction
+from runlane.streams.bridge import StreamBridge
+from runlane.streams.publisher import Publisher
+
+log = logging.getLogger("runlane.execution")
+
+#: Pause between tries to write an ending while the ledger is out.
+FINISH_RETRY_S: Final = 1.0
+
+#: Exceptions whose text was written for whoever called the agent; others may carry what nobody should see.
+_SHOWN = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, TimeoutError, RunlaneError)
+
+
+class StopReason(StrEnum):
+    """Why an attempt is stopped. The first wins, but a cancel outranks a drain, and a lost lease everything."""
+
+    DRAIN = "drain"
+    DEADLINE = "deadline"
+    CANCEL = "cancel"
+    LEASE_LOST = "lease_lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How an attempt ends: the move, its reason, and the error that caller and thread are shown."""
+
+    event: RunEvent
+    end_reason: EndReason | None
+    error: RunError | None = None
+
+    @property
+    def needs_repair(self) -> bool:
+        return self.event in (RunEvent.STOP, RunEvent.FAIL, RunEvent.EXPIRE)
+
+
+def classify(
+    failure: BaseException | None,
+    stop: StopReason | None,
+    cancel: CancelReceipt | None,
+    *,
+    paused: bool,
+    continuable: bool,
+) -> Verdict | None:
+    """Decide how an attempt ends. The whole policy; ``None`` means that nothing may be written.
+
+    Args:
+        failure: What the agent raised, ``None`` if it returned.
+        cancel: The receipt of a recorded cancel.
+        continuable: Whether another attempt can go on where this one stopped.
+    """
+    if stop is StopReason.LEASE_LOST or isinstance(failure, LeaseLost):
+        return None
+    if cancel is not None:
+        reason = EndReason.ROLLED_BACK if cancel.action is CancelAction.ROLLBACK else cancel.reason
+        kind = "UserRollback" if cancel.action is CancelAction.ROLLBACK else "UserInterrupt"
+        return Verdict(event=RunEvent.STOP, end_reason=reason, error=RunError(error=kind, message=_cancel_text(cancel)))
+    if failure is None:
+        return Verdict(
+            event=RunEvent.PAUSE if paused else RunEvent.SUCCEED,
+            end_reason=EndReason.PAUSED if paused else EndReason.COMPLETED,
+        )
+    stopped = isinstance(failure, asyncio.CancelledError | Abandoned | Drained)
+    if stop is StopReason.DEADLINE and stopped:
+        error = RunError(error="TimeoutError", message="The run took longer than it may.")
+        return Verdict(event=RunEvent.EXPIRE, end_reason=EndReason.DEADLINE, error=error)
+    if isinstance(failure, Drained) or (stop is StopReason.DRAIN and stopped):
+        if continuable:
+            return Verdict(event=RunEvent.RELEASE, end_reason=None)
+        error = RunError(error="Drained", message="The process was shut down before the run had ended.")
+        return Verdict(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
+    return Verdict(event=RunEvent.FAIL, end_reason=EndReason.FAILED, error=run_error(failure))
+
+
+def _cancel_text(cancel: CancelReceipt) -> str:
+    by = f" by {cancel.requested_by}" if cancel.requested_by else ""
+    return f"The run was stopped{by}: {cancel.reason.value}."
+
+
+def run_error(failure: BaseException) -> RunError:
+    """Return *failure* as it may be shown: texts of unknown exception classes stay in the log."""
+    if isinstance(failure, asyncio.CancelledError):
+        return RunError(error="CancelledError", message="The agent cancelled itself.")
+    shown = isinstance(failure, _SHOWN) or type(failure).__module__.startswith("langgraph.")
+    return RunError(
+        error=type(failure).__name__,
+        message=str(failure).replace("\x00", "\ufffd") if shown else "An internal error occurred",
+    )
+
+
+class Meter(Protocol):
+    """Counts tokens as a callback of the agent's model calls."""
+
+    def snapshot(self) -> Usage:
+        """Return what was counted so far."""
+        ...
+
+
+class Saver(Protocol):
+    """A checkpointer, and what it can do for one attempt."""
+
+    def bind(self, lease: Lease, *, write_behind: bool) -> Any:
+        """Return the checkpointer of one attempt, which writes nothing once the lease is lost."""
+        ...
+
+    def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
+        """Return the transaction that removes everything that these runs checkpointed."""
+        ...
+
+
+class AgentSource(Protocol):
+    """Finds what a run executes."""
+
+    def has(self, run_id: str) -> bool:
+        """Whether this process can execute the run."""
+        ...
+
+    def agent(self, run: RunRecord) -> Agent:
+        """Return the run's agent; any exception fails the run."""
+        ...
+
+    def forget(self, run_id: str) -> None:
+        """The run has ended."""
+        ...
+
+
+Ended = Callable[[RunRecord], Awaitable[None]]
+
+
+class Announcer:
+    """Tells whoever waits that a run has ended: readers, the lane's next run, and after-finish hooks."""
+
+    def __init__(self, bridge: StreamBridge, dispatch: Dispatch, hooks: Sequence[Ended] = ()) -> None:
+        self._bridge, self._dispatch = bridge, dispatch
+        self._hooks = tuple(hooks)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def announce(self, finished: Finished, *, events_end: int | None = None, result: bytes | None = None) -> None:
+        """Announce what one ledger operation did: an ended or released run, and the run that may start now."""
+        run = finished.run
+        if run.status.terminal:
+            self._bridge.close(run, events_end=events_end, result=result)
+            for hook in self._hooks:
+                task = asyncio.get_running_loop().create_task(_run_hook(hook, run))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        else:
+            self._bridge.release(run.run_id)
+        if finished.next_run_id is not None:
+            self._dispatch.submit(finished.next_run_id)
+
+    async def aclose(self) -> None:
+        """Wait for the hooks that still run."""
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+
+async def _run_hook(hook: Ended, run: RunRecord) -> None:
+    try:
+        await hook(run)
+    except Exception:
+        log.exception("run.hook_failed run_id=%s", run.run_id)
+
+
+class Attempt:
+    """A claimed run while it executes here; :meth:`stop` is how anybody ends it early."""
+
+    def __init__(self, claim: Claim, settings: Settings) -> None:
+        self.claim, self._settings = claim, settings
+        self.reason: StopReason | None = None
+        self.cancel = claim.run.cancel
+        self.observed_at: datetime | None = None
+        self._failure: RunlaneError | None = None
+        self._handle: Handle[Snapshot] | None = None
+        self._call: AgentCall | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        if self.cancel is not None:
+            self.stop(StopReason.CANCEL, self.cancel)
+
+    def stop(self, reason: StopReason, cancel: CancelReceipt | None = None) -> None:
+        """Stop the attempt for *reason*: cooperatively, then hard, then by leaving it behind."""
+        ranks = list(StopReason)
+        outranks = reason in (StopReason.CANCEL, StopReason.LEASE_LOST)
+        if self.reason is not None and not (outranks and ranks.index(reason) > ranks.index(self.reason)):
+            return
+        self.reason = reason
+        if cancel is not None:
+            self.cancel, self.observed_at = cancel, datetime.now(UTC)
+        self._act()
+
+    def fail(self, error: RunlaneError) -> None:
+        """Stop the attempt because of *error* of our own; :meth:`run` raises it."""
+        self._failure = error
+        if self._handle is not None:
+            self._handle.cancel()
+
+    async def run(self, handle: Handle[Snapshot], call: AgentCall) -> Snapshot:
+        """Wait for the agent, within the run's deadline.
+
+        Raises:
+            BaseException: What the agent raised; CancelledError, Drained or Abandoned if it was stopped.
+        """
+        self._handle, self._call = handle, call
+        self._later(self._settings.run_timeout_s, lambda: self.stop(StopReason.DEADLINE))
+        if self.reason is not None:
+            self._act()
+        try:
+            return await handle.done
+        except asyncio.CancelledError:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+
+    def _act(self) -> None:
+        if self._handle is None or self._call is None:
+            return
+        grace, last = self._settings.cancel_grace_s, self._settings.abandon_after_s
+        if self.reason is StopReason.DRAIN:
+            self._call.drain.request()
+            self._later(grace, self._handle.cancel)
+        else:
+            self._handle.cancel()
+            self._later(grace, self._handle.cancel)
+        self._later(grace + last, self._handle.abandon)
+
+    def _later(self, delay_s: float, function: Callable[[], None]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, function))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ran:
+    """What is known once the agent is over."""
+
+    agent: Agent | None
+    call: AgentCall
+    snapshot: Snapshot | None
+    failure: BaseException | None
+
+
+class Executor:
+    """Executes attempts. Features hang on the events or on after-finish hooks, never in here."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        bridge: StreamBridge,
+        host: AgentHost,
+        source: AgentSource,
+        settings: Settings,
+        announcer: Announcer,
+        saver: Saver | None = None,
+        long_term_store: Any = None,
+        new_meter: Callable[[Callable[[Usage], None]], Meter] | None = None,
+    ) -> None:
+        self._store, self._bridge, self._host, self._source = store, bridge, host, source
+        self._settings, self._announcer = settings, announcer
+        self._saver, self._long_term_store, self._new_meter = saver, long_term_store, new_meter
+
+    async def execute(self, attempt: Attempt) -> None:
+        """Execute *attempt* to its end, whatever happens, and announce it."""
+        claim = attempt.claim
+        publisher = self._bridge.open(claim, lambda error: _on_publish_failure(attempt, error))
+        meter = self._meter(claim.run)
+        ran = await self._run(attempt, publisher, meter)
+        usage = _total(claim.run.usage, meter)
+        try:
+            await self._conclude(attempt, ran, publisher, usage)
+        except LeaseLost:
+            log.warning("run.lease_lost run_id=%s attempt=%d", claim.run.run_id, claim.lease.attempt)
+            self._bridge.release(claim.run.run_id)
+
+    def _meter(self, run: RunRecord) -> Meter | None:
+        if self._new_meter is None:
+            return None
+        control = asyncio.get_running_loop()
+        tasks: set[asyncio.Task[bool]] = set()
+
+        def report(usage: Usage) -> None:
+            task = control.create_task(self._store.set_progress(run.run_id, usage))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            task.add_done_callback(_swallow_outage)
+
+        return self._new_meter(lambda usage: _post(control, report, usage))
+
+    async def _run(self, attempt: Attempt, publisher: Publisher, meter: Meter | None) -> _Ran:
+        run = attempt.claim.run
+        call = AgentCall(
+            run=run,
+            emit=publisher.emit,
+            congested=lambda: publisher.congested,
+            ready=publisher.ready,
+            continued=run.attempt > 1,
+            saver=None if self._saver is None else self._bind(self._saver, attempt.claim.lease, run),
+            store=self._long_term_store,
+            callbacks=() if meter is None else (meter,),
+        )
+        try:
+            agent = self._source.agent(run)
+        except Exception as error:  # noqa: BLE001 - the user's agent cannot be had: that is how the run ends
+            return _Ran(agent=None, call=call, snapshot=None, failure=error)
+        if attempt.reason is not None:
+            return _Ran(agent=agent, call=call, snapshot=None, failure=asyncio.CancelledError())
+        publisher.emit("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
+        try:
+            snapshot = await attempt.run(self._host.start(lambda: _run_agent(agent, call)), call)
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
+                log.info("run.agent_raised run_id=%s", run.run_id, exc_info=error)
+            return _Ran(agent=agent, call=call, snapshot=None, failure=error)
+        return _Ran(agent=agent, call=call, snapshot=snapshot, failure=None)
+
+    @staticmethod
+    def _bind(saver: Saver, lease: Lease, run: RunRecord) -> Any:
+        return saver.bind(lease, write_behind=run.kwargs.get("durability") != "sync")
+
+    async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> None:
+        run = attempt.claim.run
+        while True:
+            verdict = classify(
+                publisher.failure or ran.failure,
+                attempt.reason,
+                attempt.cancel,
+                paused=ran.snapshot is not None and ran.snapshot.paused,
+                continuable=ran.call.saver is not None and ran.agent is not None and ran.agent.continuable,
+            )
+            if verdict is None:
+                raise LeaseLost(run.run_id, run.attempt)
+            state = await self._state(attempt, verdict, ran)
+            if verdict.event in (RunEvent.FAIL, RunEvent.EXPIRE) and verdict.error is not None:
+                publisher.emit("error", encode({"error": verdict.error.error, "message": verdict.error.message}))
+            try:
+                await publisher.flush()
+            except StoreUnavailable:
+                continue  # the failure is part of the verdict from now on
+            outcome = _outcome(verdict, state, attempt, ran.failure, usage, publisher.last_seq)
+            try:
+                finished = await self._finish(attempt, outcome, verdict)
+            except CancelRecorded:
+                current = await self._store.get_run(run.run_id, owner=run.owner)
+                attempt.cancel = current.cancel
+                continue
+            self._log(attempt, finished, verdict)
+            if finished.run.status.terminal:
+                self._source.forget(run.run_id)
+            self._announcer.announce(
+                finished, events_end=outcome.events_end, result=None if state is None else state.result
+            )
+            return
+
+    async def _finish(self, attempt: Attempt, outcome: Outcome, verdict: Verdict) -> Finished:
+        """Write the ending, for as long as it takes and the lease is held. A rollback is part of the transaction."""
+        lease = attempt.claim.lease
+        saver = self._saver
+        first: Callable[[], Transaction[None]] | None = None
+        if verdict.end_reason is EndReason.ROLLED_BACK and saver is not None:
+            first = lambda: saver.delete_runs(lease.thread_id, [lease.run_id])  # noqa: E731 - a thunk, made anew a try
+        while True:
+            try:
+                return await self._store.finish(lease, outcome, first=first)
+            except StoreUnavailable as error:
+                log.error("run.finish_delayed run_id=%s why=%s", lease.run_id, error)
+                if attempt.reason is StopReason.LEASE_LOST:
+                    raise LeaseLost(lease.run_id, lease.attempt) from error
+                await asyncio.sleep(FINISH_RETRY_S)
+
+    async def _state(self, attempt: Attempt, verdict: Verdict, ran: _Ran) -> ThreadState | None:
+        """Return what the run leaves on its thread, after making the thread valid if the run was cut short."""
+        snapshot = ran.snapshot
+        if verdict.end_reason is EndReason.ROLLED_BACK or verdict.event is RunEvent.RELEASE:
+            return None
+        if verdict.needs_repair and ran.agent is not None:
+            snapshot = await self._repair(attempt, ran.agent, ran.call)
+        if snapshot is None:
+            return None
+        return ThreadState(
+            values=snapshot.values,
+            result=snapshot.result,
+            interrupts=snapshot.interrupts,
+            unfinished=snapshot.unfinished or snapshot.paused,
+        )
+
+    async def _repair(self, attempt: Attempt, agent: Agent, call: AgentCall) -> Snapshot | None:
+        handle = self._host.start(lambda: agent.repair(call))
+        limit_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
+        timer = asyncio.get_running_loop().call_later(limit_s, handle.abandon)
+        try:
+            return await handle.done
+        except LeaseLost:
+            raise
+        except BaseException as error:
+            log.error("thread.repair_failed run_id=%s", attempt.claim.run.run_id, exc_info=error)
+            return None
+        finally:
+            timer.cancel()
+
+    @staticmethod
+    def _log(attempt: Attempt, finished: Finished, verdict: Verdict) -> None:
+        run = finished.run
+        reason = verdict.end_reason.value if verdict.end_reason else verdict.event.value
+        log.info("run.finished run_id=%s attempt=%d status=%s reason=%s", run.run_id, run.attempt, run.status, reason)
+
+
+async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
+    snapshot = await agent.run(call)
+    if call.saver is not None:
+        await call.saver.flush()
+    return snapshot
+
+
+def _outcome(
+    verdict: Verdict,
+    state: ThreadState | None,
+    attempt: Attempt,
+    failure: BaseException | None,
+    usage: Usage | None,
+    events_end: int,
+) -> Outcome:
+    left_behind = failure if isinstance(failure, Abandoned) else None
+    return Outcome(
+        event=verdict.event,
+        end_reason=verdict.end_reason,
+        error=verdict.error,
+        state=state,
+        usage=usage,
+        events_end=events_end,
+        observed_at=attempt.observed_at,
+        stopped=left_behind is None,
+        blocked_at=None if left_behind is None else left_behind.place,
+    )
+
+
+def _total(before: Usage, meter: Meter | None) -> Usage | None:
+    if meter is None:
+        return None
+    return before + meter.snapshot()
+
+
+def _on_publish_failure(attempt: Attempt, error: RunlaneError) -> None:
+    """Stop an attempt whose events cannot be recorded: nothing that it does from now on would be seen."""
+    if isinstance(error, LeaseLost):
+        attempt.stop(StopReason.LEASE_LOST)
+    else:
+        attempt.fail(error)
+
+
+def _post(loop: asyncio.AbstractEventLoop, function: Callable[[Usage], None], usage: Usage) -> None:
+    try:
+        loop.call_soon_threadsafe(function, usage)
+    except RuntimeError:  # the loop is closed: the process is ending
+        return
+
+
+def _swallow_outage(task: asyncio.Task[bool]) -> None:
+    if not task.cancelled() and isinstance(task.exception(), StoreUnavailable):
+        log.warning("run.progress_not_written")

@@ -1,0 +1,116 @@
+"""One frozen value that configures a process, validated once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from runlane.errors import ConfigurationError
+
+ENV_PREFIX = "RUNLANE_"
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "max_concurrent_runs": (1, 1_000_000),
+    "run_timeout_s": (0.001, 365 * 86_400),
+    "lease_s": (0.1, 86_400),
+    "max_rescues": (0, 1000),
+    "cancel_grace_s": (0, 3600),
+    "abandon_after_s": (0, 3600),
+    "drain_grace_s": (0, 86_400),
+    "start_within_s": (0.01, 86_400),
+    "poll_s": (0.01, 3600),
+    "heartbeat_s": (0.01, 3600),
+    "event_retention_s": (1, 10 * 365 * 86_400),
+    "max_body_bytes": (1024, 2**31),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a Runlane process behaves. Every field can be given as ``RUNLANE_<NAME>`` in the environment.
+
+    Attributes:
+        database: ``sqlite:///path``, ``postgresql://...``, or ``memory://`` (gone with the process).
+        synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
+        max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
+        run_timeout_s: A run that executes longer ends as ``timeout``.
+        lease_s: A worker that has not renewed its leases for this long is dead. Renewed every third of it.
+        max_rescues: A run that loses its worker more often than this ends as ``error``.
+        cancel_grace_s: How long cancelled code may clean up before it is cancelled again.
+        abandon_after_s: How long after that until it is left behind and reported.
+        drain_grace_s: How long runs may go on after SIGTERM before they are stopped and handed back.
+        start_within_s: A run that no code is attached to for so long ends as ``error`` (library only).
+        poll_s: How often the ledger is asked for work whose notice was lost.
+        heartbeat_s: Silence on a stream after which a comment is sent.
+        event_retention_s: Events of an ended run are kept for so long.
+        max_body_bytes: Larger request bodies are refused with 413.
+        strict: Refuse unknown request fields instead of naming them in ``Runlane-Ignored``.
+        require_owner: Calls of the library must name an owner.
+    """
+
+    database: str = "sqlite:///.runlane/runlane.db"
+    synchronous: str = "full"
+    max_concurrent_runs: int = 1000
+    run_timeout_s: float = 86_400.0
+    lease_s: float = 30.0
+    max_rescues: int = 3
+    cancel_grace_s: float = 5.0
+    abandon_after_s: float = 5.0
+    drain_grace_s: float = 10.0
+    start_within_s: float = 60.0
+    poll_s: float = 5.0
+    heartbeat_s: float = 5.0
+    event_retention_s: float = 86_400.0
+    max_body_bytes: int = 50 * 1024 * 1024
+    strict: bool = False
+    require_owner: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigurationError(f"Setting {name} is {value!r}; it must be from {low} to {high}.")
+        if self.synchronous not in ("full", "normal"):
+            raise ConfigurationError(f"Setting synchronous is {self.synchronous!r}; it must be 'full' or 'normal'.")
+        schemes = ("sqlite:///", "postgresql://", "postgres://", "memory://")
+        if not self.database.startswith(schemes):
+            raise ConfigurationError(
+                f"Setting database is {_without_password(self.database)!r}; it must be sqlite:///PATH, "
+                "postgresql://HOST/NAME or memory://."
+            )
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
+        """Return settings from *given* (``None`` counts as not given), else the environment, else the defaults.
+
+        Raises:
+            ConfigurationError: A value cannot be used, or an environment variable names no setting.
+        """
+        environment = os.environ if environment is None else environment
+        known = {field.name: field for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, field in known.items():
+            text = environment.get(ENV_PREFIX + name.upper())
+            if text is not None:
+                values[name] = _parse(name, str(field.type), text)
+        for name, value in given.items():
+            if name not in known:
+                raise ConfigurationError(f"There is no setting {name!r}.")
+            if value is not None:
+                values[name] = value
+        return cls(**values)
+
+
+def _parse(name: str, kind: str, text: str) -> Any:
+    try:
+        if kind == "bool":
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        return {"int": int, "float": float, "str": str}[kind](text)
+    except (ValueError, KeyError):
+        raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is {text!r}; it must be a {kind}.") from None
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"{head.rpartition(':')[0]}:***@{tail}" if at and ":" in head.partition("//")[2] else url

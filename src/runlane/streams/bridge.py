@@ -1,0 +1,262 @@
+"""StreamBridge: readers of runs' streams, fed by the log and, while a run executes, by what was just committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from runlane.errors import NotFound, RunlaneError
+from runlane.lifecycle import EndReason, RunStatus
+from runlane.records import ANY_OWNER, Claim, Owner, RunError, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
+from runlane.store.ledger import RunStore
+from runlane.streams.publisher import Publisher
+
+#: What a run keeps in memory for readers that are not far behind; a slower one reads the log.
+TAIL_EVENTS: Final = 2048
+TAIL_BYTES: Final = 4 * 1024 * 1024
+HEARTBEAT_S: Final = 5.0
+
+#: A batch of items that are written together; an empty one is a heartbeat.
+Batch = Sequence[StreamItem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a run ended, for its waiters: ``result`` is JSON text, ``error`` is set if it failed or was stopped."""
+
+    status: RunStatus
+    end_reason: EndReason | None
+    result: bytes | None
+    error: RunError | None
+
+
+@dataclass(slots=True)
+class _Live:
+    """What this process knows of a run that it executes, or that somebody watches.
+
+    ``followed`` says that nothing can happen to the run without this process hearing of it, as far as it knows: the
+    ledger need not be asked. A heartbeat without news withdraws that.
+    """
+
+    tail: deque[StreamEvent] = field(default_factory=deque)
+    tail_bytes: int = 0
+    known_seq: int | None = None
+    end: StreamEnd | None = None
+    ending: Ending | None = None
+    executing: bool = False
+    followed: bool = False
+    wakes: set[asyncio.Event] = field(default_factory=set)
+
+    def covers(self, after: int) -> bool:
+        """Whether the tail has everything after number *after*."""
+        if self.known_seq is None:
+            return False
+        return self.known_seq <= after or (bool(self.tail) and self.tail[0].seq <= after + 1)
+
+    def since(self, after: int) -> list[StreamEvent]:
+        if not self.tail or self.tail[-1].seq <= after:
+            return []
+        skip = max(0, after + 1 - self.tail[0].seq)
+        return list(self.tail)[skip:] if skip else list(self.tail)
+
+    def doubt(self) -> None:
+        """No news for long: unless the run executes here, ask the ledger from now on."""
+        if not self.executing:
+            self.followed, self.known_seq = False, None
+
+    def wake(self) -> None:
+        for event in self.wakes:
+            event.set()
+
+
+class StreamBridge:
+    """Streams of runs. Used on one event loop, the control loop, only.
+
+    A stream is the run's log and then one :class:`StreamEnd`, which is derived from the terminal row: it cannot be
+    missing, and it cannot come twice. Reading never creates anything: an unknown run is NotFound, an ended run ends.
+    """
+
+    def __init__(self, store: RunStore, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._store = store
+        self._heartbeat_s = heartbeat_s
+        self._live: dict[str, _Live] = {}
+
+    # For the worker.
+
+    def open(self, claim: Claim, on_failure: Callable[[RunlaneError], None]) -> Publisher:
+        """Return the publisher of an attempt; :meth:`close` or :meth:`release` ends what this starts."""
+        live = self._live.setdefault(claim.run.run_id, _Live())
+        live.executing, live.known_seq = True, claim.events_end
+        live.tail.clear()
+        live.tail_bytes = 0
+
+        def show(batch: list[StreamEvent]) -> None:
+            self._show(live, batch)
+
+        return Publisher(self._store, claim, control=asyncio.get_running_loop(), show=show, on_failure=on_failure)
+
+    def release(self, run_id: str) -> None:
+        """Forget an attempt whose run goes on elsewhere or later; readers stay."""
+        live = self._live.get(run_id)
+        if live is not None:
+            live.executing = False
+            live.doubt()
+            live.wake()
+            self._evict(run_id, live)
+
+    def close(self, run: RunRecord, *, events_end: int | None, result: bytes | None) -> None:
+        """Tell readers and waiters that *run* has ended; *events_end* is unknown for a run that this process lost."""
+        live = self._live.get(run.run_id)
+        if live is None:
+            return
+        live.executing = False
+        live.ending = Ending(status=run.status, end_reason=run.end_reason, result=result, error=run.error)
+        if events_end is not None:
+            live.end = StreamEnd(seq=events_end + 1, status=run.status, end_reason=run.end_reason)
+        live.wake()
+        self._evict(run.run_id, live)
+
+    def _show(self, live: _Live, batch: list[StreamEvent]) -> None:
+        live.tail.extend(batch)
+        live.known_seq = batch[-1].seq
+        live.tail_bytes += sum(len(event.data) for event in batch)
+        while len(live.tail) > TAIL_EVENTS or (live.tail_bytes > TAIL_BYTES and len(live.tail) > 1):
+            live.tail_bytes -= len(live.tail.popleft().data)
+        live.wake()
+
+    def _evict(self, run_id: str, live: _Live) -> None:
+        if not live.executing and not live.wakes:
+            self._live.pop(run_id, None)
+
+    # For readers.
+
+    async def subscribe(
+        self, run_id: str, *, after: int | None = 0, owner: Owner = ANY_OWNER
+    ) -> AsyncIterator[StreamItem]:
+        """Yield the run's events with numbers above *after* (``None``: from now on), then its one end.
+
+        A :class:`StreamGap` says that retention removed what came next.
+
+        Raises:
+            NotFound: No such run for *owner*.
+        """
+        run = await self._store.get_run(run_id, owner=owner)
+        with self.watch(run) as watch:
+            async for batch in watch.batches(after=after):
+                for item in batch:
+                    yield item
+
+    async def ended(self, run: RunRecord) -> Ending:
+        """Wait until the run has ended."""
+        with self.watch(run) as watch:
+            async for ending in watch.ending():
+                if ending is not None:
+                    return ending
+        raise NotFound("run", run.run_id)
+
+    def watch(self, run: RunRecord, *, admitted_now: bool = False) -> Watch:
+        """Return a reader of *run*'s stream, which hears of everything from now on.
+
+        With *admitted_now* the run is new and has not been dispatched: the ledger need not be asked what it did.
+        """
+        live = self._live.setdefault(run.run_id, _Live())
+        if admitted_now:
+            live.known_seq, live.followed = 0, True
+        return Watch(self._store, run, live, self._heartbeat_s, lambda: self._evict(run.run_id, live))
+
+
+class Watch:
+    """A reader of one run's stream; a context manager. It keeps no place in memory beyond a flag."""
+
+    def __init__(
+        self, store: RunStore, run: RunRecord, live: _Live, heartbeat_s: float, on_close: Callable[[], None]
+    ) -> None:
+        self.run = run
+        self._store, self._live, self._heartbeat_s, self._on_close = store, live, heartbeat_s, on_close
+        self._wake = asyncio.Event()
+        live.wakes.add(self._wake)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop hearing of the run; a second call does nothing."""
+        if self._wake in self._live.wakes:
+            self._live.wakes.discard(self._wake)
+            self._on_close()
+
+    async def batches(self, *, after: int | None = 0) -> AsyncIterator[Batch]:
+        """Yield the run's items in batches, as much as there is at a time; an empty batch is a heartbeat."""
+        cursor = await self._newest() if after is None else after
+        while True:
+            self._wake.clear()
+            found = await self._after(cursor)
+            if found:
+                gap = found[0].seq > cursor + 1
+                cursor = found[-1].seq
+                yield [StreamGap(resumes_at=found[0].seq), *found] if gap else found
+                continue
+            end = await self._end()
+            if end is not None:
+                # Events may have been committed between the two reads; the end comes after the last of them.
+                if end.seq > cursor + 1 and await self._store.read_events(self.run.seq, after=cursor):
+                    continue
+                yield [StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end]
+                return
+            if not await self._news():
+                yield ()
+
+    async def ending(self) -> AsyncIterator[Ending | None]:
+        """Yield ``None`` as a heartbeat until the run has ended, then its ending."""
+        while True:
+            self._wake.clear()
+            ending = self._live.ending or (None if self._hears() else await self._stored_ending())
+            if ending is not None:
+                yield ending
+                return
+            if not await self._news():
+                yield None
+
+    def _hears(self) -> bool:
+        return self._live.executing or self._live.followed
+
+    async def _newest(self) -> int:
+        if self._live.known_seq is not None:
+            return self._live.known_seq
+        return await self._store.last_event(self.run.seq)
+
+    async def _after(self, cursor: int) -> Sequence[StreamEvent]:
+        if self._live.covers(cursor):
+            return self._live.since(cursor)
+        return await self._store.read_events(self.run.seq, after=cursor)
+
+    async def _end(self) -> StreamEnd | None:
+        if self._live.end is not None or self._hears():
+            return self._live.end
+        return await self._store.stream_end(self.run.seq)
+
+    async def _news(self) -> bool:
+        """Wait for news; ``False`` after a heartbeat's time without."""
+        try:
+            async with asyncio.timeout(self._heartbeat_s):
+                await self._wake.wait()
+        except TimeoutError:
+            self._live.doubt()
+            return False
+        return True
+
+    async def _stored_ending(self) -> Ending | None:
+        try:
+            current = await self._store.get_run(self.run.run_id, owner=ANY_OWNER)
+        except NotFound:
+            return Ending(status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK, result=None, error=None)
+        if not current.status.terminal:
+            return None
+        _, result, _ = await self._store.run_result(self.run.run_id, owner=ANY_OWNER)
+        return Ending(status=current.status, end_reason=current.end_reason, result=result, error=current.error)

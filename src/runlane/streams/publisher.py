@@ -1,0 +1,166 @@
+"""One attempt's events on their way to the log: numbered, gathered into batches, committed, then shown."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from runlane.errors import RunlaneError, StoreUnavailable
+from runlane.records import Claim, StreamEvent
+from runlane.store.ledger import RunStore
+
+#: A commit carries what gathered in this time. Shorter costs a commit per token, longer is seen by a reader.
+FLUSH_INTERVAL_S: Final = 0.005
+#: A batch this large is not kept waiting.
+FLUSH_BYTES: Final = 256 * 1024
+#: An agent with more than this uncommitted is asked to wait.
+MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
+#: Tries to append a batch while the ledger is unavailable; with the delays below about 10 s.
+APPEND_TRIES: Final = 12
+RETRY_DELAY_S: Final = 0.05
+MAX_RETRY_DELAY_S: Final = 1.0
+
+
+class Publisher:
+    """Publishes events of one attempt. :meth:`emit` is for the agent's loop, everything else for the control loop.
+
+    At most one batch is being committed at a time, so that order and numbering need no more than a counter. A batch
+    that is not committed is tried again; a lost lease, or an outage that lasts, is told to *on_failure* once, and from
+    then on events are dropped.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        claim: Claim,
+        *,
+        control: asyncio.AbstractEventLoop,
+        show: Callable[[list[StreamEvent]], None],
+        on_failure: Callable[[RunlaneError], None],
+    ) -> None:
+        self._store, self._lease, self._control = store, claim.lease, control
+        self._show, self._on_failure = show, on_failure
+        self._lock = threading.Lock()
+        self._buffer: list[StreamEvent] = []
+        self._buffered = 0
+        self._in_flight: list[StreamEvent] = []
+        self._timer = False
+        self._tries = 0
+        self._last_flush = float("-inf")
+        self._seq = claim.events_end
+        self._closing: asyncio.Future[None] | None = None
+        self._space: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self.failure: RunlaneError | None = None
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest event."""
+        return self._seq
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much is uncommitted that the agent should await :meth:`ready`."""
+        return self._buffered > MAX_BUFFERED_BYTES
+
+    def emit(self, name: str, data: bytes) -> None:
+        """Publish one event; *data* is JSON text."""
+        with self._lock:
+            if self.failure is not None:
+                return
+            self._seq += 1
+            self._buffer.append(StreamEvent(seq=self._seq, name=name, data=data))
+            self._buffered += len(data)
+            if self._in_flight or (self._timer and self._buffered < FLUSH_BYTES):
+                return
+            wait_s = self._last_flush + FLUSH_INTERVAL_S - self._control.time()
+            if wait_s <= 0 or self._buffered >= FLUSH_BYTES:
+                self._submit()
+                return
+            self._timer = True
+        asyncio.get_running_loop().call_later(wait_s, self._on_timer)
+
+    async def ready(self) -> None:
+        """Wait, on the agent's loop, until less is uncommitted."""
+        while self.congested and self.failure is None:
+            space = asyncio.Event()
+            self._space = (asyncio.get_running_loop(), space)
+            if self.congested and self.failure is None:
+                await space.wait()
+
+    async def flush(self) -> None:
+        """Wait, on the control loop, until everything emitted is committed and shown.
+
+        Raises:
+            RunlaneError: It could not be committed; see :attr:`failure`.
+        """
+        with self._lock:
+            if self.failure is None and (self._buffer or self._in_flight):
+                self._closing = self._control.create_future()
+                if not self._in_flight:
+                    self._submit()
+        if self._closing is not None:
+            await self._closing
+        if self.failure is not None:
+            raise self.failure
+
+    def _on_timer(self) -> None:
+        with self._lock:
+            self._timer = False
+            if self._buffer and not self._in_flight and self.failure is None:
+                self._submit()
+
+    def _submit(self) -> None:
+        """Commit what is buffered; the lock is held and nothing is in flight."""
+        self._in_flight, self._buffer = self._buffer, []
+        self._last_flush = self._control.time()
+        self._append()
+
+    def _append(self) -> None:
+        try:
+            self._store.submit_events(self._lease, self._in_flight, self._control, self._on_committed)
+        except RunlaneError as error:
+            self._control.call_soon_threadsafe(self._on_committed, None, error)
+
+    def _on_committed(self, _: None, error: BaseException | None) -> None:
+        if error is not None:
+            self._on_error(error)
+            return
+        self._tries = 0
+        with self._lock:
+            batch, self._in_flight = self._in_flight, []
+            self._buffered -= sum(len(event.data) for event in batch)
+            if self._buffer:
+                self._continue()
+        self._show(batch)
+        self._tell_waiters()
+
+    def _continue(self) -> None:
+        """Arrange the next batch; the lock is held."""
+        wait_s = self._last_flush + FLUSH_INTERVAL_S - self._control.time()
+        if self._closing is not None or wait_s <= 0 or self._buffered >= FLUSH_BYTES:
+            self._submit()
+        elif not self._timer:
+            self._timer = True
+            self._control.call_later(wait_s, self._on_timer)
+
+    def _on_error(self, error: BaseException) -> None:
+        if isinstance(error, StoreUnavailable) and self._tries < APPEND_TRIES:
+            self._tries += 1
+            self._control.call_later(min(MAX_RETRY_DELAY_S, RETRY_DELAY_S * 2**self._tries), self._append)
+            return
+        with self._lock:
+            self.failure = error if isinstance(error, RunlaneError) else StoreUnavailable(str(error))
+            self._buffer, self._in_flight, self._buffered = [], [], 0
+        self._tell_waiters()
+        self._on_failure(self.failure)
+
+    def _tell_waiters(self) -> None:
+        done = self._closing
+        if done is not None and not done.done() and not self._in_flight and not self._buffer:
+            self._closing = None
+            done.set_result(None)
+        if self._space is not None and not self.congested:
+            (loop, space), self._space = self._space, None
+            loop.call_soon_threadsafe(space.set)
