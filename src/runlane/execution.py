@@ -129,12 +129,24 @@ class Meter(Protocol):
 class Saver(Protocol):
     """A checkpointer, and what it can do for one attempt."""
 
-    def bind(self, lease: Lease, *, write_behind: bool) -> Any:
+    def bind(self, lease: Lease, *, write_behind: bool) -> Saver:
         """Return the checkpointer of one attempt, which writes nothing once the lease is lost."""
         ...
 
     def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
         """Return the transaction that removes everything that these runs checkpointed."""
+        ...
+
+    async def seal(self) -> object:
+        """End the attempt's writing; :meth:`remaining` then returns what is not written yet."""
+        ...
+
+    def remaining(self) -> Transaction[None]:
+        """Return the transaction that writes what is left, to be part of the one that finishes the run."""
+        ...
+
+    def reopen(self) -> None:
+        """Take writes again."""
         ...
 
 
@@ -203,6 +215,7 @@ class Attempt:
         self._failure: RunlaneError | None = None
         self._handle: Handle[Snapshot] | None = None
         self._call: AgentCall | None = None
+        self._continuable = False
         self._timers: list[asyncio.TimerHandle] = []
         if self.cancel is not None:
             self.stop(StopReason.CANCEL, self.cancel)
@@ -224,13 +237,13 @@ class Attempt:
         if self._handle is not None:
             self._handle.cancel()
 
-    async def run(self, handle: Handle[Snapshot], call: AgentCall) -> Snapshot:
-        """Wait for the agent, within the run's deadline.
+    async def run(self, handle: Handle[Snapshot], call: AgentCall, *, continuable: bool) -> Snapshot:
+        """Wait for the agent, within the run's deadline. One that is not *continuable* has no boundary to drain to.
 
         Raises:
             BaseException: What the agent raised; CancelledError, Drained or Abandoned if it was stopped.
         """
-        self._handle, self._call = handle, call
+        self._handle, self._call, self._continuable = handle, call, continuable
         self._later(self._settings.run_timeout_s, lambda: self.stop(StopReason.DEADLINE))
         if self.reason is not None:
             self._act()
@@ -248,7 +261,7 @@ class Attempt:
         if self._handle is None or self._call is None:
             return
         grace, last = self._settings.cancel_grace_s, self._settings.abandon_after_s
-        if self.reason is StopReason.DRAIN:
+        if self.reason is StopReason.DRAIN and self._continuable:
             self._call.drain.request()
             self._later(grace, self._handle.cancel)
         else:
@@ -283,7 +296,7 @@ class Executor:
         settings: Settings,
         announcer: Announcer,
         saver: Saver | None = None,
-        long_term_store: Any = None,
+        long_term_store: Callable[[str], Any] | None = None,
         new_meter: Callable[[Callable[[Usage], None]], Meter] | None = None,
     ) -> None:
         self._store, self._bridge, self._host, self._source = store, bridge, host, source
@@ -326,7 +339,7 @@ class Executor:
             ready=publisher.ready,
             continued=run.attempt > 1,
             saver=None if self._saver is None else self._bind(self._saver, attempt.claim.lease, run),
-            store=self._long_term_store,
+            store=None if self._long_term_store is None else self._long_term_store(run.owner),
             callbacks=() if meter is None else (meter,),
         )
         try:
@@ -337,7 +350,8 @@ class Executor:
             return _Ran(agent=agent, call=call, snapshot=None, failure=asyncio.CancelledError())
         publisher.emit("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
         try:
-            snapshot = await attempt.run(self._host.start(lambda: _run_agent(agent, call)), call)
+            handle = self._host.start(lambda: _run_agent(agent, call))
+            snapshot = await attempt.run(handle, call, continuable=agent.continuable and call.saver is not None)
         except BaseException as error:
             if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
                 log.info("run.agent_raised run_id=%s", run.run_id, exc_info=error)
@@ -369,10 +383,12 @@ class Executor:
                 continue  # the failure is part of the verdict from now on
             outcome = _outcome(verdict, state, attempt, ran.failure, usage, publisher.last_seq)
             try:
-                finished = await self._finish(attempt, outcome, verdict)
+                finished = await self._finish(attempt, outcome, verdict, ran.call.saver)
             except CancelRecorded:
                 current = await self._store.get_run(run.run_id, owner=run.owner)
                 attempt.cancel = current.cancel
+                if ran.call.saver is not None:
+                    ran.call.saver.reopen()
                 continue
             self._log(attempt, finished, verdict)
             if finished.run.status.terminal:
@@ -382,16 +398,18 @@ class Executor:
             )
             return
 
-    async def _finish(self, attempt: Attempt, outcome: Outcome, verdict: Verdict) -> Finished:
-        """Write the ending, for as long as it takes and the lease is held. A rollback is part of the transaction."""
+    async def _finish(self, attempt: Attempt, outcome: Outcome, verdict: Verdict, saver: Saver | None) -> Finished:
+        """Write the ending, for as long as it takes and the lease is held, with the last checkpoints or the rollback."""
         lease = attempt.claim.lease
-        saver = self._saver
-        first: Callable[[], Transaction[None]] | None = None
-        if verdict.end_reason is EndReason.ROLLED_BACK and saver is not None:
-            first = lambda: saver.delete_runs(lease.thread_id, [lease.run_id])  # noqa: E731 - a thunk, made anew a try
+
+        def first() -> Transaction[None]:
+            assert saver is not None
+            rolled_back = verdict.end_reason is EndReason.ROLLED_BACK
+            return saver.delete_runs(lease.thread_id, [lease.run_id]) if rolled_back else saver.remaining()
+
         while True:
             try:
-                return await self._store.finish(lease, outcome, first=first)
+                return await self._store.finish(lease, outcome, first=None if saver is None else first)
             except StoreUnavailable as error:
                 log.error("run.finish_delayed run_id=%s why=%s", lease.run_id, error)
                 if attempt.reason is StopReason.LEASE_LOST:
@@ -401,6 +419,8 @@ class Executor:
     async def _state(self, attempt: Attempt, verdict: Verdict, ran: _Ran) -> ThreadState | None:
         """Return what the run leaves on its thread, after making the thread valid if the run was cut short."""
         snapshot = ran.snapshot
+        if verdict.event is RunEvent.RELEASE and ran.agent is not None:
+            await self._repair(attempt, ran.agent, ran.call, repair=False)
         if verdict.end_reason is EndReason.ROLLED_BACK or verdict.event is RunEvent.RELEASE:
             return None
         if verdict.needs_repair and ran.agent is not None:
@@ -414,8 +434,9 @@ class Executor:
             unfinished=snapshot.unfinished or snapshot.paused,
         )
 
-    async def _repair(self, attempt: Attempt, agent: Agent, call: AgentCall) -> Snapshot | None:
-        handle = self._host.start(lambda: agent.repair(call))
+    async def _repair(self, attempt: Attempt, agent: Agent, call: AgentCall, *, repair: bool = True) -> Snapshot | None:
+        """Repair the thread (or only write what the attempt has left to write), within bounds."""
+        handle = self._host.start(lambda: _repair_agent(agent, call) if repair else _seal(call))
         limit_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
         timer = asyncio.get_running_loop().call_later(limit_s, handle.abandon)
         try:
@@ -438,8 +459,21 @@ class Executor:
 async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
     snapshot = await agent.run(call)
     if call.saver is not None:
-        await call.saver.flush()
+        await call.saver.seal()
     return snapshot
+
+
+async def _repair_agent(agent: Agent, call: AgentCall) -> Snapshot:
+    snapshot = await agent.repair(call)
+    if call.saver is not None:
+        await call.saver.seal()
+    return snapshot
+
+
+async def _seal(call: AgentCall) -> Snapshot:
+    if call.saver is not None:
+        await call.saver.seal()
+    return Snapshot()
 
 
 def _outcome(

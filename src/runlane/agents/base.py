@@ -51,8 +51,8 @@ class AgentCall:
     ``stream_subgraphs``, ``interrupt_before``, ``interrupt_after``, ``durability``, ``checkpoint`` (or
     ``checkpoint_id``); each may be absent. ``continued`` says that an earlier attempt of this run may have left
     checkpoints. ``saver`` and ``store`` are LangGraph's ``BaseCheckpointSaver`` and ``BaseStore``; the saver is bound
-    to this attempt, so that a fenced attempt writes nothing. An agent awaits ``ready()`` while ``congested()``, which bounds
-    what is not yet committed. ``callbacks`` are LangChain callback handlers.
+    to this attempt, so that a fenced attempt writes nothing. An agent awaits ``ready()`` while ``congested()``, which
+    bounds what is not yet committed. ``callbacks`` are LangChain callback handlers.
     """
 
     run: RunRecord

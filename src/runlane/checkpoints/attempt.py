@@ -117,7 +117,15 @@ class AttemptWriter:
         """
         self._sealed = True
         await self._landed()
+        return self.remaining()
+
+    def remaining(self) -> Transaction[None]:
+        """Return the transaction that writes what was left when the writing was sealed."""
         return put(self._open)
+
+    def reopen(self) -> None:
+        """Take writes again; what was left when the writing was sealed comes first."""
+        self._sealed = False
 
     async def _landed(self) -> None:
         """Wait until no transaction is on its way."""

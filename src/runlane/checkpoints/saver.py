@@ -102,6 +102,15 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """
         return transactions.put(Batch()) if self._writer is None else await self._writer.seal()
 
+    def remaining(self) -> Transaction[None]:
+        """Return, after :meth:`seal`, the transaction that writes what is left; make a new one for each try."""
+        return transactions.put(Batch()) if self._writer is None else self._writer.remaining()
+
+    def reopen(self) -> None:
+        """Take writes again after :meth:`seal`, since the run did not finish after all; what was left is kept."""
+        if self._writer is not None:
+            self._writer.reopen()
+
     def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
         """Return the transaction that takes these runs back: the thread reads exactly as before the first of them."""
         return transactions.delete_runs(thread_id, run_ids, lease=None if self._writer is None else self._writer.lease)

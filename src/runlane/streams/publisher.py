@@ -83,11 +83,13 @@ class Publisher:
 
     async def ready(self) -> None:
         """Wait, on the agent's loop, until less is uncommitted."""
-        while self.congested and self.failure is None:
+        while self.congested:
             space = asyncio.Event()
-            self._space = (asyncio.get_running_loop(), space)
-            if self.congested and self.failure is None:
-                await space.wait()
+            with self._lock:
+                if not self.congested:
+                    return
+                self._space = (asyncio.get_running_loop(), space)
+            await space.wait()
 
     async def flush(self) -> None:
         """Wait, on the control loop, until everything emitted is committed and shown.
@@ -96,12 +98,13 @@ class Publisher:
             RunlaneError: It could not be committed; see :attr:`failure`.
         """
         with self._lock:
-            if self.failure is None and (self._buffer or self._in_flight):
+            if self._buffer or self._in_flight:  # both are empty after a failure
                 self._closing = self._control.create_future()
                 if not self._in_flight:
                     self._submit()
-        if self._closing is not None:
-            await self._closing
+        closing = self._closing
+        if closing is not None:
+            await closing
         if self.failure is not None:
             raise self.failure
 
@@ -161,6 +164,7 @@ class Publisher:
         if done is not None and not done.done() and not self._in_flight and not self._buffer:
             self._closing = None
             done.set_result(None)
-        if self._space is not None and not self.congested:
-            (loop, space), self._space = self._space, None
-            loop.call_soon_threadsafe(space.set)
+        with self._lock:
+            space, self._space = (None, self._space) if self.congested else (self._space, None)
+        if space is not None:
+            space[0].call_soon_threadsafe(space[1].set)

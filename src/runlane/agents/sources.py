@@ -1,0 +1,45 @@
+"""What a run executes: code that the application attached to it, or the graph that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from runlane.agents.base import Agent
+from runlane.agents.coroutine import CoroutineAgent
+from runlane.errors import NotFound
+from runlane.records import RunRecord
+
+
+class RunAgents:
+    """Agents of this process's runs: attached ones first, then what *graph_agent* makes of the run's graph."""
+
+    def __init__(self, graph_agent: Callable[[str], Agent] | None = None) -> None:
+        self._graph_agent = graph_agent
+        self._attached: dict[str, Agent] = {}
+
+    def attach(self, run_id: str, agent: Any) -> None:
+        """Make *agent*, an :class:`Agent` or an async function or generator of one argument, what the run executes."""
+        self._attached[run_id] = agent if hasattr(agent, "repair") else CoroutineAgent(agent)
+
+    def has(self, run_id: str) -> bool:
+        """Whether this process can execute the run."""
+        return self._graph_agent is not None or run_id in self._attached
+
+    def agent(self, run: RunRecord) -> Agent:
+        """Return the run's agent.
+
+        Raises:
+            NotFound: Nothing is attached, and the run names no graph.
+        """
+        attached = self._attached.get(run.run_id)
+        if attached is not None:
+            return attached
+        graph_id = run.kwargs.get("graph_id")
+        if self._graph_agent is None or not graph_id:
+            raise NotFound("agent of run", run.run_id)
+        return self._graph_agent(graph_id)
+
+    def forget(self, run_id: str) -> None:
+        """Drop what was attached; the run has ended."""
+        self._attached.pop(run_id, None)

@@ -1,0 +1,496 @@
+"""RunManager: what a caller can ask of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Protocol, TypeVar
+
+from runlane.admission import parse_strategy
+from runlane.dispatch.base import Dispatch
+from runlane.errors import AdmissionClosed, IllegalTransition, InvalidRequest, LeaseLost, NotFound, OwnerRequired
+from runlane.execution import AgentSource, Announcer
+from runlane.lifecycle import (
+    CancelAction,
+    DisconnectMode,
+    EndReason,
+    MultitaskStrategy,
+    RunEvent,
+    RunStatus,
+    move,
+)
+from runlane.records import (
+    ANY_OWNER,
+    NO_OWNER,
+    CancelReceipt,
+    Cancelled,
+    Finished,
+    Lease,
+    NewRun,
+    Outcome,
+    Owner,
+    RunError,
+    RunRecord,
+    Usage,
+)
+from runlane.store.ledger import RunStore
+from runlane.streams.bridge import Ending, StreamBridge, Watch
+
+log = logging.getLogger("runlane.manager")
+
+THREAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+MAX_LIST: Final = 1000
+MAX_KEY: Final = 255
+_ENDINGS: Final[Mapping[RunStatus, tuple[RunEvent, EndReason]]] = {
+    RunStatus.SUCCESS: (RunEvent.SUCCEED, EndReason.COMPLETED),
+    RunStatus.ERROR: (RunEvent.FAIL, EndReason.FAILED),
+    RunStatus.TIMEOUT: (RunEvent.EXPIRE, EndReason.DEADLINE),
+    RunStatus.INTERRUPTED: (RunEvent.STOP, EndReason.USER_CANCEL),
+}
+_COUNTERS: Final = frozenset(Usage.__dataclass_fields__)
+
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class AttachableSource(AgentSource, Protocol):
+    """A source to which an application attaches the code of its runs."""
+
+    def attach(self, run_id: str, agent: Any) -> None:
+        """Make *agent* what the run executes."""
+        ...
+
+
+class _Unset:
+    """The owner was not named."""
+
+
+_UNSET: Final = _Unset()
+OwnerArgument = Owner | _Unset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A run that was admitted, with a reader of its stream; ``reused`` says that an idempotency key found it."""
+
+    run: RunRecord
+    watch: Watch
+    reused: bool
+
+
+class RunManager:
+    """Admits runs, answers for them, and cancels them. It executes nothing and holds no run in memory.
+
+    Every method takes *owner*: the tenant whose runs are meant. Not naming one means the single tenant of an application
+    without tenants, unless the manager was told to require one; ``ANY_OWNER`` means all, on purpose. All raise
+    StoreUnavailable while the ledger is out, and NotFound for what the owner does not have.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        bridge: StreamBridge,
+        dispatch: Dispatch,
+        source: AttachableSource,
+        announcer: Announcer,
+        new_id: Callable[[], str],
+        worker_id: str,
+        reconcile: Callable[[], Awaitable[Sequence[RunRecord]]],
+        drain: Callable[[float], Coroutine[Any, Any, None]],
+        lease_s: float,
+        require_owner: bool = False,
+    ) -> None:
+        self._store, self._bridge, self._dispatch, self._source = store, bridge, dispatch, source
+        self._announcer, self._new_id, self._worker_id = announcer, new_id, worker_id
+        self._reconcile, self._drain = reconcile, drain
+        self._lease_s, self._require_owner = lease_s, require_owner
+        self._leases: dict[str, Lease] = {}
+        self.closed = False
+
+    # Admission
+
+    async def create(self, thread_id: str, assistant_id: str | None = None, **options: Any) -> RunRecord:
+        """Admit a run behind whatever the thread has; see :meth:`create_or_reject` for *options*."""
+        return await self.create_or_reject(
+            thread_id, assistant_id, multitask_strategy=MultitaskStrategy.ENQUEUE.value, **options
+        )
+
+    async def create_or_reject(
+        self,
+        thread_id: str,
+        assistant_id: str | None = None,
+        *,
+        multitask_strategy: str = MultitaskStrategy.REJECT.value,
+        on_disconnect: str = DisconnectMode.CANCEL.value,
+        metadata: Mapping[str, Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        model_name: str | None = None,
+        delay_s: float = 0.0,
+        idempotency_key: str | None = None,
+        agent: Any = None,
+        owner: OwnerArgument = _UNSET,
+    ) -> RunRecord:
+        """Admit a run to *thread_id*, durably, or refuse it; nothing is touched when it is refused.
+
+        Args:
+            agent: Code to attach at once, as :meth:`start` does; without it the run waits for :meth:`start`.
+
+        Raises:
+            ConflictError: Strategy ``reject`` on a busy thread; names the blocking run.
+            InvalidRequest: An argument cannot be honoured.
+            AdmissionClosed: This process is draining.
+        """
+        new = NewRun(
+            run_id=self._new_id(),
+            thread_id=thread_id,
+            owner=self._one_owner("create_or_reject", owner),
+            assistant_id=assistant_id,
+            multitask_strategy=parse_strategy(multitask_strategy),
+            on_disconnect=_choice(DisconnectMode, "on_disconnect", on_disconnect),
+            metadata=dict(metadata or {}),
+            kwargs=dict(kwargs or {}),
+            model_name=model_name,
+            delay_s=delay_s,
+            idempotency_key=idempotency_key,
+        )
+        admitted = await self.admit(new, agent=agent)
+        admitted.watch.close()
+        return admitted.run
+
+    async def admit(self, new: NewRun, *, agent: Any = None) -> Admitted:
+        """Admit *new* and return it with a watch that has missed nothing. The caller closes the watch.
+
+        Once begun, the admission is carried through even if the caller is cancelled: no run is left half admitted.
+        """
+        if self.closed:
+            raise AdmissionClosed
+        _check_new(new)
+        admission = asyncio.ensure_future(self._admit(new, agent))
+        try:
+            return await asyncio.shield(admission)
+        except asyncio.CancelledError:
+            admission.add_done_callback(_close_watch)
+            raise
+
+    async def _admit(self, new: NewRun, agent: Any) -> Admitted:
+        if agent is not None:
+            self._source.attach(new.run_id, agent)
+        try:
+            admission = await self._store.admit(new)
+        except BaseException:
+            self._source.forget(new.run_id)
+            raise
+        run = admission.run
+        watch = self._bridge.watch(run, admitted_now=not admission.reused)
+        for cancelled in admission.cancelled:
+            self._tell(cancelled)
+        if admission.reused:
+            self._source.forget(new.run_id)
+        elif self._source.has(run.run_id) and (admission.runnable or new.delay_s > 0):
+            self._dispatch.submit(run.run_id, delay_s=new.delay_s)
+        return Admitted(run=run, watch=watch, reused=admission.reused)
+
+    def start(self, run: RunRecord, agent: Any) -> None:
+        """Attach *agent*, an async function or async generator of one argument, to an admitted run.
+
+        It is called once the run is its lane's head. Attaching to a run that has ended does nothing.
+        """
+        self._source.attach(run.run_id, agent)
+        self._dispatch.submit(run.run_id, delay_s=max(0.0, (run.not_before - datetime.now(UTC)).total_seconds()))
+
+    # Reading
+
+    async def get(self, run_id: str, *, owner: OwnerArgument = _UNSET) -> RunRecord:
+        """Return the run.
+
+        Raises:
+            NotFound: No such run for *owner*. An outage is StoreUnavailable, never this.
+        """
+        return await self._store.get_run(run_id, owner=self._any_owner("get", owner))
+
+    async def aget(self, run_id: str, *, owner: OwnerArgument = _UNSET) -> RunRecord:
+        """The same as :meth:`get`."""
+        return await self.get(run_id, owner=owner)
+
+    async def list_by_thread(
+        self, thread_id: str, *, owner: OwnerArgument = _UNSET, limit: int = 100, offset: int = 0
+    ) -> list[RunRecord]:
+        """Return up to *limit* (1 to 1000) runs of the thread, the newest admission first.
+
+        Raises:
+            InvalidRequest: *limit* or *offset* is out of range.
+        """
+        _check_page(limit, offset)
+        found = await self._store.list_runs(
+            thread_id, owner=self._any_owner("list_by_thread", owner), limit=limit, offset=offset
+        )
+        return list(found)
+
+    async def has_inflight(self, thread_id: str, *, owner: OwnerArgument = _UNSET) -> bool:
+        """Say whether the thread has a pending or running run, in any process."""
+        wanted = self._any_owner("has_inflight", owner)
+        for status in (RunStatus.RUNNING, RunStatus.PENDING):
+            if await self._store.list_runs(thread_id, owner=wanted, status=status, limit=1):
+                return True
+        return False
+
+    async def usage_by_thread(self, thread_id: str, *, owner: OwnerArgument = _UNSET) -> Usage:
+        """Return what all runs of the thread used, whatever their ending."""
+        total = Usage()
+        for usage in await self._store.thread_usage(thread_id, owner=self._any_owner("usage_by_thread", owner)):
+            total = total + usage
+        return total
+
+    async def join(self, run_id: str, *, owner: OwnerArgument = _UNSET) -> Ending:
+        """Wait until the run has ended and return its own ending."""
+        return await self._bridge.ended(await self.get(run_id, owner=owner))
+
+    # Writing
+
+    async def set_status(
+        self, run_id: str, status: str, *, error: str | None = None, owner: OwnerArgument = _UNSET
+    ) -> RunRecord:
+        """Move a run that the application executes itself, without :meth:`start`: to ``running``, then to an ending.
+
+        Raises:
+            IllegalTransition: The state table has no such move, or another worker executes the run.
+            CancelRecorded: A cancel came first; only ``interrupted`` is left.
+        """
+        run = await self.get(run_id, owner=owner)
+        wanted = _choice(RunStatus, "status", status)
+        if wanted is RunStatus.RUNNING:
+            return await self._claim(run)
+        if wanted not in _ENDINGS:
+            raise IllegalTransition(run_id, run.status.value, f"set {wanted.value}")
+        event, reason = _ENDINGS[wanted]
+        if run.status is RunStatus.PENDING and wanted is RunStatus.INTERRUPTED:
+            return (await self.cancel_run(run_id, owner=run.owner)).run
+        move(run_id, run.status, event)
+        lease = self._leases.get(run_id)
+        if lease is None:
+            raise IllegalTransition(run_id, run.status.value, f"set {wanted.value} by another worker")
+        outcome = Outcome(
+            event=event,
+            end_reason=reason if run.cancel is None else run.cancel.reason,
+            error=None if error is None else RunError(error="Error", message=error),
+        )
+        try:
+            finished = await self._store.finish(lease, outcome)
+        except LeaseLost as lost:
+            self._leases.pop(run_id, None)
+            raise IllegalTransition(run_id, run.status.value, f"set {wanted.value} after losing it") from lost
+        self._leases.pop(run_id, None)
+        self._announcer.announce(finished, events_end=0)
+        return finished.run
+
+    async def _claim(self, run: RunRecord) -> RunRecord:
+        move(run.run_id, run.status, RunEvent.CLAIM)
+        claim = await self._store.claim(run.run_id, self._worker_id, lease_s=self._lease_s)
+        if claim is None:
+            raise IllegalTransition(run.run_id, run.status.value, "claim while another run of its thread is before it")
+        self._leases[run.run_id] = claim.lease
+        return claim.run
+
+    async def update_model_name(
+        self, run_id: str, model_name: str | None, *, owner: OwnerArgument = _UNSET
+    ) -> RunRecord:
+        """Record which model the run uses."""
+        await self.get(run_id, owner=owner)
+        return await self._store.set_model(run_id, model_name)
+
+    async def update_run_progress(self, run_id: str, *, owner: OwnerArgument = _UNSET, **counters: Any) -> bool:
+        """Record counters of an active run; ``False``, with nothing written, once it has ended.
+
+        Raises:
+            InvalidRequest: A name is not one of Usage's fields.
+        """
+        run = await self.get(run_id, owner=owner)
+        return await self._store.set_progress(run_id, replace(run.usage, **_counters(counters)))
+
+    async def update_run_completion(
+        self, run_id: str, *, status: str | None = None, owner: OwnerArgument = _UNSET, **counters: Any
+    ) -> RunRecord:
+        """Record final counters, for any kind of ending; numbers never fall. With *status*, end the run first."""
+        checked = _counters(counters)
+        run = await self.get(run_id, owner=owner)
+        if status is not None and run.status.value != status:
+            await self.set_status(run_id, status, owner=run.owner)
+        return await self._store.complete_usage(run_id, checked)
+
+    # Control
+
+    async def cancel(
+        self,
+        run_id: str,
+        *,
+        action: str = CancelAction.INTERRUPT.value,
+        reason: EndReason = EndReason.USER_CANCEL,
+        by: str | None = None,
+        wait: bool = False,
+        owner: OwnerArgument = _UNSET,
+    ) -> CancelReceipt | None:
+        """Ask a run to stop, durably; the first action wins and a second cancel is harmless.
+
+        Args:
+            wait: Return only once the run has ended; the receipt then says whether its code has stopped.
+
+        Returns:
+            The receipt; ``None`` if the run had ended without a cancel, which leaves it as it is.
+        """
+        cancelled = await self.cancel_run(run_id, action=action, reason=reason, by=by, owner=owner)
+        run = cancelled.run
+        if not wait or run.status.terminal:
+            return run.cancel
+        await self._bridge.ended(run)
+        try:
+            return (await self._store.get_run(run_id, owner=ANY_OWNER)).cancel
+        except NotFound:
+            return run.cancel
+
+    async def cancel_run(
+        self,
+        run_id: str,
+        *,
+        action: str = CancelAction.INTERRUPT.value,
+        reason: EndReason = EndReason.USER_CANCEL,
+        by: str | None = None,
+        owner: OwnerArgument = _UNSET,
+    ) -> Cancelled:
+        """Record a cancel and pass it on; return the run as it is now."""
+        wanted = self._any_owner("cancel", owner)
+        checked = _choice(CancelAction, "action", action)
+        return await asyncio.shield(asyncio.ensure_future(self._cancel(run_id, wanted, checked, reason, by)))
+
+    async def _cancel(
+        self, run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None
+    ) -> Cancelled:
+        cancelled = await self._store.request_cancel(run_id, owner=owner, action=action, reason=reason, by=by)
+        self._tell(cancelled)
+        return cancelled
+
+    def _tell(self, cancelled: Cancelled) -> None:
+        """Pass a recorded cancel on: to the worker, or, if the run ended by it, to whoever waits."""
+        run = cancelled.run
+        if run.cancel is None:
+            return
+        if not run.status.terminal:
+            self._dispatch.cancel(run.run_id)
+            if run.status is RunStatus.PENDING:
+                self._dispatch.submit(run.run_id)
+        elif run.attempt == 0:
+            self._source.forget(run.run_id)
+            self._announcer.announce(Finished(run=run, next_run_id=cancelled.next_run_id), events_end=0)
+
+    async def reconcile_orphaned_inflight_runs(
+        self, error: str | None = None, before: datetime | None = None
+    ) -> list[RunRecord]:
+        """Settle runs that no live process can finish: of dead workers, and pending ones that have no code.
+
+        Runs that can be continued go back to their lane; the others end as ``error`` with *error* as their text.
+
+        Args:
+            before: Only pending runs admitted before this instant are ended; all by default.
+        """
+        rescued: list[RunRecord] = list(await self._reconcile())
+        text = error or "The process that was to execute this run is gone."
+        after_seq = 0
+        while page := await self._store.inflight_runs(after_seq=after_seq):
+            after_seq = page[-1].seq
+            for run in page:
+                late = before is not None and run.created_at > before
+                if run.status is not RunStatus.PENDING or late or self._source.has(run.run_id):
+                    continue
+                failed = RunError(error="WorkerLost", message=text)
+                finished = await self._store.give_up(run.run_id, EndReason.WORKER_LOST, failed)
+                if finished is not None:
+                    self._announcer.announce(finished)
+                    rescued.append(finished.run)
+        return rescued
+
+    async def cleanup(self, run_id: str, *, delay_s: float = 300.0, owner: OwnerArgument = _UNSET) -> None:
+        """Delete an ended run with its events after *delay_s*; an active run is never removed."""
+        wanted = self._any_owner("cleanup", owner)
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+        run = await self._store.get_run(run_id, owner=wanted)
+        if run.status.terminal:
+            await self._store.delete_run(run_id, owner=wanted)
+
+    async def delete(self, run_id: str, *, owner: OwnerArgument = _UNSET) -> None:
+        """Stop the run if it is active, wait until it has ended, and delete it with its events."""
+        wanted = self._any_owner("delete", owner)
+        await self.cancel(run_id, wait=True, owner=wanted)
+        await self._store.delete_run(run_id, owner=wanted)
+
+    async def shutdown(self, timeout_s: float = 5.0) -> None:
+        """Close admission, let runs finish for *timeout_s*, stop the rest and record each ending as it settles.
+
+        Survives any number of cancellations of its caller until it is done; a second call waits for the same.
+        """
+        self.closed = True
+        drained = asyncio.ensure_future(self._drain(timeout_s))
+        cancelled = False
+        while not drained.done():
+            try:
+                await asyncio.shield(drained)
+            except asyncio.CancelledError:
+                if drained.cancelled():
+                    raise
+                cancelled = True
+        drained.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    # Owners
+
+    def _any_owner(self, operation: str, owner: OwnerArgument) -> Owner:
+        if not isinstance(owner, _Unset):
+            return owner
+        if self._require_owner:
+            raise OwnerRequired(operation)
+        return NO_OWNER
+
+    def _one_owner(self, operation: str, owner: OwnerArgument) -> str:
+        found = self._any_owner(operation, owner)
+        if isinstance(found, str):
+            return found
+        raise OwnerRequired(operation)
+
+
+def _check_new(new: NewRun) -> None:
+    if not THREAD_ID.match(new.thread_id):
+        raise InvalidRequest(f"Thread id {new.thread_id!r} must be 1 to 64 letters, digits, '_' or '-'.")
+    if new.idempotency_key is not None and not 0 < len(new.idempotency_key) <= MAX_KEY:
+        raise InvalidRequest(f"An idempotency key has 1 to {MAX_KEY} characters.")
+    if not 0 <= new.delay_s <= 10 * 365 * 86_400:
+        raise InvalidRequest(f"The delay is {new.delay_s!r} s; it must be from 0 to ten years.")
+
+
+def _check_page(limit: int, offset: int) -> None:
+    if not 1 <= limit <= MAX_LIST or offset < 0:
+        raise InvalidRequest(f"limit must be from 1 to {MAX_LIST} and offset at least 0 (got {limit} and {offset}).")
+
+
+def _choice(kind: type[E], name: str, text: str) -> E:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidRequest(f"{name} is {text!r}; it must be one of {', '.join(kind)}.") from None
+
+
+def _counters(given: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(given) - _COUNTERS)
+    if unknown:
+        raise InvalidRequest(f"There are no counters {', '.join(unknown)}; see Usage.")
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _close_watch(admission: asyncio.Future[Admitted]) -> None:
+    if not admission.cancelled() and admission.exception() is None:
+        admission.result().watch.close()

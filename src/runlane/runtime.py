@@ -1,0 +1,229 @@
+"""The composition root: builds the parts of a process, starts and stops them in order. Nothing else names a backend."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from runlane.agents.host import AgentHost, InlineHost
+from runlane.agents.sources import RunAgents
+from runlane.dispatch.base import Dispatch
+from runlane.dispatch.local import LocalDispatch
+from runlane.execution import Announcer, Ended, Executor
+from runlane.manager import RunManager
+from runlane.records import Usage
+from runlane.rescue import Rescuer
+from runlane.settings import Settings
+from runlane.store.backends import open_postgres
+from runlane.store.ledger import RunStore
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts, migrate_postgres, migrate_sqlite
+from runlane.store.retry import PersistenceRetryPolicy
+from runlane.store.sqlite import SqliteDriver
+from runlane.store.statements import Driver
+from runlane.streams.bridge import StreamBridge
+from runlane.worker import Worker
+
+SQLITE = "sqlite:///"
+MEMORY = "memory://"
+#: A ledger in memory forgets ended runs after this long, as nothing else bounds it.
+MEMORY_RETENTION_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """The parts of a running process. ``runs`` and ``streams`` are what an application uses."""
+
+    settings: Settings
+    runs: RunManager
+    streams: StreamBridge
+    store: RunStore
+    worker: Worker
+    rescuer: Rescuer
+    host: AgentHost
+    agents: RunAgents
+    saver: Any
+    long_term_store: Any
+
+
+def new_run_id() -> str:
+    """Return a UUID of version 7: ordered by time, so that indexes stay compact."""
+    milliseconds = uuid.uuid1().time // 10_000 - 12_219_292_800_000
+    random = int.from_bytes(os.urandom(10))
+    value = (milliseconds & (1 << 48) - 1) << 80 | random & (1 << 80) - 1
+    value = value & ~(0xF << 76) | 7 << 76
+    return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+
+
+async def open_driver(settings: Settings) -> Driver:
+    """Open the ledger's database, with its schema up to date.
+
+    Raises:
+        LedgerInUse: Another process owns the SQLite file.
+        StoreUnavailable: It cannot be opened.
+        ConfigurationError: A newer version made it, or an extra is missing.
+    """
+    if settings.database.startswith(MEMORY):
+        memory = MemoryDriver()
+        apply_scripts(memory)
+        return memory
+    if settings.database.startswith(SQLITE):
+        path = settings.database.removeprefix(SQLITE)
+        driver = SqliteDriver(path, synchronous="full" if settings.synchronous == "full" else "normal")
+        try:
+            migrate_sqlite(path)
+        except BaseException:
+            await driver.aclose()
+            raise
+        return driver
+    migrate_postgres(settings.database)
+    return await open_postgres(settings.database)
+
+
+@asynccontextmanager
+async def open_runtime(
+    database: str | None = None,
+    *,
+    settings: Settings | None = None,
+    driver: Driver | None = None,
+    graph_agent: Callable[[str], Any] | None = None,
+    new_host: Callable[[], AgentHost] = InlineHost,
+    hooks: Sequence[Ended] = (),
+    new_id: Callable[[], str] = new_run_id,
+    retry: PersistenceRetryPolicy | None = None,
+    exclusive: bool | None = None,
+    worker_id: str | None = None,
+) -> AsyncIterator[Runtime]:
+    """Run everything that an application needs to have runs executed, until the context is left.
+
+    On the way out admission closes, runs may finish for ``drain_grace_s``, the rest are stopped and handed back, or
+    ended where nothing can continue them; then the database is closed.
+
+    Args:
+        database: ``sqlite:///path``, ``postgresql://...`` or ``memory://``; ``None`` keeps the ledger in memory.
+        settings: Everything else; *database* wins over its database.
+        driver: An open database instead; the caller closes it.
+        graph_agent: Makes the agent of a graph id; without it runs execute what is attached to them.
+        new_host: Makes the place where agents run; the running loop by default.
+        hooks: Called with each run that has ended.
+        exclusive: Whether no other process uses the database; by default true unless it is PostgreSQL.
+    """
+    settings = settings or Settings(database=database or MEMORY)
+    if database is not None and settings.database != database:
+        settings = Settings(**{**_fields(settings), "database": database})
+    async with AsyncExitStack() as stack:
+        if driver is None:
+            driver = await open_driver(settings)
+            stack.push_async_callback(driver.aclose)
+        alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
+        runtime = _build(
+            settings, driver, graph_agent, new_host, hooks, new_id, retry, alone, worker_id or _worker_id()
+        )
+        stack.push_async_callback(runtime[1].aclose)
+        parts, announcer = runtime[0], runtime[2]
+        stack.push_async_callback(parts.host.aclose)
+        stack.push_async_callback(announcer.aclose)
+        await stack.enter_async_context(parts.rescuer)
+        await stack.enter_async_context(parts.worker)
+        stack.push_async_callback(parts.runs.shutdown, settings.drain_grace_s)
+        yield parts
+
+
+def _build(
+    settings: Settings,
+    driver: Driver,
+    graph_agent: Callable[[str], Any] | None,
+    new_host: Callable[[], AgentHost],
+    hooks: Sequence[Ended],
+    new_id: Callable[[], str],
+    retry: PersistenceRetryPolicy | None,
+    exclusive: bool,
+    worker_id: str,
+) -> tuple[Runtime, Dispatch, Announcer]:
+    store = RunStore(driver, retry=retry)
+    bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s)
+    dispatch = LocalDispatch()
+    source = RunAgents(graph_agent)
+    announcer = Announcer(bridge, dispatch, hooks)
+    host = new_host()
+    saver, long_term = _langgraph(driver)
+    executor = Executor(
+        store=store,
+        bridge=bridge,
+        host=host,
+        source=source,
+        settings=settings,
+        announcer=announcer,
+        saver=saver,
+        long_term_store=None if long_term is None else long_term.for_owner,
+        new_meter=_new_meter(),
+    )
+    worker = Worker(
+        worker_id=worker_id, store=store, dispatch=dispatch, executor=executor, source=source, settings=settings
+    )
+    rescuer = Rescuer(
+        worker_id=worker_id,
+        store=store,
+        dispatch=dispatch,
+        source=source,
+        announcer=announcer,
+        settings=settings,
+        exclusive=exclusive,
+        forget_after_s=MEMORY_RETENTION_S if settings.database.startswith(MEMORY) else None,
+    )
+    manager = RunManager(
+        store=store,
+        bridge=bridge,
+        dispatch=dispatch,
+        source=source,
+        announcer=announcer,
+        new_id=new_id,
+        worker_id=worker_id,
+        reconcile=rescuer.rescue_lost,
+        drain=worker.drain,
+        lease_s=settings.lease_s,
+        require_owner=settings.require_owner,
+    )
+    runtime = Runtime(
+        settings=settings,
+        runs=manager,
+        streams=bridge,
+        store=store,
+        worker=worker,
+        rescuer=rescuer,
+        host=host,
+        agents=source,
+        saver=saver,
+        long_term_store=long_term,
+    )
+    return runtime, dispatch, announcer
+
+
+def _fields(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+
+
+def _worker_id() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def _langgraph(driver: Driver) -> tuple[Any, Any]:
+    """Return LangGraph's saver and store on *driver*; ``None`` without the extra, or on PostgreSQL for now."""
+    if find_spec("langgraph") is None or not isinstance(driver, SqliteDriver | MemoryDriver):
+        return None, None
+    saver = import_module("runlane.checkpoints.saver").LedgerSaver(driver)
+    return saver, import_module("runlane.checkpoints.store").LedgerLongTermStore(driver)
+
+
+def _new_meter() -> Callable[[Callable[[Usage], None]], Any] | None:
+    if find_spec("langchain_core") is None:
+        return None
+    usage = import_module("runlane.usage")
+    return lambda report: usage.UsageCallback(on_progress=report)
