@@ -18,9 +18,10 @@ import pytest
 
 from runlane.errors import InvalidRequest, LedgerInUse, NotFound, StoreUnavailable
 from runlane.store.sqlite import MAX_GROUP, SqliteDriver
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Statement, Transaction, statement
 
 ADD = statement("add", "INSERT INTO notes (note) VALUES (:note) RETURNING id")
+PLAIN = statement("plain", "INSERT INTO notes (note) VALUES (:note)")
 ALL = statement("all", "SELECT note FROM notes ORDER BY id")
 NOW = statement("now", "SELECT {now} AS us")
 WRONG = statement("wrong", "INSERT INTO nowhere VALUES (1)")
@@ -334,15 +335,20 @@ async def test_closing_finishes_what_was_accepted(path: Path) -> None:
 # Faults of the file.
 
 
-async def test_a_full_disk_is_an_outage_that_loses_nothing(driver: SqliteDriver, path: Path) -> None:
+@pytest.mark.parametrize("big", [ADD, PLAIN], ids=["undoes the statement", "undoes the whole group"])
+async def test_a_full_disk_is_an_outage_that_loses_nothing(driver: SqliteDriver, path: Path, big: Statement) -> None:
+    def add_big() -> Transaction[None]:
+        yield big(note="x" * 100_000)
+
     await driver.write(add("before"))
     pages = pages_of(path)
     driver.execute_script(f"PRAGMA max_page_count={pages + 2}")
     with stalled(driver):
-        waiting = [submitted(driver, one) for one in (add("small"), add("x" * 100_000), add("after"))]
+        waiting = [submitted(driver, one) for one in (add("small"), add_big(), add("after"))]
     results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert isinstance(results[1], StoreUnavailable)
     kept = [note for note, result in zip(("small", "x", "after"), results, strict=True) if isinstance(result, int)]
+    assert kept == (["small", "after"] if big is ADD else [])
+    assert [type(result) for result in results if not isinstance(result, int)] == [StoreUnavailable] * (3 - len(kept))
     assert on_disk(path) == ["before", *kept]
     driver.execute_script("PRAGMA max_page_count=1000000")
     await driver.write(add("y" * 100_000))

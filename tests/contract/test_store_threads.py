@@ -132,9 +132,11 @@ async def test_patches_merge_metadata_also_when_they_come_at_once(store: RunStor
     await make(store, "t", a=1, b={"x": 1})
     await asyncio.gather(
         *(store.patch_thread("t", owner=ANY_OWNER, metadata={f"k{n}": n}) for n in range(20)),
+        *(store.set_thread_state("t", owner=ANY_OWNER, state=DONE, metadata={f"s{n}": n}) for n in range(20)),
         store.patch_thread("t", owner=ANY_OWNER, metadata={"b": {"y": 2}}),
     )
-    assert (await get(store)).metadata == {"a": 1, "b": {"y": 2}, **{f"k{n}": n for n in range(20)}}
+    numbered = {f"{letter}{n}": n for letter in "ks" for n in range(20)}
+    assert (await get(store)).metadata == {"a": 1, "b": {"y": 2}, **numbered}
 
 
 async def test_a_state_written_outside_of_a_run_settles_the_thread(store: RunStore) -> None:

@@ -1,4 +1,4 @@
-"""What Alembic runs for an upgrade: everything in one transaction, on the connection that it is handed."""
+"""What Alembic runs for an upgrade: everything in the transaction that is open on the connection it is handed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,5 @@ from alembic import context
 
 from runlane.store.migrations import VERSION_TABLE
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    version_table=VERSION_TABLE,
-    transactional_ddl=True,
-)
-with context.begin_transaction():
-    context.run_migrations()
+context.configure(connection=context.config.attributes["connection"], version_table=VERSION_TABLE)
+context.run_migrations()
