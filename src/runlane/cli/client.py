@@ -1,0 +1,184 @@
+"""The few calls of the HTTP API that the command line makes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from runlane.errors import NotFound, RunlaneError
+
+TIMEOUT_S: Final = 30.0
+#: Longer than the server is silent on a stream, several heartbeats long.
+SILENCE_S: Final = 60.0
+#: In how many threads, the last changed first, a run is looked for.
+SEARCHED_THREADS: Final = 500
+#: How often a stream that broke without progress is taken up again.
+RETRIES: Final = 5
+#: Pause before the first of these tries; each later one is twice as long, so that a restart is waited for.
+RETRY_AFTER_S: Final = 0.25
+
+
+class ServerError(RunlaneError):
+    """The server cannot be reached, or refused; the message is one line."""
+
+    code = "server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEvent:
+    """One event of a stream; ``data`` is JSON text."""
+
+    name: str
+    data: str
+    id: str | None
+
+
+class Client:
+    """A server, seen from the command line. A context manager."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(timeout=TIMEOUT_S)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def runs(self, thread_id: str | None, *, limit: int) -> list[dict[str, Any]]:
+        """Return the newest runs: of a thread, or of the threads that changed last.
+
+        Raises:
+            NotFound: No such thread.
+            ServerError: The server cannot be reached, or refused.
+        """
+        if thread_id is not None:
+            return list(self._call("GET", f"/threads/{thread_id}/runs", "thread", thread_id, params={"limit": limit}))
+        found = [
+            run
+            for thread in self._threads(limit=min(limit, SEARCHED_THREADS))
+            for run in self._call("GET", f"/threads/{thread}/runs", "thread", thread, params={"limit": limit})
+        ]
+        return sorted(found, key=lambda run: str(run["created_at"]), reverse=True)[:limit]
+
+    def run(self, run_id: str, thread_id: str | None) -> Any:
+        """Return a run as the API gives it.
+
+        Raises:
+            NotFound: No such run, or none in the threads that changed last.
+            ServerError: The server cannot be reached, or refused.
+        """
+        threads = [thread_id] if thread_id is not None else self._threads(limit=SEARCHED_THREADS)
+        for candidate in threads:
+            try:
+                return self._call("GET", f"/threads/{candidate}/runs/{run_id}", "run", run_id)
+            except NotFound:
+                continue
+        raise NotFound("run", run_id)
+
+    def events(self, run_id: str, thread_id: str | None, *, after: str) -> Iterator[ServerEvent]:
+        """Yield the run's events after the one whose id is *after* (``-1``: all), to its end, across lost connections.
+
+        Raises:
+            NotFound: No such run.
+            ServerError: The server cannot be reached, or refused.
+        """
+        thread_id = thread_id or self.run(run_id, None)["thread_id"]
+        retries, ended = RETRIES, False
+        while not ended:
+            try:
+                for event in self._stream(f"/threads/{thread_id}/runs/{run_id}/stream", run_id, after):
+                    retries, after, ended = RETRIES, event.id or after, event.name == "end"
+                    yield event
+            except httpx.TransportError as error:
+                if not retries:
+                    raise self._unreachable(error) from error
+            if not ended:
+                if not retries:
+                    raise ServerError(f"The stream of run {run_id} broke off before its end, after event {after}.")
+                time.sleep(RETRY_AFTER_S * 2 ** (RETRIES - retries))
+                retries -= 1
+
+    def cancel(self, run_id: str, thread_id: str | None, *, action: str, wait: bool) -> str:
+        """Ask for the run to be stopped and return what is known then: its status, or that it was asked to stop.
+
+        Raises:
+            NotFound: No such run.
+            ServerError: The server cannot be reached, or refused.
+        """
+        thread_id = thread_id or self.run(run_id, None)["thread_id"]
+        path = f"/threads/{thread_id}/runs/{run_id}"
+        # A run takes as long to stop as its code needs; the server says so if it does not stop.
+        timeout = httpx.Timeout(TIMEOUT_S, read=None if wait else TIMEOUT_S)
+        params = {"action": action, "wait": int(wait)}
+        self._call("POST", f"{path}/cancel", "run", run_id, params=params, timeout=timeout)
+        if not wait:
+            return "asked to stop"
+        try:
+            return str(self._call("GET", path, "run", run_id)["status"])
+        except NotFound:
+            return "rolled back"
+
+    def _threads(self, *, limit: int) -> list[str]:
+        body = {"limit": limit, "sort_by": "updated_at", "sort_order": "desc", "select": ["thread_id"]}
+        return [thread["thread_id"] for thread in self._call("POST", "/threads/search", "thread", "", json=body)]
+
+    def _call(self, method: str, path: str, kind: str, key: str, **options: Any) -> Any:
+        try:
+            response = self._http.request(method, self._url + path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        _check(response, kind, key)
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise ServerError(f"{self._url} does not answer like a Runlane server.") from None
+
+    def _stream(self, path: str, run_id: str, after: str) -> Iterator[ServerEvent]:
+        timeout = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
+        headers = {"last-event-id": after}
+        with self._http.stream("GET", self._url + path, headers=headers, timeout=timeout) as response:
+            if response.is_error:
+                response.read()
+            _check(response, "run", run_id)
+            yield from parse_events(response.iter_lines())
+
+    def _unreachable(self, error: Exception) -> ServerError:
+        return ServerError(f"No server answers at {self._url} ({error}). Start one with `runlane serve`, or use --url.")
+
+
+def _check(response: httpx.Response, kind: str, key: str) -> None:
+    if response.status_code == httpx.codes.NOT_FOUND:
+        raise NotFound(kind, key)
+    if response.is_error:
+        try:
+            detail = response.json()["detail"]
+        except (ValueError, KeyError, TypeError):
+            detail = response.reason_phrase
+        raise ServerError(f"The server refused ({response.status_code}): {detail}")
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
+    """Yield the events of a stream of server-sent events; comments and an unfinished last event are dropped.
+
+    Source: WHATWG HTML, "Server-sent events", interpreting an event stream.
+    """
+    name, data, event_id = "message", list[str](), None
+    for line in lines:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                yield ServerEvent(name=name, data="\n".join(data), id=event_id)
+            name, data, event_id = "message", [], None
+        elif field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)
+        elif field == "id":
+            event_id = value

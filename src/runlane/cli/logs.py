@@ -1,0 +1,66 @@
+"""Logs: one line of ``key=value`` per record for machines, or coloured lines for a person at a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib import import_module
+from typing import Final
+
+#: Libraries whose INFO is about themselves and not about a run.
+CHATTY: Final = ("alembic", "asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
+
+
+class LogLevel(StrEnum):
+    """From which level on records are shown."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class KeyValueFormatter(logging.Formatter):
+    """``time=… level=info logger=runlane.worker event=run.started run_id=… attempt=1``; a traceback follows."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        instant = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = f"time={instant} level={record.levelname.lower()} logger={record.name} {fields_of(record)}"
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return line
+
+
+class EventFormatter(logging.Formatter):
+    """The event and its fields alone; the handler shows time and level."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = fields_of(record) if record.name == "uvicorn.access" else record.getMessage()
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def fields_of(record: logging.LogRecord) -> str:
+    """Return what *record* says as ``key=value`` pairs. A request's query is left out: it may hold what it pleases."""
+    if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) == 5:
+        client, method, path, _, status = record.args
+        return f"event=http.request client={client} method={method} path={str(path).partition('?')[0]} status={status}"
+    if record.name.startswith("runlane."):
+        return f"event={record.getMessage()}"
+    return f"event=log message={json.dumps(record.getMessage(), ensure_ascii=False)}"
+
+
+def configure_logging(level: LogLevel, *, pretty: bool = False) -> None:
+    """Send the process's records from *level* on to stderr."""
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(KeyValueFormatter())
+    if pretty:
+        console = import_module("rich.console").Console(stderr=True)
+        handler = import_module("rich.logging").RichHandler(console=console, show_path=False, log_time_format="%X")
+        handler.setFormatter(EventFormatter())
+    number = logging.getLevelNamesMapping()[level.value.upper()]
+    logging.basicConfig(level=number, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(number if level is LogLevel.DEBUG else max(number, logging.WARNING))

@@ -1,0 +1,58 @@
+"""What a command is about: a project's ``langgraph.json``, and the settings of a process that serves it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from runlane.agents.langgraph_json import GraphsFile, read_graphs_file
+from runlane.errors import ConfigurationError
+from runlane.settings import ENV_PREFIX, Settings
+
+CONFIG_NAME: Final = "langgraph.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A project that can be served."""
+
+    config: Path
+    file: GraphsFile
+
+    def settings(self, **given: Any) -> Settings:
+        """Return the settings: from *given*, the environment, the project's ``env``, else the defaults.
+
+        The default database is in the project's folder, wherever the command is called.
+
+        Raises:
+            ConfigurationError: A value cannot be used.
+        """
+        environment = {**self.file.env, **os.environ}
+        environment.setdefault(f"{ENV_PREFIX}DATABASE", f"sqlite:///{self.file.folder}/.runlane/runlane.db")
+        return Settings.load(environment, **given)
+
+
+def find_project(where: Path, config: Path | None = None) -> Project:
+    """Return the project in the folder *where*, or of the file *where* or *config*.
+
+    Raises:
+        ConfigurationError: There is no such file, or it cannot be used.
+    """
+    path = find_config(where, config)
+    return Project(config=path, file=read_graphs_file(path))
+
+
+def find_config(where: Path, config: Path | None = None) -> Path:
+    """Return the path of the ``langgraph.json``.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    path = config or (where if where.suffix == ".json" else where / CONFIG_NAME)
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{path} does not exist. Name a folder with a {CONFIG_NAME}, or the file itself with --config."
+        )
+    return path.resolve()

@@ -1,0 +1,46 @@
+"""The socket that a server listens on, taken before anything else is started."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from runlane.errors import ConfigurationError
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket bound to *host* and *port* (0: any free one); it does not listen yet.
+
+    Raises:
+        ConfigurationError: The port is in use or not allowed, or there is no such host.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise ConfigurationError(f"Cannot listen on {host}:{port}: {error}.") from error
+    # "localhost" may be both; clients that try one family only try the older.
+    family, _, _, _, address = min(found, key=lambda info: info[0] is not socket.AF_INET)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise not_available(host, port, error) from error
+    return listener
+
+
+def not_available(host: str, port: int, error: Exception) -> ConfigurationError:
+    """Return the error that tells the user why *host* and *port* cannot be had."""
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return ConfigurationError(
+            f"Port {port} on {host} is in use. Stop what listens there, or choose another port with --port."
+        )
+    return ConfigurationError(f"Cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}.")
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address at which a client on this machine finds *listener*."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

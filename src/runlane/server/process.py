@@ -1,0 +1,192 @@
+"""One server process: its socket, its signals, and the order in which it starts and stops.
+
+Start: socket, graphs, database and runtime, HTTP. Stop: admission closes, runs finish or are handed back, open streams
+are closed, HTTP ends, the database is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from runlane.agents.registry import load_registry
+from runlane.server.app import create_app
+from runlane.server.listener import bind, not_available, url_of
+from runlane.settings import Settings
+
+log = logging.getLogger("runlane.server")
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+#: Responses that are still being written once all runs are handed back get this long.
+RESPONSES_GRACE_S: Final = 5
+#: Longer than clients keep an idle connection, so that none is closed while a request is on its way to it.
+KEEP_ALIVE_S: Final = 75
+#: How long ended threads may take to be gone.
+THREADS_GRACE_S: Final = 1.0
+
+
+class StopSignals:
+    """What SIGTERM and SIGINT mean. The first starts the drain; the second ends its grace time; more change nothing.
+
+    No signal that can be handled makes the process lose work: only SIGKILL ends it at once.
+    """
+
+    def __init__(self) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def install(self) -> None:
+        """Take the signals. Until :meth:`attach` nothing is worth a drain, and they raise KeyboardInterrupt."""
+        for number in SIGNALS:
+            signal.signal(number, self._received)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on tell *loop*."""
+        self._loop = loop
+        self.install()  # imported code may have taken them
+
+    def ignore(self) -> None:
+        """Take no more notice: the process ends by itself."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _received(self, number: int, _: FrameType | None) -> None:
+        if self._loop is None:
+            raise KeyboardInterrupt
+        self._loop.call_soon_threadsafe(self._tell, signal.Signals(number).name)
+
+    def _tell(self, name: str) -> None:
+        if not self.first.is_set():
+            log.info("server.draining signal=%s", name)
+            self.first.set()
+        elif not self.second.is_set():
+            log.warning("server.drain_hurried signal=%s", name)
+            self.second.set()
+        else:
+            log.warning("server.signal_ignored signal=%s why=runs_are_being_handed_back", name)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn without its signal handlers, the second of which would skip the drain."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            log.info("server.ready url=%s pid=%d", url_of(listener), os.getpid())
+
+
+def serve(config: Path, settings: Settings, *, host: str, port: int, listener: socket.socket | None = None) -> int:
+    """Serve the graphs of the ``langgraph.json`` at *config* until a signal asks to stop; return the exit code.
+
+    Runs in the main thread. Leaves SIGTERM and SIGINT ignored, as the process is about to end.
+
+    Args:
+        listener: A bound socket to listen on, instead of *host* and *port*.
+
+    Raises:
+        ConfigurationError: The port, the file, a graph or the database cannot be used; nothing was started.
+        StoreUnavailable: The database cannot be opened, or another process owns it.
+    """
+    signals = StopSignals()
+    signals.install()
+    try:
+        listener = listener or bind(host, port)
+        app = create_app(config, settings, registry=load_registry(config))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            signals.attach(runner.get_loop())
+            runner.run(_serve(app, listener, signals))
+    except KeyboardInterrupt:
+        log.info("server.stopped while=starting")
+    finally:
+        signals.ignore()
+        if listener is not None:
+            listener.close()
+    return 0
+
+
+async def _serve(app: FastAPI, listener: socket.socket, signals: StopSignals) -> None:
+    async with app.router.lifespan_context(app):
+        server = _Uvicorn(_uvicorn_config(app))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        asked = asyncio.create_task(signals.first.wait())
+        try:
+            await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await _drain(app.state.service, signals)
+        finally:
+            asked.cancel()
+            server.should_exit = True
+            await _over(serving, listener)
+    log.info("server.stopped")
+
+
+def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",  # entered around the server, so that its errors reach the caller as they are
+        log_config=None,
+        access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.INFO),
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=RESPONSES_GRACE_S,
+    )
+
+
+async def _over(serving: asyncio.Task[None], listener: socket.socket) -> None:
+    address = listener.getsockname()
+    try:
+        await serving
+    except OSError as error:  # somebody else began to listen since the socket was bound
+        raise not_available(address[0], address[1], error) from error
+
+
+async def _drain(service: Any, signals: StopSignals) -> None:
+    hurry = asyncio.create_task(_hurry(service, signals))
+    try:
+        await service.drain()
+    finally:
+        hurry.cancel()
+        await asyncio.gather(hurry, return_exceptions=True)
+
+
+async def _hurry(service: Any, signals: StopSignals) -> None:
+    await signals.second.wait()
+    await service.drain(0.0)
+
+
+def exit_process(code: int) -> None:
+    """End the process with *code*, even if a node left behind still blocks a thread, which Python would wait for."""
+    others = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    give_up_at = time.monotonic() + THREADS_GRACE_S
+    for thread in others:
+        thread.join(max(0.0, give_up_at - time.monotonic()))
+    left = [thread.name for thread in others if thread.is_alive()]
+    if left:
+        log.warning("server.threads_left_behind threads=%s", ",".join(left))
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
