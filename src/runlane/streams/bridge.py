@@ -48,7 +48,9 @@ class _Live:
     ending: Ending | None = None
     executing: bool = False
     followed: bool = False
+    dismissed: bool = False
     wakes: set[asyncio.Event] = field(default_factory=set)
+    unwatched: asyncio.Event | None = None
 
     def covers(self, after: int) -> bool:
         """Whether the tail has everything after number *after*."""
@@ -83,6 +85,7 @@ class StreamBridge:
         self._store = store
         self._heartbeat_s = heartbeat_s
         self._live: dict[str, _Live] = {}
+        self._dismissed = False
 
     # For the worker.
 
@@ -128,6 +131,8 @@ class StreamBridge:
         live.wake()
 
     def _evict(self, run_id: str, live: _Live) -> None:
+        if not live.wakes and live.unwatched is not None:
+            live.unwatched.set()
         if not live.executing and not live.wakes:
             self._live.pop(run_id, None)
 
@@ -157,12 +162,27 @@ class StreamBridge:
                     return ending
         raise NotFound("run", run.run_id)
 
+    async def unwatched(self, run_id: str) -> None:
+        """Wait until nobody reads the run's stream."""
+        live = self._live.get(run_id)
+        if live is not None and live.wakes:
+            live.unwatched = live.unwatched or asyncio.Event()
+            await live.unwatched.wait()
+
+    def dismiss_readers(self) -> None:
+        """Let every reader, now and from now on, stop where it is, without an end: the process closes."""
+        self._dismissed = True
+        for live in self._live.values():
+            live.dismissed = True
+            live.wake()
+
     def watch(self, run: RunRecord, *, admitted_now: bool = False) -> Watch:
         """Return a reader of *run*'s stream, which hears of everything from now on.
 
         With *admitted_now* the run is new and has not been dispatched: the ledger need not be asked what it did.
         """
         live = self._live.setdefault(run.run_id, _Live())
+        live.dismissed = self._dismissed
         if admitted_now:
             live.known_seq, live.followed = 0, True
         return Watch(self._store, run, live, self._heartbeat_s, lambda: self._evict(run.run_id, live))
@@ -209,6 +229,8 @@ class Watch:
                     continue
                 yield [StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end]
                 return
+            if self._live.dismissed:
+                return
             if not await self._news():
                 yield ()
 
@@ -219,6 +241,8 @@ class Watch:
             ending = self._live.ending or (None if self._hears() else await self._stored_ending())
             if ending is not None:
                 yield ending
+                return
+            if self._live.dismissed:
                 return
             if not await self._news():
                 yield None

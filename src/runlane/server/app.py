@@ -1,0 +1,166 @@
+"""The application: routes, the table of errors, and what wraps every request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runlane.agents.encode import Unserialisable
+from runlane.agents.registry import Registry
+from runlane.errors import (
+    AdmissionClosed,
+    AlreadyExists,
+    ConflictError,
+    IllegalTransition,
+    InvalidRequest,
+    NotFound,
+    RunlaneError,
+    StoreUnavailable,
+)
+from runlane.server import assistants, runs, system, threads
+from runlane.server.requests import PayloadTooLarge
+from runlane.server.routing import schemas
+from runlane.server.service import open_service
+from runlane.server.threads import BadRequest
+from runlane.settings import Settings
+
+log = logging.getLogger("runlane.server")
+
+#: The first class that fits decides; its texts are written for clients.
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (PayloadTooLarge, 413),
+    (BadRequest, 400),
+    (InvalidRequest, 422),
+    (NotFound, 404),
+    (ConflictError, 409),
+    (AlreadyExists, 409),
+    (IllegalTransition, 409),
+    (AdmissionClosed, 503),
+    (StoreUnavailable, 503),
+    (Unserialisable, 422),
+)
+RETRY_AFTER_S = "1"
+EXPOSED = "content-location, location, x-pagination-total, x-pagination-next, runlane-ignored"
+
+
+def create_app(config: Path | None, settings: Settings, *, registry: Registry | None = None) -> FastAPI:
+    """Return the application for the graphs of *config* (a langgraph.json) or *registry*.
+
+    Its lifespan opens the runtime; ``app.state.service`` is the :class:`~runlane.server.service.Service` meanwhile.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_service(config, settings, registry) as service:
+            app.state.service = service
+            yield
+
+    app = FastAPI(
+        title="Runlane", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    app.state.settings = settings
+    for module in (system, assistants, threads, runs):
+        app.include_router(module.router)
+    app.add_route("/docs", system.docs, include_in_schema=False)
+    app.add_exception_handler(RunlaneError, _on_error)
+    app.add_exception_handler(Unserialisable, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_defect)
+    app.add_middleware(Edge)
+    # FastAPI's documented way to extend its document.
+    setattr(app, "openapi", _openapi(app, app.openapi))  # noqa: B010 - mypy refuses the plain assignment
+    return app
+
+
+def _openapi(app: FastAPI, made: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = made()
+            found.setdefault("components", {}).setdefault("schemas", {}).update(schemas())
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    return document
+
+
+def _error(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps({"detail": detail, "code": code}), status, headers, "application/json")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    for kind, status in STATUSES:
+        if isinstance(error, kind):
+            code = error.code if isinstance(error, RunlaneError) else "unserialisable"
+            return _error(status, str(error), code, {"Retry-After": RETRY_AFTER_S} if status == 503 else None)
+    return await _on_defect(request, error)
+
+
+async def _on_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail), "http", dict(error.headers or {}))
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    log.error("request.failed method=%s path=%s", request.method, request.url.path, exc_info=error)
+    return _error(500, "Internal server error; the server's log has the cause.", "internal")
+
+
+class Edge:
+    """Wraps every request: CORS for any origin, and the header that names ignored fields.
+
+    Source: Fetch standard, CORS protocol; private network access preflights are answered too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await _preflight(headers)(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        cross_origin = "origin" in headers
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if cross_origin:
+                    found = MutableHeaders(scope=message)
+                    found["access-control-allow-origin"] = "*"
+                    found["access-control-expose-headers"] = EXPOSED
+                if "ignored" in state:
+                    MutableHeaders(scope=message)["runlane-ignored"] = _header_text(state["ignored"])
+            await send(message)
+
+        await self._app(scope, receive, send_on)
+
+
+def _header_text(names: list[str]) -> str:
+    """Return *names* in a form that a header can carry, however a client spelt them."""
+    return ", ".join(name.encode("ascii", "backslashreplace").decode() for name in names)[:1000].replace("\n", " ")
+
+
+def _preflight(headers: Headers) -> Response:
+    allowed = {
+        "access-control-allow-origin": "*",
+        "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
+        "access-control-allow-headers": headers.get("access-control-request-headers", "*"),
+        "access-control-max-age": "600",
+    }
+    if headers.get("access-control-request-private-network") == "true":
+        allowed["access-control-allow-private-network"] = "true"
+    return Response(status_code=200, headers=allowed)

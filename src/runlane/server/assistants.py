@@ -1,0 +1,241 @@
+"""Routes of assistants."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.agents.registry import system_assistant_id
+from runlane.errors import InvalidRequest, NotFound
+from runlane.records import Assistant
+from runlane.server.requests import (
+    AssistantCreate,
+    AssistantLatest,
+    AssistantPatch,
+    AssistantSearch,
+    AssistantVersions,
+    RunConfig,
+    path_uuid,
+    query_flag,
+    read_body,
+)
+from runlane.server.responses import assistant_wire, json_response, raw_json, selected
+from runlane.server.routing import owner_of, route, service_of
+from runlane.server.service import Service
+from runlane.store.assistant_transactions import SHARED_OWNER, AssistantFilter, NewAssistant
+
+router = APIRouter(tags=["Assistants"])
+
+
+async def find_assistant(service: Service, owner: str, text: str) -> Assistant:
+    """Return the assistant with the id *text*, or the system assistant of the graph of that name.
+
+    Raises:
+        InvalidRequest: *text* is neither a UUID nor a graph's name.
+        NotFound: There is no such assistant for *owner*.
+    """
+    if text in service.registry.graph_ids:
+        return await service.store.get_assistant(system_assistant_id(text), owner=owner)
+    try:
+        assistant_id = str(UUID(text))
+    except ValueError:
+        graphs = ", ".join(service.registry.graph_ids)
+        raise InvalidRequest(f"Invalid assistant: {text!r}. It must be a UUID, or a graph: {graphs}.") from None
+    return await service.store.get_assistant(assistant_id, owner=owner)
+
+
+def _settings(config: RunConfig | None, context: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config and context, each mirrored into the other as the API does."""
+    plain: dict[str, Any] = {} if config is None else clean(config)
+    configurable = plain.get("configurable")
+    if configurable and context:
+        raise InvalidRequest("Give config.configurable or context, not both.")
+    if context:
+        return {**plain, "configurable": context}, context
+    return plain, dict(configurable or {})
+
+
+def clean(body: Any) -> dict[str, Any]:
+    """Return *body* as a dict without what was not given."""
+    built: dict[str, Any] = msgspec.to_builtins(body)
+    return {name: value for name, value in built.items() if value is not None}
+
+
+def _known_graph(service: Service, graph_id: str) -> None:
+    if graph_id not in service.registry.graph_ids:
+        raise NotFound("graph", graph_id)
+
+
+def _writable(assistant: Assistant) -> None:
+    if assistant.owner == SHARED_OWNER:
+        raise InvalidRequest(
+            f"Assistant {assistant.assistant_id!r} is the system assistant of graph {assistant.graph_id!r} and cannot "
+            "be changed; create your own from the graph."
+        )
+
+
+@route(router, "POST", "/assistants/search", body=AssistantSearch, statuses=(404,))
+async def search_assistants(request: Request) -> Response:
+    """Find assistants; the total is in X-Pagination-Total."""
+    service, body = service_of(request), await read_body(request, AssistantSearch)
+    if body.graph_id is not None:
+        _known_graph(service, body.graph_id)
+    where = AssistantFilter(graph_id=body.graph_id, name=body.name, metadata=body.metadata)
+    owner = owner_of(request)
+    found = await service.store.search_assistants(
+        owner=owner,
+        where=where,
+        sort_by=body.sort_by or "created_at",
+        order=body.sort_order or "desc",
+        limit=body.limit,
+        offset=body.offset,
+    )
+    total = await service.store.count_assistants(owner=owner, where=where)
+    rows = [selected(assistant_wire(one), body.select) for one in found]
+    return json_response(rows, headers=pagination(total, body.offset, len(found)))
+
+
+def pagination(total: int, offset: int, got: int) -> dict[str, str]:
+    """Return the headers that tell how many there are and where the next page begins."""
+    headers = {"X-Pagination-Total": str(total)}
+    if offset + got < total and got:
+        headers["X-Pagination-Next"] = str(offset + got)
+    return headers
+
+
+@route(router, "POST", "/assistants/count", body=AssistantSearch)
+async def count_assistants(request: Request) -> Response:
+    """Count assistants."""
+    body = await read_body(request, AssistantSearch)
+    where = AssistantFilter(graph_id=body.graph_id, name=body.name, metadata=body.metadata)
+    return json_response(await service_of(request).store.count_assistants(owner=owner_of(request), where=where))
+
+
+@route(router, "POST", "/assistants", body=AssistantCreate, statuses=(404, 409))
+async def create_assistant(request: Request) -> Response:
+    """Create an assistant, version 1."""
+    service, body = service_of(request), await read_body(request, AssistantCreate)
+    _known_graph(service, body.graph_id)
+    config, context = _settings(body.config, body.context)
+    metadata = {name: value for name, value in (body.metadata or {}).items() if name != "created_by"}
+    made = await service.store.create_assistant(
+        NewAssistant(
+            assistant_id=str(body.assistant_id or uuid4()),
+            owner=owner_of(request),
+            graph_id=body.graph_id,
+            name="Untitled" if body.name is None else body.name,
+            description=body.description,
+            config=config,
+            context=context,
+            metadata=metadata,
+        ),
+        if_exists_return=body.if_exists == "do_nothing",
+    )
+    return json_response(assistant_wire(made))
+
+
+@route(router, "GET", "/assistants/{assistant_id}", statuses=(404,))
+async def get_assistant(request: Request) -> Response:
+    """Return an assistant."""
+    found = await service_of(request).store.get_assistant(path_uuid(request, "assistant"), owner=owner_of(request))
+    return json_response(assistant_wire(found))
+
+
+@route(router, "PATCH", "/assistants/{assistant_id}", body=AssistantPatch, statuses=(404,))
+async def patch_assistant(request: Request) -> Response:
+    """Change an assistant, which makes a new version."""
+    service, body = service_of(request), await read_body(request, AssistantPatch)
+    assistant_id, owner = path_uuid(request, "assistant"), owner_of(request)
+    _writable(await service.store.get_assistant(assistant_id, owner=owner))
+    changes: dict[str, Any] = {}
+    if body.graph_id is not None:
+        _known_graph(service, body.graph_id)
+        changes["graph_id"] = body.graph_id
+    if body.config is not None or body.context is not None:
+        changes["config"], changes["context"] = _settings(body.config, body.context)
+    for name in ("name", "description", "metadata"):
+        if getattr(body, name) is not None:
+            changes[name] = getattr(body, name)
+    changed = await service.store.update_assistant(assistant_id, owner=owner, changes=changes)
+    return json_response(assistant_wire(changed))
+
+
+@route(router, "DELETE", "/assistants/{assistant_id}", statuses=(404,))
+async def delete_assistant(request: Request) -> Response:
+    """Delete an assistant with its versions."""
+    service, assistant_id = service_of(request), path_uuid(request, "assistant")
+    if query_flag(request, "delete_threads"):
+        raise InvalidRequest("delete_threads is not supported yet; delete the threads themselves.")
+    _writable(await service.store.get_assistant(assistant_id, owner=owner_of(request)))
+    await service.store.delete_assistant(assistant_id, owner=owner_of(request))
+    return Response(status_code=204)
+
+
+@route(router, "GET", "/assistants/{assistant_id}/graph", statuses=(404,))
+async def draw_assistant(request: Request) -> Response:
+    """Return the graph's nodes and edges."""
+    service = service_of(request)
+    assistant = await find_assistant(service, owner_of(request), request.path_params["assistant_id"])
+    xray = _xray(request.query_params.get("xray", "false"))
+    states = service.states(owner_of(request))
+    return raw_json(await service.on_agents(lambda: states.draw(assistant.graph_id, xray=xray)))
+
+
+def _xray(text: str) -> bool | int:
+    lowered = text.lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    if text.isdigit() and int(text) >= 1:
+        return int(text)
+    raise InvalidRequest(f"xray is {text!r}; it must be true, false or a depth from 1.")
+
+
+@route(router, "GET", "/assistants/{assistant_id}/schemas", statuses=(404,))
+async def assistant_schemas(request: Request) -> Response:
+    """Return the graph's JSON Schemas."""
+    service = service_of(request)
+    assistant = await service.store.get_assistant(path_uuid(request, "assistant"), owner=owner_of(request))
+    states = service.states(owner_of(request))
+    return raw_json(await service.on_agents(lambda: states.schemas(assistant.graph_id)))
+
+
+@route(router, "GET", "/assistants/{assistant_id}/subgraphs", statuses=(404,))
+@route(router, "GET", "/assistants/{assistant_id}/subgraphs/{namespace:path}", statuses=(404,))
+async def assistant_subgraphs(request: Request) -> Response:
+    """Return the schemas of the graph's subgraphs."""
+    service = service_of(request)
+    assistant = await service.store.get_assistant(path_uuid(request, "assistant"), owner=owner_of(request))
+    states, namespace = service.states(owner_of(request)), request.path_params.get("namespace")
+    recurse = query_flag(request, "recurse")
+    return raw_json(
+        await service.on_agents(lambda: states.subgraphs(assistant.graph_id, namespace=namespace, recurse=recurse))
+    )
+
+
+@route(router, "POST", "/assistants/{assistant_id}/versions", body=AssistantVersions, statuses=(404,))
+async def assistant_versions(request: Request) -> Response:
+    """Return an assistant's versions, newest first."""
+    body = await read_body(request, AssistantVersions)
+    found = await service_of(request).store.list_versions(
+        path_uuid(request, "assistant"),
+        owner=owner_of(request),
+        metadata=body.metadata,
+        limit=body.limit,
+        offset=body.offset,
+    )
+    return json_response([assistant_wire(one) for one in found])
+
+
+@route(router, "POST", "/assistants/{assistant_id}/latest", body=AssistantLatest, statuses=(404,))
+async def set_latest(request: Request) -> Response:
+    """Make an earlier version the current one, with its config and context."""
+    body = await read_body(request, AssistantLatest)
+    service, assistant_id = service_of(request), path_uuid(request, "assistant")
+    _writable(await service.store.get_assistant(assistant_id, owner=owner_of(request)))
+    changed = await service.store.set_latest(assistant_id, owner=owner_of(request), version=body.version)
+    return json_response(assistant_wire(changed))

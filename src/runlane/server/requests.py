@@ -1,0 +1,329 @@
+"""What clients may send: models of bodies, and reading them strictly. The wire's spellings live here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from runlane.errors import InvalidRequest
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+SortOrder = Literal["asc", "desc"]
+StreamMode = Literal[
+    "values", "messages", "messages-tuple", "updates", "events", "debug", "tasks", "checkpoints", "custom"
+]
+Nodes = Literal["*"] | list[str]
+Object = dict[str, Any]
+
+
+class Body(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A JSON object; fields that no version of the API defines are ignored, and named to the client."""
+
+
+class Command(Body):
+    resume: Any = None
+    update: Any = None
+    goto: Any = None
+
+
+class CheckpointConfig(Body):
+    thread_id: str | None = None
+    checkpoint_id: str | None = None
+    checkpoint_ns: str | None = ""
+    checkpoint_map: Object | None = None
+
+
+class RunConfig(Body):
+    tags: list[str] | None = None
+    recursion_limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    max_concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    run_name: str | None = None
+    configurable: Object | None = None
+    metadata: Object | None = None
+
+
+class RunCreate(Body):
+    """A run on a thread, or a stateless one."""
+
+    assistant_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    input: Any = None
+    command: Command | None = None
+    config: RunConfig | None = None
+    context: Object | None = None
+    metadata: Object | None = None
+    webhook: str | None = None
+    interrupt_before: Nodes | None = None
+    interrupt_after: Nodes | None = None
+    stream_mode: StreamMode | list[StreamMode] | None = None
+    stream_subgraphs: bool = False
+    stream_resumable: bool = False
+    feedback_keys: list[str] | None = None
+    multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"] = "enqueue"
+    if_not_exists: Literal["create", "reject"] = "reject"
+    after_seconds: Annotated[float, msgspec.Meta(ge=0, le=315_360_000)] | None = None
+    checkpoint: CheckpointConfig | None = None
+    checkpoint_id: str | None = None
+    checkpoint_during: bool | None = None
+    durability: Literal["sync", "async", "exit"] | None = None
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    on_completion: Literal["delete", "keep"] = "delete"
+    langsmith_tracer: Object | None = None
+
+
+class AssistantCreate(Body):
+    graph_id: str
+    assistant_id: UUID | None = None
+    config: RunConfig | None = None
+    context: Object | None = None
+    metadata: Object | None = None
+    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    description: str | None = None
+    if_exists: Literal["raise", "do_nothing"] = "raise"
+
+
+class AssistantPatch(Body):
+    graph_id: str | None = None
+    config: RunConfig | None = None
+    context: Object | None = None
+    metadata: Object | None = None
+    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    description: str | None = None
+
+
+class AssistantSearch(Body):
+    metadata: Object | None = None
+    graph_id: str | None = None
+    name: str | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] | None = None
+    sort_order: SortOrder | None = None
+    select: list[str] | None = None
+
+
+class AssistantVersions(Body):
+    metadata: Object | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+
+
+class AssistantLatest(Body):
+    version: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ThreadCreate(Body):
+    thread_id: UUID | None = None
+    metadata: Object | None = None
+    if_exists: Literal["raise", "do_nothing"] = "raise"
+    ttl: Any = None
+    supersteps: list[Object] | None = None
+
+
+class ThreadPatch(Body):
+    metadata: Object | None = None
+    ttl: Any = None
+
+
+class ThreadSearch(Body):
+    ids: list[str] | None = None
+    metadata: Object | None = None
+    values: Object | None = None
+    status: Literal["idle", "busy", "interrupted", "error"] | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] | None = None
+    sort_order: SortOrder | None = None
+    select: list[str] | None = None
+    extract: Object | None = None
+
+
+class StateUpdate(Body):
+    values: Any = None
+    as_node: str | None = None
+    checkpoint: CheckpointConfig | None = None
+    checkpoint_id: str | None = None
+
+
+class StateAt(Body):
+    checkpoint: CheckpointConfig
+    subgraphs: bool = False
+
+
+class HistoryQuery(Body):
+    limit: Limit = 1
+    before: str | Object | None = None
+    metadata: Object | None = None
+    checkpoint: CheckpointConfig | None = None
+
+
+B = TypeVar("B", bound=Body)
+E = TypeVar("E", bound=StrEnum)
+_NAMES: Mapping[type[Body], frozenset[str]] = {
+    model: frozenset(field.encode_name for field in msgspec.structs.fields(model)) for model in Body.__subclasses__()
+}
+#: Fields that may be null on the wire.
+_NULLABLE = frozenset({"input", "command", "values", "before", "checkpoint", "checkpoint_map"})
+
+
+async def read_json(request: Request, limit_bytes: int) -> Any:
+    """Return the body as JSON, whatever the content type says; an empty body is ``{}``.
+
+    Raises:
+        PayloadTooLarge: It is larger than *limit_bytes*.
+        InvalidRequest: It is not JSON, or a string in it has a NUL.
+    """
+    length = request.headers.get("content-length")
+    if length is not None and length.isdigit() and int(length) > limit_bytes:
+        raise PayloadTooLarge(limit_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit_bytes:
+                raise PayloadTooLarge(limit_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise InvalidRequest("The client left before its request had arrived.") from None
+    raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if not raw.strip():
+        return {}
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+    if b"\\u0000" in raw and has_nul(value):
+        raise InvalidRequest("A string in the body has a NUL character (\\u0000), which cannot be stored.")
+    return value
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The body is larger than the server takes."""
+
+    code = "payload_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The body is larger than {limit_bytes} bytes; see the setting max_body_bytes.")
+
+
+def has_nul(value: Any) -> bool:
+    """Say whether a string in the JSON *value* has a NUL."""
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, str):
+            if "\x00" in one:
+                return True
+        elif isinstance(one, dict):
+            stack.extend(one.keys())
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
+    return False
+
+
+async def read_body(request: Request, model: type[B]) -> B:
+    """Return the body as *model*; unknown fields are remembered in ``request.state.ignored``.
+
+    Raises:
+        InvalidRequest: The body does not fit; the text names the field.
+    """
+    settings = request.app.state.settings
+    value = await read_json(request, settings.max_body_bytes)
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"The body must be a JSON object, not {type(value).__name__}.")
+    unknown = value.keys() - _NAMES[model]
+    if unknown:
+        if settings.strict:
+            raise InvalidRequest(f"Unknown fields: {', '.join(sorted(unknown))}.")
+        request.state.ignored = sorted(unknown)
+    nulls = [name for name, item in value.items() if item is None and name not in _NULLABLE and name not in unknown]
+    if nulls:
+        raise InvalidRequest(f"Field {nulls[0]!r} is null; leave it out instead.")
+    try:
+        return msgspec.convert(value, model)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidRequest(f"Invalid request body: {error}.") from None
+
+
+def path_uuid(request: Request, kind: str) -> str:
+    """Return the path's ``{kind}_id`` in canonical form.
+
+    Raises:
+        InvalidRequest: It is not a UUID.
+    """
+    text = request.path_params[f"{kind}_id"]
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise InvalidRequest(f"Invalid {kind} ID: must be a UUID") from None
+
+
+def query_int(request: Request, name: str, default: int, *, low: int = 0, high: int = 1000) -> int:
+    """Return an integer of the query.
+
+    Raises:
+        InvalidRequest: It is not one, or out of range.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise InvalidRequest(f"Query parameter {name!r} is {text!r}; it must be an integer.") from None
+    if not low <= value <= high:
+        raise InvalidRequest(f"Query parameter {name!r} is {value}; it must be from {low} to {high}.")
+    return value
+
+
+def query_flag(request: Request, name: str) -> bool:
+    """Return a boolean of the query: ``true``, ``1``, ``True``, ... or their opposites."""
+    text = request.query_params.get(name, "false").lower()
+    if text in ("true", "1", "yes"):
+        return True
+    if text in ("false", "0", "no", ""):
+        return False
+    raise InvalidRequest(f"Query parameter {name!r} is {text!r}; it must be true or false.")
+
+
+def query_choice(request: Request, name: str, kind: type[E], default: E | None) -> E | None:
+    """Return one of the members of *kind*.
+
+    Raises:
+        InvalidRequest: There is no such member.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidRequest(f"{name} is {text!r}; it must be one of {', '.join(kind)}.") from None
+
+
+def query_list(request: Request, *names: str) -> list[str]:
+    """Return a list of the query: repeated, comma-separated, or a JSON array, under any of *names*."""
+    found: list[str] = []
+    for name in names:
+        for text in request.query_params.getlist(name):
+            found.extend(_listed(name, text))
+    return found
+
+
+def _listed(name: str, text: str) -> list[str]:
+    if not text.startswith("["):
+        return [part for part in text.split(",") if part]
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except msgspec.DecodeError:
+        raise InvalidRequest(f"Query parameter {name!r} is {text!r}; it must be a list of strings.") from None

@@ -1,0 +1,230 @@
+"""What the server sends: JSON in the wire's shapes, server-sent events, and long answers with heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from runlane.errors import InvalidRequest
+from runlane.records import Assistant, CancelReceipt, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem, Thread
+from runlane.streams.bridge import Batch
+
+HEARTBEAT = b": heartbeat\r\n\r\n"
+_CURSOR = re.compile(r"(\d{1,19})-(\d{1,19})\Z")
+_FROM_START = frozenset({"-1", "0", "-"})
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, "application/json")
+
+
+def raw_json(data: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(data, 200, headers, "application/json")
+
+
+def assistant_wire(assistant: Assistant) -> dict[str, Any]:
+    return {
+        "assistant_id": assistant.assistant_id,
+        "graph_id": assistant.graph_id,
+        "config": assistant.config,
+        "context": assistant.context,
+        "metadata": assistant.metadata,
+        "name": assistant.name,
+        "description": assistant.description,
+        "version": assistant.version,
+        "created_at": assistant.created_at,
+        "updated_at": assistant.updated_at,
+    }
+
+
+def thread_wire(thread: Thread) -> dict[str, Any]:
+    return {
+        "thread_id": thread.thread_id,
+        "created_at": thread.created_at,
+        "updated_at": thread.updated_at,
+        "state_updated_at": thread.state_updated_at,
+        "metadata": thread.metadata,
+        "status": thread.status,
+        "config": thread.config,
+        "values": thread.values,
+        "interrupts": thread.interrupts,
+        "error": None if thread.error is None else {"error": thread.error.error, "message": thread.error.message},
+    }
+
+
+def run_wire(run: RunRecord) -> dict[str, Any]:
+    kwargs = run.kwargs
+    return {
+        "run_id": run.run_id,
+        "thread_id": run.thread_id,
+        "assistant_id": run.assistant_id,
+        "metadata": run.metadata,
+        "status": run.status,
+        "kwargs": {
+            "input": kwargs.get("input"),
+            "command": kwargs.get("command"),
+            "config": kwargs.get("config") or {},
+            "context": kwargs.get("context") or {},
+            "stream_mode": kwargs.get("stream_mode"),
+            "interrupt_before": kwargs.get("interrupt_before"),
+            "interrupt_after": kwargs.get("interrupt_after"),
+            "webhook": None,
+            "feedback_keys": None,
+            "temporary": run.temporary,
+            "subgraphs": kwargs.get("stream_subgraphs", False),
+            "resumable": True,
+            "checkpoint_during": None,
+            "durability": kwargs.get("durability", "async"),
+        },
+        "multitask_strategy": run.multitask_strategy,
+        "created_at": max(run.created_at, run.not_before),
+        "updated_at": run.updated_at,
+        "end_reason": run.end_reason,
+        "error": None if run.error is None else {"error": run.error.error, "message": run.error.message},
+        "attempt": run.attempt,
+        "model_name": run.model_name,
+        "cancel": None if run.cancel is None else receipt_wire(run.cancel),
+        "usage": run.usage,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+    }
+
+
+def receipt_wire(receipt: CancelReceipt) -> dict[str, Any]:
+    return {
+        "action": receipt.action,
+        "reason": receipt.reason,
+        "requested_by": receipt.requested_by,
+        "requested_at": receipt.requested_at,
+        "observed_at": receipt.observed_at,
+        "stopped_at": receipt.stopped_at,
+        "blocked_at": receipt.blocked_at,
+    }
+
+
+def selected(value: dict[str, Any], select: Sequence[str] | None) -> dict[str, Any]:
+    """Return *value* with the *select*-ed keys only.
+
+    Raises:
+        InvalidRequest: There is no such key.
+    """
+    if not select:
+        return value
+    unknown = sorted(set(select) - value.keys())
+    if unknown:
+        raise InvalidRequest(f"Cannot select {', '.join(unknown)}; there are {', '.join(sorted(value))}.")
+    return {name: value[name] for name in select}
+
+
+def event_id(run: RunRecord, seq: int) -> str:
+    """Return the id of an event on the wire: its run's number and its own. Ids of one stream sort as text."""
+    return f"{run.seq:010d}-{seq:08d}"
+
+
+def cursor_of(run: RunRecord, last_event_id: str | None) -> int | None:
+    """Return the number after which a reader goes on; ``None`` without an id.
+
+    Raises:
+        InvalidRequest: The id is malformed, or another run's.
+    """
+    if last_event_id is None or last_event_id == "":
+        return None
+    if last_event_id in _FROM_START:
+        return 0
+    match = _CURSOR.match(last_event_id)
+    if match is None or int(match[1]) != run.seq:
+        raise InvalidRequest(
+            f"Last-Event-ID {last_event_id!r} is no id of this run's events; use '-1' for all of them."
+        )
+    return int(match[2])
+
+
+class EventWriter:
+    """Turns items of one run's stream into frames, those of *modes* only; ``metadata``-less if modes are given."""
+
+    def __init__(self, run: RunRecord, modes: Sequence[str] = ()) -> None:
+        self._prefix = f"\r\nid: {run.seq:010d}-".encode()
+        self._run = run
+        self._names = {"messages" if mode == "messages-tuple" else mode for mode in modes}
+
+    def __call__(self, batch: Batch) -> bytes:
+        """Return *batch* as bytes; an empty one is a heartbeat."""
+        if not batch:
+            return HEARTBEAT
+        return b"".join([self._frame(item) for item in batch if self._wanted(item)])
+
+    def _wanted(self, item: StreamItem) -> bool:
+        if not self._names or not isinstance(item, StreamEvent) or item.name == "error":
+            return True
+        return item.name.partition("|")[0].partition("/")[0] in self._names
+
+    def _frame(self, item: StreamItem) -> bytes:
+        if isinstance(item, StreamEvent):
+            return b"event: %s\r\ndata: %s%s%08d\r\n\r\n" % (item.name.encode(), item.data, self._prefix, item.seq)
+        if isinstance(item, StreamGap):
+            return b'event: gap\r\ndata: {"resumes_at":"%s"}\r\n\r\n' % event_id(self._run, item.resumes_at).encode()
+        return self._end(item)
+
+    def _end(self, end: StreamEnd) -> bytes:
+        data = orjson.dumps({"status": end.status, "end_reason": end.end_reason})
+        return b"event: end\r\ndata: %s%s%08d\r\n\r\n" % (data, self._prefix, end.seq)
+
+
+class StreamingBody(Response):
+    """An answer in pieces: status and headers at once, then what *pieces* yields.
+
+    *on_leave* is awaited if the client goes away before the end. Source: ASGI 3, ``http.disconnect``.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        *,
+        media_type: str,
+        headers: Mapping[str, str],
+        on_leave: Callable[[], Awaitable[None]] | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self._pieces, self._on_leave, self._on_close = pieces, on_leave, on_close
+        self._raw_headers = [
+            (b"content-type", media_type.encode()),
+            *((k.encode(), v.encode()) for k, v in headers.items()),
+        ]
+        self.status_code, self.background = 200, None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        leaving = asyncio.ensure_future(_left(receive))
+        sending = asyncio.ensure_future(self._send(send))
+        try:
+            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
+            left = not sending.done()
+            if left and self._on_leave is not None:
+                await self._on_leave()
+        finally:
+            leaving.cancel()
+            sending.cancel()
+            await asyncio.gather(leaving, sending, return_exceptions=True)
+            if self._on_close is not None:
+                self._on_close()
+        if not sending.cancelled():
+            sending.result()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
+        async for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+SSE_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}

@@ -1,0 +1,326 @@
+"""Routes of runs: create, stream, wait, join, cancel, read, delete; on a thread and stateless."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.errors import InvalidRequest, NotFound, UnsupportedOption
+from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
+from runlane.manager import Admitted
+from runlane.records import Assistant, NewRun, RunRecord
+from runlane.server.assistants import clean, find_assistant
+from runlane.server.requests import RunCreate, path_uuid, query_choice, query_flag, query_int, query_list, read_body
+from runlane.server.responses import (
+    SSE_HEADERS,
+    EventWriter,
+    StreamingBody,
+    cursor_of,
+    json_response,
+    run_wire,
+    selected,
+)
+from runlane.server.routing import owner_of, route, service_of
+from runlane.server.service import Service
+from runlane.server.threads import BadRequest, checkpoint_uuid
+from runlane.streams.bridge import Ending, Watch
+
+router = APIRouter(tags=["Runs"])
+_RESERVED_METADATA = frozenset({"run_id", "cron_id"})
+_ALL_MODES = frozenset(
+    {"values", "messages", "messages-tuple", "updates", "events", "debug", "tasks", "checkpoints", "custom"}
+)
+
+
+def _refuse(body: RunCreate) -> None:
+    """Refuse what is documented and not honoured."""
+    if body.webhook is not None:
+        raise UnsupportedOption("webhook", "webhooks are not delivered in this version; leave it out.")
+    if body.feedback_keys:
+        raise UnsupportedOption("feedback_keys", "there is no feedback service; leave it out.")
+    if body.langsmith_tracer is not None:
+        raise UnsupportedOption("langsmith_tracer", "runs are not traced to LangSmith by the server; leave it out.")
+
+
+def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
+    """Return what the run's agent is called with; options that were not given are left out."""
+    config = _config(body, assistant)
+    modes = [body.stream_mode] if isinstance(body.stream_mode, str) else list(body.stream_mode or [])
+    kwargs: dict[str, Any] = {"graph_id": assistant.graph_id, "stream_mode": modes or ["values"], "config": config}
+    optional = {
+        "input": body.input,
+        "command": None if body.command is None else clean(body.command),
+        "context": body.context or assistant.context or None,
+        "stream_subgraphs": body.stream_subgraphs or None,
+        "interrupt_before": body.interrupt_before,
+        "interrupt_after": body.interrupt_after,
+        "durability": body.durability or {None: None, True: "async", False: "exit"}[body.checkpoint_during],
+        "checkpoint": None if body.checkpoint is None else clean(body.checkpoint),
+        "checkpoint_id": None if body.checkpoint_id is None else checkpoint_uuid(body.checkpoint_id),
+    }
+    return {**kwargs, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
+    given = {} if body.config is None else clean(body.config)
+    if given.get("configurable") and body.context:
+        raise BadRequest("Give config.configurable or context, not both.")
+    base = dict(assistant.config)
+    configurable = {**(base.get("configurable") or {}), **(given.get("configurable") or {}), **(body.context or {})}
+    return {**base, **given, "configurable": configurable}
+
+
+def _checked_checkpoint(body: RunCreate) -> None:
+    if body.checkpoint is not None and body.checkpoint.checkpoint_id is not None:
+        checkpoint_uuid(body.checkpoint.checkpoint_id)
+
+
+async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Admitted]:
+    """Check the whole request, then admit its run: nothing is admitted that cannot be started."""
+    service, owner = service_of(request), owner_of(request)
+    body = await read_body(request, RunCreate)
+    _refuse(body)
+    _checked_checkpoint(body)
+    stateless = thread_id is None
+    if stateless and body.command is not None and body.command.resume is not None:
+        raise BadRequest("A stateless run has nothing to resume; create a thread.")
+    assistant = await find_assistant(service, owner, body.assistant_id)
+    if assistant.graph_id not in service.registry.graph_ids:
+        raise NotFound("graph", assistant.graph_id)
+    ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
+    given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
+    metadata = {name: value for name, value in given.items() if name not in _RESERVED_METADATA}
+    new = NewRun(
+        run_id=service.new_id(),
+        thread_id=thread_id or str(uuid4()),
+        owner=owner,
+        assistant_id=assistant.assistant_id,
+        multitask_strategy=MultitaskStrategy(body.multitask_strategy),
+        on_disconnect=DisconnectMode(body.on_disconnect),
+        metadata={**assistant.metadata, **metadata, **ids},
+        kwargs=_kwargs(body, assistant),
+        create_thread=stateless or body.if_not_exists == "create",
+        thread_metadata=ids,
+        temporary=stateless and body.on_completion == "delete",
+        delay_s=body.after_seconds or 0.0,
+        idempotency_key=request.headers.get("idempotency-key"),
+    )
+    try:
+        return body, await service.runs.admit(new)
+    except NotFound:
+        raise NotFoundForRun from None
+
+
+class NotFoundForRun(NotFound):
+    """The thread or the assistant of a new run does not exist."""
+
+    def __init__(self) -> None:
+        super().__init__("thread or assistant", "")
+        self.args = ("Thread or assistant not found.",)
+
+
+def _paths(run: RunRecord, *, stateless: bool) -> str:
+    return f"/runs/{run.run_id}" if stateless else f"/threads/{run.thread_id}/runs/{run.run_id}"
+
+
+def _leave(service: Service, run: RunRecord, *, cancel: bool) -> Callable[[], Awaitable[None]] | None:
+    if not cancel:
+        return None
+
+    async def leave() -> None:
+        try:
+            await service.runs.cancel(run.run_id, reason=EndReason.DISCONNECT, owner=run.owner)
+        except NotFound:
+            return
+
+    return leave
+
+
+def _stream(
+    service: Service, watch: Watch, path: str, *, after: int | None, modes: list[str], cancel: bool
+) -> StreamingBody:
+    run = watch.run
+    write = EventWriter(run, modes)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b": heartbeat\r\n\r\n"
+        async for batch in watch.batches(after=after):
+            data = write(batch)
+            if data:
+                yield data
+
+    headers = {**SSE_HEADERS, "content-location": path, "location": f"{path}/stream"}
+    return StreamingBody(
+        pieces(),
+        media_type="text/event-stream; charset=utf-8",
+        headers=headers,
+        on_leave=_leave(service, run, cancel=cancel),
+        on_close=watch.close,
+    )
+
+
+def _result(service: Service, watch: Watch, path: str, *, cancel: bool) -> StreamingBody:
+    async def pieces() -> AsyncIterator[bytes]:
+        async for ending in watch.ending():
+            yield b"\n" if ending is None else await _answer(service, watch.run, ending)
+
+    return StreamingBody(
+        pieces(),
+        media_type="application/json",
+        headers={"content-location": path, "location": f"/threads/{watch.run.thread_id}/runs/{watch.run.run_id}/join"},
+        on_leave=_leave(service, watch.run, cancel=cancel),
+        on_close=watch.close,
+    )
+
+
+async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
+    """Return what a waiter is told: the run's own result, or its error, which is never dressed up as a result."""
+    if ending.status in (RunStatus.ERROR, RunStatus.TIMEOUT) or ending.end_reason is EndReason.ROLLED_BACK:
+        error = {"error": ending.error.error, "message": ending.error.message} if ending.error else {"error": "Error"}
+        return orjson.dumps({"__error__": error})
+    if ending.result is not None:
+        return ending.result
+    try:
+        thread = await service.store.get_thread(run.thread_id, owner=run.owner)
+    except NotFound:
+        return b"null"
+    return orjson.dumps(thread.values)
+
+
+async def _create_stream(request: Request, thread_id: str | None) -> StreamingBody:
+    body, admitted = await _admit(request, thread_id)
+    path = _paths(admitted.run, stateless=thread_id is None)
+    cancel = body.on_disconnect == "cancel"
+    return _stream(service_of(request), admitted.watch, path, after=0, modes=[], cancel=cancel)
+
+
+@route(router, "POST", "/threads/{thread_id}/runs/stream", body=RunCreate, statuses=(400, 404, 409))
+async def stream_run(request: Request) -> Any:
+    """Create a run on a thread and stream what happens."""
+    return await _create_stream(request, path_uuid(request, "thread"))
+
+
+@route(router, "POST", "/runs/stream", body=RunCreate, statuses=(400, 404))
+async def stream_stateless_run(request: Request) -> Any:
+    """Create a stateless run and stream what happens."""
+    return await _create_stream(request, None)
+
+
+async def _create_wait(request: Request, thread_id: str | None) -> StreamingBody:
+    body, admitted = await _admit(request, thread_id)
+    path = _paths(admitted.run, stateless=thread_id is None)
+    return _result(service_of(request), admitted.watch, path, cancel=body.on_disconnect == "cancel")
+
+
+@route(router, "POST", "/threads/{thread_id}/runs/wait", body=RunCreate, statuses=(400, 404, 409))
+async def wait_run(request: Request) -> Any:
+    """Create a run on a thread and answer its result."""
+    return await _create_wait(request, path_uuid(request, "thread"))
+
+
+@route(router, "POST", "/runs/wait", body=RunCreate, statuses=(400, 404))
+async def wait_stateless_run(request: Request) -> Any:
+    """Create a stateless run and answer its result."""
+    return await _create_wait(request, None)
+
+
+async def _create(request: Request, thread_id: str | None) -> Response:
+    _, admitted = await _admit(request, thread_id)
+    admitted.watch.close()
+    path = _paths(admitted.run, stateless=thread_id is None)
+    return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": f"{path}/stream"})
+
+
+@route(router, "POST", "/threads/{thread_id}/runs", body=RunCreate, statuses=(400, 404, 409))
+async def create_run(request: Request) -> Response:
+    """Create a run on a thread, in the background."""
+    return await _create(request, path_uuid(request, "thread"))
+
+
+@route(router, "POST", "/runs", body=RunCreate, statuses=(400, 404))
+async def create_stateless_run(request: Request) -> Response:
+    """Create a stateless run, in the background."""
+    return await _create(request, None)
+
+
+async def _find(request: Request) -> RunRecord:
+    """Return the run that the path names, on the thread that it names."""
+    run = await service_of(request).store.get_run(path_uuid(request, "run"), owner=owner_of(request))
+    if "thread_id" in request.path_params and run.thread_id != path_uuid(request, "thread"):
+        raise NotFound("run", run.run_id)
+    return run
+
+
+@route(router, "GET", "/threads/{thread_id}/runs", statuses=(404,))
+async def list_runs(request: Request) -> Response:
+    """Return the thread's runs, newest first."""
+    service, owner, thread_id = service_of(request), owner_of(request), path_uuid(request, "thread")
+    limit, offset = query_int(request, "limit", 10, low=1), query_int(request, "offset", 0, high=2**53)
+    status = query_choice(request, "status", RunStatus, None)
+    select = query_list(request, "select")
+    await service.store.get_thread(thread_id, owner=owner)
+    found = await service.store.list_runs(thread_id, owner=owner, status=status, limit=limit, offset=offset)
+    return json_response([selected(run_wire(run), select) for run in found])
+
+
+@route(router, "GET", "/threads/{thread_id}/runs/{run_id}", statuses=(404,))
+@route(router, "GET", "/runs/{run_id}", statuses=(404,))
+async def get_run(request: Request) -> Response:
+    """Return a run."""
+    return json_response(run_wire(await _find(request)))
+
+
+@route(router, "GET", "/threads/{thread_id}/runs/{run_id}/stream", statuses=(404,))
+@route(router, "GET", "/runs/{run_id}/stream", statuses=(404,))
+async def join_stream(request: Request) -> Any:
+    """Stream a run's events after ``Last-Event-ID``, or from now on without one."""
+    service, run = service_of(request), await _find(request)
+    after = cursor_of(run, request.headers.get("last-event-id"))
+    modes = query_list(request, "stream_mode", "stream_modes")
+    unknown = sorted(set(modes) - _ALL_MODES)
+    if unknown:
+        raise InvalidRequest(f"stream_mode {unknown[0]!r} does not exist.")
+    cancel = query_flag(request, "cancel_on_disconnect")
+    path = _paths(run, stateless="thread_id" not in request.path_params)
+    return _stream(service, service.streams.watch(run), path, after=after, modes=modes, cancel=cancel)
+
+
+@route(router, "GET", "/threads/{thread_id}/runs/{run_id}/join", statuses=(404,))
+@route(router, "GET", "/runs/{run_id}/join", statuses=(404,))
+async def join_run(request: Request) -> Any:
+    """Answer a run's own result once it has ended."""
+    service, run = service_of(request), await _find(request)
+    cancel = query_flag(request, "cancel_on_disconnect")
+    path = _paths(run, stateless="thread_id" not in request.path_params)
+    return _result(service, service.streams.watch(run), path, cancel=cancel)
+
+
+@route(router, "POST", "/threads/{thread_id}/runs/{run_id}/cancel", statuses=(404,))
+@route(router, "POST", "/runs/{run_id}/cancel", statuses=(404,))
+async def cancel_run(request: Request) -> Response:
+    """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
+    service, run = service_of(request), await _find(request)
+    action = query_choice(request, "action", CancelAction, None) or CancelAction.INTERRUPT
+    wait = query_flag(request, "wait")
+    if run.status.terminal and run.cancel is None:
+        raise NotFound("active run", run.run_id)
+    receipt = await service.runs.cancel(run.run_id, action=action, wait=wait, by="api", owner=run.owner)
+    if receipt is None:
+        raise NotFound("active run", run.run_id)
+    if wait and receipt.action is CancelAction.ROLLBACK:
+        await service.delete_rolled_back(run.run_id)
+    return json_response({}) if wait else Response(status_code=202)
+
+
+@route(router, "DELETE", "/threads/{thread_id}/runs/{run_id}", statuses=(404, 409))
+async def delete_run(request: Request) -> Response:
+    """Stop a run if it is active, wait until it has ended, and delete it with its events."""
+    service, run = service_of(request), await _find(request)
+    await service.runs.delete(run.run_id, owner=run.owner)
+    return Response(status_code=204)

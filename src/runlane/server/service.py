@@ -1,0 +1,168 @@
+"""The server's use of the library: graphs on their own loop, system assistants, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runlane.agents.graph import GraphAgent
+from runlane.agents.host import ThreadHost
+from runlane.agents.registry import Registry, load_registry, system_assistant_id
+from runlane.agents.state import ThreadStates
+from runlane.errors import ConflictError, NotFound
+from runlane.lifecycle import EndReason, RunStatus
+from runlane.records import ANY_OWNER, Owner, RunRecord, Thread
+from runlane.runtime import Runtime, new_run_id, open_runtime
+from runlane.settings import Settings
+from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
+from runlane.store.ledger import RunStore
+
+T = TypeVar("T")
+#: Tries to delete a thread whose clients go on admitting runs.
+DELETE_TRIES = 10
+
+
+class Service:
+    """What the routes use."""
+
+    def __init__(self, runtime: Runtime, registry: Registry, host: ThreadHost) -> None:
+        self.runtime, self.registry, self._host = runtime, registry, host
+        self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
+        self._states = ThreadStates(registry)
+        self.new_id = new_run_id
+        self._drained: asyncio.Task[None] | None = None
+
+    def states(self, owner: str) -> ThreadStates:
+        """Return access to the states of *owner*'s threads; call its methods through :meth:`on_agents`."""
+        if self.runtime.long_term_store is None:
+            return self._states
+        return ThreadStates(self.registry, store=self.runtime.long_term_store.for_owner(owner))
+
+    async def on_agents(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine where graphs run."""
+        return await self._host.run(make)
+
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Admit nothing more, let runs finish, hand the rest back, then end the open streams without ``end``.
+
+        A later call with a shorter grace hurries an earlier one.
+        """
+        grace = self.runtime.settings.drain_grace_s if grace_s is None else grace_s
+        if self._drained is not None and grace < self.runtime.settings.drain_grace_s:
+            await self.runtime.worker.drain(grace)
+        if self._drained is None:
+            self._drained = asyncio.ensure_future(self.runs.shutdown(grace))
+        await asyncio.shield(self._drained)
+        self.streams.dismiss_readers()
+
+    async def ended(self, run: RunRecord) -> None:
+        """Remove what a run leaves for nobody: a rolled back run, and a temporary thread once it has been read."""
+        if run.temporary:
+            await self.streams.unwatched(run.run_id)
+            await self.delete_thread(run.thread_id, ANY_OWNER)
+        elif run.end_reason is EndReason.ROLLED_BACK:
+            await self.delete_rolled_back(run.run_id)
+
+    async def delete_rolled_back(self, run_id: str) -> None:
+        """Delete the row of a rolled back run, as the LangGraph API does."""
+        try:
+            await self.store.delete_run(run_id, owner=ANY_OWNER)
+        except NotFound:
+            return
+
+    async def delete_thread(self, thread_id: str, owner: Owner) -> None:
+        """Stop the thread's runs, wait until their code has stopped, and delete all that the thread has.
+
+        Raises:
+            ConflictError: Clients admit runs faster than they can be stopped.
+        """
+        await self.store.get_thread(thread_id, owner=owner)
+        for tries_left in reversed(range(DELETE_TRIES)):
+            await self.stop_runs(thread_id, owner)
+            try:
+                await self.store.delete_thread(thread_id, owner=owner)
+            except NotFound:
+                return
+            except ConflictError:
+                if not tries_left:
+                    raise
+                continue
+            if self.runtime.saver is not None:
+                await self.runtime.saver.adelete_thread(thread_id)
+            return
+
+    async def stop_runs(self, thread_id: str, owner: Owner) -> None:
+        """Cancel every active run of the thread, the last admitted first, and wait for their ends."""
+        for status in (RunStatus.PENDING, RunStatus.RUNNING):
+            for run in await self.store.list_runs(thread_id, owner=owner, status=status, limit=1000):
+                try:
+                    await self.runs.cancel(run.run_id, wait=True, owner=owner)
+                except NotFound:
+                    continue
+
+    def graph_of(self, thread: Thread) -> str | None:
+        """Return the graph that last ran on the thread."""
+        graph_id = thread.metadata.get("graph_id")
+        return graph_id if isinstance(graph_id, str) and graph_id in self.registry.graph_ids else None
+
+
+async def register_system_assistants(store: RunStore, registry: Registry) -> None:
+    """Give every graph its assistant, which all owners see."""
+    for graph_id in registry.graph_ids:
+        await store.create_assistant(
+            NewAssistant(
+                assistant_id=system_assistant_id(graph_id),
+                owner=SHARED_OWNER,
+                graph_id=graph_id,
+                name=registry.name(graph_id),
+                description=registry.description(graph_id),
+                config={},
+                context={},
+                metadata={"created_by": "system"},
+            ),
+            if_exists_return=True,
+        )
+
+
+@asynccontextmanager
+async def open_service(
+    config: Path | None, settings: Settings, registry: Registry | None = None
+) -> AsyncIterator[Service]:
+    """Load the graphs, open the runtime, and rescue what the last process left, before the first request.
+
+    Raises:
+        ConfigurationError: langgraph.json or the settings cannot be used.
+        LedgerInUse: Another process owns the database.
+    """
+    hosts: list[ThreadHost] = []
+
+    def new_host() -> ThreadHost:
+        hosts.append(ThreadHost())
+        return hosts[-1]
+
+    if registry is None:
+        assert config is not None
+        path = config
+        registry = await asyncio.get_running_loop().run_in_executor(None, load_registry, path)
+    graphs = registry
+    late: list[Service] = []
+
+    async def ended(run: RunRecord) -> None:
+        if late:
+            await late[0].ended(run)
+
+    async with open_runtime(
+        settings=settings,
+        graph_agent=lambda graph_id: GraphAgent(graphs, graph_id),
+        new_host=new_host,
+        hooks=(ended,),
+    ) as runtime:
+        await register_system_assistants(runtime.store, registry)
+        service = Service(runtime, registry, hosts[0])
+        late.append(service)
+        for run in await runtime.store.forgettable(older_than_s=0.0, only_temporary=True, limit=1000):
+            await service.ended(run)
+        yield service

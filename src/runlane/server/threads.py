@@ -1,0 +1,272 @@
+"""Routes of threads and their states."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.agents.base import Snapshot
+from runlane.agents.registry import system_assistant_id
+from runlane.errors import InvalidRequest, UnsupportedOption
+from runlane.lifecycle import ThreadStatus
+from runlane.records import Thread, ThreadState
+from runlane.server.assistants import clean, pagination
+from runlane.server.requests import (
+    HistoryQuery,
+    StateAt,
+    StateUpdate,
+    ThreadCreate,
+    ThreadPatch,
+    ThreadSearch,
+    path_uuid,
+    query_flag,
+    query_int,
+    read_body,
+)
+from runlane.server.responses import json_response, raw_json, selected, thread_wire
+from runlane.server.routing import owner_of, route, service_of
+from runlane.server.service import Service
+from runlane.store.thread_transactions import ThreadFilter
+
+router = APIRouter(tags=["Threads"])
+
+
+def _refuse_ttl(ttl: Any) -> None:
+    if ttl is not None:
+        raise UnsupportedOption("ttl", "threads do not expire in this version; leave it out.")
+
+
+@route(router, "POST", "/threads", body=ThreadCreate, statuses=(404, 409))
+async def create_thread(request: Request) -> Response:
+    """Create a thread, with a history if ``supersteps`` are given."""
+    service, body = service_of(request), await read_body(request, ThreadCreate)
+    _refuse_ttl(body.ttl)
+    metadata, owner = body.metadata or {}, owner_of(request)
+    graph_id = metadata.get("graph_id")
+    if body.supersteps and graph_id not in service.registry.graph_ids:
+        raise InvalidRequest("supersteps need metadata.graph_id to name a graph.")
+    thread_id = str(body.thread_id or uuid4())
+    thread = await service.store.create_thread(
+        thread_id, owner=owner, metadata=metadata, if_exists_return=body.if_exists == "do_nothing"
+    )
+    if body.supersteps:
+        thread = await _seed(service, thread, str(graph_id), body.supersteps)
+    return json_response(thread_wire(thread))
+
+
+async def _seed(service: Service, thread: Thread, graph_id: str, supersteps: list[dict[str, Any]]) -> Thread:
+    """Write *supersteps* to a new thread; it is removed again if one cannot be applied."""
+    states, saver = service.states(thread.owner), service.runtime.saver
+    try:
+        _, snapshot = await service.on_agents(lambda: states.bulk_update(graph_id, saver, thread.thread_id, supersteps))
+    except (InvalidRequest, KeyError, TypeError) as error:
+        await service.delete_thread(thread.thread_id, thread.owner)
+        raise InvalidRequest(f"supersteps cannot be applied: {error}") from error
+    return await _record(service, thread, graph_id, snapshot)
+
+
+async def _record(service: Service, thread: Thread, graph_id: str, snapshot: Snapshot) -> Thread:
+    state = ThreadState(
+        values=snapshot.values, interrupts=snapshot.interrupts, unfinished=snapshot.unfinished or snapshot.paused
+    )
+    metadata = {
+        "graph_id": graph_id,
+        "assistant_id": thread.metadata.get("assistant_id") or system_assistant_id(graph_id),
+    }
+    return await service.store.set_thread_state(thread.thread_id, owner=thread.owner, state=state, metadata=metadata)
+
+
+@route(router, "POST", "/threads/search", body=ThreadSearch)
+async def search_threads(request: Request) -> Response:
+    """Find threads, the last changed first."""
+    service, body, owner = service_of(request), await read_body(request, ThreadSearch), owner_of(request)
+    where = _filter(body)
+    found = await service.store.search_threads(
+        owner=owner,
+        where=where,
+        sort_by=body.sort_by or "updated_at",
+        order=body.sort_order or "desc",
+        limit=body.limit,
+        offset=body.offset,
+    )
+    total = await service.store.count_threads(owner=owner, where=where)
+    rows = [selected(thread_wire(thread), body.select) for thread in found]
+    return json_response(rows, headers=pagination(total, body.offset, len(found)))
+
+
+@route(router, "POST", "/threads/count", body=ThreadSearch)
+async def count_threads(request: Request) -> Response:
+    """Count threads."""
+    body = await read_body(request, ThreadSearch)
+    return json_response(await service_of(request).store.count_threads(owner=owner_of(request), where=_filter(body)))
+
+
+def _filter(body: ThreadSearch) -> ThreadFilter:
+    if body.extract is not None:
+        raise UnsupportedOption("extract", "values cannot be extracted in this version; use select.")
+    return ThreadFilter(
+        ids=None if body.ids is None else tuple(body.ids),
+        status=None if body.status is None else ThreadStatus(body.status),
+        metadata=body.metadata,
+        values=body.values,
+    )
+
+
+@route(router, "GET", "/threads/{thread_id}", statuses=(404,))
+async def get_thread(request: Request) -> Response:
+    """Return a thread."""
+    thread = await service_of(request).store.get_thread(path_uuid(request, "thread"), owner=owner_of(request))
+    return json_response(thread_wire(thread))
+
+
+@route(router, "PATCH", "/threads/{thread_id}", body=ThreadPatch, statuses=(404,))
+async def patch_thread(request: Request) -> Response:
+    """Merge metadata into the thread's."""
+    body = await read_body(request, ThreadPatch)
+    _refuse_ttl(body.ttl)
+    thread = await service_of(request).store.patch_thread(
+        path_uuid(request, "thread"), owner=owner_of(request), metadata=body.metadata or {}
+    )
+    if request.headers.get("prefer", "").lower() == "return=minimal":
+        return Response(status_code=204)
+    return json_response(thread_wire(thread))
+
+
+@route(router, "DELETE", "/threads/{thread_id}", statuses=(404, 409))
+async def delete_thread(request: Request) -> Response:
+    """Stop the thread's runs, wait for their ends, and delete the thread."""
+    await service_of(request).delete_thread(path_uuid(request, "thread"), owner_of(request))
+    return Response(status_code=204)
+
+
+async def _state(request: Request, checkpoint: Any, *, subgraphs: bool) -> Response:
+    service, owner = service_of(request), owner_of(request)
+    thread = await service.store.get_thread(path_uuid(request, "thread"), owner=owner)
+    graph_id = service.graph_of(thread)
+    if graph_id is None:
+        return json_response(_empty_state(thread, checkpoint))
+    states, saver = service.states(owner), service.runtime.saver
+    return raw_json(
+        await service.on_agents(lambda: states.get(graph_id, saver, thread.thread_id, checkpoint, subgraphs=subgraphs))
+    )
+
+
+def _empty_state(thread: Thread, checkpoint: Any) -> dict[str, Any]:
+    wanted = checkpoint if isinstance(checkpoint, str) else (checkpoint or {}).get("checkpoint_id")
+    return {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "metadata": {},
+        "created_at": None,
+        "checkpoint": None
+        if wanted is None
+        else {"thread_id": thread.thread_id, "checkpoint_ns": "", "checkpoint_id": wanted},
+        "parent_checkpoint": None,
+        "interrupts": [],
+        "checkpoint_id": wanted,
+        "parent_checkpoint_id": None,
+    }
+
+
+@route(router, "GET", "/threads/{thread_id}/state", statuses=(404,))
+async def get_state(request: Request) -> Response:
+    """Return the thread's newest state."""
+    return await _state(request, None, subgraphs=query_flag(request, "subgraphs"))
+
+
+@route(router, "POST", "/threads/{thread_id}/state/checkpoint", body=StateAt, statuses=(404,))
+async def get_state_at(request: Request) -> Response:
+    """Return the state at a checkpoint."""
+    body = await read_body(request, StateAt)
+    return await _state(request, clean(body.checkpoint), subgraphs=body.subgraphs)
+
+
+@route(router, "GET", "/threads/{thread_id}/state/{checkpoint_id}", statuses=(404,))
+async def get_state_of(request: Request) -> Response:
+    """Return the state at a checkpoint."""
+    checkpoint_id = checkpoint_uuid(request.path_params["checkpoint_id"])
+    return await _state(request, checkpoint_id, subgraphs=query_flag(request, "subgraphs"))
+
+
+def checkpoint_uuid(text: str) -> str:
+    """Return a checkpoint's id.
+
+    Raises:
+        InvalidRequest: It is not a UUID.
+    """
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise InvalidRequest(f"Invalid checkpoint ID {text!r}: must be a UUID") from None
+
+
+@route(router, "POST", "/threads/{thread_id}/state", body=StateUpdate, statuses=(404, 409))
+async def update_state(request: Request) -> Response:
+    """Write to the state of a thread on which nothing runs."""
+    body = await read_body(request, StateUpdate)
+    service, owner = service_of(request), owner_of(request)
+    thread = await service.store.idle_thread(path_uuid(request, "thread"), owner=owner)
+    graph_id = service.graph_of(thread)
+    if graph_id is None:
+        raise BadRequest(f"Thread {thread.thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
+    checkpoint = clean(body.checkpoint) if body.checkpoint is not None else body.checkpoint_id
+    states, saver = service.states(owner), service.runtime.saver
+    try:
+        address, snapshot = await service.on_agents(
+            lambda: states.update(
+                graph_id, saver, thread.thread_id, body.values, as_node=body.as_node, checkpoint=checkpoint
+            )
+        )
+    except InvalidRequest as error:
+        raise BadRequest(str(error)) from error
+    await _record(service, thread, graph_id, snapshot)
+    return json_response(
+        {"checkpoint": address, "configurable": address, "checkpoint_id": address.get("checkpoint_id")}
+    )
+
+
+class BadRequest(InvalidRequest):
+    """The request is well formed and makes no sense for this thread."""
+
+    code = "bad_request"
+
+
+@route(router, "POST", "/threads/{thread_id}/history", body=HistoryQuery, statuses=(404,))
+async def post_history(request: Request) -> Response:
+    """Return the thread's states, newest first."""
+    return await _history(request, await read_body(request, HistoryQuery))
+
+
+@route(router, "GET", "/threads/{thread_id}/history", statuses=(404,))
+async def get_history(request: Request) -> Response:
+    """Return the thread's states, newest first."""
+    limit = query_int(request, "limit", 10, low=1)
+    return await _history(request, HistoryQuery(limit=limit, before=request.query_params.get("before")))
+
+
+async def _history(request: Request, query: HistoryQuery) -> Response:
+    service, owner = service_of(request), owner_of(request)
+    thread = await service.store.get_thread(path_uuid(request, "thread"), owner=owner)
+    graph_id = service.graph_of(thread)
+    if graph_id is None:
+        return json_response([])
+    states, saver = service.states(owner), service.runtime.saver
+    checkpoint = None if query.checkpoint is None else clean(query.checkpoint)
+    return raw_json(
+        await service.on_agents(
+            lambda: states.history(
+                graph_id,
+                saver,
+                thread.thread_id,
+                limit=query.limit,
+                before=query.before,
+                metadata=query.metadata,
+                checkpoint=checkpoint,
+            )
+        )
+    )
