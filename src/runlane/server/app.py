@@ -30,7 +30,7 @@ from runlane.errors import (
 )
 from runlane.server import assistants, runs, system, threads
 from runlane.server.requests import PayloadTooLarge
-from runlane.server.routing import schemas
+from runlane.server.routing import direct, schemas
 from runlane.server.service import open_service
 from runlane.server.threads import BadRequest
 from runlane.settings import Settings
@@ -70,6 +70,8 @@ def create_app(config: Path | None, settings: Settings, *, registry: Registry | 
         title="Runlane", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.settings = settings
+    for module in (runs, threads, assistants, system):
+        app.router.routes.extend(direct(module.router))
     for module in (system, assistants, threads, runs):
         app.include_router(module.router)
     app.add_route("/docs", system.docs, include_in_schema=False)

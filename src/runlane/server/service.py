@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvloop
+
 from runlane.agents.graph import GraphAgent
 from runlane.agents.host import ThreadHost
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
@@ -140,7 +142,7 @@ async def open_service(
     hosts: list[ThreadHost] = []
 
     def new_host() -> ThreadHost:
-        hosts.append(ThreadHost())
+        hosts.append(ThreadHost(uvloop.new_event_loop))
         return hosts[-1]
 
     if registry is None:

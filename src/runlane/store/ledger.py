@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from runlane.errors import StoreUnavailable
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import (
     Admission,
@@ -56,12 +57,23 @@ class RunStore:
     def __init__(self, driver: Driver, *, retry: PersistenceRetryPolicy | None = None) -> None:
         self.driver = driver
         self._retry = retry or PersistenceRetryPolicy()
+        self._read_now: Callable[[Transaction[Any]], Any] | None = getattr(driver, "read_now", None)
 
     async def _write(self, make: Callable[[], Transaction[T]]) -> T:
         return await self._retry.call(lambda: self.driver.write(make()))
 
     async def _read(self, make: Callable[[], Transaction[T]]) -> T:
         return await self._retry.call(lambda: self.driver.read(make()))
+
+    async def _look(self, make: Callable[[], Transaction[T]]) -> T:
+        """Read one small row, without handing it to another thread where the driver can do without."""
+        if self._read_now is None:
+            return await self._read(make)
+        try:
+            found: T = self._read_now(make())
+        except StoreUnavailable:
+            return await self._read(make)
+        return found
 
     async def aclose(self) -> None:
         """Close the driver; a second call does nothing."""
@@ -139,7 +151,7 @@ class RunStore:
 
     async def get_run(self, run_id: str, *, owner: Owner) -> RunRecord:
         """Return the run, or raise NotFound."""
-        return await self._read(lambda: queries.get_run(run_id, owner))
+        return await self._look(lambda: queries.get_run(run_id, owner))
 
     async def list_runs(
         self,
@@ -213,11 +225,11 @@ class RunStore:
 
     async def last_event(self, run_seq: int) -> int:
         """Return the number of the newest event in a run's log; 0 if there is none."""
-        return await self._read(lambda: runs.last_event(run_seq))
+        return await self._look(lambda: runs.last_event(run_seq))
 
     async def stream_end(self, run_seq: int) -> StreamEnd | None:
         """Return the end of a run's stream, or ``None`` while the run is active."""
-        return await self._read(lambda: queries.stream_end(run_seq))
+        return await self._look(lambda: queries.stream_end(run_seq))
 
     async def purge_events(self, *, older_than_s: float, limit: int = 100) -> None:
         """Remove the events of up to *limit* runs that ended long enough ago."""
@@ -280,7 +292,7 @@ class RunStore:
 
     async def get_assistant(self, assistant_id: str, *, owner: Owner) -> Assistant:
         """Return the assistant, or raise NotFound."""
-        return await self._read(lambda: assistants.get_assistant(assistant_id, owner))
+        return await self._look(lambda: assistants.get_assistant(assistant_id, owner))
 
     async def update_assistant(self, assistant_id: str, *, owner: Owner, changes: Json) -> Assistant:
         """Make a new version with *changes*; metadata is merged."""
