@@ -231,6 +231,45 @@ async def test_a_read_sees_what_was_committed_before_it_and_cannot_write(driver:
     assert on_disk(path) == ["a"]
 
 
+async def test_a_read_on_the_callers_own_thread_sees_what_was_committed(driver: SqliteDriver, path: Path) -> None:
+    await driver.write(add("a"))
+    assert driver.read_now(every()) == await asyncio.to_thread(driver.read_now, every()) == ["a"]
+    with pytest.raises(StoreUnavailable):
+        driver.read_now(add("b"))
+    assert on_disk(path) == ["a"]
+
+
+async def test_every_one_of_many_reads_is_answered_and_a_failing_one_is_told_alone(driver: SqliteDriver) -> None:
+    def number(n: int) -> Transaction[int]:
+        yield ALL()
+        if n % 10 == 7:
+            raise NotFound("number", str(n))
+        return n
+
+    for _ in range(20):
+        answers = await asyncio.gather(*(driver.read(number(n)) for n in range(50)), return_exceptions=True)
+        failed = [n for n, answer in enumerate(answers) if isinstance(answer, NotFound)]
+        assert failed == [7, 17, 27, 37, 47]
+        assert [answer for answer in answers if isinstance(answer, int)] == [n for n in range(50) if n % 10 != 7]
+
+
+async def test_a_slow_read_does_not_hold_up_others(driver: SqliteDriver) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Transaction[str]:
+        began.set()
+        go_on.wait()
+        yield ALL()
+        return "slow"
+
+    reading = asyncio.create_task(driver.read(slow()))
+    await asyncio.to_thread(began.wait)
+    for _ in range(50):
+        assert await driver.read(every()) == []
+    go_on.set()
+    assert await reading == "slow"
+
+
 async def test_a_read_sees_one_moment(driver: SqliteDriver) -> None:
     await driver.write(add("a"))
     began, go_on = threading.Event(), threading.Event()
@@ -314,6 +353,8 @@ async def test_a_closed_driver_frees_the_file_and_refuses_everything(path: Path)
     for refused in (driver.write(add("b")), driver.read(every())):
         with pytest.raises(StoreUnavailable, match="closed"):
             await refused
+    with pytest.raises(StoreUnavailable, match="closed"):
+        driver.read_now(every())
     with pytest.raises(StoreUnavailable, match="closed"):
         driver.submit(add("c"), asyncio.get_running_loop(), lambda result, error: None)
     again = SqliteDriver(path)

@@ -30,11 +30,24 @@ from runlane.store.statements import Statement
 ENDED, THREADS, PENDING = 10_000, 10, 20
 PER_STATEMENT = 100  # virtual machine steps between two calls of the progress handler
 VALUES = {
-    "now": 2_000_000, "limit": 100, "thread_id": "t1", "run_id": "run-5", "attempt": 1, "owner": "", "any_owner": 1,
-    "status": "idle", "settled": "idle", "interrupts": "{}", "after": 0,
+    "now": 2_000_000,
+    "limit": 100,
+    "thread_id": "t1",
+    "run_id": "run-5",
+    "attempt": 1,
+    "owner": "",
+    "any_owner": 1,
+    "status": "idle",
+    "settled": "idle",
+    "interrupts": "{}",
+    "after": 0,
 }
 #: Partial indexes that hold active runs alone.
 ACTIVE_ONLY = ("runs_active", "runs_one_running")
+
+INSERT = """INSERT INTO runs (run_id, thread_id, owner, status, multitask_strategy, on_disconnect, metadata, kwargs,
+                              not_before, created_at, updated_at, ended_at)
+            VALUES (?, ?, '', ?, 'enqueue', 'cancel', '{}', '{}', 1, 1, 1, ?)"""
 
 HOT = [
     ACTIVE_RUNS,
@@ -64,12 +77,9 @@ def ledger(tmp_path_factory: pytest.TempPathFactory, sqlite_ledger: Path) -> Ite
         connection.execute("BEGIN")
         thread = "INSERT INTO threads VALUES (?, '', 'busy', 'idle', '{}', '{}', NULL, '{}', NULL, 1, 1, 1)"
         connection.executemany(thread, [(f"t{n}",) for n in range(THREADS)])
-        run = """INSERT INTO runs (run_id, thread_id, owner, status, multitask_strategy, on_disconnect, metadata,
-                                   kwargs, not_before, created_at, updated_at, ended_at)
-                 VALUES (?, ?, '', ?, 'enqueue', 'cancel', '{}', '{}', 1, 1, 1, ?)"""
         ended = [(f"run-{n}", f"t{n % THREADS}", "success", 1) for n in range(ENDED)]
         pending = [(f"pending-{n}", f"t{n % THREADS}", "pending", None) for n in range(PENDING)]
-        connection.executemany(run, ended + pending)
+        connection.executemany(INSERT, ended + pending)
         connection.execute("COMMIT")
         yield connection
 
@@ -79,8 +89,8 @@ def bound(one: Statement) -> dict[str, object]:
     return {name: VALUES.get(name) for name in names | {"now"}}
 
 
-def steps(connection: sqlite3.Connection, one: Statement) -> int:
-    """Return how much of SQLite's virtual machine *one* took, in hundreds of steps."""
+def steps(connection: sqlite3.Connection, one: Statement, changes: dict[str, object] | None = None) -> int:
+    """Return how much of SQLite's virtual machine *one* took, in hundreds of steps; its effects are undone."""
     ticks = 0
 
     def tick() -> int:
@@ -88,13 +98,14 @@ def steps(connection: sqlite3.Connection, one: Statement) -> int:
         ticks += 1
         return 0
 
-    connection.execute("BEGIN")
+    connection.execute("SAVEPOINT steps")
     connection.set_progress_handler(tick, PER_STATEMENT)
     try:
-        connection.execute(one.sqlite, bound(one)).fetchall()
+        connection.execute(one.sqlite, bound(one) | (changes or {})).fetchall()
     finally:
         connection.set_progress_handler(None, PER_STATEMENT)
-        connection.execute("ROLLBACK")
+        connection.execute("ROLLBACK TO steps")
+        connection.execute("RELEASE steps")
     return ticks
 
 
@@ -106,6 +117,19 @@ def test_the_hot_statements_never_scan_ended_runs(ledger: sqlite3.Connection, on
     through_ended = [step for step in plan if "runs_by_thread" in step or "rowid>" in step]
     assert through_ended == [], plan
     assert steps(ledger, one) < ENDED / PER_STATEMENT
+
+
+@pytest.mark.parametrize("one", [ACTIVE_RUNS, CLAIM_RUN, NEXT_OF_LANE, RESTATE_THREAD], ids=lambda one: one.name)
+def test_a_long_lane_costs_an_admission_and_an_end_no_more_than_a_short_one(
+    ledger: sqlite3.Connection, one: Statement
+) -> None:
+    ledger.execute("BEGIN")
+    try:
+        queued = [(f"queued-{n}", "t1", "pending", None) for n in range(ENDED)]
+        ledger.executemany(INSERT, queued)
+        assert steps(ledger, one, {"limit": 1, "run_id": "queued-9000"}) < ENDED / PER_STATEMENT
+    finally:
+        ledger.execute("ROLLBACK")
 
 
 def test_a_statement_that_scans_ended_runs_would_be_found(ledger: sqlite3.Connection) -> None:

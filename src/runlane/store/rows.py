@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,7 +73,7 @@ def _error(text: str | None) -> RunError | None:
 
 
 def usage_text(usage: Usage) -> str:
-    return dumps(asdict(usage))
+    return dumps(usage)
 
 
 def usage_of(text: str | None) -> Usage:
@@ -82,6 +82,8 @@ def usage_of(text: str | None) -> Usage:
 
 def raised(usage: Usage, newer: Usage) -> Usage:
     """Return *newer*, where no number is below that of *usage*."""
+    if usage is _NO_USAGE:
+        return newer
     counts = {
         field.name: max(getattr(usage, field.name), getattr(newer, field.name))
         for field in fields(Usage)

@@ -11,6 +11,7 @@ from runlane.lifecycle import (
     ACTIVE,
     CancelAction,
     EndReason,
+    MultitaskStrategy,
     RunEvent,
     RunStatus,
     ThreadStatus,
@@ -43,6 +44,7 @@ from runlane.store.rows import (
 )
 from runlane.store.statements import Row, Rows, Transaction, statement
 
+WHOLE_LANE = 2**31
 #: What may become of an attempt through :func:`finish`.
 FINISHES = frozenset(
     {RunEvent.SUCCEED, RunEvent.PAUSE, RunEvent.FAIL, RunEvent.EXPIRE, RunEvent.STOP, RunEvent.RELEASE}
@@ -85,7 +87,8 @@ RESTATE_THREAD = statement(
         WHERE thread_id = :thread_id""",
 )
 ACTIVE_RUNS = statement(
-    "active_runs", f"SELECT * FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} ORDER BY seq"
+    "active_runs",
+    f"SELECT * FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} ORDER BY seq LIMIT :limit",
 )
 FIND_KEY = statement(
     "find_key", "SELECT * FROM runs WHERE owner = :owner AND thread_id = :thread_id AND idempotency_key = :key"
@@ -101,6 +104,13 @@ INSERT_RUN = statement(
 )
 GET_RUN = statement("get_run", "SELECT * FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
 LOCK_RUN = statement("lock_run", "SELECT * FROM runs WHERE run_id = :run_id {for_update}")
+# Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
+LOCK_LANE = statement(
+    "lock_lane",
+    "SELECT 1 AS locked",
+    postgres="SELECT 1 AS locked FROM threads"
+    " WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id) FOR UPDATE",
+)
 THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
 # Guard: pending, due, no run of the thread executes, and no earlier run of the lane is due.
 CLAIM_RUN = statement(
@@ -155,7 +165,9 @@ def admit(new: NewRun) -> Transaction[Admission]:
         if same:
             again = yield from _admitted_before(new, same)
             return again
-    active = yield ACTIVE_RUNS(thread_id=new.thread_id)
+    # A lane may be long; only a strategy that cancels needs more of it than its first run.
+    cancels = new.multitask_strategy in (MultitaskStrategy.INTERRUPT, MultitaskStrategy.ROLLBACK)
+    active = yield ACTIVE_RUNS(thread_id=new.thread_id, limit=WHOLE_LANE if cancels else 1)
     decision = decide(new.multitask_strategy, [row["run_id"] for row in active])
     if decision.blocked_by is not None:
         same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
@@ -285,10 +297,7 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
 
 def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | None]:
     """Start an attempt at *run_id* if it is its lane's head and nothing of the thread executes; else ``None``."""
-    found = yield THREAD_OF_RUN(run_id=run_id)
-    if not found:
-        return None
-    yield LOCK_THREAD(thread_id=found[0]["thread_id"])
+    yield LOCK_LANE(run_id=run_id)
     rows = yield CLAIM_RUN(run_id=run_id, worker_id=worker_id, lease_us=int(lease_s * 1_000_000))
     if not rows:
         return None

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -22,6 +22,8 @@ from runlane.store.statements import Query, Rows, T, Transaction, run
 #: Transactions in one commit. Large enough to amortise an fsync, small enough that a waiter is not held back.
 MAX_GROUP: Final = 256
 READERS: Final = 4
+#: Reads that a reader answers at once: telling a waiter costs more than a small read.
+MAX_READS: Final = 8
 BUSY_TIMEOUT_S: Final = 5.0
 
 #: What passes, or what an operator can mend without losing anything; extended codes begin with these.
@@ -70,34 +72,44 @@ class SqliteDriver:
         self._door = threading.Lock()  # nothing is queued behind the mark that stops the writer
         self._closed = False
         self._local = threading.local()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="runlane-read")
         self._read_connections: list[sqlite3.Connection] = []
-        self._thread = threading.Thread(target=self._write_forever, name="runlane-write", daemon=True)
-        self._thread.start()
+        self._reads: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
+        self._local = threading.local()
+        self._local_connections: list[sqlite3.Connection] = []
+        self._threads = [threading.Thread(target=self._write_forever, name="runlane-write", daemon=True)]
+        for number in range(READERS):
+            name = f"runlane-read-{number}"
+            self._threads.append(threading.Thread(target=self._read_forever, name=name, daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     async def write(self, transaction: Transaction[T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self.submit(transaction, loop, lambda result, error: resolve(future, result, error))
+        self.submit(transaction, loop, partial(resolve, future))
         return await future
 
     def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
         """Queue *transaction* from any thread; *callback* runs on *loop* once it is committed or has failed."""
+        self._put(self._queue, Submission(transaction, loop, callback))
+
+    def _put(self, line: queue.SimpleQueue[Submission | None], submission: Submission) -> None:
         with self._door:
             if self._closed:
                 raise StoreUnavailable("it is closed")
-            self._queue.put(Submission(transaction, loop, callback))
+            line.put(submission)
 
     async def read(self, transaction: Transaction[T]) -> T:
-        if self._closed:
-            raise StoreUnavailable("it is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, transaction)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(self._reads, Submission(transaction, loop, partial(resolve, future)))
+        return await future
 
     def read_now(self, transaction: Transaction[T]) -> T:
         """Run a short read on the calling thread: for point reads, which cost less than handing them over."""
         if self._closed:
             raise StoreUnavailable("it is closed")
-        return self._read(transaction)
+        return read_on(self._reader(), transaction, self._clock)
 
     def execute_script(self, sql: str) -> None:
         """Run a migration script on the calling thread, before any transaction is submitted."""
@@ -109,11 +121,13 @@ class SqliteDriver:
                 return
             self._closed = True
             self._queue.put(None)
+            for _ in range(READERS):
+                self._reads.put(None)
         await asyncio.get_running_loop().run_in_executor(None, self._shut)
 
     def _shut(self) -> None:
-        self._thread.join()
-        self._readers.shutdown()
+        for thread in self._threads:
+            thread.join()
         for connection in self._read_connections:
             connection.close()
         self._writer.close()
@@ -134,19 +148,36 @@ class SqliteDriver:
             raise
         return connection
 
-    def _read(self, transaction: Transaction[T]) -> T:
+    def _reader(self) -> sqlite3.Connection:
+        """Return the calling thread's own connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        try:
-            if connection is None:
-                connection = self._local.connection = self._connect(read_only=True)
-                self._read_connections.append(connection)
-            connection.execute("BEGIN")
+        if connection is None:
             try:
-                return execute(connection, transaction, self._clock())
-            finally:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            raise translate(error) from error
+                connection = self._local.connection = self._connect(read_only=True)
+            except sqlite3.Error as error:
+                raise translate(error) from error
+            self._read_connections.append(connection)
+        return connection
+
+    def _read_forever(self) -> None:
+        answers: list[Answer] = []
+        submission = self._reads.get()
+        while submission is not None:
+            try:
+                result = read_on(self._reader(), submission.transaction, self._clock)
+            except Exception as error:  # noqa: BLE001 - it belongs to the waiter
+                answers.append(Answer(submission, None, error))
+            else:
+                answers.append(Answer(submission, result, None))
+            try:
+                if len(answers) == MAX_READS:
+                    raise queue.Empty
+                submission = self._reads.get_nowait()
+            except queue.Empty:
+                deliver(answers)
+                answers = []
+                submission = self._reads.get()
+        deliver(answers)
 
     def _write_forever(self) -> None:
         stopping = False
@@ -191,6 +222,18 @@ def commit_group(connection: sqlite3.Connection, group: list[Submission], clock:
             connection.execute("ROLLBACK")
         return [Answer(submission, None, translate(error)) for submission in group]
     return answers
+
+
+def read_on(connection: sqlite3.Connection, transaction: Transaction[T], clock: Clock) -> T:
+    """Run *transaction* on a snapshot of its own."""
+    try:
+        connection.execute("BEGIN")
+        try:
+            return execute(connection, transaction, clock())
+        finally:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise translate(error) from error
 
 
 def configure(connection: sqlite3.Connection) -> None:

@@ -132,7 +132,7 @@ def idle_thread(thread_id: str, owner: Owner) -> Transaction[Thread]:
         ConflictError: A run is active.
     """
     row = yield from _lock_mine(thread_id, owner)
-    active = yield ACTIVE_RUNS(thread_id=thread_id)
+    active = yield ACTIVE_RUNS(thread_id=thread_id, limit=1)
     if active:
         raise ConflictError(thread_id, active[0]["run_id"])
     return thread_record(row)
