@@ -1,12 +1,19 @@
-"""Multitask strategies: what happens to a thread's active runs when another run is asked for. Pure."""
+"""What may be admitted, and what happens to a thread's active runs when another run is asked for. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from runlane.errors import UnsupportedStrategyError
+from runlane.errors import InvalidRequest, UnsupportedStrategyError
 from runlane.lifecycle import CancelAction, MultitaskStrategy
+from runlane.records import NewRun
+
+THREAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+MAX_KEY: Final = 255
+MAX_LIST: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,3 +48,27 @@ def decide(strategy: MultitaskStrategy, active_run_ids: Sequence[str]) -> Decisi
     if strategy is MultitaskStrategy.INTERRUPT:
         return Decision(cancel=CancelAction.INTERRUPT)
     return Decision(cancel=CancelAction.ROLLBACK)
+
+
+def check_new(new: NewRun) -> None:
+    """Check what the ledger takes as it is.
+
+    Raises:
+        InvalidRequest: It says what is wrong.
+    """
+    if not THREAD_ID.match(new.thread_id):
+        raise InvalidRequest(f"Thread id {new.thread_id!r} must be 1 to 64 letters, digits, '_' or '-'.")
+    if new.idempotency_key is not None and not 0 < len(new.idempotency_key) <= MAX_KEY:
+        raise InvalidRequest(f"An idempotency key has 1 to {MAX_KEY} characters.")
+    if not 0 <= new.delay_s <= 10 * 365 * 86_400:
+        raise InvalidRequest(f"The delay is {new.delay_s!r} s; it must be from 0 to ten years.")
+
+
+def check_page(limit: int, offset: int) -> None:
+    """Check which part of a list is asked for.
+
+    Raises:
+        InvalidRequest: It says what is wrong.
+    """
+    if not 1 <= limit <= MAX_LIST or offset < 0:
+        raise InvalidRequest(f"limit must be from 1 to {MAX_LIST} and offset at least 0 (got {limit} and {offset}).")

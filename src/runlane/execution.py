@@ -5,117 +5,44 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 from typing import Any, Final, Protocol
 
 from runlane.agents.base import Agent, AgentCall, Drained, Snapshot
 from runlane.agents.encode import encode
 from runlane.agents.host import Abandoned, AgentHost, Handle
 from runlane.dispatch.base import Dispatch
-from runlane.errors import CancelRecorded, LeaseLost, RunlaneError, StoreUnavailable
-from runlane.lifecycle import CancelAction, EndReason, RunEvent
+from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable
+from runlane.lifecycle import EndReason, RunEvent
 from runlane.records import (
+    ANY_OWNER,
     CancelReceipt,
     Claim,
     Finished,
     Lease,
     Outcome,
-    RunError,
     RunRecord,
+    StreamEvent,
     ThreadState,
     Usage,
 )
 from runlane.settings import Settings
+from runlane.store.event_transactions import insert_events
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction
 from runlane.streams.bridge import StreamBridge
 from runlane.streams.publisher import Publisher
+from runlane.verdict import StopReason, Verdict, classify, run_error
 
 log = logging.getLogger("runlane.execution")
 
 #: Pause between tries to write an ending while the ledger is out.
 FINISH_RETRY_S: Final = 1.0
 
-#: Exceptions whose text was written for whoever called the agent; others may carry what nobody should see.
-_SHOWN = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, TimeoutError, RunlaneError)
-
-
-class StopReason(StrEnum):
-    """Why an attempt is stopped. The first wins, but a cancel outranks a drain, and a lost lease everything."""
-
-    DRAIN = "drain"
-    DEADLINE = "deadline"
-    CANCEL = "cancel"
-    LEASE_LOST = "lease_lost"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """How an attempt ends: the move, its reason, and the error that caller and thread are shown."""
-
-    event: RunEvent
-    end_reason: EndReason | None
-    error: RunError | None = None
-
-    @property
-    def needs_repair(self) -> bool:
-        return self.event in (RunEvent.STOP, RunEvent.FAIL, RunEvent.EXPIRE)
-
-
-def classify(
-    failure: BaseException | None,
-    stop: StopReason | None,
-    cancel: CancelReceipt | None,
-    *,
-    paused: bool,
-    continuable: bool,
-) -> Verdict | None:
-    """Decide how an attempt ends. The whole policy; ``None`` means that nothing may be written.
-
-    Args:
-        failure: What the agent raised, ``None`` if it returned.
-        cancel: The receipt of a recorded cancel.
-        continuable: Whether another attempt can go on where this one stopped.
-    """
-    if stop is StopReason.LEASE_LOST or isinstance(failure, LeaseLost):
-        return None
-    if cancel is not None:
-        reason = EndReason.ROLLED_BACK if cancel.action is CancelAction.ROLLBACK else cancel.reason
-        kind = "UserRollback" if cancel.action is CancelAction.ROLLBACK else "UserInterrupt"
-        return Verdict(event=RunEvent.STOP, end_reason=reason, error=RunError(error=kind, message=_cancel_text(cancel)))
-    if failure is None:
-        return Verdict(
-            event=RunEvent.PAUSE if paused else RunEvent.SUCCEED,
-            end_reason=EndReason.PAUSED if paused else EndReason.COMPLETED,
-        )
-    stopped = isinstance(failure, asyncio.CancelledError | Abandoned | Drained)
-    if stop is StopReason.DEADLINE and stopped:
-        error = RunError(error="TimeoutError", message="The run took longer than it may.")
-        return Verdict(event=RunEvent.EXPIRE, end_reason=EndReason.DEADLINE, error=error)
-    if isinstance(failure, Drained) or (stop is StopReason.DRAIN and stopped):
-        if continuable:
-            return Verdict(event=RunEvent.RELEASE, end_reason=None)
-        error = RunError(error="Drained", message="The process was shut down before the run had ended.")
-        return Verdict(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
-    return Verdict(event=RunEvent.FAIL, end_reason=EndReason.FAILED, error=run_error(failure))
-
-
-def _cancel_text(cancel: CancelReceipt) -> str:
-    by = f" by {cancel.requested_by}" if cancel.requested_by else ""
-    return f"The run was stopped{by}: {cancel.reason.value}."
-
-
-def run_error(failure: BaseException) -> RunError:
-    """Return *failure* as it may be shown: texts of unknown exception classes stay in the log."""
-    if isinstance(failure, asyncio.CancelledError):
-        return RunError(error="CancelledError", message="The agent cancelled itself.")
-    shown = isinstance(failure, _SHOWN) or type(failure).__module__.startswith("langgraph.")
-    return RunError(
-        error=type(failure).__name__,
-        message=str(failure).replace("\x00", "\ufffd") if shown else "An internal error occurred",
-    )
+#: Hooks that have not ended so long after the last run did are cancelled: they must not keep the process.
+HOOKS_GRACE_S: Final = 10.0
 
 
 class Meter(Protocol):
@@ -192,9 +119,12 @@ class Announcer:
             self._dispatch.submit(finished.next_run_id)
 
     async def aclose(self) -> None:
-        """Wait for the hooks that still run."""
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        """Wait for the hooks that still run, but not for ever."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=HOOKS_GRACE_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _run_hook(hook: Ended, run: RunRecord) -> None:
@@ -207,8 +137,8 @@ async def _run_hook(hook: Ended, run: RunRecord) -> None:
 class Attempt:
     """A claimed run while it executes here; :meth:`stop` is how anybody ends it early."""
 
-    def __init__(self, claim: Claim, settings: Settings) -> None:
-        self.claim, self._settings = claim, settings
+    def __init__(self, claim: Claim, settings: Settings, now: Callable[[], datetime]) -> None:
+        self.claim, self._settings, self._now = claim, settings, now
         self.reason: StopReason | None = None
         self.cancel = claim.run.cancel
         self.observed_at: datetime | None = None
@@ -228,14 +158,13 @@ class Attempt:
             return
         self.reason = reason
         if cancel is not None:
-            self.cancel, self.observed_at = cancel, datetime.now(UTC)
+            self.cancel, self.observed_at = cancel, self._now()
         self._act()
 
     def fail(self, error: RunlaneError) -> None:
         """Stop the attempt because of *error* of our own; :meth:`run` raises it."""
         self._failure = error
-        if self._handle is not None:
-            self._handle.cancel()
+        self._act()
 
     async def run(self, handle: Handle[Snapshot], call: AgentCall, *, continuable: bool) -> Snapshot:
         """Wait for the agent, within the run's deadline. One that is not *continuable* has no boundary to drain to.
@@ -245,7 +174,7 @@ class Attempt:
         """
         self._handle, self._call, self._continuable = handle, call, continuable
         self._later(self._settings.run_timeout_s, lambda: self.stop(StopReason.DEADLINE))
-        if self.reason is not None:
+        if self.reason is not None or self._failure is not None:
             self._act()
         try:
             return await handle.done
@@ -261,7 +190,7 @@ class Attempt:
         if self._handle is None or self._call is None:
             return
         grace, last = self._settings.cancel_grace_s, self._settings.abandon_after_s
-        if self.reason is StopReason.DRAIN and self._continuable:
+        if self._failure is None and self.reason is StopReason.DRAIN and self._continuable:
             self._call.drain.request()
             self._later(grace, self._handle.cancel)
         else:
@@ -377,19 +306,21 @@ class Executor:
             state = await self._state(attempt, verdict, ran)
             if verdict.event in (RunEvent.FAIL, RunEvent.EXPIRE) and verdict.error is not None:
                 publisher.emit("error", encode({"error": verdict.error.error, "message": verdict.error.message}))
-            try:
-                await publisher.flush()
-            except StoreUnavailable:
-                continue  # the failure is part of the verdict from now on
+            rest: tuple[StreamEvent, ...] = ()
+            if publisher.failure is None:
+                try:
+                    rest = await publisher.close()
+                except StoreUnavailable:
+                    continue  # the failure is part of the verdict from now on
             outcome = _outcome(verdict, state, attempt, ran.failure, usage, publisher.last_seq)
             try:
-                finished = await self._finish(attempt, outcome, verdict, ran.call.saver)
+                finished = await self._finish(attempt, outcome, verdict, ran.call.saver, rest)
             except CancelRecorded:
-                current = await self._store.get_run(run.run_id, owner=run.owner)
-                attempt.cancel = current.cancel
+                attempt.cancel = await self._recorded_cancel(attempt)
                 if ran.call.saver is not None:
                     ran.call.saver.reopen()
                 continue
+            publisher.landed(rest)
             self._log(attempt, finished, verdict)
             if finished.run.status.terminal:
                 self._source.forget(run.run_id)
@@ -398,23 +329,43 @@ class Executor:
             )
             return
 
-    async def _finish(self, attempt: Attempt, outcome: Outcome, verdict: Verdict, saver: Saver | None) -> Finished:
-        """Write the ending, for as long as it takes and the lease is held, with the last checkpoints or the rollback."""
+    async def _recorded_cancel(self, attempt: Attempt) -> CancelReceipt | None:
+        """Read the cancel that stands in the way of an ending, for as long as it takes and the lease is held."""
         lease = attempt.claim.lease
-
-        def first() -> Transaction[None]:
-            assert saver is not None
-            rolled_back = verdict.end_reason is EndReason.ROLLED_BACK
-            return saver.delete_runs(lease.thread_id, [lease.run_id]) if rolled_back else saver.remaining()
-
         while True:
             try:
-                return await self._store.finish(lease, outcome, first=None if saver is None else first)
+                return (await self._store.get_run(lease.run_id, owner=ANY_OWNER)).cancel
             except StoreUnavailable as error:
-                log.error("run.finish_delayed run_id=%s why=%s", lease.run_id, error)
-                if attempt.reason is StopReason.LEASE_LOST:
-                    raise LeaseLost(lease.run_id, lease.attempt) from error
-                await asyncio.sleep(FINISH_RETRY_S)
+                await _pause(attempt, error)
+
+    async def _finish(
+        self,
+        attempt: Attempt,
+        outcome: Outcome,
+        verdict: Verdict,
+        saver: Saver | None,
+        rest: tuple[StreamEvent, ...],
+    ) -> Finished:
+        """Write the ending, for as long as it takes and the lease is held.
+
+        The last events and the last checkpoints, or a rollback, are part of the same transaction.
+        """
+        lease = attempt.claim.lease
+
+        checkpoints: Callable[[], Transaction[None]] | None = None
+        if saver is not None:
+            rolled_back = verdict.end_reason is EndReason.ROLLED_BACK
+            checkpoints = partial(_roll_back, saver, lease) if rolled_back else saver.remaining
+        first = partial(_last_writes, lease, rest, checkpoints)
+        while True:
+            try:
+                return await self._store.finish(lease, outcome, first=first)
+            except StoreUnavailable as error:
+                await _pause(attempt, error)
+            except RollbackFailed as error:
+                log.exception("run.rollback_failed run_id=%s", lease.run_id)
+                outcome = _not_rolled_back(outcome, error)
+                first = partial(_last_writes, lease, rest, None)
 
     async def _state(self, attempt: Attempt, verdict: Verdict, ran: _Ran) -> ThreadState | None:
         """Return what the run leaves on its thread, after making the thread valid if the run was cut short."""
@@ -454,6 +405,15 @@ class Executor:
         run = finished.run
         reason = verdict.end_reason.value if verdict.end_reason else verdict.event.value
         log.info("run.finished run_id=%s attempt=%d status=%s reason=%s", run.run_id, run.attempt, run.status, reason)
+
+
+def _last_writes(
+    lease: Lease, rest: tuple[StreamEvent, ...], checkpoints: Callable[[], Transaction[None]] | None
+) -> Transaction[None]:
+    if rest:
+        yield from insert_events(lease, rest)
+    if checkpoints is not None:
+        yield from checkpoints()
 
 
 async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
@@ -496,6 +456,30 @@ def _outcome(
         stopped=left_behind is None,
         blocked_at=None if left_behind is None else left_behind.place,
     )
+
+
+def _roll_back(saver: Saver, lease: Lease) -> Transaction[None]:
+    try:
+        yield from saver.delete_runs(lease.thread_id, [lease.run_id])
+    except (ValueError, TypeError, LookupError) as error:  # what is stored makes no sense, now and at another try
+        raise RollbackFailed(lease.run_id, str(error)) from error
+
+
+def _not_rolled_back(outcome: Outcome, error: RollbackFailed) -> Outcome:
+    return replace(outcome, end_reason=EndReason.USER_CANCEL, error=run_error(error))
+
+
+async def _pause(attempt: Attempt, error: StoreUnavailable) -> None:
+    """Wait before the next try to end *attempt*.
+
+    Raises:
+        LeaseLost: Another worker may have the run by now.
+    """
+    lease = attempt.claim.lease
+    log.error("run.finish_delayed run_id=%s why=%s", lease.run_id, error)
+    if attempt.reason is StopReason.LEASE_LOST:
+        raise LeaseLost(lease.run_id, lease.attempt) from error
+    await asyncio.sleep(FINISH_RETRY_S)
 
 
 def _total(before: Usage, meter: Meter | None) -> Usage | None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol, TypeVar
 
-from runlane.admission import parse_strategy
+from runlane.admission import check_new, check_page, parse_strategy
 from runlane.dispatch.base import Dispatch
-from runlane.errors import AdmissionClosed, IllegalTransition, InvalidRequest, LeaseLost, NotFound, OwnerRequired
+from runlane.errors import (
+    AdmissionClosed,
+    IllegalTransition,
+    InvalidRequest,
+    LeaseLost,
+    NotFound,
+    OwnerRequired,
+    RunlaneError,
+)
 from runlane.execution import AgentSource, Announcer
 from runlane.lifecycle import (
     CancelAction,
@@ -27,8 +34,8 @@ from runlane.lifecycle import (
 from runlane.records import (
     ANY_OWNER,
     NO_OWNER,
-    CancelReceipt,
     Cancelled,
+    CancelReceipt,
     Finished,
     Lease,
     NewRun,
@@ -43,9 +50,6 @@ from runlane.streams.bridge import Ending, StreamBridge, Watch
 
 log = logging.getLogger("runlane.manager")
 
-THREAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-MAX_LIST: Final = 1000
-MAX_KEY: Final = 255
 _ENDINGS: Final[Mapping[RunStatus, tuple[RunEvent, EndReason]]] = {
     RunStatus.SUCCESS: (RunEvent.SUCCEED, EndReason.COMPLETED),
     RunStatus.ERROR: (RunEvent.FAIL, EndReason.FAILED),
@@ -86,9 +90,9 @@ class Admitted:
 class RunManager:
     """Admits runs, answers for them, and cancels them. It executes nothing and holds no run in memory.
 
-    Every method takes *owner*: the tenant whose runs are meant. Not naming one means the single tenant of an application
-    without tenants, unless the manager was told to require one; ``ANY_OWNER`` means all, on purpose. All raise
-    StoreUnavailable while the ledger is out, and NotFound for what the owner does not have.
+    Every method takes *owner*: the tenant whose runs are meant. Not naming one means the single tenant of an
+    application without tenants, unless the manager was told to require one; ``ANY_OWNER`` means all, on purpose. All
+    raise StoreUnavailable while the ledger is out, and NotFound for what the owner does not have.
     """
 
     def __init__(
@@ -103,14 +107,17 @@ class RunManager:
         worker_id: str,
         reconcile: Callable[[], Awaitable[Sequence[RunRecord]]],
         drain: Callable[[float], Coroutine[Any, Any, None]],
+        leases: MutableMapping[str, Lease],
         lease_s: float,
+        now: Callable[[], datetime],
         require_owner: bool = False,
     ) -> None:
         self._store, self._bridge, self._dispatch, self._source = store, bridge, dispatch, source
         self._announcer, self._new_id, self._worker_id = announcer, new_id, worker_id
         self._reconcile, self._drain = reconcile, drain
-        self._lease_s, self._require_owner = lease_s, require_owner
-        self._leases: dict[str, Lease] = {}
+        self._lease_s, self._require_owner, self._now = lease_s, require_owner, now
+        self._leases = leases
+        self._abandoned: set[asyncio.Task[None]] = set()
         self.closed = False
 
     # Admission
@@ -167,16 +174,31 @@ class RunManager:
         """Admit *new* and return it with a watch that has missed nothing. The caller closes the watch.
 
         Once begun, the admission is carried through even if the caller is cancelled: no run is left half admitted.
+        A run whose caller is gone before it knew of it is cancelled, unless it is to go on without its client.
         """
         if self.closed:
             raise AdmissionClosed
-        _check_new(new)
+        check_new(new)
         admission = asyncio.ensure_future(self._admit(new, agent))
         try:
             return await asyncio.shield(admission)
         except asyncio.CancelledError:
-            admission.add_done_callback(_close_watch)
+            abandoned = asyncio.get_running_loop().create_task(self._abandon(admission))
+            self._abandoned.add(abandoned)
+            abandoned.add_done_callback(self._abandoned.discard)
             raise
+
+    async def _abandon(self, admission: asyncio.Future[Admitted]) -> None:
+        """Settle an admission whose caller was cancelled."""
+        try:
+            admitted = await admission
+        except RunlaneError:
+            return  # nothing was admitted, and nobody is left to be told
+        admitted.watch.close()
+        run = admitted.run
+        unwanted = run.on_disconnect is DisconnectMode.CANCEL or not self._source.has(run.run_id)
+        if unwanted and not admitted.reused:
+            await self._cancel(run.run_id, run.owner, CancelAction.INTERRUPT, EndReason.DISCONNECT, None)
 
     async def _admit(self, new: NewRun, agent: Any) -> Admitted:
         if agent is not None:
@@ -202,7 +224,7 @@ class RunManager:
         It is called once the run is its lane's head. Attaching to a run that has ended does nothing.
         """
         self._source.attach(run.run_id, agent)
-        self._dispatch.submit(run.run_id, delay_s=max(0.0, (run.not_before - datetime.now(UTC)).total_seconds()))
+        self._dispatch.submit(run.run_id, delay_s=max(0.0, (run.not_before - self._now()).total_seconds()))
 
     # Reading
 
@@ -226,7 +248,7 @@ class RunManager:
         Raises:
             InvalidRequest: *limit* or *offset* is out of range.
         """
-        _check_page(limit, offset)
+        check_page(limit, offset)
         found = await self._store.list_runs(
             thread_id, owner=self._any_owner("list_by_thread", owner), limit=limit, offset=offset
         )
@@ -385,6 +407,7 @@ class RunManager:
                 self._dispatch.submit(run.run_id)
         elif run.attempt == 0:
             self._source.forget(run.run_id)
+            self._dispatch.cancel(run.run_id)
             self._announcer.announce(Finished(run=run, next_run_id=cancelled.next_run_id), events_end=0)
 
     async def reconcile_orphaned_inflight_runs(
@@ -463,20 +486,6 @@ class RunManager:
         raise OwnerRequired(operation)
 
 
-def _check_new(new: NewRun) -> None:
-    if not THREAD_ID.match(new.thread_id):
-        raise InvalidRequest(f"Thread id {new.thread_id!r} must be 1 to 64 letters, digits, '_' or '-'.")
-    if new.idempotency_key is not None and not 0 < len(new.idempotency_key) <= MAX_KEY:
-        raise InvalidRequest(f"An idempotency key has 1 to {MAX_KEY} characters.")
-    if not 0 <= new.delay_s <= 10 * 365 * 86_400:
-        raise InvalidRequest(f"The delay is {new.delay_s!r} s; it must be from 0 to ten years.")
-
-
-def _check_page(limit: int, offset: int) -> None:
-    if not 1 <= limit <= MAX_LIST or offset < 0:
-        raise InvalidRequest(f"limit must be from 1 to {MAX_LIST} and offset at least 0 (got {limit} and {offset}).")
-
-
 def _choice(kind: type[E], name: str, text: str) -> E:
     try:
         return kind(text)
@@ -489,8 +498,3 @@ def _counters(given: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise InvalidRequest(f"There are no counters {', '.join(unknown)}; see Usage.")
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _close_watch(admission: asyncio.Future[Admitted]) -> None:
-    if not admission.cancelled() and admission.exception() is None:
-        admission.result().watch.close()

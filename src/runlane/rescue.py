@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 from runlane.dispatch.base import Dispatch
@@ -36,6 +37,7 @@ class Rescuer:
         announcer: Announcer,
         settings: Settings,
         exclusive: bool,
+        now: Callable[[], datetime],
         forget_after_s: float | None = None,
     ) -> None:
         """Args:
@@ -44,7 +46,7 @@ class Rescuer:
         """
         self._worker_id, self._store, self._dispatch, self._source = worker_id, store, dispatch, source
         self._announcer, self._settings = announcer, settings
-        self._exclusive, self._forget_after_s = exclusive, forget_after_s
+        self._exclusive, self._forget_after_s, self._now = exclusive, forget_after_s, now
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Rescuer:
@@ -70,13 +72,15 @@ class Rescuer:
                 log.warning(
                     "run.rescued run_id=%s attempt=%d status=%s", run.run_id, run.attempt, finished.run.status.value
                 )
+                if finished.run.status.terminal:
+                    self._source.forget(run.run_id)
                 self._announcer.announce(finished)
                 rescued.append(finished.run)
         return tuple(rescued)
 
     async def dispatch_runnable(self) -> None:
         """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time."""
-        now = datetime.now(UTC)
+        now = self._now()
         for run_id, not_before_us in await self._store.runnable():
             not_before = instant(not_before_us)
             if self._source.has(run_id):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import uuid
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -18,7 +19,7 @@ from runlane.dispatch.base import Dispatch
 from runlane.dispatch.local import LocalDispatch
 from runlane.execution import Announcer, Ended, Executor
 from runlane.manager import RunManager
-from runlane.records import Usage
+from runlane.records import Lease, Usage
 from runlane.rescue import Rescuer
 from runlane.settings import Settings
 from runlane.store.backends import open_postgres
@@ -33,6 +34,8 @@ from runlane.worker import Worker
 
 SQLITE = "sqlite:///"
 MEMORY = "memory://"
+#: The first digit of a UUID's fourth group.
+_VARIANT = "89ab"
 #: A ledger in memory forgets ended runs after this long, as nothing else bounds it.
 MEMORY_RETENTION_S = 300.0
 
@@ -53,13 +56,15 @@ class Runtime:
     long_term_store: Any
 
 
+def utc_now() -> datetime:
+    """Return the present instant."""
+    return datetime.now(UTC)
+
+
 def new_run_id() -> str:
     """Return a UUID of version 7: ordered by time, so that indexes stay compact."""
-    milliseconds = uuid.uuid1().time // 10_000 - 12_219_292_800_000
-    random = int.from_bytes(os.urandom(10))
-    value = (milliseconds & (1 << 48) - 1) << 80 | random & (1 << 80) - 1
-    value = value & ~(0xF << 76) | 7 << 76
-    return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+    text = f"{time.time_ns() // 1_000_000:012x}7{os.urandom(10).hex()}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{_VARIANT[int(text[16], 16) & 3]}{text[17:20]}-{text[20:32]}"
 
 
 async def open_driver(settings: Settings) -> Driver:
@@ -100,6 +105,7 @@ async def open_runtime(
     retry: PersistenceRetryPolicy | None = None,
     exclusive: bool | None = None,
     worker_id: str | None = None,
+    now: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Runtime]:
     """Run everything that an application needs to have runs executed, until the context is left.
 
@@ -124,7 +130,7 @@ async def open_runtime(
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
         runtime = _build(
-            settings, driver, graph_agent, new_host, hooks, new_id, retry, alone, worker_id or _worker_id()
+            settings, driver, graph_agent, new_host, hooks, new_id, retry, alone, worker_id or _worker_id(), now
         )
         stack.push_async_callback(runtime[1].aclose)
         parts, announcer = runtime[0], runtime[2]
@@ -146,9 +152,11 @@ def _build(
     retry: PersistenceRetryPolicy | None,
     exclusive: bool,
     worker_id: str,
+    now: Callable[[], datetime],
 ) -> tuple[Runtime, Dispatch, Announcer]:
     store = RunStore(driver, retry=retry)
-    bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s)
+    bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
+    kept: dict[str, Lease] = {}
     dispatch = LocalDispatch()
     source = RunAgents(graph_agent)
     announcer = Announcer(bridge, dispatch, hooks)
@@ -166,7 +174,14 @@ def _build(
         new_meter=_new_meter(),
     )
     worker = Worker(
-        worker_id=worker_id, store=store, dispatch=dispatch, executor=executor, source=source, settings=settings
+        worker_id=worker_id,
+        store=store,
+        dispatch=dispatch,
+        executor=executor,
+        source=source,
+        settings=settings,
+        now=now,
+        kept=kept,
     )
     rescuer = Rescuer(
         worker_id=worker_id,
@@ -176,6 +191,7 @@ def _build(
         announcer=announcer,
         settings=settings,
         exclusive=exclusive,
+        now=now,
         forget_after_s=MEMORY_RETENTION_S if settings.database.startswith(MEMORY) else None,
     )
     manager = RunManager(
@@ -188,7 +204,9 @@ def _build(
         worker_id=worker_id,
         reconcile=rescuer.rescue_lost,
         drain=worker.drain,
+        leases=kept,
         lease_s=settings.lease_s,
+        now=now,
         require_owner=settings.require_owner,
     )
     runtime = Runtime(

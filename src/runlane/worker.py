@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import datetime
 from typing import Final
 
 from runlane.dispatch.base import Dispatch
 from runlane.errors import NotFound, RunlaneError, StoreUnavailable
-from runlane.execution import AgentSource, Attempt, Executor, StopReason
-from runlane.records import ANY_OWNER
+from runlane.execution import AgentSource, Attempt, Executor
+from runlane.records import ANY_OWNER, Lease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
+from runlane.verdict import StopReason
 
 log = logging.getLogger("runlane.worker")
 
@@ -35,10 +37,16 @@ class Worker:
         executor: Executor,
         source: AgentSource,
         settings: Settings,
+        now: Callable[[], datetime],
+        kept: MutableMapping[str, Lease] | None = None,
     ) -> None:
+        """Args:
+        kept: Leases of runs that the application executes by itself; they are renewed too, and lost ones leave it.
+        """
         self.worker_id = worker_id
+        self._kept = {} if kept is None else kept
         self._store, self._dispatch, self._executor, self._source = store, dispatch, executor, source
-        self._settings = settings
+        self._settings, self._now = settings, now
         self._slots = asyncio.Semaphore(settings.max_concurrent_runs)
         self._attempts: dict[str, Attempt] = {}
         self._confirmed: dict[str, float] = {}
@@ -99,6 +107,8 @@ class Worker:
             log.error("run.attempt_crashed", exc_info=task.exception())
 
     async def _execute(self, run_id: str) -> None:
+        if run_id in self._attempts:
+            return  # an attempt that lost its lease has not stopped yet; the ledger offers the run again
         sent_at = asyncio.get_running_loop().time()
         try:
             claim = await self._store.claim(run_id, self.worker_id, lease_s=self._settings.lease_s)
@@ -106,8 +116,9 @@ class Worker:
             log.warning("run.claim_failed run_id=%s why=%s", run_id, error)
             return
         if claim is None:
+            await self._forget_if_ended(run_id)
             return
-        attempt = Attempt(claim, self._settings)
+        attempt = Attempt(claim, self._settings, self._now)
         self._attempts[run_id] = attempt
         self._confirmed[run_id] = sent_at + self._settings.lease_s
         log.info("run.started run_id=%s attempt=%d", run_id, claim.lease.attempt)
@@ -116,6 +127,16 @@ class Worker:
         finally:
             self._attempts.pop(run_id, None)
             self._confirmed.pop(run_id, None)
+
+    async def _forget_if_ended(self, run_id: str) -> None:
+        try:
+            ended = (await self._store.get_run(run_id, owner=ANY_OWNER)).status.terminal
+        except NotFound:
+            ended = True
+        except StoreUnavailable:
+            return
+        if ended:
+            self._source.forget(run_id)
 
     async def _pass_cancels(self) -> None:
         while True:
@@ -132,25 +153,35 @@ class Worker:
 
     async def _keep_leases(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.lease_s / RENEWALS_PER_LEASE)
+            await asyncio.sleep(self._until_fence())
             await self._renew()
+
+    def _until_fence(self) -> float:
+        """Return the seconds until leases are to be renewed, or the first confirmed one is over, if that is sooner."""
+        first = min(self._confirmed.values(), default=float("inf")) - asyncio.get_running_loop().time()
+        return min(self._settings.lease_s / RENEWALS_PER_LEASE, max(0.0, first))
 
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time()
-        held = {run_id: attempt.claim.lease for run_id, attempt in self._attempts.items()}
+        self._fence(lambda run_id: self._confirmed[run_id] <= now)
+        held = [
+            attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
+        ]
+        held.extend(self._kept.values())
         if not held:
             return
         try:
-            async with asyncio.timeout(self._settings.lease_s / RENEWALS_PER_LEASE):
-                renewal = await self._store.renew(tuple(held.values()), lease_s=self._settings.lease_s)
+            async with asyncio.timeout(self._until_fence()):
+                renewal = await self._store.renew(held, lease_s=self._settings.lease_s)
         except (RunlaneError, TimeoutError) as error:
             log.warning("lease.renewal_failed runs=%d why=%s", len(held), error)
-            self._fence(lambda run_id: self._confirmed.get(run_id, now) <= asyncio.get_running_loop().time())
             return
         for lease in renewal.renewed:
             if lease.run_id in self._confirmed:
                 self._confirmed[lease.run_id] = now + self._settings.lease_s
         lost = {lease.run_id for lease in renewal.lost}
+        for run_id in lost:
+            self._kept.pop(run_id, None)
         self._fence(lost.__contains__)
         for receipt in renewal.cancelled:
             attempt = self._attempts.get(receipt.run_id)
@@ -160,6 +191,7 @@ class Worker:
     def _fence(self, lost: Callable[[str], bool]) -> None:
         for run_id, attempt in tuple(self._attempts.items()):
             if lost(run_id):
+                self._confirmed[run_id] = float("inf")
                 attempt.stop(StopReason.LEASE_LOST)
 
 

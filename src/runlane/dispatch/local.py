@@ -15,9 +15,7 @@ class LocalDispatch:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def submit(self, run_id: str, *, delay_s: float = 0.0) -> None:
-        timer = self._timers.pop(run_id, None)
-        if timer is not None:
-            timer.cancel()
+        self._drop_timer(run_id)
         if delay_s > 0:
             self._timers[run_id] = asyncio.get_running_loop().call_later(delay_s, self.submit, run_id)
         elif run_id not in self._queued:
@@ -25,6 +23,7 @@ class LocalDispatch:
             self._runs.put_nowait(run_id)
 
     def cancel(self, run_id: str) -> None:
+        self._drop_timer(run_id)
         self._cancels.put_nowait(run_id)
 
     async def next_run(self) -> str:
@@ -39,3 +38,8 @@ class LocalDispatch:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+
+    def _drop_timer(self, run_id: str) -> None:
+        timer = self._timers.pop(run_id, None)
+        if timer is not None:
+            timer.cancel()

@@ -51,6 +51,11 @@ def append_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[No
     held = yield HOLDS_LEASE(run_id=lease.run_id, attempt=lease.attempt, running=RunStatus.RUNNING.value)
     if not held:
         raise LeaseLost(lease.run_id, lease.attempt)
+    yield from insert_events(lease, events)
+
+
+def insert_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[None]:
+    """Append *events* inside a transaction that has checked the lease."""
     yield INSERT_SEGMENT(
         run_seq=lease.seq,
         first_seq=events[0].seq,

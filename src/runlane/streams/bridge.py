@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from runlane.errors import NotFound, RunlaneError
+from runlane.errors import NotFound, OwnerRequired, RunlaneError
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.records import ANY_OWNER, Claim, Owner, RunError, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
+from runlane.records import (
+    ANY_OWNER,
+    NO_OWNER,
+    Claim,
+    Owner,
+    RunError,
+    RunRecord,
+    StreamEnd,
+    StreamEvent,
+    StreamGap,
+    StreamItem,
+)
 from runlane.store.ledger import RunStore
 from runlane.streams.publisher import Publisher
 
@@ -47,6 +58,7 @@ class _Live:
     end: StreamEnd | None = None
     ending: Ending | None = None
     executing: bool = False
+    readers: int = 0
     followed: bool = False
     dismissed: bool = False
     wakes: set[asyncio.Event] = field(default_factory=set)
@@ -81,8 +93,8 @@ class StreamBridge:
     missing, and it cannot come twice. Reading never creates anything: an unknown run is NotFound, an ended run ends.
     """
 
-    def __init__(self, store: RunStore, *, heartbeat_s: float = HEARTBEAT_S) -> None:
-        self._store = store
+    def __init__(self, store: RunStore, *, heartbeat_s: float = HEARTBEAT_S, require_owner: bool = False) -> None:
+        self._store, self._require_owner = store, require_owner
         self._heartbeat_s = heartbeat_s
         self._live: dict[str, _Live] = {}
         self._dismissed = False
@@ -99,7 +111,14 @@ class StreamBridge:
         def show(batch: list[StreamEvent]) -> None:
             self._show(live, batch)
 
-        return Publisher(self._store, claim, control=asyncio.get_running_loop(), show=show, on_failure=on_failure)
+        return Publisher(
+            self._store,
+            claim,
+            control=asyncio.get_running_loop(),
+            show=show,
+            read=lambda: live.readers > 0,
+            on_failure=on_failure,
+        )
 
     def release(self, run_id: str) -> None:
         """Forget an attempt whose run goes on elsewhere or later; readers stay."""
@@ -117,7 +136,9 @@ class StreamBridge:
             return
         live.executing = False
         live.ending = Ending(status=run.status, end_reason=run.end_reason, result=result, error=run.error)
-        if events_end is not None:
+        if events_end is None:
+            live.doubt()
+        else:
             live.end = StreamEnd(seq=events_end + 1, status=run.status, end_reason=run.end_reason)
         live.wake()
         self._evict(run.run_id, live)
@@ -139,7 +160,7 @@ class StreamBridge:
     # For readers.
 
     async def subscribe(
-        self, run_id: str, *, after: int | None = 0, owner: Owner = ANY_OWNER
+        self, run_id: str, *, after: int | None = 0, owner: Owner | None = None
     ) -> AsyncIterator[StreamItem]:
         """Yield the run's events with numbers above *after* (``None``: from now on), then its one end.
 
@@ -147,7 +168,12 @@ class StreamBridge:
 
         Raises:
             NotFound: No such run for *owner*.
+            OwnerRequired: Owners must be named, and none was.
         """
+        if owner is None:
+            if self._require_owner:
+                raise OwnerRequired("subscribe")
+            owner = NO_OWNER
         run = await self._store.get_run(run_id, owner=owner)
         with self.watch(run) as watch:
             async for batch in watch.batches(after=after):
@@ -213,26 +239,32 @@ class Watch:
 
     async def batches(self, *, after: int | None = 0) -> AsyncIterator[Batch]:
         """Yield the run's items in batches, as much as there is at a time; an empty batch is a heartbeat."""
-        cursor = await self._newest() if after is None else after
-        while True:
-            self._wake.clear()
-            found = await self._after(cursor)
-            if found:
-                gap = found[0].seq > cursor + 1
-                cursor = found[-1].seq
-                yield [StreamGap(resumes_at=found[0].seq), *found] if gap else found
-                continue
-            end = await self._end()
-            if end is not None:
-                # Events may have been committed between the two reads; the end comes after the last of them.
-                if end.seq > cursor + 1 and await self._store.read_events(self.run.seq, after=cursor):
+        self._live.readers += 1
+        try:
+            cursor = await self._newest() if after is None else after
+            while True:
+                self._wake.clear()
+                found = await self._after(cursor)
+                if found:
+                    gap = found[0].seq > cursor + 1
+                    cursor = found[-1].seq
+                    yield [StreamGap(resumes_at=found[0].seq), *found] if gap else found
                     continue
-                yield [StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end]
-                return
-            if self._live.dismissed:
-                return
-            if not await self._news():
-                yield ()
+                end = await self._end()
+                if end is not None:
+                    # Events may have been committed between the two reads; the end comes after the last of them.
+                    if end.seq > cursor + 1 and await self._store.read_events(self.run.seq, after=cursor):
+                        continue
+                    if end.seq <= cursor:  # the cursor was ahead of the log, or the run has been deleted
+                        end = replace(end, seq=cursor + 1)
+                    yield [StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end]
+                    return
+                if self._live.dismissed:
+                    return
+                if not await self._news():
+                    yield ()
+        finally:
+            self._live.readers -= 1
 
     async def ending(self) -> AsyncIterator[Ending | None]:
         """Yield ``None`` as a heartbeat until the run has ended, then its ending."""

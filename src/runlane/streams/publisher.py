@@ -27,7 +27,8 @@ class Publisher:
     """Publishes events of one attempt. :meth:`emit` is for the agent's loop, everything else for the control loop.
 
     At most one batch is being committed at a time, so that order and numbering need no more than a counter. A batch
-    that is not committed is tried again; a lost lease, or an outage that lasts, is told to *on_failure* once, and from
+    that is not committed is tried again. While *read* says that somebody reads the stream, the first event after a pause
+    is committed at once, otherwise it waits for others. A lost lease, or an outage that lasts, is told to *on_failure* once, and from
     then on events are dropped.
     """
 
@@ -38,10 +39,11 @@ class Publisher:
         *,
         control: asyncio.AbstractEventLoop,
         show: Callable[[list[StreamEvent]], None],
+        read: Callable[[], bool],
         on_failure: Callable[[RunlaneError], None],
     ) -> None:
         self._store, self._lease, self._control = store, claim.lease, control
-        self._show, self._on_failure = show, on_failure
+        self._show, self._read, self._on_failure = show, read, on_failure
         self._lock = threading.Lock()
         self._buffer: list[StreamEvent] = []
         self._buffered = 0
@@ -50,6 +52,7 @@ class Publisher:
         self._tries = 0
         self._last_flush = float("-inf")
         self._seq = claim.events_end
+        self._closed = False
         self._closing: asyncio.Future[None] | None = None
         self._space: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self.failure: RunlaneError | None = None
@@ -67,14 +70,14 @@ class Publisher:
     def emit(self, name: str, data: bytes) -> None:
         """Publish one event; *data* is JSON text."""
         with self._lock:
-            if self.failure is not None:
+            if self._closed or self.failure is not None:
                 return
             self._seq += 1
             self._buffer.append(StreamEvent(seq=self._seq, name=name, data=data))
             self._buffered += len(data)
             if self._in_flight or (self._timer and self._buffered < FLUSH_BYTES):
                 return
-            wait_s = self._last_flush + FLUSH_INTERVAL_S - self._control.time()
+            wait_s = self._last_flush + FLUSH_INTERVAL_S - self._control.time() if self._read() else FLUSH_INTERVAL_S
             if wait_s <= 0 or self._buffered >= FLUSH_BYTES:
                 self._submit()
                 return
@@ -84,34 +87,44 @@ class Publisher:
     async def ready(self) -> None:
         """Wait, on the agent's loop, until less is uncommitted."""
         while self.congested:
-            space = asyncio.Event()
             with self._lock:
                 if not self.congested:
                     return
-                self._space = (asyncio.get_running_loop(), space)
+                if self._space is None:
+                    self._space = (asyncio.get_running_loop(), asyncio.Event())
+                space = self._space[1]
             await space.wait()
 
-    async def flush(self) -> None:
-        """Wait, on the control loop, until everything emitted is committed and shown.
+    async def close(self) -> tuple[StreamEvent, ...]:
+        """Take nothing more, wait until nothing is on its way, and return what is left to commit.
+
+        That is made part of the transaction that ends the attempt, which saves a short run a commit of its own, and is
+        told to :meth:`landed` then; until then a second call returns the same. Code that was left behind may go on
+        emitting: its events would come after the end, and are dropped.
 
         Raises:
-            RunlaneError: It could not be committed; see :attr:`failure`.
+            RunlaneError: Something could not be committed; see :attr:`failure`.
         """
         with self._lock:
-            if self._buffer or self._in_flight:  # both are empty after a failure
+            self._closed = True
+            if self._in_flight:
                 self._closing = self._control.create_future()
-                if not self._in_flight:
-                    self._submit()
-        closing = self._closing
-        if closing is not None:
-            await closing
+        if self._closing is not None:
+            await self._closing
         if self.failure is not None:
             raise self.failure
+        return tuple(self._buffer)
+
+    def landed(self, rest: tuple[StreamEvent, ...]) -> None:
+        """Show what :meth:`close` returned: it is committed."""
+        self._buffer, self._buffered = [], 0
+        if rest:
+            self._show(list(rest))
 
     def _on_timer(self) -> None:
         with self._lock:
             self._timer = False
-            if self._buffer and not self._in_flight and self.failure is None:
+            if self._buffer and not (self._in_flight or self._closed):  # it is empty after a failure
                 self._submit()
 
     def _submit(self) -> None:
@@ -134,7 +147,7 @@ class Publisher:
         with self._lock:
             batch, self._in_flight = self._in_flight, []
             self._buffered -= sum(len(event.data) for event in batch)
-            if self._buffer:
+            if self._buffer and not self._closed:
                 self._continue()
         self._show(batch)
         self._tell_waiters()
@@ -142,7 +155,7 @@ class Publisher:
     def _continue(self) -> None:
         """Arrange the next batch; the lock is held."""
         wait_s = self._last_flush + FLUSH_INTERVAL_S - self._control.time()
-        if self._closing is not None or wait_s <= 0 or self._buffered >= FLUSH_BYTES:
+        if wait_s <= 0 or self._buffered >= FLUSH_BYTES:
             self._submit()
         elif not self._timer:
             self._timer = True
@@ -161,7 +174,7 @@ class Publisher:
 
     def _tell_waiters(self) -> None:
         done = self._closing
-        if done is not None and not done.done() and not self._in_flight and not self._buffer:
+        if done is not None and not done.done() and not self._in_flight:
             self._closing = None
             done.set_result(None)
         with self._lock:

@@ -1,0 +1,92 @@
+"""How an attempt ends: the whole policy. Pure."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runlane.agents.base import Drained
+from runlane.agents.host import Abandoned
+from runlane.errors import LeaseLost, RunlaneError
+from runlane.lifecycle import CancelAction, EndReason, RunEvent
+from runlane.records import CancelReceipt, RunError
+
+#: Exceptions whose text was written for whoever called the agent; others may carry what nobody should see.
+_SHOWN = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, TimeoutError, RunlaneError)
+
+
+class StopReason(StrEnum):
+    """Why an attempt is stopped. The first wins, but a cancel outranks a drain, and a lost lease everything."""
+
+    DRAIN = "drain"
+    DEADLINE = "deadline"
+    CANCEL = "cancel"
+    LEASE_LOST = "lease_lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How an attempt ends: the move, its reason, and the error that caller and thread are shown."""
+
+    event: RunEvent
+    end_reason: EndReason | None
+    error: RunError | None = None
+
+    @property
+    def needs_repair(self) -> bool:
+        return self.event in (RunEvent.STOP, RunEvent.FAIL, RunEvent.EXPIRE)
+
+
+def classify(
+    failure: BaseException | None,
+    stop: StopReason | None,
+    cancel: CancelReceipt | None,
+    *,
+    paused: bool,
+    continuable: bool,
+) -> Verdict | None:
+    """Decide how an attempt ends. The whole policy; ``None`` means that nothing may be written.
+
+    Args:
+        failure: What the agent raised, ``None`` if it returned.
+        cancel: The receipt of a recorded cancel.
+        continuable: Whether another attempt can go on where this one stopped.
+    """
+    if stop is StopReason.LEASE_LOST or isinstance(failure, LeaseLost):
+        return None
+    if cancel is not None:
+        reason = EndReason.ROLLED_BACK if cancel.action is CancelAction.ROLLBACK else cancel.reason
+        kind = "UserRollback" if cancel.action is CancelAction.ROLLBACK else "UserInterrupt"
+        return Verdict(event=RunEvent.STOP, end_reason=reason, error=RunError(error=kind, message=_cancel_text(cancel)))
+    if failure is None:
+        return Verdict(
+            event=RunEvent.PAUSE if paused else RunEvent.SUCCEED,
+            end_reason=EndReason.PAUSED if paused else EndReason.COMPLETED,
+        )
+    stopped = isinstance(failure, asyncio.CancelledError | Abandoned | Drained)
+    if stop is StopReason.DEADLINE and stopped:
+        error = RunError(error="TimeoutError", message="The run took longer than it may.")
+        return Verdict(event=RunEvent.EXPIRE, end_reason=EndReason.DEADLINE, error=error)
+    if isinstance(failure, Drained) or (stop is StopReason.DRAIN and stopped):
+        if continuable:
+            return Verdict(event=RunEvent.RELEASE, end_reason=None)
+        error = RunError(error="Drained", message="The process was shut down before the run had ended.")
+        return Verdict(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
+    return Verdict(event=RunEvent.FAIL, end_reason=EndReason.FAILED, error=run_error(failure))
+
+
+def _cancel_text(cancel: CancelReceipt) -> str:
+    by = f" by {cancel.requested_by}" if cancel.requested_by else ""
+    return f"The run was stopped{by}: {cancel.reason.value}."
+
+
+def run_error(failure: BaseException) -> RunError:
+    """Return *failure* as it may be shown: texts of unknown exception classes stay in the log."""
+    if isinstance(failure, asyncio.CancelledError):
+        return RunError(error="CancelledError", message="The agent cancelled itself.")
+    shown = isinstance(failure, _SHOWN) or type(failure).__module__.startswith("langgraph.")
+    return RunError(
+        error=type(failure).__name__,
+        message=str(failure).replace("\x00", "\ufffd") if shown else "An internal error occurred",
+    )
