@@ -149,6 +149,7 @@ def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
         log_config=None,
         access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.INFO),
         server_header=False,
+        proxy_headers=False,  # nothing asks who the client is
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=RESPONSES_GRACE_S,
     )

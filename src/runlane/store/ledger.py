@@ -57,7 +57,7 @@ class RunStore:
     def __init__(self, driver: Driver, *, retry: PersistenceRetryPolicy | None = None) -> None:
         self.driver = driver
         self._retry = retry or PersistenceRetryPolicy()
-        self._read_now: Callable[[Transaction[Any]], Any] | None = getattr(driver, "read_now", None)
+        self._read_now: Callable[..., Any] | None = getattr(driver, "read_now", None)
 
     async def _write(self, make: Callable[[], Transaction[T]]) -> T:
         return await self._retry.call(lambda: self.driver.write(make()))
@@ -70,7 +70,7 @@ class RunStore:
         if self._read_now is None:
             return await self._read(make)
         try:
-            found: T = self._read_now(make())
+            found: T = self._read_now(make(), snapshot=False)
         except StoreUnavailable:
             return await self._read(make)
         return found

@@ -105,11 +105,19 @@ class SqliteDriver:
         self._put(self._reads, Submission(transaction, loop, partial(resolve, future)))
         return await future
 
-    def read_now(self, transaction: Transaction[T]) -> T:
-        """Run a short read on the calling thread: for point reads, which cost less than handing them over."""
+    def read_now(self, transaction: Transaction[T], *, snapshot: bool = True) -> T:
+        """Run a short read on the calling thread: for point reads, which cost less than handing them over.
+
+        A transaction of one statement needs no *snapshot*, which costs as much as the statement.
+        """
         if self._closed:
             raise StoreUnavailable("it is closed")
-        return read_on(self._reader(), transaction, self._clock)
+        if snapshot:
+            return read_on(self._reader(), transaction, self._clock)
+        try:
+            return execute(self._reader(), transaction, self._clock())
+        except sqlite3.Error as error:
+            raise translate(error) from error
 
     def execute_script(self, sql: str) -> None:
         """Run a migration script on the calling thread, before any transaction is submitted."""
