@@ -1,0 +1,227 @@
+"""A real server process that tests stop and start again, and readers that survive that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PROJECT = Path(__file__).parent / "project"
+START_LIMIT_S = 60.0  # a cold start, with everything else that a busy machine does
+STOP_LIMIT_S = 30.0
+RUN_LIMIT_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """``runlane serve`` on one port and one database. A context manager that leaves no process behind."""
+
+    def __init__(
+        self, folder: Path, *, project: Path = PROJECT, port: int | None = None, command: str = "serve", **settings: Any
+    ) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.effects = folder / "effects"
+        self.effects.touch()
+        self._command = [
+            *(sys.executable, "-P", "-m", "runlane.cli.main", command, str(project)),
+            *("--port", str(self.port), "--database", f"sqlite:///{folder / 'runlane.db'}", "--log-level", "info"),
+        ]
+        self._env = {**os.environ, "EFFECTS": str(self.effects), "COLUMNS": "200"}
+        self._env |= {f"RUNLANE_{name.upper()}": str(value) for name, value in settings.items()}
+        self._process: Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._news = asyncio.Condition()
+        self.lines: list[str] = []
+        self.up = asyncio.Event()
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is not None:
+            sys.stdout.write(f"{self.log}\n")  # pytest shows it with the failure
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):  # it ended by itself a moment ago
+                os.killpg(self._process.pid, signal.SIGKILL)
+        await self.ended()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    async def launch(self) -> None:
+        """Start the process, and do not wait for it to answer."""
+        self.lines = []
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, stdout=PIPE, stderr=asyncio.subprocess.STDOUT, env=self._env, start_new_session=True
+        )
+        self._reading = asyncio.create_task(self._read(self._process))
+
+    async def start(self) -> None:
+        await self.launch()
+        await self.said("server.ready", limit_s=START_LIMIT_S)
+        self.up.set()
+
+    async def _read(self, process: Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            await self._tell(line.decode(errors="replace").rstrip())
+        await process.wait()
+        await self._tell(None)
+
+    async def _tell(self, line: str | None) -> None:
+        async with self._news:
+            if line is not None:
+                self.lines.append(line)
+            self._news.notify_all()
+
+    async def said(self, event: str, *, times: int = 1, limit_s: float = STOP_LIMIT_S) -> bool:
+        """Wait until *event* is in the log; ``False`` if the process ended without."""
+
+        def found() -> bool:
+            return sum(event in line for line in self.lines) >= times
+
+        async with asyncio.timeout(limit_s), self._news:
+            await self._news.wait_for(
+                lambda: found() or (self._process is not None and self._process.returncode is not None)
+            )
+        assert found() or event != "server.ready", self.log
+        return found()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self.up.clear()
+        with suppress(ProcessLookupError):  # a further signal may come too late
+            self._process.send_signal(number)
+
+    async def ended(self) -> int | None:
+        """Wait for the process to end and return its exit code."""
+        self.up.clear()
+        if self._process is None or self._reading is None:
+            return None
+        async with asyncio.timeout(STOP_LIMIT_S):
+            await self._reading
+        return self._process.returncode
+
+    async def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        await self.ended()
+
+    def starts_of(self, name: str) -> Counter[int]:
+        """Return how often each step of the run *name* was started, from outside of Runlane."""
+        lines = (line.split() for line in self.effects.read_text().splitlines())
+        return Counter(int(step) for run, step, _ in lines if run == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a stream."""
+
+    id: str
+    name: str
+    data: Any
+
+
+@dataclass(slots=True)
+class Reader:
+    """Follows one run from its creation to its end, over as many connections as that takes."""
+
+    server: Server
+    http: httpx.AsyncClient
+    thread_id: str
+    name: str
+    run_id: str = ""
+    events: list[Event] = field(default_factory=list)
+    connections: int = 0
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def step(self) -> int:
+        """The last step that was seen to start."""
+        return max((event.data["step"] for event in self.events if event.name == "custom"), default=0)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.events) and self.events[-1].name == "end"
+
+    async def follow(self, payload: dict[str, Any]) -> None:
+        """Create the run and read its stream to its end; wait for the server whenever it is down."""
+        body = {"assistant_id": "steps", "stream_mode": ["custom", "values"], "stream_resumable": True, **payload}
+        await self._connect("POST", f"/threads/{self.thread_id}/runs/stream", json=body)
+        async with asyncio.timeout(RUN_LIMIT_S):
+            while not self.ended:
+                await self.server.up.wait()
+                path = f"/threads/{self.thread_id}/runs/{self.run_id}/stream"
+                await self._connect("GET", path, headers={"last-event-id": self.events[-1].id if self.events else "-1"})
+
+    async def _connect(self, method: str, path: str, **options: Any) -> None:
+        self.connections += 1
+        try:
+            async with self.http.stream(method, self.server.url + path, **options) as response:
+                assert response.status_code == 200, (await response.aread(), path)
+                if method == "POST":
+                    self.run_id = response.headers["content-location"].rpartition("/")[2]
+                async for event in events_of(response):
+                    await self._take(event)
+        except httpx.TransportError:
+            assert self.run_id, "the run was never accepted"
+
+    async def _take(self, event: Event) -> None:
+        async with self.news:
+            self.events.append(event)
+            self.news.notify_all()
+
+    async def reaches(self, step: int) -> None:
+        async with asyncio.timeout(RUN_LIMIT_S), self.news:
+            await self.news.wait_for(lambda: self.step >= step or self.ended)
+
+    async def replay(self) -> list[Event]:
+        """Return the run's whole stream, read anew."""
+        path = f"{self.server.url}/threads/{self.thread_id}/runs/{self.run_id}/stream"
+        async with self.http.stream("GET", path, headers={"last-event-id": "-1"}) as response:
+            return [event async for event in events_of(response)]
+
+
+async def events_of(response: httpx.Response) -> Any:
+    """Yield the events of a response; an event that was cut off is dropped."""
+    fields: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        key, _, value = line.partition(": ")
+        if line and key:
+            fields[key] = value
+        elif not line and "event" in fields:
+            yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
+            fields = {}
+
+
+async def new_thread(http: httpx.AsyncClient, url: str) -> str:
+    response = await http.post(f"{url}/threads", json={})
+    thread_id: str = response.raise_for_status().json()["thread_id"]
+    return thread_id
+
+
+async def get(http: httpx.AsyncClient, url: str) -> Any:
+    return (await http.get(url)).raise_for_status().json()
