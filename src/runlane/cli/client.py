@@ -16,7 +16,7 @@ TIMEOUT_S: Final = 30.0
 SILENCE_S: Final = 60.0
 #: In how many threads, the last changed first, a run is looked for.
 SEARCHED_THREADS: Final = 500
-#: How often a stream that broke without progress is taken up again.
+#: How often a stream that broke is taken up again without a new event.
 RETRIES: Final = 5
 #: Pause before the first of these tries; each later one is twice as long, so that a restart is waited for.
 RETRY_AFTER_S: Final = 0.25
@@ -89,7 +89,7 @@ class Client:
             ServerError: The server cannot be reached, or refused.
         """
         thread_id = thread_id or self.run(run_id, None)["thread_id"]
-        retries, ended = RETRIES, False
+        retries, ended = 0, False
         while not ended:
             try:
                 for event in self._stream(f"/threads/{thread_id}/runs/{run_id}/stream", run_id, after):

@@ -1,0 +1,195 @@
+"""The command line without a server process: what it says, what it logs, and how light it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from runlane.agents.registry import load_registry
+from runlane.cli.client import ServerEvent, parse_events
+from runlane.cli.logs import KeyValueFormatter, LogLevel, configure_logging
+from runlane.cli.main import app
+from runlane.cli.project import find_project
+from runlane.cli.reporting import user_traceback
+from runlane.errors import GraphLoadError
+
+HEAVY = ("langgraph", "langchain_core", "fastapi", "uvicorn", "httpx", "pydantic", "watchfiles")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "langgraph.json").write_text(
+        json.dumps({"graphs": {"a": "./a.py:graph"}, "env": {"RUNLANE_MAX_RESCUES": "7", "RUNLANE_POLL_S": "9"}})
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """Give the root logger, and put it back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys, runlane.cli.main; print(' '.join(sys.modules))"
+    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert [name for name in modules if name in HEAVY] == []
+
+
+@pytest.mark.parametrize("command", [["serve"], ["dev"], ["runs", "ls"], ["runs", "tail"], ["migrate"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+@pytest.mark.parametrize("command", ["serve", "dev", "migrate"])
+def test_a_missing_configuration_is_told_in_one_line(
+    command: str, tmp_path: Path, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RUNLANE_DATABASE", raising=False)
+    result = CliRunner().invoke(app, [command, str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        f"error: {tmp_path}/langgraph.json does not exist. "
+        "Name a folder with a langgraph.json, or the file itself with --config."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--database", "mysql://root:secret@db/runs"], "Setting database is 'mysql://root:***@db/runs'"),
+        (["--max-concurrent-runs", "0"], "Setting max_concurrent_runs is 0"),
+        (["--run-timeout", "-1"], "Setting run_timeout_s is -1.0"),
+    ],
+)
+def test_a_bad_setting_is_told_in_one_line_without_secrets(
+    options: list[str], told: str, project: Path, root_logger: logging.Logger
+) -> None:
+    result = CliRunner().invoke(app, ["serve", str(project), *options])
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert told in result.stderr
+    assert "secret" not in result.output
+
+
+def test_the_default_database_is_in_the_projects_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNLANE_DATABASE", raising=False)
+    assert find_project(project).settings().database == f"sqlite:///{project}/.runlane/runlane.db"
+
+
+def test_a_setting_comes_from_the_option_then_the_environment_then_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNLANE_POLL_S", "8")
+    settings = find_project(project).settings(drain_grace_s=1.5)
+    assert (settings.drain_grace_s, settings.poll_s, settings.max_rescues) == (1.5, 8.0, 7)
+
+
+def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/new.db"
+    for _ in range(2):
+        result = CliRunner().invoke(app, ["migrate", "--database", database])
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "new.db").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["ls"], ["show", "r"], ["tail", "r"], ["cancel", "r"], ["tail", "r", "--thread", "t"]]
+)
+def test_a_server_that_does_not_answer_is_told_in_one_line(command: list[str]) -> None:
+    result = CliRunner().invoke(app, ["runs", *command, "--url", "http://127.0.0.1:9"])
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: No server answers at http://127.0.0.1:9 (")
+
+
+@pytest.mark.parametrize(
+    ("source", "is_told"),
+    [
+        ("raise ValueError('x')\n", ["graph.py", "ValueError: x"]),
+        ("def graph(:\n", ["graph.py", "SyntaxError"]),
+        ("import json\njson.loads('{')\n", ["graph.py", "JSONDecodeError"]),
+        ("try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError('x') from e\n", ["ZeroDivisionError"]),
+    ],
+)
+def test_a_traceback_has_the_users_frames_only(source: str, is_told: list[str], tmp_path: Path) -> None:
+    (tmp_path / "langgraph.json").write_text(json.dumps({"graphs": {"a": "./graph.py:graph"}}))
+    (tmp_path / "graph.py").write_text(source)
+    with pytest.raises(GraphLoadError) as raised:
+        load_registry(tmp_path / "langgraph.json")
+    assert raised.value.__cause__ is not None
+    text = user_traceback(raised.value.__cause__)
+    assert all(part in text for part in is_told), text
+    files = [line for line in text.splitlines() if line.lstrip().startswith("File ")]
+    assert files
+    assert all(str(tmp_path) in line for line in files), text
+
+
+def test_a_missing_source_file_has_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "langgraph.json").write_text(json.dumps({"graphs": {"a": "./absent.py:graph"}}))
+    with pytest.raises(GraphLoadError) as raised:
+        load_registry(tmp_path / "langgraph.json")
+    assert raised.value.__cause__ is not None
+    assert user_traceback(raised.value.__cause__) == ""
+
+
+def record(name: str, message: str, *arguments: object) -> logging.LogRecord:
+    return logging.LogRecord(name, logging.INFO, "file.py", 1, message, arguments, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (record("runlane.worker", "run.started run_id=%s", "r1"), "logger=runlane.worker event=run.started run_id=r1"),
+        (record("other", 'said "%s"', "x"), 'logger=other event=log message="said \\"x\\""'),
+        (
+            record("uvicorn.access", '%s - "%s %s HTTP/%s" %d', "127.0.0.1:9", "GET", "/ok?key=secret", "1.1", 200),
+            "logger=uvicorn.access event=http.request client=127.0.0.1:9 method=GET path=/ok status=200",
+        ),
+    ],
+)
+def test_a_log_line_is_key_value_pairs(given: logging.LogRecord, line: str) -> None:
+    time, level, rest = KeyValueFormatter().format(given).split(" ", 2)
+    assert time.startswith("time=")
+    assert (level, rest) == ("level=info", line)
+
+
+def test_the_level_is_honoured_and_libraries_talk_less(
+    root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(LogLevel.INFO)
+    logging.getLogger("runlane.worker").info("run.started run_id=r1")
+    logging.getLogger("runlane.worker").debug("run.detail")
+    logging.getLogger("httpx").info("HTTP Request: GET https://api.example.com/?key=secret")
+    told = capsys.readouterr().err
+    assert "run.started" in told
+    assert "run.detail" not in told
+    assert "secret" not in told
+
+
+def test_pretty_logs_show_the_event(root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogLevel.INFO, pretty=True)
+    logging.getLogger("runlane.worker").info("run.started run_id=[r1]")
+    assert "run.started run_id=[r1]" in capsys.readouterr().err
+
+
+def test_events_are_parsed_and_comments_and_cut_off_events_dropped() -> None:
+    stream = ": heartbeat\n\nevent: values\ndata: {\ndata: }\nid: 1\n\ndata: 2\nid: 2\n\nevent: end\ndata: nev"
+    assert list(parse_events(iter(stream.split("\n")))) == [
+        ServerEvent(name="values", data="{\n}", id="1"),
+        ServerEvent(name="message", data="2", id="2"),
+    ]
