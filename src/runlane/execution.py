@@ -485,7 +485,8 @@ async def _pause(attempt: Attempt, error: StoreUnavailable) -> None:
 def _total(before: Usage, meter: Meter | None) -> Usage | None:
     if meter is None:
         return None
-    return before + meter.snapshot()
+    used = meter.snapshot()
+    return before + used if used.llm_calls or used.message_count else None
 
 
 def _on_publish_failure(attempt: Attempt, error: RunlaneError) -> None:

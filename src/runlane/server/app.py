@@ -29,10 +29,9 @@ from runlane.errors import (
     StoreUnavailable,
 )
 from runlane.server import assistants, runs, system, threads
-from runlane.server.requests import PayloadTooLarge
+from runlane.server.requests import BadRequest, PayloadTooLarge
 from runlane.server.routing import direct, schemas
 from runlane.server.service import open_service
-from runlane.server.threads import BadRequest
 from runlane.settings import Settings
 
 log = logging.getLogger("runlane.server")

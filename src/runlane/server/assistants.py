@@ -10,7 +10,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.agents.registry import system_assistant_id
 from runlane.errors import InvalidRequest, NotFound
 from runlane.records import Assistant
 from runlane.server.requests import (
@@ -19,6 +18,7 @@ from runlane.server.requests import (
     AssistantPatch,
     AssistantSearch,
     AssistantVersions,
+    BadRequest,
     RunConfig,
     path_uuid,
     query_flag,
@@ -39,8 +39,9 @@ async def find_assistant(service: Service, owner: str, text: str) -> Assistant:
         InvalidRequest: *text* is neither a UUID nor a graph's name.
         NotFound: There is no such assistant for *owner*.
     """
-    if text in service.registry.graph_ids:
-        return await service.store.get_assistant(system_assistant_id(text), owner=owner)
+    system_id = service.system_ids.get(text)
+    if system_id is not None:
+        return await service.store.get_assistant(system_id, owner=owner)
     try:
         assistant_id = str(UUID(text))
     except ValueError:
@@ -54,7 +55,7 @@ def _settings(config: RunConfig | None, context: dict[str, Any] | None) -> tuple
     plain: dict[str, Any] = {} if config is None else clean(config)
     configurable = plain.get("configurable")
     if configurable and context:
-        raise InvalidRequest("Give config.configurable or context, not both.")
+        raise BadRequest("Give config.configurable or context, not both.")
     if context:
         return {**plain, "configurable": context}, context
     return plain, dict(configurable or {})
@@ -69,6 +70,11 @@ def clean(body: Any) -> dict[str, Any]:
 def _known_graph(service: Service, graph_id: str) -> None:
     if graph_id not in service.registry.graph_ids:
         raise NotFound("graph", graph_id)
+
+
+def _own_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Return *metadata* without what only the server says."""
+    return {name: value for name, value in (metadata or {}).items() if name != "created_by"}
 
 
 def _writable(assistant: Assistant) -> None:
@@ -122,7 +128,6 @@ async def create_assistant(request: Request) -> Response:
     service, body = service_of(request), await read_body(request, AssistantCreate)
     _known_graph(service, body.graph_id)
     config, context = _settings(body.config, body.context)
-    metadata = {name: value for name, value in (body.metadata or {}).items() if name != "created_by"}
     made = await service.store.create_assistant(
         NewAssistant(
             assistant_id=str(body.assistant_id or uuid4()),
@@ -132,7 +137,7 @@ async def create_assistant(request: Request) -> Response:
             description=body.description,
             config=config,
             context=context,
-            metadata=metadata,
+            metadata=_own_metadata(body.metadata),
         ),
         if_exists_return=body.if_exists == "do_nothing",
     )
@@ -158,7 +163,9 @@ async def patch_assistant(request: Request) -> Response:
         changes["graph_id"] = body.graph_id
     if body.config is not None or body.context is not None:
         changes["config"], changes["context"] = _settings(body.config, body.context)
-    for name in ("name", "description", "metadata"):
+    if body.metadata is not None:
+        changes["metadata"] = _own_metadata(body.metadata)
+    for name in ("name", "description"):
         if getattr(body, name) is not None:
             changes[name] = getattr(body, name)
     changed = await service.store.update_assistant(assistant_id, owner=owner, changes=changes)

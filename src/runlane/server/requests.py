@@ -206,6 +206,12 @@ async def read_json(request: Request, limit_bytes: int) -> Any:
     return value
 
 
+class BadRequest(InvalidRequest):
+    """The request is well formed and makes no sense where it was sent."""
+
+    code = "bad_request"
+
+
 class PayloadTooLarge(InvalidRequest):
     """The body is larger than the server takes."""
 

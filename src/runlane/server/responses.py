@@ -176,6 +176,10 @@ class EventWriter:
         return b"event: end\r\ndata: %s%s%08d\r\n\r\n" % (data, self._prefix, end.seq)
 
 
+class Last(bytes):
+    """The last piece of a body, which is sent together with its end."""
+
+
 class StreamingBody(Response):
     """An answer in pieces: status and headers at once, then what *pieces* yields.
 
@@ -218,7 +222,10 @@ class StreamingBody(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
         async for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            last = isinstance(piece, Last)
+            await send({"type": "http.response.body", "body": piece, "more_body": not last})
+            if last:
+                return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

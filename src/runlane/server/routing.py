@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -50,7 +51,7 @@ def route(
     """Register a handler; *statuses* are the error statuses beside 422 and 503."""
 
     def register(handler: Handler) -> Handler:
-        extra: dict[str, Any] = {"parameters": []}
+        extra: dict[str, Any] = {"parameters": [_path_parameter(name) for name in re.findall(r"{(\w+)}", path)]}
         if body is not None:
             reference = {"$ref": REF.format(name=body.__name__)}
             extra["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
@@ -74,6 +75,10 @@ def route(
         return handler
 
     return register
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def schemas() -> dict[str, Any]:

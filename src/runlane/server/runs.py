@@ -14,12 +14,22 @@ from starlette.responses import Response
 from runlane.errors import InvalidRequest, NotFound, UnsupportedOption
 from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
 from runlane.manager import Admitted
-from runlane.records import Assistant, NewRun, RunRecord
+from runlane.records import Assistant, NewRun, RunRecord, StreamEnd
 from runlane.server.assistants import clean, find_assistant
-from runlane.server.requests import RunCreate, path_uuid, query_choice, query_flag, query_int, query_list, read_body
+from runlane.server.requests import (
+    BadRequest,
+    RunCreate,
+    path_uuid,
+    query_choice,
+    query_flag,
+    query_int,
+    query_list,
+    read_body,
+)
 from runlane.server.responses import (
     SSE_HEADERS,
     EventWriter,
+    Last,
     StreamingBody,
     cursor_of,
     json_response,
@@ -28,7 +38,7 @@ from runlane.server.responses import (
 )
 from runlane.server.routing import owner_of, route, service_of
 from runlane.server.service import Service
-from runlane.server.threads import BadRequest, checkpoint_uuid
+from runlane.server.threads import checkpoint_uuid
 from runlane.streams.bridge import Ending, Watch
 
 router = APIRouter(tags=["Runs"])
@@ -152,7 +162,9 @@ def _stream(
         yield b": heartbeat\r\n\r\n"
         async for batch in watch.batches(after=after):
             data = write(batch)
-            if data:
+            if batch and isinstance(batch[-1], StreamEnd):
+                yield Last(data)
+            elif data:
                 yield data
 
     headers = {**SSE_HEADERS, "content-location": path, "location": f"{path}/stream"}
@@ -168,7 +180,7 @@ def _stream(
 def _result(service: Service, watch: Watch, path: str, *, cancel: bool) -> StreamingBody:
     async def pieces() -> AsyncIterator[bytes]:
         async for ending in watch.ending():
-            yield b"\n" if ending is None else await _answer(service, watch.run, ending)
+            yield b"\n" if ending is None else Last(await _answer(service, watch.run, ending))
 
     return StreamingBody(
         pieces(),

@@ -35,6 +35,7 @@ class Service:
         self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
         self._states = ThreadStates(registry)
         self.new_id = new_run_id
+        self.system_ids = {graph_id: system_assistant_id(graph_id) for graph_id in registry.graph_ids}
         self._drained: asyncio.Task[None] | None = None
 
     def states(self, owner: str) -> ThreadStates:

@@ -16,6 +16,7 @@ from runlane.lifecycle import ThreadStatus
 from runlane.records import Thread, ThreadState
 from runlane.server.assistants import clean, pagination
 from runlane.server.requests import (
+    BadRequest,
     HistoryQuery,
     StateAt,
     StateUpdate,
@@ -228,12 +229,6 @@ async def update_state(request: Request) -> Response:
     return json_response(
         {"checkpoint": address, "configurable": address, "checkpoint_id": address.get("checkpoint_id")}
     )
-
-
-class BadRequest(InvalidRequest):
-    """The request is well formed and makes no sense for this thread."""
-
-    code = "bad_request"
 
 
 @route(router, "POST", "/threads/{thread_id}/history", body=HistoryQuery, statuses=(404,))
