@@ -51,7 +51,7 @@ def route(
     """Register a handler; *statuses* are the error statuses beside 422 and 503."""
 
     def register(handler: Handler) -> Handler:
-        extra: dict[str, Any] = {"parameters": [_path_parameter(name) for name in re.findall(r"{(\w+)}", path)]}
+        extra: dict[str, Any] = {"parameters": [_path_parameter(name) for name in re.findall(r"{(\w+)", path)]}
         if body is not None:
             reference = {"$ref": REF.format(name=body.__name__)}
             extra["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}

@@ -1,0 +1,38 @@
+"""One server for all tests, the official client of it, and a plain HTTP client for what the SDK cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from langgraph_sdk.client import LangGraphClient
+
+from server_kit import PATIENCE_S, Server, running_server, sdk
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give the server that the tests share; each has its own threads."""
+    with running_server(f"sqlite:///{tmp_path_factory.mktemp('server')}/runlane.db") as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[LangGraphClient]:
+    """Give the official client."""
+    async with sdk(server) as made:
+        yield made
+
+
+@pytest.fixture
+async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client that sends what it is told."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as made:
+        yield made
+
+
+@pytest.fixture
+async def thread_id(client: LangGraphClient) -> str:
+    """Give a fresh thread."""
+    return str((await client.threads.create())["thread_id"])

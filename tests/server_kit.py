@@ -1,0 +1,150 @@
+"""A real server on a real port, for as long as a ``with`` lasts, and what its tests say often."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+
+from runlane.server.app import create_app
+from runlane.settings import Settings
+
+PROJECT = Path(__file__).parent / "server" / "project" / "langgraph.json"
+PATIENCE_S = 30.0
+#: More than any step of these tests takes: who waits for it to pass has lost.
+LONG_S = 120.0
+HEARTBEAT_S = 0.15
+MAX_BODY_BYTES = 8 * 1024 * 1024
+NOWHERE = "00000000-0000-4000-8000-000000000000"
+_SYSTEM = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a server is, and its application, for a look at the ledger."""
+
+    url: str
+    app: FastAPI
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def on_loop(self, coroutine: Any) -> Any:
+        """Return what *coroutine* gives on the server's own loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE_S)
+
+
+@contextmanager
+def running_server(database: str, **settings: Any) -> Iterator[Server]:
+    """Serve the tests' project in a thread."""
+    given = {"heartbeat_s": HEARTBEAT_S, "max_body_bytes": MAX_BODY_BYTES, **settings}
+    app = create_app(PROJECT, Settings(database=database, synchronous="normal", **given))
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="error", access_log=False, loop="uvloop", timeout_graceful_shutdown=2)
+    loops: list[asyncio.AbstractEventLoop] = []
+    ready = threading.Event()
+
+    class Uvicorn(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            loops.append(asyncio.get_running_loop())
+            ready.set()
+
+    server = Uvicorn(config)
+    thread = threading.Thread(target=lambda: server.run([listener]), name="server")
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    try:
+        yield Server(url=f"http://127.0.0.1:{listener.getsockname()[1]}", app=app, loop=loops[0])
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "the server does not stop"
+
+
+@asynccontextmanager
+async def sdk(server: Server) -> AsyncIterator[LangGraphClient]:
+    """Give the official client of *server*."""
+    client = get_client(url=server.url, api_key=None)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One server-sent event; a comment has the name ``:``."""
+
+    name: str
+    data: Any
+    id: str | None
+
+
+def parse_frames(text: str) -> list[Frame]:
+    """Return the frames of a stream, which must all be whole and end with CRLF."""
+    assert text.endswith("\r\n\r\n"), text[-100:]
+    assert "\n" not in text.replace("\r\n", ""), "a line does not end with CRLF"
+    return [_frame(part) for part in text.split("\r\n\r\n")[:-1]]
+
+
+def _frame(part: str) -> Frame:
+    if part.startswith(":"):
+        return Frame(":", part[1:].strip(), None)
+    fields = dict(line.split(": ", 1) for line in part.split("\r\n"))
+    return Frame(fields["event"], json.loads(fields["data"]), fields.get("id"))
+
+
+async def read_frames(http: httpx.AsyncClient, method: str, path: str, **request: Any) -> list[Frame]:
+    """Return all events of a stream, read to its end, without comments."""
+    response = await http.request(method, path, **request)
+    assert response.status_code == 200, response.text
+    return [frame for frame in parse_frames(response.text) if frame.name != ":"]
+
+
+async def lines_until(response: httpx.Response, wanted: str) -> list[str]:
+    """Read a stream's lines until one contains *wanted*."""
+    seen: list[str] = []
+    async for line in response.aiter_lines():
+        seen.append(line)
+        if wanted in line:
+            return seen
+    raise AssertionError(f"{wanted!r} never came: {seen}")
+
+
+def system_id(graph_id: str) -> str:
+    return str(uuid5(_SYSTEM, graph_id))
+
+
+async def ended(client: LangGraphClient, run: Any) -> Any:
+    """Return the run once it has ended."""
+    with contextlib.suppress(httpx.HTTPStatusError):
+        await client.runs.join(run["thread_id"], run["run_id"])
+    return await client.runs.get(run["thread_id"], run["run_id"])
+
+
+async def begun(client: LangGraphClient, thread_id: str, **request: Any) -> Any:
+    """Start a ``steps`` run that does not end by itself, and return it once its node executes."""
+    given = {"input": {"steps": 2, "delay_s": LONG_S}, **request}
+    run = await client.runs.create(thread_id, "steps", stream_mode=["tasks"], **given)
+    async for part in client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
+        if part.event == "tasks":
+            return run
+    raise AssertionError("the run never began")
