@@ -156,6 +156,7 @@ class Reader:
     run_id: str = ""
     events: list[Event] = field(default_factory=list)
     connections: int = 0
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
@@ -184,6 +185,7 @@ class Reader:
                 assert response.status_code == 200, (await response.aread(), path)
                 if method == "POST":
                     self.run_id = response.headers["content-location"].rpartition("/")[2]
+                    self.accepted.set()
                 async for event in events_of(response):
                     await self._take(event)
         except httpx.TransportError:

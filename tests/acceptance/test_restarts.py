@@ -100,6 +100,7 @@ async def cut_some_runs(
             group.create_task(reader.follow(payload(reader, rng.uniform(0.04, 0.12), durability)))
         await asyncio.gather(*(reader.reaches(1) for reader in readers))
         group.create_task(queued.follow(payload(queued, 0.01, "async")))
+        await queued.accepted.wait()
         await rng.choice(readers).reaches(rng.randint(2, 5))
         cut = [reader for reader in readers if not reader.ended]
         seen = {reader.name: reader.step for reader in readers}

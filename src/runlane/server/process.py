@@ -78,7 +78,7 @@ class StopSignals:
             log.info("server.draining signal=%s", name)
             self.first.set()
         elif not self.second.is_set():
-            log.warning("server.drain_hurried signal=%s", name)
+            log.info("server.drain_hurried signal=%s", name)
             self.second.set()
         else:
             log.warning("server.signal_ignored signal=%s why=runs_are_being_handed_back", name)
