@@ -18,6 +18,7 @@
     │   └── LedgerInUse          ledger_in_use          another process owns the database file
     ├── ConfigurationError       configuration          settings or langgraph.json
     │   └── GraphLoadError       graph_load             a graph does not import
+    ├── WorkerLost               worker_lost            the run has lost too many workers; it is not tried again
     └── RollbackFailed           rollback_failed        the thread could not be put back
 """
 
@@ -178,6 +179,16 @@ class GraphLoadError(ConfigurationError):
     def __init__(self, graph_id: str, spec: str, why: str) -> None:
         self.graph_id, self.spec = graph_id, spec
         super().__init__(f"Graph {graph_id!r} ({spec}) could not be loaded: {why}")
+
+
+class WorkerLost(RunlaneError):
+    """A run lost its worker too often: whatever it does kills the process, so it is not tried again."""
+
+    code = "worker_lost"
+
+    def __init__(self, rescues: int) -> None:
+        self.rescues = rescues
+        super().__init__(f"The worker died {rescues} times while it executed this run; it is not tried again.")
 
 
 class RollbackFailed(RunlaneError):

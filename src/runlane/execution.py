@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 from runlane.agents.base import Agent, AgentCall, Drained, Snapshot
 from runlane.agents.encode import encode
 from runlane.agents.host import Abandoned, AgentHost, Handle
-from runlane.dispatch.base import Dispatch
-from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable
+from runlane.announcer import Announcer
+from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.lifecycle import EndReason, RunEvent
 from runlane.records import (
     ANY_OWNER,
@@ -40,9 +40,6 @@ log = logging.getLogger("runlane.execution")
 
 #: Pause between tries to write an ending while the ledger is out.
 FINISH_RETRY_S: Final = 1.0
-
-#: Hooks that have not ended so long after the last run did are cancelled: they must not keep the process.
-HOOKS_GRACE_S: Final = 10.0
 
 
 class Meter(Protocol):
@@ -91,47 +88,6 @@ class AgentSource(Protocol):
     def forget(self, run_id: str) -> None:
         """The run has ended."""
         ...
-
-
-Ended = Callable[[RunRecord], Awaitable[None]]
-
-
-class Announcer:
-    """Tells whoever waits that a run has ended: readers, the lane's next run, and after-finish hooks."""
-
-    def __init__(self, bridge: StreamBridge, dispatch: Dispatch, hooks: Sequence[Ended] = ()) -> None:
-        self._bridge, self._dispatch = bridge, dispatch
-        self._hooks = tuple(hooks)
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def announce(self, finished: Finished, *, events_end: int | None = None, result: bytes | None = None) -> None:
-        """Announce what one ledger operation did: an ended or released run, and the run that may start now."""
-        run = finished.run
-        if run.status.terminal:
-            self._bridge.close(run, events_end=events_end, result=result)
-            for hook in self._hooks:
-                task = asyncio.get_running_loop().create_task(_run_hook(hook, run))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        else:
-            self._bridge.release(run.run_id)
-        if finished.next_run_id is not None:
-            self._dispatch.submit(finished.next_run_id)
-
-    async def aclose(self) -> None:
-        """Wait for the hooks that still run, but not for ever."""
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks), timeout=HOOKS_GRACE_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def _run_hook(hook: Ended, run: RunRecord) -> None:
-    try:
-        await hook(run)
-    except Exception:
-        log.exception("run.hook_failed run_id=%s", run.run_id)
 
 
 class Attempt:
@@ -277,6 +233,8 @@ class Executor:
             return _Ran(agent=None, call=call, snapshot=None, failure=error)
         if attempt.reason is not None:
             return _Ran(agent=agent, call=call, snapshot=None, failure=asyncio.CancelledError())
+        if run.rescues > self._settings.max_rescues:  # this attempt only makes the thread valid again
+            return _Ran(agent=agent, call=call, snapshot=None, failure=WorkerLost(run.rescues))
         publisher.emit("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
         try:
             handle = self._host.start(lambda: _run_agent(agent, call))

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol, TypeVar
 
 from runlane.admission import check_new, check_page, parse_strategy
+from runlane.announcer import Announcer
 from runlane.dispatch.base import Dispatch
 from runlane.errors import (
     AdmissionClosed,
@@ -21,16 +22,8 @@ from runlane.errors import (
     OwnerRequired,
     RunlaneError,
 )
-from runlane.execution import AgentSource, Announcer
-from runlane.lifecycle import (
-    CancelAction,
-    DisconnectMode,
-    EndReason,
-    MultitaskStrategy,
-    RunEvent,
-    RunStatus,
-    move,
-)
+from runlane.execution import AgentSource
+from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunEvent, RunStatus, move
 from runlane.records import (
     ANY_OWNER,
     NO_OWNER,
@@ -405,7 +398,7 @@ class RunManager:
             self._dispatch.cancel(run.run_id)
             if run.status is RunStatus.PENDING:
                 self._dispatch.submit(run.run_id)
-        elif run.attempt == 0:
+        elif cancelled.ended:
             self._source.forget(run.run_id)
             self._dispatch.cancel(run.run_id)
             self._announcer.announce(Finished(run=run, next_run_id=cancelled.next_run_id), events_end=0)

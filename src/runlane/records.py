@@ -281,9 +281,13 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """What :meth:`RunStore.request_cancel` did: the run as it is now, and the lane's next run if it may start."""
+    """What :meth:`RunStore.request_cancel` did: the run as it is now, and the lane's next run if it may start.
+
+    ``ended`` says that the run, which had not started, ended by this cancel.
+    """
 
     run: RunRecord
+    ended: bool = False
     next_run_id: str | None = None
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
+from runlane.announcer import Announcer
 from runlane.dispatch.base import Dispatch
 from runlane.errors import LeaseLost, StoreUnavailable
-from runlane.execution import AgentSource, Announcer
+from runlane.execution import AgentSource
 from runlane.lifecycle import EndReason
 from runlane.records import RunError, RunRecord
 from runlane.settings import Settings
@@ -66,7 +67,8 @@ class Rescuer:
         while lost := await self._store.lost_runs(self._worker_id, exclusive=self._exclusive, grace_s=GRACE_S):
             for run in lost:
                 try:
-                    finished = await self._store.rescue(run, max_rescues=self._settings.max_rescues)
+                    # One more than execute it: the last attempt only repairs the thread and ends the run.
+                    finished = await self._store.rescue(run, max_rescues=self._settings.max_rescues + 1)
                 except LeaseLost:
                     continue  # it was renewed or finished since it was seen
                 log.warning(

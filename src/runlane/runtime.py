@@ -15,9 +15,10 @@ from typing import Any
 
 from runlane.agents.host import AgentHost, InlineHost
 from runlane.agents.sources import RunAgents
+from runlane.announcer import Announcer, Ended
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.local import LocalDispatch
-from runlane.execution import Announcer, Ended, Executor
+from runlane.execution import Executor
 from runlane.manager import RunManager
 from runlane.records import Lease, Usage
 from runlane.rescue import Rescuer

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from runlane.agents.base import Drained
 from runlane.agents.host import Abandoned
-from runlane.errors import LeaseLost, RunlaneError
+from runlane.errors import LeaseLost, RunlaneError, WorkerLost
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.records import CancelReceipt, RunError
 
@@ -73,7 +73,8 @@ def classify(
             return Verdict(event=RunEvent.RELEASE, end_reason=None)
         error = RunError(error="Drained", message="The process was shut down before the run had ended.")
         return Verdict(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
-    return Verdict(event=RunEvent.FAIL, end_reason=EndReason.FAILED, error=run_error(failure))
+    reason = EndReason.WORKER_LOST if isinstance(failure, WorkerLost) else EndReason.FAILED
+    return Verdict(event=RunEvent.FAIL, end_reason=reason, error=run_error(failure))
 
 
 def _cancel_text(cancel: CancelReceipt) -> str:

@@ -265,7 +265,7 @@ def request_cancel(
     thread_id = done.run.thread_id
     yield RESTATE_THREAD(thread_id=thread_id)
     following = yield NEXT_OF_LANE(thread_id=thread_id)
-    return Cancelled(run=done.run, next_run_id=following[0]["run_id"] if following else None)
+    return Cancelled(run=done.run, ended=True, next_run_id=following[0]["run_id"] if following else None)
 
 
 def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -> Transaction[Cancelled]:
@@ -292,7 +292,7 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
         stopped=1,
         blocked_at=None,
     )
-    return Cancelled(run=run_record(rows[0]))
+    return Cancelled(run=run_record(rows[0]), ended=True)
 
 
 def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | None]:

@@ -27,9 +27,9 @@ class Publisher:
     """Publishes events of one attempt. :meth:`emit` is for the agent's loop, everything else for the control loop.
 
     At most one batch is being committed at a time, so that order and numbering need no more than a counter. A batch
-    that is not committed is tried again. While *read* says that somebody reads the stream, the first event after a pause
-    is committed at once, otherwise it waits for others. A lost lease, or an outage that lasts, is told to *on_failure* once, and from
-    then on events are dropped.
+    that is not committed is tried again. While *read* says that somebody reads the stream, the first event after a
+    pause is committed at once; otherwise it waits for others. A lost lease, or an outage that lasts, is told to
+    *on_failure* once, and from then on events are dropped.
     """
 
     def __init__(
