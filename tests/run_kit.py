@@ -1,4 +1,4 @@
-"""What tests of runs share: scripted agents, graphs, a ledger that fails where it is told to, and a clock that jumps."""
+"""What tests of runs share: scripted agents, graphs, a ledger that fails when told to, and a clock that jumps."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ async def soon(awaitable: Awaitable[Any]) -> Any:
     """Return what *awaitable* does, which must not take long."""
     async with asyncio.timeout(PATIENCE_S):
         return await awaitable
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let everything else go on until *condition* holds, which must not take long."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no signal for tests
+            await asyncio.sleep(0)
 
 
 class Scripted:
@@ -155,7 +162,7 @@ def on_jumping_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
 
 @asynccontextmanager
 async def opened(driver: Any = None, *, graphs: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Runtime]:
-    """Open a runtime on *driver* (a fresh ledger in memory by default); other options are settings or open_runtime's."""
+    """Open a runtime on *driver* (by default a fresh ledger in memory); the rest are settings or its own options."""
     changes = {name: options.pop(name) for name in tuple(options) if name in Settings.__dataclass_fields__}
     if graphs is not None:
         registry = Registry.from_graphs(graphs)

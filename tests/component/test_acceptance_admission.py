@@ -385,5 +385,5 @@ async def nothing_active(runtime: Runtime, thread_id: str) -> None:
 
 
 async def until_running(runtime: Runtime, run_id: str) -> None:
-    while (await runtime.runs.get(run_id)).status is not RunStatus.RUNNING:
+    while (await runtime.runs.get(run_id)).status is not RunStatus.RUNNING:  # noqa: ASYNC110
         await asyncio.sleep(0)
