@@ -130,99 +130,128 @@ async def open_runtime(
             driver = await open_driver(settings)
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
-        runtime = _build(
-            settings, driver, graph_agent, new_host, hooks, new_id, retry, alone, worker_id or _worker_id(), now
-        )
-        stack.push_async_callback(runtime[1].aclose)
-        parts, announcer = runtime[0], runtime[2]
-        stack.push_async_callback(parts.host.aclose)
-        stack.push_async_callback(announcer.aclose)
+        core = _core(settings, driver, graph_agent, new_host, hooks, retry)
+        parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
+        stack.push_async_callback(core.dispatch.aclose)
+        stack.push_async_callback(core.host.aclose)
+        stack.push_async_callback(core.announcer.aclose)
         await stack.enter_async_context(parts.rescuer)
         await stack.enter_async_context(parts.worker)
         stack.push_async_callback(parts.runs.shutdown, settings.drain_grace_s)
         yield parts
 
 
-def _build(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Core:
+    """What the parts of a process share."""
+
+    settings: Settings
+    store: RunStore
+    bridge: StreamBridge
+    dispatch: Dispatch
+    source: RunAgents
+    announcer: Announcer
+    host: AgentHost
+    saver: Any
+    long_term_store: Any
+
+
+def _core(
     settings: Settings,
     driver: Driver,
     graph_agent: Callable[[str], Any] | None,
     new_host: Callable[[], AgentHost],
     hooks: Sequence[Ended],
-    new_id: Callable[[], str],
     retry: PersistenceRetryPolicy | None,
-    exclusive: bool,
-    worker_id: str,
-    now: Callable[[], datetime],
-) -> tuple[Runtime, Dispatch, Announcer]:
+) -> _Core:
     store = RunStore(driver, retry=retry)
     bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
-    kept: dict[str, Lease] = {}
     dispatch = LocalDispatch()
-    source = RunAgents(graph_agent)
-    announcer = Announcer(bridge, dispatch, hooks)
-    host = new_host()
-    saver, long_term = _langgraph(driver)
-    executor = Executor(
+    saver, long_term_store = _langgraph(driver)
+    return _Core(
+        settings=settings,
         store=store,
         bridge=bridge,
-        host=host,
-        source=source,
-        settings=settings,
-        announcer=announcer,
+        dispatch=dispatch,
+        source=RunAgents(graph_agent),
+        announcer=Announcer(bridge, dispatch, hooks),
+        host=new_host(),
         saver=saver,
-        long_term_store=None if long_term is None else long_term.for_owner,
-        new_meter=_new_meter(),
+        long_term_store=long_term_store,
     )
+
+
+def _parts(
+    core: _Core, *, new_id: Callable[[], str], exclusive: bool, worker_id: str, now: Callable[[], datetime]
+) -> Runtime:
+    kept: dict[str, Lease] = {}
     worker = Worker(
         worker_id=worker_id,
-        store=store,
-        dispatch=dispatch,
-        executor=executor,
-        source=source,
-        settings=settings,
+        store=core.store,
+        dispatch=core.dispatch,
+        executor=_executor(core),
+        source=core.source,
+        settings=core.settings,
         now=now,
         kept=kept,
     )
     rescuer = Rescuer(
         worker_id=worker_id,
-        store=store,
-        dispatch=dispatch,
-        source=source,
-        announcer=announcer,
-        settings=settings,
+        store=core.store,
+        dispatch=core.dispatch,
+        source=core.source,
+        announcer=core.announcer,
+        settings=core.settings,
         exclusive=exclusive,
         now=now,
-        forget_after_s=MEMORY_RETENTION_S if settings.database.startswith(MEMORY) else None,
+        forget_after_s=MEMORY_RETENTION_S if core.settings.database.startswith(MEMORY) else None,
     )
     manager = RunManager(
-        store=store,
-        bridge=bridge,
-        dispatch=dispatch,
-        source=source,
-        announcer=announcer,
+        store=core.store,
+        bridge=core.bridge,
+        dispatch=core.dispatch,
+        source=core.source,
+        announcer=core.announcer,
         new_id=new_id,
         worker_id=worker_id,
         reconcile=rescuer.rescue_lost,
         drain=worker.drain,
         leases=kept,
-        lease_s=settings.lease_s,
+        lease_s=core.settings.lease_s,
         now=now,
-        require_owner=settings.require_owner,
+        require_owner=core.settings.require_owner,
     )
-    runtime = Runtime(
-        settings=settings,
+    return _runtime(core, manager, worker, rescuer)
+
+
+def _executor(core: _Core) -> Executor:
+    long_term_store = core.long_term_store
+    return Executor(
+        store=core.store,
+        bridge=core.bridge,
+        host=core.host,
+        source=core.source,
+        settings=core.settings,
+        announcer=core.announcer,
+        saver=core.saver,
+        long_term_store=None if long_term_store is None else long_term_store.for_owner,
+        new_meter=_new_meter(),
+    )
+
+
+def _runtime(core: _Core, manager: RunManager, worker: Worker, rescuer: Rescuer) -> Runtime:
+    return Runtime(
+        settings=core.settings,
         runs=manager,
-        streams=bridge,
-        store=store,
+        streams=core.bridge,
+        store=core.store,
         worker=worker,
         rescuer=rescuer,
-        host=host,
-        agents=source,
-        saver=saver,
-        long_term_store=long_term,
+        host=core.host,
+        agents=core.source,
+        saver=core.saver,
+        long_term_store=core.long_term_store,
     )
-    return runtime, dispatch, announcer
 
 
 def _fields(settings: Settings) -> dict[str, Any]:
