@@ -1,0 +1,207 @@
+"""The documentation says what the code has: headings for what can be looked up, links and snippets that work."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import runpy
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import runlane
+from runlane.agents.registry import Registry
+from runlane.cli.main import app as command_line
+from runlane.errors import RunlaneError
+from runlane.server.app import create_app
+from runlane.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+
+FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!\!)\[[^\]\n]*\]\(([^)\s]+)\)")
+TEST_ID = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+#: A page of the project is not a novel; see also the rule of one page in CONTRIBUTING.md.
+MAX_DECISION_WORDS = 400
+
+
+def prose(page: Path) -> str:
+    """Return the page without its code blocks."""
+    return FENCE.sub("", page.read_text())
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+
+
+def codes_in_headings(page: Path) -> set[str]:
+    """Return what stands in backticks in the page's headings."""
+    return {code for heading in headings(page) for code in re.findall(r"`([^`]+)`", heading)}
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the page's anchors, as GitHub makes them."""
+    found: Counter[str] = Counter()
+    names = set()
+    for heading in headings(page):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        name = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        names.add(f"{name}-{found[name]}" if found[name] else name)
+        found[name] += 1
+    return names
+
+
+def commands(command: Any, name: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each command with its flags, those that help does not show left out."""
+    for sub, found in getattr(command, "commands", {}).items():
+        yield from commands(found, f"{name} {sub}")
+    if not hasattr(command, "commands"):
+        options = [option for option in command.params if option.param_type_name == "option" and not option.hidden]
+        yield name, [option.opts[0] for option in options]
+
+
+def all_commands() -> list[tuple[str, list[str]]]:
+    return list(commands(typer.main.get_command(command_line), "runlane"))
+
+
+def error_codes() -> set[str]:
+    for module in pkgutil.walk_packages(runlane.__path__, "runlane."):
+        if "migrations" not in module.name:
+            importlib.import_module(module.name)
+    classes, codes = [RunlaneError], set()
+    while classes:
+        kind = classes.pop()
+        codes.add(kind.code)
+        classes += [sub for sub in kind.__subclasses__() if sub.__module__.startswith("runlane.")]
+    return codes
+
+
+def routes() -> set[str]:
+    app = create_app(None, Settings(database="memory://"), registry=Registry.from_graphs({}))
+    paths = app.openapi()["paths"]
+    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def runnable_snippets() -> list[tuple[str, str]]:
+    """Return the Python snippets that are marked with ``run``, with the place where each begins."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in FENCE.finditer(text):
+            if match[1] == "python" and "run" in match[2].split():
+                line = text.count("\n", 0, match.start()) + 1
+                found.append((f"{page.relative_to(ROOT)}:{line}", match[3]))
+    return found
+
+
+def test_every_setting_has_a_heading() -> None:
+    assert {field.name for field in fields(Settings)} == codes_in_headings(REFERENCE / "settings.md")
+
+
+def test_every_command_and_every_flag_has_a_heading() -> None:
+    documented = codes_in_headings(REFERENCE / "cli.md")
+    expected = set()
+    for name, flags in all_commands():
+        expected |= {name, *flags}
+    assert documented == expected
+
+
+def test_every_flag_is_named_in_the_section_of_its_command() -> None:
+    missing = []
+    sections = re.split(r"^## ", (REFERENCE / "cli.md").read_text(), flags=re.MULTILINE)
+    for name, flags in all_commands():
+        [section] = [text for text in sections if text.startswith(f"`{name}`")]
+        missing += [f"{name} {flag}" for flag in flags if f"`{flag}`" not in section]
+    assert missing == []
+
+
+def test_every_route_has_a_heading() -> None:
+    documented = {code for code in codes_in_headings(REFERENCE / "http-api.md") if re.match(r"[A-Z]+ /", code)}
+    assert documented == routes()
+
+
+def test_every_error_code_has_a_heading() -> None:
+    assert error_codes() - codes_in_headings(REFERENCE / "errors.md") == set()
+
+
+def test_every_public_name_is_in_the_python_reference() -> None:
+    text = (REFERENCE / "python-api.md").read_text()
+    assert [name for name in runlane.__all__ if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_local_link_resolves(page: Path) -> None:
+    broken = []
+    for target in LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        wanted = (page.parent / path).resolve() if path else page
+        if not wanted.exists() or (anchor and anchor not in anchors(wanted)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_is_linked_from_the_index() -> None:
+    index = (DOCS / "README.md").read_text()
+    pages = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if page != DOCS / "README.md"]
+    assert [page for page in pages if f"({page})" not in index] == []
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    missing = []
+    for page in PAGES:
+        for path, name in TEST_ID.findall(page.read_text()):
+            file = ROOT / path
+            if not file.is_file() or (name and name not in function_names(file)):
+                missing.append(f"{page.relative_to(ROOT)}: {path}::{name}")
+    assert missing == []
+
+
+def function_names(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("decisions/*.md")), ids=lambda page: page.name)
+def test_a_decision_is_one_page_of_context_choice_and_consequence(page: Path) -> None:
+    text = page.read_text()
+    assert re.fullmatch(r"\d{4}-[\w-]+\.md", page.name)
+    assert text.startswith(f"# {int(page.name[:4])}. ")
+    assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Context", "Choice", "Consequence"]
+    assert len(text.split()) <= MAX_DECISION_WORDS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_python_snippet_parses(page: Path) -> None:
+    for language, _, code in FENCE.findall(page.read_text()):
+        if language == "python":
+            # A snippet may be the inside of a coroutine, or a signature.
+            compile(code, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_the_readme_and_the_tutorial_have_snippets_that_run() -> None:
+    pages = {place.partition(":")[0] for place, _ in runnable_snippets()}
+    assert {"README.md", "docs/tutorial/first-run.md"} <= pages
+
+
+@pytest.mark.parametrize(("place", "code"), runnable_snippets(), ids=[place for place, _ in runnable_snippets()])
+def test_a_snippet_that_is_marked_to_run_runs_and_prints_what_the_page_says(
+    place: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "snippet.py"
+    script.write_text(code)
+    runpy.run_path(str(script), run_name="snippet")
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in re.findall(r"#> (.*)$", code, re.MULTILINE) if line not in printed] == [], printed
