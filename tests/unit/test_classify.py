@@ -1,0 +1,115 @@
+"""The whole policy of how an attempt ends, as a table."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from itertools import product
+
+import pytest
+
+from runlane.agents.base import Drained
+from runlane.agents.host import Abandoned
+from runlane.errors import LeaseLost, StoreUnavailable
+from runlane.lifecycle import CancelAction, EndReason, RunEvent
+from runlane.records import CancelReceipt
+from runlane.verdict import StopReason, classify, run_error
+
+CANCELLED, LEFT, DRAINED, OWN = asyncio.CancelledError(), Abandoned("here"), Drained(), ValueError("mine")
+FAILURES = (None, CANCELLED, LEFT, DRAINED, OWN, SystemExit(1), StoreUnavailable("out"))
+S, E, R = StopReason, RunEvent, EndReason
+
+
+def receipt(action: CancelAction, reason: EndReason = EndReason.USER_CANCEL, by: str | None = None) -> CancelReceipt:
+    return CancelReceipt(
+        run_id="r", action=action, reason=reason, requested_by=by, requested_at=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+
+
+@pytest.mark.parametrize(
+    ("failure", "stop", "continuable", "event", "reason"),
+    [
+        (None, None, False, E.SUCCEED, R.COMPLETED),
+        (None, S.DRAIN, True, E.SUCCEED, R.COMPLETED),  # it ended before it noticed
+        (None, S.DEADLINE, True, E.SUCCEED, R.COMPLETED),
+        (OWN, None, True, E.FAIL, R.FAILED),
+        (OWN, S.DRAIN, True, E.FAIL, R.FAILED),
+        (OWN, S.DEADLINE, True, E.FAIL, R.FAILED),
+        (CANCELLED, None, True, E.FAIL, R.FAILED),  # the agent cancelled itself
+        (CANCELLED, S.DEADLINE, True, E.EXPIRE, R.DEADLINE),
+        (LEFT, S.DEADLINE, False, E.EXPIRE, R.DEADLINE),
+        (DRAINED, S.DEADLINE, True, E.EXPIRE, R.DEADLINE),
+        (CANCELLED, S.DRAIN, True, E.RELEASE, None),
+        (LEFT, S.DRAIN, True, E.RELEASE, None),
+        (DRAINED, S.DRAIN, True, E.RELEASE, None),
+        (DRAINED, None, True, E.RELEASE, None),
+        (CANCELLED, S.DRAIN, False, E.STOP, R.DRAINED_OVER),
+        (LEFT, S.DRAIN, False, E.STOP, R.DRAINED_OVER),
+        (DRAINED, None, False, E.STOP, R.DRAINED_OVER),
+        (StoreUnavailable("out"), S.DRAIN, True, E.FAIL, R.FAILED),
+    ],
+    ids=repr,
+)
+def test_an_attempt_ends_as_the_table_says(
+    failure: BaseException | None, stop: StopReason | None, continuable: bool, event: RunEvent, reason: EndReason | None
+) -> None:
+    verdict = classify(failure, stop, None, paused=False, continuable=continuable)
+    assert verdict is not None
+    assert (verdict.event, verdict.end_reason) == (event, reason)
+    assert (verdict.error is None) == (event in (E.SUCCEED, E.RELEASE))
+
+
+def test_a_graph_that_waits_for_a_human_has_paused() -> None:
+    verdict = classify(None, None, None, paused=True, continuable=True)
+    assert verdict is not None
+    assert (verdict.event, verdict.end_reason, verdict.needs_repair) == (E.PAUSE, R.PAUSED, False)
+
+
+@pytest.mark.parametrize(
+    ("failure", "stop", "paused", "continuable"), [*product(FAILURES, [*S, None], [True, False], [True, False])]
+)
+def test_a_recorded_cancel_is_never_followed_by_anything_but_a_stop(
+    failure: BaseException | None, stop: StopReason | None, paused: bool, continuable: bool
+) -> None:
+    verdict = classify(failure, stop, receipt(CancelAction.INTERRUPT), paused=paused, continuable=continuable)
+    if stop is S.LEASE_LOST:
+        assert verdict is None
+    else:
+        assert verdict is not None
+        assert (verdict.event, verdict.end_reason) == (E.STOP, R.USER_CANCEL)
+
+
+@pytest.mark.parametrize(("failure", "cancel"), [*product(FAILURES, [None, receipt(CancelAction.ROLLBACK)])])
+def test_a_lost_lease_writes_nothing(failure: BaseException | None, cancel: CancelReceipt | None) -> None:
+    assert classify(failure, S.LEASE_LOST, cancel, paused=False, continuable=True) is None
+    assert classify(LeaseLost("r", 1), None, cancel, paused=False, continuable=True) is None
+
+
+@pytest.mark.parametrize("reason", [R.USER_CANCEL, R.SUPERSEDED, R.DISCONNECT])
+def test_a_rollback_says_so_and_an_interrupt_says_why(reason: EndReason) -> None:
+    back = classify(CANCELLED, S.CANCEL, receipt(CancelAction.ROLLBACK, reason), paused=False, continuable=True)
+    stop = classify(CANCELLED, S.CANCEL, receipt(CancelAction.INTERRUPT, reason, "ann"), paused=False, continuable=True)
+    assert back is not None
+    assert stop is not None
+    assert (back.end_reason, stop.end_reason) == (R.ROLLED_BACK, reason)
+    assert back.error is not None
+    assert stop.error is not None
+    assert (back.error.error, stop.error.error) == ("UserRollback", "UserInterrupt")
+    assert "ann" in stop.error.message
+
+
+@pytest.mark.parametrize("event", list(E))
+def test_only_a_run_that_was_cut_short_needs_repair(event: RunEvent) -> None:
+    verdicts = [classify(failure, None, None, paused=False, continuable=True) for failure in FAILURES]
+    found = {verdict.needs_repair for verdict in verdicts if verdict is not None and verdict.event is event}
+    assert found <= {event in (E.STOP, E.FAIL, E.EXPIRE)}
+
+
+def test_texts_of_unknown_exceptions_are_not_shown() -> None:
+    class Secret(Exception):
+        pass
+
+    shown, hidden = run_error(ValueError("bad\x00input")), run_error(Secret("password=1"))
+    assert (shown.error, shown.message) == ("ValueError", "bad\ufffdinput")
+    assert (hidden.error, hidden.message) == ("Secret", "An internal error occurred")
+    assert run_error(asyncio.CancelledError()).error == "CancelledError"

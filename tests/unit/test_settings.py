@@ -1,0 +1,80 @@
+"""Settings are checked once, whatever they come from."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from runlane.errors import ConfigurationError
+from runlane.settings import Settings
+
+NUMBERS = [field.name for field in fields(Settings) if str(field.type) in ("int", "float")]
+
+
+def test_the_defaults_are_valid_and_frozen() -> None:
+    settings = Settings.load({})
+    assert settings == Settings()
+    with pytest.raises(FrozenInstanceError):
+        settings.lease_s = 1.0  # type: ignore[misc]
+
+
+def test_an_argument_wins_over_the_environment_which_wins_over_the_default() -> None:
+    environment = {"RUNLANE_LEASE_S": "7", "RUNLANE_MAX_RESCUES": "5"}
+    settings = Settings.load(environment, lease_s=9.0, poll_s=None)
+    assert (settings.lease_s, settings.max_rescues, settings.poll_s) == (9.0, 5, Settings().poll_s)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
+def test_every_setting_can_be_given_in_the_environment(name: str) -> None:
+    default = getattr(Settings(), name)
+    text = {"database": "memory://", "synchronous": "normal"}.get(name)
+    text = text or ("true" if isinstance(default, bool) else str(default + type(default)(1)))
+    found = getattr(Settings.load({f"RUNLANE_{name.upper()}": text}), name)
+    assert found != default
+    assert type(found) is type(default)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_a_number_out_of_bounds_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.load({}, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("LEASE_S", "soon"), ("MAX_RESCUES", "1.5"), ("STRICT", "perhaps"), ("SYNCHRONOUS", "off"), ("DATABASE", "x.db")],
+)
+def test_a_bad_variable_is_refused_by_name(variable: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"(?i){variable}"):
+        Settings.load({f"RUNLANE_{variable}": text})
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "1"])
+def test_a_switch_is_read_as_people_write_it(text: str) -> None:
+    assert Settings.load({"RUNLANE_STRICT": text}).strict is True
+    assert Settings.load({"RUNLANE_STRICT": "false"}).strict is False
+
+
+def test_a_setting_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="leese_s"):
+        Settings.load({}, leese_s=1)
+
+
+def test_a_variable_that_names_no_setting_is_left_alone() -> None:
+    assert Settings.load({"RUNLANE_EXAMPLE_MODEL": "1"}) == Settings()
+
+
+@pytest.mark.parametrize("url", ["mysql://ann:secret@host/db", "mongodb://ann:secret@host"])
+def test_a_refused_address_does_not_show_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings(database=url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("database", ["memory://", "sqlite:///runs.db", "postgresql://h/db", "postgres://h/db"])
+def test_every_kind_of_database_is_accepted(database: str) -> None:
+    settings: Any = Settings(database=database)
+    assert settings.database == database
