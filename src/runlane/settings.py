@@ -85,7 +85,7 @@ class Settings:
         """Return settings from *given* (``None`` counts as not given), else the environment, else the defaults.
 
         Raises:
-            ConfigurationError: A value cannot be used, or *given* names no setting. Variables that name none are left alone.
+            ConfigurationError: A value cannot be used, or *given* names no setting (a variable may).
         """
         environment = os.environ if environment is None else environment
         known = {field.name: field for field in fields(cls)}

@@ -1,0 +1,278 @@
+"""The acceptance list, items 15 to 17: leases, fencing, rescue.
+
+Item or known defect -> test:
+
+    15, R10   test_an_attempt_whose_run_was_taken_writes_nothing, test_an_attempt_stops_at_its_confirmed_deadline,
+              test_a_lost_renewal_costs_nothing, test_leases_are_renewed_in_one_transaction
+    16, D24   test_of_many_rescuers_one_takes_a_run, test_a_rescue_ends_the_stream_of_a_run_that_is_given_up,
+              test_a_run_that_kills_its_worker_ends
+    17        test_a_second_process_cannot_open_the_same_file
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ledger_kit import LAPSED
+from run_kit import (
+    FaultyDriver,
+    Scripted,
+    Stepper,
+    at_once,
+    ended,
+    graph_run,
+    items,
+    on_jumping_time,
+    opened,
+    settings,
+    soon,
+    status,
+    turn,
+    until,
+)
+from runlane import IllegalTransition, StoreUnavailable
+from runlane.errors import LedgerInUse
+from runlane.lifecycle import EndReason, RunStatus
+from runlane.records import StreamEnd
+from runlane.runtime import Runtime, open_runtime
+
+
+async def test_an_attempt_whose_run_was_taken_writes_nothing() -> None:
+    """Item 15: no event, no status, no checkpoint, no counter of it lands."""
+    driver = FaultyDriver()
+    first, second = Stepper(), Stepper()
+    second.go.set()
+    async with opened(driver, graphs={"g": first.graph()}, lease_s=0.1, poll_s=3600) as dead:
+        run = await dead.runs.create_or_reject("t", kwargs=graph_run(durability="sync"))
+        await soon(first.started.wait())
+        async with opened(driver, graphs={"g": second.graph()}) as heir:
+            done = await ended(heir, run)
+            assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 2, 1)
+            events = await items(heir, run.run_id)
+            first.go.set()
+            await until(lambda: not dead.worker.executing)
+            assert await heir.runs.get(run.run_id) == done
+            assert await items(heir, run.run_id) == events
+    assert second.calls == ["second", "third"]
+
+
+@on_jumping_time
+async def test_an_attempt_stops_at_its_confirmed_deadline() -> None:
+    """Item 15: when nobody confirms its lease any more, its code is stopped before another worker may start it."""
+    driver = FaultyDriver()
+    agent = Scripted()
+    async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
+        clock = asyncio.get_running_loop().time
+        claimed_at = clock()
+        run = await runtime.runs.create_or_reject("t", agent=agent)
+        await agent.started.wait()
+        driver.faults["renew"] = StoreUnavailable("unplugged")
+        await agent.stopping.wait()
+        assert clock() - claimed_at == pytest.approx(30.0, abs=1.0)
+        await until(lambda: not runtime.worker.executing)
+        driver.faults.clear()
+        assert await status(runtime, run) is RunStatus.RUNNING  # it is for the rescuer now
+
+
+@on_jumping_time
+async def test_a_lost_renewal_costs_nothing() -> None:
+    """Item 15."""
+    driver = FaultyDriver()
+    agent = Scripted()
+    async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=agent)
+        await agent.started.wait()
+        driver.faults["renew"] = StoreUnavailable("unplugged")
+        await asyncio.sleep(15)
+        driver.faults.clear()
+        await asyncio.sleep(100)
+        assert not agent.stopping.is_set()
+        agent.go.set()
+        assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+
+
+@on_jumping_time
+async def test_leases_are_renewed_in_one_transaction() -> None:
+    """Item 15: many runs do not exceed a lease by being renewed one after the other."""
+    driver = FaultyDriver()
+    agents = [Scripted() for _ in range(50)]
+    async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
+        for number, agent in enumerate(agents):
+            await runtime.runs.create_or_reject(f"t{number}", agent=agent)
+            await agent.started.wait()
+        writes: list[str] = []
+        write = driver.write
+
+        async def counted(transaction: Any) -> Any:
+            writes.append(transaction.__name__)
+            return await write(transaction)
+
+        driver.write = counted  # type: ignore[method-assign]
+        await asyncio.sleep(10.5)
+        assert writes.count("renew") == 1
+        assert driver.counts["renew"] == 50
+        for agent in agents:
+            agent.go.set()
+
+
+@on_jumping_time
+async def test_a_run_that_the_application_executes_keeps_its_lease() -> None:
+    """Item 15: nobody rescues it while the process lives."""
+    driver = FaultyDriver()
+    async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        await runtime.runs.set_status(run.run_id, "running")
+        await asyncio.sleep(100)
+        assert driver.counts["renew"] >= 9
+        await turn(runtime.store, LAPSED, run.run_id)
+        await asyncio.sleep(10.5)
+        assert await runtime.rescuer.rescue_lost() == ()
+        assert (await runtime.runs.set_status(run.run_id, "success")).status is RunStatus.SUCCESS
+
+
+@on_jumping_time
+async def test_a_run_that_the_application_lost_cannot_be_ended_by_it() -> None:
+    """Item 15."""
+    driver = FaultyDriver()
+    async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        await runtime.runs.set_status(run.run_id, "running")
+        await turn(runtime.store, LAPSED, run.run_id)
+        (rescued,) = await runtime.rescuer.rescue_lost()
+        assert rescued.status is RunStatus.PENDING
+        with pytest.raises(IllegalTransition):
+            await runtime.runs.set_status(run.run_id, "success")
+
+
+async def test_a_run_that_was_taken_is_not_executed_twice_by_one_process() -> None:
+    """Item 15: the process that lost a run is offered it again while the old attempt still cleans up."""
+    driver = FaultyDriver()
+    agent = Scripted(clean=False)
+    slow = {"cancel_grace_s": 60.0, "abandon_after_s": 60.0}
+    async with opened(driver, lease_s=0.1, poll_s=0.02, exclusive=False, **slow) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=agent)
+        await soon(agent.started.wait())
+        await turn(runtime.store, LAPSED, run.run_id)
+        await runtime.rescuer.rescue_lost()
+        await soon(agent.stopping.wait())
+        await runtime.rescuer.dispatch_runnable()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert await status(runtime, run) is RunStatus.PENDING
+        agent.cleaned.set()
+        agent.go.set()
+        done = await ended(runtime, run)
+        assert (done.status, done.attempt, agent.most) == (RunStatus.SUCCESS, 2, 1)
+
+
+async def test_of_many_rescuers_one_takes_a_run() -> None:
+    """Item 16."""
+    driver = FaultyDriver()
+    agent = Scripted()
+    async with opened(driver, poll_s=3600, exclusive=False) as dead:
+        run = await dead.runs.create_or_reject("t", agent=agent)
+        await soon(agent.started.wait())
+        await turn(dead.store, LAPSED, run.run_id)
+        heirs = [opened(driver, poll_s=3600, exclusive=False) for _ in range(3)]
+        runtimes = [await heir.__aenter__() for heir in heirs]
+        assert (await dead.runs.get(run.run_id)).rescues == 1
+        taken = await asyncio.gather(*(runtime.rescuer.rescue_lost() for runtime in runtimes))
+        assert [*taken] == [(), (), ()]
+        for heir in heirs:
+            await heir.__aexit__(None, None, None)
+
+
+async def test_a_run_that_was_renewed_since_it_was_seen_is_left_alone() -> None:
+    """Item 16: D24, the window between the look and the write."""
+    driver = FaultyDriver()
+    async with opened(driver, poll_s=3600) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        await runtime.runs.set_status(run.run_id, "running")
+        await turn(runtime.store, LAPSED, run.run_id)
+        (seen,) = await runtime.store.lost_runs("nobody", exclusive=False, grace_s=0)
+        await runtime.runs.set_status(run.run_id, "success")
+        with pytest.raises(Exception, match="no longer owns"):
+            await runtime.store.rescue(seen, max_rescues=3)
+        assert await status(runtime, run) is RunStatus.SUCCESS
+
+
+async def test_a_run_that_kills_its_worker_ends() -> None:
+    """Item 16: it ends as an error after max_rescues, and its stream and its thread are whole."""
+    driver = FaultyDriver()
+    reader = None
+    for _ in range(10):
+        stepper = Stepper()
+        crashed = opened(driver, graphs={"g": stepper.graph()}, max_rescues=2)
+        runtime = await crashed.__aenter__()
+        if reader is None:
+            run = await runtime.runs.create_or_reject("t", kwargs=graph_run())
+            reader = True
+        waiting = asyncio.create_task(stepper.started.wait())
+        ending = asyncio.create_task(runtime.runs.join(run.run_id))
+        await asyncio.wait([waiting, ending], return_when=asyncio.FIRST_COMPLETED, timeout=20)
+        waiting.cancel()
+        if ending.done():
+            await crashed.__aexit__(None, None, None)
+            break
+        ending.cancel()
+        kill(runtime)
+    done = ending.result()
+    assert (done.status, done.end_reason) == (RunStatus.ERROR, EndReason.WORKER_LOST)
+    async with opened(driver, graphs={"g": Stepper().graph()}) as runtime:
+        found = await runtime.runs.get(run.run_id)
+        assert found.rescues >= 2
+        end = (await items(runtime, run.run_id))[-1]
+        assert isinstance(end, StreamEnd)
+        assert end.status is RunStatus.ERROR
+        assert not await runtime.runs.has_inflight("t")
+
+
+async def test_a_rescue_ends_the_stream_of_a_run_that_is_given_up() -> None:
+    """Item 16: at once, for readers who were there from the beginning."""
+    driver = FaultyDriver()
+    async with opened(driver, poll_s=3600, max_rescues=0, heartbeat_s=3600) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        reader = asyncio.create_task(items(runtime, run.run_id))
+        await runtime.runs.reconcile_orphaned_inflight_runs("gone")
+        (end,) = await soon(reader)
+        assert isinstance(end, StreamEnd)
+        done = await runtime.runs.get(run.run_id)
+        assert (done.status, done.end_reason) == (RunStatus.ERROR, EndReason.WORKER_LOST)
+        assert done.error is not None
+        assert done.error.message == "gone"
+
+
+async def test_reconciling_leaves_live_runs_and_young_ones_alone(runtime: Runtime) -> None:
+    """Item 16: D24, D23."""
+    agent = Scripted()
+    live = await runtime.runs.create_or_reject("t", agent=agent)
+    queued = await runtime.runs.create("t", agent=at_once)
+    young = await runtime.runs.create_or_reject("u")
+    await soon(agent.started.wait())
+    assert await runtime.runs.reconcile_orphaned_inflight_runs(before=live.created_at) == []
+    assert [run.run_id for run in await runtime.runs.reconcile_orphaned_inflight_runs()] == [young.run_id]
+    agent.go.set()
+    assert (await ended(runtime, live)).status is RunStatus.SUCCESS
+    assert (await ended(runtime, queued)).status is RunStatus.SUCCESS
+
+
+async def test_a_second_process_cannot_open_the_same_file(tmp_path: Any) -> None:
+    """Item 17: it is told who has it, before anything is read."""
+    database = f"sqlite:///{tmp_path / 'runs.db'}"
+    async with open_runtime(settings=settings(database=database)) as runtime:
+        with pytest.raises(LedgerInUse):
+            async with open_runtime(settings=settings(database=database)):
+                pass
+        await ended(runtime, await runtime.runs.create_or_reject("t", agent=at_once))
+    async with open_runtime(settings=settings(database=database)) as runtime:
+        assert len(await runtime.runs.list_by_thread("t")) == 1
+
+
+def kill(runtime: Runtime) -> None:
+    """End a process as a crash does: nothing of it runs any more."""
+    for task in (*runtime.worker._loops, *runtime.worker._tasks, runtime.rescuer._task):
+        assert task is not None
+        task.cancel()
