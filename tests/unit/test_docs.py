@@ -29,7 +29,7 @@ REFERENCE = DOCS / "reference"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(?<!\!)\[[^\]\n]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)")
 TEST_ID = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 #: A page of the project is not a novel; see also the rule of one page in CONTRIBUTING.md.
 MAX_DECISION_WORDS = 400
