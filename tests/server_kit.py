@@ -24,7 +24,7 @@ from runlane.server.app import create_app
 from runlane.settings import Settings
 
 PROJECT = Path(__file__).parent / "server" / "project" / "langgraph.json"
-PATIENCE_S = 30.0
+PATIENCE_S = 15.0
 #: More than any step of these tests takes: who waits for it to pass has lost.
 LONG_S = 120.0
 HEARTBEAT_S = 0.15

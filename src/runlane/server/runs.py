@@ -28,6 +28,7 @@ from runlane.server.requests import (
 )
 from runlane.server.responses import (
     SSE_HEADERS,
+    BrokenOff,
     EventWriter,
     Last,
     StreamingBody,
@@ -100,7 +101,10 @@ async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Ad
     stateless = thread_id is None
     if stateless and body.command is not None and body.command.resume is not None:
         raise BadRequest("A stateless run has nothing to resume; create a thread.")
-    assistant = await find_assistant(service, owner, body.assistant_id)
+    try:
+        assistant = await find_assistant(service, owner, body.assistant_id)
+    except NotFound:
+        raise NotFoundForRun from None
     if assistant.graph_id not in service.registry.graph_ids:
         raise NotFound("graph", assistant.graph_id)
     ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
@@ -181,6 +185,7 @@ def _result(service: Service, watch: Watch, path: str, *, cancel: bool) -> Strea
     async def pieces() -> AsyncIterator[bytes]:
         async for ending in watch.ending():
             yield b"\n" if ending is None else Last(await _answer(service, watch.run, ending))
+        raise BrokenOff  # the process closes before the run has ended: an empty answer would be taken for its result
 
     return StreamingBody(
         pieces(),
