@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+from langgraph_sdk import get_client
 
 from acceptance.kit import PROJECT, Reader, Server, get, new_thread
 
@@ -168,3 +170,23 @@ async def test_dev_starts_anew_when_a_file_changes_and_the_run_goes_on(tmp_path:
         assert "changed: graphs.py" in server.log
         server.send(signal.SIGINT)
         assert await server.ended() == 0, server.log
+
+
+@pytest.mark.filterwarnings("ignore:Request failed, attempting reconnect")
+async def test_a_client_that_waits_for_a_result_gets_the_runs_own_across_a_restart(
+    tmp_path: Path, http: httpx.AsyncClient
+) -> None:
+    """An answer that the process cannot give any more is cut off, so that the official client asks again."""
+    async with Server(tmp_path, drain_grace_s=0) as server, get_client(url=server.url) as client:
+        await server.start()
+        thread_id = await new_thread(http, server.url)
+        state = {"name": "run", "steps": 5, "seconds": 0.2, "done": 0, "log": []}
+        waiting = asyncio.create_task(client.runs.wait(thread_id, "steps", input=state))
+        await server.said("run.started")
+        server.send(signal.SIGTERM)
+        assert await server.ended() == 0
+        assert "without completing" not in server.log
+        await server.start()
+        result = await waiting
+        assert [entry["step"] for entry in result["log"]] == [1, 2, 3, 4, 5]
+        assert server.starts_of("run") == dict.fromkeys(range(1, 6), 1)

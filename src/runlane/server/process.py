@@ -127,6 +127,7 @@ def serve(config: Path, settings: Settings, *, host: str, port: int, listener: s
 
 
 async def _serve(app: FastAPI, listener: socket.socket, signals: StopSignals) -> None:
+    address = listener.getsockname()[:2]
     async with app.router.lifespan_context(app):
         _spare_the_collector()
         server = _Uvicorn(_uvicorn_config(app))
@@ -139,7 +140,7 @@ async def _serve(app: FastAPI, listener: socket.socket, signals: StopSignals) ->
         finally:
             asked.cancel()
             server.should_exit = True
-            await _over(serving, listener)
+            await _over(serving, address)
     log.info("server.stopped")
 
 
@@ -170,21 +171,26 @@ def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-async def _over(serving: asyncio.Task[None], listener: socket.socket) -> None:
-    address = listener.getsockname()
+async def _over(serving: asyncio.Task[None], address: tuple[str, int]) -> None:
     try:
         await serving
     except OSError as error:  # somebody else began to listen since the socket was bound
-        raise not_available(address[0], address[1], error) from error
+        raise not_available(*address, error) from error
 
 
 async def _drain(service: Any, signals: StopSignals) -> None:
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     hurry = asyncio.create_task(_hurry(service, signals))
     try:
         await service.drain()
     finally:
         hurry.cancel()
         await asyncio.gather(hurry, return_exceptions=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Answers are cut off on purpose when the process closes: clients that wait for a run ask the next process."""
+    return "without completing response" not in record.getMessage()
 
 
 async def _hurry(service: Any, signals: StopSignals) -> None:

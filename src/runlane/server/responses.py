@@ -180,8 +180,14 @@ class Last(bytes):
     """The last piece of a body, which is sent together with its end."""
 
 
+class BrokenOff(Exception):  # an outcome, not an error
+    """There are no more pieces, and the answer is not whole."""
+
+
 class StreamingBody(Response):
     """An answer in pieces: status and headers at once, then what *pieces* yields.
+
+    If that raises :class:`BrokenOff` the connection is cut, as nothing else tells a client that has a status already.
 
     *on_leave* is awaited if the client goes away before the end. Source: ASGI 3, ``http.disconnect``.
     """
@@ -221,11 +227,14 @@ class StreamingBody(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
-        async for piece in self._pieces:
-            last = isinstance(piece, Last)
-            await send({"type": "http.response.body", "body": piece, "more_body": not last})
-            if last:
-                return
+        try:
+            async for piece in self._pieces:
+                last = isinstance(piece, Last)
+                await send({"type": "http.response.body", "body": piece, "more_body": not last})
+                if last:
+                    return
+        except BrokenOff:
+            return  # a server closes the connection of a response that was not completed
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
