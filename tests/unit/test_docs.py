@@ -17,6 +17,7 @@ import pytest
 import typer.main
 
 import runlane
+from runlane import CancelReceipt, RunManager, RunRecord, StreamEnd, StreamEvent, StreamGap, Thread, Usage
 from runlane.agents.registry import Registry
 from runlane.cli.main import app as command_line
 from runlane.errors import RunlaneError
@@ -26,6 +27,7 @@ from runlane.settings import Settings
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
+PYTHON_API = (REFERENCE / "python-api.md").read_text()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -135,8 +137,21 @@ def test_every_error_code_has_a_heading() -> None:
 
 
 def test_every_public_name_is_in_the_python_reference() -> None:
-    text = (REFERENCE / "python-api.md").read_text()
-    assert [name for name in runlane.__all__ if f"`{name}`" not in text] == []
+    assert [name for name in runlane.__all__ if f"`{name}`" not in PYTHON_API] == []
+
+
+@pytest.mark.parametrize("kind", [CancelReceipt, RunRecord, StreamEnd, StreamEvent, StreamGap, Thread, Usage])
+def test_every_field_of_a_public_record_is_in_the_python_reference(kind: type) -> None:
+    [section] = [
+        text for text in re.split(r"^## ", PYTHON_API, flags=re.MULTILINE) if text.startswith(f"`{kind.__name__}`")
+    ]
+    assert [field.name for field in fields(kind) if f"`{field.name}`" not in section] == []
+
+
+def test_every_method_of_the_manager_is_in_the_python_reference() -> None:
+    methods = [name for name in vars(RunManager) if not name.startswith("_")]
+    undocumented = {"admit", "cancel_run"}  # what the server uses
+    assert [name for name in methods if f"`{name}(" not in PYTHON_API and name not in undocumented] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
