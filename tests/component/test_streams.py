@@ -1,0 +1,382 @@
+"""Publisher and StreamBridge: numbering, replay, gaps, ends, slow readers, heartbeats, outages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ledger_kit import admit, claim, finish
+from run_kit import ENDED_LONG_AGO, ONCE, FaultyDriver, items, on_jumping_time, opened, soon, turn, until
+from runlane import NotFound, StoreUnavailable
+from runlane.errors import LeaseLost, RunlaneError
+from runlane.lifecycle import EndReason, RunEvent, RunStatus
+from runlane.records import ANY_OWNER, Claim, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
+from runlane.store.ledger import RunStore
+from runlane.streams.bridge import TAIL_BYTES, TAIL_EVENTS, Batch, StreamBridge
+from runlane.streams.publisher import FLUSH_BYTES, MAX_BUFFERED_BYTES, Publisher
+
+HEARTBEAT_S = 5.0
+
+
+@dataclass
+class Stage:
+    """One attempt that publishes, and readers of it."""
+
+    driver: FaultyDriver = field(default_factory=FaultyDriver)
+    failures: list[RunlaneError] = field(default_factory=list)
+
+    async def begin(self, attempt_of: str | None = None) -> Stage:
+        if attempt_of is None:
+            self.store = RunStore(self.driver, retry=ONCE)
+            self.bridge = StreamBridge(self.store, heartbeat_s=HEARTBEAT_S)
+        self.claim: Claim = await claim(self.store, attempt_of or await admit(self.store))
+        self.publisher: Publisher = self.bridge.open(self.claim, self.failures.append)
+        return self
+
+    @property
+    def run(self) -> RunRecord:
+        return self.claim.run
+
+    def emit(self, *payloads: Any) -> None:
+        for payload in payloads:
+            self.publisher.emit("e", b"%d" % payload if isinstance(payload, int) else payload)
+
+    async def landed(self) -> None:
+        """Wait until everything emitted is committed and shown."""
+        await until(lambda: not (self.publisher._buffer or self.publisher._in_flight))
+
+    async def end(self, event: RunEvent = RunEvent.SUCCEED) -> RunRecord:
+        await self.landed()
+        finished = await finish(self.store, self.claim.lease, event, events_end=self.publisher.last_seq)
+        self.bridge.close(finished.run, events_end=self.publisher.last_seq, result=b"1")
+        return finished.run
+
+    async def read(self, after: int | None = 0) -> list[StreamItem]:
+        return [item async for item in self.bridge.subscribe(self.run.run_id, after=after)]
+
+    def tail(self) -> Any:
+        return self.bridge._live[self.run.run_id]
+
+
+def numbers(found: list[StreamItem]) -> list[int]:
+    return [item.seq for item in found if isinstance(item, StreamEvent)]
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    made = await Stage().begin()
+    yield made
+    await made.driver.aclose()
+
+
+async def test_numbers_strictly_increase_from_one_and_the_end_follows_the_last(stage: Stage) -> None:
+    reader = asyncio.create_task(stage.read())
+    for batch in range(20):
+        stage.emit(*range(batch % 5))
+        await asyncio.sleep(0)
+    await stage.end()
+    found = await soon(reader)
+    assert numbers(found) == list(range(1, 41))
+    end = found[-1]
+    assert isinstance(end, StreamEnd)
+    assert (end.seq, end.status, end.end_reason) == (41, RunStatus.SUCCESS, EndReason.COMPLETED)
+
+
+async def test_numbers_go_on_across_attempts(stage: Stage) -> None:
+    reader = asyncio.create_task(stage.read())
+    stage.emit(1, 2, 3)
+    await stage.landed()
+    await finish(stage.store, stage.claim.lease, RunEvent.RELEASE, events_end=3)
+    stage.bridge.release(stage.run.run_id)
+    await stage.begin(attempt_of=stage.run.run_id)
+    stage.emit(4, 5)
+    await stage.end()
+    found = await soon(reader)
+    assert numbers(found) == [1, 2, 3, 4, 5]
+    assert await stage.read() == found
+
+
+async def test_a_reader_that_comes_back_gets_every_later_event_once_from_any_cursor(stage: Stage) -> None:
+    stage.emit(*range(10))
+    await stage.landed()
+    readers = [asyncio.create_task(stage.read(after)) for after in range(11)]
+    await asyncio.sleep(0)
+    stage.emit(*range(10))
+    await stage.end()
+    for after, reader in enumerate(readers):
+        found = await soon(reader)
+        assert numbers(found) == list(range(after + 1, 21))
+        assert await soon(stage.read(after)) == found  # from the log, after the end
+    assert [type(item) for item in await stage.read(20)] == [StreamEnd]
+
+
+async def test_a_reader_from_now_on_gets_what_comes(stage: Stage) -> None:
+    stage.emit(1, 2)
+    await stage.landed()
+    reader = asyncio.create_task(stage.read(None))
+    await asyncio.sleep(0)
+    stage.emit(3)
+    await stage.end()
+    assert numbers(await soon(reader)) == [3]
+
+
+async def test_a_cursor_ahead_of_the_log_ends_with_the_stream_and_its_end_is_still_larger(stage: Stage) -> None:
+    stage.emit(1)
+    await stage.end()
+    (end,) = await stage.read(1000)
+    assert isinstance(end, StreamEnd)
+    assert end.seq == 1001
+
+
+async def test_a_reader_whose_cursor_retention_has_passed_is_told(stage: Stage) -> None:
+    stage.emit(1, 2)
+    await stage.end()
+    await turn(stage.store, ENDED_LONG_AGO, stage.run.run_id)
+    await stage.store.purge_events(older_than_s=60)
+    assert [type(item) for item in await stage.read()] == [StreamGap, StreamEnd]
+    assert [type(item) for item in await stage.read(1)] == [StreamGap, StreamEnd]
+    assert [type(item) for item in await stage.read(2)] == [StreamEnd]
+
+
+async def test_every_reader_gets_exactly_one_end(stage: Stage) -> None:
+    early = [asyncio.create_task(stage.read()) for _ in range(5)]
+    await asyncio.sleep(0)
+    stage.emit(1)
+    ending = asyncio.create_task(stage.end())
+    meanwhile = [asyncio.create_task(stage.read()) for _ in range(5)]
+    await ending
+    late = [asyncio.create_task(stage.read()) for _ in range(5)]
+    for reader in (*early, *meanwhile, *late):
+        found = await soon(reader)
+        assert [type(item) for item in found] == [StreamEvent, StreamEnd]
+    assert not stage.bridge._live
+
+
+async def test_the_end_is_told_to_readers_of_a_run_that_somebody_else_ended(stage: Stage) -> None:
+    reader = asyncio.create_task(stage.read())
+    await asyncio.sleep(0)
+    stage.emit(1)
+    await stage.landed()
+    finished = await finish(stage.store, stage.claim.lease, RunEvent.FAIL, events_end=1)
+    stage.bridge.close(finished.run, events_end=None, result=None)
+    assert [type(item) for item in await soon(reader)] == [StreamEvent, StreamEnd]
+
+
+async def test_a_reader_of_a_deleted_run_ends(stage: Stage) -> None:
+    stage.emit(1, 2)
+    await stage.landed()
+    reader = asyncio.create_task(stage.read())
+    await asyncio.sleep(0)
+    watch = stage.bridge.watch(stage.run)
+    await stage.end()
+    await soon(reader)
+    await stage.store.delete_run(stage.run.run_id, owner=ANY_OWNER)
+    with watch:
+        found = [item async for batch in watch.batches(after=2) for item in batch]
+    assert [item.seq for item in found if isinstance(item, StreamEnd)] == [3]
+    with pytest.raises(NotFound):
+        await stage.read()
+
+
+async def test_reading_an_unknown_run_creates_nothing(stage: Stage) -> None:
+    with pytest.raises(NotFound):
+        [item async for item in stage.bridge.subscribe("nobody")]
+    assert set(stage.bridge._live) == {stage.run.run_id}
+
+
+async def test_a_reader_that_does_not_read_makes_nothing_grow(stage: Stage) -> None:
+    with stage.bridge.watch(stage.run) as watch:
+        batches = watch.batches()
+        for _ in range(3):
+            stage.emit(*range(TAIL_EVENTS))
+            await stage.landed()
+        assert len(stage.tail().tail) <= TAIL_EVENTS
+        await stage.end()
+        found = [item async for batch in batches for item in batch]
+    assert numbers(found) == list(range(1, 3 * TAIL_EVENTS + 1))
+    assert not any(isinstance(item, StreamGap) for item in found)
+
+
+async def test_the_tail_is_bounded_in_bytes(stage: Stage) -> None:
+    big = b'"' + b"x" * (TAIL_BYTES // 8) + b'"'
+    for _ in range(20):
+        stage.emit(big)
+    await stage.landed()
+    assert sum(len(event.data) for event in stage.tail().tail) <= TAIL_BYTES
+    assert stage.tail().tail_bytes == sum(len(event.data) for event in stage.tail().tail)
+    await stage.end()
+    assert numbers(await stage.read()) == list(range(1, 21))
+
+
+async def test_what_is_there_comes_in_one_batch(stage: Stage) -> None:
+    stage.emit(*range(100))
+    await stage.landed()
+    with stage.bridge.watch(stage.run) as watch:
+        assert len(await anext(watch.batches())) == 100
+
+
+@on_jumping_time
+async def test_silence_is_a_heartbeat_and_no_item() -> None:
+    stage = await Stage().begin()
+    clock = asyncio.get_running_loop().time
+    with stage.bridge.watch(stage.run) as watch:
+        batches = watch.batches()
+        began = clock()
+        empty: Batch = await anext(batches)
+        assert len(empty) == 0
+        assert clock() - began == pytest.approx(HEARTBEAT_S, abs=0.1)
+        assert len(await anext(batches)) == 0
+        stage.emit(1)
+        assert [type(item) for item in await anext(batches)] == [StreamEvent]
+
+
+@on_jumping_time
+async def test_a_reader_of_a_run_executed_elsewhere_hears_of_it_within_a_heartbeat() -> None:
+    stage = await Stage().begin()
+    elsewhere = StreamBridge(stage.store, heartbeat_s=HEARTBEAT_S)
+    reader = asyncio.create_task(collect(elsewhere, stage.run.run_id))
+    await asyncio.sleep(1)
+    stage.emit(1, 2)
+    await stage.end()
+    began = asyncio.get_running_loop().time()
+    found = await reader
+    assert [type(item) for item in found] == [StreamEvent, StreamEvent, StreamEnd]
+    assert asyncio.get_running_loop().time() - began <= 2 * HEARTBEAT_S
+
+
+@on_jumping_time
+async def test_an_event_is_shown_only_once_it_is_durable() -> None:
+    stage = await Stage().begin()
+    reader = asyncio.create_task(stage.read())
+    stage.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
+    stage.emit(1, 2)
+    await asyncio.sleep(3)
+    assert stage.tail().known_seq == 0
+    assert await stage.store.read_events(stage.run.seq, after=0) == ()
+    stage.driver.faults.clear()
+    await stage.end()
+    assert numbers(await reader) == [1, 2]
+    assert not stage.failures
+
+
+@on_jumping_time
+async def test_an_outage_that_lasts_is_told_once_and_then_events_are_dropped() -> None:
+    stage = await Stage().begin()
+    stage.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
+    began = asyncio.get_running_loop().time()
+    stage.emit(1)
+    await asyncio.sleep(60)
+    (failure,) = stage.failures
+    assert isinstance(failure, StoreUnavailable)
+    assert asyncio.get_running_loop().time() - began > 5
+    stage.driver.faults.clear()
+    stage.emit(2)
+    await asyncio.sleep(1)
+    assert await stage.store.read_events(stage.run.seq, after=0) == ()
+    with pytest.raises(StoreUnavailable):
+        await stage.publisher.close()
+
+
+async def test_a_lost_lease_is_told_at_once(stage: Stage) -> None:
+    await finish(stage.store, stage.claim.lease)
+    stage.emit(1)
+    await until(lambda: stage.failures)
+    assert isinstance(stage.failures[0], LeaseLost)
+    with pytest.raises(LeaseLost):
+        await stage.publisher.close()
+    assert await stage.store.read_events(stage.run.seq, after=0) == ()
+
+
+@on_jumping_time
+async def test_closing_waits_for_what_is_on_its_way() -> None:
+    stage = await Stage().begin()
+    stage.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
+    stage.emit(b'"' + b"x" * FLUSH_BYTES + b'"')
+    closing = asyncio.create_task(stage.publisher.close())
+    await asyncio.sleep(1)
+    assert not closing.done()
+    stage.driver.faults.clear()
+    assert await closing == ()
+    assert await stage.store.last_event(stage.run.seq) == 1
+
+
+async def test_what_is_emitted_after_the_close_is_dropped(stage: Stage) -> None:
+    stage.emit(1)
+    rest = await stage.publisher.close()
+    stage.emit(2, 3)
+    assert stage.publisher.last_seq == 1
+    assert await stage.publisher.close() == rest
+
+
+@on_jumping_time
+async def test_an_agent_that_outruns_the_disk_is_asked_to_wait() -> None:
+    stage = await Stage().begin()
+    stage.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
+    piece = b'"' + b"x" * (1024 * 1024) + b'"'
+    while not stage.publisher.congested:
+        stage.emit(piece)
+    assert stage.publisher._buffered <= MAX_BUFFERED_BYTES + len(piece)
+    waiting = [asyncio.create_task(stage.publisher.ready()) for _ in range(3)]
+    await asyncio.sleep(1)
+    assert not any(task.done() for task in waiting)
+    stage.driver.faults.clear()
+    await asyncio.wait_for(asyncio.gather(*waiting), 60)
+    assert not stage.publisher.congested
+
+
+@on_jumping_time
+async def test_an_agent_that_waits_for_a_disk_that_never_comes_is_let_go() -> None:
+    stage = await Stage().begin()
+    stage.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
+    while not stage.publisher.congested:
+        stage.emit(b'"' + b"x" * (1024 * 1024) + b'"')
+    await asyncio.wait_for(stage.publisher.ready(), 60)
+    assert stage.failures
+
+
+@on_jumping_time
+async def test_a_run_whose_events_cannot_be_recorded_fails() -> None:
+    driver = FaultyDriver()
+
+    async def talker(context: Any) -> None:
+        context.emit("e", 1)
+        await asyncio.Event().wait()
+
+    async with opened(driver, retry=ONCE) as runtime:
+        driver.faults["insert_segment"] = StoreUnavailable("unplugged")
+        run = await runtime.runs.create_or_reject("t", agent=talker)
+        failed = await runtime.runs.join(run.run_id)
+        assert (failed.status, failed.end_reason) == (RunStatus.ERROR, EndReason.FAILED)
+        assert failed.error is not None
+        assert failed.error.error == "StoreUnavailable"
+        driver.faults.clear()
+        assert isinstance((await items(runtime, run.run_id))[-1], StreamEnd)
+
+
+@on_jumping_time
+async def test_a_run_whose_events_cannot_be_recorded_ends_even_if_its_code_does_not_stop() -> None:
+    driver = FaultyDriver()
+    never = asyncio.Event()
+
+    async def stubborn(context: Any) -> None:
+        context.emit("e", 1)
+        while not never.is_set():
+            try:
+                await never.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async with opened(driver, retry=ONCE, cancel_grace_s=5.0, abandon_after_s=5.0) as runtime:
+        driver.faults["insert_segment"] = StoreUnavailable("unplugged")
+        run = await runtime.runs.create_or_reject("t", agent=stubborn)
+        failed = await asyncio.wait_for(runtime.runs.join(run.run_id), 120)
+        assert failed.status is RunStatus.ERROR
+        never.set()
+
+
+async def collect(bridge: StreamBridge, run_id: str) -> list[StreamItem]:
+    return [item async for item in bridge.subscribe(run_id)]
