@@ -1,0 +1,403 @@
+"""The load: what each case asks of a server, and the figures it brings back.
+
+The client is a bare HTTP/1.1 reader, so that on a small machine it is not itself what is measured. A case asks only
+for what the public HTTP API offers, checks the answers, and gives figures by name; the unit is in the name. A figure
+of processor time or memory covers the server's process and its children, and is left out if its pid is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psutil
+
+Figures = dict[str, float]
+T = TypeVar("T")
+
+MARK = b"event:"
+#: How long the runs that ``create`` made may take to end, in seconds.
+FINISH_TIMEOUT_S = 120.0
+#: How often a state is asked for that the API cannot be waited for, and how often memory is read, in seconds.
+POLL_S, MEMORY_POLL_S = 0.01, 0.5
+
+
+class UnexpectedAnswer(Exception):
+    """A server did not do what the case asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much each case asks for."""
+
+    connections: int = 16
+    wait_runs: int = 1600
+    create_runs: int = 800
+    ttfe_runs: int = 200
+    stream_tokens: int = 5000
+    fanout_runs: int = 20
+    fanout_tokens: int = 500
+    idle_runs: int = 500
+    idle_s: float = 15.0
+    cancel_runs: int = 40
+    steps_runs: int = 20
+    steps_each: int = 20
+    history_runs: int = 300
+    history_page: int = 100
+    history_calls: int = 30
+    #: Repeated before the clock starts.
+    warm_runs: int = 5
+    warm_tokens: int = 100
+
+
+#: Shows that every case runs; its figures mean nothing.
+TINY = Sizes(
+    connections=2,
+    wait_runs=4,
+    create_runs=4,
+    ttfe_runs=2,
+    stream_tokens=20,
+    fanout_runs=2,
+    fanout_tokens=10,
+    idle_runs=3,
+    idle_s=0.2,
+    cancel_runs=2,
+    steps_runs=2,
+    steps_each=3,
+    history_runs=3,
+    history_page=2,
+    history_calls=2,
+    warm_runs=1,
+    warm_tokens=5,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a server listens and, if known, which process it is."""
+
+    url: str
+    pid: int | None = None
+
+    def processes(self) -> list[psutil.Process]:
+        if self.pid is None:
+            return []
+        root = psutil.Process(self.pid)
+        return [root, *root.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        times = [process.cpu_times() for process in self.processes()]
+        return float(sum(each.user + each.system for each in times))
+
+    def memory_bytes(self) -> int:
+        return int(sum(process.memory_info().rss for process in self.processes()))
+
+
+class Meter:
+    """The time, and the server's processor time, since it was made."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._cpu_s, self._start_s = server.cpu_s(), time.perf_counter()
+
+    def wall_s(self) -> float:
+        return time.perf_counter() - self._start_s
+
+    def cpu(self, figure: str, scale: float) -> Figures:
+        """Give the processor time in seconds times *scale*, under the name *figure*."""
+        return {} if self._server.pid is None else {figure: (self._server.cpu_s() - self._cpu_s) * scale}
+
+
+class Connection:
+    """One keep-alive connection, opened by the first request; for one request at a time."""
+
+    def __init__(self, server: Server) -> None:
+        self._address = urlsplit(server.url)
+        self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open is not None:
+            self._open[1].close()
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Give the decoded answer.
+
+        Raises:
+            UnexpectedAnswer: The status is not a success.
+        """
+        return json.loads(b"".join([piece async for piece in self._exchange(method, path, body)]) or b"null")
+
+    async def stream(self, path: str, body: Any) -> tuple[float, int]:
+        """Read a stream to its end; give the seconds to its first event and the number of events.
+
+        Raises:
+            UnexpectedAnswer: The status is not a success, or an event says that the run failed.
+        """
+        start_s, first_s, count, tail = time.perf_counter(), 0.0, 0, b""
+        async for piece in self._exchange("POST", path, body):
+            window = tail + piece
+            seen = window.count(MARK)
+            if seen and not count:
+                first_s = time.perf_counter() - start_s
+            if b"event: error" in window:
+                raise UnexpectedAnswer(f"{path}: {window[-300:]!r}")
+            count += seen
+            tail = window[-len(MARK) + 1 :]  # too short to hold a mark, so that none is counted twice
+        return first_s, count
+
+    async def _exchange(self, method: str, path: str, body: Any) -> AsyncIterator[bytes]:
+        reader, writer = await self._streams()
+        payload = b"" if body is None else json.dumps(body).encode()
+        writer.write(
+            f"{method} {path} HTTP/1.1\r\nhost: {self._address.netloc}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(payload)}\r\n\r\n".encode()
+            + payload
+        )
+        await writer.drain()
+        status, headers = await _read_head(reader)
+        async for piece in _read_body(reader, headers):
+            if status >= 300:
+                raise UnexpectedAnswer(f"{method} {path}: {status} {piece[:300]!r}")
+            yield piece
+        if status >= 300:
+            raise UnexpectedAnswer(f"{method} {path}: {status}")
+        if headers.get("connection") == "close":
+            writer.close()
+            self._open = None
+
+    async def _streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._open is None:
+            self._open = await asyncio.open_connection(self._address.hostname, self._address.port, limit=2**24)
+        return self._open
+
+
+async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip().split("\r\n")
+    pairs = (line.partition(":") for line in lines)
+    return int(first.split()[1]), {name.lower(): value.strip().lower() for name, _, value in pairs}
+
+
+async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncIterator[bytes]:
+    if headers.get("transfer-encoding") != "chunked":
+        yield await reader.readexactly(int(headers.get("content-length", "0")))
+        return
+    while True:
+        size = int((await reader.readline()).partition(b";")[0], 16)
+        piece = await reader.readexactly(size + 2)
+        if size == 0:
+            return
+        yield piece[:-2]
+
+
+def expect(held: bool, what: str) -> None:
+    if not held:
+        raise UnexpectedAnswer(what)
+
+
+async def together(clients: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Give what all *clients* return; if one fails, none goes on."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(client) for client in clients]
+    return [task.result() for task in tasks]
+
+
+def run_of(graph: str, values: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return {"assistant_id": graph, "input": values, **options}
+
+
+async def new_thread(connection: Connection) -> str:
+    return str((await connection.call("POST", "/threads", {}))["thread_id"])
+
+
+def latencies(times_s: list[float]) -> Figures:
+    ordered = sorted(times_s)
+    p99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    return {"p50_ms": 1e3 * statistics.median(ordered), "p99_ms": 1e3 * p99}
+
+
+async def wait(server: Server, sizes: Sizes) -> Figures:
+    """Run ``noop`` to its end again and again, on several connections with a thread each."""
+
+    async def client(runs: int) -> None:
+        async with Connection(server) as connection:
+            thread = await new_thread(connection)
+            for _ in range(runs):
+                answer = await connection.call("POST", f"/threads/{thread}/runs/wait", run_of("noop", {"count": 0}))
+                expect(answer["count"] == 1, f"wait: {answer}")
+
+    await together(client(sizes.warm_runs) for _ in range(4))
+    each = sizes.wait_runs // sizes.connections
+    runs, meter = each * sizes.connections, Meter(server)
+    await together(client(each) for _ in range(sizes.connections))
+    return {"runs_per_s": runs / meter.wall_s(), **meter.cpu("cpu_ms_per_run", 1e3 / runs)}
+
+
+async def create(server: Server, sizes: Sizes) -> Figures:
+    """Ask for ``noop`` in the background, on a new thread each time, then wait until all have ended."""
+    made: list[str] = []
+
+    async def client(runs: int) -> None:
+        async with Connection(server) as connection:
+            for _ in range(runs):
+                path = f"/threads/{uuid4()}/runs"
+                run = await connection.call("POST", path, run_of("noop", {"count": 0}, if_not_exists="create"))
+                made.append(f"{path}/{run['run_id']}")
+
+    each = sizes.create_runs // sizes.connections
+    runs, meter = each * sizes.connections, Meter(server)
+    await together(client(each) for _ in range(sizes.connections))
+    accepted_s = meter.wall_s()
+    async with Connection(server) as connection:
+        while made and meter.wall_s() < FINISH_TIMEOUT_S:
+            status = (await connection.call("GET", made[-1]))["status"]
+            if status in ("pending", "running"):
+                await asyncio.sleep(2 * POLL_S)
+                continue
+            expect(status == "success", f"create: {made.pop()} is {status}")
+    return {
+        "accepted_per_s": runs / accepted_s,
+        "finished_per_s": runs / meter.wall_s(),
+        "unfinished": len(made),
+        **meter.cpu("cpu_ms_per_run", 1e3 / runs),
+    }
+
+
+async def ttfe(server: Server, sizes: Sizes) -> Figures:
+    """Stream ``noop``, one run after the other, and take the time to the first event."""
+    times_s: list[float] = []
+    async with Connection(server) as connection:
+        thread = await new_thread(connection)
+        for _ in range(sizes.warm_runs + sizes.ttfe_runs):
+            body = run_of("noop", {"count": 0}, stream_mode=["values"])
+            first_s, count = await connection.stream(f"/threads/{thread}/runs/stream", body)
+            expect(count >= 2, f"ttfe: {count} events")
+            times_s.append(first_s)
+    return latencies(times_s[sizes.warm_runs :])
+
+
+async def _stream_tokens(server: Server, tokens: int) -> int:
+    async with Connection(server) as connection:
+        thread = await new_thread(connection)
+        values = {"messages": [{"role": "user", "content": "go"}], "n": tokens}
+        body = run_of("tokens", values, stream_mode=["messages-tuple"])
+        _, count = await connection.stream(f"/threads/{thread}/runs/stream", body)
+    expect(count >= tokens, f"stream: {count} events of {tokens} tokens")
+    return count
+
+
+async def _token_runs(server: Server, runs: int, tokens: int, warm_tokens: int) -> Figures:
+    await _stream_tokens(server, warm_tokens)
+    meter = Meter(server)
+    count = sum(await together(_stream_tokens(server, tokens) for _ in range(runs)))
+    return {"events_per_s": count / meter.wall_s(), **meter.cpu("cpu_us_per_event", 1e6 / count)}
+
+
+async def stream(server: Server, sizes: Sizes) -> Figures:
+    """Stream one long answer."""
+    return await _token_runs(server, 1, sizes.stream_tokens, sizes.warm_tokens)
+
+
+async def fanout(server: Server, sizes: Sizes) -> Figures:
+    """Stream many answers at once."""
+    return await _token_runs(server, sizes.fanout_runs, sizes.fanout_tokens, sizes.warm_tokens)
+
+
+async def idle(server: Server, sizes: Sizes) -> Figures:
+    """Let many runs sleep at once; memory is the highest seen, above that of before, per run."""
+
+    async def sleep_once() -> bool:
+        body = run_of("sleeper", {"seconds": sizes.idle_s}, if_not_exists="create")
+        async with Connection(server) as connection:
+            answer = await connection.call("POST", f"/threads/{uuid4()}/runs/wait", body)
+        return isinstance(answer, dict) and answer.get("count") == 1
+
+    before, meter = server.memory_bytes(), Meter(server)
+    peak = before
+    runs = [asyncio.create_task(sleep_once()) for _ in range(sizes.idle_runs)]
+    unfinished = set(runs)
+    try:
+        while unfinished:
+            _, unfinished = await asyncio.wait(unfinished, timeout=MEMORY_POLL_S)
+            peak = max(peak, server.memory_bytes())
+    finally:
+        for run in unfinished:
+            run.cancel()
+    wall_s = meter.wall_s()
+    succeeded = sum(run.exception() is None and run.result() for run in runs)
+    memory = {} if server.pid is None else {"kib_per_run": (peak - before) / sizes.idle_runs / 1024}
+    return {
+        "succeeded": succeeded,
+        "failed": sizes.idle_runs - succeeded,
+        "wall_s": wall_s,
+        "wall_of_ideal": wall_s / sizes.idle_s,
+        **memory,
+    }
+
+
+async def _started(connection: Connection, path: str) -> None:
+    status = "pending"
+    while status == "pending":
+        await asyncio.sleep(POLL_S)
+        status = (await connection.call("GET", path))["status"]
+
+
+async def cancel(server: Server, sizes: Sizes) -> Figures:
+    """Cancel a sleeping run and wait for its end."""
+    times_s: list[float] = []
+    async with Connection(server) as connection:
+        for _ in range(sizes.cancel_runs):
+            runs = f"/threads/{await new_thread(connection)}/runs"
+            run = await connection.call("POST", runs, run_of("sleeper", {"seconds": 60}))
+            path = f"{runs}/{run['run_id']}"
+            await _started(connection, path)
+            start_s = time.perf_counter()
+            await connection.call("POST", f"{path}/cancel?wait=1&action=interrupt", {})
+            times_s.append(time.perf_counter() - start_s)
+            status = (await connection.call("GET", path))["status"]
+            expect(status == "interrupted", f"cancel: the run is {status}")
+    return latencies(times_s)
+
+
+async def steps(server: Server, sizes: Sizes) -> Figures:
+    """Run ``steps`` to its end again and again on one thread; the first time does not count."""
+    body = run_of("steps", {"count": 0, "n": sizes.steps_each})
+    async with Connection(server) as connection:
+        path = f"/threads/{await new_thread(connection)}/runs/wait"
+        await connection.call("POST", path, body)
+        meter = Meter(server)
+        for _ in range(sizes.steps_runs):
+            answer = await connection.call("POST", path, body)
+            expect(answer["count"] == sizes.steps_each, f"steps: {answer}")
+    total = sizes.steps_runs * sizes.steps_each
+    return {"ms_per_step": 1e3 * meter.wall_s() / total, **meter.cpu("cpu_ms_per_step", 1e3 / total)}
+
+
+async def history(server: Server, sizes: Sizes) -> Figures:
+    """List a page of the runs of a thread that has several pages of them."""
+    async with Connection(server) as connection:
+        runs = f"/threads/{await new_thread(connection)}/runs"
+        for _ in range(sizes.history_runs):
+            await connection.call("POST", f"{runs}/wait", run_of("noop", {"count": 0}))
+        meter = Meter(server)
+        for _ in range(sizes.history_calls):
+            page = await connection.call("GET", f"{runs}?limit={sizes.history_page}")
+            expect(len(page) == sizes.history_page, f"history: {len(page)} runs on a page")
+    return {"list_ms": 1e3 * meter.wall_s() / sizes.history_calls}
+
+
+CASES: dict[str, Callable[[Server, Sizes], Awaitable[Figures]]] = {
+    case.__name__: case for case in (wait, create, ttfe, stream, fanout, idle, cancel, steps, history)
+}

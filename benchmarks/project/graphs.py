@@ -1,0 +1,100 @@
+"""Graphs whose own work is next to nothing, so that what is measured is the server around them.
+
+The input says how much: ``n`` tokens or supersteps, ``seconds`` of sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Protocol, TypedDict
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.graph.state import CompiledStateGraph
+
+TOKEN = "tok "
+
+
+class Work(TypedDict, total=False):
+    messages: Annotated[list[AnyMessage], add_messages]
+    n: int
+    seconds: float
+    count: int
+
+
+class Node(Protocol):
+    async def __call__(self, state: Work) -> Work: ...
+
+
+class EndlessTalker(BaseChatModel):
+    """A chat model that says one word ``length`` times, as fast as it is read."""
+
+    length: int
+
+    @property
+    def _llm_type(self) -> str:
+        return "endless-talker"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(content=TOKEN * self.length))])
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for _ in range(self.length):
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=TOKEN))
+            if run_manager is not None:
+                await run_manager.on_llm_new_token(TOKEN, chunk=chunk)
+            yield chunk
+
+
+async def do_nothing(state: Work) -> Work:
+    return {"count": 1}
+
+
+async def talk(state: Work) -> Work:
+    return {"messages": [await EndlessTalker(length=state["n"]).ainvoke(state["messages"])]}
+
+
+async def sleep(state: Work) -> Work:
+    await asyncio.sleep(state["seconds"])
+    return {"count": 1}
+
+
+async def step(state: Work) -> Work:
+    return {"count": state["count"] + 1}
+
+
+def next_step(state: Work) -> str:
+    return "step" if state["count"] < state["n"] else END
+
+
+def single(node: Node) -> CompiledStateGraph[Any, Any, Any, Any]:
+    return StateGraph(Work).add_node("only", node).add_edge(START, "only").add_edge("only", END).compile()
+
+
+noop = single(do_nothing)
+tokens = single(talk)
+sleeper = single(sleep)
+steps = (
+    StateGraph(Work)
+    .add_node("step", step)
+    .add_edge(START, "step")
+    .add_conditional_edges("step", next_step, ["step", END])
+    .compile()
+)
