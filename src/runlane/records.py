@@ -140,6 +140,7 @@ class RunRecord:
     updated_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    lease_expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,14 +243,17 @@ class ThreadState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attempt ended, for :meth:`RunStore.finish`. ``events_end`` is the last event's number in the run's log."""
+    """How an attempt ended, for :meth:`RunStore.finish`.
+
+    ``events_end`` is the last event's number in the run's log; ``None``: whatever the log has.
+    """
 
     event: RunEvent
     end_reason: EndReason | None
     error: RunError | None = None
     state: ThreadState | None = None
     usage: Usage | None = None
-    events_end: int = 0
+    events_end: int | None = 0
     observed_at: datetime | None = None
     stopped: bool = True
     blocked_at: str | None = None

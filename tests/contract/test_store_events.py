@@ -44,6 +44,23 @@ async def test_what_was_appended_is_read_back_byte_for_byte(store: RunStore) -> 
     assert await store.read_events(lease.seq, after=0) == numbered(1, 4)
 
 
+async def test_a_batch_that_is_appended_again_is_there_once(store: RunStore) -> None:
+    lease = await running(store)
+    await submit(store, lease, numbered(1, 3))
+    await submit(store, lease, numbered(1, 3))
+    await submit(store, lease, numbered(4, 4))
+    assert await store.read_events(lease.seq, after=0) == numbered(1, 4)
+
+
+async def test_an_ending_that_does_not_know_its_last_event_ends_after_what_the_log_has(store: RunStore) -> None:
+    lease = await running(store)
+    await submit(store, lease, numbered(1, 3))
+    await finish(store, lease, RunEvent.FAIL, events_end=None)
+    end = await store.stream_end(lease.seq)
+    assert end is not None
+    assert end.seq == 4
+
+
 @pytest.mark.parametrize("after", range(7))
 async def test_a_reader_gets_what_follows_its_cursor_even_within_a_segment(store: RunStore, after: int) -> None:
     lease = await running(store)

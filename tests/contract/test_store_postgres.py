@@ -243,7 +243,8 @@ async def test_a_run_is_not_taken_from_an_attempt_in_the_middle_of_an_append(sto
                 await taken
         assert (await rescuer.renew([lease], lease_s=60)).lost == ()
         appending.rollback()
-        assert (await rescuer.rescue(seen, max_rescues=1)).run.rescues == 1
+        renewed = await store.get_run(lease.run_id, owner=ANY_OWNER)
+        assert (await rescuer.rescue(renewed, max_rescues=1)).run.rescues == 1
     await hasty.aclose()
 
 

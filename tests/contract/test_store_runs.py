@@ -328,6 +328,15 @@ async def test_a_rescue_of_a_run_that_moved_on_changes_nothing(store: RunStore) 
     assert await get(store, lease.run_id) == claimed.run
 
 
+async def test_a_run_whose_lease_was_renewed_since_it_was_seen_is_not_rescued(store: RunStore) -> None:
+    lease = await running(store)
+    seen = await get(store, lease.run_id)
+    await store.renew([lease], lease_s=600)
+    with pytest.raises(LeaseLost):
+        await store.rescue(seen, max_rescues=3)
+    assert (await get(store, lease.run_id)).status is RunStatus.RUNNING
+
+
 async def test_of_several_rescuers_one_succeeds(store: RunStore) -> None:
     seen = await get(store, (await running(store)).run_id)
     results = await asyncio.gather(*(store.rescue(seen, max_rescues=3) for _ in range(5)), return_exceptions=True)

@@ -20,9 +20,12 @@ HOLDS_LEASE = statement(
     """SELECT 1 AS held FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :running
        {for_key_share}""",
 )
+# A batch that is appended again, since the answer to its commit was lost, is there already: what has its number is it,
+# as the lease held all the time.
 INSERT_SEGMENT = statement(
     "insert_segment",
-    "INSERT INTO events (run_seq, last_seq, first_seq, frames) VALUES (:run_seq, :last_seq, :first_seq, :frames)",
+    """INSERT INTO events (run_seq, last_seq, first_seq, frames) VALUES (:run_seq, :last_seq, :first_seq, :frames)
+       ON CONFLICT (run_seq, last_seq) DO NOTHING""",
 )
 READ_SEGMENTS = statement(
     "read_segments",
@@ -43,7 +46,7 @@ _decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
 
 
 def append_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[None]:
-    """Append *events*, consecutive and following the log's last one.
+    """Append *events*, consecutive and following the log's last one; appending them again changes nothing.
 
     Raises:
         LeaseLost: Another attempt has the run, or it is terminal; nothing was appended.

@@ -34,6 +34,7 @@ from runlane.store.rows import (
     error_text,
     lease_record,
     loads,
+    maybe_instant,
     maybe_text,
     microseconds,
     owner_params,
@@ -357,6 +358,9 @@ def finish(
 
 
 def _end(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Transaction[RunRecord]:
+    events_end = outcome.events_end
+    if events_end is None:
+        events_end = yield from last_event(row["seq"])
     rows = yield END_RUN(
         run_id=row["run_id"],
         status=status.value,
@@ -364,7 +368,7 @@ def _end(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Tr
         error=error_text(outcome.error),
         result=None if outcome.state is None else maybe_text(outcome.state.result),
         usage=usage,
-        events_end=outcome.events_end,
+        events_end=events_end,
         observed_at=None if outcome.observed_at is None else microseconds(outcome.observed_at),
         stopped=int(outcome.stopped),
         blocked_at=outcome.blocked_at,
@@ -398,14 +402,14 @@ def rescue(lost: RunRecord, max_rescues: int) -> Transaction[Finished]:
     """Take *lost* from its dead worker: back to its lane, or to ``error`` once it has killed *max_rescues* workers.
 
     Raises:
-        LeaseLost: The run moved on since it was seen.
+        LeaseLost: The run moved on, or its lease was renewed, since it was seen.
     """
     thread = yield LOCK_THREAD(thread_id=lost.thread_id)
     rows = yield LOCK_RUN(run_id=lost.run_id)
     if not thread or not rows or rows[0]["attempt"] != lost.attempt:
         raise LeaseLost(lost.run_id, lost.attempt)
     row, current = rows[0], RunStatus(rows[0]["status"])
-    if current is not RunStatus.RUNNING:
+    if current is not RunStatus.RUNNING or maybe_instant(row["lease_expires_at"]) != lost.lease_expires_at:
         raise LeaseLost(lost.run_id, lost.attempt)
     if row["rescues"] < max_rescues:
         move(lost.run_id, current, RunEvent.RESCUE)
@@ -435,12 +439,11 @@ def give_up(run_id: str, reason: EndReason, error: RunError) -> Transaction[Fini
 def _give_up(thread: Row, row: Row, reason: EndReason, error: RunError) -> Transaction[Finished]:
     cancelled = row["cancel_requested_at"] is not None
     status = move(row["run_id"], RunStatus(row["status"]), RunEvent.GIVE_UP)
-    events_end = yield from last_event(row["seq"])
     outcome = Outcome(
         event=RunEvent.GIVE_UP,
         end_reason=reason,
         error=error,
-        events_end=events_end,
+        events_end=None,
         stopped=cancelled,
     )
     run = yield from _end(row, status, outcome, None)

@@ -55,13 +55,14 @@ class _Live:
     tail: deque[StreamEvent] = field(default_factory=deque)
     tail_bytes: int = 0
     known_seq: int | None = None
+    attempt: int = 0
     end: StreamEnd | None = None
     ending: Ending | None = None
     executing: bool = False
     readers: int = 0
     followed: bool = False
     dismissed: bool = False
-    wakes: set[asyncio.Event] = field(default_factory=set)
+    wakes: dict[asyncio.Event, None] = field(default_factory=dict)  # in the order of their coming
     unwatched: asyncio.Event | None = None
 
     def covers(self, after: int) -> bool:
@@ -104,12 +105,13 @@ class StreamBridge:
     def open(self, claim: Claim, on_failure: Callable[[RunlaneError], None]) -> Publisher:
         """Return the publisher of an attempt; :meth:`close` or :meth:`release` ends what this starts."""
         live = self._live.setdefault(claim.run.run_id, _Live())
-        live.executing, live.known_seq = True, claim.events_end
+        live.executing, live.known_seq, live.attempt = True, claim.events_end, claim.lease.attempt
         live.tail.clear()
         live.tail_bytes = 0
 
         def show(batch: list[StreamEvent]) -> None:
-            self._show(live, batch)
+            if live.executing and live.attempt == claim.lease.attempt:  # else its readers have asked the ledger since
+                self._show(live, batch)
 
         return Publisher(
             self._store,
@@ -223,7 +225,7 @@ class Watch:
         self.run = run
         self._store, self._live, self._heartbeat_s, self._on_close = store, live, heartbeat_s, on_close
         self._wake = asyncio.Event()
-        live.wakes.add(self._wake)
+        live.wakes[self._wake] = None
 
     def __enter__(self) -> Watch:
         return self
@@ -234,7 +236,7 @@ class Watch:
     def close(self) -> None:
         """Stop hearing of the run; a second call does nothing."""
         if self._wake in self._live.wakes:
-            self._live.wakes.discard(self._wake)
+            del self._live.wakes[self._wake]
             self._on_close()
 
     async def batches(self, *, after: int | None = 0) -> AsyncIterator[Batch]:
