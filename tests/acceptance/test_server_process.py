@@ -17,7 +17,11 @@ from acceptance.kit import PROJECT, Reader, Server, get, new_thread
 
 
 async def create_run(http: httpx.AsyncClient, server: Server, thread_id: str, graph: str, **state: Any) -> str:
-    body = {"assistant_id": graph, "input": {"name": "run", "steps": 5, "seconds": 0.05, "done": 0, "log": [], **state}}
+    body = {
+        "assistant_id": graph,
+        "input": {"name": "run", "steps": 5, "seconds": 0.05, "done": 0, "log": [], **state},
+        "multitask_strategy": "enqueue",
+    }
     response = await http.post(f"{server.url}/threads/{thread_id}/runs", json=body)
     run_id: str = response.raise_for_status().json()["run_id"]
     return run_id
@@ -89,6 +93,22 @@ async def test_a_run_that_kills_its_process_ends_as_error_after_max_rescues(
         assert [event.name for event in await late.replay()][-1] == "end"
         again = await create_run(http, server, thread_id, "steps")
         assert (await ended_run(http, server, thread_id, again))["status"] == "success"
+
+
+async def test_a_cancel_that_was_accepted_outlives_its_process(tmp_path: Path, http: httpx.AsyncClient) -> None:
+    async with Server(tmp_path) as server:
+        await server.start()
+        thread_id = await new_thread(http, server.url)
+        run_id = await create_run(http, server, thread_id, "blocker", seconds=600)
+        behind = await create_run(http, server, thread_id, "steps", name="behind")
+        await server.said("run.started")
+        cancelled = await http.post(f"{server.url}/threads/{thread_id}/runs/{run_id}/cancel")
+        assert cancelled.status_code == 202
+        await server.kill()
+        await server.start()
+        assert (await ended_run(http, server, thread_id, run_id))["status"] == "interrupted"
+        assert (await ended_run(http, server, thread_id, behind))["status"] == "success"
+        assert sum(server.starts_of("run").values()) <= 1, "a cancelled run is not started again"
 
 
 async def test_a_node_that_exits_fails_its_run_and_the_server_goes_on(tmp_path: Path, http: httpx.AsyncClient) -> None:
