@@ -337,6 +337,7 @@ async def idle(server: Server, sizes: Sizes) -> Figures:
             run.cancel()
     wall_s = meter.wall_s()
     succeeded = sum(run.exception() is None and run.result() for run in runs)
+    expect(succeeded > 0, f"idle: no run succeeded; the first: {runs[0].exception() or runs[0].result()}")
     memory = {} if server.pid is None else {"kib_per_run": (peak - before) / sizes.idle_runs / 1024}
     return {
         "succeeded": succeeded,
