@@ -93,7 +93,7 @@ async def test_a_run_is_found_on_its_own_thread_only(client: LangGraphClient, th
     calls = (client.runs.get, client.runs.join, client.runs.cancel, client.runs.delete)
     for call in calls:
         for thread, run_id in ((other, run["run_id"]), (thread_id, NOWHERE)):
-            with pytest.raises((NotFoundError, httpx.HTTPStatusError), match="not found|404"):
+            with pytest.raises((NotFoundError, httpx.HTTPStatusError), match=r"not found|404"):
                 await call(thread, run_id)
     assert (await ended(client, run))["status"] == "success"
 
