@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
@@ -118,12 +119,22 @@ class AssistantLatest(Body):
     version: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class SuperstepUpdate(msgspec.Struct, kw_only=True):
+    values: Any = None
+    command: Command | None = None
+    as_node: str | None = None
+
+
+class Superstep(msgspec.Struct, kw_only=True):
+    updates: Annotated[list[SuperstepUpdate], msgspec.Meta(min_length=1)]
+
+
 class ThreadCreate(Body):
     thread_id: UUID | None = None
     metadata: Object | None = None
     if_exists: Literal["raise", "do_nothing"] = "raise"
     ttl: Any = None
-    supersteps: list[Object] | None = None
+    supersteps: list[Superstep] | None = None
 
 
 class ThreadPatch(Body):
@@ -168,6 +179,7 @@ E = TypeVar("E", bound=StrEnum)
 _NAMES: Mapping[type[Body], frozenset[str]] = {
     model: frozenset(field.encode_name for field in msgspec.structs.fields(model)) for model in Body.__subclasses__()
 }
+_INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
 #: Fields that may be null on the wire.
 _NULLABLE = frozenset({"input", "command", "values", "before", "checkpoint", "checkpoint_map"})
 
@@ -274,6 +286,45 @@ def path_uuid(request: Request, kind: str) -> str:
         raise InvalidRequest(f"Invalid {kind} ID: must be a UUID") from None
 
 
+def checkpoint_uuid(text: str) -> str:
+    """Return a checkpoint's id.
+
+    Raises:
+        InvalidRequest: It is not a UUID.
+    """
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise InvalidRequest(f"Invalid checkpoint ID {text!r}: must be a UUID") from None
+
+
+def checkpoint_address(checkpoint: CheckpointConfig | None) -> dict[str, Any] | None:
+    """Return where *checkpoint* is, without what was not given.
+
+    Raises:
+        InvalidRequest: Its id is not a UUID.
+    """
+    if checkpoint is None:
+        return None
+    if checkpoint.checkpoint_id is not None:
+        checkpoint_uuid(checkpoint.checkpoint_id)
+    return {name: value for name, value in msgspec.structs.asdict(checkpoint).items() if value is not None}
+
+
+def cursor_address(before: str | Object | None) -> str | dict[str, Any] | None:
+    """Return the checkpoint that a page of history ends before: an id, an address, or a config that holds one.
+
+    Raises:
+        InvalidRequest: It is none of these.
+    """
+    if before is None or isinstance(before, str):
+        return None if before is None else checkpoint_uuid(before)
+    try:
+        return checkpoint_address(msgspec.convert(before.get("configurable", before), CheckpointConfig))
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"Invalid request body: before: {error}.") from None
+
+
 def query_int(request: Request, name: str, default: int, *, low: int = 0, high: int = 1000) -> int:
     """Return an integer of the query.
 
@@ -283,10 +334,9 @@ def query_int(request: Request, name: str, default: int, *, low: int = 0, high: 
     text = request.query_params.get(name)
     if text is None:
         return default
-    try:
-        value = int(text)
-    except ValueError:
-        raise InvalidRequest(f"Query parameter {name!r} is {text!r}; it must be an integer.") from None
+    if _INTEGER.match(text) is None:
+        raise InvalidRequest(f"Query parameter {name!r} is {text!r}; it must be an integer.")
+    value = int(text)
     if not low <= value <= high:
         raise InvalidRequest(f"Query parameter {name!r} is {value}; it must be from {low} to {high}.")
     return value

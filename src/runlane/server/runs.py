@@ -19,6 +19,8 @@ from runlane.server.assistants import clean, find_assistant
 from runlane.server.requests import (
     BadRequest,
     RunCreate,
+    checkpoint_address,
+    checkpoint_uuid,
     path_uuid,
     query_choice,
     query_flag,
@@ -39,7 +41,6 @@ from runlane.server.responses import (
 )
 from runlane.server.routing import owner_of, route, service_of
 from runlane.server.service import Service
-from runlane.server.threads import checkpoint_uuid
 from runlane.streams.bridge import Ending, Watch
 
 router = APIRouter(tags=["Runs"])
@@ -72,7 +73,7 @@ def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
         "interrupt_before": body.interrupt_before,
         "interrupt_after": body.interrupt_after,
         "durability": body.durability or {None: None, True: "async", False: "exit"}[body.checkpoint_during],
-        "checkpoint": None if body.checkpoint is None else clean(body.checkpoint),
+        "checkpoint": checkpoint_address(body.checkpoint),
         "checkpoint_id": None if body.checkpoint_id is None else checkpoint_uuid(body.checkpoint_id),
     }
     return {**kwargs, **{name: value for name, value in optional.items() if value is not None}}
@@ -87,17 +88,11 @@ def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
     return {**base, **given, "configurable": configurable}
 
 
-def _checked_checkpoint(body: RunCreate) -> None:
-    if body.checkpoint is not None and body.checkpoint.checkpoint_id is not None:
-        checkpoint_uuid(body.checkpoint.checkpoint_id)
-
-
 async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Admitted]:
     """Check the whole request, then admit its run: nothing is admitted that cannot be started."""
     service, owner = service_of(request), owner_of(request)
     body = await read_body(request, RunCreate)
     _refuse(body)
-    _checked_checkpoint(body)
     stateless = thread_id is None
     if stateless and body.command is not None and body.command.resume is not None:
         raise BadRequest("A stateless run has nothing to resume; create a thread.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -20,9 +20,13 @@ from runlane.server.requests import (
     HistoryQuery,
     StateAt,
     StateUpdate,
+    Superstep,
     ThreadCreate,
     ThreadPatch,
     ThreadSearch,
+    checkpoint_address,
+    checkpoint_uuid,
+    cursor_address,
     path_uuid,
     query_flag,
     query_int,
@@ -59,14 +63,17 @@ async def create_thread(request: Request) -> Response:
     return json_response(thread_wire(thread))
 
 
-async def _seed(service: Service, thread: Thread, graph_id: str, supersteps: list[dict[str, Any]]) -> Thread:
+async def _seed(service: Service, thread: Thread, graph_id: str, supersteps: list[Superstep]) -> Thread:
     """Write *supersteps* to a new thread; it is removed again if one cannot be applied."""
     states, saver = service.states(thread.owner), service.runtime.saver
+    writes = [clean(superstep) for superstep in supersteps]
     try:
-        _, snapshot = await service.on_agents(lambda: states.bulk_update(graph_id, saver, thread.thread_id, supersteps))
-    except (InvalidRequest, KeyError, TypeError) as error:
+        _, snapshot = await service.on_agents(lambda: states.bulk_update(graph_id, saver, thread.thread_id, writes))
+    except BaseException as error:  # whatever went wrong, a thread with half a history is not what was asked for
         await service.delete_thread(thread.thread_id, thread.owner)
-        raise InvalidRequest(f"supersteps cannot be applied: {error}") from error
+        if isinstance(error, InvalidRequest):
+            raise InvalidRequest(f"supersteps cannot be applied: {error}") from error
+        raise
     return await _record(service, thread, graph_id, snapshot)
 
 
@@ -120,6 +127,8 @@ def _filter(body: ThreadSearch) -> ThreadFilter:
 @route(router, "GET", "/threads/{thread_id}", statuses=(404,))
 async def get_thread(request: Request) -> Response:
     """Return a thread."""
+    if "include" in request.query_params:
+        raise UnsupportedOption("include", "threads do not expire in this version; leave it out.")
     thread = await service_of(request).store.get_thread(path_uuid(request, "thread"), owner=owner_of(request))
     return json_response(thread_wire(thread))
 
@@ -184,7 +193,7 @@ async def get_state(request: Request) -> Response:
 async def get_state_at(request: Request) -> Response:
     """Return the state at a checkpoint."""
     body = await read_body(request, StateAt)
-    return await _state(request, clean(body.checkpoint), subgraphs=body.subgraphs)
+    return await _state(request, checkpoint_address(body.checkpoint), subgraphs=body.subgraphs)
 
 
 @route(router, "GET", "/threads/{thread_id}/state/{checkpoint_id}", statuses=(404,))
@@ -192,18 +201,6 @@ async def get_state_of(request: Request) -> Response:
     """Return the state at a checkpoint."""
     checkpoint_id = checkpoint_uuid(request.path_params["checkpoint_id"])
     return await _state(request, checkpoint_id, subgraphs=query_flag(request, "subgraphs"))
-
-
-def checkpoint_uuid(text: str) -> str:
-    """Return a checkpoint's id.
-
-    Raises:
-        InvalidRequest: It is not a UUID.
-    """
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise InvalidRequest(f"Invalid checkpoint ID {text!r}: must be a UUID") from None
 
 
 @route(router, "POST", "/threads/{thread_id}/state", body=StateUpdate, statuses=(404, 409))
@@ -215,7 +212,7 @@ async def update_state(request: Request) -> Response:
     graph_id = service.graph_of(thread)
     if graph_id is None:
         raise BadRequest(f"Thread {thread.thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
-    checkpoint = clean(body.checkpoint) if body.checkpoint is not None else body.checkpoint_id
+    checkpoint = checkpoint_address(body.checkpoint) or (body.checkpoint_id and checkpoint_uuid(body.checkpoint_id))
     states, saver = service.states(owner), service.runtime.saver
     try:
         address, snapshot = await service.on_agents(
@@ -251,7 +248,7 @@ async def _history(request: Request, query: HistoryQuery) -> Response:
     if graph_id is None:
         return json_response([])
     states, saver = service.states(owner), service.runtime.saver
-    checkpoint = None if query.checkpoint is None else clean(query.checkpoint)
+    checkpoint, before = checkpoint_address(query.checkpoint), cursor_address(query.before)
     return raw_json(
         await service.on_agents(
             lambda: states.history(
@@ -259,7 +256,7 @@ async def _history(request: Request, query: HistoryQuery) -> Response:
                 saver,
                 thread.thread_id,
                 limit=query.limit,
-                before=query.before,
+                before=before,
                 metadata=query.metadata,
                 checkpoint=checkpoint,
             )
