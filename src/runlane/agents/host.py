@@ -102,9 +102,8 @@ class Handle(Generic[T]):
         if thread_id in frames:
             return describe(frames[thread_id])
         if self._task is not None:
-            stack = self._task.get_stack(limit=1)
-            if stack:
-                return describe(stack[-1])
+            frame = _innermost(self._task.get_coro())
+            return None if frame is None else describe(frame)
         return None
 
     def _cancel(self) -> None:
@@ -139,10 +138,24 @@ class Handle(Generic[T]):
             self.done.set_result(result)
         elif isinstance(error, asyncio.CancelledError):
             self.done.cancel()
-        elif isinstance(error, StopIteration | SystemExit | KeyboardInterrupt):
+        elif isinstance(error, StopIteration) or not isinstance(error, Exception):  # they would end who awaits
             self.done.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
         else:
             self.done.set_exception(error)
+
+
+def _innermost(awaited: Any) -> FrameType | None:
+    """Return the frame in which a suspended coroutine waits, before it enters asyncio itself."""
+    found: FrameType | None = None
+    while awaited is not None:
+        kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(awaited, f"{kind}_frame")), None)
+        if kind is None:
+            break
+        frame = getattr(awaited, f"{kind}_frame")
+        if frame is None or frame.f_globals.get("__package__") == "asyncio":
+            break
+        found, awaited = frame, getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return found
 
 
 def describe(frame: FrameType) -> str:

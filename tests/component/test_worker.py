@@ -1,0 +1,400 @@
+"""The worker: slots, stages of a cancel, deadlines, drain and hand-back, and agents that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+from agent_kit import StrictModel
+from run_kit import (
+    ONCE,
+    FaultyDriver,
+    Scripted,
+    Stepper,
+    at_once,
+    ended,
+    graph_run,
+    items,
+    on_jumping_time,
+    opened,
+    soon,
+    status,
+    until,
+)
+from runlane import StoreUnavailable
+from runlane.agents.base import Drained
+from runlane.agents.coroutine import CoroutineAgent, RunContext
+from runlane.agents.host import ThreadHost
+from runlane.lifecycle import EndReason, RunStatus
+from runlane.records import StreamEvent
+from runlane.runtime import Runtime
+
+# ------------------------------------------------------------------------------------------------------------- slots
+
+
+async def test_no_more_runs_execute_than_there_are_slots_and_none_starves() -> None:
+    agents = [Scripted() for _ in range(6)]
+    async with opened(max_concurrent_runs=2) as runtime:
+        runs = [await runtime.runs.create_or_reject(f"t{n}", agent=agent) for n, agent in enumerate(agents)]
+        for agent in agents:
+            await soon(agent.started.wait())
+            assert sum(other.running for other in agents) <= 2
+            agent.go.set()
+        for run in runs:
+            assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+
+
+async def test_a_long_lane_holds_one_slot() -> None:
+    first, other = Scripted(), Scripted()
+    async with opened(max_concurrent_runs=2) as runtime:
+        head = await runtime.runs.create("t", agent=first)
+        queued = [await runtime.runs.create("t", agent=at_once) for _ in range(5)]
+        await soon(first.started.wait())
+        await runtime.runs.create("u", agent=other)
+        await soon(other.started.wait())
+        other.go.set()
+        first.go.set()
+        for run in (head, *queued):
+            assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+
+
+async def test_a_claim_that_fails_for_a_passing_reason_is_made_later() -> None:
+    driver = FaultyDriver()
+    async with opened(driver, retry=ONCE, poll_s=0.02) as runtime:
+        driver.faults["claim_run"] = StoreUnavailable("busy")
+        run = await runtime.runs.create_or_reject("t", agent=at_once)
+        await until(lambda: driver.counts.get("claim_run"))
+        driver.faults.clear()
+        assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+
+
+# ----------------------------------------------------------------------------------------------- stages of a cancel
+
+
+async def test_a_cancel_lets_the_agent_clean_up(runtime: Runtime) -> None:
+    cleaned: list[str] = []
+    started = asyncio.Event()
+
+    async def tidy(context: RunContext) -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(context.run_id)
+
+    run = await runtime.runs.create_or_reject("t", agent=tidy)
+    await soon(started.wait())
+    receipt = await soon(runtime.runs.cancel(run.run_id, wait=True, by="ann"))
+    assert cleaned == [run.run_id]
+    assert receipt is not None
+    assert receipt.requested_at <= receipt.observed_at <= receipt.stopped_at
+    assert (receipt.requested_by, receipt.blocked_at) == ("ann", None)
+
+
+@on_jumping_time
+async def test_an_agent_that_swallows_the_first_cancel_is_cancelled_again() -> None:
+    cancels = 0
+    started = asyncio.Event()
+
+    async def deaf_once(context: RunContext) -> None:
+        nonlocal cancels
+        started.set()
+        while cancels < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancels += 1
+
+    async with opened(cancel_grace_s=5.0, abandon_after_s=5.0) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=deaf_once)
+        await started.wait()
+        receipt = await runtime.runs.cancel(run.run_id, wait=True)
+        assert cancels == 2
+        assert receipt is not None
+        assert receipt.stopped_at is not None
+        assert (await runtime.runs.get(run.run_id)).status is RunStatus.INTERRUPTED  # though it returned
+
+
+async def test_code_that_ignores_every_cancel_is_left_behind_and_named() -> None:
+    never = asyncio.Event()
+    started = asyncio.Event()
+
+    async def stubborn(context: RunContext) -> None:
+        started.set()
+        while not never.is_set():
+            try:
+                await never.wait()
+            except asyncio.CancelledError:
+                continue
+        context.emit("late", 1)
+
+    async with opened() as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=stubborn)
+        await soon(started.wait())
+        receipt = await soon(runtime.runs.cancel(run.run_id, wait=True))
+        before = await items(runtime, run.run_id)
+        never.set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert await items(runtime, run.run_id) == before
+        assert receipt is not None
+        assert receipt.stopped_at is None
+        assert "test_worker.py:" in str(receipt.blocked_at)
+
+
+class Number(TypedDict):
+    n: int
+
+
+async def test_a_blocked_synchronous_node_is_named_by_file_and_line() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def node(state: Number) -> Number:
+        entered.set()
+        leave.wait(30)
+        return {"n": 1}
+
+    graph = StateGraph(Number).add_node("node", node).add_edge(START, "node").add_edge("node", END)
+    async with opened(graphs={"g": graph}, new_host=ThreadHost) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=graph_run(input={"n": 0}))
+        await asyncio.get_running_loop().run_in_executor(None, entered.wait, 20)
+        began = time.monotonic()
+        receipt = await soon(runtime.runs.cancel(run.run_id, wait=True))
+        assert time.monotonic() - began < 10
+        assert receipt is not None
+        assert receipt.stopped_at is None
+        assert "threading.py:" in str(receipt.blocked_at) or "test_worker.py:" in str(receipt.blocked_at)
+        leave.set()
+
+
+async def test_the_control_loop_answers_while_a_node_blocks_its_loop() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    async def node(state: Number) -> Number:
+        entered.set()
+        leave.wait(30)
+        return {"n": 1}
+
+    graph = StateGraph(Number).add_node("node", node).add_edge(START, "node").add_edge("node", END)
+    async with opened(graphs={"g": graph}, new_host=ThreadHost) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=graph_run(input={"n": 0}))
+        await asyncio.get_running_loop().run_in_executor(None, entered.wait, 20)
+        assert await status(runtime, run) is RunStatus.RUNNING
+        receipt = await soon(runtime.runs.cancel(run.run_id, wait=True))
+        assert receipt is not None
+        assert receipt.blocked_at is not None
+        leave.set()
+
+
+# --------------------------------------------------------------------------------------------------- how runs end
+
+
+@on_jumping_time
+async def test_a_run_that_takes_too_long_ends_as_a_timeout() -> None:
+    agent = Scripted()
+    async with opened(run_timeout_s=60.0) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=agent)
+        ending = await runtime.runs.join(run.run_id)
+        assert (ending.status, ending.end_reason) == (RunStatus.TIMEOUT, EndReason.DEADLINE)
+        names = [item.name for item in await items(runtime, run.run_id) if isinstance(item, StreamEvent)]
+        assert names == ["metadata", "error"]
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), StopIteration(), GeneratorExit()], ids=repr)
+async def test_an_agent_that_raises_what_ends_processes_fails_its_run_only(
+    runtime: Runtime, raised: BaseException
+) -> None:
+    async def agent(context: RunContext) -> None:
+        await asyncio.sleep(0)
+        raise raised
+
+    failed = await ended(runtime, await runtime.runs.create_or_reject("t", agent=agent))
+    assert (failed.status, failed.end_reason) == (RunStatus.ERROR, EndReason.FAILED)
+    assert (await ended(runtime, await runtime.runs.create_or_reject("t", agent=at_once))).status is RunStatus.SUCCESS
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+async def test_a_node_that_raises_what_ends_processes_fails_its_run_only(raised: BaseException) -> None:
+    async def node(state: Number) -> Number:
+        raise raised
+
+    graph = StateGraph(Number).add_node("node", node).add_edge(START, "node").add_edge("node", END)
+    async with opened(graphs={"g": graph}, new_host=ThreadHost) as runtime:
+        for thread_id in ("t", "u"):
+            run = await runtime.runs.create_or_reject(thread_id, kwargs=graph_run(input={"n": 0}))
+            assert (await ended(runtime, run)).status is RunStatus.ERROR
+
+
+async def test_an_agent_that_cancels_itself_has_failed(runtime: Runtime) -> None:
+    async def agent(context: RunContext) -> None:
+        raise asyncio.CancelledError
+
+    failed = await ended(runtime, await runtime.runs.create_or_reject("t", agent=agent))
+    assert (failed.status, failed.end_reason, failed.cancel) == (RunStatus.ERROR, EndReason.FAILED, None)
+    assert failed.error is not None
+    assert failed.error.error == "CancelledError"
+
+
+async def test_an_event_without_json_form_fails_its_run(runtime: Runtime) -> None:
+    async def agent(context: RunContext) -> None:
+        context.emit("bad", object())
+
+    failed = await ended(runtime, await runtime.runs.create_or_reject("t", agent=agent))
+    assert failed.status is RunStatus.ERROR
+
+
+@pytest.mark.parametrize("how", ["cancel", "fail"])
+async def test_usage_of_a_run_that_was_cut_short_is_recorded(how: str) -> None:
+    called = asyncio.Event()
+    model = StrictModel(replies=[AIMessage("hi", usage_metadata=tokens(3, 4))])
+
+    async def node(state: MessagesState) -> dict[str, Any]:
+        await model.ainvoke(state["messages"])
+        called.set()
+        if how == "fail":
+            raise ValueError("no")
+        await asyncio.Event().wait()
+        return {}
+
+    graph = StateGraph(MessagesState).add_node("node", node).add_edge(START, "node").add_edge("node", END)
+    async with opened(graphs={"g": graph}) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=graph_run(input={"messages": [("user", "hello")]}))
+        await soon(called.wait())
+        if how == "cancel":
+            await runtime.runs.cancel(run.run_id)
+        stopped = await ended(runtime, run)
+        assert stopped.status is (RunStatus.INTERRUPTED if how == "cancel" else RunStatus.ERROR)
+        assert stopped.usage.llm_calls == 1
+        assert (await runtime.runs.usage_by_thread("t")).llm_calls == 1
+
+
+async def test_a_hook_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    heard = asyncio.Event()
+
+    async def bad(run: Any) -> None:
+        raise RuntimeError("mine")
+
+    async def good(run: Any) -> None:
+        heard.set()
+
+    async with opened(hooks=[bad, good]) as runtime:
+        assert (await ended(runtime, await runtime.runs.create("t", agent=at_once))).status is RunStatus.SUCCESS
+        await soon(heard.wait())
+        assert (await ended(runtime, await runtime.runs.create("t", agent=at_once))).status is RunStatus.SUCCESS
+    assert "run.hook_failed" in caplog.text
+
+
+@on_jumping_time
+async def test_a_hook_that_hangs_does_not_keep_the_process() -> None:
+    async def hangs(run: Any) -> None:
+        await asyncio.Event().wait()
+
+    async with opened(hooks=[hangs]) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=at_once)
+        await runtime.runs.join(run.run_id)
+
+
+# ------------------------------------------------------------------------------------------------------------ drain
+
+
+async def test_a_drain_lets_runs_finish_in_its_grace_time(runtime: Runtime) -> None:
+    agent = Scripted()
+    run = await runtime.runs.create_or_reject("t", agent=agent)
+    queued = await runtime.runs.create("t", agent=at_once)
+    await soon(agent.started.wait())
+    drain = asyncio.create_task(runtime.worker.drain(60))
+    await asyncio.sleep(0)
+    agent.go.set()
+    await soon(drain)
+    assert await status(runtime, run) is RunStatus.SUCCESS
+    assert await status(runtime, queued) is RunStatus.PENDING  # nothing more was started
+
+
+async def test_a_drained_graph_is_handed_back_at_a_boundary_and_goes_on_without_repeating_a_step() -> None:
+    driver = FaultyDriver()
+    stepper = Stepper()
+    async with opened(driver, graphs={"g": stepper.graph()}, cancel_grace_s=20) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=graph_run())
+        await soon(stepper.started.wait())
+        drain = asyncio.create_task(runtime.worker.drain(0.001))
+        attempt = runtime.worker._attempts[run.run_id]
+        await until(lambda: attempt.reason is not None)
+        stepper.go.set()
+        await soon(drain)
+        released = await runtime.runs.get(run.run_id)
+        assert (released.status, released.attempt, released.rescues) == (RunStatus.PENDING, 1, 0)
+    assert stepper.calls == ["first", "second"]
+    async with opened(driver, graphs={"g": stepper.graph()}) as runtime:
+        done = await ended(runtime, run)
+        assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 2, 0)
+    assert stepper.calls == ["first", "second", "third"]
+
+
+async def test_a_drained_graph_that_reaches_no_boundary_is_stopped_and_handed_back() -> None:
+    driver = FaultyDriver()
+    stepper = Stepper()
+    async with opened(driver, graphs={"g": stepper.graph()}) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=graph_run())
+        await soon(stepper.started.wait())
+    stepper.go.set()
+    async with opened(driver, graphs={"g": stepper.graph()}) as runtime:
+        assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+    assert stepper.calls == ["first", "second", "second", "third"]
+
+
+async def test_a_coroutine_that_nobody_can_continue_ends_with_the_process(runtime: Runtime) -> None:
+    agent = Scripted()
+    run = await runtime.runs.create_or_reject("t", agent=agent)
+    await soon(agent.started.wait())
+    await soon(runtime.runs.shutdown(0))
+    stopped = await runtime.runs.get(run.run_id)
+    assert (stopped.status, stopped.end_reason) == (RunStatus.INTERRUPTED, EndReason.DRAINED_OVER)
+
+
+async def test_a_coroutine_that_drains_by_itself_is_handed_back(runtime: Runtime) -> None:
+    started = asyncio.Event()
+
+    async def polite(context: RunContext) -> None:
+        started.set()
+        await until(lambda: context.drain_requested)
+        raise Drained
+
+    run = await runtime.runs.create_or_reject("t", agent=CoroutineAgent(polite, continuable=True))
+    await soon(started.wait())
+    await soon(runtime.runs.shutdown(0))
+    assert await status(runtime, run) is RunStatus.PENDING
+
+
+async def test_a_run_that_was_cancelled_before_the_drain_is_not_handed_back() -> None:
+    driver = FaultyDriver()
+    stepper = Stepper()
+    async with opened(driver, graphs={"g": stepper.graph()}) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=graph_run())
+        await soon(stepper.started.wait())
+        await runtime.runs.cancel(run.run_id)
+        await soon(runtime.runs.shutdown(0))
+        assert await status(runtime, run) is RunStatus.INTERRUPTED
+
+
+async def test_a_second_drain_waits_for_the_same(runtime: Runtime) -> None:
+    agent = Scripted(clean=False)
+    run = await runtime.runs.create_or_reject("t", agent=agent)
+    await soon(agent.started.wait())
+    drains = [asyncio.create_task(runtime.worker.drain(grace)) for grace in (60, 0, 0)]
+    await soon(agent.stopping.wait())  # the shorter grace time counts
+    assert not any(drain.done() for drain in drains)
+    agent.cleaned.set()
+    await soon(asyncio.gather(*drains))
+    assert (await runtime.runs.get(run.run_id)).status.terminal
+    await soon(runtime.worker.drain(0))
+
+
+def tokens(read: int, written: int) -> Any:
+    return {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
