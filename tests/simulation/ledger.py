@@ -1,0 +1,232 @@
+"""The one ledger of a simulation, which notes every commit, and each process's unreliable way to it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from typing import Any
+
+from runlane.errors import StoreUnavailable
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts
+from runlane.store.statements import T, Transaction
+from simulation.history import History
+from simulation.virtual_loop import Livelock
+
+#: The instant at which every simulation begins, in microseconds of UTC: 2026-01-01.
+EPOCH_US = 1_767_225_600_000_000
+#: Transactions in one instant after which it is taken for an endless loop.
+MAX_AT_ONCE = 10_000
+
+_OWNER = """(SELECT status FROM runs WHERE {run}), (SELECT attempt FROM runs WHERE {run})"""
+_TRIGGERS = f"""
+CREATE TRIGGER sim_admit AFTER INSERT ON runs BEGIN
+    SELECT sim_note('admit', NEW.run_id, NEW.thread_id, NEW.seq);
+END;
+CREATE TRIGGER sim_move AFTER UPDATE ON runs
+    WHEN OLD.status <> NEW.status OR OLD.attempt <> NEW.attempt OR OLD.rescues <> NEW.rescues
+      OR OLD.cancel_requested_at IS NOT NEW.cancel_requested_at
+BEGIN
+    SELECT sim_note('move', NEW.run_id, OLD.status, NEW.status, NEW.attempt, OLD.rescues, NEW.rescues, NEW.worker_id,
+                    NEW.end_reason, NEW.cancel_action, OLD.lease_expires_at, NEW.cancel_stopped_at IS NOT NULL);
+END;
+CREATE TRIGGER sim_log AFTER INSERT ON events BEGIN
+    SELECT sim_note('log', NEW.run_seq, NEW.first_seq, NEW.last_seq, NEW.frames,
+                    {_OWNER.format(run="seq = NEW.run_seq")});
+END;
+CREATE TRIGGER sim_save AFTER INSERT ON checkpoints BEGIN
+    SELECT sim_note('save', NEW.run_id, NEW.checkpoint_id, {_OWNER.format(run="run_id = NEW.run_id")});
+END;
+"""
+_FACTS = {
+    "admit": ("run", "thread", "seq"),
+    "move": (
+        *("run", "old", "new", "attempt", "old_rescues", "rescues", "worker", "reason", "action"),
+        *("lease_until", "stopped"),
+    ),
+    "log": ("seq", "first", "last", "frames", "status", "attempt"),
+    "save": ("run", "checkpoint", "status", "attempt"),
+}
+
+
+class Ledger(MemoryDriver):
+    """A ledger in memory on the virtual clock; what was committed is noted in the order of the commits."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        super().__init__(clock=self.now_us)
+        self._uncommitted: list[tuple[Any, ...]] = []
+        self._instant, self._at_once = 0.0, 0
+        self._connection.create_function("sim_note", -1, self._gather)
+        apply_scripts(self)
+        self.execute_script(_TRIGGERS)
+
+    def now_us(self) -> int:
+        return EPOCH_US + int(self.history.clock() * 1_000_000)
+
+    def apply(self, transaction: Transaction[T]) -> T:
+        self._count()
+        self._uncommitted.clear()
+        result = super().apply(transaction)
+        for kind, *values in self._uncommitted:
+            self.history.note(kind, **dict(zip(_FACTS[kind], values, strict=True)))
+        return result
+
+    def _count(self) -> None:
+        """End a simulation that asks the ledger for ever without time passing."""
+        now = self.history.clock()
+        self._at_once = self._at_once + 1 if now == self._instant else 0
+        self._instant = now
+        if self._at_once > MAX_AT_ONCE:
+            self.history.note("livelock")
+            raise Livelock(f"at {now:.3f} s the ledger is asked for ever")
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Return rows, for the checker."""
+        return [dict(row) for row in self._connection.execute(sql)]
+
+    def _gather(self, *values: Any) -> None:
+        self._uncommitted.append(values)
+
+
+@dataclass
+class Weather:
+    """How likely an operation is slow, fails before or after its commit, or hangs for seconds."""
+
+    slow: float = 0.0
+    fails_before: float = 0.0
+    fails_after: float = 0.0
+    hangs: float = 0.0
+
+    def clear(self) -> None:
+        self.slow = self.fails_before = self.fails_after = self.hangs = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What becomes of one operation: it arrives, or not; its answer arrives, or not; each after a while."""
+
+    before_s: float = 0.0
+    arrives: bool = True
+    after_s: float = 0.0
+    answered: bool = True
+    outlives_sender: bool = False
+
+
+Settle = Callable[[Any, BaseException | None], None]
+
+
+class FaultyDriver(MemoryDriver):
+    """A process's connection to the ledger: a driver by its contract, under the weather.
+
+    An operation that was sent may arrive although its sender has gone. Submissions keep their order.
+    """
+
+    def __init__(self, ledger: Ledger, weather: Weather, dice: random.Random, *, hang_s: float) -> None:
+        # No database of its own: the ledger is elsewhere.
+        self._ledger, self._weather, self._dice, self._hang_s = ledger, weather, dice, hang_s
+        self._queue: deque[tuple[Transaction[Any], Settle]] = deque()
+        self._pumping = False
+        self.cut_off_until = 0.0
+
+    async def write(self, transaction: Transaction[T]) -> T:
+        return await self._ask(transaction, writes=True)
+
+    async def read(self, transaction: Transaction[T]) -> T:
+        return await self._ask(transaction, writes=False)
+
+    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Any) -> None:
+        def settle(result: Any, error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(callback, result, error)
+
+        self._queue.append((transaction, settle))
+        if not self._pumping:
+            self._pump()
+
+    async def aclose(self) -> None:
+        return
+
+    def apply(self, transaction: Transaction[T]) -> T:
+        return self._ledger.apply(transaction)
+
+    def _pump(self) -> None:
+        self._pumping = bool(self._queue)
+        if not self._queue:
+            return
+        transaction, settle = self._queue.popleft()
+
+        def settled(result: Any, error: BaseException | None) -> None:
+            settle(result, error)
+            self._pump()
+
+        self._send(self._fate(writes=True), transaction, settled)
+
+    async def _ask(self, transaction: Transaction[T], *, writes: bool) -> T:
+        fate = self._fate(writes=writes)
+        if fate == Fate():
+            return self.apply(transaction)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if answer.done():
+                return
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error)
+
+        self._send(fate, transaction, settle)
+        return await answer
+
+    def _send(self, fate: Fate, transaction: Transaction[Any], settle: Settle) -> None:
+        loop, senders = asyncio.get_running_loop(), copy_context()
+
+        def arrive() -> None:
+            result, error = None, None
+            try:
+                if not fate.arrives:
+                    raise StoreUnavailable("the connection was lost")
+                result = self.apply(transaction)
+            except Exception as failure:  # noqa: BLE001 - it belongs to the sender
+                error = failure
+            if not fate.answered and error is None:
+                error = StoreUnavailable("the connection was lost while it committed")
+            loop.call_later(fate.after_s, settle, result, error, context=senders)
+
+        loop.call_later(fate.before_s, arrive, context=Context() if fate.outlives_sender else senders)
+
+    def _fate(self, *, writes: bool) -> Fate:
+        dice, weather = self._dice, self._weather
+        cut_off_s = self.cut_off_until - asyncio.get_running_loop().time()
+        outlives = dice.random() < 0.5
+        if cut_off_s > 0:
+            late = dice.random() < 0.4
+            return Fate(cut_off_s + dice.random() * 0.1, arrives=late, outlives_sender=outlives)
+        draw = dice.random()
+        for likelihood, fate in (
+            (weather.hangs, "hang"),
+            (weather.fails_before, "before"),
+            (weather.fails_after if writes else 0.0, "after"),
+            (weather.slow, "slow"),
+        ):
+            if draw < likelihood:
+                return self._bad(fate, outlives)
+            draw -= likelihood
+        return Fate()
+
+    def _bad(self, kind: str, outlives: bool) -> Fate:
+        dice = self._dice
+        short_s = dice.random() * 0.05
+        if kind == "hang":
+            split = dice.random()
+            hang_s = dice.random() * self._hang_s
+            return Fate(hang_s * split, dice.random() < 0.7, hang_s * (1 - split), outlives_sender=outlives)
+        if kind == "before":
+            return Fate(short_s, arrives=False)
+        if kind == "after":
+            return Fate(short_s, answered=False, after_s=dice.random() * 0.05, outlives_sender=outlives)
+        return Fate(short_s, after_s=dice.random() * 0.05, outlives_sender=outlives)
