@@ -15,6 +15,15 @@ from langgraph_sdk.client import LangGraphClient
 from server_kit import PATIENCE_S, Server, running_server, sdk
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Spare each client the time to load the authorities of a network that no test uses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give the server that the tests share; each has its own threads."""

@@ -115,6 +115,7 @@ async def test_if_not_exists_creates_the_thread(client: LangGraphClient) -> None
     await client.runs.wait(thread_id, "steps", input=STEP, if_not_exists="create", metadata={"mine": 1})
     thread = await client.threads.get(thread_id)
     assert thread["metadata"]["graph_id"] == "steps"
+    assert thread["metadata"]["mine"] == 1  # a run's own metadata goes to the thread that it creates, and to no other
     assert thread["metadata"]["assistant_id"] == system_id("steps")
 
 
