@@ -53,7 +53,9 @@ class Meter(Protocol):
 class Saver(Protocol):
     """A checkpointer, and what it can do for one attempt."""
 
-    def bind(self, lease: Lease, *, write_behind: bool) -> Saver:
+    def bind(
+        self, lease: Lease, *, write_behind: bool, ahead: Callable[[Callable[[], None]], bool] | None = None
+    ) -> Saver:
         """Return the checkpointer of one attempt, which writes nothing once the lease is lost."""
         ...
 
@@ -223,7 +225,7 @@ class Executor:
             congested=lambda: publisher.congested,
             ready=publisher.ready,
             continued=run.attempt > 1,
-            saver=None if self._saver is None else self._bind(self._saver, attempt.claim.lease, run),
+            saver=None if self._saver is None else self._bind(self._saver, attempt.claim.lease, run, publisher),
             store=None if self._long_term_store is None else self._long_term_store(run.owner),
             callbacks=() if meter is None else (meter,),
         )
@@ -246,8 +248,8 @@ class Executor:
         return _Ran(agent=agent, call=call, snapshot=snapshot, failure=None)
 
     @staticmethod
-    def _bind(saver: Saver, lease: Lease, run: RunRecord) -> Any:
-        return saver.bind(lease, write_behind=run.kwargs.get("durability") != "sync")
+    def _bind(saver: Saver, lease: Lease, run: RunRecord, publisher: Publisher) -> Any:
+        return saver.bind(lease, write_behind=run.kwargs.get("durability") != "sync", ahead=publisher.ahead)
 
     async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> None:
         run = attempt.claim.run
@@ -400,7 +402,7 @@ def _outcome(
     attempt: Attempt,
     failure: BaseException | None,
     usage: Usage | None,
-    events_end: int,
+    events_end: int | None,
 ) -> Outcome:
     left_behind = failure if isinstance(failure, Abandoned) else None
     return Outcome(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from runlane.checkpoints.transactions import Batch, fenced, put
-from runlane.errors import LeaseLost
+from runlane.errors import LeaseLost, StoreUnavailable
 from runlane.records import Lease
 from runlane.store.statements import Driver, Transaction
 
@@ -28,22 +29,29 @@ class _WriterThread:
         callback(*args)
 
 
+#: Takes a function and says whether it will call it later, once what comes before the checkpoints is committed.
+Ahead = Callable[[Callable[[], None]], bool]
+
 _WRITER_THREAD: Final = cast(asyncio.AbstractEventLoop, _WriterThread())
 
 
 class AttemptWriter:
     """Writes the checkpoints of one attempt in order, each transaction only while the attempt's lease holds.
 
-    The first failure is final: nothing is written after it, and every later call raises it. Safe from any thread.
+    *ahead* lets the run's events go first: a step whose checkpoint is committed is not executed again after a crash, so
+    what it told its readers must not be lost. The first failure is final: nothing is written after it, and every later
+    call raises it. Safe from any thread.
     """
 
-    def __init__(self, driver: Driver, lease: Lease) -> None:
+    def __init__(self, driver: Driver, lease: Lease, ahead: Ahead | None = None) -> None:
         self.lease = lease
+        self._ahead = ahead
         self._driver = driver
         self._lock = threading.Lock()
         self._open = Batch()  # not yet taken by a transaction
         self._flying: deque[Batch] = deque()  # taken by a transaction that is not settled yet, oldest first
         self._scheduled = False  # a transaction is on its way that will take what is open
+        self._late = False  # what is open was to be submitted while that transaction was on its way
         self._sealed = False
         self._failure: BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -76,7 +84,7 @@ class AttemptWriter:
 
     def submit_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Submit what was added within :data:`LINGER_S`; call it on *loop*'s thread."""
-        if self._timer is None and not self._scheduled:
+        if self._timer is None:
             self._timer = loop.call_later(LINGER_S, self._submit_now)
 
     def submit(self) -> None:
@@ -86,11 +94,31 @@ class AttemptWriter:
             StoreUnavailable: The driver is closed.
         """
         with self._lock:
+            self._late = self._scheduled
             if self._scheduled or self._failure is not None or not self._open:
                 return
             self._scheduled = True
+            # What is added from now on has events of its own to wait for.
+            batch, self._open = self._open, Batch()
+            self._flying.append(batch)
+        if self._ahead is None or not self._ahead(lambda: self._send_quietly(batch)):
+            self._send(batch)
+
+    def _submit_late(self) -> None:
         try:
-            self._driver.submit(self._transaction(), _WRITER_THREAD, self._settled)
+            self.submit()
+        except StoreUnavailable:  # it is remembered, and raised by the next write
+            return
+
+    def _send_quietly(self, batch: Batch) -> None:
+        try:
+            self._send(batch)
+        except StoreUnavailable:  # it is remembered, and raised by the next write
+            return
+
+    def _send(self, batch: Batch) -> None:
+        try:
+            self._driver.submit(self._transaction(batch), _WRITER_THREAD, self._settled)
         except Exception as error:  # whatever it is, the rows are not written, and nothing may be written after them
             self._settled(None, error)
             raise
@@ -150,11 +178,9 @@ class AttemptWriter:
         self._timer = None
         self.submit()
 
-    def _transaction(self) -> Transaction[None]:
+    def _transaction(self, batch: Batch) -> Transaction[None]:
         # Submitted only after the one before was taken, hence in a later commit: whatever failed before is known here.
         with self._lock:
-            batch, self._open = self._open, Batch()
-            self._flying.append(batch)
             self._scheduled = False
             self._check()
         yield from fenced(self.lease, put(batch))
@@ -166,6 +192,10 @@ class AttemptWriter:
                 self._open = Batch()
             if self._flying:
                 self._flying.popleft()
+            late = self._late and self._failure is None
+        if late:
+            self._submit_late()
+        with self._lock:
             if self._failure is None and (self._flying or self._scheduled):
                 return
             waiters, self._waiters = self._waiters, []

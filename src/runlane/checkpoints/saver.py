@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from runlane.checkpoints import delta, pruning, transactions
-from runlane.checkpoints.attempt import AttemptWriter
+from runlane.checkpoints.attempt import Ahead, AttemptWriter
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import Batch, Params, Stored, Wanted
 from runlane.errors import UnsupportedOption
@@ -66,15 +66,16 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self._version_suffix = os.urandom(8).hex()
         self._version_count = itertools.count()
 
-    def bind(self, lease: Lease, *, write_behind: bool) -> LedgerSaver:
+    def bind(self, lease: Lease, *, write_behind: bool, ahead: Ahead | None = None) -> LedgerSaver:
         """Return the saver of one attempt: it writes only while *lease* holds, and in that run's name.
 
         Args:
             write_behind: Return from writes before they are committed (durability ``async`` and ``exit``); a failure
                 is raised by the next write, and by :meth:`flush`. Otherwise writes are committed when they return.
+            ahead: Lets the run's events be committed before the checkpoints that follow them.
         """
         bound = copy.copy(self)
-        bound._writer = AttemptWriter(self._driver, lease)
+        bound._writer = AttemptWriter(self._driver, lease, ahead)
         bound._write_behind = write_behind
         bound._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
         bound._version_count = itertools.count()

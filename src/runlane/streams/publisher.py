@@ -49,6 +49,7 @@ class Publisher:
         self._buffered = 0
         self._in_flight: list[StreamEvent] = []
         self._timer = False
+        self._followers: list[tuple[int, Callable[[], None]]] = []
         self._tries = 0
         self._last_flush = float("-inf")
         self._seq = claim.events_end
@@ -58,9 +59,9 @@ class Publisher:
         self.failure: RunlaneError | None = None
 
     @property
-    def last_seq(self) -> int:
-        """The number of the newest event."""
-        return self._seq
+    def last_seq(self) -> int | None:
+        """The number of the newest event; after a failure the ledger alone knows what it has."""
+        return self._seq if self.failure is None else None
 
     @property
     def congested(self) -> bool:
@@ -111,6 +112,7 @@ class Publisher:
                 self._closing = self._control.create_future()
         if self._closing is not None:
             await self._closing
+        self._call_followers()
         if self.failure is not None:
             raise self.failure
         return tuple(self._buffer)
@@ -120,6 +122,28 @@ class Publisher:
         self._buffer, self._buffered = [], 0
         if rest:
             self._show(list(rest))
+
+    def ahead(self, then: Callable[[], None]) -> bool:
+        """Commit what was emitted so far without delay, and call *then* afterwards, from any thread.
+
+        Returns:
+            ``False``, and *then* is not called, if there is nothing to wait for.
+        """
+        with self._lock:
+            if self._closed or not (self._buffer or self._in_flight):
+                return False
+            self._followers.append((self._seq, then))
+            if not self._in_flight:
+                self._submit()
+        return True
+
+    def _call_followers(self) -> None:
+        with self._lock:
+            committed = self._seq if self._closed or self.failure or not self._buffer else self._buffer[0].seq - 1
+            due = [then for seq, then in self._followers if seq <= committed and not self._in_flight]
+            self._followers = [one for one in self._followers if one[1] not in due]
+        for then in due:
+            then()
 
     def _on_timer(self) -> None:
         with self._lock:
@@ -150,12 +174,13 @@ class Publisher:
             if self._buffer and not self._closed:
                 self._continue()
         self._show(batch)
+        self._call_followers()
         self._tell_waiters()
 
     def _continue(self) -> None:
         """Arrange the next batch; the lock is held."""
         wait_s = self._last_flush + FLUSH_INTERVAL_S - self._control.time()
-        if wait_s <= 0 or self._buffered >= FLUSH_BYTES:
+        if wait_s <= 0 or self._followers or self._buffered >= FLUSH_BYTES:
             self._submit()
         elif not self._timer:
             self._timer = True
@@ -169,6 +194,7 @@ class Publisher:
         with self._lock:
             self.failure = error if isinstance(error, RunlaneError) else StoreUnavailable(str(error))
             self._buffer, self._in_flight, self._buffered = [], [], 0
+        self._call_followers()
         self._tell_waiters()
         self._on_failure(self.failure)
 
