@@ -95,6 +95,27 @@ async def test_a_number_beyond_64_bits_is_refused_or_carried(
         assert "__error__" not in answer.json()
 
 
+@pytest.mark.parametrize("field", ["metadata", "input", "context", "config"])
+async def test_what_nests_as_deep_as_allowed_comes_back_and_deeper_is_refused(
+    http: httpx.AsyncClient, field: str
+) -> None:
+    def nested(depth: int) -> str:
+        value = '{"a":' * depth + "1" + "}" * depth
+        return f'{{"configurable": {value}}}' if field == "config" else value
+
+    def body(depth: int) -> str:
+        return f'{{"assistant_id": "odd", "if_not_exists": "create", "{field}": {nested(depth)}}}'
+
+    thread_id = uuid4()
+    most = 198 if field == "config" else 199
+    assert (await http.post(f"/threads/{thread_id}/runs", content=body(most))).status_code == 200
+    listed = await http.get(f"/threads/{thread_id}/runs")
+    assert listed.status_code == 200
+    assert len(listed.json()) == 1
+    for depth in (most + 1, 252, 300, 900):
+        assert "deep" in _refused(await http.post(f"/threads/{thread_id}/runs", content=body(depth)))
+
+
 async def test_the_last_of_duplicate_keys_counts(http: httpx.AsyncClient, thread_id: str) -> None:
     answer = await http.post(
         f"/threads/{thread_id}/runs/wait",

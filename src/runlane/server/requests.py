@@ -179,6 +179,8 @@ E = TypeVar("E", bound=StrEnum)
 _NAMES: Mapping[type[Body], frozenset[str]] = {
     model: frozenset(field.encode_name for field in msgspec.structs.fields(model)) for model in Body.__subclasses__()
 }
+#: What is taken must fit, inside an answer, into the 254 levels that are written.
+MAX_DEPTH = 200
 _INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
 #: Fields that may be null on the wire.
 _NULLABLE = frozenset({"input", "command", "values", "before", "checkpoint", "checkpoint_map"})
@@ -189,7 +191,7 @@ async def read_json(request: Request, limit_bytes: int) -> Any:
 
     Raises:
         PayloadTooLarge: It is larger than *limit_bytes*.
-        InvalidRequest: It is not JSON, or a string in it has a NUL.
+        InvalidRequest: It is not JSON, or a string in it has a NUL, or it nests deeper than ``MAX_DEPTH``.
     """
     length = request.headers.get("content-length")
     if length is not None and length.isdigit() and int(length) > limit_bytes:
@@ -213,9 +215,15 @@ async def read_json(request: Request, limit_bytes: int) -> Any:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
+    _check_storable(raw, value)
+    return value
+
+
+def _check_storable(raw: bytes, value: Any) -> None:
     if b"\\u0000" in raw and has_nul(value):
         raise InvalidRequest("A string in the body has a NUL character (\\u0000), which cannot be stored.")
-    return value
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and nests_deeper(value, MAX_DEPTH):
+        raise InvalidRequest(f"The body nests deeper than {MAX_DEPTH} levels.")
 
 
 class BadRequest(InvalidRequest):
@@ -231,6 +239,18 @@ class PayloadTooLarge(InvalidRequest):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The body is larger than {limit_bytes} bytes; see the setting max_body_bytes.")
+
+
+def nests_deeper(value: Any, depth: int) -> bool:
+    """Say whether the JSON *value* has containers in containers more than *depth* deep."""
+    level = [value]
+    for _ in range(depth):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict | list):
+                inner.extend(one.values() if isinstance(one, dict) else one)
+        level = inner
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def has_nul(value: Any) -> bool:
