@@ -98,7 +98,8 @@ class Rescuer:
 
     async def purge(self) -> None:
         """Remove what retention says."""
-        await self._store.purge_events(older_than_s=self._settings.event_retention_s)
+        while await self._store.purge_events(older_than_s=self._settings.event_retention_s):
+            pass  # in parts, so that writers in between do not wait long
         if self._forget_after_s is None:
             return
         while old := await self._store.forgettable(older_than_s=self._forget_after_s, only_temporary=False):

@@ -37,7 +37,8 @@ PURGE_EVENTS = statement(
     "purge_events",
     f"""DELETE FROM events WHERE run_seq IN (
           SELECT seq FROM runs WHERE ended_at < {{now}} - :age_us AND status NOT IN {_ACTIVE}
-            AND EXISTS (SELECT 1 FROM events WHERE run_seq = runs.seq) ORDER BY ended_at LIMIT :limit)""",
+            AND EXISTS (SELECT 1 FROM events WHERE run_seq = runs.seq) ORDER BY ended_at LIMIT :limit)
+        RETURNING run_seq""",
 )
 DELETE_EVENTS = statement("delete_events", "DELETE FROM events WHERE run_seq = :run_seq")
 
@@ -82,6 +83,7 @@ def read_events(run_seq: int, after: int, max_segments: int) -> Transaction[tupl
     return tuple(events)
 
 
-def purge_events(older_than_s: float, limit: int) -> Transaction[None]:
-    """Remove the events of up to *limit* runs that ended more than *older_than_s* ago."""
-    yield PURGE_EVENTS(age_us=int(older_than_s * 1_000_000), limit=limit)
+def purge_events(older_than_s: float, limit: int) -> Transaction[int]:
+    """Remove the events of up to *limit* runs that ended more than *older_than_s* ago; return of how many."""
+    gone = yield PURGE_EVENTS(age_us=int(older_than_s * 1_000_000), limit=limit)
+    return len({row["run_seq"] for row in gone})

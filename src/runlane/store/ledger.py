@@ -231,9 +231,9 @@ class RunStore:
         """Return the end of a run's stream, or ``None`` while the run is active."""
         return await self._look(lambda: queries.stream_end(run_seq))
 
-    async def purge_events(self, *, older_than_s: float, limit: int = 100) -> None:
-        """Remove the events of up to *limit* runs that ended long enough ago."""
-        await self._write(lambda: events.purge_events(older_than_s, limit))
+    async def purge_events(self, *, older_than_s: float, limit: int = 100) -> int:
+        """Remove the events of up to *limit* runs that ended long enough ago; return of how many."""
+        return await self._write(lambda: events.purge_events(older_than_s, limit))
 
     # Threads.
 
