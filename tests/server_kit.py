@@ -49,6 +49,10 @@ class Server:
         """Return what *coroutine* gives on the server's own loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE_S)
 
+    def on_loop_soon(self, coroutine: Any) -> None:
+        """Start *coroutine* on the server's own loop."""
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
 
 @contextmanager
 def running_server(database: str, **settings: Any) -> Iterator[Server]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import operator
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -69,11 +70,13 @@ def _next(state: MessagesState) -> str:
 class Steps(TypedDict, total=False):
     steps: int
     delay_s: float
+    block_s: float
     done: Annotated[list[int], operator.add]
 
 
 async def step(state: Steps) -> dict[str, Any]:
-    """Take one step; with ``delay_s`` after a pause."""
+    """Take one step; with ``delay_s`` after a pause, with ``block_s`` after one that blocks its thread."""
+    time.sleep(state.get("block_s", 0))  # noqa: ASYNC251 - what users' nodes do
     await asyncio.sleep(state.get("delay_s", 0))
     return {"done": [len(state.get("done", []))]}
 
