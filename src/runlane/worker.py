@@ -115,6 +115,9 @@ class Worker:
         except StoreUnavailable as error:
             log.warning("run.claim_failed run_id=%s why=%s", run_id, error)
             return
+        if asyncio.get_running_loop().time() - sent_at > self._settings.lease_s / RENEWALS_PER_LEASE:
+            log.warning("run.claimed_late run_id=%s", run_id)
+            return  # the lease may be over before it is first renewed; whoever rescues the run goes on with it
         if claim is None:
             await self._forget_if_ended(run_id)
             return

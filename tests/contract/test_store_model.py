@@ -106,7 +106,8 @@ class Model:
         if run.rescues < MAX_RESCUES:
             run.status, run.rescues = "pending", run.rescues + 1
         else:
-            run.status = self.settled[run.thread_id] = "error"
+            run.status = "interrupted" if run.action else "error"
+            self.settled[run.thread_id] = "idle" if run.action else "error"
         return None
 
     def delete(self, run: Run) -> type[RunlaneError] | None:

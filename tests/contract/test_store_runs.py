@@ -318,6 +318,15 @@ async def test_a_run_that_kills_its_worker_too_often_ends_as_error_and_frees_its
     assert given_up.next_run_id == following
 
 
+async def test_a_cancelled_run_that_is_given_up_has_been_stopped(store: RunStore) -> None:
+    lease = await running(store)
+    await cancel(store, lease.run_id)
+    given_up = (await store.rescue(await get(store, lease.run_id), max_rescues=0)).run
+    assert (given_up.status, given_up.end_reason) == (RunStatus.INTERRUPTED, EndReason.WORKER_LOST)
+    assert given_up.cancel is not None
+    assert given_up.cancel.stopped_at is not None
+
+
 async def test_a_rescue_of_a_run_that_moved_on_changes_nothing(store: RunStore) -> None:
     lease = await running(store)
     seen = await get(store, lease.run_id)

@@ -437,10 +437,14 @@ def give_up(run_id: str, reason: EndReason, error: RunError) -> Transaction[Fini
 
 
 def _give_up(thread: Row, row: Row, reason: EndReason, error: RunError) -> Transaction[Finished]:
-    cancelled = row["cancel_requested_at"] is not None
-    status = move(row["run_id"], RunStatus(row["status"]), RunEvent.GIVE_UP)
+    """End a run that nobody executes any more; one whose cancel was recorded can only end as stopped."""
+    cancelled, current = row["cancel_requested_at"] is not None, RunStatus(row["status"])
+    event = RunEvent.GIVE_UP
+    if cancelled:
+        event = RunEvent.STOP if current is RunStatus.RUNNING else RunEvent.CANCEL
+    status = move(row["run_id"], current, event)
     outcome = Outcome(
-        event=RunEvent.GIVE_UP,
+        event=event,
         end_reason=reason,
         error=error,
         events_end=None,
