@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runlane.errors import ConflictError, NotFound, RunlaneError
@@ -23,11 +23,10 @@ from simulation.virtual_loop import simulate
 #: How long clients and chaos go on, and how long the world then has to come to rest, in virtual seconds.
 ACTIVE_S = 20.0
 REST_S = 200.0
-LEASE_S = 2.0
 
 SETTINGS = Settings(
     database="postgresql://simulated/ledger",
-    lease_s=LEASE_S,
+    lease_s=2.0,
     poll_s=0.5,
     heartbeat_s=0.5,
     cancel_grace_s=0.3,
@@ -40,7 +39,7 @@ SETTINGS = Settings(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is not drawn from the seed; a test that plants a bug replaces a part."""
+    """What is not drawn from the seed; a test that plants a bug replaces a part. Leases and limits are drawn."""
 
     settings: Settings = SETTINGS
     driver: Callable[..., FaultyDriver] = FaultyDriver
@@ -88,6 +87,13 @@ class World:
         self._threads = [f"t{n}" for n in range(dice.randint(1, 4))]
         self._unruly = dice.choice((0.0, 0.15, 0.5))
         self._busyness_s = dice.choice((0.15, 0.4, 1.0))
+        self._settings = replace(
+            scenario.settings,
+            lease_s=dice.choice((1.0, 2.0, 2.0, 15.0)),
+            max_rescues=dice.choice((0, 1, 3)),
+            max_concurrent_runs=dice.choice((1, 2, 6)),
+        )
+        self._long_s = min(self._settings.lease_s, 4.0) * 3
 
     async def run(self) -> Simulated:
         for _ in range(self._dice.randint(1, 3)):
@@ -110,9 +116,9 @@ class World:
         self._started += 1
         name = f"p{self._started}"
         dice = random.Random(f"process {self._seed} {self._started}")
-        driver = self._scenario.driver(self._ledger, self._weather, dice, hang_s=LEASE_S * 2.5)
+        driver = self._scenario.driver(self._ledger, self._weather, dice, hang_s=self._long_s)
         skew_s = dice.choice((0.0, 0.0, -1.5, 1.5))
-        process = Process(name, Plan(self._scenario.settings, skew_s), driver, self.history, dice)
+        process = Process(name, Plan(self._settings, skew_s), driver, self.history, dice)
         self._processes.append(process)
         return process
 
@@ -145,7 +151,7 @@ class World:
                 if len(living) < 4:
                     self._start_process()
             elif what == "cut":
-                dice.choice(living).cut_off(dice.random() * LEASE_S * 3)
+                dice.choice(living).cut_off(dice.random() * self._long_s)
             elif what == "kill":
                 dice.choice(living).kill()
             else:
