@@ -96,6 +96,17 @@ async def test_the_document_names_every_route_that_the_sdk_calls_and_resolves(ht
             assert declared == set(re.findall(r"{(\w+)}", path)), path
 
 
+async def test_the_document_has_the_parameters_of_queries(http: httpx.AsyncClient) -> None:
+    paths = (await http.get("/openapi.json")).json()["paths"]
+
+    def query(path: str, method: str) -> set[str]:
+        return {one["name"] for one in paths[path][method]["parameters"] if one["in"] == "query"}
+
+    assert query("/threads/{thread_id}/runs", "get") == {"limit", "offset", "status", "select"}
+    assert query("/threads/{thread_id}/runs/{run_id}/stream", "get") == {"stream_mode", "cancel_on_disconnect"}
+    assert query("/threads/{thread_id}/runs/{run_id}/cancel", "post") == {"wait", "action"}
+
+
 async def test_the_page_of_the_document_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
     page = await http.get("/docs")
     assert page.headers["content-type"].startswith("text/html")

@@ -183,7 +183,7 @@ async def delete_assistant(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@route(router, "GET", "/assistants/{assistant_id}/graph", statuses=(404,))
+@route(router, "GET", "/assistants/{assistant_id}/graph", statuses=(404,), query=("xray",))
 async def draw_assistant(request: Request) -> Response:
     """Return the graph's nodes and edges."""
     service = service_of(request)
@@ -211,8 +211,8 @@ async def assistant_schemas(request: Request) -> Response:
     return raw_json(await service.on_agents(lambda: states.schemas(assistant.graph_id)))
 
 
-@route(router, "GET", "/assistants/{assistant_id}/subgraphs", statuses=(404,))
-@route(router, "GET", "/assistants/{assistant_id}/subgraphs/{namespace:path}", statuses=(404,))
+@route(router, "GET", "/assistants/{assistant_id}/subgraphs", statuses=(404,), query=("recurse",))
+@route(router, "GET", "/assistants/{assistant_id}/subgraphs/{namespace:path}", statuses=(404,), query=("recurse",))
 async def assistant_subgraphs(request: Request) -> Response:
     """Return the schemas of the graph's subgraphs."""
     service = service_of(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -12,10 +12,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from runlane.lifecycle import RunStatus
 from runlane.records import NO_OWNER
 from runlane.server.requests import Body
 from runlane.server.service import Service
 
+#: Everything that a query may have.
+QUERY: Mapping[str, dict[str, Any]] = {
+    **{key: {"type": "integer", "minimum": 0} for key in ("limit", "offset")},
+    **{key: {"type": "boolean"} for key in ("cancel_on_disconnect", "check_db", "recurse", "subgraphs", "wait")},
+    **{key: {"type": "array", "items": {"type": "string"}} for key in ("select", "stream_mode")},
+    "action": {"type": "string", "enum": ["interrupt", "rollback"]},
+    "before": {"type": "string", "format": "uuid"},
+    "status": {"type": "string", "enum": [status.value for status in RunStatus]},
+    "xray": {"oneOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1}]},
+}
 Handler = Callable[[Request], Awaitable[Any]]
 REF = "#/components/schemas/{name}"
 ERROR = {"content": {"application/json": {"schema": {"$ref": REF.format(name="Error")}}}}
@@ -47,11 +58,12 @@ def route(
     body: type[Body] | None = None,
     summary: str = "",
     statuses: tuple[int, ...] = (),
+    query: tuple[str, ...] = (),
 ) -> Callable[[Handler], Handler]:
-    """Register a handler; *statuses* are the error statuses beside 422 and 503."""
+    """Register a handler; *statuses* are the error statuses beside 422 and 503, *query* what the query may have."""
 
     def register(handler: Handler) -> Handler:
-        extra: dict[str, Any] = {"parameters": [_path_parameter(name) for name in re.findall(r"{(\w+)", path)]}
+        extra: dict[str, Any] = {"parameters": _parameters(path, query)}
         if body is not None:
             reference = {"$ref": REF.format(name=body.__name__)}
             extra["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
@@ -77,8 +89,12 @@ def route(
     return register
 
 
-def _path_parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def _parameters(path: str, query: tuple[str, ...]) -> list[dict[str, Any]]:
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)", path)
+    ]
+    return [*in_path, *({"name": name, "in": "query", "schema": QUERY[name]} for name in query)]
 
 
 def schemas() -> dict[str, Any]:

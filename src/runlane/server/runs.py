@@ -269,7 +269,7 @@ async def _find(request: Request) -> RunRecord:
     return run
 
 
-@route(router, "GET", "/threads/{thread_id}/runs", statuses=(404,))
+@route(router, "GET", "/threads/{thread_id}/runs", statuses=(404,), query=("limit", "offset", "status", "select"))
 async def list_runs(request: Request) -> Response:
     """Return the thread's runs, newest first."""
     service, owner, thread_id = service_of(request), owner_of(request), path_uuid(request, "thread")
@@ -288,8 +288,14 @@ async def get_run(request: Request) -> Response:
     return json_response(run_wire(await _find(request)))
 
 
-@route(router, "GET", "/threads/{thread_id}/runs/{run_id}/stream", statuses=(404,))
-@route(router, "GET", "/runs/{run_id}/stream", statuses=(404,))
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/runs/{run_id}/stream",
+    statuses=(404,),
+    query=("stream_mode", "cancel_on_disconnect"),
+)
+@route(router, "GET", "/runs/{run_id}/stream", statuses=(404,), query=("stream_mode", "cancel_on_disconnect"))
 async def join_stream(request: Request) -> Any:
     """Stream a run's events after ``Last-Event-ID``, or from now on without one."""
     service, run = service_of(request), await _find(request)
@@ -303,8 +309,8 @@ async def join_stream(request: Request) -> Any:
     return _stream(service, service.streams.watch(run), path, after=after, modes=modes, cancel=cancel)
 
 
-@route(router, "GET", "/threads/{thread_id}/runs/{run_id}/join", statuses=(404,))
-@route(router, "GET", "/runs/{run_id}/join", statuses=(404,))
+@route(router, "GET", "/threads/{thread_id}/runs/{run_id}/join", statuses=(404,), query=("cancel_on_disconnect",))
+@route(router, "GET", "/runs/{run_id}/join", statuses=(404,), query=("cancel_on_disconnect",))
 async def join_run(request: Request) -> Any:
     """Answer a run's own result once it has ended."""
     service, run = service_of(request), await _find(request)
@@ -313,8 +319,8 @@ async def join_run(request: Request) -> Any:
     return _result(service, service.streams.watch(run), path, cancel=cancel)
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/{run_id}/cancel", statuses=(404,))
-@route(router, "POST", "/runs/{run_id}/cancel", statuses=(404,))
+@route(router, "POST", "/threads/{thread_id}/runs/{run_id}/cancel", statuses=(404,), query=("wait", "action"))
+@route(router, "POST", "/runs/{run_id}/cancel", statuses=(404,), query=("wait", "action"))
 async def cancel_run(request: Request) -> Response:
     """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
     service, run = service_of(request), await _find(request)

@@ -38,8 +38,8 @@ fetch("openapi.json").then(r => r.json()).then(doc => {
 </script></body></html>"""
 
 
-@route(router, "GET", "/ok", statuses=())
-@route(router, "GET", "/", statuses=())
+@route(router, "GET", "/ok", query=("check_db",))
+@route(router, "GET", "/", query=("check_db",))
 async def ok(request: Request) -> Response:
     """Say that the server answers; with ``check_db`` also that its database does."""
     services = {}

@@ -183,7 +183,7 @@ def _empty_state(thread: Thread, checkpoint: Any) -> dict[str, Any]:
     }
 
 
-@route(router, "GET", "/threads/{thread_id}/state", statuses=(404,))
+@route(router, "GET", "/threads/{thread_id}/state", statuses=(404,), query=("subgraphs",))
 async def get_state(request: Request) -> Response:
     """Return the thread's newest state."""
     return await _state(request, None, subgraphs=query_flag(request, "subgraphs"))
@@ -196,7 +196,7 @@ async def get_state_at(request: Request) -> Response:
     return await _state(request, checkpoint_address(body.checkpoint), subgraphs=body.subgraphs)
 
 
-@route(router, "GET", "/threads/{thread_id}/state/{checkpoint_id}", statuses=(404,))
+@route(router, "GET", "/threads/{thread_id}/state/{checkpoint_id}", statuses=(404,), query=("subgraphs",))
 async def get_state_of(request: Request) -> Response:
     """Return the state at a checkpoint."""
     checkpoint_id = checkpoint_uuid(request.path_params["checkpoint_id"])
@@ -234,7 +234,7 @@ async def post_history(request: Request) -> Response:
     return await _history(request, await read_body(request, HistoryQuery))
 
 
-@route(router, "GET", "/threads/{thread_id}/history", statuses=(404,))
+@route(router, "GET", "/threads/{thread_id}/history", statuses=(404,), query=("limit", "before"))
 async def get_history(request: Request) -> Response:
     """Return the thread's states, newest first."""
     limit = query_int(request, "limit", 10, low=1)
