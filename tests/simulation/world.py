@@ -91,6 +91,7 @@ class World:
             scenario.settings,
             lease_s=dice.choice((1.0, 2.0, 2.0, 15.0)),
             max_rescues=dice.choice((0, 1, 3)),
+            run_timeout_s=dice.choice((1.0, 8.0)),
             max_concurrent_runs=dice.choice((1, 2, 6)),
         )
         self._long_s = min(self._settings.lease_s, 4.0) * 3
@@ -144,7 +145,7 @@ class World:
             if not self._scenario.chaos:
                 continue
             living = [process for process in self._processes if process.alive]
-            what = dice.choice(("weather", "weather", "kill", "cut", "cut", "shut", "start"))
+            what = dice.choice(("weather", "weather", "kill", "cut", "cut", "shut", "shut", "start"))
             if what == "weather":
                 self._change_weather()
             elif what == "start" or not living:
