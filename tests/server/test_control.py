@@ -76,3 +76,15 @@ async def test_a_draining_server_admits_nothing_and_lets_readers_come_back(drain
             assert int(refused.headers["retry-after"]) > 0
         assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "pending"  # handed back
         assert len(await client.runs.list(thread_id)) == 1
+
+
+async def test_a_server_without_a_database_file_does_the_same_until_it_ends() -> None:
+    with running_server("memory://") as running:
+        async with sdk(running) as client:
+            thread_id = (await client.threads.create())["thread_id"]
+            await client.runs.wait(thread_id, "approval", input={"topic": "x"})
+            values: Any = await client.runs.wait(thread_id, "approval", command={"resume": "yes"})
+            assert values["answers"] == ["yes"]
+            assert len(await client.threads.get_history(thread_id, limit=100)) == 4
+            parts = [part async for part in client.runs.stream(None, "steps", input={"steps": 1})]
+            assert parts[-1].event == "end"
