@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ledger_kit import LAPSED
+from ledger_kit import LAPSED, a_run
 from run_kit import (
     FaultyDriver,
     Scripted,
@@ -234,10 +234,13 @@ async def test_a_rescue_ends_the_stream_of_a_run_that_is_given_up() -> None:
     """Item 16: at once, for readers who were there from the beginning."""
     driver = FaultyDriver()
     async with opened(driver, poll_s=3600, max_rescues=0, heartbeat_s=3600) as runtime:
-        run = await runtime.runs.create_or_reject("t")
-        reader = asyncio.create_task(items(runtime, run.run_id))
-        await runtime.runs.reconcile_orphaned_inflight_runs("gone")
-        (end,) = await soon(reader)
+        admitted = await runtime.runs.admit(a_run("t"))
+        run = admitted.run
+        with admitted.watch as watch:
+            reader = asyncio.create_task(anext(watch.batches()))
+            await asyncio.sleep(0)
+            await runtime.runs.reconcile_orphaned_inflight_runs("gone")
+            (end,) = await soon(reader)
         assert isinstance(end, StreamEnd)
         done = await runtime.runs.get(run.run_id)
         assert (done.status, done.end_reason) == (RunStatus.ERROR, EndReason.WORKER_LOST)
