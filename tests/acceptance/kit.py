@@ -123,7 +123,7 @@ class Server:
         if self._process is None or self._reading is None:
             return None
         async with asyncio.timeout(STOP_LIMIT_S):
-            await self._reading
+            await asyncio.shield(self._reading)
         return self._process.returncode
 
     async def kill(self) -> None:

@@ -64,7 +64,7 @@ async def test_a_node_that_nothing_can_stop_does_not_hold_the_process_back(
         await server.start()
         thread_id = await new_thread(http, server.url)
         run_id = await create_run(http, server, thread_id, "blocker", seconds=600)
-        await server.said("run.started")
+        await server.said("blocking")
         server.send(signal.SIGTERM)
         assert await server.ended() == 0, server.log
         await server.start()

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 #: Threads for the synchronous nodes of all graphs; idle ones cost nothing, blocked ones must not starve the rest.
 SYNC_THREADS = 256
+#: How those threads' names begin.
+SYNC_THREADS_NAME = "runlane-node"
 
 _current: contextvars.ContextVar[set[_SyncCall] | None] = contextvars.ContextVar("runlane_sync_calls", default=None)
 
@@ -212,7 +214,7 @@ class ThreadHost:
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
         self.control = asyncio.get_running_loop()
         self.loop = new_loop()
-        self._executor = _TrackingExecutor(SYNC_THREADS, thread_name_prefix="runlane-node")
+        self._executor = _TrackingExecutor(SYNC_THREADS, thread_name_prefix=SYNC_THREADS_NAME)
         self.loop.set_default_executor(self._executor)
         self._unanswered = 0
         self._closing = False

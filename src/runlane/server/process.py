@@ -25,6 +25,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
 from runlane.server.listener import bind, not_available, url_of
@@ -198,9 +199,15 @@ async def _hurry(service: Any, signals: StopSignals) -> None:
     await service.drain(0.0)
 
 
+def _is_waited_for(thread: threading.Thread) -> bool:
+    """Say whether the interpreter waits for *thread* at its end; it does for a pool's, even if they are daemons."""
+    in_pool = thread.name.startswith(SYNC_THREADS_NAME)
+    return thread is not threading.main_thread() and (in_pool or not thread.daemon)
+
+
 def exit_process(code: int) -> None:
     """End the process with *code*, even if a node left behind still blocks a thread, which Python would wait for."""
-    others = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    others = [thread for thread in threading.enumerate() if _is_waited_for(thread)]
     give_up_at = time.monotonic() + THREADS_GRACE_S
     for thread in others:
         thread.join(max(0.0, give_up_at - time.monotonic()))

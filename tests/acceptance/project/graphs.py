@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -52,6 +53,8 @@ def leave(state: StepsState) -> dict[str, Any]:
 def block(state: StepsState) -> dict[str, Any]:
     """Block a thread that nobody can stop."""
     trace(f"{state['name']} 1 {os.getpid()}")
+    sys.stdout.write("blocking\n")
+    sys.stdout.flush()
     time.sleep(state["seconds"])
     return {"done": 1}
 
