@@ -144,6 +144,12 @@ async def ended(client: LangGraphClient, run: Any) -> Any:
     return await client.runs.get(run["thread_id"], run["run_id"])
 
 
+async def gone(client: LangGraphClient, path: str) -> None:
+    """Ask for *path* until it is gone: the server tidies up just after it has told that a run ended."""
+    while (await client.http.client.get(path)).status_code != 404:
+        pass
+
+
 async def begun(client: LangGraphClient, thread_id: str, **request: Any) -> Any:
     """Start a ``steps`` run that does not end by itself, and return it once its node executes."""
     given = {"input": {"steps": 2, "delay_s": LONG_S}, **request}

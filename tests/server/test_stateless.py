@@ -7,15 +7,9 @@ from typing import Any
 import httpx
 from langgraph_sdk.client import LangGraphClient
 
-from server_kit import LONG_S, NOWHERE, read_frames
+from server_kit import LONG_S, NOWHERE, gone, read_frames
 
 STEP = {"steps": 2, "delay_s": 0}
-
-
-async def _gone(client: LangGraphClient, thread_id: str) -> None:
-    """Ask for the thread until the server has tidied up, which it does after it has answered."""
-    while (await client.http.client.get(f"/threads/{thread_id}")).status_code != 404:
-        pass
 
 
 async def test_a_stateless_wait_answers_and_leaves_no_thread(client: LangGraphClient, http: httpx.AsyncClient) -> None:
@@ -24,7 +18,7 @@ async def test_a_stateless_wait_answers_and_leaves_no_thread(client: LangGraphCl
     location = answer.headers["location"]
     assert location.startswith("/threads/")
     assert location.endswith("/join")
-    await _gone(client, location.split("/")[2])
+    await gone(client, f"/threads/{location.split('/')[2]}")
 
 
 async def test_a_stateless_stream_is_addressed_so_that_it_can_be_joined(
@@ -47,7 +41,7 @@ async def test_a_stateless_stream_is_addressed_so_that_it_can_be_joined(
             assert (await http.post(f"{path}/cancel")).status_code == 202
             assert [line async for line in replayed if line.startswith("event: ")][-1] == "event: end"
         assert [line async for line in lines if line.startswith("event: ")][-1] == "event: end"
-    await _gone(client, run["thread_id"])
+    await gone(client, f"/threads/{run['thread_id']}")
 
 
 async def test_a_stateless_run_in_the_background_runs(client: LangGraphClient, http: httpx.AsyncClient) -> None:
@@ -55,7 +49,7 @@ async def test_a_stateless_run_in_the_background_runs(client: LangGraphClient, h
     run = answer.json()
     assert answer.headers["content-location"] == f"/runs/{run['run_id']}"
     assert run["kwargs"]["temporary"] is True
-    await _gone(client, run["thread_id"])
+    await gone(client, f"/threads/{run['thread_id']}")
 
 
 async def test_keep_keeps_the_thread(client: LangGraphClient) -> None:

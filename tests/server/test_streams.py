@@ -17,6 +17,7 @@ from server_kit import (
     Server,
     begun,
     ended,
+    gone,
     lines_until,
     parse_frames,
     read_frames,
@@ -228,7 +229,10 @@ async def test_a_cancelled_run_ends_its_stream(
     ends = [line for before, line in pairwise(rest) if before == "event: end"]
     assert len(ends) == 1
     assert f'"end_reason":"{reason}"' in ends[0]
-    assert ((await http.get(path)).status_code == 200) is kept
+    if kept:
+        assert (await http.get(path)).status_code == 200
+    else:
+        await gone(client, path)
 
 
 async def test_a_superseded_run_ends_its_stream(
