@@ -18,6 +18,8 @@ from runlane.verdict import StopReason
 
 log = logging.getLogger("runlane.worker")
 
+#: How long a drain waits for an ending that cannot be written, beyond what stopping and repairing may take.
+OUTAGE_LIMIT_S: Final = 10.0
 #: Leases are renewed this many times in their lifetime, so that one lost renewal costs nothing.
 RENEWALS_PER_LEASE: Final = 3
 
@@ -70,6 +72,8 @@ class Worker:
     async def drain(self, grace_s: float) -> None:
         """Start nothing more, let runs finish for *grace_s*, then stop the rest and hand them back.
 
+        An ending that cannot be written because the ledger is out is given up in the end: the run is rescued later.
+
         Returns once no code of a run executes here, or was left behind. A second call waits for the same.
         """
         self.draining = True
@@ -77,10 +81,15 @@ class Worker:
             task.cancel()
         if self._tasks and grace_s > 0:
             await asyncio.wait(tuple(self._tasks), timeout=grace_s)
+        stages_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
+        give_up_at = asyncio.get_running_loop().time() + 2 * stages_s + OUTAGE_LIMIT_S
         while self._tasks:
             for attempt in tuple(self._attempts.values()):
                 attempt.stop(StopReason.DRAIN)
             await asyncio.wait(tuple(self._tasks), timeout=0.1)
+            if asyncio.get_running_loop().time() > give_up_at:
+                for task in self._tasks:
+                    task.cancel()
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)

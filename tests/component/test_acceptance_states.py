@@ -355,6 +355,7 @@ async def test_a_rollback_is_written_together_with_its_outcome() -> None:
     async with opened(driver, graphs={"g": stepper.graph()}, retry=ONCE) as runtime:
         run = await runtime.runs.create_or_reject("t", kwargs=graph_run())
         await soon(stepper.started.wait())
+        await until(lambda: driver.counts.get("checkpoints.put"))
         driver.faults["end_run"] = StoreUnavailable("unplugged")
         await runtime.runs.cancel(run.run_id, action="rollback")
         await until(lambda: driver.counts.get("end_run"))
