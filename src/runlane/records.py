@@ -77,8 +77,10 @@ class Usage:
         return Usage(
             **sums,
             by_model=by_model,
-            first_human_message=self.first_human_message or later.first_human_message,
-            last_ai_message=later.last_ai_message or self.last_ai_message,
+            first_human_message=later.first_human_message
+            if self.first_human_message is None
+            else self.first_human_message,
+            last_ai_message=self.last_ai_message if later.last_ai_message is None else later.last_ai_message,
         )
 
 

@@ -58,23 +58,7 @@ class ExternalUsage:
 
 def merge(a: Usage, b: Usage) -> Usage:
     """Add *b*, the later one, to *a*: sums, the first human message of the two, the last AI message of the two."""
-    return Usage(
-        input_tokens=a.input_tokens + b.input_tokens,
-        output_tokens=a.output_tokens + b.output_tokens,
-        total_tokens=a.total_tokens + b.total_tokens,
-        llm_calls=a.llm_calls + b.llm_calls,
-        cached_input_tokens=a.cached_input_tokens + b.cached_input_tokens,
-        lead_agent_tokens=a.lead_agent_tokens + b.lead_agent_tokens,
-        subagent_tokens=a.subagent_tokens + b.subagent_tokens,
-        middleware_tokens=a.middleware_tokens + b.middleware_tokens,
-        message_count=a.message_count + b.message_count,
-        by_model={
-            model: _add_counts(a.by_model.get(model, {}), b.by_model.get(model, {}))
-            for model in {**a.by_model, **b.by_model}
-        },
-        first_human_message=b.first_human_message if a.first_human_message is None else a.first_human_message,
-        last_ai_message=a.last_ai_message if b.last_ai_message is None else b.last_ai_message,
-    )
+    return a + b
 
 
 def aggregate(usages: Iterable[Usage]) -> Usage:
@@ -315,10 +299,6 @@ class _Call:
             first_human_message=self.first_human_message,
             last_ai_message=self.last_ai_message,
         )
-
-
-def _add_counts(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-    return {key: a.get(key, 0) + b.get(key, 0) for key in {**a, **b}}
 
 
 def _count(value: Any) -> int:
