@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,6 +20,8 @@ T = TypeVar("T")
 SYNC_THREADS = 256
 #: How those threads' names begin.
 SYNC_THREADS_NAME = "runlane-node"
+#: What code that was left behind gets for its last words when the loop closes, in seconds.
+LAST_WORDS_S = 0.5
 
 _current: contextvars.ContextVar[set[_SyncCall] | None] = contextvars.ContextVar("runlane_sync_calls", default=None)
 
@@ -124,6 +127,8 @@ class Handle(Generic[T]):
 
     async def _sync_calls_over(self) -> None:
         """Wait for pool threads that a cancel cannot reach, so that "stopped" is true when it is said."""
+        if self._host.control.is_closed():
+            return
         while waiting := [asyncio.wrap_future(c.future) for c in tuple(self._sync_calls) if c.future is not None]:
             try:
                 await asyncio.wait(waiting)
@@ -131,7 +136,10 @@ class Handle(Generic[T]):
                 continue
 
     def _report(self, result: T | None, error: BaseException | None) -> None:
-        self._host.control.call_soon_threadsafe(self._settle, result, error)
+        try:
+            self._host.control.call_soon_threadsafe(self._settle, result, error)
+        except RuntimeError:  # the control loop is closed: nobody waits for code that was left behind
+            return
 
     def _settle(self, result: Any, error: BaseException | None) -> None:
         if self.done.done():
@@ -262,3 +270,13 @@ class ThreadHost:
             except (SystemExit, KeyboardInterrupt) as error:
                 # asyncio lets these out of the loop after it gave them to the task's waiter; other runs go on.
                 log.warning("agent.raised_exit error=%s", type(error).__name__)
+        self._end_left_behind()
+
+    def _end_left_behind(self) -> None:
+        """Cancel code that was left behind once more, so that it is not torn down half-way by the garbage collector."""
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        if left:
+            with suppress(SystemExit, KeyboardInterrupt):
+                self.loop.run_until_complete(asyncio.wait(left, timeout=LAST_WORDS_S))
