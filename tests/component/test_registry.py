@@ -155,7 +155,7 @@ def test_packaging_keys_and_empty_values_are_accepted(project: Project) -> None:
     )
 
 
-@pytest.mark.parametrize("key", ["auth", "http", "store", "checkpointer", "webhooks", "ui", "encryption"])
+@pytest.mark.parametrize("key", ["ui", "encryption", "priority", "disable_persistence"])
 def test_a_key_that_is_not_honoured_is_refused_by_name(project: Project, key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"'{key}' is not supported yet: remove it"):
         project.load(graphs={"a": "main_graphs:graph"}, **{key: {"x": 1}})

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
 from dotenv import dotenv_values
 
 from runlane.errors import ConfigurationError
@@ -37,19 +38,17 @@ PACKAGING_KEYS: Final = frozenset(
 #: Keys that change what the server does, and that Runlane does not honour yet.
 UNSUPPORTED_KEYS: Final = frozenset(
     {
-        "auth",
-        "checkpointer",
         "disable_persistence",
         "encryption",
-        "http",
         "priority",
-        "store",
         "ui",
         "ui_config",
-        "webhooks",
     }
 )
+#: Keys whose values the parts of the server that they concern check; see :meth:`GraphsFile.section`.
+SECTIONS: Final = frozenset({"auth", "checkpointer", "http", "store", "webhooks"})
 _KEYS: Final = frozenset({"graphs", "dependencies", "env"})
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +63,26 @@ class GraphSpec:
 class GraphsFile:
     """A ``langgraph.json`` that was understood. Paths are absolute."""
 
+    path: Path
     folder: Path
     graphs: Mapping[str, GraphSpec]
     import_paths: tuple[Path, ...]
     env: Mapping[str, str]
+    sections: Mapping[str, Any]
+
+    def section(self, key: str, model: type[T]) -> T | None:
+        """Return the value of one of :data:`SECTIONS` as *model*, a msgspec ``Struct``; ``None`` if it is not there.
+
+        Raises:
+            ConfigurationError: It does not fit; the error names the key within.
+        """
+        if self.sections.get(key) is None:
+            return None
+        try:
+            return msgspec.convert(self.sections[key], model, strict=True)
+        except msgspec.ValidationError as error:
+            why = str(error).replace("$", f"{key}") if "`$" in str(error) else f"{error} - at `{key}`"
+            raise ConfigurationError(f"{self.path}: {why}.") from None
 
     def apply(self) -> None:
         """Let this process import the dependencies and see the variables; those that it already has win."""
@@ -88,14 +103,16 @@ def read_graphs_file(path: Path) -> GraphsFile:
     for key, value in document.items():
         if key in UNSUPPORTED_KEYS and value:
             raise ConfigurationError(f"{path}: key {key!r} is not supported yet: remove it.")
-        if key not in UNSUPPORTED_KEYS | PACKAGING_KEYS | _KEYS:
+        if key not in UNSUPPORTED_KEYS | PACKAGING_KEYS | SECTIONS | _KEYS:
             raise ConfigurationError(f"{path}: unknown key {key!r}.")
     folder = path.resolve().parent
     return GraphsFile(
+        path=path,
         folder=folder,
         graphs=_graphs(path, document.get("graphs")),
         import_paths=_import_paths(path, folder, document.get("dependencies") or []),
         env=_env(path, folder, document.get("env") or {}),
+        sections={key: document[key] for key in SECTIONS & document.keys()},
     )
 
 

@@ -23,7 +23,7 @@ from langgraph.pregel import Pregel
 from langgraph_sdk.runtime import AccessContext, _ExecutionRuntime, _ReadRuntime
 
 from runlane.agents.langgraph_json import GraphsFile, read_graphs_file
-from runlane.errors import GraphLoadError, NotFound
+from runlane.errors import ConfigurationError, GraphLoadError, NotFound
 
 #: Namespace of the ids of system assistants. Source: the LangGraph Server API, whose clients compute them too.
 ASSISTANT_NAMESPACE: Final = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
@@ -140,8 +140,7 @@ def _import(file: GraphsFile, graph_id: str, spec: str) -> Any:
     """Return the object that *spec* names, importing its module unless it is already."""
     where, _, name = spec.rpartition(":")
     try:
-        is_file = where.endswith(".py") or "/" in where
-        module = _import_file((file.folder / where).resolve()) if is_file else importlib.import_module(where)
+        module = _import_module(file, where)
     except (Exception, SystemExit) as exc:  # the user's code may raise anything, and it is reported as theirs
         raise GraphLoadError(graph_id, spec, f"{type(exc).__name__}: {exc}") from exc
     try:
@@ -150,6 +149,26 @@ def _import(file: GraphsFile, graph_id: str, spec: str) -> Any:
         graphs = [key for key, value in vars(module).items() if isinstance(value, (Pregel, StateGraph))]
         hint = f"; its graphs are: {', '.join(graphs)}" if graphs else ""
         raise GraphLoadError(graph_id, spec, f"the module has no {name!r}{hint}") from None
+
+
+def import_object(file: GraphsFile, key: str, spec: str) -> Any:
+    """Return the object that *spec* (``path.py:name`` or ``package.module:name``) names, importing its module once.
+
+    Raises:
+        ConfigurationError: There is no such object; it names *key*. ``__cause__`` has the user's own traceback.
+    """
+    where, _, name = spec.rpartition(":")
+    try:
+        return getattr(_import_module(file, where), name)
+    except (Exception, SystemExit) as exc:  # as above
+        why = f"{type(exc).__name__}: {exc}"
+        raise ConfigurationError(f"{file.path}: {key} {spec!r} cannot be used: {why}") from exc
+
+
+def _import_module(file: GraphsFile, where: str) -> ModuleType:
+    if where.endswith(".py") or "/" in where:
+        return _import_file((file.folder / where).resolve())
+    return importlib.import_module(where)
 
 
 def _import_file(path: Path) -> ModuleType:

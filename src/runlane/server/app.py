@@ -28,7 +28,22 @@ from runlane.errors import (
     RunlaneError,
     StoreUnavailable,
 )
-from runlane.server import assistants, runs, system, threads
+from runlane.server import (
+    a2a,
+    assistants,
+    batch,
+    crons,
+    items,
+    mcp,
+    metrics,
+    protocol,
+    runs,
+    system,
+    thread_extras,
+    thread_stream,
+    threads,
+    webhooks,
+)
 from runlane.server.requests import BadRequest, PayloadTooLarge
 from runlane.server.routing import direct, schemas
 from runlane.server.service import open_service
@@ -50,6 +65,39 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (Unserialisable, 422),
 )
 RETRY_AFTER_S = "1"
+#: The order in which routes are tried: fixed paths before those with ids in the same place, then the most used.
+ROUTED = (
+    crons,
+    batch,
+    thread_stream,
+    thread_extras,
+    runs,
+    threads,
+    assistants,
+    items,
+    protocol,
+    webhooks,
+    mcp,
+    a2a,
+    metrics,
+    system,
+)
+DOCUMENTED = (
+    system,
+    metrics,
+    assistants,
+    threads,
+    thread_extras,
+    thread_stream,
+    runs,
+    batch,
+    crons,
+    items,
+    webhooks,
+    protocol,
+    mcp,
+    a2a,
+)
 EXPOSED = "content-location, location, x-pagination-total, x-pagination-next, runlane-ignored"
 
 
@@ -69,9 +117,9 @@ def create_app(config: Path | None, settings: Settings, *, registry: Registry | 
         title="Runlane", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.settings = settings
-    for module in (runs, threads, assistants, system):
+    for module in ROUTED:
         app.router.routes.extend(direct(module.router))
-    for module in (system, assistants, threads, runs):
+    for module in DOCUMENTED:
         app.include_router(module.router)
     app.add_route("/docs", system.docs, include_in_schema=False)
     app.add_exception_handler(RunlaneError, _on_error)

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from runlane.lifecycle import RunStatus
 from runlane.records import NO_OWNER
+from runlane.server.access import Access
 from runlane.server.requests import Body
 from runlane.server.service import Service
 
@@ -39,6 +40,14 @@ def service_of(request: Request) -> Service:
 def owner_of(request: Request) -> str:
     """Return whose things the request is about; there is one owner until authentication names others."""
     return NO_OWNER
+
+
+async def authorize(request: Request, resource: str, action: str, value: dict[str, Any] | None = None) -> Access:
+    """Return what the request may touch of *resource* with *action*; a handler may change *value* in place.
+
+    Resources and actions are those of ``langgraph_sdk.Auth``.
+    """
+    return Access(owner=NO_OWNER, reads=NO_OWNER)
 
 
 def direct(router: APIRouter) -> list[Route]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,12 +157,15 @@ async def open_service(
         if late:
             await late[0].ended(run)
 
-    async with open_runtime(
-        settings=settings,
-        graph_agent=lambda graph_id: GraphAgent(graphs, graph_id),
-        new_host=new_host,
-        hooks=(ended,),
-    ) as runtime:
+    async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(
+            open_runtime(
+                settings=settings,
+                graph_agent=lambda graph_id: GraphAgent(graphs, graph_id),
+                new_host=new_host,
+                hooks=(ended,),
+            )
+        )
         await register_system_assistants(runtime.store, registry)
         service = Service(runtime, registry, hosts[0])
         late.append(service)
