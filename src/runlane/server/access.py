@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runlane.records import Owner
+from runlane.store.filters import matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +23,7 @@ class Access:
     owner: str
     reads: Owner
     where: Mapping[str, Any] | None = None
+
+    def permits(self, metadata: Mapping[str, Any]) -> bool:
+        """Say whether a thing with *metadata*, of an owner that is read, may be touched; if not, it is not found."""
+        return not self.where or matches(self.where, metadata)
