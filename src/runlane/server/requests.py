@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -26,6 +25,9 @@ Object = dict[str, Any]
 
 class Body(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A JSON object; fields that no version of the API defines are ignored, and named to the client."""
+
+    #: Fields that may be null on the wire, where it means what leaving them out means.
+    nullable: ClassVar[frozenset[str]] = frozenset()
 
 
 class Command(Body):
@@ -176,9 +178,6 @@ class HistoryQuery(Body):
 
 B = TypeVar("B", bound=Body)
 E = TypeVar("E", bound=StrEnum)
-_NAMES: Mapping[type[Body], frozenset[str]] = {
-    model: frozenset(field.encode_name for field in msgspec.structs.fields(model)) for model in Body.__subclasses__()
-}
 #: What is taken must fit, inside an answer, into the 254 levels that are written.
 MAX_DEPTH = 200
 _INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
@@ -279,12 +278,13 @@ async def read_body(request: Request, model: type[B]) -> B:
     value = await read_json(request, settings.max_body_bytes)
     if not isinstance(value, dict):
         raise InvalidRequest(f"The body must be a JSON object, not {type(value).__name__}.")
-    unknown = value.keys() - _NAMES[model]
+    unknown = value.keys() - model.__struct_encode_fields__
     if unknown:
         if settings.strict:
             raise InvalidRequest(f"Unknown fields: {', '.join(sorted(unknown))}.")
         request.state.ignored = sorted(unknown)
-    nulls = [name for name, item in value.items() if item is None and name not in _NULLABLE and name not in unknown]
+    accepted = _NULLABLE | model.nullable | unknown
+    nulls = [name for name, item in value.items() if item is None and name not in accepted]
     if nulls:
         raise InvalidRequest(f"Field {nulls[0]!r} is null; leave it out instead.")
     try:
