@@ -10,7 +10,6 @@ Source: filters of ``langgraph_sdk.Auth``.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -24,16 +23,14 @@ MATCHES_PG: Final = (
     "(CAST(:where_path AS TEXT) IS NULL "
     "OR CAST(replace(metadata, '\\u0000', '\\ufffd') AS jsonb) @@ CAST(:where_path AS jsonpath))"
 )
+#: What JSON documents are stored with.
+_LARGEST: Final = 2**63
 _Term = tuple[str, str, Any]
 
 
 def matches(where: Mapping[str, Any], document: Any) -> bool:
-    """Say whether *document* satisfies *where*.
-
-    Raises:
-        ConfigurationError: *where* is not a filter.
-    """
-    return all([_holds(term, document) for term in _terms(where)])
+    """Say whether *document* satisfies *where*, which :func:`filter_params` takes."""
+    return all(_holds(term, document) for term in _terms(where))
 
 
 def filter_params(where: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -84,16 +81,16 @@ def _list(key: str, value: Any) -> list[Any]:
 def _scalar(key: str, value: Any) -> Any:
     if isinstance(value, str):
         return _text(value)
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if value is None or isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < _LARGEST):
         return value
     raise ConfigurationError(
-        f"The authorisation filter of {key!r} compares with a {type(value).__name__}: "
-        "use strings, finite numbers, booleans or None."
+        f"The authorisation filter of {key!r} compares with {value!r:.80}: "
+        "use strings, numbers below 2**63, booleans or None."
     )
 
 
 def _text(value: str) -> str:
-    if "\0" in value or not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
         raise ConfigurationError("An authorisation filter has a string that no metadata can have (NUL, surrogate).")
     return value
 
@@ -101,9 +98,9 @@ def _text(value: str) -> str:
 def _holds(term: _Term, document: Any) -> bool:
     operator, key, value = term
     if operator == "$or":
-        return any([matches(one, document) for one in value])
+        return any(matches(one, document) for one in value)
     if operator == "$and":
-        return all([matches(one, document) for one in value])
+        return all(matches(one, document) for one in value)
     if not isinstance(document, Mapping) or key not in document:
         return False
     if operator == "$eq":

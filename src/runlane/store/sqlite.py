@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, cast
 
 from runlane.errors import InvalidRequest, LedgerInUse, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver, resolve
+from runlane.store.filters import matches
 from runlane.store.statements import Query, Rows, T, Transaction, run
 
 #: Transactions in one commit. Large enough to amortise an fsync, small enough that a waiter is not held back.
@@ -250,6 +251,7 @@ def configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute("PRAGMA cache_size=-32000")
     connection.create_function("json_contains", 2, _json_contains, deterministic=True)
+    connection.create_function("json_matches", 2, _json_matches, deterministic=True)
 
 
 def execute(connection: sqlite3.Connection, transaction: Transaction[T], now: int) -> T:
@@ -282,6 +284,10 @@ def translate(error: Exception) -> Exception:
 
 def _json_contains(document: str | None, wanted: str) -> bool:
     return document is not None and contains(json.loads(document), json.loads(wanted))
+
+
+def _json_matches(document: str, where: str) -> bool:
+    return matches(json.loads(where), json.loads(document))
 
 
 def contains(document: Any, wanted: Any) -> bool:
