@@ -55,10 +55,10 @@ class Server:
 
 
 @contextmanager
-def running_server(database: str, **settings: Any) -> Iterator[Server]:
-    """Serve the tests' project in a thread."""
+def running_server(database: str, project: Path = PROJECT, **settings: Any) -> Iterator[Server]:
+    """Serve the tests' *project* in a thread."""
     given = {"heartbeat_s": HEARTBEAT_S, "max_body_bytes": MAX_BODY_BYTES, **settings}
-    app = create_app(PROJECT, Settings(database=database, synchronous="normal", **given))
+    app = create_app(project, Settings(database=database, synchronous="normal", **given))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="error", access_log=False, loop="uvloop", timeout_graceful_shutdown=2)
