@@ -125,7 +125,6 @@ def create_app(config: Path | None, settings: Settings, *, registry: Registry | 
     app.add_exception_handler(RunlaneError, _on_error)
     app.add_exception_handler(Unserialisable, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_defect)
     app.add_middleware(Edge)
     # FastAPI's documented way to extend its document.
     setattr(app, "openapi", _openapi(app, app.openapi))  # noqa: B010 - mypy refuses the plain assignment
@@ -166,7 +165,7 @@ async def _on_defect(request: Request, error: Exception) -> Response:
 
 
 class Edge:
-    """Wraps every request: CORS for any origin, and the header that names ignored fields.
+    """Wraps every request: CORS for any origin, the header that names ignored fields, and the answer to a defect.
 
     Source: Fetch standard, CORS protocol; private network access preflights are answered too.
     """
@@ -183,10 +182,12 @@ class Edge:
             await _preflight(headers)(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        cross_origin = "origin" in headers
+        cross_origin, started = "origin" in headers, False
 
         async def send_on(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 if cross_origin:
                     found = MutableHeaders(scope=message)
                     found["access-control-allow-origin"] = "*"
@@ -195,7 +196,12 @@ class Edge:
                     MutableHeaders(scope=message)["runlane-ignored"] = _header_text(state["ignored"])
             await send(message)
 
-        await self._app(scope, receive, send_on)
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:  # supervisor: whatever a handler did, its client is told
+            if started:
+                raise
+            await (await _on_defect(Request(scope), error))(scope, receive, send_on)
 
 
 def _header_text(names: list[str]) -> str:

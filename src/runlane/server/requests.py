@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
@@ -279,10 +280,7 @@ async def read_body(request: Request, model: type[B]) -> B:
     if not isinstance(value, dict):
         raise InvalidRequest(f"The body must be a JSON object, not {type(value).__name__}.")
     unknown = value.keys() - model.__struct_encode_fields__
-    if unknown:
-        if settings.strict:
-            raise InvalidRequest(f"Unknown fields: {', '.join(sorted(unknown))}.")
-        request.state.ignored = sorted(unknown)
+    ignore(request, unknown, "fields")
     accepted = _NULLABLE | model.nullable | unknown
     nulls = [name for name, item in value.items() if item is None and name not in accepted]
     if nulls:
@@ -291,6 +289,20 @@ async def read_body(request: Request, model: type[B]) -> B:
         return msgspec.convert(value, model)
     except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidRequest(f"Invalid request body: {error}.") from None
+
+
+def ignore(request: Request, names: Set[str], kind: str) -> None:
+    """Remember *names*, which no version of the API defines, for the header ``Runlane-Ignored``.
+
+    Raises:
+        InvalidRequest: There are some, and the server is strict.
+    """
+    if not names:
+        return
+    if request.app.state.settings.strict:
+        raise InvalidRequest(f"Unknown {kind}: {', '.join(sorted(names))}.")
+    state = request.scope["state"]
+    state["ignored"] = [*state.get("ignored", ()), *sorted(names)]
 
 
 def path_uuid(request: Request, kind: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import APIRouter
@@ -15,7 +17,7 @@ from starlette.routing import Route
 from runlane.lifecycle import RunStatus
 from runlane.records import NO_OWNER
 from runlane.server.access import Access
-from runlane.server.requests import Body
+from runlane.server.requests import Body, ignore
 from runlane.server.service import Service
 
 #: Everything that a query may have.
@@ -81,7 +83,7 @@ def route(
         }
         if body is not None:
             responses[413] = {"description": "Error", **ERROR}
-        direct(router).append(Route(path, handler, methods=[method]))
+        direct(router).append(Route(path, _with_known_query(handler, frozenset(query)), methods=[method]))
         router.add_api_route(
             path,
             handler,
@@ -96,6 +98,17 @@ def route(
         return handler
 
     return register
+
+
+def _with_known_query(handler: Handler, known: frozenset[str]) -> Handler:
+    @functools.wraps(handler)
+    async def checked(request: Request) -> Any:
+        if text := request.scope["query_string"]:
+            given = {name for name, _ in parse_qsl(text.decode("latin-1"), keep_blank_values=True)}
+            ignore(request, given - known, "query parameters")
+        return await handler(request)
+
+    return checked
 
 
 def _parameters(path: str, query: tuple[str, ...]) -> list[dict[str, Any]]:
