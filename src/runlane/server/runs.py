@@ -88,10 +88,15 @@ def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
     return {**base, **given, "configurable": configurable}
 
 
-async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Admitted]:
-    """Check the whole request, then admit its run: nothing is admitted that cannot be started."""
-    service, owner = service_of(request), owner_of(request)
-    body = await read_body(request, RunCreate)
+async def new_run(
+    service: Service, owner: str, body: RunCreate, thread_id: str | None, *, idempotency_key: str | None = None
+) -> NewRun:
+    """Check the whole request for a run and return what is to be admitted; without *thread_id* it is stateless.
+
+    Raises:
+        InvalidRequest: The run cannot be honoured.
+        NotFound: There is no such assistant.
+    """
     _refuse(body)
     stateless = thread_id is None
     if stateless and body.command is not None and body.command.resume is not None:
@@ -105,7 +110,7 @@ async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Ad
     ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
     given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
     metadata = {name: value for name, value in given.items() if name not in _RESERVED_METADATA}
-    new = NewRun(
+    return NewRun(
         run_id=service.new_id(),
         thread_id=thread_id or str(uuid4()),
         owner=owner,
@@ -118,8 +123,16 @@ async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Ad
         thread_metadata=ids,
         temporary=stateless and body.on_completion == "delete",
         delay_s=body.after_seconds or 0.0,
-        idempotency_key=request.headers.get("idempotency-key"),
+        idempotency_key=idempotency_key,
     )
+
+
+async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Admitted]:
+    """Check the whole request, then admit its run: nothing is admitted that cannot be started."""
+    service, owner = service_of(request), owner_of(request)
+    body = await read_body(request, RunCreate)
+    key = request.headers.get("idempotency-key")
+    new = await new_run(service, owner, body, thread_id, idempotency_key=key)
     try:
         return body, await service.runs.admit(new)
     except NotFound:
