@@ -25,6 +25,8 @@ QUERY: Mapping[str, dict[str, Any]] = {
     **{key: {"type": "integer", "minimum": 0} for key in ("limit", "offset")},
     **{key: {"type": "boolean"} for key in ("cancel_on_disconnect", "check_db", "recurse", "subgraphs", "wait")},
     **{key: {"type": "array", "items": {"type": "string"}} for key in ("select", "stream_mode")},
+    **{key: {"type": "string"} for key in ("key", "namespace")},
+    "refresh_ttl": {"type": "boolean"},
     "action": {"type": "string", "enum": ["interrupt", "rollback"]},
     "before": {"type": "string", "format": "uuid"},
     "status": {"type": "string", "enum": [status.value for status in RunStatus]},
