@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 
 from runlane.errors import InvalidRequest, UnsupportedStrategyError
 from runlane.lifecycle import CancelAction, MultitaskStrategy
 from runlane.records import NewRun
+
+E = TypeVar("E", bound=StrEnum)
 
 THREAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 MAX_KEY: Final = 255
@@ -34,6 +37,18 @@ def parse_strategy(text: str) -> MultitaskStrategy:
         return MultitaskStrategy(text)
     except ValueError:
         raise UnsupportedStrategyError(str(text)) from None
+
+
+def parse_choice(kind: type[E], name: str, text: str) -> E:
+    """Return the member of *kind* that is spelt *text*.
+
+    Raises:
+        InvalidRequest: There is none; the text names *name* and what there is.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidRequest(f"{name} is {text!r}; it must be one of {', '.join(kind)}.") from None
 
 
 def decide(strategy: MultitaskStrategy, active_run_ids: Sequence[str]) -> Decision:

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
-from runlane.admission import check_new, check_page, parse_strategy
+from runlane.admission import check_new, check_page, parse_choice, parse_strategy
+from runlane.agents.sources import RunAgents
 from runlane.announcer import Announcer
 from runlane.dispatch.base import Dispatch
 from runlane.errors import (
@@ -22,11 +22,11 @@ from runlane.errors import (
     OwnerRequired,
     RunlaneError,
 )
-from runlane.execution import AgentSource
 from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunEvent, RunStatus, move
 from runlane.records import (
     ANY_OWNER,
     NO_OWNER,
+    Admission,
     Cancelled,
     CancelReceipt,
     Finished,
@@ -50,17 +50,6 @@ _ENDINGS: Final[Mapping[RunStatus, tuple[RunEvent, EndReason]]] = {
     RunStatus.INTERRUPTED: (RunEvent.STOP, EndReason.USER_CANCEL),
 }
 _COUNTERS: Final = frozenset(Usage.__dataclass_fields__)
-
-
-E = TypeVar("E", bound=StrEnum)
-
-
-class AttachableSource(AgentSource, Protocol):
-    """A source to which an application attaches the code of its runs."""
-
-    def attach(self, run_id: str, agent: Any) -> None:
-        """Make *agent* what the run executes."""
-        ...
 
 
 class _Unset:
@@ -94,7 +83,7 @@ class RunManager:
         store: RunStore,
         bridge: StreamBridge,
         dispatch: Dispatch,
-        source: AttachableSource,
+        source: RunAgents,
         announcer: Announcer,
         new_id: Callable[[], str],
         worker_id: str,
@@ -152,7 +141,7 @@ class RunManager:
             owner=self._one_owner("create_or_reject", owner),
             assistant_id=assistant_id,
             multitask_strategy=parse_strategy(multitask_strategy),
-            on_disconnect=_choice(DisconnectMode, "on_disconnect", on_disconnect),
+            on_disconnect=parse_choice(DisconnectMode, "on_disconnect", on_disconnect),
             metadata=dict(metadata or {}),
             kwargs=dict(kwargs or {}),
             model_name=model_name,
@@ -169,10 +158,22 @@ class RunManager:
         Once begun, the admission is carried through even if the caller is cancelled: no run is left half admitted.
         A run whose caller is gone before it knew of it is cancelled, unless it is to go on without its client.
         """
-        if self.closed:
-            raise AdmissionClosed
-        check_new(new)
-        admission = asyncio.ensure_future(self._admit(new, agent))
+        return (await self._carry_through(self._admit(new, agent), new))[0]
+
+    async def admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
+        """Admit each of *news* as :meth:`admit` does, in one transaction: all of them, or none."""
+        return await self._carry_through(self._admit_all(news), *news)
+
+    async def _carry_through(self, admitting: Coroutine[Any, Any, list[Admitted]], *news: NewRun) -> list[Admitted]:
+        try:
+            if self.closed:
+                raise AdmissionClosed
+            for new in news:
+                check_new(new)
+        except RunlaneError:
+            admitting.close()
+            raise
+        admission = asyncio.ensure_future(admitting)
         try:
             return await asyncio.shield(admission)
         except asyncio.CancelledError:
@@ -181,19 +182,20 @@ class RunManager:
             abandoned.add_done_callback(self._abandoned.discard)
             raise
 
-    async def _abandon(self, admission: asyncio.Future[Admitted]) -> None:
+    async def _abandon(self, admission: asyncio.Future[list[Admitted]]) -> None:
         """Settle an admission whose caller was cancelled."""
         try:
-            admitted = await admission
+            found = await admission
         except RunlaneError:
             return  # nothing was admitted, and nobody is left to be told
-        admitted.watch.close()
-        run = admitted.run
-        unwanted = run.on_disconnect is DisconnectMode.CANCEL or not self._source.has(run.run_id)
-        if unwanted and not admitted.reused:
-            await self._cancel(run.run_id, run.owner, CancelAction.INTERRUPT, EndReason.DISCONNECT, None)
+        for admitted in found:
+            admitted.watch.close()
+            run = admitted.run
+            unwanted = run.on_disconnect is DisconnectMode.CANCEL or not self._source.has(run.run_id)
+            if unwanted and not admitted.reused:
+                await self._cancel(run.run_id, run.owner, CancelAction.INTERRUPT, EndReason.DISCONNECT, None)
 
-    async def _admit(self, new: NewRun, agent: Any) -> Admitted:
+    async def _admit(self, new: NewRun, agent: Any) -> list[Admitted]:
         if agent is not None:
             self._source.attach(new.run_id, agent)
         try:
@@ -201,6 +203,12 @@ class RunManager:
         except BaseException:
             self._source.forget(new.run_id)
             raise
+        return [self._admitted(new, admission)]
+
+    async def _admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
+        return [self._admitted(*pair) for pair in zip(news, await self._store.admit_all(news), strict=True)]
+
+    def _admitted(self, new: NewRun, admission: Admission) -> Admitted:
         run = admission.run
         watch = self._bridge.watch(run, admitted_now=not admission.reused)
         for cancelled in admission.cancelled:
@@ -278,7 +286,7 @@ class RunManager:
             CancelRecorded: A cancel came first; only ``interrupted`` is left.
         """
         run = await self.get(run_id, owner=owner)
-        wanted = _choice(RunStatus, "status", status)
+        wanted = parse_choice(RunStatus, "status", status)
         if wanted is RunStatus.RUNNING:
             return await self._claim(run)
         if wanted not in _ENDINGS:
@@ -379,7 +387,7 @@ class RunManager:
     ) -> Cancelled:
         """Record a cancel and pass it on; return the run as it is now."""
         wanted = self._any_owner("cancel", owner)
-        checked = _choice(CancelAction, "action", action)
+        checked = parse_choice(CancelAction, "action", action)
         return await asyncio.shield(asyncio.ensure_future(self._cancel(run_id, wanted, checked, reason, by)))
 
     async def _cancel(
@@ -477,13 +485,6 @@ class RunManager:
         if isinstance(found, str):
             return found
         raise OwnerRequired(operation)
-
-
-def _choice(kind: type[E], name: str, text: str) -> E:
-    try:
-        return kind(text)
-    except ValueError:
-        raise InvalidRequest(f"{name} is {text!r}; it must be one of {', '.join(kind)}.") from None
 
 
 def _counters(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,10 @@ class RunStore:
         """
         return await self._write(lambda: runs.admit(new))
 
+    async def admit_all(self, news: Sequence[NewRun]) -> tuple[Admission, ...]:
+        """Admit each of *news* as :meth:`admit` does, or none of them."""
+        return await self._write(lambda: runs.admit_all(news))
+
     async def claim(self, run_id: str, worker_id: str, *, lease_s: float) -> Claim | None:
         """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``."""
         return await self._write(lambda: runs.claim(run_id, worker_id, lease_s))

@@ -195,6 +195,15 @@ def admit(new: NewRun) -> Transaction[Admission]:
     return Admission(run=run_record(rows[0]), runnable=runnable_now, cancelled=cancelled)
 
 
+def admit_all(news: Sequence[NewRun]) -> Transaction[tuple[Admission, ...]]:
+    """Admit each of *news*, in order; if one cannot be admitted none is."""
+    done = []
+    for new in news:
+        admission = yield from admit(new)
+        done.append(admission)
+    return tuple(done)
+
+
 def _admitted_before(new: NewRun, same: Rows) -> Transaction[Admission]:
     """Answer a repeated admission as the first one, whose answer the caller may never have got."""
     if not same or same[0]["thread_id"] != new.thread_id:
