@@ -6,6 +6,7 @@
     ├── NotFound                 not_found              no such thread, run, assistant or item for this owner
     ├── ConflictError            thread_busy            the thread has an active run (strategy ``reject``)
     ├── AlreadyExists            already_exists         an id is taken
+    ├── ThreadChanged            thread_changed         a thread is not any more what a write to it was based on
     ├── InvalidRequest           invalid_request        the request cannot be honoured as it stands
     │   ├── UnsupportedOption    unsupported_option     a known option that is not honoured
     │   └── UnsupportedStrategyError  unsupported_strategy
@@ -64,6 +65,16 @@ class AlreadyExists(RunlaneError):
     def __init__(self, kind: str, key: str) -> None:
         self.kind, self.key = kind, key
         super().__init__(f"{kind.capitalize()} {key!r} already exists.")
+
+
+class ThreadChanged(RunlaneError):
+    """A thread is not any more what a write to it was based on; nothing was written, the caller may look again."""
+
+    code = "thread_changed"
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id = thread_id
+        super().__init__(f"Thread {thread_id!r} changed meanwhile; nothing was written. Look again and repeat.")
 
 
 class InvalidRequest(RunlaneError):

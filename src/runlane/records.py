@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from runlane.lifecycle import (
@@ -145,6 +145,18 @@ class RunRecord:
     lease_expires_at: datetime | None = None
 
 
+#: ``delete`` removes a thread with all that it has, ``keep_latest`` only the checkpoints that its newest do without.
+PruneStrategy = Literal["delete", "keep_latest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadTtl:
+    """When a thread expires, *ttl_s* after its last change, and what becomes of it then."""
+
+    ttl_s: float
+    strategy: PruneStrategy = "delete"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thread:
     """One thread. ``values``, ``interrupts`` and ``error`` are those of its last finished run, already JSON values."""
@@ -161,6 +173,12 @@ class Thread:
     updated_at: datetime
     state_updated_at: datetime
 
+    ttl: ThreadTtl | None = None
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it expires if nothing happens on it until then; ``None``: never."""
+        return None if self.ttl is None else self.updated_at + timedelta(seconds=self.ttl.ttl_s)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assistant:

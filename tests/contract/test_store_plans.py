@@ -75,7 +75,9 @@ def ledger(tmp_path_factory: pytest.TempPathFactory, sqlite_ledger: Path) -> Ite
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         configure(connection)
         connection.execute("BEGIN")
-        thread = "INSERT INTO threads VALUES (?, '', 'busy', 'idle', '{}', '{}', NULL, '{}', NULL, 1, 1, 1)"
+        thread = """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts,
+                                         created_at, updated_at, state_updated_at)
+                    VALUES (?, '', 'busy', 'idle', '{}', '{}', '{}', 1, 1, 1)"""
         connection.executemany(thread, [(f"t{n}",) for n in range(THREADS)])
         ended = [(f"run-{n}", f"t{n % THREADS}", "success", 1) for n in range(ENDED)]
         pending = [(f"pending-{n}", f"t{n % THREADS}", "pending", None) for n in range(PENDING)]

@@ -27,6 +27,7 @@ from runlane.errors import (
     NotFound,
     RunlaneError,
     StoreUnavailable,
+    ThreadChanged,
 )
 from runlane.server import (
     a2a,
@@ -60,6 +61,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ConflictError, 409),
     (AlreadyExists, 409),
     (IllegalTransition, 409),
+    (ThreadChanged, 409),
     (AdmissionClosed, 503),
     (StoreUnavailable, 503),
     (Unserialisable, 422),

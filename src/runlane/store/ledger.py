@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from runlane.errors import StoreUnavailable
@@ -20,6 +21,7 @@ from runlane.records import (
     Order,
     Outcome,
     Owner,
+    PruneStrategy,
     Renewal,
     RunError,
     RunRecord,
@@ -27,6 +29,7 @@ from runlane.records import (
     StreamEvent,
     Thread,
     ThreadState,
+    ThreadTtl,
     Usage,
 )
 from runlane.store import assistant_transactions as assistants
@@ -38,7 +41,7 @@ from runlane.store import thread_transactions as threads
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver, Transaction
-from runlane.store.thread_transactions import ThreadFilter
+from runlane.store.thread_transactions import NewThread, Part, ThreadFilter
 
 T = TypeVar("T")
 
@@ -54,8 +57,11 @@ class RunStore:
     Methods that take *owner* see that owner's rows only, unless it is ``ANY_OWNER``.
     """
 
-    def __init__(self, driver: Driver, *, retry: PersistenceRetryPolicy | None = None) -> None:
-        self.driver = driver
+    def __init__(
+        self, driver: Driver, *, retry: PersistenceRetryPolicy | None = None, thread_ttl: ThreadTtl | None = None
+    ) -> None:
+        """Use *driver*'s database; *thread_ttl* says when threads expire of which nothing else is said."""
+        self.driver, self._thread_ttl = driver, thread_ttl
         self._retry = retry or PersistenceRetryPolicy()
         self._read_now: Callable[..., Any] | None = getattr(driver, "read_now", None)
 
@@ -88,11 +94,11 @@ class RunStore:
             ConflictError: The strategy is ``reject`` and the thread has an active run.
             NotFound: The thread does not exist (for this owner) and is not to be created.
         """
-        return await self._write(lambda: runs.admit(new))
+        return await self._write(lambda: runs.admit(new, self._thread_ttl))
 
     async def admit_all(self, news: Sequence[NewRun]) -> tuple[Admission, ...]:
         """Admit each of *news* as :meth:`admit` does, or none of them."""
-        return await self._write(lambda: runs.admit_all(news))
+        return await self._write(lambda: runs.admit_all(news, self._thread_ttl))
 
     async def claim(self, run_id: str, worker_id: str, *, lease_s: float) -> Claim | None:
         """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``."""
@@ -242,28 +248,70 @@ class RunStore:
     # Threads.
 
     async def create_thread(
-        self, thread_id: str, *, owner: str, metadata: Json, if_exists_return: bool = False
+        self,
+        thread_id: str,
+        *,
+        owner: str,
+        metadata: Json,
+        if_exists_return: bool = False,
+        ttl: ThreadTtl | None = None,
+        state: ThreadState | None = None,
+        first: Part | None = None,
     ) -> Thread:
-        """Create a thread; AlreadyExists if the id is taken (and not by this owner with *if_exists_return*)."""
-        return await self._write(
-            lambda: threads.create_thread(thread_id, owner, metadata, if_exists_return=if_exists_return)
+        """Create a thread; AlreadyExists if the id is taken (and not by this owner with *if_exists_return*).
+
+        With a *state* it begins with a history, whose checkpoints *first* writes in the same transaction.
+        """
+        new = NewThread(
+            thread_id=thread_id, owner=owner, metadata=metadata, ttl=ttl or self._thread_ttl, state=state, first=first
         )
 
     async def get_thread(self, thread_id: str, *, owner: Owner) -> Thread:
         """Return the thread, or raise NotFound."""
         return await self._read(lambda: threads.get_thread(thread_id, owner))
 
-    async def patch_thread(self, thread_id: str, *, owner: Owner, metadata: Json) -> Thread:
-        """Merge *metadata* shallowly into the thread's."""
-        return await self._write(lambda: threads.patch_thread(thread_id, owner, metadata))
+    async def patch_thread(
+        self, thread_id: str, *, owner: Owner, metadata: Json, ttl: ThreadTtl | None = None
+    ) -> Thread:
+        """Merge *metadata* shallowly into the thread's; *ttl*, if given, is counted from now."""
+        return await self._write(lambda: threads.patch_thread(thread_id, owner, metadata, ttl))
 
     async def idle_thread(self, thread_id: str, *, owner: Owner) -> Thread:
         """Return the thread if none of its runs is active; ConflictError otherwise."""
         return await self._write(lambda: threads.idle_thread(thread_id, owner))
 
-    async def set_thread_state(self, thread_id: str, *, owner: Owner, state: ThreadState, metadata: Json) -> Thread:
-        """Record a state written outside of a run; ConflictError while a run is active."""
-        return await self._write(lambda: threads.set_thread_state(thread_id, owner, state, metadata))
+    async def set_thread_state(
+        self,
+        thread_id: str,
+        *,
+        owner: Owner,
+        state: ThreadState,
+        metadata: Json,
+        seen: datetime | None = None,
+        first: Part | None = None,
+    ) -> Thread:
+        """Record a state made outside of a run, after *first*, which writes its checkpoints.
+
+        Args:
+            seen: The thread's ``updated_at`` when that was begun; ``None``: whatever has happened since.
+
+        Raises:
+            ConflictError: A run is active; nothing was written.
+            ThreadChanged: Something has happened on the thread since *seen*; nothing was written.
+        """
+        return await self._write(
+            lambda: threads.set_thread_state(thread_id, owner, state, metadata, seen=seen, first=first)
+        )
+
+    async def change_idle_thread(self, thread_id: str, *, owner: Owner, first: Part) -> None:
+        """Do *first*, which leaves the thread reading as before; ConflictError while a run is active."""
+        await self._write(lambda: threads.change_idle_thread(thread_id, owner, first))
+
+    async def copy_thread(
+        self, source: str, target: str, *, reads: Owner, owner: str, first: Part | None = None
+    ) -> Thread:
+        """Copy a thread without its runs; *first* copies the checkpoints. ConflictError while a run executes."""
+        return await self._write(lambda: threads.copy_thread(source, target, reads=reads, owner=owner, first=first))
 
     async def search_threads(
         self,
@@ -284,15 +332,26 @@ class RunStore:
         """Count threads that match *where*."""
         return await self._read(lambda: threads.count_threads(owner, where))
 
-    async def delete_thread(self, thread_id: str, *, owner: Owner) -> None:
-        """Delete a thread, its runs and their events; ConflictError while a run is active."""
-        await self._write(lambda: threads.delete_thread(thread_id, owner))
+    async def delete_thread(self, thread_id: str, *, owner: Owner, first: Part | None = None) -> None:
+        """Delete a thread, its runs and their events, after *first*; ConflictError while a run is active."""
+        await self._write(lambda: threads.delete_thread(thread_id, owner, first))
+
+    async def expired_threads(self, *, limit: int) -> tuple[tuple[str, PruneStrategy], ...]:
+        """Return idle threads of all owners whose time is over, and what is to become of each."""
+        return await self._read(lambda: threads.expired_threads(limit))
+
+    async def expire_thread(
+        self, thread_id: str, strategy: PruneStrategy, *, first: Part | None = None
+    ) -> Thread | None:
+        """Delete an expired thread, or note that *first* has pruned it; ``None`` if that is not to be done any more."""
+        return await self._write(lambda: threads.expire_thread(thread_id, strategy, first))
 
     # Assistants.
 
     async def create_assistant(self, new: NewAssistant, *, if_exists_return: bool = False) -> Assistant:
         """Create version 1 of an assistant; AlreadyExists if the id is taken."""
         return await self._write(lambda: assistants.create_assistant(new, if_exists_return=if_exists_return))
+        return await self._write(lambda: threads.create_thread(new, if_exists_return=if_exists_return))
 
     async def get_assistant(self, assistant_id: str, *, owner: Owner) -> Assistant:
         """Return the assistant, or raise NotFound."""

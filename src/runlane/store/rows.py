@@ -17,7 +17,18 @@ from runlane.lifecycle import (
     RunStatus,
     ThreadStatus,
 )
-from runlane.records import AnyOwner, Assistant, CancelReceipt, Lease, Owner, RunError, RunRecord, Thread, Usage
+from runlane.records import (
+    AnyOwner,
+    Assistant,
+    CancelReceipt,
+    Lease,
+    Owner,
+    RunError,
+    RunRecord,
+    Thread,
+    ThreadTtl,
+    Usage,
+)
 from runlane.store.statements import Row
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,6 +73,13 @@ def owner_params(owner: Owner) -> dict[str, Any]:
     if isinstance(owner, AnyOwner):
         return {"any_owner": 1, "owner": ""}
     return {"any_owner": 0, "owner": owner}
+
+
+def ttl_params(ttl: ThreadTtl | None) -> dict[str, Any]:
+    """Return the columns that say when a thread expires."""
+    if ttl is None:
+        return {"ttl_us": None, "ttl_strategy": None}
+    return {"ttl_us": round(ttl.ttl_s * 1_000_000), "ttl_strategy": ttl.strategy}
 
 
 def error_text(error: RunError | None) -> str | None:
@@ -162,6 +180,7 @@ def thread_record(row: Row) -> Thread:
         updated_at=instant(row["updated_at"]),
         state_updated_at=instant(row["state_updated_at"]),
     )
+        ttl=None if row["ttl_us"] is None else ThreadTtl(ttl_s=row["ttl_us"] / 1_000_000, strategy=row["ttl_strategy"]),
 
 
 def assistant_record(row: Row) -> Assistant:

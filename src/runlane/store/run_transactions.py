@@ -28,6 +28,7 @@ from runlane.records import (
     Owner,
     RunError,
     RunRecord,
+    ThreadTtl,
 )
 from runlane.store.rows import (
     dumps,
@@ -40,6 +41,7 @@ from runlane.store.rows import (
     owner_params,
     raised,
     run_record,
+    ttl_params,
     usage_of,
     usage_text,
 )
@@ -61,8 +63,9 @@ LOCK_THREAD = statement("lock_thread", "SELECT * FROM threads WHERE thread_id = 
 INSERT_THREAD = statement(
     "insert_thread",
     """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts,
-                          created_at, updated_at, state_updated_at)
-       VALUES (:thread_id, :owner, :status, :status, :metadata, :config, '{}', {now}, {now}, {now})
+                          created_at, updated_at, state_updated_at, ttl_us, ttl_strategy)
+       VALUES (:thread_id, :owner, :status, :status, :metadata, :config, '{}', {now}, {now}, {now},
+               CAST(:ttl_us AS BIGINT), :ttl_strategy)
        ON CONFLICT (thread_id) DO NOTHING RETURNING *""",
 )
 MARK_BUSY = statement(
@@ -158,9 +161,13 @@ RELEASE_RUN = statement(
 )
 
 
-def admit(new: NewRun) -> Transaction[Admission]:
-    """Admit *new*, or refuse it, under its thread's lock; see :func:`runlane.admission.decide`."""
-    thread = yield from _lock_or_make_thread(new)
+def admit(new: NewRun, ttl: ThreadTtl | None = None) -> Transaction[Admission]:
+    """Admit *new*, or refuse it, under its thread's lock; see :func:`runlane.admission.decide`.
+
+    Args:
+        ttl: When the thread expires if it is made here.
+    """
+    thread = yield from _lock_or_make_thread(new, ttl)
     if new.idempotency_key is not None:
         same = yield FIND_KEY(owner=new.owner, thread_id=new.thread_id, key=new.idempotency_key)
         if same:
@@ -195,11 +202,11 @@ def admit(new: NewRun) -> Transaction[Admission]:
     return Admission(run=run_record(rows[0]), runnable=runnable_now, cancelled=cancelled)
 
 
-def admit_all(news: Sequence[NewRun]) -> Transaction[tuple[Admission, ...]]:
+def admit_all(news: Sequence[NewRun], ttl: ThreadTtl | None = None) -> Transaction[tuple[Admission, ...]]:
     """Admit each of *news*, in order; if one cannot be admitted none is."""
     done = []
     for new in news:
-        admission = yield from admit(new)
+        admission = yield from admit(new, ttl)
         done.append(admission)
     return tuple(done)
 
@@ -213,7 +220,7 @@ def _admitted_before(new: NewRun, same: Rows) -> Transaction[Admission]:
     return Admission(run=run_record(same[0]), runnable=runnable_now, reused=True)
 
 
-def _lock_or_make_thread(new: NewRun) -> Transaction[Row]:
+def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]:
     found = yield LOCK_THREAD(thread_id=new.thread_id)
     if not found and new.create_thread:
         yield INSERT_THREAD(
@@ -224,6 +231,7 @@ def _lock_or_make_thread(new: NewRun) -> Transaction[Row]:
             config="{}",
         )
         found = yield LOCK_THREAD(thread_id=new.thread_id)
+            **ttl_params(ttl),
     if not found or found[0]["owner"] != new.owner:
         raise NotFound("thread", new.thread_id)
     return found[0]

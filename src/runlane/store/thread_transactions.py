@@ -1,17 +1,18 @@
-"""Threads: create, read, change, find, delete."""
+"""Threads: create, read, change, copy, find, delete, expire."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from runlane.errors import AlreadyExists, ConflictError, NotFound
+from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
 from runlane.lifecycle import ThreadStatus
-from runlane.records import Json, Order, Owner, Thread, ThreadState
-from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record
-from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
-from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
+from runlane.records import Json, Order, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
+from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
+from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD, WHOLE_LANE
+from runlane.store.statements import Query, Row, Statement, Transaction, contains_in_postgres, statement
 
 _MINE = "(:any_owner = 1 OR owner = :owner)"
 SORT_KEYS = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
@@ -21,6 +22,11 @@ PATCH_THREAD = statement(
     "patch_thread",
     "UPDATE threads SET metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id RETURNING *",
 )
+SET_TTL = statement(
+    "set_ttl",
+    """UPDATE threads SET ttl_us = :ttl_us, ttl_strategy = :ttl_strategy, updated_at = {now}
+       WHERE thread_id = :thread_id RETURNING *""",
+)
 SET_STATE = statement(
     "set_state",
     """UPDATE threads SET
@@ -28,6 +34,26 @@ SET_STATE = statement(
          status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}
        WHERE thread_id = :thread_id RETURNING *""",
 )
+# The copy has the status that the thread has without the runs that wait.
+COPY_THREAD = statement(
+    "copy_thread",
+    """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, state_values, interrupts, error,
+                            created_at, updated_at, state_updated_at, ttl_us, ttl_strategy)
+       SELECT :target, :owner, settled, settled, metadata, config, state_values, interrupts, error,
+              {now}, {now}, {now}, ttl_us, ttl_strategy FROM threads WHERE thread_id = :source RETURNING *""",
+)
+_EXPIRED = "ttl_us IS NOT NULL AND swept_at < updated_at AND updated_at + ttl_us <= {now}"
+EXPIRED_THREADS = statement(
+    "expired_threads",
+    f"""SELECT thread_id, ttl_strategy FROM threads WHERE {_EXPIRED} AND status <> '{ThreadStatus.BUSY.value}'
+        ORDER BY updated_at + ttl_us LIMIT :limit""",
+)
+LOCK_EXPIRED = statement(
+    "lock_expired",
+    f"""SELECT * FROM threads WHERE thread_id = :thread_id AND ttl_strategy = :strategy AND {_EXPIRED}
+        {{for_update}}""",
+)
+MARK_SWEPT = statement("mark_swept", "UPDATE threads SET swept_at = {now} WHERE thread_id = :thread_id")
 DELETE_THREAD_EVENTS = statement(
     "delete_thread_events",
     "DELETE FROM events WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)",
@@ -61,6 +87,10 @@ def _search(key: str, order: str) -> Statement:
 SEARCH_THREADS = {(key, order): _search(key, order) for key in SORT_KEYS for order in ("asc", "desc")}
 
 
+#: Makes a transaction that is part of another: what is to happen to the checkpoints of a thread.
+Part = Callable[[], Transaction[None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadFilter:
     """Which threads: each given condition must hold; mappings match as PostgreSQL's ``@>``."""
@@ -79,16 +109,38 @@ class ThreadFilter:
         }
 
 
-def create_thread(thread_id: str, owner: str, metadata: Json, *, if_exists_return: bool) -> Transaction[Thread]:
-    """Create a thread; an existing one is returned with *if_exists_return*, if it is the same owner's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewThread:
+    """A thread to be made, with a state if it has a history; *first* writes that history's checkpoints."""
+
+    thread_id: str
+    owner: str
+    metadata: Json
+    ttl: ThreadTtl | None = None
+    state: ThreadState | None = None
+    first: Part | None = None
+
+
+def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thread]:
+    """Create a thread; an existing one is returned as it is with *if_exists_return*, if it is the same owner's.
 
     Raises:
         AlreadyExists: The id is taken.
     """
+    thread_id, owner = new.thread_id, new.owner
     made = yield INSERT_THREAD(
-        thread_id=thread_id, owner=owner, status=ThreadStatus.IDLE.value, metadata=dumps(metadata), config="{}"
+        thread_id=thread_id,
+        owner=owner,
+        status=ThreadStatus.IDLE.value,
+        metadata=dumps(new.metadata),
+        config="{}",
+        **ttl_params(new.ttl),
     )
     if made:
+        if new.first is not None:
+            yield from new.first()
+        if new.state is not None:
+            made = yield _set_state(thread_id, new.state)
         return thread_record(made[0])
     found = yield GET_THREAD(thread_id=thread_id, **owner_params(owner))
     if not found or not if_exists_return:
@@ -117,11 +169,15 @@ def _lock_mine(thread_id: str, owner: Owner) -> Transaction[Row]:
     return rows[0]
 
 
-def patch_thread(thread_id: str, owner: Owner, metadata: Mapping[str, Any]) -> Transaction[Thread]:
-    """Merge *metadata* shallowly into the thread's."""
+def patch_thread(
+    thread_id: str, owner: Owner, metadata: Mapping[str, Any], ttl: ThreadTtl | None = None
+) -> Transaction[Thread]:
+    """Merge *metadata* shallowly into the thread's, and let it expire as *ttl* says, if given, counted from now."""
     row = yield from _lock_mine(thread_id, owner)
     merged = {**loads(row["metadata"]), **metadata}
     rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps(merged))
+    if ttl is not None:
+        rows = yield SET_TTL(thread_id=thread_id, **ttl_params(ttl))
     return thread_record(rows[0])
 
 
@@ -138,22 +194,70 @@ def idle_thread(thread_id: str, owner: Owner) -> Transaction[Thread]:
     return thread_record(row)
 
 
-def set_thread_state(thread_id: str, owner: Owner, state: ThreadState, metadata: Json) -> Transaction[Thread]:
-    """Record a state that was written outside of a run, and merge *metadata*.
+def set_thread_state(
+    thread_id: str,
+    owner: Owner,
+    state: ThreadState,
+    metadata: Json,
+    *,
+    seen: datetime | None = None,
+    first: Part | None = None,
+) -> Transaction[Thread]:
+    """Record a state that was made outside of a run, and merge *metadata*, after *first*.
+
+    Args:
+        seen: The thread's ``updated_at`` when that was begun; every run and every other write moves it.
 
     Raises:
         ConflictError: A run is active.
+        ThreadChanged: Something has happened on the thread since *seen*.
     """
     thread = yield from idle_thread(thread_id, owner)
+    if seen is not None and thread.updated_at != seen:
+        raise ThreadChanged(thread_id)
+    if first is not None:
+        yield from first()
+    rows = yield _set_state(thread_id, state)
+    if metadata:
+        rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps({**thread.metadata, **metadata}))
+    return thread_record(rows[0])
+
+
+def _set_state(thread_id: str, state: ThreadState) -> Query:
     waiting = state.unfinished or bool(state.interrupts)
-    rows = yield SET_STATE(
+    return SET_STATE(
         thread_id=thread_id,
         state_values=maybe_text(state.values),
         interrupts=dumps(state.interrupts),
         settled=(ThreadStatus.INTERRUPTED if waiting else ThreadStatus.IDLE).value,
     )
-    if metadata:
-        rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps({**thread.metadata, **metadata}))
+
+
+def change_idle_thread(thread_id: str, owner: Owner, first: Part) -> Transaction[None]:
+    """Do *first* while nothing runs on the thread, which it leaves reading as before.
+
+    Raises:
+        ConflictError: A run is active.
+    """
+    yield from idle_thread(thread_id, owner)
+    yield from first()
+
+
+def copy_thread(
+    source: str, target: str, *, reads: Owner, owner: str, first: Part | None = None
+) -> Transaction[Thread]:
+    """Make *target* a thread of *owner* that is as *source* is; *first* copies the checkpoints. Its runs stay behind.
+
+    Raises:
+        ConflictError: A run has begun and not ended: what it has written so far is no state to begin with.
+    """
+    yield from _lock_mine(source, reads)
+    for run in (yield ACTIVE_RUNS(thread_id=source, limit=WHOLE_LANE)):
+        if run["attempt"] > 0:
+            raise ConflictError(source, run["run_id"])
+    if first is not None:
+        yield from first()
+    rows = yield COPY_THREAD(source=source, target=target, owner=owner)
     return thread_record(rows[0])
 
 
@@ -172,13 +276,43 @@ def count_threads(owner: Owner, where: ThreadFilter) -> Transaction[int]:
     return count
 
 
-def delete_thread(thread_id: str, owner: Owner) -> Transaction[None]:
-    """Delete a thread with its runs and their events.
+def expired_threads(limit: int) -> Transaction[tuple[tuple[str, PruneStrategy], ...]]:
+    """Return idle threads of all owners whose time is over, the longest first, and what is to become of them."""
+    rows = yield EXPIRED_THREADS(limit=limit)
+    return tuple((row["thread_id"], row["ttl_strategy"]) for row in rows)
+
+
+def expire_thread(thread_id: str, strategy: PruneStrategy, first: Part | None = None) -> Transaction[Thread | None]:
+    """Do what *strategy* says with an expired thread, after *first* has done so with its checkpoints.
+
+    Returns:
+        The thread as it was, or ``None`` if it is not expired any more, is busy, or is to be treated otherwise by now.
+    """
+    rows = yield LOCK_EXPIRED(thread_id=thread_id, strategy=strategy)
+    if not rows or (yield ACTIVE_RUNS(thread_id=thread_id, limit=1)):
+        return None
+    if first is not None:
+        yield from first()
+    if strategy == "delete":
+        yield from _delete(thread_id)
+    else:
+        yield MARK_SWEPT(thread_id=thread_id)
+    return thread_record(rows[0])
+
+
+def delete_thread(thread_id: str, owner: Owner, first: Part | None = None) -> Transaction[None]:
+    """Delete a thread with its runs and their events, after *first* has deleted its checkpoints.
 
     Raises:
         ConflictError: A run is active; cancel it first.
     """
     yield from idle_thread(thread_id, owner)
+    if first is not None:
+        yield from first()
+    yield from _delete(thread_id)
+
+
+def _delete(thread_id: str) -> Transaction[None]:
     yield DELETE_THREAD_EVENTS(thread_id=thread_id)
     yield DELETE_THREAD_RUNS(thread_id=thread_id)
     yield DELETE_THREAD(thread_id=thread_id)

@@ -1,0 +1,16 @@
+"""When threads expire."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from runlane.store.migrations import script, statements
+
+revision: str = "0003"
+down_revision: str | None = "0002"
+
+
+def upgrade() -> None:
+    bind = op.get_bind()
+    for statement in statements(script(revision, "sqlite" if bind.dialect.name == "sqlite" else "postgres")):
+        bind.exec_driver_sql(statement, execution_options={"no_parameters": True})
