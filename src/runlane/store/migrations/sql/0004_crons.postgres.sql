@@ -1,0 +1,25 @@
+-- next_run_at is the slot that is to be fired next, NULL if there is none; revision counts changes and firings.
+CREATE TABLE crons (
+    cron_id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    assistant_id TEXT NOT NULL,
+    thread_id TEXT,
+    schedule TEXT NOT NULL,
+    timezone TEXT,
+    end_at BIGINT,
+    payload TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    on_run_completed TEXT,
+    missed TEXT NOT NULL,
+    overlap TEXT NOT NULL,
+    enabled BIGINT NOT NULL,
+    next_run_at BIGINT,
+    last_slot_at BIGINT,
+    last_run_id TEXT,
+    error TEXT,
+    revision BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+CREATE INDEX crons_due ON crons (next_run_at) WHERE enabled = 1 AND next_run_at IS NOT NULL;
+CREATE INDEX crons_by_owner ON crons (owner, created_at);
