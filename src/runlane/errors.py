@@ -20,7 +20,8 @@
     ├── ConfigurationError       configuration          settings or langgraph.json
     │   └── GraphLoadError       graph_load             a graph does not import
     ├── WorkerLost               worker_lost            the run has lost too many workers; it is not tried again
-    └── RollbackFailed           rollback_failed        the thread could not be put back
+    ├── RollbackFailed           rollback_failed        the thread could not be put back
+    └── EmbeddingFailed          embedding_failed       the long-term store's texts have no vectors
 """
 
 from __future__ import annotations
@@ -210,3 +211,12 @@ class RollbackFailed(RunlaneError):
     def __init__(self, run_id: str, why: str) -> None:
         self.run_id = run_id
         super().__init__(f"Run {run_id!r} was stopped, but its thread could not be rolled back: {why}")
+
+
+class EmbeddingFailed(RunlaneError):
+    """The application's embedding function gave no vectors; nothing was written. ``__cause__`` has its own error."""
+
+    code = "embedding_failed"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The embedding function of the long-term store failed: {why}. Nothing was written.")

@@ -22,6 +22,7 @@ from runlane.errors import (
     AdmissionClosed,
     AlreadyExists,
     ConflictError,
+    EmbeddingFailed,
     IllegalTransition,
     InvalidRequest,
     NotFound,
@@ -65,6 +66,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (AdmissionClosed, 503),
     (StoreUnavailable, 503),
     (Unserialisable, 422),
+    (EmbeddingFailed, 502),
 )
 RETRY_AFTER_S = "1"
 #: The order in which routes are tried: fixed paths before those with ids in the same place, then the most used.

@@ -1,0 +1,2 @@
+-- On PostgreSQL there is no long-term store yet.
+SELECT 1;
