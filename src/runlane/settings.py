@@ -47,6 +47,9 @@ class Settings:
         max_body_bytes: Larger request bodies are refused with 413.
         strict: Refuse unknown request fields instead of naming them in ``Runlane-Ignored``.
         require_owner: Calls of the library must name an owner.
+        api_keys: A file of API keys, which every request must then have one of; empty: none is asked for.
+        auth_missing_handler: What a user of the project's own authentication may touch where no ``@auth.on`` handler
+            decides: their ``own`` things, whatever they ask for (``allow``), or nothing (``deny``).
     """
 
     database: str = "sqlite:///.runlane/runlane.db"
@@ -65,6 +68,8 @@ class Settings:
     max_body_bytes: int = 50 * 1024 * 1024
     strict: bool = False
     require_owner: bool = False
+    api_keys: str = ""
+    auth_missing_handler: str = "own"
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -73,6 +78,10 @@ class Settings:
                 raise ConfigurationError(f"Setting {name} is {value!r}; it must be from {low} to {high}.")
         if self.synchronous not in ("full", "normal"):
             raise ConfigurationError(f"Setting synchronous is {self.synchronous!r}; it must be 'full' or 'normal'.")
+        if self.auth_missing_handler not in ("own", "allow", "deny"):
+            raise ConfigurationError(
+                f"Setting auth_missing_handler is {self.auth_missing_handler!r}; it must be 'own', 'allow' or 'deny'."
+            )
         schemes = ("sqlite:///", "postgresql://", "postgres://", "memory://")
         if not self.database.startswith(schemes):
             raise ConfigurationError(

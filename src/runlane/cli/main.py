@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from runlane.cli import runs
+from runlane.cli import keys, runs
 from runlane.cli.logs import LogLevel, configure_logging
 from runlane.cli.project import find_config, find_project
 from runlane.cli.reporting import reporting
@@ -26,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(runs.app, name="runs")
+app.add_typer(keys.app, name="keys")
 
 ProjectArgument = Annotated[Path, typer.Argument(help="A folder with a langgraph.json, or the file.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The langgraph.json, if it has another name.")]

@@ -22,7 +22,6 @@ from runlane.errors import (
     AdmissionClosed,
     AlreadyExists,
     ConflictError,
-    EmbeddingFailed,
     IllegalTransition,
     InvalidRequest,
     NotFound,
@@ -46,6 +45,7 @@ from runlane.server import (
     threads,
     webhooks,
 )
+from runlane.server.auth import Gate
 from runlane.server.requests import BadRequest, PayloadTooLarge
 from runlane.server.routing import direct, schemas
 from runlane.server.service import open_service
@@ -66,7 +66,6 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (AdmissionClosed, 503),
     (StoreUnavailable, 503),
     (Unserialisable, 422),
-    (EmbeddingFailed, 502),
 )
 RETRY_AFTER_S = "1"
 #: The order in which routes are tried: fixed paths before those with ids in the same place, then the most used.
@@ -129,6 +128,7 @@ def create_app(config: Path | None, settings: Settings, *, registry: Registry | 
     app.add_exception_handler(RunlaneError, _on_error)
     app.add_exception_handler(Unserialisable, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_middleware(Gate)
     app.add_middleware(Edge)
     # FastAPI's documented way to extend its document.
     setattr(app, "openapi", _openapi(app, app.openapi))  # noqa: B010 - mypy refuses the plain assignment

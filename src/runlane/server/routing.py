@@ -10,13 +10,15 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import APIRouter
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from runlane.lifecycle import RunStatus
 from runlane.records import NO_OWNER
-from runlane.server.access import Access
+from runlane.server.access import OPEN, Access, User
+from runlane.server.auth import EXEMPT
 from runlane.server.requests import Body, ignore
 from runlane.server.service import Service
 
@@ -37,21 +39,36 @@ REF = "#/components/schemas/{name}"
 ERROR = {"content": {"application/json": {"schema": {"$ref": REF.format(name="Error")}}}}
 
 
-def service_of(request: Request) -> Service:
-    return cast(Service, request.app.state.service)
+def service_of(connection: HTTPConnection) -> Service:
+    return cast(Service, connection.app.state.service)
 
 
-def owner_of(request: Request) -> str:
-    """Return whose things the request is about; there is one owner until authentication names others."""
-    return NO_OWNER
+def owner_of(connection: HTTPConnection) -> str:
+    """Return whose things the request is about: its user's, or nobody's in particular without authentication."""
+    return NO_OWNER if service_of(connection).authority is None else _user_of(connection).identity
 
 
-async def authorize(request: Request, resource: str, action: str, value: dict[str, Any] | None = None) -> Access:
+def _user_of(connection: HTTPConnection) -> User:
+    user = connection.scope.get("user")
+    if not isinstance(user, User):  # a route that needs a user where the gate asks for none
+        raise HTTPException(401, "Unauthorized")
+    return user
+
+
+async def authorize(
+    connection: HTTPConnection, resource: str, action: str, value: dict[str, Any] | None = None
+) -> Access:
     """Return what the request may touch of *resource* with *action*; a handler may change *value* in place.
 
-    Resources and actions are those of ``langgraph_sdk.Auth``.
+    Resources and actions are those of ``langgraph_sdk.Auth``. A socket's handshake is authorised in the same way.
+
+    Raises:
+        HTTPException: Nothing (403), or what the application's handler raised.
     """
-    return Access(owner=NO_OWNER, reads=NO_OWNER)
+    authority = service_of(connection).authority
+    if authority is None:
+        return OPEN
+    return await authority.access(_user_of(connection), resource, action, {} if value is None else value)
 
 
 def direct(router: APIRouter) -> list[Route]:
@@ -73,7 +90,7 @@ def route(
     statuses: tuple[int, ...] = (),
     query: tuple[str, ...] = (),
 ) -> Callable[[Handler], Handler]:
-    """Register a handler; *statuses* are the error statuses beside 422 and 503, *query* what the query may have."""
+    """Register a handler; *statuses* are the errors beside those of every route, *query* what the query may have."""
 
     def register(handler: Handler) -> Handler:
         extra: dict[str, Any] = {"parameters": _parameters(path, query)}
@@ -81,7 +98,8 @@ def route(
             reference = {"$ref": REF.format(name=body.__name__)}
             extra["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
         responses: dict[int | str, dict[str, Any]] = {
-            status: {"description": "Error", **ERROR} for status in (422, 503, *statuses)
+            status: {"description": "Error", **ERROR}
+            for status in (*((401, 403) if path not in EXEMPT else ()), 422, 503, *statuses)
         }
         if body is not None:
             responses[413] = {"description": "Error", **ERROR}

@@ -18,6 +18,8 @@ from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Owner, RunRecord, Thread
 from runlane.runtime import Runtime, new_run_id, open_runtime
+from runlane.server.access import Authority
+from runlane.server.auth import load_authority
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
 from runlane.store.ledger import RunStore
@@ -30,8 +32,10 @@ DELETE_TRIES = 10
 class Service:
     """What the routes use."""
 
-    def __init__(self, runtime: Runtime, registry: Registry, host: ThreadHost) -> None:
-        self.runtime, self.registry, self._host = runtime, registry, host
+    def __init__(
+        self, runtime: Runtime, registry: Registry, host: ThreadHost, authority: Authority | None = None
+    ) -> None:
+        self.runtime, self.registry, self._host, self.authority = runtime, registry, host, authority
         self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
         self._states = ThreadStates(registry)
         self.new_id = new_run_id
@@ -158,6 +162,9 @@ async def open_service(
             await late[0].ended(run)
 
     async with AsyncExitStack() as stack:
+        authority = await asyncio.get_running_loop().run_in_executor(None, load_authority, config, settings)
+        if authority is not None:
+            stack.push_async_callback(authority.aclose)
         runtime = await stack.enter_async_context(
             open_runtime(
                 settings=settings,
@@ -167,7 +174,7 @@ async def open_service(
             )
         )
         await register_system_assistants(runtime.store, registry)
-        service = Service(runtime, registry, hosts[0])
+        service = Service(runtime, registry, hosts[0], authority)
         late.append(service)
         for run in await runtime.store.forgettable(older_than_s=0.0, only_temporary=True, limit=1000):
             await service.ended(run)

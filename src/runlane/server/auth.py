@@ -1,0 +1,346 @@
+"""Authentication and authorisation by the application's own ``langgraph_sdk.Auth``, and the gate before every route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import orjson
+from langgraph_sdk import Auth
+from langgraph_sdk.auth.exceptions import HTTPException as SdkHTTPException
+from starlette.authentication import AuthCredentials
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runlane.agents.langgraph_json import GraphsFile, read_graphs_file
+from runlane.agents.registry import import_object
+from runlane.errors import ConfigurationError, InvalidRequest
+from runlane.records import ANY_OWNER
+from runlane.server.access import Access, Authority, User
+from runlane.server.keys import ApiKeys, check_owner
+from runlane.server.requests import PayloadTooLarge, read_json
+from runlane.settings import Settings
+from runlane.store.filters import filter_params
+
+log = logging.getLogger("runlane.auth")
+
+#: What anybody may ask: that the server is there, what it is, and how it fares.
+EXEMPT: Final = frozenset({"/", "/ok", "/info", "/metrics", "/docs", "/openapi.json"})
+#: What a handler may ask for by name.
+_PARAMETERS: Final = frozenset(
+    {"request", "body", "path", "method", "path_params", "query_params", "headers", "authorization", "scopes"}
+)
+#: Blocking handlers that run at once; more wait.
+_THREADS: Final = 32
+
+
+class CacheSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """For how long the answer of the authentication handler is good for requests with the same headers."""
+
+    cache_keys: list[str] = []
+    ttl_seconds: float = 60.0
+    max_size: int = 1000
+
+
+class AuthSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The key ``auth`` of langgraph.json. There is no way in for Studio or LangSmith, so that none can be disabled."""
+
+    path: str
+    disable_studio_auth: bool = False
+    allow_langsmith_api_keys: bool = False
+    openapi: dict[str, Any] = {}
+    cache: CacheSection | None = None
+
+
+def load_authority(config: Path | None, settings: Settings) -> Authority | None:
+    """Return what authenticates requests: the project's ``auth``, or the keys file of the settings, or nothing.
+
+    Blocks; runs the user's code.
+
+    Raises:
+        ConfigurationError: Both are given, or one cannot be used.
+    """
+    file = None if config is None else read_graphs_file(config)
+    section = None if file is None else file.section("auth", AuthSection)
+    if section is None or file is None:
+        return ApiKeys(Path(settings.api_keys)) if settings.api_keys else None
+    if settings.api_keys:
+        raise ConfigurationError(f"{file.path}: 'auth' and the setting api_keys exclude each other: remove one.")
+    return ProjectAuth(file, section, missing_handler=settings.auth_missing_handler)
+
+
+class ProjectAuth:
+    """The application's handlers. Its ``async`` ones run on the server's loop, the others on threads of their own."""
+
+    def __init__(self, file: GraphsFile, section: AuthSection, *, missing_handler: str) -> None:
+        where = f"{file.path}: auth.path {section.path!r}"
+        if section.allow_langsmith_api_keys:
+            raise ConfigurationError(
+                f"{file.path}: auth.allow_langsmith_api_keys is not supported: no request leaves for LangSmith."
+            )
+        auth = import_object(file, "auth.path", section.path)
+        if not isinstance(auth, Auth):
+            raise ConfigurationError(f"{where} is of type {type(auth).__name__}, not langgraph_sdk.Auth.")
+        if auth._authenticate_handler is None:
+            raise ConfigurationError(f"{where} has no handler: decorate one with @auth.authenticate.")
+        self._auth, self._missing = auth, missing_handler
+        self._authenticate: Callable[..., Any] = auth._authenticate_handler
+        self._wanted = _wanted(where, self._authenticate)
+        self._cache = None if section.cache is None else _Cache(file.path, section.cache)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="auth")
+        self.openapi: Mapping[str, Any] = section.openapi
+
+    @property
+    def reads_body(self) -> bool:
+        return not self._wanted.isdisjoint({"body", "request"})
+
+    async def aclose(self) -> None:
+        """Let the threads end once their handlers have."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def authenticate(self, connection: HTTPConnection) -> User:
+        """Return what the application's handler makes of the request."""
+        key = None if self._cache is None else self._cache.key(connection)
+        if self._cache is not None and key is not None and (found := self._cache.get(key)) is not None:
+            return found
+        arguments = await _arguments(connection, self._wanted)
+        try:
+            user = _user(await self._called(arguments))
+        except (HTTPException, SdkHTTPException) as error:
+            raise _as_raised(error) from error
+        except Exception as error:  # the application's code may raise anything; its text may hold a secret
+            raise _defect("authenticate", error) from error
+        if self._cache is not None and key is not None:
+            self._cache.put(key, user)
+        return user
+
+    async def _called(self, arguments: dict[str, Any]) -> Any:
+        handler = self._authenticate
+        if inspect.iscoroutinefunction(handler):
+            return await handler(**arguments)
+        call = functools.partial(contextvars.copy_context().run, handler, **arguments)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await found if inspect.isawaitable(found) else found
+
+    async def access(self, user: User, resource: str, action: str, value: dict[str, Any]) -> Access:
+        """Return what the most specific handler of *resource* and *action* says."""
+        handler = self._handler(resource, action)
+        where: Mapping[str, Any] | None = None
+        if handler is None:
+            if self._missing == "deny":
+                raise _forbidden(resource, action)
+            decided = self._missing == "allow"
+        else:
+            where = await self._decision(handler, user, resource, action, value)
+            decided = True
+        own = resource == "store" or not decided  # items of the store have no metadata to decide by
+        return Access(
+            owner=user.identity,
+            reads=user.identity if own else ANY_OWNER,
+            where=None if own else where,
+            permissions=user.permissions,
+        )
+
+    def _handler(self, resource: str, action: str) -> Callable[..., Awaitable[Any]] | None:
+        for key in ((resource, action), (resource, "*"), ("*", action)):
+            if found := self._auth._handlers.get(key):
+                return found[-1]
+        return self._auth._global_handlers[-1] if self._auth._global_handlers else None
+
+    async def _decision(
+        self, handler: Callable[..., Awaitable[Any]], user: User, resource: str, action: str, value: dict[str, Any]
+    ) -> Mapping[str, Any] | None:
+        context = Auth.types.AuthContext(
+            permissions=user.permissions, user=user, resource=cast(Any, resource), action=cast(Any, action)
+        )
+        try:
+            answer = await handler(ctx=context, value=value)
+            if answer is None or answer is True:
+                return None
+            if answer is not False:
+                filter_params(answer)
+                return cast(Mapping[str, Any], answer)
+        except (HTTPException, SdkHTTPException) as error:
+            raise _as_raised(error) from error
+        except AssertionError as error:
+            raise HTTPException(403, str(error) or "Forbidden") from error
+        except Exception as error:  # as above
+            raise _defect(f"{resource}.{action}", error) from error
+        raise _forbidden(resource, action)
+
+
+def _wanted(where: str, handler: Callable[..., Any]) -> frozenset[str]:
+    """Return the parameters of *handler* that are given to it.
+
+    Raises:
+        ConfigurationError: It needs one that there is not.
+    """
+    parameters = inspect.signature(handler).parameters.values()
+    for parameter in parameters:
+        optional = parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD
+        if parameter.name not in _PARAMETERS and not optional:
+            known = ", ".join(sorted(_PARAMETERS))
+            raise ConfigurationError(f"{where}: its handler asks for {parameter.name!r}; there are {known}.")
+    return _PARAMETERS & {parameter.name for parameter in parameters}
+
+
+async def _arguments(connection: HTTPConnection, wanted: frozenset[str]) -> dict[str, Any]:
+    scope = connection.scope
+    simple: dict[str, Callable[[], Any]] = {
+        "request": lambda: connection,
+        "path": lambda: scope["path"],
+        "method": lambda: scope.get("method", "GET"),
+        "path_params": lambda: _path_params(scope),
+        "query_params": lambda: dict(connection.query_params),
+        "headers": lambda: dict(scope["headers"]),
+        "authorization": lambda: connection.headers.get("authorization"),
+        "scopes": list,
+    }
+    arguments = {name: make() for name, make in simple.items() if name in wanted}
+    if "body" in wanted:
+        readable = isinstance(connection, Request)
+        limit = connection.app.state.settings.max_body_bytes
+        arguments["body"] = await read_json(cast(Request, connection), limit) if readable else {}
+    return arguments
+
+
+def _path_params(scope: Scope) -> dict[str, Any]:
+    """Return the parameters of the route that will be taken; routing itself comes after authentication."""
+    for one in scope["app"].router.routes:
+        match, child = one.matches(scope)
+        if match is Match.FULL:
+            return dict(child.get("path_params", {}))
+    return {}
+
+
+def _user(answer: Any) -> User:
+    """Return the user that the application's handler means.
+
+    Raises:
+        HTTPException: It says that nobody is.
+        ConfigurationError: It says nothing that can be understood.
+    """
+    if answer is None:
+        raise HTTPException(401, "Unauthorized")
+    if isinstance(answer, str):
+        return User(check_owner(answer))
+    read = answer.get if isinstance(answer, Mapping) else functools.partial(getattr, answer)
+    if read("is_authenticated", True) is False:
+        raise HTTPException(401, "Unauthorized")
+    permissions = read("permissions", None) or ()
+    if not isinstance(permissions, Sequence | set | frozenset) or not all(isinstance(one, str) for one in permissions):
+        raise ConfigurationError("The permissions of a user must be a list of texts.")
+    return User(check_owner(read("identity", None)), tuple(permissions), answer)
+
+
+def _as_raised(error: HTTPException | SdkHTTPException) -> HTTPException:
+    """Return the error of the application's handler as one that is answered: with its status, text and headers."""
+    if not 400 <= error.status_code <= 599:
+        return _defect(f"status {error.status_code}", error)
+    return HTTPException(error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+def _defect(handler: str, error: Exception) -> HTTPException:
+    log.error("auth.handler_failed handler=%s", handler, exc_info=error)
+    return HTTPException(500, "The server's authentication failed; its log has the cause.")
+
+
+def _forbidden(resource: str, action: str) -> HTTPException:
+    return HTTPException(403, f"Forbidden: {resource}.{action} is not allowed for this user.")
+
+
+class _Cache:
+    """Users by the headers that name them; bounded, and only those who got in."""
+
+    def __init__(self, path: Path, section: CacheSection) -> None:
+        if not section.cache_keys or section.ttl_seconds <= 0 or section.max_size < 1:
+            raise ConfigurationError(
+                f"{path}: auth.cache needs cache_keys (names of headers), and ttl_seconds and max_size above 0."
+            )
+        self._names = tuple(name.lower() for name in section.cache_keys)
+        self._ttl_s, self._max_size = section.ttl_seconds, section.max_size
+        self._users: OrderedDict[tuple[str | None, ...], tuple[float, User]] = OrderedDict()
+
+    def key(self, connection: HTTPConnection) -> tuple[str | None, ...] | None:
+        """Return what the request's user hangs on; ``None`` if it has none of the headers."""
+        found = tuple(connection.headers.get(name) for name in self._names)
+        return found if any(value is not None for value in found) else None
+
+    def get(self, key: tuple[str | None, ...]) -> User | None:
+        until, user = self._users.get(key, (0.0, None))
+        return user if time.monotonic() < until else None
+
+    def put(self, key: tuple[str | None, ...], user: User) -> None:
+        self._users[key] = (time.monotonic() + self._ttl_s, user)
+        self._users.move_to_end(key)
+        if len(self._users) > self._max_size:
+            self._users.popitem(last=False)
+
+
+class Gate:
+    """Lets nothing through to a route, known or not, that the process's authority does not know the sender of."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        authority = _authority(scope) if scope["type"] in ("http", "websocket") else None
+        if authority is None:
+            await self._app(scope, receive, send)
+            return
+        received = _Received(receive)
+        taken = received.take if authority.reads_body else receive
+        connection = Request(scope, taken) if scope["type"] == "http" else HTTPConnection(scope)
+        try:
+            user = await authority.authenticate(connection)
+        except HTTPException as error:
+            await _refuse(scope, receive, send, error)
+            return
+        except InvalidRequest as error:  # the body that the handler wanted to see
+            status = 413 if isinstance(error, PayloadTooLarge) else 422
+            await _refuse(scope, receive, send, HTTPException(status, str(error)))
+            return
+        scope["user"], scope["auth"] = user, AuthCredentials(user.permissions)
+        await self._app(scope, received.give if authority.reads_body else receive, send)
+
+
+def _authority(scope: Scope) -> Authority | None:
+    path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+    return None if path in EXEMPT else cast(Authority | None, scope["app"].state.service.authority)
+
+
+class _Received:
+    """Remembers what was taken from a request before its route, and gives it to the route again."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._messages = receive, deque[Message]()
+
+    async def take(self) -> Message:
+        self._messages.append(await self._receive())
+        return self._messages[-1]
+
+    async def give(self) -> Message:
+        return self._messages.popleft() if self._messages else await self._receive()
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: HTTPException) -> None:
+    """Answer *error*; a socket is refused in its handshake, or closed with 4000 + status where that cannot be said."""
+    body = orjson.dumps({"detail": str(error.detail), "code": "http"})
+    response = Response(body, error.status_code, dict(error.headers or {}), "application/json")
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 4000 + error.status_code, "reason": str(error.detail)[:100]})
+        return
+    await response(scope, receive, send)
