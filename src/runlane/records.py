@@ -143,6 +143,7 @@ class RunRecord:
     started_at: datetime | None
     ended_at: datetime | None
     lease_expires_at: datetime | None = None
+    webhook: str | None = None
 
 
 #: ``delete`` removes a thread with all that it has, ``keep_latest`` only the checkpoints that its newest do without.
@@ -281,7 +282,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """A run to be admitted.
+    """A run to be admitted; ``webhook`` is the URL that is told of its end.
 
     ``create_thread`` makes a missing thread; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated
     admission answer the first one's run.
@@ -305,6 +306,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
+    webhook: str | None = None
     """What :meth:`RunStore.request_cancel` did: the run as it is now, and the lane's next run if it may start.
 
     ``ended`` says that the run, which had not started, ended by this cancel.

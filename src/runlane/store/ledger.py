@@ -39,10 +39,12 @@ from runlane.store import query_transactions as queries
 from runlane.store import run_transactions as runs
 from runlane.store import thread_transactions as threads
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
+from runlane.store import webhook_transactions as webhooks
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver, Transaction
 from runlane.store.thread_transactions import NewThread, Part, ThreadFilter
 
+from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, Delivery, DeliveryStatus
 T = TypeVar("T")
 
 #: Segments of a log read at once; bounds the memory of one catching-up reader.
@@ -256,6 +258,49 @@ class RunStore:
         if_exists_return: bool = False,
         ttl: ThreadTtl | None = None,
         state: ThreadState | None = None,
+    # Webhooks.
+
+    async def claim_deliveries(
+        self, *, room: int, per_origin: int, busy: Mapping[str, int], lease_s: float
+    ) -> tuple[ClaimedDelivery, ...]:
+        """Claim up to *room* due deliveries, of no receiver more than *per_origin* less those of it in *busy*."""
+        return await self._write(lambda: webhooks.claim_deliveries(room, per_origin, busy, lease_s))
+
+    async def settle_delivery(
+        self, run_id: str, attempted: Attempted, *, status: DeliveryStatus, delay_s: float = 0.0
+    ) -> bool:
+        """Record an attempt and what follows; ``False``: a later attempt, or who settled it before, decides."""
+        return await self._write(lambda: webhooks.settle_delivery(run_id, attempted, status, delay_s))
+
+    async def send_again(self, run_id: str) -> Delivery:
+        """Make a run's delivery due now, whatever became of it; NotFound if it has none."""
+        return await self._write(lambda: webhooks.send_again(run_id))
+
+    async def get_delivery(self, run_id: str, *, owner: Owner) -> tuple[Delivery, tuple[Attempted, ...]]:
+        """Return a run's delivery and its attempts, oldest first; NotFound if it has none."""
+        return await self._read(lambda: webhooks.get_delivery(run_id, owner))
+
+    async def list_deliveries(
+        self,
+        *,
+        owner: Owner,
+        where: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        status: DeliveryStatus | None = None,
+        limit: int = 10,
+        offset: int = 0,
+    ) -> tuple[Delivery, ...]:
+        """Return deliveries, newest first, of threads whose metadata matched *where*."""
+        return await self._read(
+            lambda: webhooks.list_deliveries(
+                owner, where=where, run_id=run_id, status=status, limit=limit, offset=offset
+            )
+        )
+
+    async def purge_deliveries(self, *, older_than_s: float, limit: int = 100) -> int:
+        """Remove up to *limit* deliveries that ended long enough ago; return how many."""
+        return await self._write(lambda: webhooks.purge_deliveries(older_than_s, limit))
+
         first: Part | None = None,
     ) -> Thread:
         """Create a thread; AlreadyExists if the id is taken (and not by this owner with *if_exists_return*).

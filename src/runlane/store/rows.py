@@ -152,6 +152,7 @@ def run_record(row: Row) -> RunRecord:
         started_at=maybe_instant(row["started_at"]),
         ended_at=maybe_instant(row["ended_at"]),
         lease_expires_at=maybe_instant(row["lease_expires_at"]),
+        webhook=row["webhook"],
     )
 
 

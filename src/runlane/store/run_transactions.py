@@ -56,6 +56,7 @@ FINISHES = frozenset(
 _ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
 _PENDING = f"'{RunStatus.PENDING.value}'"
 _RUNNING = f"'{RunStatus.RUNNING.value}'"
+from runlane.store.webhook_transactions import record_delivery
 
 # Locks the thread's row; every transaction that moves a run takes it first.
 LOCK_THREAD = statement("lock_thread", "SELECT * FROM threads WHERE thread_id = :thread_id {for_update}")
@@ -101,9 +102,10 @@ FIND_KEY = statement(
 INSERT_RUN = statement(
     "insert_run",
     f"""INSERT INTO runs (run_id, thread_id, owner, assistant_id, status, multitask_strategy, on_disconnect, metadata,
-                         kwargs, model_name, temporary, idempotency_key, not_before, created_at, updated_at)
+                         kwargs, model_name, temporary, idempotency_key, webhook, not_before, created_at,
+                         updated_at)
         VALUES (:run_id, :thread_id, :owner, :assistant_id, {_PENDING}, :strategy, :on_disconnect, :metadata,
-                :kwargs, :model_name, :temporary, :key, {{now}} + :delay_us, {{now}}, {{now}})
+                :kwargs, :model_name, :temporary, :key, :webhook, {{now}} + :delay_us, {{now}}, {{now}})
         ON CONFLICT (run_id) DO NOTHING RETURNING *""",
 )
 GET_RUN = statement("get_run", "SELECT * FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
@@ -264,6 +266,7 @@ def _supersede(active: Sequence[Row], decision: Decision, by: str) -> Transactio
     return tuple(cancelled)
 
 
+        webhook=new.webhook,
 def request_cancel(
     run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None
 ) -> Transaction[Cancelled]:
@@ -324,6 +327,7 @@ def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | No
         last = yield from last_event(row["seq"])
     return Claim(run=run_record(row), lease=lease_record(row), events_end=last)
 
+    yield from record_delivery(rows[0], None)
 
 def last_event(run_seq: int) -> Transaction[int]:
     """Return the number of the newest event in a run's log; 0 if there is none."""
@@ -404,6 +408,7 @@ def _settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[Non
     elif state is not None and (state.unfinished or state.interrupts):
         settled = ThreadStatus.INTERRUPTED
     else:
+    yield from record_delivery(rows[0], None if outcome.state is None else maybe_text(outcome.state.values))
         settled = ThreadStatus.IDLE
     yield SETTLE_THREAD(
         thread_id=thread["thread_id"],

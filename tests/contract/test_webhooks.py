@@ -1,0 +1,293 @@
+"""The outbox of webhooks: written with the end of a run, claimed by one at a time, settled once, forgotten in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ledger_kit import LAPSED, WORKER, admission, admit, cancel, claim, ended, finish, running, turn
+from runlane.errors import CancelRecorded, LeaseLost, NotFound
+from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
+from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState
+from runlane.store import run_transactions
+from runlane.store.ledger import RunStore
+from runlane.store.statements import Query, Transaction, statement
+from runlane.store.webhook_transactions import MAX_VALUES_BYTES, Attempted, ClaimedDelivery, DeliveryStatus
+
+HOOK = "https://hooks.example.com/run?token=1"
+NOW_DUE = statement("now_due", "UPDATE webhook_deliveries SET next_at = 0 WHERE run_id = :run_id")
+ENDED_EARLIER = statement(
+    "ended_earlier", "UPDATE webhook_deliveries SET ended_at = ended_at - 100000000 WHERE run_id = :run_id"
+)
+LEASE_S = 60.0
+
+
+async def claimed(store: RunStore, room: int = 100, per_origin: int = 100, **busy: int) -> tuple[ClaimedDelivery, ...]:
+    hosts = {f"https://{name}.example.com": count for name, count in busy.items()}
+    return await store.claim_deliveries(room=room, per_origin=per_origin, busy=hosts, lease_s=LEASE_S)
+
+
+def attempted(number: int, **changes: Any) -> Attempted:
+    given = {"sent_at": datetime(2026, 1, 2, tzinfo=UTC), "duration_s": 0.25, "status_code": 500, "error": None}
+    return Attempted(number=number, **{**given, **changes})
+
+
+async def told(store: RunStore, thread_id: str, url: str = HOOK, **changes: Any) -> str:
+    """Return an ended run whose webhook waits to be told."""
+    return await ended(store, thread_id, webhook=url, **changes)
+
+
+async def by_finish(store: RunStore, event: RunEvent) -> str:
+    lease = await running(store, webhook=HOOK)
+    if event is RunEvent.STOP:
+        await cancel(store, lease.run_id)
+    return (await finish(store, lease, event)).run.run_id
+
+
+async def by_cancel_of_a_pending_run(store: RunStore, action: CancelAction) -> str:
+    run_id = await admit(store, webhook=HOOK)
+    await cancel(store, run_id, action)
+    return run_id
+
+
+async def by_being_superseded(store: RunStore) -> str:
+    run_id = await admit(store, webhook=HOOK)
+    await admission(store, multitask_strategy="interrupt")
+    return run_id
+
+
+async def by_a_dead_worker(store: RunStore) -> str:
+    lease = await running(store, webhook=HOOK)
+    await turn(store, LAPSED, lease.run_id)
+    [lost] = await store.lost_runs(WORKER, exclusive=False, grace_s=1)
+    await store.rescue(lost, max_rescues=0)
+    return lease.run_id
+
+
+async def by_nobody_starting_it(store: RunStore) -> str:
+    run_id = await admit(store, webhook=HOOK)
+    await store.give_up(run_id, EndReason.NEVER_STARTED, RunError(error="NeverStarted", message="nobody"))
+    return run_id
+
+
+Ending = Callable[[RunStore], Awaitable[str]]
+ENDINGS: dict[str, tuple[Ending, RunStatus]] = {
+    "succeeds": (lambda store: by_finish(store, RunEvent.SUCCEED), RunStatus.SUCCESS),
+    "pauses": (lambda store: by_finish(store, RunEvent.PAUSE), RunStatus.SUCCESS),
+    "fails": (lambda store: by_finish(store, RunEvent.FAIL), RunStatus.ERROR),
+    "expires": (lambda store: by_finish(store, RunEvent.EXPIRE), RunStatus.TIMEOUT),
+    "is stopped": (lambda store: by_finish(store, RunEvent.STOP), RunStatus.INTERRUPTED),
+    "is cancelled while pending": (
+        lambda store: by_cancel_of_a_pending_run(store, CancelAction.INTERRUPT),
+        RunStatus.INTERRUPTED,
+    ),
+    "is rolled back while pending": (
+        lambda store: by_cancel_of_a_pending_run(store, CancelAction.ROLLBACK),
+        RunStatus.INTERRUPTED,
+    ),
+    "is superseded": (by_being_superseded, RunStatus.INTERRUPTED),
+    "loses its last worker": (by_a_dead_worker, RunStatus.ERROR),
+    "is never started": (by_nobody_starting_it, RunStatus.ERROR),
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_however_a_run_ends_its_webhook_is_to_be_told_of_that_end_once(store: RunStore, how: str) -> None:
+    end, status = ENDINGS[how]
+    run_id = await end(store)
+    [delivery] = await claimed(store)
+    assert (delivery.run.run_id, delivery.run.status, delivery.url) == (run_id, status, HOOK)
+    stored = await store.get_run(run_id, owner=NO_OWNER)
+    assert (delivery.run.end_reason, delivery.run.ended_at) == (stored.end_reason, stored.ended_at)
+    assert delivery.run == stored
+    assert await claimed(store) == ()
+
+
+@pytest.mark.parametrize("event", [RunEvent.SUCCEED, RunEvent.FAIL])
+async def test_the_end_of_a_run_without_a_webhook_asks_the_database_nothing_more(
+    store: RunStore, event: RunEvent
+) -> None:
+    lease = await running(store)
+    asked: list[str] = []
+    await store.driver.write(overheard(run_transactions.finish(lease, by_event(event)), asked))
+    assert not [name for name in asked if name in ("thread_left", "insert_delivery")]
+    assert await store.list_deliveries(owner=ANY_OWNER) == ()
+
+
+def by_event(event: RunEvent) -> Any:
+    return run_transactions.Outcome(event=event, end_reason=EndReason.COMPLETED)
+
+
+def overheard(transaction: Transaction[Any], names: list[str]) -> Transaction[Any]:
+    query: Query = next(transaction)
+    while True:
+        names.append(query.statement.name)
+        rows = yield query
+        try:
+            query = transaction.send(rows)
+        except StopIteration as stop:
+            return stop.value
+
+
+async def test_a_run_that_goes_on_elsewhere_has_nothing_to_tell(store: RunStore) -> None:
+    lease = await running(store, webhook=HOOK)
+    await finish(store, lease, RunEvent.RELEASE)
+    lease = (await claim(store, lease.run_id)).lease
+    await turn(store, LAPSED, lease.run_id)
+    [lost] = await store.lost_runs(WORKER, exclusive=False, grace_s=1)
+    await store.rescue(lost, max_rescues=3)
+    assert await store.list_deliveries(owner=ANY_OWNER) == ()
+
+
+async def test_an_ending_that_is_refused_tells_nothing(store: RunStore) -> None:
+    lease = await running(store, webhook=HOOK)
+    await cancel(store, lease.run_id)
+    with pytest.raises(CancelRecorded):
+        await finish(store, lease)
+
+    def broken() -> Transaction[None]:
+        yield run_transactions.LOCK_RUN(run_id=lease.run_id)
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - it is the one raised above
+        await store.finish(lease, run_transactions.Outcome(event=RunEvent.STOP, end_reason=None), first=broken)
+    assert await store.list_deliveries(owner=ANY_OWNER) == ()
+    await finish(store, lease, RunEvent.STOP)
+    with pytest.raises(LeaseLost):
+        await finish(store, lease, RunEvent.STOP)
+    assert len(await store.list_deliveries(owner=ANY_OWNER)) == 1
+
+
+async def test_values_are_those_that_the_run_left_or_else_those_of_its_thread(store: RunStore) -> None:
+    left = ThreadState(values=b'{"n":1}', result=b'{"n":1,"__interrupt__":[]}')
+    await finish(store, await running(store, webhook=HOOK), state=left)
+    [delivery] = await claimed(store)
+    assert delivery.values == '{"n":1}'
+    await cancel(store, await admit(store, "t", webhook=HOOK))
+    [delivery] = await claimed(store)
+    assert delivery.values == '{"n":1}'
+
+
+async def test_values_of_a_temporary_thread_and_values_that_are_too_large_are_not_copied(store: RunStore) -> None:
+    state = ThreadState(values=b'{"n":1}')
+    lease = await running(store, "one", temporary=True, webhook=HOOK)
+    await finish(store, lease, state=state)
+    large = ThreadState(values=b'"' + b"x" * MAX_VALUES_BYTES + b'"')
+    await finish(store, await running(store, "two", webhook=HOOK), state=large)
+    one, two = await claimed(store)
+    assert (one.values, one.values_omitted) == (None, False)
+    assert (two.values, two.values_omitted) == (None, True)
+
+
+async def test_what_was_claimed_is_due_again_when_its_lease_is_over(store: RunStore) -> None:
+    run_id = await told(store, "t")
+    [first] = await claimed(store)
+    assert await claimed(store) == ()
+    await turn(store, NOW_DUE, run_id)
+    [second] = await claimed(store)
+    assert [(one.attempt, one.tries) for one in (first, second)] == [(1, 1), (2, 2)]
+
+
+async def test_a_late_answer_to_an_earlier_attempt_is_listed_and_decides_nothing(store: RunStore) -> None:
+    run_id = await told(store, "t")
+    await claimed(store)
+    await turn(store, NOW_DUE, run_id)
+    await claimed(store)
+    assert not await store.settle_delivery(run_id, attempted(1, status_code=410), status=DeliveryStatus.GONE)
+    assert await store.settle_delivery(run_id, attempted(2, status_code=200), status=DeliveryStatus.DELIVERED)
+    assert not await store.settle_delivery(run_id, attempted(2, status_code=500), status=DeliveryStatus.FAILED)
+    delivery, attempts = await store.get_delivery(run_id, owner=NO_OWNER)
+    assert (delivery.status, delivery.attempts, delivery.next_at) == (DeliveryStatus.DELIVERED, 2, None)
+    assert [(one.number, one.status_code) for one in attempts] == [(1, 410), (2, 200)]
+    assert attempts[0] == attempted(1, status_code=410)
+
+
+async def test_a_failed_attempt_is_tried_again_after_its_delay_and_no_sooner(store: RunStore) -> None:
+    run_id = await told(store, "t")
+    [first] = await claimed(store)
+    failure = attempted(first.attempt, status_code=None, error="no connection")
+    assert await store.settle_delivery(run_id, failure, status=DeliveryStatus.PENDING, delay_s=3600)
+    assert await claimed(store) == ()
+    delivery, _ = await store.get_delivery(run_id, owner=NO_OWNER)
+    assert delivery.next_at is not None
+    assert 3000 < (delivery.next_at - delivery.created_at).total_seconds() < 4000
+
+
+async def test_no_receiver_gets_more_than_its_share_however_much_waits_for_it(store: RunStore) -> None:
+    slow = [await told(store, f"slow-{n}", "https://slow.example.com/") for n in range(5)]
+    quick = await told(store, "quick", "https://quick.example.com/")
+    first = await claimed(store, room=4, per_origin=2)
+    assert [one.run.run_id for one in first] == [*slow[:2], quick]
+    assert await claimed(store, room=4, per_origin=2, slow=2) == ()
+    assert [one.run.run_id for one in await claimed(store, room=4, per_origin=2, slow=1)] == [slow[2]]
+    assert [one.run.run_id for one in await claimed(store, room=1, per_origin=9)] == [slow[3]]
+
+
+async def test_claimers_at_the_same_time_share_what_is_due(store: RunStore) -> None:
+    runs = {await told(store, f"t-{n}", f"https://{n % 3}.example.com/") for n in range(12)}
+    found = await asyncio.gather(*(claimed(store, room=3) for _ in range(6)))
+    while more := await claimed(store):
+        found.append(more)
+    ids = [one.run.run_id for some in found for one in some]
+    assert (set(ids), len(ids)) == (runs, 12)
+
+
+async def test_sending_again_begins_the_tries_anew_and_keeps_counting_attempts(store: RunStore) -> None:
+    run_id = await told(store, "t")
+    await claimed(store)
+    await store.settle_delivery(run_id, attempted(1, status_code=410), status=DeliveryStatus.GONE)
+    again = await store.send_again(run_id)
+    assert (again.status, again.ended_at) == (DeliveryStatus.PENDING, None)
+    [second] = await claimed(store)
+    assert (second.attempt, second.tries) == (2, 1)
+    with pytest.raises(NotFound):
+        await store.send_again("nobody")
+
+
+async def test_deliveries_are_listed_newest_first_for_their_owner(store: RunStore) -> None:
+    await store.create_thread("t", owner="ann", metadata={"team": "red"})
+    mine = [await told(store, "t", owner="ann"), await told(store, "u", owner="ann")]
+    await told(store, "v", owner="ben")
+    found = await store.list_deliveries(owner="ann")
+    assert [one.run_id for one in found] == mine[::-1]
+    assert [one.run_id for one in await store.list_deliveries(owner="ann", limit=1, offset=1)] == [mine[0]]
+    assert [one.run_id for one in await store.list_deliveries(owner="ann", run_id=mine[1])] == [mine[1]]
+    assert [one.run_id for one in await store.list_deliveries(owner=ANY_OWNER, where={"team": "red"})] == [mine[0]]
+    assert await store.list_deliveries(owner="ann", status=DeliveryStatus.GONE) == ()
+    with pytest.raises(NotFound):
+        await store.get_delivery(mine[0], owner="ben")
+
+
+async def test_a_delivery_outlives_its_thread_and_its_run(store: RunStore) -> None:
+    run_id = await told(store, "t")
+    await store.delete_thread("t", owner=NO_OWNER)
+    [delivery] = await claimed(store)
+    assert delivery.run.run_id == run_id
+
+
+async def test_retention_removes_what_ended_long_ago_and_nothing_that_waits(store: RunStore) -> None:
+    old, fresh, waiting = [await told(store, f"t-{n}") for n in range(3)]
+    await claimed(store)
+    for run_id in (old, fresh):
+        await store.settle_delivery(run_id, attempted(1, status_code=200), status=DeliveryStatus.DELIVERED)
+    await turn(store, ENDED_EARLIER, old)
+    assert await store.purge_deliveries(older_than_s=60) == 1
+    assert [one.run_id for one in await store.list_deliveries(owner=ANY_OWNER)] == [waiting, fresh]
+
+
+async def test_a_delivery_of_an_earlier_version_is_read_without_the_columns_that_it_did_not_have(
+    store: RunStore,
+) -> None:
+    await told(store, "t")
+    older = statement("older", "UPDATE webhook_deliveries SET run = replace(run, :column, '')")
+
+    def forget() -> Transaction[None]:
+        yield older(column='"model_name":null,')
+
+    await store.driver.write(forget())
+    [delivery] = await claimed(store)
+    assert delivery.run.model_name is None
