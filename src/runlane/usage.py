@@ -109,6 +109,8 @@ class UsageCallback(BaseCallbackHandler):
     def snapshot(self) -> Usage:
         """Return what is known now, running calls included."""
         with self._lock:
+            if not self._open:
+                return self._done
             return aggregate([self._done, *(call.usage(llm_calls=1) for call in self._open.values())])
 
     def add_external(self, records: Iterable[ExternalUsage]) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runlane.agents.encode import Unserialisable
@@ -22,8 +26,10 @@ from runlane.errors import (
     AdmissionClosed,
     AlreadyExists,
     ConflictError,
+    EmbeddingFailed,
     IllegalTransition,
     InvalidRequest,
+    KeyReused,
     NotFound,
     RunlaneError,
     StoreUnavailable,
@@ -61,11 +67,13 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404),
     (ConflictError, 409),
     (AlreadyExists, 409),
-    (IllegalTransition, 409),
     (ThreadChanged, 409),
+    (IllegalTransition, 409),
+    (KeyReused, 409),
     (AdmissionClosed, 503),
     (StoreUnavailable, 503),
     (Unserialisable, 422),
+    (EmbeddingFailed, 502),
 )
 RETRY_AFTER_S = "1"
 #: The order in which routes are tried: fixed paths before those with ids in the same place, then the most used.
@@ -104,46 +112,48 @@ DOCUMENTED = (
 EXPOSED = "content-location, location, x-pagination-total, x-pagination-next, runlane-ignored"
 
 
-def create_app(config: Path | None, settings: Settings, *, registry: Registry | None = None) -> FastAPI:
+def create_app(config: Path | None, settings: Settings, *, registry: Registry | None = None) -> Starlette:
     """Return the application for the graphs of *config* (a langgraph.json) or *registry*.
 
     Its lifespan opens the runtime; ``app.state.service`` is the :class:`~runlane.server.service.Service` meanwhile.
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with open_service(config, settings, registry) as service:
             app.state.service = service
             yield
 
-    app = FastAPI(
-        title="Runlane", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    app = Starlette(
+        routes=[
+            *(route for module in ROUTED for route in direct(module.router)),
+            Route("/openapi.json", _openapi),
+            Route("/docs", system.docs),
+        ],
+        exception_handlers={RunlaneError: _on_error, Unserialisable: _on_error, HTTPException: _on_http_error},
+        middleware=[Middleware(Edge), Middleware(Gate)],
+        lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
     app.state.settings = settings
-    for module in ROUTED:
-        app.router.routes.extend(direct(module.router))
-    for module in DOCUMENTED:
-        app.include_router(module.router)
-    app.add_route("/docs", system.docs, include_in_schema=False)
-    app.add_exception_handler(RunlaneError, _on_error)
-    app.add_exception_handler(Unserialisable, _on_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_middleware(Gate)
-    app.add_middleware(Edge)
-    # FastAPI's documented way to extend its document.
-    setattr(app, "openapi", _openapi(app, app.openapi))  # noqa: B010 - mypy refuses the plain assignment
     return app
 
 
-def _openapi(app: FastAPI, made: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            found = made()
-            found.setdefault("components", {}).setdefault("schemas", {}).update(schemas())
-            app.openapi_schema = found
-        return app.openapi_schema
-
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI description of all routes."""
+    described = FastAPI(title="Runlane", version=version("runlane"))
+    for module in DOCUMENTED:
+        described.include_router(module.router)
+    document = described.openapi()
+    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas())
     return document
+
+
+async def _openapi(request: Request) -> Response:
+    state = request.app.state
+    if not hasattr(state, "openapi"):  # it takes a moment, and few ask
+        state.openapi = orjson.dumps(openapi_document())
+    return Response(state.openapi, media_type="application/json")
 
 
 def _error(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:

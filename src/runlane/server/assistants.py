@@ -39,9 +39,9 @@ async def find_assistant(service: Service, owner: str, text: str) -> Assistant:
         InvalidRequest: *text* is neither a UUID nor a graph's name.
         NotFound: There is no such assistant for *owner*.
     """
-    system_id = service.system_ids.get(text)
-    if system_id is not None:
-        return await service.store.get_assistant(system_id, owner=owner)
+    assistant = service.system_assistants.get(text)
+    if assistant is not None:
+        return assistant
     try:
         assistant_id = str(UUID(text))
     except ValueError:

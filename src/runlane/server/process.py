@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
@@ -127,7 +127,7 @@ def serve(config: Path, settings: Settings, *, host: str, port: int, listener: s
     return 0
 
 
-async def _serve(app: FastAPI, listener: socket.socket, signals: StopSignals) -> None:
+async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) -> None:
     address = listener.getsockname()[:2]
     async with app.router.lifespan_context(app):
         _spare_the_collector()
@@ -156,7 +156,7 @@ def _spare_the_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
 
 
-def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
+def _uvicorn_config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",

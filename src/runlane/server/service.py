@@ -16,7 +16,7 @@ from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.state import ThreadStates
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.records import ANY_OWNER, Owner, RunRecord, Thread
+from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
 from runlane.runtime import Runtime, new_run_id, open_runtime
 from runlane.server.access import Authority
 from runlane.server.auth import load_authority
@@ -39,7 +39,8 @@ class Service:
         self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
         self._states = ThreadStates(registry)
         self.new_id = new_run_id
-        self.system_ids = {graph_id: system_assistant_id(graph_id) for graph_id in registry.graph_ids}
+        #: By id and by graph. They never change, so that a run on one needs no read.
+        self.system_assistants: dict[str, Assistant] = {}
         self._drained: asyncio.Task[None] | None = None
 
     def states(self, owner: str) -> ThreadStates:
@@ -116,10 +117,11 @@ class Service:
         return graph_id if isinstance(graph_id, str) and graph_id in self.registry.graph_ids else None
 
 
-async def register_system_assistants(store: RunStore, registry: Registry) -> None:
-    """Give every graph its assistant, which all owners see."""
+async def register_system_assistants(store: RunStore, registry: Registry) -> dict[str, Assistant]:
+    """Give every graph its assistant, which all owners see; return them by id and by graph."""
+    found: dict[str, Assistant] = {}
     for graph_id in registry.graph_ids:
-        await store.create_assistant(
+        assistant = found[graph_id] = await store.create_assistant(
             NewAssistant(
                 assistant_id=system_assistant_id(graph_id),
                 owner=SHARED_OWNER,
@@ -132,6 +134,8 @@ async def register_system_assistants(store: RunStore, registry: Registry) -> Non
             ),
             if_exists_return=True,
         )
+        found[assistant.assistant_id] = assistant
+    return found
 
 
 @asynccontextmanager
@@ -173,8 +177,8 @@ async def open_service(
                 hooks=(ended,),
             )
         )
-        await register_system_assistants(runtime.store, registry)
         service = Service(runtime, registry, hosts[0], authority)
+        service.system_assistants = await register_system_assistants(runtime.store, registry)
         late.append(service)
         for run in await runtime.store.forgettable(older_than_s=0.0, only_temporary=True, limit=1000):
             await service.ended(run)

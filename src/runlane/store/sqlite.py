@@ -214,7 +214,7 @@ def commit_group(connection: sqlite3.Connection, group: list[Submission], clock:
     try:
         connection.execute("BEGIN IMMEDIATE")
         for submission in group:
-            connection.execute("SAVEPOINT one")
+            connection.execute("SAVEPOINT one")  # the newest of that name is the one that counts; COMMIT ends them all
             try:
                 result = execute(connection, submission.transaction, clock())
             except Exception as error:
@@ -224,7 +224,6 @@ def commit_group(connection: sqlite3.Connection, group: list[Submission], clock:
                 answers.append(Answer(submission, None, translate(error)))
             else:
                 answers.append(Answer(submission, result, None))
-            connection.execute("RELEASE one")
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
         if connection.in_transaction:
@@ -258,12 +257,15 @@ def execute(connection: sqlite3.Connection, transaction: Transaction[T], now: in
     """Drive *transaction* on *connection* at the instant *now*."""
 
     def one(query: Query) -> Rows:
-        if query.params is None:
-            connection.executemany(query.statement.sqlite, query.many)
+        sql, params = query.statement.sqlite, query.params
+        if params is None:
+            connection.executemany(sql, query.many)
             return ()
-        query.params["now"] = now
+        if not sql:  # there is one writer: nothing to lock
+            return ()
+        params["now"] = now
         try:
-            rows = connection.execute(query.statement.sqlite, query.params).fetchall()
+            rows = connection.execute(sql, params).fetchall()
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"{error.object[:80]!r} is not valid Unicode text.") from error
         return cast(Rows, rows)  # a sqlite3.Row has the part of a mapping that is used
