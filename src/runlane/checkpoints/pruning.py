@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, Loads, Params, get, versions_of
+from runlane.errors import ThreadChanged
 from runlane.store.statements import Row, Transaction, statement
 
 _KEYS: Final = statement(
@@ -80,17 +81,20 @@ def plan(thread_id: str, loads: Loads) -> Transaction[Plan]:
     )
 
 
-def apply(planned: Plan) -> Transaction[bool]:
-    """Delete what was planned, or return false if the thread has changed since."""
+def apply(planned: Plan) -> Transaction[None]:
+    """Delete what was planned.
+
+    Raises:
+        ThreadChanged: A checkpoint was stored or removed since; nothing was deleted.
+    """
     state = (yield _STATE(thread_id=planned.thread_id))[0]
     if (state["n"], state["seq"]) != (planned.count, planned.last_seq):
-        return False
+        raise ThreadChanged(planned.thread_id)
     if planned.checkpoints:
         yield _DELETE_CHECKPOINT.many(planned.checkpoints)
         yield DELETE_ORPHANED_WRITES.many(planned.checkpoints)
     if planned.blobs:
         yield _DELETE_BLOB.many(planned.blobs)
-    return True
 
 
 def _params(row: Row, thread_id: str) -> Mapping[str, Any]:

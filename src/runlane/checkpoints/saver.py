@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -21,12 +23,14 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from runlane.checkpoints import delta, pruning, transactions
+from runlane.checkpoints import delta, pruning, sizes, transactions
 from runlane.checkpoints.attempt import Ahead, AttemptWriter
 from runlane.checkpoints.sync import wait_from_another_thread
-from runlane.checkpoints.transactions import Batch, Params, Stored, Wanted
-from runlane.errors import UnsupportedOption
+from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
+from runlane.errors import ThreadChanged, UnsupportedOption
 from runlane.records import Lease
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Driver, Transaction
 
 T = TypeVar("T")
@@ -61,6 +65,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         # A point read takes less than handing it to another thread does, so a driver may offer to do it here.
         self._read_now: Callable[[Transaction[Any]], Any] | None = getattr(driver, "read_now", None)
         self._writer: AttemptWriter | None = None
+        self._gathered: Batch | None = None
         self._write_behind = False
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
         self._version_suffix = os.urandom(8).hex()
@@ -74,12 +79,37 @@ class LedgerSaver(BaseCheckpointSaver[str]):
                 is raised by the next write, and by :meth:`flush`. Otherwise writes are committed when they return.
             ahead: Lets the run's events be committed before the checkpoints that follow them.
         """
-        bound = copy.copy(self)
+        bound = object.__new__(type(self))  # copy.copy() takes longer than a commit's share of a run
+        vars(bound).update(vars(self))
         bound._writer = AttemptWriter(self._driver, lease, ahead)
         bound._write_behind = write_behind
         bound._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
         bound._version_count = itertools.count()
         return bound
+
+    def gather(self) -> LedgerSaver:
+        """Return a saver that keeps what is written and reads as if it were stored; :meth:`remaining` writes it.
+
+        For one state update on a thread: each of its reads costs as much as writing all that was kept.
+        """
+        gathering = copy.copy(self)
+        gathering._gathered = Batch()
+        return gathering
+
+    @asynccontextmanager
+    async def draft(self) -> AsyncIterator[LedgerSaver]:
+        """Give a saver of a ledger of its own, in memory, for a thread that does not exist yet; see :meth:`rows`."""
+        drafting, driver = copy.copy(self), MemoryDriver()
+        apply_scripts(driver)
+        drafting._driver, drafting._read_now = driver, None
+        try:
+            yield drafting
+        finally:
+            await driver.aclose()
+
+    async def rows(self, thread_id: str) -> Batch:
+        """Return all that is stored of a thread; :func:`~runlane.checkpoints.transactions.put` writes it elsewhere."""
+        return await self._driver.read(transactions.rows_of(thread_id))
 
     async def flush(self) -> None:
         """Wait until everything written through this saver is committed.
@@ -104,8 +134,13 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         return transactions.put(Batch()) if self._writer is None else await self._writer.seal()
 
     def remaining(self) -> Transaction[None]:
-        """Return, after :meth:`seal`, the transaction that writes what is left; make a new one for each try."""
-        return transactions.put(Batch()) if self._writer is None else self._writer.remaining()
+        """Return the transaction that writes what is left after :meth:`seal`, or was kept by :meth:`gather`.
+
+        Make a new one for each try.
+        """
+        if self._writer is not None:
+            return self._writer.remaining()
+        return transactions.put(self._gathered or Batch())
 
     def reopen(self) -> None:
         """Take writes again after :meth:`seal`, since the run did not finish after all; what was left is kept."""
@@ -126,8 +161,21 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
         reading = transactions.get(*await self._visible(config), self.serde.loads_typed)
-        stored = await self._driver.read(reading) if self._read_now is None else self._read_now(reading)
+        if self._read_now is None or self._gathered:
+            stored = await self._read(reading)
+        else:
+            stored = self._read_now(reading)
         return None if stored is None else self._tuple(stored)
+
+    async def _read(self, reading: Transaction[T]) -> T:
+        if not self._gathered:
+            return await self._driver.read(reading)
+        try:
+            await self._driver.write(transactions.as_if(self._gathered, reading))
+        except AsIf as answer:
+            found: T = answer.found
+            return found
+        raise AssertionError("as_if() always raises")
 
     async def alist(
         self,
@@ -144,7 +192,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         seen: set[tuple[str, str, str]] = set()
         while wanted is not None and (left is None or left > 0):
             size = PAGE if left is None or filter else min(left, PAGE)
-            found, wanted = await self._driver.read(transactions.page(wanted, size, self.serde.loads_typed))
+            found, wanted = await self._read(transactions.page(wanted, size, self.serde.loads_typed))
             for stored in found[:left]:
                 key = (stored.row["thread_id"], stored.row["checkpoint_ns"], stored.row["checkpoint_id"])
                 if key in seen:  # an older row of the same checkpoint
@@ -176,7 +224,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """Return what *channels* are rebuilt from, in one read."""
         thread_id, checkpoint_ns, checkpoint_id = await self._visible(config)
         loads = self.serde.loads_typed
-        chain = await self._driver.read(delta.ancestors(thread_id, checkpoint_ns, checkpoint_id, channels, loads))
+        chain = await self._read(delta.ancestors(thread_id, checkpoint_ns, checkpoint_id, channels, loads))
         return delta.histories(chain, channels, loads)
 
     async def _visible(self, config: RunnableConfig) -> tuple[str, str, str | None]:
@@ -209,12 +257,17 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     async def _store(self, batch: Batch) -> None:
         writer = self._writer
-        if writer is None:
+        if self._gathered is not None:
+            self._gathered.extend(batch)
+        elif writer is None:
             await self._driver.write(transactions.put(batch))
         elif writer.add(batch) or not self._write_behind:
             await writer.flush()
         else:
             writer.submit_soon(asyncio.get_running_loop())
+
+    # LangGraph asks for the parameters of this method once for each run, and working them out takes a while.
+    vars()["aput_writes"].__signature__ = inspect.signature(vars()["aput_writes"])
 
     def _checkpoint_rows(
         self,
@@ -309,10 +362,35 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             if strategy == "delete":
                 await self._change(transactions.delete_thread(thread_id))
                 continue
-            pruned = False
-            while not pruned:  # something was stored between looking and deleting: look again
-                plan = await self._driver.read(pruning.plan(thread_id, self.serde.loads_typed))
-                pruned = await self._change(pruning.apply(plan))
+            while True:
+                pruned = await self.pruning(thread_id)
+                try:
+                    await self._change(pruned())
+                except ThreadChanged:  # something was stored between looking and deleting: look again
+                    continue
+                break
+
+    # For transactions that concern a thread's row too
+
+    async def pruning(self, thread_id: str) -> Callable[[], Transaction[None]]:
+        """Return what makes the transaction that deletes all that the thread's latest checkpoints do without.
+
+        The transaction raises ThreadChanged if a checkpoint was stored since.
+        """
+        plan = await self._driver.read(pruning.plan(thread_id, self.serde.loads_typed))
+        return lambda: pruning.apply(plan)
+
+    def removing(self, thread_id: str) -> Transaction[None]:
+        """Return the transaction that deletes all checkpoints of a thread."""
+        return transactions.delete_thread(thread_id)
+
+    def copying(self, source: str, target: str) -> Transaction[None]:
+        """Return the transaction that copies all checkpoints of a thread to another; the copies belong to no run."""
+        return transactions.copy_thread(source, target)
+
+    async def storage(self, thread_id: str) -> sizes.Storage:
+        """Return how many bytes a thread's checkpoints take."""
+        return await self._driver.read(sizes.storage(thread_id))
 
     async def _change(self, transaction: Transaction[T]) -> T:
         """Run *transaction* after everything written before, and under the lease where there is one."""

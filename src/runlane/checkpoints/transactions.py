@@ -180,6 +180,10 @@ _COPY: Final = (
         """,
     ),
 )
+_ROWS_OF_THREAD: Final = tuple(
+    statement(f"checkpoints.rows_of_{table}", f"SELECT * FROM {table} WHERE thread_id = :thread_id ORDER BY {order}")
+    for table, order in (("checkpoints", "seq"), ("checkpoint_blobs", "channel"), ("checkpoint_writes", "seq"))
+)
 #: Greater than every checkpoint id: where a listing begins.
 LAST: Final = "\U0010ffff"
 
@@ -267,6 +271,34 @@ def put(batch: Batch) -> Transaction[None]:
         yield _PUT_CHECKPOINT.many(batch.checkpoints)
     if batch.writes:
         yield _PUT_WRITES.many(batch.writes)
+
+
+class AsIf(Exception):  # an answer, not an error
+    """Carries *found* out of a transaction that undoes itself."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+        super().__init__()
+
+
+def as_if(batch: Batch, reading: Transaction[Any]) -> Transaction[None]:
+    """Read as if *batch* were written, and leave nothing written.
+
+    Raises:
+        AsIf: With what was read.
+    """
+    yield from put(batch)
+    found = yield from reading
+    raise AsIf(found)
+
+
+def rows_of(thread_id: str) -> Transaction[Batch]:
+    """Return all that is stored of a thread, to be written elsewhere."""
+    found: list[list[Params]] = []
+    for rows_of_table in _ROWS_OF_THREAD:
+        rows = yield rows_of_table(thread_id=thread_id)
+        found.append([{key: row[key] for key in row.keys()} for row in rows])  # noqa: SIM118 - a sqlite3.Row
+    return Batch(checkpoints=found[0], blobs=found[1], writes=found[2])
 
 
 def get(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, loads: Loads) -> Transaction[Stored | None]:

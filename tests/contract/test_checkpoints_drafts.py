@@ -1,0 +1,146 @@
+"""State updates that are kept until they are written in one transaction: on top of a thread, and from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import StateUpdate
+
+import runlane.store
+from runlane.checkpoints.saver import LedgerSaver
+from runlane.checkpoints.transactions import put
+from runlane.errors import ThreadChanged
+from runlane.store.memory import MemoryDriver
+from runlane.store.sqlite import SqliteDriver
+from runlane.store.statements import Driver, Row, Transaction, statement
+
+SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
+TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def driver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
+    made = MemoryDriver() if request.param == "memory" else SqliteDriver(tmp_path / "l.db", synchronous="normal")
+    for script in SCRIPTS:
+        made.execute_script(script.read_text())
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def saver(driver: Driver) -> LedgerSaver:
+    return LedgerSaver(driver)
+
+
+class State(TypedDict, total=False):
+    log: Annotated[list[str], DeltaChannel(lambda state, writes: [*state, *writes], list, snapshot_frequency=3)]
+    steps: int
+
+
+def a_graph(saver: Any) -> Any:
+    async def step(state: State) -> Any:
+        steps = state.get("steps", 0) + 1
+        return {"steps": steps, "log": f"step {steps}"}
+
+    builder = StateGraph(State).add_node("step", step).add_edge(START, "step")
+    builder.add_conditional_edges("step", lambda state: "step" if state["steps"] % 4 else END, ["step", END])
+    return builder.compile(checkpointer=saver)
+
+
+def at(thread_id: str = "thread") -> Any:
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
+
+
+async def rows(driver: Driver) -> list[list[tuple[Any, ...]]]:
+    """Return everything that is stored of checkpoints."""
+
+    def read() -> Transaction[list[list[tuple[Any, ...]]]]:
+        found = []
+        for table in TABLES:
+            of_table: list[Row] = list((yield statement("test.all", f"SELECT * FROM {table}")()))
+            found.append([tuple(row) for row in of_table])
+        return found
+
+    return await driver.read(read())
+
+
+async def test_what_is_gathered_is_read_back_and_stored_by_nobody_but_its_transaction(
+    driver: Driver, saver: LedgerSaver
+) -> None:
+    await a_graph(saver).ainvoke({}, at())
+    before = await rows(driver)
+    gathering = saver.gather()
+    graph = a_graph(gathering)
+    supersteps = [[StateUpdate({"log": f"note {n}", "steps": 9}, "step")] for n in range(3)]
+    written = await graph.abulk_update_state(at(), supersteps)
+    seen = await graph.aget_state(at())
+    seen_history = [state.values async for state in graph.aget_state_history(at())]
+
+    assert seen.values["log"] == ["step 1", "step 2", "step 3", "step 4", "note 0", "note 1", "note 2"]
+    assert seen.config["configurable"]["checkpoint_id"] == written["configurable"]["checkpoint_id"]
+    assert await rows(driver) == before
+    assert (await a_graph(saver).aget_state(at())).values["steps"] == 4
+
+    await driver.write(gathering.remaining())
+    stored = a_graph(saver)
+    assert (await stored.aget_state(at())) == seen
+    assert [state.values async for state in stored.aget_state_history(at())] == seen_history
+
+
+async def test_a_draft_becomes_the_thread_that_it_would_have_been(driver: Driver, saver: LedgerSaver) -> None:
+    supersteps = [
+        [StateUpdate({}, "__input__")],
+        *[[StateUpdate({"log": f"note {n}", "steps": n}, "step")] for n in range(1, 9)],
+    ]
+    before = await rows(driver)
+    async with saver.draft() as draft:
+        await a_graph(draft).abulk_update_state(at(), supersteps)
+        batch = await draft.rows("thread")
+    assert await rows(driver) == before
+    await driver.write(put(batch))
+    in_memory = a_graph(InMemorySaver())
+    await in_memory.abulk_update_state(at(), supersteps)
+    histories = [
+        [(state.values, state.next) async for state in graph.aget_state_history(at())]
+        for graph in (a_graph(saver), in_memory)
+    ]
+    assert histories[0] == histories[1]
+    assert len(histories[0]) == 9
+
+
+async def test_what_was_stored_after_it_was_planned_makes_pruning_start_again(
+    driver: Driver, saver: LedgerSaver
+) -> None:
+    graph = a_graph(saver)
+    await graph.ainvoke({}, at())
+    prune = await saver.pruning("thread")
+    await graph.aupdate_state(at(), {"log": "late"}, as_node="step")
+    before = await rows(driver)
+    with pytest.raises(ThreadChanged):
+        await driver.write(prune())
+    assert await rows(driver) == before
+    await driver.write((await saver.pruning("thread"))())
+    assert (await graph.aget_state(at())).values["log"][-1] == "late"
+
+
+async def test_storage_counts_the_bytes_of_each_channel(driver: Driver, saver: LedgerSaver) -> None:
+    graph = a_graph(saver)
+    await graph.ainvoke({}, at())
+    await graph.ainvoke({}, at("other"))
+    checkpoints, blobs, writes = await rows(driver)
+    found = await saver.storage("thread")
+    assert found.checkpoints.count == len([row for row in checkpoints if row[1] == "thread"])
+    mine = [row for row in blobs if row[0] == "thread"]
+    assert {name: size.count for name, size in found.channels.items()} == {
+        name: sum(row[2] == name for row in mine) for name in {row[2] for row in mine}
+    }
+    assert sum(size.bytes for size in found.channels.values()) == sum(len(row[-1]) for row in mine)
+    assert found.writes.bytes == sum(len(row[-1]) for row in writes if row[0] == "thread")
+    empty = await saver.storage("nowhere")
+    assert (empty.checkpoints.bytes, empty.channels, empty.writes.count) == (0, {}, 0)
