@@ -8,6 +8,7 @@ from typing import Any
 
 from runlane.errors import AlreadyExists, NotFound
 from runlane.records import Assistant, Json, Order, Owner
+from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import assistant_record, dumps, loads, owner_params
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 
@@ -64,8 +65,11 @@ DELETE_VERSIONS = statement("delete_versions", "DELETE FROM assistant_versions W
 _FILTER = f"""FROM assistants WHERE {_MINE}
   AND (CAST(:graph_id AS TEXT) IS NULL OR graph_id = :graph_id)
   AND (CAST(:name AS TEXT) IS NULL OR lower(name) LIKE :name ESCAPE '\\')
-  AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata))"""
-_FILTER_PG = _FILTER.replace("json_contains(metadata, :metadata)", contains_in_postgres("metadata"))
+  AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata))
+  AND {MATCHES}"""
+_FILTER_PG = _FILTER.replace("json_contains(metadata, :metadata)", contains_in_postgres("metadata")).replace(
+    MATCHES, MATCHES_PG
+)
 COUNT_ASSISTANTS = statement(
     "count_assistants", f"SELECT COUNT(*) AS n {_FILTER}", postgres=f"SELECT COUNT(*) AS n {_FILTER_PG}"
 )
@@ -97,11 +101,12 @@ class NewAssistant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssistantFilter:
-    """Which assistants; ``name`` is part of the name, whatever its case."""
+    """Which assistants; ``name`` is part of the name, whatever its case, *where* a filter on metadata."""
 
     graph_id: str | None = None
     name: str | None = None
     metadata: Json | None = None
+    where: Json | None = None
 
     def params(self) -> dict[str, Any]:
         name = self.name
@@ -113,6 +118,7 @@ class AssistantFilter:
             "graph_id": self.graph_id,
             "name": name,
             "metadata": dumps(self.metadata) if self.metadata else None,
+            **filter_params(self.where),
         }
 
 

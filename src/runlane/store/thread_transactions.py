@@ -10,6 +10,7 @@ from typing import Any
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
 from runlane.lifecycle import ThreadStatus
 from runlane.records import Json, Order, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
+from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
 from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD, WHOLE_LANE
 from runlane.store.statements import Query, Row, Statement, Transaction, contains_in_postgres, statement
@@ -65,12 +66,14 @@ _FILTER = f"""FROM threads WHERE {_MINE}
   AND (CAST(:ids AS TEXT) IS NULL OR thread_id IN (SELECT value FROM json_each(:ids)))
   AND (CAST(:status AS TEXT) IS NULL OR status = :status)
   AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata))
-  AND (CAST(:state_values AS TEXT) IS NULL OR json_contains(state_values, :state_values))"""
+  AND (CAST(:state_values AS TEXT) IS NULL OR json_contains(state_values, :state_values))
+  AND {MATCHES}"""
 _FILTER_PG = f"""FROM threads WHERE {_MINE}
   AND (CAST(:ids AS TEXT) IS NULL OR CAST(:ids AS jsonb) @> to_jsonb(thread_id))
   AND (CAST(:status AS TEXT) IS NULL OR status = :status)
   AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres("metadata")})
-  AND (CAST(:state_values AS TEXT) IS NULL OR {contains_in_postgres("state_values")})"""
+  AND (CAST(:state_values AS TEXT) IS NULL OR {contains_in_postgres("state_values")})
+  AND {MATCHES_PG}"""
 
 COUNT_THREADS = statement(
     "count_threads", f"SELECT COUNT(*) AS n {_FILTER}", postgres=f"SELECT COUNT(*) AS n {_FILTER_PG}"
@@ -93,12 +96,13 @@ Part = Callable[[], Transaction[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadFilter:
-    """Which threads: each given condition must hold; mappings match as PostgreSQL's ``@>``."""
+    """Which threads: each given condition must hold; mappings match as PostgreSQL's ``@>``, *where* is a filter."""
 
     ids: tuple[str, ...] | None = None
     status: ThreadStatus | None = None
     metadata: Json | None = None
     values: Json | None = None
+    where: Json | None = None
 
     def params(self) -> dict[str, Any]:
         return {
@@ -106,6 +110,7 @@ class ThreadFilter:
             "status": None if self.status is None else self.status.value,
             "metadata": dumps(self.metadata) if self.metadata else None,
             "state_values": dumps(self.values) if self.values else None,
+            **filter_params(self.where),
         }
 
 
