@@ -18,6 +18,7 @@ from runlane.agents.sources import RunAgents
 from runlane.announcer import Announcer, Ended
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.local import LocalDispatch
+from runlane.errors import ConfigurationError
 from runlane.execution import Executor
 from runlane.manager import RunManager
 from runlane.records import Lease, Usage
@@ -101,6 +102,7 @@ async def open_runtime(
     driver: Driver | None = None,
     graph_agent: Callable[[str], Any] | None = None,
     new_host: Callable[[], AgentHost] = InlineHost,
+    new_store: Callable[[Driver, AgentHost], Any] | None = None,
     hooks: Sequence[Ended] = (),
     new_id: Callable[[], str] = new_run_id,
     retry: PersistenceRetryPolicy | None = None,
@@ -119,6 +121,7 @@ async def open_runtime(
         driver: An open database instead; the caller closes it.
         graph_agent: Makes the agent of a graph id; without it runs execute what is attached to them.
         new_host: Makes the place where agents run; the running loop by default.
+        new_store: Makes the long-term store for agents of that place; by default one without an index.
         hooks: Called with each run that has ended.
         exclusive: Whether no other process uses the database; by default true unless it is PostgreSQL.
     """
@@ -130,11 +133,13 @@ async def open_runtime(
             driver = await open_driver(settings)
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
-        core = _core(settings, driver, graph_agent, new_host, hooks, retry)
+        core = _core(settings, driver, graph_agent, (new_host, new_store), hooks, retry)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
         stack.push_async_callback(core.announcer.aclose)
+        if core.long_term_store is not None:
+            await stack.enter_async_context(core.long_term_store)
         await stack.enter_async_context(parts.rescuer)
         await stack.enter_async_context(parts.worker)
         stack.push_async_callback(parts.runs.shutdown, settings.drain_grace_s)
@@ -160,14 +165,16 @@ def _core(
     settings: Settings,
     driver: Driver,
     graph_agent: Callable[[str], Any] | None,
-    new_host: Callable[[], AgentHost],
+    makers: tuple[Callable[[], AgentHost], Callable[[Driver, AgentHost], Any] | None],
     hooks: Sequence[Ended],
     retry: PersistenceRetryPolicy | None,
 ) -> _Core:
     store = RunStore(driver, retry=retry)
     bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
     dispatch = LocalDispatch()
-    saver, long_term_store = _langgraph(driver)
+    new_host, new_store = makers
+    host = new_host()
+    saver, long_term_store = _langgraph(driver, host, new_store)
     return _Core(
         settings=settings,
         store=store,
@@ -175,7 +182,7 @@ def _core(
         dispatch=dispatch,
         source=RunAgents(graph_agent),
         announcer=Announcer(bridge, dispatch, hooks),
-        host=new_host(),
+        host=host,
         saver=saver,
         long_term_store=long_term_store,
     )
@@ -262,11 +269,21 @@ def _worker_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
-def _langgraph(driver: Driver) -> tuple[Any, Any]:
-    """Return LangGraph's saver and store on *driver*; ``None`` without the extra, or on PostgreSQL for now."""
+def _langgraph(
+    driver: Driver, host: AgentHost, new_store: Callable[[Driver, AgentHost], Any] | None
+) -> tuple[Any, Any]:
+    """Return LangGraph's saver and store on *driver*; ``None`` without the extra, or on PostgreSQL for now.
+
+    Raises:
+        ConfigurationError: A store was asked for there.
+    """
     if find_spec("langgraph") is None or not isinstance(driver, SqliteDriver | MemoryDriver):
+        if new_store is not None:
+            raise ConfigurationError("A long-term store ('store' in langgraph.json) needs SQLite, or memory://.")
         return None, None
     saver = import_module("runlane.checkpoints.saver").LedgerSaver(driver)
+    if new_store is not None:
+        return saver, new_store(driver, host)
     return saver, import_module("runlane.checkpoints.store").LedgerLongTermStore(driver)
 
 

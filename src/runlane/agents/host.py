@@ -182,6 +182,10 @@ class AgentHost(Protocol):
         """Start the coroutine that *make* returns, on the agents' loop."""
         ...
 
+    async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a short coroutine on the agents' loop, for a caller on the control loop, and return its result."""
+        ...
+
     def call(self, function: Callable[[], None]) -> None:
         """Call *function* on the agents' loop, soon."""
         ...
@@ -205,6 +209,9 @@ class InlineHost:
         handle = Handle(make, self)
         handle.begin()
         return handle
+
+    async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return await make()
 
     def call(self, function: Callable[[], None]) -> None:
         function()

@@ -8,12 +8,17 @@ from typing import Any, Final
 import orjson
 from langgraph.store.base import MatchCondition
 
-from runlane.errors import InvalidRequest
-from runlane.store.statements import statement
+from runlane.errors import ConfigurationError, InvalidRequest
+from runlane.store.statements import Transaction, statement
 
 #: Namespaces are stored as their labels, each followed by this; no label may contain it.
 SEPARATOR: Final = "."
 _AFTER_SEPARATOR: Final = chr(ord(SEPARATOR) + 1)
+
+#: Items that one transaction deletes, so that writers in between do not wait long.
+SWEPT: Final = 1000
+#: What a filter may ask for beside equality.
+OPERATORS: Final = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")
 
 _LIVE = "(:expired_too OR expires_at IS NULL OR expires_at > {now})"
 _COLUMNS = "namespace, key, value, created_at, updated_at, ttl_us"
@@ -28,6 +33,15 @@ SEARCH: Final = statement(
     SELECT {_COLUMNS} FROM store_items
     WHERE owner = :owner AND namespace >= :low AND namespace < :high AND {_LIVE}
     ORDER BY updated_at DESC, namespace, key LIMIT :limit OFFSET :offset
+    """,
+)
+SCAN: Final = statement(
+    "store_items.scan",  # a part of what a search may mean, in the order of the primary key
+    f"""
+    SELECT {_COLUMNS}, vectors FROM store_items
+    WHERE owner = :owner AND (namespace, key) >= (:namespace, :key) AND namespace < :high AND {_LIVE}
+        AND (vectors IS NOT NULL OR NOT :embedded)
+    ORDER BY namespace, key LIMIT :limit
     """,
 )
 NAMESPACES: Final = statement(
@@ -46,11 +60,11 @@ NAMESPACES: Final = statement(
 PUT: Final = statement(
     "store_items.put",  # an item that had expired begins anew
     """
-    INSERT INTO store_items (owner, namespace, key, value, created_at, updated_at, ttl_us, expires_at)
-    VALUES (:owner, :namespace, :key, :value, {now}, {now}, :ttl_us, {now} + :ttl_us)
+    INSERT INTO store_items (owner, namespace, key, value, created_at, updated_at, ttl_us, expires_at, vectors)
+    VALUES (:owner, :namespace, :key, :value, {now}, {now}, :ttl_us, {now} + :ttl_us, :vectors)
     ON CONFLICT (owner, namespace, key) DO UPDATE SET
         value = excluded.value, updated_at = excluded.updated_at, ttl_us = excluded.ttl_us,
-        expires_at = excluded.expires_at,
+        expires_at = excluded.expires_at, vectors = excluded.vectors,
         created_at = CASE WHEN store_items.expires_at <= {now} THEN excluded.created_at
                      ELSE store_items.created_at END
     """,
@@ -66,9 +80,41 @@ TOUCH: Final = statement(
     """,
 )
 SWEEP: Final = statement(
-    "store_items.sweep",  # every owner's
-    "DELETE FROM store_items WHERE expires_at <= {now} RETURNING 1 AS swept",
+    "store_items.sweep",  # every owner's, a part at a time
+    """
+    DELETE FROM store_items
+    WHERE rowid IN (SELECT rowid FROM store_items WHERE expires_at <= {now} LIMIT :limit) RETURNING 1 AS swept
+    """,
 )
+DIMS: Final = statement("store_index.dims", "SELECT dims FROM store_index")
+HAS_VECTORS: Final = statement(
+    "store_items.has_vectors", "SELECT 1 AS found FROM store_items WHERE vectors IS NOT NULL LIMIT 1"
+)
+FORGET_DIMS: Final = statement("store_index.forget", "DELETE FROM store_index")
+SET_DIMS: Final = statement("store_index.set", "INSERT INTO store_index (dims) VALUES (:dims)")
+
+
+def sweep_some() -> Transaction[int]:
+    """Delete expired items, not too many at once, and return how many."""
+    return len((yield SWEEP(limit=SWEPT)))
+
+
+def use_dims(dims: int) -> Transaction[None]:
+    """Remember that vectors have *dims* numbers.
+
+    Raises:
+        ConfigurationError: There are vectors of another length.
+    """
+    known = yield DIMS()
+    if known and known[0]["dims"] == dims:
+        return
+    if known and (yield HAS_VECTORS()):
+        raise ConfigurationError(
+            f"The long-term store has vectors of {known[0]['dims']} numbers, and 'store.index.dims' is {dims}: they "
+            "cannot be compared. Set it back, or delete the items that were embedded, or use another database."
+        )
+    yield FORGET_DIMS()
+    yield SET_DIMS(dims=dims)
 
 
 def encode_namespace(namespace: Sequence[str]) -> str:
@@ -114,12 +160,24 @@ def namespace_matches(namespace: tuple[str, ...], condition: MatchCondition) -> 
     return all(wanted in ("*", label) for label, wanted in zip(part, path, strict=True))
 
 
-def value_matches(value: Any, wanted: Any) -> bool:
-    """Say whether *value* is what a filter asks for: equal, or what the ``$`` operators say, at any depth.
+def check_filter(wanted: Any) -> None:
+    """See that a filter uses operators that there are.
 
     Raises:
-        InvalidRequest: There is no such operator.
+        InvalidRequest: It does not.
     """
+    if not isinstance(wanted, dict):
+        return
+    operators = any(key.startswith("$") for key in wanted)
+    for key, inner in wanted.items():
+        if operators and key not in OPERATORS:
+            raise InvalidRequest(f"Filter operator {key!r} does not exist; use {', '.join(OPERATORS)}.")
+        if not operators:
+            check_filter(inner)
+
+
+def value_matches(value: Any, wanted: Any) -> bool:
+    """Say whether *value* is what a checked filter asks for: equal, or what the operators say, at any depth."""
     if isinstance(wanted, dict):
         if any(key.startswith("$") for key in wanted):
             return all(_compare(value, operator, operand) for operator, operand in wanted.items())
@@ -138,8 +196,6 @@ def _compare(value: Any, operator: str, operand: Any) -> bool:
         return bool(value == operand)
     if operator == "$ne":
         return bool(value != operand)
-    if operator not in ("$gt", "$gte", "$lt", "$lte"):
-        raise InvalidRequest(f"Filter operator {operator!r} does not exist; use $eq, $ne, $gt, $gte, $lt or $lte.")
     pair = _comparable(value, operand)
     if pair is None:
         return False

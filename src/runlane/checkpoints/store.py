@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import heapq
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from langgraph.store.base import (
@@ -24,24 +25,40 @@ from langgraph.store.base import (
 )
 
 from runlane.checkpoints import items
+from runlane.checkpoints.sweeper import Sweeper
 from runlane.checkpoints.sync import wait_from_another_thread
+from runlane.checkpoints.texts import Texts
 from runlane.errors import InvalidRequest, UnsupportedOption
 from runlane.records import NO_OWNER
 from runlane.store.statements import Driver, Row, Rows, Transaction
 
+if TYPE_CHECKING:  # they need numpy, which only an index does
+    from runlane.checkpoints.embeddings import Embedded, SemanticIndex, Vector
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE_US: Final = 60_000_000
 
+#: A thousand years; instants stay within 64 bits.
+MAX_TTL_MINUTES: Final = 525_600_000
+SWEEP_MINUTES: Final = 5
+#: Items that a search holds at a time, with their values and vectors.
+SCANNED: Final = 256
+NO_INDEX: Final = "this store has no index; see 'store.index' in langgraph.json."
+
 ReadOp = GetOp | SearchOp | ListNamespacesOp
+#: Less is better: what is compared, how recent the change is, where the item is.
+_Ranked = tuple[float, int, str, str]
 
 
 class LedgerLongTermStore(BaseStore):
     """Keeps an owner's items in the ledger.
 
     A batch sees the store as it was before the batch: its reads are one snapshot, then its writes are one transaction.
-    A search answers the most recently changed items first. An expired item is gone at once, unless the configuration
-    says ``omit_expired: False``; :meth:`sweep` removes it. The synchronous methods work from other threads than the
-    loop's.
+    A search answers the most alike items first if it has a query, else the most recently changed. An expired item is
+    gone at once, unless the configuration says ``omit_expired: False``. The synchronous methods work from other threads
+    than the loop's.
+
+    Entered as a context, it deletes expired items every now and then; without that, :meth:`sweep` does.
     """
 
     supports_ttl = True
@@ -52,6 +69,7 @@ class LedgerLongTermStore(BaseStore):
         *,
         loop: asyncio.AbstractEventLoop | None = None,
         ttl: TTLConfig | None = None,
+        index: SemanticIndex | None = None,
         owner: str = NO_OWNER,
     ) -> None:
         """Use the tables of *driver*'s database.
@@ -59,12 +77,24 @@ class LedgerLongTermStore(BaseStore):
         Args:
             loop: Where synchronous calls of other threads are executed; the running loop by default.
             ttl: LangGraph's configuration of expiry; minutes.
+            index: What is embedded; without it there is no search by likeness.
         """
         super().__init__()
         self.ttl_config = ttl
-        self._driver = driver
+        self._driver, self._index = driver, index
         self._loop = loop or asyncio.get_running_loop()
         self._scope = {"owner": owner, "expired_too": not (ttl or {}).get("omit_expired", True)}
+        self._sweeper = Sweeper(self.sweep, every_s=60 * ((ttl or {}).get("sweep_interval_minutes") or SWEEP_MINUTES))
+
+    async def __aenter__(self) -> LedgerLongTermStore:
+        """Raise ``ConfigurationError`` if the vectors that there are cannot be compared with those of the index."""
+        if self._index is not None:
+            await self._driver.write(items.use_dims(self._index.dims))
+        self._sweeper.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._sweeper.aclose()
 
     def for_owner(self, owner: str) -> LedgerLongTermStore:
         """Return the same store for another owner's items."""
@@ -77,61 +107,92 @@ class LedgerLongTermStore(BaseStore):
 
         Raises:
             InvalidRequest: An operation makes no sense; none was executed.
-            UnsupportedOption: A semantic query, or an index; none was executed.
+            UnsupportedOption: A query, or fields to embed, and there is no index; none was executed.
+            EmbeddingFailed: None was executed.
             StoreUnavailable: Nothing was written.
         """
-        wanted = list(ops)
-        for op in wanted:
-            _check(op)
-        reads = {at: op for at, op in enumerate(wanted) if isinstance(op, ReadOp)}
-        puts = {(op.namespace, op.key): _Put(op) for op in wanted if isinstance(op, PutOp)}  # the last one counts
-        results: list[Result] = [None] * len(wanted)
-        touched: list[Row] = []
-        if reads:
-            answers, touched = await self._driver.read(self._read(list(reads.values())))
-            for at, answer in zip(reads, answers, strict=True):
-                results[at] = answer
-        if puts or touched:
-            await self._driver.write(self._write(touched, list(puts.values())))
-        return results
+        batch = _Batch(ops, self._index)
+        embedded = await self._index.embed(batch.texts) if self._index is not None and batch.texts else None
+        return await self._execute(batch, embedded)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Execute *ops* from another thread than the loop's."""
-        return wait_from_another_thread(self.abatch(ops), self._loop)
+        """Execute *ops* from another thread than the loop's, which embeds their texts itself."""
+        batch = _Batch(ops, self._index)
+        embedded = self._index.embed_blocking(batch.texts) if self._index is not None and batch.texts else None
+        return wait_from_another_thread(self._execute(batch, embedded), self._loop)
 
     async def sweep(self) -> int:
-        """Delete every owner's expired items and return how many there were."""
-        return await self._driver.write(_sweep())
+        """Delete every owner's expired items and return how many there were; other writes go in between."""
+        swept = 0
+        while some := await self._driver.write(items.sweep_some()):
+            swept += some
+        return swept
 
-    def _read(self, ops: Sequence[ReadOp]) -> Transaction[tuple[list[Result], list[Row]]]:
+    async def _execute(self, batch: _Batch, embedded: Embedded | None) -> list[Result]:
+        results: list[Result] = [None] * batch.size
+        touched: list[Row] = []
+        if batch.reads:
+            answers, touched = await self._driver.read(self._read(list(batch.reads.values()), embedded))
+            for at, answer in zip(batch.reads, answers, strict=True):
+                results[at] = answer
+        if batch.puts or touched:
+            await self._driver.write(self._write(touched, batch.puts, embedded))
+        return results
+
+    def _read(self, ops: Sequence[ReadOp], embedded: Embedded | None) -> Transaction[tuple[list[Result], list[Row]]]:
         """Answer *ops*, and say which of the rows are to live longer for having been read."""
         answers: list[Result] = []
         touched: list[Row] = []
         for op in ops:
+            rows: Sequence[Row]
             if isinstance(op, GetOp):
                 rows = yield items.GET(**self._scope, namespace=items.encode_namespace(op.namespace), key=op.key)
                 answers.append(Item(**_fields(rows[0])) if rows else None)
             elif isinstance(op, SearchOp):
-                rows = yield from self._search(op)
-                answers.append([SearchItem(**_fields(row)) for row in rows])
+                found = yield from self._search(op, embedded)
+                rows = [row for row, _ in found]
+                answers.append([SearchItem(**_fields(row), score=score) for row, score in found])
             else:
-                found = yield items.NAMESPACES(**self._scope)
-                answers.append(_listing([items.decode_namespace(row["namespace"]) for row in found], op))
+                listed = yield items.NAMESPACES(**self._scope)
+                answers.append(_listing([items.decode_namespace(row["namespace"]) for row in listed], op))
                 continue
             if op.refresh_ttl:
                 touched += [row for row in rows if row["ttl_us"] is not None]
         return answers, touched
 
-    def _search(self, op: SearchOp) -> Transaction[Rows]:
+    def _search(self, op: SearchOp, embedded: Embedded | None) -> Transaction[list[tuple[Row, float | None]]]:
         low, high = items.namespace_range(op.namespace_prefix)
-        scope = {**self._scope, "low": low, "high": high}
-        if not op.filter:
-            return (yield items.SEARCH(**scope, limit=op.limit, offset=op.offset))
-        rows = yield items.SEARCH(**scope, limit=-1, offset=0)
-        matching = [row for row in rows if items.value_matches(orjson.loads(row["value"]), op.filter)]
-        return matching[op.offset : op.offset + op.limit]
+        if not op.filter and not op.query:
+            rows = yield items.SEARCH(**self._scope, low=low, high=high, limit=op.limit, offset=op.offset)
+            return [(row, None) for row in rows]
+        query = embedded.queries[op.query] if op.query and embedded is not None else None
+        best: list[_Ranked] = []
+        at: dict[str, str] = {"namespace": low, "key": ""}
+        while True:
+            rows = yield items.SCAN(**self._scope, **at, high=high, embedded=query is not None, limit=SCANNED)
+            best = heapq.nsmallest(op.offset + op.limit, [*best, *self._ranked(rows, op, query)])
+            if len(rows) < SCANNED:
+                break
+            at = {"namespace": rows[-1]["namespace"], "key": rows[-1]["key"] + "\0"}  # the next possible key
+        found: list[tuple[Row, float | None]] = []
+        for distance, _, namespace, key in best[op.offset :]:
+            [row] = yield items.GET(**self._scope, namespace=namespace, key=key)
+            found.append((row, None if query is None else -distance))
+        return found
 
-    def _write(self, touched: Sequence[Row], puts: Sequence[_Put]) -> Transaction[None]:
+    def _ranked(self, rows: Rows, op: SearchOp, query: Vector | None) -> list[_Ranked]:
+        """Return those of *rows* that match the filter, with what they are ordered by."""
+        matching = [row for row in rows if not op.filter or items.value_matches(orjson.loads(row["value"]), op.filter)]
+        if query is None or self._index is None:
+            likeness = [0.0] * len(matching)
+        else:
+            likeness = self._index.likeness([row["vectors"] for row in matching], query)
+        return [
+            (-alike, -row["updated_at"], row["namespace"], row["key"])
+            for alike, row in zip(likeness, matching, strict=True)
+        ]
+
+    def _write(self, touched: Sequence[Row], puts: Sequence[_Put], embedded: Embedded | None) -> Transaction[None]:
         for row in touched:
             yield items.TOUCH(owner=self._scope["owner"], namespace=row["namespace"], key=row["key"])
         for put in puts:
@@ -139,37 +200,66 @@ class LedgerLongTermStore(BaseStore):
             if put.value is None:
                 yield items.DELETE(**at)
             else:
-                yield items.PUT(**at, value=put.value, ttl_us=put.ttl_us)
+                vectors = None if embedded is None else embedded.stored(put.texts)
+                yield items.PUT(**at, value=put.value, ttl_us=put.ttl_us, vectors=vectors)
+
+
+class _Batch:
+    """Operations that make sense, serialised on the caller's thread, and the texts that they need embedded.
+
+    Raises:
+        InvalidRequest: One makes no sense.
+        UnsupportedOption: One needs an index that there is not.
+    """
+
+    def __init__(self, ops: Iterable[Op], index: SemanticIndex | None) -> None:
+        wanted = list(ops)
+        for op in wanted:
+            _check(op, indexed=index is not None)
+        self.size = len(wanted)
+        self.reads = {at: op for at, op in enumerate(wanted) if isinstance(op, ReadOp)}
+        last = {(op.namespace, op.key): op for op in wanted if isinstance(op, PutOp)}  # the last one counts
+        self.puts = [_Put(op, index) for op in last.values()]
+        self.texts = Texts(
+            documents=tuple(dict.fromkeys(text for put in self.puts for text in put.texts)),
+            queries=tuple({op.query: None for op in self.reads.values() if isinstance(op, SearchOp) and op.query}),
+        )
 
 
 class _Put:
-    """A write, serialised on the caller's thread."""
+    """A write."""
 
-    __slots__ = ("key", "namespace", "ttl_us", "value")
+    __slots__ = ("key", "namespace", "texts", "ttl_us", "value")
 
-    def __init__(self, op: PutOp) -> None:
+    def __init__(self, op: PutOp, index: SemanticIndex | None) -> None:
         self.namespace, self.key = items.encode_namespace(op.namespace), op.key
         self.value = None if op.value is None else items.encode_value(op.value)
         self.ttl_us = None if op.ttl is None else round(op.ttl * _MINUTE_US)
+        self.texts: list[str] = []
+        if index is not None and op.value is not None and op.index is not False:
+            self.texts = index.texts(op.value, op.index)
 
 
-def _sweep() -> Transaction[int]:
-    return len((yield items.SWEEP()))
-
-
-def _check(op: Op) -> None:
+def _check(op: Op, *, indexed: bool) -> None:
     if not isinstance(op, ReadOp | PutOp):
         raise InvalidRequest(f"The store has no operation {type(op).__name__!r}.")
     validate_op_namespace(op)
-    if isinstance(op, SearchOp) and op.query is not None:
-        raise UnsupportedOption("query", "this store has no index for semantic search.")
     if isinstance(op, PutOp):
-        if op.index:
-            raise UnsupportedOption("index", "this store has no index for semantic search.")
-        if op.ttl is not None and op.ttl <= 0:
-            raise InvalidRequest(f"A time to live is a positive number of minutes, not {op.ttl!r}.")
+        _check_put(op, indexed=indexed)
+        return
+    if isinstance(op, SearchOp):
+        if op.query and not indexed:
+            raise UnsupportedOption("query", NO_INDEX)
+        items.check_filter(op.filter)
     if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
         raise InvalidRequest("'limit' and 'offset' cannot be negative.")
+
+
+def _check_put(op: PutOp, *, indexed: bool) -> None:
+    if op.index and not indexed:
+        raise UnsupportedOption("index", NO_INDEX)
+    if op.ttl is not None and not 0 < op.ttl <= MAX_TTL_MINUTES:
+        raise InvalidRequest(f"A time to live is a number of minutes from 0 to {MAX_TTL_MINUTES}, not {op.ttl!r}.")
 
 
 def _listing(namespaces: list[tuple[str, ...]], op: ListNamespacesOp) -> list[tuple[str, ...]]:

@@ -64,7 +64,12 @@ async def put_item(request: Request) -> Response:
     body = await read_body(request, StorePut)
     if body.index is True:
         raise InvalidRequest("'index' is false, or the list of the fields to embed; leave it out for the default.")
-    value = {"namespace": tuple(body.namespace), "key": body.key, "value": body.value, "index": body.index}
+    value: dict[str, Any] = {
+        "namespace": tuple(body.namespace),
+        "key": body.key,
+        "value": body.value,
+        "index": body.index,
+    }
     store = await _store(request, "put", value)
     ttl = NOT_PROVIDED if body.ttl is msgspec.UNSET else body.ttl
     await _checked(store.aput(tuple(value["namespace"]), value["key"], value["value"], value["index"], ttl=ttl))
@@ -77,7 +82,7 @@ async def get_item(request: Request) -> Response:
     if "key" not in request.query_params:
         raise InvalidRequest("Query parameter 'key' is missing.")
     namespace = request.query_params.get("namespace") or None
-    value = {
+    value: dict[str, Any] = {
         "namespace": () if namespace is None else tuple(namespace.split(".")),
         "key": request.query_params["key"],
     }
@@ -91,7 +96,7 @@ async def get_item(request: Request) -> Response:
 async def delete_item(request: Request) -> Response:
     """Delete an item, if it is there."""
     body = await read_body(request, StoreDelete)
-    value = {"namespace": tuple(body.namespace), "key": body.key}
+    value: dict[str, Any] = {"namespace": tuple(body.namespace), "key": body.key}
     store = await _store(request, "delete", value)
     await _checked(store.adelete(tuple(value["namespace"]), value["key"]))
     return Response(status_code=204)
@@ -101,7 +106,7 @@ async def delete_item(request: Request) -> Response:
 async def search_items(request: Request) -> Response:
     """Find items by what their values say, and rank them by likeness to ``query``."""
     body = await read_body(request, StoreSearch)
-    value = {
+    value: dict[str, Any] = {
         "namespace": tuple(body.namespace_prefix),
         "filter": body.filter,
         "limit": body.limit,
@@ -118,7 +123,7 @@ async def search_items(request: Request) -> Response:
 async def list_namespaces(request: Request) -> Response:
     """List the namespaces that have items; ``*`` stands for any one label."""
     body = await read_body(request, StoreNamespaces)
-    value = {
+    value: dict[str, Any] = {
         "namespace": None if body.prefix is None else tuple(body.prefix),
         "suffix": None if body.suffix is None else tuple(body.suffix),
         "max_depth": body.max_depth,
@@ -126,9 +131,9 @@ async def list_namespaces(request: Request) -> Response:
         "offset": body.offset,
     }
     store = await _store(request, "list_namespaces", value)
-    conditions = (("prefix", value.pop("namespace")), ("suffix", value.pop("suffix")))
-    matched = tuple(MatchCondition(kind, tuple(path)) for kind, path in conditions if path)
-    [found] = await _checked(store.abatch([ListNamespacesOp(match_conditions=matched, **value)]))
+    prefix, suffix = value.pop("namespace") or (), value.pop("suffix") or ()
+    conditions = (MatchCondition("prefix", tuple(prefix)), MatchCondition("suffix", tuple(suffix)))
+    [found] = await _checked(store.abatch([ListNamespacesOp(match_conditions=conditions, **value)]))
     return json_response({"namespaces": [list(namespace) for namespace in found]})
 
 

@@ -20,6 +20,7 @@ from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
 from runlane.runtime import Runtime, new_run_id, open_runtime
 from runlane.server.access import Authority
 from runlane.server.auth import load_authority
+from runlane.server.long_term import load_store
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
 from runlane.store.ledger import RunStore
@@ -174,6 +175,7 @@ async def open_service(
                 settings=settings,
                 graph_agent=lambda graph_id: GraphAgent(graphs, graph_id),
                 new_host=new_host,
+                new_store=await asyncio.get_running_loop().run_in_executor(None, load_store, config),
                 hooks=(ended,),
             )
         )

@@ -1,0 +1,109 @@
+"""The long-term store that a project configures: the key ``store`` of langgraph.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from langchain_core.embeddings import Embeddings
+from langgraph.store.base import TTLConfig, ensure_embeddings
+
+from runlane.agents.host import AgentHost
+from runlane.agents.langgraph_json import GraphsFile, read_graphs_file
+from runlane.agents.registry import import_object
+from runlane.checkpoints.store import MAX_TTL_MINUTES, LedgerLongTermStore
+from runlane.errors import ConfigurationError
+from runlane.store.statements import Driver
+
+Minutes = Annotated[float, msgspec.Meta(gt=0, le=MAX_TTL_MINUTES)]
+#: Makes the store on an open database, for the place where agents run.
+NewStore = Callable[[Driver, AgentHost], LedgerLongTermStore]
+_EMBED: Final = "store.index.embed"
+
+
+class IndexSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is embedded, and how."""
+
+    dims: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+    embed: str
+    fields: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
+
+
+class TtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How long items live."""
+
+    refresh_on_read: bool = True
+    default_ttl: Minutes | None = None
+    sweep_interval_minutes: Minutes | None = None
+
+
+class StoreSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The key ``store`` of langgraph.json."""
+
+    path: str | None = None
+    index: IndexSection | None = None
+    ttl: TtlSection | None = None
+
+
+def load_store(config: Path | None) -> NewStore | None:
+    """Return what makes the store that *config* describes; nothing if it says nothing about one.
+
+    Blocks; runs the user's code.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    file = None if config is None else read_graphs_file(config)
+    section = None if file is None else file.section("store", StoreSection)
+    if section is None or file is None:
+        return None
+    if section.path is not None:
+        raise ConfigurationError(
+            f"{file.path}: key 'store.path' is not supported: Runlane keeps the long-term store itself. Remove it."
+        )
+    ttl, index = _ttl(section.ttl), section.index
+    embed = None if index is None else _embeddings(file, index.embed)
+
+    def new_store(driver: Driver, host: AgentHost) -> LedgerLongTermStore:
+        if index is None:
+            return LedgerLongTermStore(driver, ttl=ttl)
+        # Only here, since it imports numpy.
+        made = import_module("runlane.checkpoints.embeddings").SemanticIndex(
+            dims=index.dims, embed=embed, fields=index.fields, on_agents=host.run, control=host.control
+        )
+        return LedgerLongTermStore(driver, ttl=ttl, index=made)
+
+    return new_store
+
+
+def _ttl(section: TtlSection | None) -> TTLConfig | None:
+    return None if section is None else TTLConfig(**msgspec.to_builtins(section))
+
+
+def _embeddings(file: GraphsFile, spec: str) -> Any:
+    """Return what *spec* names: an object of the project, or a provider's model."""
+    where, _, name = spec.partition(":")
+    if not where or not name:
+        raise ConfigurationError(
+            f"{file.path}: {_EMBED} {spec!r} must be 'path/to/file.py:name', 'package.module:name' or 'provider:model'."
+        )
+    if "." not in where and "/" not in where:
+        return _provider(file, spec)
+    file.apply()
+    found = import_object(file, _EMBED, spec)
+    if isinstance(found, type) or not (callable(found) or isinstance(found, Embeddings)):
+        raise ConfigurationError(
+            f"{file.path}: {_EMBED} {spec!r} is {found!r}, not a function of texts or an object of LangChain's class "
+            "Embeddings."
+        )
+    return found
+
+
+def _provider(file: GraphsFile, spec: str) -> Embeddings:
+    try:
+        return ensure_embeddings(spec)
+    except Exception as error:  # packages that are missing, models and keys that do not exist: all said at the start
+        raise ConfigurationError(f"{file.path}: {_EMBED} {spec!r} cannot be used: {error}") from error
