@@ -9,7 +9,8 @@
     ├── ThreadChanged            thread_changed         a thread is not any more what a write to it was based on
     ├── InvalidRequest           invalid_request        the request cannot be honoured as it stands
     │   ├── UnsupportedOption    unsupported_option     a known option that is not honoured
-    │   └── UnsupportedStrategyError  unsupported_strategy
+    │   ├── UnsupportedStrategyError  unsupported_strategy
+    │   └── NoSuchInterrupt      no_such_interrupt      an answer to what nobody asks, or has been told already
     ├── IllegalTransition        illegal_transition     the state table has no such move
     ├── CancelRecorded           cancel_recorded        the run can only be stopped now: a cancel came first
     ├── LeaseLost                lease_lost             the attempt no longer owns its run
@@ -104,6 +105,16 @@ class UnsupportedStrategyError(InvalidRequest):
         super().__init__(
             f"Multitask strategy {strategy!r} does not exist; use 'reject', 'enqueue', 'interrupt' or 'rollback'."
         )
+
+
+class NoSuchInterrupt(InvalidRequest):
+    """An answer to an interrupt that is not open: it was answered already, or never asked; nothing was admitted."""
+
+    code = "no_such_interrupt"
+
+    def __init__(self, interrupt_id: str, why: str) -> None:
+        self.interrupt_id = interrupt_id
+        super().__init__(f"Interrupt {interrupt_id!r} takes no answer: {why}. Read the thread's state for what is open.")
 
 
 class IllegalTransition(RunlaneError):

@@ -284,7 +284,8 @@ class Outcome:
 class NewRun:
     """A run to be admitted; ``webhook`` is the URL that is told of its end.
 
-    ``create_thread`` makes a missing thread; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated
+    ``create_thread`` makes a missing thread; ``answers`` are the ids of interrupts that it answers, each of which has to
+    be open; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated
     admission answer the first one's run.
     """
 
@@ -302,6 +303,7 @@ class NewRun:
     temporary: bool = False
     delay_s: float = 0.0
     idempotency_key: str | None = None
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

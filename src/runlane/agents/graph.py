@@ -20,6 +20,7 @@ from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import INTERRUPT, Publisher
 from runlane.agents.invocation import run_config, run_context, run_input, thread_config
 from runlane.agents.observer import Observer
+from runlane.agents.protocol_events import ProtocolPublisher, pump_protocol
 from runlane.agents.registry import Graph, GraphUse, Registry
 from runlane.agents.repair import repair_thread
 
@@ -84,7 +85,7 @@ class GraphAgent:
 
     async def _run(self, call: AgentCall, observer: Observer) -> Snapshot:
         kwargs = call.run.kwargs
-        publisher = Publisher(call.emit, kwargs.get("stream_mode") or ["values"], observer)
+        publisher = _publisher(call, observer)
         value, continues = run_input(kwargs), False
         if call.continued and call.saver is not None:
             value, continues = await _left_to_apply(call, value)
@@ -101,6 +102,8 @@ class GraphAgent:
             if observer.paused and call.saver is not None:
                 state = await graph.aget_state(thread_config(call.run.thread_id))
                 if state.next or state.interrupts:
+                    if isinstance(publisher, ProtocolPublisher):
+                        publisher.requested(state.interrupts)
                     return snapshot_of(state)
         return Snapshot(values=publisher.values_data, result=publisher.values_data)
 
@@ -119,23 +122,36 @@ def bound(graph: Graph, saver: Any, store: Any) -> Graph:
     return own
 
 
+def _publisher(call: AgentCall, observer: Observer) -> Publisher | ProtocolPublisher:
+    if call.run.kwargs.get("protocol"):
+        return ProtocolPublisher(call.emit, observer)
+    return Publisher(call.emit, call.run.kwargs.get("stream_mode") or ["values"], observer)
+
+
 async def _pump(
-    graph: Graph, value: Any, config: RunnableConfig, context: Any, call: AgentCall, publisher: Publisher
+    graph: Graph,
+    value: Any,
+    config: RunnableConfig,
+    context: Any,
+    call: AgentCall,
+    publisher: Publisher | ProtocolPublisher,
 ) -> None:
     """Drive the graph to its end and publish every part of its stream."""
     kwargs = call.run.kwargs
     control = RunControl()
     call.drain.subscribe(control.request_drain)
-    subgraphs = bool(kwargs.get("stream_subgraphs"))
     options: dict[str, Any] = {
         "context": context,
-        "stream_mode": publisher.langgraph_modes,
-        "subgraphs": subgraphs,
         "interrupt_before": kwargs.get("interrupt_before") or None,
         "interrupt_after": kwargs.get("interrupt_after") or None,
         "durability": (kwargs.get("durability") or "async") if call.saver is not None else None,
         "control": control,
     }
+    if isinstance(publisher, ProtocolPublisher):
+        await pump_protocol(graph, value, config, options, call, publisher)
+        return
+    subgraphs = bool(kwargs.get("stream_subgraphs"))
+    options |= {"stream_mode": publisher.langgraph_modes, "subgraphs": subgraphs}
     if publisher.wants_events:
         await _pump_events(graph, value, config, options, call, publisher)
         return

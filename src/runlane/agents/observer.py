@@ -77,13 +77,17 @@ class Observer(GraphCallbackHandler):
 
     def streamed(self, chunk: Any, metadata: Mapping[str, Any]) -> None:
         """Note one streamed message of the root graph. Texts of earlier supersteps are in the state by now."""
-        if not isinstance(chunk, AIMessageChunk):
-            return
+        if isinstance(chunk, AIMessageChunk):
+            content = chunk.content
+            text = content if type(content) is str else str(chunk.text)
+            self.streamed_text(chunk.id or "", text, metadata)
+
+    def streamed_text(self, message_id: str, text: str, metadata: Mapping[str, Any]) -> None:
+        """Note a piece of a message that the root graph streams."""
         step = metadata["langgraph_step"]
         if step != self._step:
             self._step = step
             self._partials.clear()
-        message_id = chunk.id or ""
         partial = self._partials.get(message_id)
         if partial is None:
             partial = self._partials[message_id] = Partial(
@@ -92,5 +96,4 @@ class Observer(GraphCallbackHandler):
                 # "node:task", and "|..." of functional tasks within it
                 task_id=metadata["langgraph_checkpoint_ns"].partition("|")[0].rpartition(":")[2],
             )
-        content = chunk.content
-        partial.pieces.append(content if type(content) is str else str(chunk.text))
+        partial.pieces.append(text)

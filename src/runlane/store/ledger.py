@@ -35,6 +35,7 @@ from runlane.records import (
 from runlane.store import assistant_transactions as assistants
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as owners
+from runlane.store import protocol_transactions as protocol
 from runlane.store import query_transactions as queries
 from runlane.store import run_transactions as runs
 from runlane.store import thread_transactions as threads
@@ -176,6 +177,10 @@ class RunStore:
     ) -> tuple[RunRecord, ...]:
         """Return runs of a thread (``None``: of all), the newest admission first."""
         return await self._read(lambda: queries.list_runs(thread_id, owner, status, limit, offset))
+
+    async def runs_with_events(self, thread_id: str, *, after_seq: int, limit: int = 50) -> tuple[RunRecord, ...]:
+        """Return the next runs of a thread, in the order of admission, that have events or may get some."""
+        return await self._read(lambda: protocol.runs_with_events(thread_id, after_seq, limit))
 
     async def inflight_runs(self, *, after_seq: int = 0, limit: int = 500) -> tuple[RunRecord, ...]:
         """Return pending and running runs of all owners, oldest first."""

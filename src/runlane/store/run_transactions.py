@@ -30,6 +30,7 @@ from runlane.records import (
     RunRecord,
     ThreadTtl,
 )
+from runlane.store.protocol_transactions import check_answers
 from runlane.store.rows import (
     dumps,
     error_text,
@@ -177,7 +178,9 @@ def admit(new: NewRun, ttl: ThreadTtl | None = None) -> Transaction[Admission]:
             return again
     # A lane may be long; only a strategy that cancels needs more of it than its first run.
     cancels = new.multitask_strategy in (MultitaskStrategy.INTERRUPT, MultitaskStrategy.ROLLBACK)
-    active = yield ACTIVE_RUNS(thread_id=new.thread_id, limit=WHOLE_LANE if cancels else 1)
+    active = yield ACTIVE_RUNS(thread_id=new.thread_id, limit=WHOLE_LANE if cancels or new.answers else 1)
+    if new.answers:
+        yield from check_answers(new, thread, active)
     decision = decide(new.multitask_strategy, [row["run_id"] for row in active])
     if decision.blocked_by is not None:
         same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -98,6 +99,7 @@ class StreamBridge:
         self._store, self._require_owner = store, require_owner
         self._heartbeat_s = heartbeat_s
         self._live: dict[str, _Live] = {}
+        self._thread_wakes: dict[str, dict[asyncio.Event, None]] = {}
         self._dismissed = False
 
     # For the worker.
@@ -203,6 +205,34 @@ class StreamBridge:
         for live in self._live.values():
             live.dismissed = True
             live.wake()
+        for thread_id in self._thread_wakes:
+            self._wake_thread(thread_id)
+
+    @property
+    def dismissed(self) -> bool:
+        """Whether the process closes, and readers are to stop."""
+        return self._dismissed
+
+    @property
+    def heartbeat_s(self) -> float:
+        return self._heartbeat_s
+
+    @contextmanager
+    def thread_news(self, thread_id: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever this process admits a run to the thread, and when it closes."""
+        wake = asyncio.Event()
+        wakes = self._thread_wakes.setdefault(thread_id, {})
+        wakes[wake] = None
+        try:
+            yield wake
+        finally:
+            del wakes[wake]
+            if not wakes:
+                self._thread_wakes.pop(thread_id, None)
+
+    def _wake_thread(self, thread_id: str) -> None:
+        for wake in self._thread_wakes.get(thread_id, ()):
+            wake.set()
 
     def watch(self, run: RunRecord, *, admitted_now: bool = False) -> Watch:
         """Return a reader of *run*'s stream, which hears of everything from now on.
@@ -213,6 +243,7 @@ class StreamBridge:
         live.dismissed = self._dismissed
         if admitted_now:
             live.known_seq, live.followed = 0, True
+            self._wake_thread(run.thread_id)
         return Watch(self._store, run, live, self._heartbeat_s, lambda: self._evict(run.run_id, live))
 
 
