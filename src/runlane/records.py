@@ -173,13 +173,13 @@ class Thread:
     created_at: datetime
     updated_at: datetime
     state_updated_at: datetime
-
     ttl: ThreadTtl | None = None
 
     @property
     def expires_at(self) -> datetime | None:
         """When it expires if nothing happens on it until then; ``None``: never."""
         return None if self.ttl is None else self.updated_at + timedelta(seconds=self.ttl.ttl_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assistant:
@@ -308,7 +308,6 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    webhook: str | None = None
     """What :meth:`RunStore.request_cancel` did: the run as it is now, and the lane's next run if it may start.
 
     ``ended`` says that the run, which had not started, ended by this cancel.

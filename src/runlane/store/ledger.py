@@ -41,19 +41,19 @@ from runlane.store import run_transactions as runs
 from runlane.store import thread_transactions as threads
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store import webhook_transactions as webhooks
+from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver, Transaction
 from runlane.store.thread_transactions import NewThread, Part, ThreadFilter
-
 from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, Delivery, DeliveryStatus
+
 T = TypeVar("T")
 
 #: Segments of a log read at once; bounds the memory of one catching-up reader.
 READ_SEGMENTS = 64
 
 
-class RunStore:
-    """The ledger of threads, assistants, runs and events.
+    """The ledger of threads, assistants, runs, crons and events.
 
     Every method is one transaction, repeated by the retry policy while the database is unavailable for a passing
     reason. All raise StoreUnavailable when it stays so: nothing was written, and nothing is reported as absent.
@@ -306,6 +306,17 @@ class RunStore:
         """Remove up to *limit* deliveries that ended long enough ago; return how many."""
         return await self._write(lambda: webhooks.purge_deliveries(older_than_s, limit))
 
+    # Threads.
+
+    async def create_thread(
+        self,
+        thread_id: str,
+        *,
+        owner: str,
+        metadata: Json,
+        if_exists_return: bool = False,
+        ttl: ThreadTtl | None = None,
+        state: ThreadState | None = None,
         first: Part | None = None,
     ) -> Thread:
         """Create a thread; AlreadyExists if the id is taken (and not by this owner with *if_exists_return*).
@@ -315,6 +326,7 @@ class RunStore:
         new = NewThread(
             thread_id=thread_id, owner=owner, metadata=metadata, ttl=ttl or self._thread_ttl, state=state, first=first
         )
+        return await self._write(lambda: threads.create_thread(new, if_exists_return=if_exists_return))
 
     async def get_thread(self, thread_id: str, *, owner: Owner) -> Thread:
         """Return the thread, or raise NotFound."""
@@ -401,7 +413,6 @@ class RunStore:
     async def create_assistant(self, new: NewAssistant, *, if_exists_return: bool = False) -> Assistant:
         """Create version 1 of an assistant; AlreadyExists if the id is taken."""
         return await self._write(lambda: assistants.create_assistant(new, if_exists_return=if_exists_return))
-        return await self._write(lambda: threads.create_thread(new, if_exists_return=if_exists_return))
 
     async def get_assistant(self, assistant_id: str, *, owner: Owner) -> Assistant:
         """Return the assistant, or raise NotFound."""

@@ -180,8 +180,8 @@ def thread_record(row: Row) -> Thread:
         created_at=instant(row["created_at"]),
         updated_at=instant(row["updated_at"]),
         state_updated_at=instant(row["state_updated_at"]),
-    )
         ttl=None if row["ttl_us"] is None else ThreadTtl(ttl_s=row["ttl_us"] / 1_000_000, strategy=row["ttl_strategy"]),
+    )
 
 
 def assistant_record(row: Row) -> Assistant:

@@ -57,7 +57,6 @@ FINISHES = frozenset(
 _ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
 _PENDING = f"'{RunStatus.PENDING.value}'"
 _RUNNING = f"'{RunStatus.RUNNING.value}'"
-from runlane.store.webhook_transactions import record_delivery
 
 # Locks the thread's row; every transaction that moves a run takes it first.
 LOCK_THREAD = statement("lock_thread", "SELECT * FROM threads WHERE thread_id = :thread_id {for_update}")
@@ -114,7 +113,7 @@ LOCK_RUN = statement("lock_run", "SELECT * FROM runs WHERE run_id = :run_id {for
 # Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
 LOCK_LANE = statement(
     "lock_lane",
-    "SELECT 1 AS locked",
+    "",
     postgres="SELECT 1 AS locked FROM threads"
     " WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id) FOR UPDATE",
 )
@@ -255,6 +254,7 @@ def _insert(new: NewRun) -> Any:
         model_name=new.model_name,
         temporary=int(new.temporary),
         key=new.idempotency_key,
+        webhook=new.webhook,
         delay_us=int(new.delay_s * 1_000_000),
     )
 
@@ -269,7 +269,6 @@ def _supersede(active: Sequence[Row], decision: Decision, by: str) -> Transactio
     return tuple(cancelled)
 
 
-        webhook=new.webhook,
 def request_cancel(
     run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None
 ) -> Transaction[Cancelled]:
@@ -316,6 +315,7 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
         stopped=1,
         blocked_at=None,
     )
+    yield from record_delivery(rows[0], None)
     return Cancelled(run=run_record(rows[0]), ended=True)
 
 
@@ -330,7 +330,6 @@ def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | No
         last = yield from last_event(row["seq"])
     return Claim(run=run_record(row), lease=lease_record(row), events_end=last)
 
-    yield from record_delivery(rows[0], None)
 
 def last_event(run_seq: int) -> Transaction[int]:
     """Return the number of the newest event in a run's log; 0 if there is none."""
@@ -397,6 +396,7 @@ def _end(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Tr
         stopped=int(outcome.stopped),
         blocked_at=outcome.blocked_at,
     )
+    yield from record_delivery(rows[0], None if outcome.state is None else maybe_text(outcome.state.values))
     return run_record(rows[0])
 
 
@@ -411,7 +411,6 @@ def _settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[Non
     elif state is not None and (state.unfinished or state.interrupts):
         settled = ThreadStatus.INTERRUPTED
     else:
-    yield from record_delivery(rows[0], None if outcome.state is None else maybe_text(outcome.state.values))
         settled = ThreadStatus.IDLE
     yield SETTLE_THREAD(
         thread_id=thread["thread_id"],
