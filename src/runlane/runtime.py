@@ -133,7 +133,7 @@ async def open_runtime(
             driver = await open_driver(settings)
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
-        core = _core(settings, driver, graph_agent, (new_host, new_store), hooks, retry)
+        core = _core(settings, driver, graph_agent, new_host(), new_store, hooks, retry)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
@@ -165,15 +165,14 @@ def _core(
     settings: Settings,
     driver: Driver,
     graph_agent: Callable[[str], Any] | None,
-    makers: tuple[Callable[[], AgentHost], Callable[[Driver, AgentHost], Any] | None],
+    host: AgentHost,
+    new_store: Callable[[Driver, AgentHost], Any] | None,
     hooks: Sequence[Ended],
     retry: PersistenceRetryPolicy | None,
 ) -> _Core:
     store = RunStore(driver, retry=retry)
     bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
     dispatch = LocalDispatch()
-    new_host, new_store = makers
-    host = new_host()
     saver, long_term_store = _langgraph(driver, host, new_store)
     return _Core(
         settings=settings,

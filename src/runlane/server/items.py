@@ -27,18 +27,18 @@ class StorePut(Body):
     key: str
     value: Object
     index: bool | Annotated[list[str], msgspec.Meta(max_length=100)] | None = None
-    ttl: float | None | msgspec.UnsetType = msgspec.UNSET
+    ttl: float | msgspec.UnsetType | None = msgspec.UNSET
 
     nullable: ClassVar[frozenset[str]] = frozenset({"index", "ttl"})
 
 
 class StoreDelete(Body):
     key: str
-    namespace: Labels = []
+    namespace: Labels = msgspec.field(default_factory=list)
 
 
 class StoreSearch(Body):
-    namespace_prefix: Labels = []
+    namespace_prefix: Labels = msgspec.field(default_factory=list)
     filter: Object | None = None
     limit: Limit = 10
     offset: Offset = 0

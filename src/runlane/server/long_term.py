@@ -37,7 +37,7 @@ class TtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     refresh_on_read: bool = True
     default_ttl: Minutes | None = None
-    sweep_interval_minutes: Minutes | None = None
+    sweep_interval_minutes: Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_MINUTES)] | None = None
 
 
 class StoreSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +80,13 @@ def load_store(config: Path | None) -> NewStore | None:
 
 
 def _ttl(section: TtlSection | None) -> TTLConfig | None:
-    return None if section is None else TTLConfig(**msgspec.to_builtins(section))
+    if section is None:
+        return None
+    return TTLConfig(
+        refresh_on_read=section.refresh_on_read,
+        default_ttl=section.default_ttl,
+        sweep_interval_minutes=section.sweep_interval_minutes,
+    )
 
 
 def _embeddings(file: GraphsFile, spec: str) -> Any:
