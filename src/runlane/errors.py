@@ -7,6 +7,7 @@
     ├── ConflictError            thread_busy            the thread has an active run (strategy ``reject``)
     ├── AlreadyExists            already_exists         an id is taken
     ├── ThreadChanged            thread_changed         a thread is not any more what a write to it was based on
+    ├── KeyReused                idempotency_key_reused the key of a retry came with another request
     ├── InvalidRequest           invalid_request        the request cannot be honoured as it stands
     │   ├── UnsupportedOption    unsupported_option     a known option that is not honoured
     │   ├── UnsupportedStrategyError  unsupported_strategy
@@ -77,6 +78,19 @@ class ThreadChanged(RunlaneError):
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
         super().__init__(f"Thread {thread_id!r} changed meanwhile; nothing was written. Look again and repeat.")
+
+
+class KeyReused(RunlaneError):
+    """An idempotency key that admitted a run came again with another request; nothing was admitted."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str, run_id: str) -> None:
+        self.key, self.run_id = key, run_id
+        super().__init__(
+            f"Idempotency-Key {key!r} was used for run {run_id!r}, which was asked for differently. "
+            "Repeat a request unchanged, or give a new key to a new one."
+        )
 
 
 class InvalidRequest(RunlaneError):

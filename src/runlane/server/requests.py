@@ -275,8 +275,11 @@ async def read_body(request: Request, model: type[B]) -> B:
     Raises:
         InvalidRequest: The body does not fit; the text names the field.
     """
-    settings = request.app.state.settings
-    value = await read_json(request, settings.max_body_bytes)
+    return convert_body(request, await read_json(request, request.app.state.settings.max_body_bytes), model)
+
+
+def convert_body(request: Request, value: Any, model: type[B]) -> B:
+    """Return *value*, which a client sent, as *model*; see :func:`read_body`."""
     if not isinstance(value, dict):
         raise InvalidRequest(f"The body must be a JSON object, not {type(value).__name__}.")
     unknown = value.keys() - model.__struct_encode_fields__
@@ -311,7 +314,15 @@ def path_uuid(request: Request, kind: str) -> str:
     Raises:
         InvalidRequest: It is not a UUID.
     """
-    text = request.path_params[f"{kind}_id"]
+    return canonical_uuid(kind, request.path_params[f"{kind}_id"])
+
+
+def canonical_uuid(kind: str, text: str) -> str:
+    """Return the id *text* of a *kind* in canonical form.
+
+    Raises:
+        InvalidRequest: It is not a UUID.
+    """
     try:
         return str(UUID(text))
     except ValueError:

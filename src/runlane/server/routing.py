@@ -86,6 +86,7 @@ def route(
     path: str,
     *,
     body: type[Body] | None = None,
+    many: bool = False,
     summary: str = "",
     statuses: tuple[int, ...] = (),
     query: tuple[str, ...] = (),
@@ -95,7 +96,9 @@ def route(
     def register(handler: Handler) -> Handler:
         extra: dict[str, Any] = {"parameters": _parameters(path, query)}
         if body is not None:
-            reference = {"$ref": REF.format(name=body.__name__)}
+            reference: dict[str, Any] = {"$ref": REF.format(name=body.__name__)}
+            if many:
+                reference = {"type": "array", "items": reference}
             extra["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
         responses: dict[int | str, dict[str, Any]] = {
             status: {"description": "Error", **ERROR}

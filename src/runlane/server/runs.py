@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from uuid import uuid4
 
 import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import InvalidRequest, NotFound, UnsupportedOption
-from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
+from runlane.errors import InvalidRequest, NotFound
+from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.manager import Admitted
-from runlane.records import Assistant, NewRun, RunRecord, StreamEnd
-from runlane.server.assistants import clean, find_assistant
+from runlane.records import RunRecord, StreamEnd
+from runlane.server.new_runs import admit, prepare_run
 from runlane.server.requests import (
-    BadRequest,
     RunCreate,
-    checkpoint_address,
-    checkpoint_uuid,
     path_uuid,
     query_choice,
     query_flag,
@@ -44,107 +40,15 @@ from runlane.server.service import Service
 from runlane.streams.bridge import Ending, Watch
 
 router = APIRouter(tags=["Runs"])
-_RESERVED_METADATA = frozenset({"run_id", "cron_id"})
 _ALL_MODES = frozenset(
     {"values", "messages", "messages-tuple", "updates", "events", "debug", "tasks", "checkpoints", "custom"}
 )
 
 
-def _refuse(body: RunCreate) -> None:
-    """Refuse what is documented and not honoured."""
-    if body.webhook is not None:
-        raise UnsupportedOption("webhook", "webhooks are not delivered in this version; leave it out.")
-    if body.feedback_keys:
-        raise UnsupportedOption("feedback_keys", "there is no feedback service; leave it out.")
-    if body.langsmith_tracer is not None:
-        raise UnsupportedOption("langsmith_tracer", "runs are not traced to LangSmith by the server; leave it out.")
-
-
-def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
-    """Return what the run's agent is called with; options that were not given are left out."""
-    config = _config(body, assistant)
-    modes = [body.stream_mode] if isinstance(body.stream_mode, str) else list(body.stream_mode or [])
-    kwargs: dict[str, Any] = {"graph_id": assistant.graph_id, "stream_mode": modes or ["values"], "config": config}
-    optional = {
-        "input": body.input,
-        "command": None if body.command is None else clean(body.command),
-        "context": body.context or assistant.context or None,
-        "stream_subgraphs": body.stream_subgraphs or None,
-        "interrupt_before": body.interrupt_before,
-        "interrupt_after": body.interrupt_after,
-        "durability": body.durability or {None: None, True: "async", False: "exit"}[body.checkpoint_during],
-        "checkpoint": checkpoint_address(body.checkpoint),
-        "checkpoint_id": None if body.checkpoint_id is None else checkpoint_uuid(body.checkpoint_id),
-    }
-    return {**kwargs, **{name: value for name, value in optional.items() if value is not None}}
-
-
-def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
-    given = {} if body.config is None else clean(body.config)
-    if given.get("configurable") and body.context:
-        raise BadRequest("Give config.configurable or context, not both.")
-    base = dict(assistant.config)
-    configurable = {**(base.get("configurable") or {}), **(given.get("configurable") or {}), **(body.context or {})}
-    return {**base, **given, "configurable": configurable}
-
-
-async def new_run(
-    service: Service, owner: str, body: RunCreate, thread_id: str | None, *, idempotency_key: str | None = None
-) -> NewRun:
-    """Check the whole request for a run and return what is to be admitted; without *thread_id* it is stateless.
-
-    Raises:
-        InvalidRequest: The run cannot be honoured.
-        NotFound: There is no such assistant.
-    """
-    _refuse(body)
-    stateless = thread_id is None
-    if stateless and body.command is not None and body.command.resume is not None:
-        raise BadRequest("A stateless run has nothing to resume; create a thread.")
-    try:
-        assistant = await find_assistant(service, owner, body.assistant_id)
-    except NotFound:
-        raise NotFoundForRun from None
-    if assistant.graph_id not in service.registry.graph_ids:
-        raise NotFound("graph", assistant.graph_id)
-    ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
-    given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
-    metadata = {name: value for name, value in given.items() if name not in _RESERVED_METADATA}
-    return NewRun(
-        run_id=service.new_id(),
-        thread_id=thread_id or str(uuid4()),
-        owner=owner,
-        assistant_id=assistant.assistant_id,
-        multitask_strategy=MultitaskStrategy(body.multitask_strategy),
-        on_disconnect=DisconnectMode(body.on_disconnect),
-        metadata={**assistant.metadata, **metadata, **ids},
-        kwargs=_kwargs(body, assistant),
-        create_thread=stateless or body.if_not_exists == "create",
-        thread_metadata=ids,
-        temporary=stateless and body.on_completion == "delete",
-        delay_s=body.after_seconds or 0.0,
-        idempotency_key=idempotency_key,
-    )
-
-
 async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Admitted]:
     """Check the whole request, then admit its run: nothing is admitted that cannot be started."""
-    service, owner = service_of(request), owner_of(request)
     body = await read_body(request, RunCreate)
-    key = request.headers.get("idempotency-key")
-    new = await new_run(service, owner, body, thread_id, idempotency_key=key)
-    try:
-        return body, await service.runs.admit(new)
-    except NotFound:
-        raise NotFoundForRun from None
-
-
-class NotFoundForRun(NotFound):
-    """The thread or the assistant of a new run does not exist."""
-
-    def __init__(self) -> None:
-        super().__init__("thread or assistant", "")
-        self.args = ("Thread or assistant not found.",)
+    return body, await admit(service_of(request), await prepare_run(request, body, thread_id))
 
 
 def _paths(run: RunRecord, *, stateless: bool) -> str:

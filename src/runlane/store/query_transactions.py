@@ -32,6 +32,11 @@ LIST_ALL_RUNS = statement(
 INFLIGHT = statement(
     "inflight", f"SELECT * FROM runs WHERE status IN {_ACTIVE} AND +seq > :after ORDER BY +seq LIMIT :limit"
 )
+ACTIVE_RUNS_OF = statement(
+    "active_runs_of",
+    f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND status = :status AND {_MINE} AND +seq < :before
+        ORDER BY +seq DESC LIMIT :limit""",
+)
 GET_RESULT = statement(
     "get_result",
     f"SELECT status, error, result FROM runs WHERE run_id = :run_id AND {_MINE}",
@@ -78,6 +83,12 @@ def list_runs(
         rows = yield LIST_ALL_RUNS(**params)
     else:
         rows = yield LIST_RUNS(thread_id=thread_id, **params)
+    return tuple(run_record(row) for row in rows)
+
+
+def active_runs(owner: Owner, status: RunStatus, before_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
+    """Return pending or running runs with a ``seq`` below *before_seq*, the newest admission first."""
+    rows = yield ACTIVE_RUNS_OF(status=status.value, before=before_seq, limit=limit, **owner_params(owner))
     return tuple(run_record(row) for row in rows)
 
 

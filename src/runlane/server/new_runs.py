@@ -1,0 +1,171 @@
+"""From what a client asks for to a run that can be admitted. Every route that starts runs goes through here."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+from uuid import UUID, uuid4, uuid5
+
+import msgspec
+from starlette.requests import Request
+
+from runlane.errors import NotFound, UnsupportedOption
+from runlane.lifecycle import DisconnectMode, MultitaskStrategy
+from runlane.manager import Admitted
+from runlane.records import FINGERPRINT, Assistant, NewRun
+from runlane.server.access import Access
+from runlane.server.assistants import clean, find_assistant
+from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
+from runlane.server.routing import authorize, service_of
+from runlane.server.service import Service
+
+_RESERVED_METADATA: Final = frozenset({"run_id", "cron_id"})
+#: Names the threads of stateless runs that have an idempotency key.
+_KEYED: Final = UUID("5b1f9d0e-7f0c-4f5e-9a6b-0c8f4f0d2a41")
+
+
+class NotFoundForRun(NotFound):
+    """The thread or the assistant of a new run does not exist."""
+
+    def __init__(self) -> None:
+        super().__init__("thread or assistant", "")
+        self.args = ("Thread or assistant not found.",)
+
+
+async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, *, index: int | None = None) -> NewRun:
+    """Check all that *body* asks for, without admitting anything; ``None`` for *thread_id* means a stateless run.
+
+    Args:
+        index: The place of a run that was sent together with others.
+
+    Raises:
+        InvalidRequest: It says what is wrong.
+        NotFound: There is no such thread, assistant or graph, or the request may not touch it.
+    """
+    service, stateless = service_of(request), thread_id is None
+    _refuse(body)
+    if stateless and body.command is not None and body.command.resume is not None:
+        raise BadRequest("A stateless run has nothing to resume; create a thread.")
+    access = await _authorize(request, body, thread_id)
+    try:
+        assistant = await find_assistant(service, access.owner, body.assistant_id)
+        owner = await _owner_on(service, access, thread_id, creates=body.if_not_exists == "create")
+    except NotFound:
+        raise NotFoundForRun from None
+    if assistant.graph_id not in service.registry.graph_ids:
+        raise NotFound("graph", assistant.graph_id)
+    kwargs, key = _kwargs(body, assistant), request.headers.get("idempotency-key")
+    if key is not None:
+        kwargs[FINGERPRINT] = _fingerprint(body)
+    ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
+    given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
+    metadata = {name: value for name, value in given.items() if name not in _RESERVED_METADATA}
+    return NewRun(
+        run_id=service.new_id(),
+        thread_id=thread_id or _own_thread_id(owner, key, index),
+        owner=owner,
+        assistant_id=assistant.assistant_id,
+        multitask_strategy=MultitaskStrategy(body.multitask_strategy),
+        on_disconnect=DisconnectMode(body.on_disconnect),
+        metadata={**assistant.metadata, **metadata, **ids},
+        kwargs=kwargs,
+        create_thread=stateless or body.if_not_exists == "create",
+        thread_metadata=ids,
+        temporary=stateless and body.on_completion == "delete",
+        delay_s=body.after_seconds or 0.0,
+        idempotency_key=key,
+    )
+
+
+async def admit(service: Service, new: NewRun) -> Admitted:
+    """Admit *new*.
+
+    Raises:
+        NotFound: Its thread does not exist.
+        ConflictError: Its thread is busy, and it is not to wait or to supersede.
+        KeyReused: Its idempotency key has admitted a run of another request.
+    """
+    try:
+        return await service.runs.admit(new)
+    except NotFound:
+        raise NotFoundForRun from None
+
+
+def _refuse(body: RunCreate) -> None:
+    """Refuse what is documented and not honoured."""
+    if body.webhook is not None:
+        raise UnsupportedOption("webhook", "webhooks are not delivered in this version; leave it out.")
+    if body.feedback_keys:
+        raise UnsupportedOption("feedback_keys", "there is no feedback service; leave it out.")
+    if body.langsmith_tracer is not None:
+        raise UnsupportedOption("langsmith_tracer", "runs are not traced to LangSmith by the server; leave it out.")
+
+
+async def _authorize(request: Request, body: RunCreate, thread_id: str | None) -> Access:
+    value: dict[str, Any] = {
+        "thread_id": thread_id,
+        "assistant_id": body.assistant_id,
+        "metadata": body.metadata or {},
+        "multitask_strategy": body.multitask_strategy,
+        "if_not_exists": body.if_not_exists,
+        "after_seconds": body.after_seconds,
+        "kwargs": {"input": body.input, "command": body.command, "config": body.config, "context": body.context},
+    }
+    access = await authorize(request, "threads", "create_run", value)
+    body.metadata = value["metadata"] or None
+    return access
+
+
+async def _owner_on(service: Service, access: Access, thread_id: str | None, *, creates: bool) -> str:
+    """Return whose the run is: its thread's owner, where a handler lets a request touch the threads of others."""
+    if thread_id is None or (access.where is None and access.reads == access.owner):
+        return access.owner
+    try:
+        thread = await service.store.get_thread(thread_id, owner=access.reads)
+    except NotFound:
+        if creates:
+            return access.owner
+        raise
+    if not access.permits(thread.metadata):
+        raise NotFound("thread", thread_id)
+    return thread.owner
+
+
+def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
+    """Return what the run's agent is called with; options that were not given are left out."""
+    config = _config(body, assistant)
+    modes = [body.stream_mode] if isinstance(body.stream_mode, str) else list(body.stream_mode or [])
+    kwargs: dict[str, Any] = {"graph_id": assistant.graph_id, "stream_mode": modes or ["values"], "config": config}
+    optional = {
+        "input": body.input,
+        "command": None if body.command is None else clean(body.command),
+        "context": body.context or assistant.context or None,
+        "stream_subgraphs": body.stream_subgraphs or None,
+        "interrupt_before": body.interrupt_before,
+        "interrupt_after": body.interrupt_after,
+        "durability": body.durability or {None: None, True: "async", False: "exit"}[body.checkpoint_during],
+        "checkpoint": checkpoint_address(body.checkpoint),
+        "checkpoint_id": None if body.checkpoint_id is None else checkpoint_uuid(body.checkpoint_id),
+    }
+    return {**kwargs, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
+    given = {} if body.config is None else clean(body.config)
+    if given.get("configurable") and body.context:
+        raise BadRequest("Give config.configurable or context, not both.")
+    base = dict(assistant.config)
+    configurable = {**(base.get("configurable") or {}), **(given.get("configurable") or {}), **(body.context or {})}
+    return {**base, **given, "configurable": configurable}
+
+
+def _fingerprint(body: RunCreate) -> str:
+    """Return what tells two requests with one idempotency key apart."""
+    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()
+
+
+def _own_thread_id(owner: str, key: str | None, index: int | None) -> str:
+    """Return the id of a stateless run's thread; a repeated request with a key finds that of the first one."""
+    if key is None:
+        return str(uuid4())
+    return str(uuid5(_KEYED, f"{owner}\n{'' if index is None else index}\n{key}"))
