@@ -302,6 +302,7 @@ class NewRun:
     thread_metadata: Json = field(default_factory=dict)
     temporary: bool = False
     delay_s: float = 0.0
+    webhook: str | None = None
     idempotency_key: str | None = None
     answers: tuple[str, ...] = ()
 

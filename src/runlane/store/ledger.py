@@ -39,7 +39,6 @@ from runlane.store import protocol_transactions as protocol
 from runlane.store import query_transactions as queries
 from runlane.store import run_transactions as runs
 from runlane.store import thread_transactions as threads
-from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store import webhook_transactions as webhooks
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.retry import PersistenceRetryPolicy
@@ -252,17 +251,6 @@ READ_SEGMENTS = 64
         """Remove the events of up to *limit* runs that ended long enough ago; return of how many."""
         return await self._write(lambda: events.purge_events(older_than_s, limit))
 
-    # Threads.
-
-    async def create_thread(
-        self,
-        thread_id: str,
-        *,
-        owner: str,
-        metadata: Json,
-        if_exists_return: bool = False,
-        ttl: ThreadTtl | None = None,
-        state: ThreadState | None = None,
     # Webhooks.
 
     async def claim_deliveries(

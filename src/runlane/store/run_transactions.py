@@ -47,6 +47,7 @@ from runlane.store.rows import (
     usage_text,
 )
 from runlane.store.statements import Row, Rows, Transaction, statement
+from runlane.store.webhook_transactions import record_delivery
 
 WHOLE_LANE = 2**31
 #: What may become of an attempt through :func:`finish`.
@@ -233,9 +234,9 @@ def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]
             status=ThreadStatus.IDLE.value,
             metadata=dumps(new.metadata),
             config="{}",
+            **ttl_params(ttl),
         )
         found = yield LOCK_THREAD(thread_id=new.thread_id)
-            **ttl_params(ttl),
     if not found or found[0]["owner"] != new.owner:
         raise NotFound("thread", new.thread_id)
     return found[0]
