@@ -181,6 +181,12 @@ READ_SEGMENTS = 64
         """Return the next runs of a thread, in the order of admission, that have events or may get some."""
         return await self._read(lambda: protocol.runs_with_events(thread_id, after_seq, limit))
 
+    async def active_runs(
+        self, *, owner: Owner, status: RunStatus, before_seq: int = 2**62, limit: int = 500
+    ) -> tuple[RunRecord, ...]:
+        """Return pending, or running, runs of all threads, the newest admission first."""
+        return await self._read(lambda: queries.active_runs(owner, status, before_seq, limit))
+
     async def inflight_runs(self, *, after_seq: int = 0, limit: int = 500) -> tuple[RunRecord, ...]:
         """Return pending and running runs of all owners, oldest first."""
         return await self._read(lambda: queries.inflight_runs(after_seq, limit))

@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runlane.admission import Decision, decide
-from runlane.errors import AlreadyExists, CancelRecorded, ConflictError, IllegalTransition, LeaseLost, NotFound
+from runlane.errors import (
+    AlreadyExists,
+    CancelRecorded,
+    ConflictError,
+    IllegalTransition,
+    KeyReused,
+    LeaseLost,
+    NotFound,
+)
 from runlane.lifecycle import (
     ACTIVE,
     CancelAction,
@@ -18,6 +26,7 @@ from runlane.lifecycle import (
     move,
 )
 from runlane.records import (
+    FINGERPRINT,
     Admission,
     Cancelled,
     Claim,
@@ -174,6 +183,8 @@ def admit(new: NewRun, ttl: ThreadTtl | None = None) -> Transaction[Admission]:
     if new.idempotency_key is not None:
         same = yield FIND_KEY(owner=new.owner, thread_id=new.thread_id, key=new.idempotency_key)
         if same:
+            if loads(same[0]["kwargs"]).get(FINGERPRINT) != new.kwargs.get(FINGERPRINT):
+                raise KeyReused(new.idempotency_key, same[0]["run_id"])
             again = yield from _admitted_before(new, same)
             return again
     # A lane may be long; only a strategy that cancels needs more of it than its first run.
