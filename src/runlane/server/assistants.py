@@ -10,8 +10,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import InvalidRequest, NotFound
-from runlane.records import Assistant
+from runlane.errors import AlreadyExists, InvalidRequest, NotFound
+from runlane.records import Assistant, Owner
+from runlane.server.access import Access
 from runlane.server.requests import (
     AssistantCreate,
     AssistantLatest,
@@ -25,14 +26,14 @@ from runlane.server.requests import (
     read_body,
 )
 from runlane.server.responses import assistant_wire, json_response, raw_json, selected
-from runlane.server.routing import owner_of, route, service_of
+from runlane.server.routing import authorize, route, service_of
 from runlane.server.service import Service
 from runlane.store.assistant_transactions import SHARED_OWNER, AssistantFilter, NewAssistant
 
 router = APIRouter(tags=["Assistants"])
 
 
-async def find_assistant(service: Service, owner: str, text: str) -> Assistant:
+async def find_assistant(service: Service, owner: Owner, text: str) -> Assistant:
     """Return the assistant with the id *text*, or the system assistant of the graph of that name.
 
     Raises:
@@ -48,6 +49,35 @@ async def find_assistant(service: Service, owner: str, text: str) -> Assistant:
         graphs = ", ".join(service.registry.graph_ids)
         raise InvalidRequest(f"Invalid assistant: {text!r}. It must be a UUID, or a graph: {graphs}.") from None
     return await service.store.get_assistant(assistant_id, owner=owner)
+
+
+async def assistant_to_run(request: Request, text: str) -> Assistant:
+    """Return what :func:`find_assistant` does, for a run: everybody may run a graph's system assistant.
+
+    Raises:
+        InvalidRequest: *text* is neither a UUID nor a graph's name.
+        NotFound: There is no such assistant, or the request may not read it.
+    """
+    service = service_of(request)
+    if text in service.system_ids or text in service.system_ids.values():
+        return await find_assistant(service, SHARED_OWNER, text)
+    access = await authorize(request, "assistants", "read", {"assistant_id": text})
+    return _permitted(access, await find_assistant(service, access.reads, text))
+
+
+def _permitted(access: Access, assistant: Assistant) -> Assistant:
+    if not access.permits(assistant.metadata):
+        raise NotFound("assistant", assistant.assistant_id)
+    return assistant
+
+
+async def _named(request: Request, action: str, value: dict[str, Any] | None = None) -> tuple[Access, Assistant]:
+    """Return the assistant that the path names, if *action* on it is allowed; a handler may change *value*."""
+    assistant_id = path_uuid(request, "assistant")
+    given: dict[str, Any] = {} if value is None else value
+    given["assistant_id"] = assistant_id
+    access = await authorize(request, "assistants", action, given)
+    return access, _permitted(access, await service_of(request).store.get_assistant(assistant_id, owner=access.reads))
 
 
 def _settings(config: RunConfig | None, context: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -91,8 +121,7 @@ async def search_assistants(request: Request) -> Response:
     service, body = service_of(request), await read_body(request, AssistantSearch)
     if body.graph_id is not None:
         _known_graph(service, body.graph_id)
-    where = AssistantFilter(graph_id=body.graph_id, name=body.name, metadata=body.metadata)
-    owner = owner_of(request)
+    owner, where = await _searched(request, body)
     found = await service.store.search_assistants(
         owner=owner,
         where=where,
@@ -104,6 +133,18 @@ async def search_assistants(request: Request) -> Response:
     total = await service.store.count_assistants(owner=owner, where=where)
     rows = [selected(assistant_wire(one), body.select) for one in found]
     return json_response(rows, headers=pagination(total, body.offset, len(found)))
+
+
+async def _searched(request: Request, body: AssistantSearch) -> tuple[Owner, AssistantFilter]:
+    value: dict[str, Any] = {
+        "graph_id": body.graph_id,
+        "metadata": body.metadata or {},
+        "limit": body.limit,
+        "offset": body.offset,
+    }
+    access = await authorize(request, "assistants", "search", value)
+    where = AssistantFilter(graph_id=body.graph_id, name=body.name, metadata=value["metadata"], where=access.where)
+    return access.reads, where
 
 
 def pagination(total: int, offset: int, got: int) -> dict[str, str]:
@@ -118,8 +159,8 @@ def pagination(total: int, offset: int, got: int) -> dict[str, str]:
 async def count_assistants(request: Request) -> Response:
     """Count assistants."""
     body = await read_body(request, AssistantSearch)
-    where = AssistantFilter(graph_id=body.graph_id, name=body.name, metadata=body.metadata)
-    return json_response(await service_of(request).store.count_assistants(owner=owner_of(request), where=where))
+    owner, where = await _searched(request, body)
+    return json_response(await service_of(request).store.count_assistants(owner=owner, where=where))
 
 
 @route(router, "POST", "/assistants", body=AssistantCreate, statuses=(404, 409))
@@ -128,26 +169,45 @@ async def create_assistant(request: Request) -> Response:
     service, body = service_of(request), await read_body(request, AssistantCreate)
     _known_graph(service, body.graph_id)
     config, context = _settings(body.config, body.context)
-    made = await service.store.create_assistant(
-        NewAssistant(
-            assistant_id=str(body.assistant_id or uuid4()),
-            owner=owner_of(request),
-            graph_id=body.graph_id,
-            name="Untitled" if body.name is None else body.name,
-            description=body.description,
-            config=config,
-            context=context,
-            metadata=_own_metadata(body.metadata),
-        ),
-        if_exists_return=body.if_exists == "do_nothing",
+    value: dict[str, Any] = {
+        "assistant_id": str(body.assistant_id or uuid4()),
+        "graph_id": body.graph_id,
+        "config": config,
+        "context": context,
+        "metadata": _own_metadata(body.metadata),
+        "if_exists": body.if_exists,
+        "name": "Untitled" if body.name is None else body.name,
+    }
+    access = await authorize(request, "assistants", "create", value)
+    new = NewAssistant(
+        assistant_id=value["assistant_id"],
+        owner=access.owner,
+        graph_id=body.graph_id,
+        name=value["name"],
+        description=body.description,
+        config=value["config"],
+        context=value["context"],
+        metadata=_own_metadata(value["metadata"]),
     )
-    return json_response(assistant_wire(made))
+    return json_response(assistant_wire(await _made(service, access, new, body.if_exists)))
+
+
+async def _made(service: Service, access: Access, new: NewAssistant, if_exists: str) -> Assistant:
+    try:
+        return await service.store.create_assistant(new)
+    except AlreadyExists:
+        if if_exists != "do_nothing":
+            raise
+        try:
+            return _permitted(access, await service.store.get_assistant(new.assistant_id, owner=access.reads))
+        except NotFound:
+            raise AlreadyExists("assistant", new.assistant_id) from None
 
 
 @route(router, "GET", "/assistants/{assistant_id}", statuses=(404,))
 async def get_assistant(request: Request) -> Response:
     """Return an assistant."""
-    found = await service_of(request).store.get_assistant(path_uuid(request, "assistant"), owner=owner_of(request))
+    _, found = await _named(request, "read")
     return json_response(assistant_wire(found))
 
 
@@ -155,41 +215,44 @@ async def get_assistant(request: Request) -> Response:
 async def patch_assistant(request: Request) -> Response:
     """Change an assistant, which makes a new version."""
     service, body = service_of(request), await read_body(request, AssistantPatch)
-    assistant_id, owner = path_uuid(request, "assistant"), owner_of(request)
-    _writable(await service.store.get_assistant(assistant_id, owner=owner))
+    value: dict[str, Any] = {"graph_id": body.graph_id, "name": body.name, "metadata": _own_metadata(body.metadata)}
+    access, assistant = await _named(request, "update", value)
+    _writable(assistant)
     changes: dict[str, Any] = {}
     if body.graph_id is not None:
         _known_graph(service, body.graph_id)
         changes["graph_id"] = body.graph_id
     if body.config is not None or body.context is not None:
         changes["config"], changes["context"] = _settings(body.config, body.context)
-    if body.metadata is not None:
-        changes["metadata"] = _own_metadata(body.metadata)
+    if value["metadata"]:
+        changes["metadata"] = _own_metadata(value["metadata"])
     for name in ("name", "description"):
         if getattr(body, name) is not None:
             changes[name] = getattr(body, name)
-    changed = await service.store.update_assistant(assistant_id, owner=owner, changes=changes)
+    changed = await service.store.update_assistant(assistant.assistant_id, owner=access.reads, changes=changes)
     return json_response(assistant_wire(changed))
 
 
 @route(router, "DELETE", "/assistants/{assistant_id}", statuses=(404,))
 async def delete_assistant(request: Request) -> Response:
     """Delete an assistant with its versions."""
-    service, assistant_id = service_of(request), path_uuid(request, "assistant")
+    service = service_of(request)
     if query_flag(request, "delete_threads"):
         raise InvalidRequest("delete_threads is not supported yet; delete the threads themselves.")
-    _writable(await service.store.get_assistant(assistant_id, owner=owner_of(request)))
-    await service.store.delete_assistant(assistant_id, owner=owner_of(request))
+    access, assistant = await _named(request, "delete")
+    _writable(assistant)
+    await service.store.delete_assistant(assistant.assistant_id, owner=access.reads)
     return Response(status_code=204)
 
 
 @route(router, "GET", "/assistants/{assistant_id}/graph", statuses=(404,), query=("xray",))
 async def draw_assistant(request: Request) -> Response:
     """Return the graph's nodes and edges."""
-    service = service_of(request)
-    assistant = await find_assistant(service, owner_of(request), request.path_params["assistant_id"])
+    service, text = service_of(request), request.path_params["assistant_id"]
+    access = await authorize(request, "assistants", "read", {"assistant_id": text})
+    assistant = _permitted(access, await find_assistant(service, access.reads, text))
     xray = _xray(request.query_params.get("xray", "false"))
-    states = service.states(owner_of(request))
+    states = service.states(access.owner)
     return raw_json(await service.on_agents(lambda: states.draw(assistant.graph_id, xray=xray)))
 
 
@@ -206,8 +269,8 @@ def _xray(text: str) -> bool | int:
 async def assistant_schemas(request: Request) -> Response:
     """Return the graph's JSON Schemas."""
     service = service_of(request)
-    assistant = await service.store.get_assistant(path_uuid(request, "assistant"), owner=owner_of(request))
-    states = service.states(owner_of(request))
+    access, assistant = await _named(request, "read")
+    states = service.states(access.owner)
     return raw_json(await service.on_agents(lambda: states.schemas(assistant.graph_id)))
 
 
@@ -216,8 +279,8 @@ async def assistant_schemas(request: Request) -> Response:
 async def assistant_subgraphs(request: Request) -> Response:
     """Return the schemas of the graph's subgraphs."""
     service = service_of(request)
-    assistant = await service.store.get_assistant(path_uuid(request, "assistant"), owner=owner_of(request))
-    states, namespace = service.states(owner_of(request)), request.path_params.get("namespace")
+    access, assistant = await _named(request, "read")
+    states, namespace = service.states(access.owner), request.path_params.get("namespace")
     recurse = query_flag(request, "recurse")
     return raw_json(
         await service.on_agents(lambda: states.subgraphs(assistant.graph_id, namespace=namespace, recurse=recurse))
@@ -228,9 +291,10 @@ async def assistant_subgraphs(request: Request) -> Response:
 async def assistant_versions(request: Request) -> Response:
     """Return an assistant's versions, newest first."""
     body = await read_body(request, AssistantVersions)
+    access, assistant = await _named(request, "read")
     found = await service_of(request).store.list_versions(
-        path_uuid(request, "assistant"),
-        owner=owner_of(request),
+        assistant.assistant_id,
+        owner=access.reads,
         metadata=body.metadata,
         limit=body.limit,
         offset=body.offset,
@@ -242,7 +306,9 @@ async def assistant_versions(request: Request) -> Response:
 async def set_latest(request: Request) -> Response:
     """Make an earlier version the current one, with its config and context."""
     body = await read_body(request, AssistantLatest)
-    service, assistant_id = service_of(request), path_uuid(request, "assistant")
-    _writable(await service.store.get_assistant(assistant_id, owner=owner_of(request)))
-    changed = await service.store.set_latest(assistant_id, owner=owner_of(request), version=body.version)
+    access, assistant = await _named(request, "update", {"version": body.version})
+    _writable(assistant)
+    changed = await service_of(request).store.set_latest(
+        assistant.assistant_id, owner=access.reads, version=body.version
+    )
     return json_response(assistant_wire(changed))
