@@ -52,6 +52,7 @@ T = TypeVar("T")
 READ_SEGMENTS = 64
 
 
+class RunStore:
     """The ledger of threads, assistants, runs, crons and events.
 
     Every method is one transaction, repeated by the retry policy while the database is unavailable for a passing
@@ -180,12 +181,6 @@ READ_SEGMENTS = 64
     async def runs_with_events(self, thread_id: str, *, after_seq: int, limit: int = 50) -> tuple[RunRecord, ...]:
         """Return the next runs of a thread, in the order of admission, that have events or may get some."""
         return await self._read(lambda: protocol.runs_with_events(thread_id, after_seq, limit))
-
-    async def active_runs(
-        self, *, owner: Owner, status: RunStatus, before_seq: int = 2**62, limit: int = 500
-    ) -> tuple[RunRecord, ...]:
-        """Return pending, or running, runs of all threads, the newest admission first."""
-        return await self._read(lambda: queries.active_runs(owner, status, before_seq, limit))
 
     async def inflight_runs(self, *, after_seq: int = 0, limit: int = 500) -> tuple[RunRecord, ...]:
         """Return pending and running runs of all owners, oldest first."""
