@@ -203,12 +203,13 @@ class RunManager:
         except BaseException:
             self._source.forget(new.run_id)
             raise
-        return [self._admitted(new, admission)]
+        return [self.admitted(new, admission)]
 
     async def _admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
-        return [self._admitted(*pair) for pair in zip(news, await self._store.admit_all(news), strict=True)]
+        return [self.admitted(*pair) for pair in zip(news, await self._store.admit_all(news), strict=True)]
 
-    def _admitted(self, new: NewRun, admission: Admission) -> Admitted:
+    def admitted(self, new: NewRun, admission: Admission) -> Admitted:
+        """Tell of an admission that was committed, and watch its run; the caller closes the watch."""
         run = admission.run
         watch = self._bridge.watch(run, admitted_now=not admission.reused)
         for cancelled in admission.cancelled:

@@ -42,19 +42,43 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
         InvalidRequest: It says what is wrong.
         NotFound: There is no such thread, assistant or graph, or the request may not touch it.
     """
-    service, stateless = service_of(request), thread_id is None
-    _refuse(body)
-    if stateless and body.command is not None and body.command.resume is not None:
-        raise BadRequest("A stateless run has nothing to resume; create a thread.")
+    service = service_of(request)
     access = await _authorize(request, body, thread_id)
     try:
-        assistant = await find_assistant(service, access.owner, body.assistant_id)
         owner = await _owner_on(service, access, thread_id, creates=body.if_not_exists == "create")
+    except NotFound:
+        raise NotFoundForRun from None
+    key = request.headers.get("idempotency-key")
+    return await new_run(service, body, thread_id, user=access.owner, owner=owner, key=key, index=index)
+
+
+async def new_run(
+    service: Service,
+    body: RunCreate,
+    thread_id: str | None,
+    *,
+    user: str,
+    owner: str,
+    key: str | None = None,
+    index: int | None = None,
+) -> NewRun:
+    """Check what *body* asks for in the name of *user*, whose assistants it may use, and make a run of *owner*'s.
+
+    Raises:
+        InvalidRequest: It says what is wrong.
+        NotFound: There is no such assistant or graph.
+    """
+    _refuse(body)
+    stateless = thread_id is None
+    if stateless and body.command is not None and body.command.resume is not None:
+        raise BadRequest("A stateless run has nothing to resume; create a thread.")
+    try:
+        assistant = await find_assistant(service, user, body.assistant_id)
     except NotFound:
         raise NotFoundForRun from None
     if assistant.graph_id not in service.registry.graph_ids:
         raise NotFound("graph", assistant.graph_id)
-    kwargs, key = _kwargs(body, assistant), request.headers.get("idempotency-key")
+    kwargs = _kwargs(body, assistant)
     if key is not None:
         kwargs[FINGERPRINT] = _fingerprint(body)
     ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
