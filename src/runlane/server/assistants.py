@@ -59,8 +59,8 @@ async def assistant_to_run(request: Request, text: str) -> Assistant:
         NotFound: There is no such assistant, or the request may not read it.
     """
     service = service_of(request)
-    if text in service.system_ids or text in service.system_ids.values():
-        return await find_assistant(service, SHARED_OWNER, text)
+    if text in service.system_assistants:
+        return service.system_assistants[text]
     access = await authorize(request, "assistants", "read", {"assistant_id": text})
     return _permitted(access, await find_assistant(service, access.reads, text))
 

@@ -15,12 +15,14 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
-from runlane.records import NO_OWNER
+from runlane.records import NO_OWNER, RunRecord, Thread
 from runlane.server.access import OPEN, Access, User
 from runlane.server.auth import EXEMPT
-from runlane.server.requests import Body, ignore
+from runlane.server.requests import Body, ignore, path_uuid
 from runlane.server.service import Service
+from runlane.store.webhook_transactions import DeliveryStatus
 
 #: Everything that a query may have.
 QUERY: Mapping[str, dict[str, Any]] = {
@@ -31,6 +33,8 @@ QUERY: Mapping[str, dict[str, Any]] = {
     "refresh_ttl": {"type": "boolean"},
     "action": {"type": "string", "enum": ["interrupt", "rollback"]},
     "before": {"type": "string", "format": "uuid"},
+    "delivery_status": {"type": "string", "enum": [status.value for status in DeliveryStatus]},
+    "run_id": {"type": "string", "format": "uuid"},
     "status": {"type": "string", "enum": [status.value for status in RunStatus]},
     "xray": {"oneOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1}]},
 }
@@ -69,6 +73,44 @@ async def authorize(
     if authority is None:
         return OPEN
     return await authority.access(_user_of(connection), resource, action, {} if value is None else value)
+
+
+async def reach_thread(request: Request, action: str, value: dict[str, Any] | None = None) -> tuple[Access, Thread]:
+    """Return the thread that the path names, if *action* on it is allowed; a handler may change *value* in place.
+
+    Raises:
+        NotFound: There is none, or the request may not touch it.
+        HTTPException: *action* is not allowed at all.
+    """
+    thread_id = path_uuid(request, "thread")
+    given: dict[str, Any] = {} if value is None else value
+    given["thread_id"] = thread_id
+    access = await authorize(request, "threads", action, given)
+    thread = await service_of(request).store.get_thread(thread_id, owner=access.reads)
+    if not access.permits(thread.metadata):
+        raise NotFound("thread", thread_id)
+    return access, thread
+
+
+async def reach_run(request: Request, action: str, value: dict[str, Any] | None = None) -> tuple[Access, RunRecord]:
+    """Return the run that the path names, on the thread that it names, if *action* on that thread is allowed.
+
+    Raises:
+        NotFound: There is none, or the request may not touch its thread.
+        HTTPException: *action* is not allowed at all.
+    """
+    run_id, store = path_uuid(request, "run"), service_of(request).store
+    given: dict[str, Any] = {} if value is None else value
+    given["run_id"] = run_id
+    if "thread_id" in request.path_params:
+        given["thread_id"] = path_uuid(request, "thread")
+    access = await authorize(request, "threads", action, given)
+    run = await store.get_run(run_id, owner=access.reads)
+    if "thread_id" in request.path_params and run.thread_id != path_uuid(request, "thread"):
+        raise NotFound("run", run_id)
+    if access.where and not access.permits((await store.get_thread(run.thread_id, owner=access.reads)).metadata):
+        raise NotFound("run", run_id)
+    return access, run
 
 
 def direct(router: APIRouter) -> list[Route]:
