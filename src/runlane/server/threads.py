@@ -11,9 +11,10 @@ from starlette.responses import Response
 
 from runlane.agents.base import Snapshot
 from runlane.agents.registry import system_assistant_id
-from runlane.errors import InvalidRequest, UnsupportedOption
+from runlane.errors import AlreadyExists, InvalidRequest, NotFound, UnsupportedOption
 from runlane.lifecycle import ThreadStatus
-from runlane.records import Thread, ThreadState
+from runlane.records import Json, Owner, Thread, ThreadState
+from runlane.server.access import Access
 from runlane.server.assistants import clean, pagination
 from runlane.server.requests import (
     BadRequest,
@@ -27,13 +28,12 @@ from runlane.server.requests import (
     checkpoint_address,
     checkpoint_uuid,
     cursor_address,
-    path_uuid,
     query_flag,
     query_int,
     read_body,
 )
 from runlane.server.responses import json_response, raw_json, selected, thread_wire
-from runlane.server.routing import owner_of, route, service_of
+from runlane.server.routing import authorize, reach_thread, route, service_of
 from runlane.server.service import Service
 from runlane.store.thread_transactions import ThreadFilter
 
@@ -50,17 +50,35 @@ async def create_thread(request: Request) -> Response:
     """Create a thread, with a history if ``supersteps`` are given."""
     service, body = service_of(request), await read_body(request, ThreadCreate)
     _refuse_ttl(body.ttl)
-    metadata, owner = body.metadata or {}, owner_of(request)
+    value: dict[str, Any] = {
+        "thread_id": str(body.thread_id or uuid4()),
+        "metadata": body.metadata or {},
+        "if_exists": body.if_exists,
+    }
+    access = await authorize(request, "threads", "create", value)
+    metadata = value["metadata"]
     graph_id = metadata.get("graph_id")
     if body.supersteps and graph_id not in service.registry.graph_ids:
         raise InvalidRequest("supersteps need metadata.graph_id to name a graph.")
-    thread_id = str(body.thread_id or uuid4())
-    thread = await service.store.create_thread(
-        thread_id, owner=owner, metadata=metadata, if_exists_return=body.if_exists == "do_nothing"
-    )
+    thread = await _made(service, access, value["thread_id"], metadata, body.if_exists)
     if body.supersteps:
         thread = await _seed(service, thread, str(graph_id), body.supersteps)
     return json_response(thread_wire(thread))
+
+
+async def _made(service: Service, access: Access, thread_id: str, metadata: Json, if_exists: str) -> Thread:
+    try:
+        return await service.store.create_thread(thread_id, owner=access.owner, metadata=metadata)
+    except AlreadyExists:
+        if if_exists != "do_nothing":
+            raise
+        try:
+            thread = await service.store.get_thread(thread_id, owner=access.reads)
+        except NotFound:
+            raise AlreadyExists("thread", thread_id) from None
+        if not access.permits(thread.metadata):
+            raise
+        return thread
 
 
 async def _seed(service: Service, thread: Thread, graph_id: str, supersteps: list[Superstep]) -> Thread:
@@ -91,8 +109,8 @@ async def _record(service: Service, thread: Thread, graph_id: str, snapshot: Sna
 @route(router, "POST", "/threads/search", body=ThreadSearch)
 async def search_threads(request: Request) -> Response:
     """Find threads, the last changed first."""
-    service, body, owner = service_of(request), await read_body(request, ThreadSearch), owner_of(request)
-    where = _filter(body)
+    service, body = service_of(request), await read_body(request, ThreadSearch)
+    owner, where = await _searched(request, body)
     found = await service.store.search_threads(
         owner=owner,
         where=where,
@@ -110,17 +128,27 @@ async def search_threads(request: Request) -> Response:
 async def count_threads(request: Request) -> Response:
     """Count threads."""
     body = await read_body(request, ThreadSearch)
-    return json_response(await service_of(request).store.count_threads(owner=owner_of(request), where=_filter(body)))
+    owner, where = await _searched(request, body)
+    return json_response(await service_of(request).store.count_threads(owner=owner, where=where))
 
 
-def _filter(body: ThreadSearch) -> ThreadFilter:
+async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, ThreadFilter]:
     if body.extract is not None:
         raise UnsupportedOption("extract", "values cannot be extracted in this version; use select.")
-    return ThreadFilter(
+    value: dict[str, Any] = {
+        "metadata": body.metadata or {},
+        "values": body.values or {},
+        "status": body.status,
+        "limit": body.limit,
+        "offset": body.offset,
+    }
+    access = await authorize(request, "threads", "search", value)
+    return access.reads, ThreadFilter(
         ids=None if body.ids is None else tuple(body.ids),
         status=None if body.status is None else ThreadStatus(body.status),
-        metadata=body.metadata,
+        metadata=value["metadata"],
         values=body.values,
+        where=access.where,
     )
 
 
@@ -129,7 +157,7 @@ async def get_thread(request: Request) -> Response:
     """Return a thread."""
     if "include" in request.query_params:
         raise UnsupportedOption("include", "threads do not expire in this version; leave it out.")
-    thread = await service_of(request).store.get_thread(path_uuid(request, "thread"), owner=owner_of(request))
+    _, thread = await reach_thread(request, "read")
     return json_response(thread_wire(thread))
 
 
@@ -138,8 +166,10 @@ async def patch_thread(request: Request) -> Response:
     """Merge metadata into the thread's."""
     body = await read_body(request, ThreadPatch)
     _refuse_ttl(body.ttl)
+    value: dict[str, Any] = {"metadata": body.metadata or {}}
+    access, thread = await reach_thread(request, "update", value)
     thread = await service_of(request).store.patch_thread(
-        path_uuid(request, "thread"), owner=owner_of(request), metadata=body.metadata or {}
+        thread.thread_id, owner=access.reads, metadata=value["metadata"]
     )
     if request.headers.get("prefer", "").lower() == "return=minimal":
         return Response(status_code=204)
@@ -149,17 +179,18 @@ async def patch_thread(request: Request) -> Response:
 @route(router, "DELETE", "/threads/{thread_id}", statuses=(404, 409))
 async def delete_thread(request: Request) -> Response:
     """Stop the thread's runs, wait for their ends, and delete the thread."""
-    await service_of(request).delete_thread(path_uuid(request, "thread"), owner_of(request))
+    access, thread = await reach_thread(request, "delete")
+    await service_of(request).delete_thread(thread.thread_id, access.reads)
     return Response(status_code=204)
 
 
 async def _state(request: Request, checkpoint: Any, *, subgraphs: bool) -> Response:
-    service, owner = service_of(request), owner_of(request)
-    thread = await service.store.get_thread(path_uuid(request, "thread"), owner=owner)
+    service = service_of(request)
+    access, thread = await reach_thread(request, "read")
     graph_id = service.graph_of(thread)
     if graph_id is None:
         return json_response(_empty_state(thread, checkpoint))
-    states, saver = service.states(owner), service.runtime.saver
+    states, saver = service.states(access.owner), service.runtime.saver
     return raw_json(
         await service.on_agents(lambda: states.get(graph_id, saver, thread.thread_id, checkpoint, subgraphs=subgraphs))
     )
@@ -207,13 +238,14 @@ async def get_state_of(request: Request) -> Response:
 async def update_state(request: Request) -> Response:
     """Write to the state of a thread on which nothing runs."""
     body = await read_body(request, StateUpdate)
-    service, owner = service_of(request), owner_of(request)
-    thread = await service.store.idle_thread(path_uuid(request, "thread"), owner=owner)
+    service = service_of(request)
+    access, found = await reach_thread(request, "update")
+    thread = await service.store.idle_thread(found.thread_id, owner=access.reads)
     graph_id = service.graph_of(thread)
     if graph_id is None:
         raise BadRequest(f"Thread {thread.thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
     checkpoint = checkpoint_address(body.checkpoint) or (body.checkpoint_id and checkpoint_uuid(body.checkpoint_id))
-    states, saver = service.states(owner), service.runtime.saver
+    states, saver = service.states(access.owner), service.runtime.saver
     try:
         address, snapshot = await service.on_agents(
             lambda: states.update(
@@ -242,12 +274,12 @@ async def get_history(request: Request) -> Response:
 
 
 async def _history(request: Request, query: HistoryQuery) -> Response:
-    service, owner = service_of(request), owner_of(request)
-    thread = await service.store.get_thread(path_uuid(request, "thread"), owner=owner)
+    service = service_of(request)
+    access, thread = await reach_thread(request, "read")
     graph_id = service.graph_of(thread)
     if graph_id is None:
         return json_response([])
-    states, saver = service.states(owner), service.runtime.saver
+    states, saver = service.states(access.owner), service.runtime.saver
     checkpoint, before = checkpoint_address(query.checkpoint), cursor_address(query.before)
     return raw_json(
         await service.on_agents(
