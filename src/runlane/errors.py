@@ -8,6 +8,7 @@
     ├── AlreadyExists            already_exists         an id is taken
     ├── ThreadChanged            thread_changed         a thread is not any more what a write to it was based on
     ├── KeyReused                idempotency_key_reused the key of a retry came with another request
+    ├── CronChanged              cron_changed           a cron was changed or fired since it was read
     ├── InvalidRequest           invalid_request        the request cannot be honoured as it stands
     │   ├── UnsupportedOption    unsupported_option     a known option that is not honoured
     │   ├── UnsupportedStrategyError  unsupported_strategy
@@ -93,6 +94,16 @@ class KeyReused(RunlaneError):
         )
 
 
+class CronChanged(RunlaneError):
+    """A cron was changed, fired or deleted since it was read; nothing was written, the caller may look again."""
+
+    code = "cron_changed"
+
+    def __init__(self, cron_id: str) -> None:
+        self.cron_id = cron_id
+        super().__init__(f"Cron {cron_id!r} changed meanwhile; nothing was written. Look again and repeat.")
+
+
 class InvalidRequest(RunlaneError):
     """The request cannot be honoured as it stands; nothing was admitted."""
 
@@ -128,7 +139,9 @@ class NoSuchInterrupt(InvalidRequest):
 
     def __init__(self, interrupt_id: str, why: str) -> None:
         self.interrupt_id = interrupt_id
-        super().__init__(f"Interrupt {interrupt_id!r} takes no answer: {why}. Read the thread's state for what is open.")
+        super().__init__(
+            f"Interrupt {interrupt_id!r} takes no answer: {why}. Read the thread's state for what is open."
+        )
 
 
 class IllegalTransition(RunlaneError):

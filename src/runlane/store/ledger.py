@@ -41,6 +41,7 @@ from runlane.store import run_transactions as runs
 from runlane.store import thread_transactions as threads
 from runlane.store import webhook_transactions as webhooks
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
+from runlane.store.cron_ledger import CronLedger
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver, Transaction
 from runlane.store.thread_transactions import NewThread, Part, ThreadFilter
@@ -52,7 +53,7 @@ T = TypeVar("T")
 READ_SEGMENTS = 64
 
 
-class RunStore:
+class RunStore(CronLedger):
     """The ledger of threads, assistants, runs, crons and events.
 
     Every method is one transaction, repeated by the retry policy while the database is unavailable for a passing
@@ -181,6 +182,23 @@ class RunStore:
     async def runs_with_events(self, thread_id: str, *, after_seq: int, limit: int = 50) -> tuple[RunRecord, ...]:
         """Return the next runs of a thread, in the order of admission, that have events or may get some."""
         return await self._read(lambda: protocol.runs_with_events(thread_id, after_seq, limit))
+
+    async def active_runs(
+        self, *, owner: Owner, status: RunStatus, before_seq: int = 2**62, limit: int = 500
+    ) -> tuple[RunRecord, ...]:
+        """Return pending, or running, runs of all threads, the newest admission first."""
+        return await self._read(lambda: queries.active_runs(owner, status, before_seq, limit))
+
+    async def turns(self, thread_id: str, *, after_us: int, after_seq: int, limit: int) -> tuple[RunRecord, ...]:
+        """Return runs of a thread in the order in which they started, or ended without having started.
+
+        The first one is the run *after_seq*, if its turn came at *after_us*, or the one that follows.
+        """
+        return await self._read(lambda: queries.turns(thread_id, after_us, after_seq, limit))
+
+    async def last_turn(self, thread_id: str) -> RunRecord | None:
+        """Return the run of a thread that started last, or ended last without having started."""
+        return await self._read(lambda: queries.last_turn(thread_id))
 
     async def inflight_runs(self, *, after_seq: int = 0, limit: int = 500) -> tuple[RunRecord, ...]:
         """Return pending and running runs of all owners, oldest first."""

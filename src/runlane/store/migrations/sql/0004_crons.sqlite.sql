@@ -1,8 +1,11 @@
--- next_run_at is the slot that is to be fired next, NULL if there is none; revision counts changes and firings.
+-- assistant_owner and run_owner are whose the assistant and the runs are. next_run_at is the slot that is to be fired
+-- next, NULL if there is none; revision counts changes and firings.
 CREATE TABLE crons (
     cron_id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
+    run_owner TEXT NOT NULL,
     assistant_id TEXT NOT NULL,
+    assistant_owner TEXT NOT NULL,
     thread_id TEXT,
     schedule TEXT NOT NULL,
     timezone TEXT,

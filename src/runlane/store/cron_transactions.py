@@ -1,0 +1,346 @@
+"""Crons: what starts by the clock. A slot is fired in one transaction: the cron moves on, and its run is admitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from runlane.errors import ConflictError, CronChanged, NotFound
+from runlane.lifecycle import RunStatus
+from runlane.records import ANY_OWNER, Admission, Json, NewRun, Order, Owner, RunError, ThreadTtl
+from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
+from runlane.store.rows import (
+    dumps,
+    error_text,
+    instant,
+    loads,
+    maybe_instant,
+    microseconds,
+    owner_params,
+)
+from runlane.store.run_transactions import GET_RUN, admit
+from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
+
+#: What becomes of slots that came while no scheduler was there: the newest is made up for, or none is.
+Missed = Literal["once", "skip"]
+#: What becomes of a slot while the run of the one before it is still active.
+Overlap = Literal["allow", "skip"]
+
+_MINE = "(:any_owner = 1 OR owner = :owner)"
+SORT_KEYS = ("cron_id", "assistant_id", "thread_id", "next_run_date", "end_time", "created_at", "updated_at")
+_COLUMNS = {"next_run_date": "next_run_at", "end_time": "end_at"}
+
+INSERT_CRON = statement(
+    "insert_cron",
+    """INSERT INTO crons (cron_id, owner, run_owner, assistant_id, assistant_owner, thread_id, schedule, timezone,
+                         end_at, payload, metadata, on_run_completed, missed, overlap, enabled, next_run_at, revision,
+                         created_at, updated_at)
+       VALUES (:cron_id, :owner, :run_owner, :assistant_id, :assistant_owner, :thread_id, :schedule, :timezone,
+               CAST(:end_at AS BIGINT), :payload, :metadata, :on_run_completed, :missed, :overlap, :enabled,
+               CAST(:next_run_at AS BIGINT), 1, {now}, {now})
+       ON CONFLICT (cron_id) DO NOTHING RETURNING *""",
+)
+GET_CRON = statement("get_cron", f"SELECT * FROM crons WHERE cron_id = :cron_id AND {_MINE}")
+# Guard: nobody has changed or fired it since it was read.
+CHANGE_CRON = statement(
+    "change_cron",
+    """UPDATE crons SET schedule = :schedule, timezone = :timezone, end_at = CAST(:end_at AS BIGINT),
+         payload = :payload, metadata = :metadata, on_run_completed = :on_run_completed, missed = :missed,
+         overlap = :overlap, enabled = :enabled, next_run_at = CAST(:next_run_at AS BIGINT), error = NULL,
+         revision = revision + 1, updated_at = {now}
+       WHERE cron_id = :cron_id AND revision = :revision RETURNING *""",
+)
+# Guard: nobody has changed or fired it since it was read, so that a slot has one run, whoever else fires it. It locks
+# the cron; the run's thread is locked after it.
+ADVANCE_CRON = statement(
+    "advance_cron",
+    """UPDATE crons SET next_run_at = CAST(:next_run_at AS BIGINT), last_slot_at = :slot, error = :error,
+         revision = revision + 1
+       WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 RETURNING *""",
+)
+RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING *")
+DISABLE_CRON = statement(
+    "disable_cron", "UPDATE crons SET enabled = 0, error = :error WHERE cron_id = :cron_id RETURNING *"
+)
+DUE_CRONS = statement(
+    "due_crons",
+    """SELECT * FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL AND next_run_at <= :until
+       ORDER BY next_run_at LIMIT :limit""",
+)
+NEXT_CRON = statement(
+    "next_cron", "SELECT MIN(next_run_at) AS next_run_at FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL"
+)
+DELETE_CRON = statement("delete_cron", "DELETE FROM crons WHERE cron_id = :cron_id")
+
+_FILTER = f"""FROM crons WHERE {_MINE}
+  AND (CAST(:assistant_id AS TEXT) IS NULL OR assistant_id = :assistant_id)
+  AND (CAST(:thread_id AS TEXT) IS NULL OR thread_id = :thread_id)
+  AND (CAST(:enabled AS BIGINT) IS NULL OR enabled = :enabled)
+  AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata))
+  AND {MATCHES}"""
+_FILTER_PG = _FILTER.replace("json_contains(metadata, :metadata)", contains_in_postgres("metadata")).replace(
+    MATCHES, MATCHES_PG
+)
+COUNT_CRONS = statement("count_crons", f"SELECT COUNT(*) AS n {_FILTER}", postgres=f"SELECT COUNT(*) AS n {_FILTER_PG}")
+
+
+def _search(key: str, order: str) -> Statement:
+    column = _COLUMNS.get(key, key)
+    tail = f"ORDER BY {column} IS NULL, {column} {order}, cron_id {order} LIMIT :limit OFFSET :offset"
+    return statement(
+        f"search_crons_{key}_{order}", f"SELECT * {_FILTER} {tail}", postgres=f"SELECT * {_FILTER_PG} {tail}"
+    )
+
+
+SEARCH_CRONS = {(key, order): _search(key, order) for key in SORT_KEYS for order in ("asc", "desc")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronPlan:
+    """What a client may change of a cron. *payload* is the request for its runs; *next_run_at* ``None`` is never."""
+
+    schedule: str
+    timezone: str | None
+    end_at: datetime | None
+    payload: Json
+    metadata: Json
+    on_run_completed: str | None
+    missed: Missed
+    overlap: Overlap
+    enabled: bool
+    next_run_at: datetime | None
+
+    def params(self) -> dict[str, Any]:
+        return {
+            "schedule": self.schedule,
+            "timezone": self.timezone,
+            "end_at": None if self.end_at is None else microseconds(self.end_at),
+            "payload": dumps(self.payload),
+            "metadata": dumps(self.metadata),
+            "on_run_completed": self.on_run_completed,
+            "missed": self.missed,
+            "overlap": self.overlap,
+            "enabled": int(self.enabled),
+            "next_run_at": None if self.next_run_at is None else microseconds(self.next_run_at),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCron:
+    """A cron to be made. Without a thread each of its runs gets its own.
+
+    *owner* is who made it; *assistant_owner* and *run_owner* are whose the assistant and the runs are.
+    """
+
+    cron_id: str
+    owner: str
+    run_owner: str
+    assistant_id: str
+    assistant_owner: str
+    thread_id: str | None
+    plan: CronPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cron:
+    """A cron, as the ledger has it.
+
+    ``revision`` counts changes and firings; ``last_slot_at`` is the newest slot that was fired or passed over;
+    ``error`` is why its last slot has no run.
+    """
+
+    cron_id: str
+    owner: str
+    run_owner: str
+    assistant_id: str
+    assistant_owner: str
+    thread_id: str | None
+    plan: CronPlan
+    last_slot_at: datetime | None
+    last_run_id: str | None
+    error: RunError | None
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firing:
+    """What a slot is answered with: a run, or an error, or (with neither) nothing; and which slot is the next."""
+
+    slot: datetime
+    next_run_at: datetime | None
+    new: NewRun | None = None
+    error: RunError | None = None
+    disable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fired:
+    """A cron that has moved on. Without an admission the slot has no run: it was passed over, or refused."""
+
+    cron: Cron
+    admission: Admission | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronFilter:
+    """Which crons; *metadata* matches as PostgreSQL's ``@>``, *where* is a filter of authorisation."""
+
+    assistant_id: str | None = None
+    thread_id: str | None = None
+    enabled: bool | None = None
+    metadata: Json | None = None
+    where: Json | None = None
+
+    def params(self) -> dict[str, Any]:
+        return {
+            "assistant_id": self.assistant_id,
+            "thread_id": self.thread_id,
+            "enabled": None if self.enabled is None else int(self.enabled),
+            "metadata": dumps(self.metadata) if self.metadata else None,
+            **filter_params(self.where),
+        }
+
+
+def cron_record(row: Row) -> Cron:
+    plan = CronPlan(
+        schedule=row["schedule"],
+        timezone=row["timezone"],
+        end_at=maybe_instant(row["end_at"]),
+        payload=loads(row["payload"]),
+        metadata=loads(row["metadata"]),
+        on_run_completed=row["on_run_completed"],
+        missed=row["missed"],
+        overlap=row["overlap"],
+        enabled=bool(row["enabled"]),
+        next_run_at=maybe_instant(row["next_run_at"]),
+    )
+    return Cron(
+        cron_id=row["cron_id"],
+        owner=row["owner"],
+        run_owner=row["run_owner"],
+        assistant_id=row["assistant_id"],
+        assistant_owner=row["assistant_owner"],
+        thread_id=row["thread_id"],
+        plan=plan,
+        last_slot_at=maybe_instant(row["last_slot_at"]),
+        last_run_id=row["last_run_id"],
+        error=None if row["error"] is None else RunError(**loads(row["error"])),
+        revision=row["revision"],
+        created_at=instant(row["created_at"]),
+        updated_at=instant(row["updated_at"]),
+    )
+
+
+def create_cron(new: NewCron) -> Transaction[Cron]:
+    """Create a cron; its id is a new one."""
+    rows = yield INSERT_CRON(
+        cron_id=new.cron_id,
+        owner=new.owner,
+        run_owner=new.run_owner,
+        assistant_id=new.assistant_id,
+        assistant_owner=new.assistant_owner,
+        thread_id=new.thread_id,
+        **new.plan.params(),
+    )
+    if not rows:  # a repeated creation, whose first answer was lost
+        same = yield from get_cron(new.cron_id, new.owner)
+        return same
+    return cron_record(rows[0])
+
+
+def get_cron(cron_id: str, owner: Owner) -> Transaction[Cron]:
+    """Return the cron, or raise NotFound."""
+    rows = yield GET_CRON(cron_id=cron_id, **owner_params(owner))
+    if not rows:
+        raise NotFound("cron", cron_id)
+    return cron_record(rows[0])
+
+
+def change_cron(seen: Cron, plan: CronPlan) -> Transaction[Cron]:
+    """Give the cron a new plan, made from *seen*.
+
+    Raises:
+        NotFound: It is gone.
+        CronChanged: It was changed or fired since.
+    """
+    rows = yield CHANGE_CRON(cron_id=seen.cron_id, revision=seen.revision, **plan.params())
+    if not rows:
+        yield from get_cron(seen.cron_id, ANY_OWNER)
+        raise CronChanged(seen.cron_id)
+    return cron_record(rows[0])
+
+
+def delete_cron(cron_id: str, owner: Owner) -> Transaction[None]:
+    """Delete a cron; its runs stay."""
+    yield from get_cron(cron_id, owner)
+    yield DELETE_CRON(cron_id=cron_id)
+
+
+def search_crons(
+    owner: Owner, where: CronFilter, *, sort_by: str, order: Order, limit: int, offset: int
+) -> Transaction[tuple[Cron, ...]]:
+    """Return crons that match *where*, sorted, ties by id, those without a value last."""
+    rows = yield SEARCH_CRONS[sort_by, order](limit=limit, offset=offset, **where.params(), **owner_params(owner))
+    return tuple(cron_record(row) for row in rows)
+
+
+def count_crons(owner: Owner, where: CronFilter) -> Transaction[int]:
+    """Count crons that match *where*."""
+    rows = yield COUNT_CRONS(**where.params(), **owner_params(owner))
+    count: int = rows[0]["n"]
+    return count
+
+
+def due_crons(until: datetime, limit: int) -> Transaction[tuple[Cron, ...]]:
+    """Return crons of all owners whose next slot is not after *until*, the longest due first."""
+    rows = yield DUE_CRONS(until=microseconds(until), limit=limit)
+    return tuple(cron_record(row) for row in rows)
+
+
+def next_cron_at() -> Transaction[datetime | None]:
+    """Return the earliest next slot of all crons."""
+    rows = yield NEXT_CRON()
+    return maybe_instant(rows[0]["next_run_at"])
+
+
+def fire_cron(seen: Cron, firing: Firing, ttl: ThreadTtl | None = None) -> Transaction[Fired]:
+    """Move the cron on and admit the slot's run: both, or, if somebody else fired the slot, neither.
+
+    Raises:
+        CronChanged: It was changed, fired, disabled or deleted since it was *seen*; nothing was written.
+    """
+    rows = yield ADVANCE_CRON(
+        cron_id=seen.cron_id,
+        revision=seen.revision,
+        slot=microseconds(firing.slot),
+        next_run_at=None if firing.next_run_at is None else microseconds(firing.next_run_at),
+        error=error_text(firing.error),
+    )
+    if not rows:
+        raise CronChanged(seen.cron_id)
+    if firing.disable:
+        rows = yield DISABLE_CRON(cron_id=seen.cron_id, error=error_text(firing.error))
+    if firing.new is None or (yield from _still_active(rows[0])):
+        return Fired(cron=cron_record(rows[0]), admission=None)
+    try:
+        admission = yield from admit(firing.new, ttl)
+    except ConflictError:  # the thread is busy, and the cron's strategy is to leave it alone
+        return Fired(cron=cron_record(rows[0]), admission=None)
+    except NotFound as error:
+        gone = RunError(error="NotFound", message=str(error))
+        rows = yield DISABLE_CRON(cron_id=seen.cron_id, error=error_text(gone))
+        return Fired(cron=cron_record(rows[0]), admission=None)
+    rows = yield RECORD_RUN(cron_id=seen.cron_id, run_id=admission.run.run_id)
+    return Fired(cron=cron_record(rows[0]), admission=admission)
+
+
+def _still_active(row: Mapping[str, Any]) -> Transaction[bool]:
+    """Say whether the cron's last run is in the way of the next."""
+    if row["overlap"] != "skip" or row["last_run_id"] is None:
+        return False
+    last = yield GET_RUN(run_id=row["last_run_id"], **owner_params(ANY_OWNER))
+    return bool(last) and not RunStatus(last[0]["status"]).terminal

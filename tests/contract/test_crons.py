@@ -1,0 +1,261 @@
+"""Crons in the ledger: a slot is fired once, with its run or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from ledger_kit import a_run, admit, cancel, ended, running
+from runlane.errors import CronChanged, NotFound
+from runlane.records import ANY_OWNER, NO_OWNER, RunError
+from runlane.store.cron_transactions import SORT_KEYS, Cron, CronFilter, CronPlan, Firing, NewCron
+from runlane.store.ledger import RunStore
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def a_plan(**changes: Any) -> CronPlan:
+    values: dict[str, Any] = {
+        "schedule": "* * * * *",
+        "timezone": None,
+        "end_at": None,
+        "payload": {},
+        "metadata": {},
+        "on_run_completed": "delete",
+        "missed": "once",
+        "overlap": "allow",
+        "enabled": True,
+        "next_run_at": NOON,
+    }
+    return CronPlan(**{**values, **changes})
+
+
+async def make(store: RunStore, cron_id: str = "c", **changes: Any) -> Cron:
+    own = {"owner": NO_OWNER, "run_owner": NO_OWNER, "assistant_id": "a", "assistant_owner": "*", "thread_id": None}
+    given = {name: changes.pop(name, value) for name, value in own.items()}
+    return await store.create_cron(NewCron(cron_id=cron_id, plan=a_plan(**changes), **given))
+
+
+def a_firing(slot: datetime = NOON, **changes: Any) -> Firing:
+    return Firing(**{"slot": slot, "next_run_at": slot + MINUTE, "new": a_run(str(uuid4())), **changes})
+
+
+async def search(store: RunStore, owner: Any = ANY_OWNER, **where: Any) -> list[str]:
+    page = {name: where.pop(name) for name in ("sort_by", "order", "limit", "offset") if name in where}
+    found = await store.search_crons(owner=owner, where=CronFilter(**where), **{"limit": 100, **page})
+    if not {"limit", "offset"} & set(page):
+        assert await store.count_crons(owner=owner, where=CronFilter(**where)) == len(found)
+    return [one.cron_id for one in found]
+
+
+async def test_a_cron_reads_back_as_it_was_made(store: RunStore) -> None:
+    made = await make(
+        store,
+        owner="ann",
+        run_owner="bob",
+        assistant_owner="eve",
+        thread_id="t",
+        timezone="Europe/Berlin",
+        end_at=NOON + MINUTE,
+        payload={"input": [1, None]},
+        metadata={"m": "\x00"},
+        on_run_completed=None,
+        missed="skip",
+        overlap="skip",
+        enabled=False,
+        next_run_at=None,
+    )
+    assert await store.get_cron("c", owner="ann") == made
+    assert (made.owner, made.run_owner, made.assistant_owner, made.thread_id) == ("ann", "bob", "eve", "t")
+    assert made.plan == a_plan(
+        timezone="Europe/Berlin",
+        end_at=NOON + MINUTE,
+        payload={"input": [1, None]},
+        metadata={"m": "\x00"},
+        on_run_completed=None,
+        missed="skip",
+        overlap="skip",
+        enabled=False,
+        next_run_at=None,
+    )
+
+
+async def test_a_repeated_creation_answers_the_first_cron(store: RunStore) -> None:
+    made = await make(store)
+    assert await make(store, schedule="0 0 * * *") == made
+
+
+async def test_a_fired_slot_has_its_run_and_the_cron_moves_on(store: RunStore) -> None:
+    cron, firing = await make(store), a_firing()
+    fired = await store.fire_cron(cron, firing)
+    assert fired.admission is not None
+    assert fired.admission.runnable
+    run_id = fired.admission.run.run_id
+    assert firing.new is not None
+    assert run_id == firing.new.run_id == (await store.get_run(run_id, owner=ANY_OWNER)).run_id
+    now = await store.get_cron("c", owner=ANY_OWNER)
+    assert (now.plan.next_run_at, now.last_slot_at, now.last_run_id) == (NOON + MINUTE, NOON, run_id)
+    assert fired.cron == now
+
+
+async def test_a_slot_that_two_fire_has_one_run(store: RunStore) -> None:
+    cron = await make(store)
+    both = await asyncio.gather(*(store.fire_cron(cron, a_firing()) for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(one, CronChanged) for one in both) == 7
+    assert len(await store.list_runs(None, owner=ANY_OWNER)) == 1
+
+
+async def test_a_slot_whose_run_cannot_be_written_is_still_to_be_fired(store: RunStore) -> None:
+    cron = await make(store)
+    with pytest.raises(Exception, match="stored as JSON"):
+        await store.fire_cron(cron, a_firing(new=replace(a_run(), kwargs={"input": object()})))
+    assert await store.get_cron("c", owner=ANY_OWNER) == cron
+    assert await store.list_runs(None, owner=ANY_OWNER) == ()
+
+
+@pytest.mark.parametrize("act", ["change", "disable", "delete", "fire"])
+async def test_what_has_changed_since_it_was_seen_is_not_fired(store: RunStore, act: str) -> None:
+    cron = await make(store)
+    acts = {
+        "change": lambda: store.change_cron(cron, a_plan(payload={"new": 1})),
+        "disable": lambda: store.change_cron(cron, a_plan(enabled=False)),
+        "delete": lambda: store.delete_cron("c", owner=ANY_OWNER),
+        "fire": lambda: store.fire_cron(cron, a_firing(new=None)),
+    }
+    await acts[act]()
+    with pytest.raises(CronChanged):
+        await store.fire_cron(cron, a_firing())
+    assert await store.list_runs(None, owner=ANY_OWNER) == ()
+
+
+async def test_what_was_fired_since_it_was_seen_is_not_changed(store: RunStore) -> None:
+    cron = await make(store)
+    fired = await store.fire_cron(cron, a_firing())
+    with pytest.raises(CronChanged):
+        await store.change_cron(cron, a_plan(schedule="0 0 * * *"))
+    assert await store.get_cron("c", owner=ANY_OWNER) == fired.cron
+    changed = await store.change_cron(fired.cron, a_plan(schedule="0 0 * * *"))
+    assert (changed.plan.schedule, changed.last_slot_at) == ("0 0 * * *", NOON)
+
+
+async def test_a_slot_whose_thread_is_busy_is_passed_over_if_the_strategy_rejects(store: RunStore) -> None:
+    blocking = await admit(store)
+    cron = await make(store, thread_id="t")
+    new = a_run(multitask_strategy="reject", create_thread=False)
+    fired = await store.fire_cron(cron, a_firing(new=new))
+    assert (fired.admission, fired.cron.plan.next_run_at, fired.cron.error) == (None, NOON + MINUTE, None)
+    assert [run.run_id for run in await store.list_runs("t", owner=ANY_OWNER)] == [blocking]
+
+
+async def test_a_slot_that_interrupts_says_what_it_cancelled(store: RunStore) -> None:
+    lease = await running(store)
+    cron = await make(store, thread_id="t")
+    fired = await store.fire_cron(cron, a_firing(new=a_run(multitask_strategy="interrupt")))
+    assert fired.admission is not None
+    assert [one.run.run_id for one in fired.admission.cancelled] == [lease.run_id]
+
+
+@pytest.mark.parametrize(("overlap", "is_active", "runs"), [("skip", True, 1), ("skip", False, 2), ("allow", True, 2)])
+async def test_a_slot_is_passed_over_while_the_last_run_is_active_if_the_cron_says_so(
+    store: RunStore, overlap: str, is_active: bool, runs: int
+) -> None:
+    cron = await make(store, overlap=overlap)
+    fired = await store.fire_cron(cron, a_firing(new=a_run("first")))
+    assert fired.admission is not None
+    if not is_active:
+        await cancel(store, fired.admission.run.run_id)
+    again = await store.fire_cron(fired.cron, a_firing(NOON + MINUTE))
+    assert (again.admission is None, again.cron.plan.next_run_at) == (runs == 1, NOON + 2 * MINUTE)
+    assert len(await store.list_runs(None, owner=ANY_OWNER)) == runs
+
+
+@pytest.mark.parametrize("owner", [NO_OWNER, "eve"])
+async def test_a_cron_whose_thread_is_gone_is_disabled_and_says_why(store: RunStore, owner: str) -> None:
+    if owner == "eve":  # another owner has the id by now
+        await ended(store, "t", owner="eve")
+    cron = await make(store, thread_id="t")
+    fired = await store.fire_cron(cron, a_firing(new=a_run("t", create_thread=False)))
+    assert (fired.admission, fired.cron.plan.enabled, fired.cron.plan.next_run_at) == (None, False, NOON + MINUTE)
+    assert fired.cron.error is not None
+    assert fired.cron.error.error == "NotFound"
+    assert await store.get_cron("c", owner=ANY_OWNER) == fired.cron
+    assert await store.next_cron_at() is None
+
+
+async def test_an_error_stays_until_a_slot_is_fired_or_the_cron_is_changed(store: RunStore) -> None:
+    error = RunError(error="InvalidRequest", message="why")
+    cron = await make(store)
+    refused = await store.fire_cron(cron, a_firing(new=None, error=error))
+    assert (refused.cron.error, refused.cron.plan.enabled) == (error, True)
+    fired = await store.fire_cron(refused.cron, a_firing(NOON + MINUTE))
+    assert fired.cron.error is None
+    gone = await store.fire_cron(fired.cron, a_firing(NOON + 2 * MINUTE, new=None, error=error, disable=True))
+    assert (gone.cron.error, gone.cron.plan.enabled) == (error, False)
+    assert (await store.change_cron(gone.cron, a_plan())).error is None
+
+
+async def test_due_are_those_whose_slot_has_come_and_who_are_enabled(store: RunStore) -> None:
+    await make(store, "later", next_run_at=NOON + MINUTE)
+    await make(store, "now", next_run_at=NOON)
+    await make(store, "before", next_run_at=NOON - MINUTE, owner="ann")
+    await make(store, "off", next_run_at=NOON - MINUTE, enabled=False)
+    await make(store, "over", next_run_at=None)
+    assert [one.cron_id for one in await store.due_crons(until=NOON)] == ["before", "now"]
+    assert [one.cron_id for one in await store.due_crons(until=NOON, limit=1)] == ["before"]
+    assert await store.next_cron_at() == NOON - MINUTE
+
+
+async def test_search_by_assistant_thread_state_metadata_and_what_a_handler_permits(store: RunStore) -> None:
+    await make(store, "a", assistant_id="x", metadata={"team": "p", "tags": ["q", "r"]})
+    await make(store, "b", thread_id="t", enabled=False, metadata={"team": "q"})
+    assert set(await search(store)) == {"a", "b"}
+    assert await search(store, assistant_id="x") == ["a"]
+    assert await search(store, thread_id="t") == ["b"]
+    assert await search(store, enabled=False) == ["b"]
+    assert await search(store, enabled=True) == ["a"]
+    assert await search(store, metadata={"tags": ["r"]}) == ["a"]
+    assert await search(store, where={"team": "q"}) == ["b"]
+    assert await search(store, where={"team": "q"}, enabled=True) == []
+
+
+@pytest.mark.parametrize("key", SORT_KEYS)
+async def test_search_sorts_and_pages_with_missing_values_last(store: RunStore, key: str) -> None:
+    for number, name in enumerate(("b", "a", "c")):
+        at = NOON + number * MINUTE
+        await make(store, name, assistant_id=name, thread_id=name, next_run_at=at, end_at=at)
+    await make(store, "none", assistant_id="none", thread_id=None, next_run_at=None, end_at=None)
+    ascending = await search(store, sort_by=key, order="asc")
+    by_name = key in ("cron_id", "assistant_id", "thread_id")
+    assert ascending == (["a", "b", "c", "none"] if by_name else ["b", "a", "c", "none"])
+    missing_last = key in ("thread_id", "next_run_date", "end_time")
+    expected = [*ascending[:3][::-1], "none"] if missing_last else ascending[::-1]
+    assert await search(store, sort_by=key, order="desc") == expected
+    pages = [await search(store, sort_by=key, order="asc", limit=3, offset=offset) for offset in (0, 3)]
+    assert [one for page in pages for one in page] == ascending
+
+
+async def test_another_owners_cron_is_not_found(store: RunStore) -> None:
+    await make(store, owner="ann")
+    for absent in (store.get_cron("c", owner="eve"), store.delete_cron("c", owner="eve")):
+        with pytest.raises(NotFound):
+            await absent
+    assert await search(store, owner="eve") == []
+    assert await search(store, owner="ann") == ["c"]
+
+
+async def test_what_was_deleted_is_not_found(store: RunStore) -> None:
+    cron = await make(store)
+    await store.delete_cron("c", owner=ANY_OWNER)
+    for absent in (
+        store.get_cron("c", owner=ANY_OWNER),
+        store.change_cron(cron, a_plan()),
+        store.delete_cron("c", owner=ANY_OWNER),
+    ):
+        with pytest.raises(NotFound):
+            await absent
