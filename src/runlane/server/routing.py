@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
-from runlane.records import NO_OWNER, RunRecord, Thread
+from runlane.records import RunRecord, Thread
 from runlane.server.access import OPEN, Access, User
 from runlane.server.auth import EXEMPT
 from runlane.server.requests import Body, ignore, path_uuid
@@ -28,11 +28,12 @@ from runlane.store.webhook_transactions import DeliveryStatus
 QUERY: Mapping[str, dict[str, Any]] = {
     **{key: {"type": "integer", "minimum": 0} for key in ("limit", "offset")},
     **{key: {"type": "boolean"} for key in ("cancel_on_disconnect", "check_db", "recurse", "subgraphs", "wait")},
-    **{key: {"type": "array", "items": {"type": "string"}} for key in ("select", "stream_mode")},
+    **{key: {"type": "array", "items": {"type": "string"}} for key in ("select", "stream_mode", "stream_modes")},
     **{key: {"type": "string"} for key in ("key", "namespace")},
     "refresh_ttl": {"type": "boolean"},
     "action": {"type": "string", "enum": ["interrupt", "rollback"]},
     "before": {"type": "string", "format": "uuid"},
+    "include": {"type": "array", "items": {"type": "string", "enum": ["ttl"]}},
     "delivery_status": {"type": "string", "enum": [status.value for status in DeliveryStatus]},
     "run_id": {"type": "string", "format": "uuid"},
     "status": {"type": "string", "enum": [status.value for status in RunStatus]},
@@ -45,11 +46,6 @@ ERROR = {"content": {"application/json": {"schema": {"$ref": REF.format(name="Er
 
 def service_of(connection: HTTPConnection) -> Service:
     return cast(Service, connection.app.state.service)
-
-
-def owner_of(connection: HTTPConnection) -> str:
-    """Return whose things the request is about: its user's, or nobody's in particular without authentication."""
-    return NO_OWNER if service_of(connection).authority is None else _user_of(connection).identity
 
 
 def _user_of(connection: HTTPConnection) -> User:

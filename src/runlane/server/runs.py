@@ -13,7 +13,7 @@ from starlette.responses import Response
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.manager import Admitted
-from runlane.records import RunRecord, StreamEnd
+from runlane.records import ANY_OWNER, RunRecord, StreamEnd
 from runlane.server.new_runs import admit, prepare_run
 from runlane.server.requests import (
     RunCreate,
@@ -35,7 +35,7 @@ from runlane.server.responses import (
     run_wire,
     selected,
 )
-from runlane.server.routing import owner_of, route, service_of
+from runlane.server.routing import reach_run, reach_thread, route, service_of
 from runlane.server.service import Service
 from runlane.streams.bridge import Ending, Watch
 
@@ -116,7 +116,7 @@ async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
     if ending.result is not None:
         return ending.result
     try:
-        thread = await service.store.get_thread(run.thread_id, owner=run.owner)
+        thread = await service.store.get_thread(run.thread_id, owner=ANY_OWNER)
     except NotFound:
         return b"null"
     return orjson.dumps(thread.values)
@@ -178,23 +178,16 @@ async def create_stateless_run(request: Request) -> Response:
     return await _create(request, None)
 
 
-async def _find(request: Request) -> RunRecord:
-    """Return the run that the path names, on the thread that it names."""
-    run = await service_of(request).store.get_run(path_uuid(request, "run"), owner=owner_of(request))
-    if "thread_id" in request.path_params and run.thread_id != path_uuid(request, "thread"):
-        raise NotFound("run", run.run_id)
-    return run
-
-
 @route(router, "GET", "/threads/{thread_id}/runs", statuses=(404,), query=("limit", "offset", "status", "select"))
 async def list_runs(request: Request) -> Response:
     """Return the thread's runs, newest first."""
-    service, owner, thread_id = service_of(request), owner_of(request), path_uuid(request, "thread")
     limit, offset = query_int(request, "limit", 10, low=1), query_int(request, "offset", 0, high=2**53)
     status = query_choice(request, "status", RunStatus, None)
     select = query_list(request, "select")
-    await service.store.get_thread(thread_id, owner=owner)
-    found = await service.store.list_runs(thread_id, owner=owner, status=status, limit=limit, offset=offset)
+    access, thread = await reach_thread(request, "read")
+    found = await service_of(request).store.list_runs(
+        thread.thread_id, owner=access.reads, status=status, limit=limit, offset=offset
+    )
     return json_response([selected(run_wire(run), select) for run in found])
 
 
@@ -202,7 +195,16 @@ async def list_runs(request: Request) -> Response:
 @route(router, "GET", "/runs/{run_id}", statuses=(404,))
 async def get_run(request: Request) -> Response:
     """Return a run."""
-    return json_response(run_wire(await _find(request)))
+    _, run = await reach_run(request, "read")
+    return json_response(run_wire(run))
+
+
+async def _joined(request: Request, *, cancel: bool) -> RunRecord:
+    """Return the run to be joined; who cancels it by leaving has to be allowed to cancel it."""
+    _, run = await reach_run(request, "read")
+    if cancel:
+        await reach_run(request, "update", {"action": CancelAction.INTERRUPT})
+    return run
 
 
 @route(
@@ -215,13 +217,13 @@ async def get_run(request: Request) -> Response:
 @route(router, "GET", "/runs/{run_id}/stream", statuses=(404,), query=("stream_mode", "cancel_on_disconnect"))
 async def join_stream(request: Request) -> Any:
     """Stream a run's events after ``Last-Event-ID``, or from now on without one."""
-    service, run = service_of(request), await _find(request)
+    service, cancel = service_of(request), query_flag(request, "cancel_on_disconnect")
+    run = await _joined(request, cancel=cancel)
     after = cursor_of(run, request.headers.get("last-event-id"))
     modes = query_list(request, "stream_mode", "stream_modes")
     unknown = sorted(set(modes) - _ALL_MODES)
     if unknown:
         raise InvalidRequest(f"stream_mode {unknown[0]!r} does not exist.")
-    cancel = query_flag(request, "cancel_on_disconnect")
     path = _paths(run, stateless="thread_id" not in request.path_params)
     return _stream(service, service.streams.watch(run), path, after=after, modes=modes, cancel=cancel)
 
@@ -230,8 +232,8 @@ async def join_stream(request: Request) -> Any:
 @route(router, "GET", "/runs/{run_id}/join", statuses=(404,), query=("cancel_on_disconnect",))
 async def join_run(request: Request) -> Any:
     """Answer a run's own result once it has ended."""
-    service, run = service_of(request), await _find(request)
-    cancel = query_flag(request, "cancel_on_disconnect")
+    service, cancel = service_of(request), query_flag(request, "cancel_on_disconnect")
+    run = await _joined(request, cancel=cancel)
     path = _paths(run, stateless="thread_id" not in request.path_params)
     return _result(service, service.streams.watch(run), path, cancel=cancel)
 
@@ -240,12 +242,13 @@ async def join_run(request: Request) -> Any:
 @route(router, "POST", "/runs/{run_id}/cancel", statuses=(404,), query=("wait", "action"))
 async def cancel_run(request: Request) -> Response:
     """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
-    service, run = service_of(request), await _find(request)
+    service = service_of(request)
     action = query_choice(request, "action", CancelAction, None) or CancelAction.INTERRUPT
+    access, run = await reach_run(request, "update", {"action": action})
     wait = query_flag(request, "wait")
     if run.status.terminal and run.cancel is None:
         raise NotFound("active run", run.run_id)
-    receipt = await service.runs.cancel(run.run_id, action=action, wait=wait, by="api", owner=run.owner)
+    receipt = await service.runs.cancel(run.run_id, action=action, wait=wait, by=access.owner or "api", owner=run.owner)
     if receipt is None:
         raise NotFound("active run", run.run_id)
     if wait and receipt.action is CancelAction.ROLLBACK:
@@ -256,6 +259,6 @@ async def cancel_run(request: Request) -> Response:
 @route(router, "DELETE", "/threads/{thread_id}/runs/{run_id}", statuses=(404, 409))
 async def delete_run(request: Request) -> Response:
     """Stop a run if it is active, wait until it has ended, and delete it with its events."""
-    service, run = service_of(request), await _find(request)
-    await service.runs.delete(run.run_id, owner=run.owner)
+    _, run = await reach_run(request, "delete")
+    await service_of(request).runs.delete(run.run_id, owner=run.owner)
     return Response(status_code=204)
