@@ -1,0 +1,233 @@
+"""Search by likeness in the long-term store: LangGraph's in-memory store is the model of both drivers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.embeddings import Embeddings
+from langgraph.store.base import GetOp, PutOp, SearchItem
+from langgraph.store.memory import InMemoryStore
+
+from runlane.checkpoints.embeddings import SemanticIndex
+from runlane.checkpoints.store import SCANNED, LedgerLongTermStore
+from runlane.checkpoints.sweeper import Sweeper
+from runlane.errors import ConfigurationError, EmbeddingFailed, StoreUnavailable
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts
+from runlane.store.sqlite import SqliteDriver
+from runlane.store.statements import Driver
+
+WORDS = ("red", "green", "blue")
+FOR_EVER_S = 3600.0
+
+
+def embed(texts: list[str]) -> list[list[float]]:
+    """Count colours; a text without one has no direction."""
+    return [[float(text.count(word)) for word in WORDS] for text in texts]
+
+
+async def embed_later(texts: list[str]) -> list[list[float]]:
+    await asyncio.sleep(0)
+    return embed(texts)
+
+
+class Model(Embeddings):
+    """Embeds queries in another way than documents, as some models do: it reads them in French."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return embed(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return embed([text.replace("rouge", "red").replace("bleu", "blue")])[0]
+
+
+def open_driver(kind: str, folder: Path) -> MemoryDriver | SqliteDriver:
+    driver = MemoryDriver() if kind == "memory" else SqliteDriver(folder / "ledger.db", synchronous="normal")
+    apply_scripts(driver)
+    return driver
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def driver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
+    opened = open_driver(request.param, tmp_path)
+    yield opened
+    await opened.aclose()
+
+
+def indexed(driver: Driver, function: Any = embed, **config: Any) -> LedgerLongTermStore:
+    return LedgerLongTermStore(driver, index=SemanticIndex(**{"dims": 3, "embed": function, **config}))
+
+
+TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
+ITEMS = st.dictionaries(
+    st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["", "k", "l", "m"])),
+    st.lists(TEXTS, min_size=1, max_size=3, unique=True),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(held=ITEMS, query=TEXTS, limit=st.integers(1, 5), offset=st.integers(0, 2))
+def test_a_search_ranks_and_scores_as_langgraphs_own_store_does(
+    held: dict[tuple[str, str], list[str]], query: str, limit: int, offset: int
+) -> None:
+    model = InMemoryStore(index={"dims": 3, "embed": embed, "fields": ["texts[*]"]})
+
+    async def compare() -> None:
+        driver = open_driver("memory", Path())
+        store = indexed(driver, fields=["texts[*]"])
+        for (label, key), texts in held.items():
+            for one in (store, model):
+                await one.aput(("n", label), key, {"texts": texts})
+        mine = await store.asearch(("n",), query=query, limit=limit, offset=offset)
+        theirs = await model.asearch(("n",), query=query, limit=limit, offset=offset)
+        every = {(item.namespace, item.key): item.score for item in await model.asearch(("n",), query=query, limit=99)}
+        # Which of several that are equally alike comes first is not the model's to say.
+        assert [item.score for item in mine] == pytest.approx([item.score for item in theirs], abs=1e-6)
+        assert all(item.score == pytest.approx(every[item.namespace, item.key], abs=1e-6) for item in mine)
+        assert len({(item.namespace, item.key) for item in mine}) == len(mine)
+        await driver.aclose()
+
+    asyncio.run(compare())
+
+
+async def test_a_search_finds_the_best_of_more_items_than_it_holds_at_a_time(driver: Driver) -> None:
+    store = indexed(driver)
+    await store.abatch([PutOp(("n", str(n % 7)), str(n), {"n": n, "text": "red"}) for n in range(3 * SCANNED)])
+    await store.abatch([PutOp(("n", "3"), "", {"n": -1, "text": "blue"}), PutOp(("n-",), "other", {"text": "blue"})])
+
+    best = await store.asearch(("n",), query="blue", limit=1)
+    pages = [await store.asearch(("n",), filter={"n": {"$lt": 400}}, limit=300, offset=at) for at in (0, 300)]
+
+    assert [(item.key, round(item.score or 0, 3)) for item in best] == [("", 1.0)]
+    assert {item.value["n"] for page in pages for item in page} == set(range(-1, 400))
+    assert [len(page) for page in pages] == [300, 101]
+
+
+@pytest.mark.parametrize("function", [embed, embed_later, Model()])
+async def test_any_kind_of_embedding_serves_the_asynchronous_methods_and_threads(driver: Driver, function: Any) -> None:
+    store = indexed(driver, function, fields=["text"])
+
+    def use() -> list[SearchItem]:
+        store.put(("n",), "in a thread", {"text": "red"})
+        return store.search(("n",), query="red")
+
+    await store.aput(("n",), "in the loop", {"text": "blue"})
+    threaded = await asyncio.to_thread(use)
+    french = await store.asearch(("n",), query="bleu")
+
+    assert [item.key for item in threaded] == ["in a thread", "in the loop"]
+    assert french[0].score == (1.0 if isinstance(function, Model) else 0.0)
+
+
+async def test_an_async_embedding_is_refused_where_waiting_for_it_would_block_a_loop(driver: Driver) -> None:
+    store = indexed(driver, embed_later)
+
+    async def elsewhere() -> None:
+        store.put(("n",), "k", {"text": "red"})
+
+    with pytest.raises(asyncio.InvalidStateError, match="aput"):
+        await asyncio.to_thread(asyncio.run, elsewhere())
+    assert await store.asearch(()) == []
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [[[1.0, 2.0]], [[1.0] * 4], [], [[1.0, 2.0, 3.0]] * 2, [["a", "b", "c"]], None, [[float("nan")] * 3]],
+)
+async def test_what_is_no_vector_for_each_text_is_refused_and_nothing_written(driver: Driver, returned: Any) -> None:
+    store = indexed(driver, lambda texts: returned)
+
+    with pytest.raises(EmbeddingFailed, match="something else"):
+        await store.abatch([PutOp(("n",), "k", {"text": "red"}), PutOp(("n",), "l", {"v": 1}, index=False)])
+    with pytest.raises(EmbeddingFailed):
+        await asyncio.to_thread(store.put, ("n",), "k", {"text": "red"})
+    assert await store.asearch(()) == []
+
+
+async def test_a_text_without_direction_is_like_nothing(driver: Driver) -> None:
+    store = indexed(driver)
+    await store.aput(("n",), "k", {"text": "grey"})
+
+    assert [item.score for item in await store.asearch(("n",), query="red")] == [0.0]
+    assert [item.score for item in await store.asearch(("n",), query="grey")] == [0.0]
+
+
+async def test_what_others_own_and_what_has_expired_is_not_found(driver: Driver) -> None:
+    store = indexed(driver)
+    await store.for_owner("me").aput(("n",), "mine", {"text": "red"})
+    await store.for_owner("you").aput(("n",), "yours", {"text": "red"})
+    await store.for_owner("me").aput(("n",), "gone", {"text": "red"}, ttl=1e-9)
+
+    assert [item.key for item in await store.for_owner("me").asearch((), query="red")] == ["mine"]
+    assert await store.asearch((), query="red") == []
+
+
+async def test_each_text_of_a_batch_is_embedded_once_and_reads_embed_nothing(driver: Driver) -> None:
+    calls: list[list[str]] = []
+
+    def counted(texts: list[str]) -> list[list[float]]:
+        calls.append(texts)
+        return embed(texts)
+
+    store = indexed(driver, counted, fields=["text", "again", "missing"])
+    await store.abatch([PutOp(("n",), str(n), {"text": "red", "again": "red"}) for n in range(3)])
+    await store.abatch([GetOp(("n",), "0"), PutOp(("n",), "1", None)])
+    await store.asearch(("n",))
+
+    assert calls == [["red"]]
+
+
+async def test_other_dims_are_taken_only_once_there_are_no_vectors(driver: Driver) -> None:
+    async with indexed(driver) as store:
+        await store.aput(("n",), "k", {"text": "red"})
+    with pytest.raises(ConfigurationError, match="vectors of 3 numbers"):
+        await indexed(driver, dims=4).__aenter__()
+    async with indexed(driver) as store:
+        await store.adelete(("n",), "k")
+    async with indexed(driver, lambda texts: [[1.0] * 4 for _ in texts], dims=4) as store:
+        await store.aput(("n",), "k", {"text": "red"})
+        assert len(await store.asearch(("n",), query="red")) == 1
+
+
+async def test_an_item_put_while_there_is_no_index_has_no_vectors_of_its_old_text(driver: Driver) -> None:
+    await indexed(driver).aput(("n",), "k", {"text": "red"})
+    await LedgerLongTermStore(driver).aput(("n",), "k", {"text": "blue"})
+
+    assert await indexed(driver).asearch(("n",), query="red") == []
+
+
+async def test_an_open_store_deletes_what_has_expired(driver: Driver) -> None:
+    store = LedgerLongTermStore(driver, ttl={"omit_expired": False})
+    await store.abatch([PutOp(("n",), str(n), {}, ttl=1e-9) for n in range(1500)])
+
+    async with store:
+        while await store.asearch(("n",), limit=1):  # noqa: ASYNC110 - the ledger tells nobody what it deletes
+            await asyncio.sleep(0)
+
+
+async def test_sweeping_outlives_an_outage_and_a_defect() -> None:
+    seen: list[str] = []
+    done = asyncio.Event()
+
+    async def sweep() -> int:
+        seen.append("sweep")
+        if len(seen) == 1:
+            raise StoreUnavailable("down")
+        if len(seen) == 2:
+            raise RuntimeError("defect")
+        done.set()
+        return 0
+
+    sweeper = Sweeper(sweep, every_s=0)
+    sweeper.start()
+    await done.wait()
+    await sweeper.aclose()
+    await sweeper.aclose()
+
+    assert seen[:3] == ["sweep"] * 3
