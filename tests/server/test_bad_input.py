@@ -177,13 +177,17 @@ async def test_an_option_of_a_run_that_is_not_honoured_is_named(
         assert option in _refused(await http.post(path, json={**RUN, option: value}))
 
 
-async def test_an_option_of_a_thread_that_is_not_honoured_is_named(
-    http: httpx.AsyncClient, nothing_admitted: str
-) -> None:
-    assert "ttl" in _refused(await http.post("/threads", json={"ttl": {"ttl": 5}}))
-    assert "ttl" in _refused(await http.patch(f"/threads/{nothing_admitted}", json={"ttl": 5}))
-    assert "extract" in _refused(await http.post("/threads/search", json={"extract": {"a": "values.b"}}))
-    assert "include" in _refused(await http.get(f"/threads/{nothing_admitted}?include=ttl"))
+async def test_what_a_thread_cannot_have_is_named(http: httpx.AsyncClient, nothing_admitted: str) -> None:
+    for ttl in (0, -1, "soon", {"ttl": 5, "strategy": "forget"}, {"strategy": "delete"}, 1e300):
+        assert "ttl" in _refused(await http.post("/threads", json={"ttl": ttl}))
+        assert "ttl" in _refused(await http.patch(f"/threads/{nothing_admitted}", json={"ttl": ttl}))
+    for path in ("", ".", "values.", "values[x]", "values[0", "[0]", "values..a", "values[99999999999]"):
+        assert "extract" in _refused(await http.post("/threads/search", json={"extract": {"a": path}}))
+    assert "extract" in _refused(await http.post("/threads/search", json={"extract": {str(n): "a" for n in range(11)}}))
+    assert "everything" in _refused(await http.get(f"/threads/{nothing_admitted}?include=ttl,everything"))
+
+
+async def test_an_option_of_an_assistant_that_is_not_honoured_is_named(http: httpx.AsyncClient) -> None:
     assert "delete_threads" in _refused(await http.delete(f"/assistants/{NOWHERE}?delete_threads=true"))
 
 

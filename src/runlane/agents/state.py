@@ -18,16 +18,14 @@ from langgraph.types import PregelTask, StateSnapshot, StateUpdate
 from langgraph_sdk.runtime import AccessContext
 
 from runlane.agents.base import Snapshot
-from runlane.agents.encode import encode
+from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import checkpoint_keys
 from runlane.agents.graph import bound, snapshot_of
 from runlane.agents.invocation import command_of, thread_config
 from runlane.agents.registry import Graph, GraphUse, Registry
-from runlane.errors import InvalidRequest
+from runlane.errors import InvalidRequest, RunlaneError
 
 Checkpoint = Mapping[str, Any] | str | None
-#: What LangGraph, reducers and schemas raise about values that do not fit.
-_UNFIT: Final = (InvalidUpdateError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 _NO_VALUES: Final[Mapping[str, Any]] = {}
 
 
@@ -165,8 +163,11 @@ class ThreadStates:
         async with self._open(graph_id, "threads.update", saver) as graph:
             try:
                 written = await graph.abulk_update_state(config, supersteps)
-            except _UNFIT as exc:
-                raise InvalidRequest(f"The state cannot be updated: {exc}") from exc
+            except (RunlaneError, Unserialisable):
+                raise
+            except Exception as exc:  # what LangGraph, reducers and schemas raise about values that do not fit
+                why = str(exc) if isinstance(exc, InvalidUpdateError) else f"{type(exc).__name__}: {exc}"
+                raise InvalidRequest(f"The state cannot be updated: {why}") from exc
             newest = await graph.aget_state(thread_config(config["configurable"]["thread_id"]))
             return checkpoint_keys(written) or {}, snapshot_of(newest)
 

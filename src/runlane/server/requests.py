@@ -13,6 +13,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from runlane.errors import InvalidRequest
+from runlane.records import PruneStrategy
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -132,17 +133,25 @@ class Superstep(msgspec.Struct, kw_only=True):
     updates: Annotated[list[SuperstepUpdate], msgspec.Meta(min_length=1)]
 
 
+Minutes = Annotated[float, msgspec.Meta(gt=0, le=52_560_000)]
+
+
+class Ttl(msgspec.Struct, kw_only=True):
+    ttl: Minutes
+    strategy: PruneStrategy = "delete"
+
+
 class ThreadCreate(Body):
     thread_id: UUID | None = None
     metadata: Object | None = None
     if_exists: Literal["raise", "do_nothing"] = "raise"
-    ttl: Any = None
+    ttl: Ttl | Minutes | None = None
     supersteps: list[Superstep] | None = None
 
 
 class ThreadPatch(Body):
     metadata: Object | None = None
-    ttl: Any = None
+    ttl: Ttl | Minutes | None = None
 
 
 class ThreadSearch(Body):
@@ -155,7 +164,7 @@ class ThreadSearch(Body):
     sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] | None = None
     sort_order: SortOrder | None = None
     select: list[str] | None = None
-    extract: Object | None = None
+    extract: Annotated[dict[str, str], msgspec.Meta(max_length=10)] | None = None
 
 
 class StateUpdate(Body):

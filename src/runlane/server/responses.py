@@ -58,6 +58,13 @@ def thread_wire(thread: Thread) -> dict[str, Any]:
     }
 
 
+def ttl_wire(thread: Thread) -> dict[str, Any] | None:
+    ttl = thread.ttl
+    if ttl is None:
+        return None
+    return {"strategy": ttl.strategy, "ttl_minutes": ttl.ttl_s / 60, "expires_at": thread.expires_at}
+
+
 def run_wire(run: RunRecord) -> dict[str, Any]:
     kwargs = run.kwargs
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from runlane.server.long_term import load_store
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
 from runlane.store.ledger import RunStore
+from runlane.store.thread_transactions import Part
 
 T = TypeVar("T")
 #: Tries to delete a thread whose clients go on admitting runs.
@@ -92,16 +94,18 @@ class Service:
         for tries_left in reversed(range(DELETE_TRIES)):
             await self.stop_runs(thread_id, owner)
             try:
-                await self.store.delete_thread(thread_id, owner=owner)
+                await self.store.delete_thread(thread_id, owner=owner, first=self.on_checkpoints("removing", thread_id))
             except NotFound:
                 return
             except ConflictError:
                 if not tries_left:
                     raise
                 continue
-            if self.runtime.saver is not None:
-                await self.runtime.saver.adelete_thread(thread_id)
             return
+
+    def on_checkpoints(self, name: str, *args: str) -> Part | None:
+        """Return what makes the saver's transaction *name*; ``None`` if there are no checkpoints."""
+        return None if self.runtime.saver is None else partial(getattr(self.runtime.saver, name), *args)
 
     async def stop_runs(self, thread_id: str, owner: Owner) -> None:
         """Cancel every active run of the thread, the last admitted first, and wait for their ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -11,11 +12,13 @@ from starlette.responses import Response
 
 from runlane.agents.base import Snapshot
 from runlane.agents.registry import system_assistant_id
-from runlane.errors import AlreadyExists, InvalidRequest, NotFound, UnsupportedOption
+from runlane.checkpoints.transactions import put
+from runlane.errors import AlreadyExists, InvalidRequest, NotFound, ThreadChanged, UnsupportedOption
 from runlane.lifecycle import ThreadStatus
-from runlane.records import Json, Owner, Thread, ThreadState
+from runlane.records import Json, Owner, Thread, ThreadState, ThreadTtl
 from runlane.server.access import Access
 from runlane.server.assistants import clean, pagination
+from runlane.server.extraction import Extraction
 from runlane.server.requests import (
     BadRequest,
     HistoryQuery,
@@ -25,52 +28,70 @@ from runlane.server.requests import (
     ThreadCreate,
     ThreadPatch,
     ThreadSearch,
+    Ttl,
     checkpoint_address,
     checkpoint_uuid,
     cursor_address,
     query_flag,
     query_int,
+    query_list,
     read_body,
 )
-from runlane.server.responses import json_response, raw_json, selected, thread_wire
+from runlane.server.responses import json_response, raw_json, selected, thread_wire, ttl_wire
 from runlane.server.routing import authorize, reach_thread, route, service_of
 from runlane.server.service import Service
-from runlane.store.thread_transactions import ThreadFilter
+from runlane.store.thread_transactions import Part, ThreadFilter
 
 router = APIRouter(tags=["Threads"])
+#: A state update is made again if something else came before it; each time it is as if it had come later.
+UPDATE_TRIES = 10
 
 
-def _refuse_ttl(ttl: Any) -> None:
-    if ttl is not None:
-        raise UnsupportedOption("ttl", "threads do not expire in this version; leave it out.")
+def _ttl(given: Ttl | float | None) -> ThreadTtl | None:
+    if given is None:
+        return None
+    if isinstance(given, Ttl):
+        return ThreadTtl(ttl_s=given.ttl * 60, strategy=given.strategy)
+    return ThreadTtl(ttl_s=given * 60)
 
 
 @route(router, "POST", "/threads", body=ThreadCreate, statuses=(404, 409))
 async def create_thread(request: Request) -> Response:
-    """Create a thread, with a history if ``supersteps`` are given."""
-    service, body = service_of(request), await read_body(request, ThreadCreate)
-    _refuse_ttl(body.ttl)
+    """Create a thread, with a history if ``supersteps`` are given: all of them are written, or there is no thread."""
+    body = await read_body(request, ThreadCreate)
+    thread_id, ttl = str(body.thread_id or uuid4()), _ttl(body.ttl)
     value: dict[str, Any] = {
-        "thread_id": str(body.thread_id or uuid4()),
+        "thread_id": thread_id,
         "metadata": body.metadata or {},
         "if_exists": body.if_exists,
+        "ttl": None if ttl is None else {"ttl": ttl.ttl_s / 60, "strategy": ttl.strategy},
     }
     access = await authorize(request, "threads", "create", value)
-    metadata = value["metadata"]
-    graph_id = metadata.get("graph_id")
-    if body.supersteps and graph_id not in service.registry.graph_ids:
-        raise InvalidRequest("supersteps need metadata.graph_id to name a graph.")
-    thread = await _made(service, access, value["thread_id"], metadata, body.if_exists)
+    return json_response(thread_wire(await _created(service_of(request), access, body, thread_id, value["metadata"])))
+
+
+async def _created(service: Service, access: Access, body: ThreadCreate, thread_id: str, metadata: Json) -> Thread:
+    state: ThreadState | None = None
+    first: Part | None = None
     if body.supersteps:
-        thread = await _seed(service, thread, str(graph_id), body.supersteps)
-    return json_response(thread_wire(thread))
-
-
-async def _made(service: Service, access: Access, thread_id: str, metadata: Json, if_exists: str) -> Thread:
+        graph_id = metadata.get("graph_id")
+        if graph_id not in service.registry.graph_ids:
+            raise InvalidRequest("supersteps need metadata.graph_id to name a graph.")
+        metadata = {"assistant_id": system_assistant_id(graph_id), **metadata}
+        state, first = await _drafted(service, access.owner, thread_id, graph_id, body.supersteps)
+    create = partial(
+        service.store.create_thread,
+        thread_id,
+        owner=access.owner,
+        metadata=metadata,
+        ttl=_ttl(body.ttl),
+        state=state,
+        first=first,
+    )
     try:
-        return await service.store.create_thread(thread_id, owner=access.owner, metadata=metadata)
+        return await create()
     except AlreadyExists:
-        if if_exists != "do_nothing":
+        if body.if_exists != "do_nothing":
             raise
         try:
             thread = await service.store.get_thread(thread_id, owner=access.reads)
@@ -81,29 +102,31 @@ async def _made(service: Service, access: Access, thread_id: str, metadata: Json
         return thread
 
 
-async def _seed(service: Service, thread: Thread, graph_id: str, supersteps: list[Superstep]) -> Thread:
-    """Write *supersteps* to a new thread; it is removed again if one cannot be applied."""
-    states, saver = service.states(thread.owner), service.runtime.saver
+async def _drafted(
+    service: Service, owner: str, thread_id: str, graph_id: str, supersteps: list[Superstep]
+) -> tuple[ThreadState, Part]:
+    """Return what *supersteps* make of a new thread, and what makes the transaction that writes its checkpoints.
+
+    Raises:
+        InvalidRequest: One of them cannot be applied.
+    """
+    states, saver = service.states(owner), service.runtime.saver
+    if saver is None:
+        raise UnsupportedOption("supersteps", "this database keeps no checkpoints yet.")
     writes = [clean(superstep) for superstep in supersteps]
-    try:
-        _, snapshot = await service.on_agents(lambda: states.bulk_update(graph_id, saver, thread.thread_id, writes))
-    except BaseException as error:  # whatever went wrong, a thread with half a history is not what was asked for
-        await service.delete_thread(thread.thread_id, thread.owner)
-        if isinstance(error, InvalidRequest):
+    async with saver.draft() as draft:
+        try:
+            _, snapshot = await service.on_agents(lambda: states.bulk_update(graph_id, draft, thread_id, writes))
+        except InvalidRequest as error:
             raise InvalidRequest(f"supersteps cannot be applied: {error}") from error
-        raise
-    return await _record(service, thread, graph_id, snapshot)
+        rows = await draft.rows(thread_id)
+    return _state_of(snapshot), lambda: put(rows)
 
 
-async def _record(service: Service, thread: Thread, graph_id: str, snapshot: Snapshot) -> Thread:
-    state = ThreadState(
+def _state_of(snapshot: Snapshot) -> ThreadState:
+    return ThreadState(
         values=snapshot.values, interrupts=snapshot.interrupts, unfinished=snapshot.unfinished or snapshot.paused
     )
-    metadata = {
-        "graph_id": graph_id,
-        "assistant_id": thread.metadata.get("assistant_id") or system_assistant_id(graph_id),
-    }
-    return await service.store.set_thread_state(thread.thread_id, owner=thread.owner, state=state, metadata=metadata)
 
 
 @route(router, "POST", "/threads/search", body=ThreadSearch)
@@ -111,6 +134,7 @@ async def search_threads(request: Request) -> Response:
     """Find threads, the last changed first."""
     service, body = service_of(request), await read_body(request, ThreadSearch)
     owner, where = await _searched(request, body)
+    extraction = None if body.extract is None else Extraction(body.extract)
     found = await service.store.search_threads(
         owner=owner,
         where=where,
@@ -120,7 +144,12 @@ async def search_threads(request: Request) -> Response:
         offset=body.offset,
     )
     total = await service.store.count_threads(owner=owner, where=where)
-    rows = [selected(thread_wire(thread), body.select) for thread in found]
+    rows = []
+    for thread in found:
+        wire = thread_wire(thread)
+        rows.append(selected(wire, body.select))
+        if extraction is not None:
+            rows[-1]["extracted"] = extraction(wire)
     return json_response(rows, headers=pagination(total, body.offset, len(found)))
 
 
@@ -133,12 +162,11 @@ async def count_threads(request: Request) -> Response:
 
 
 async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, ThreadFilter]:
-    if body.extract is not None:
-        raise UnsupportedOption("extract", "values cannot be extracted in this version; use select.")
     value: dict[str, Any] = {
         "metadata": body.metadata or {},
         "values": body.values or {},
         "status": body.status,
+        "ids": body.ids,
         "limit": body.limit,
         "offset": body.offset,
     }
@@ -147,29 +175,29 @@ async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, Thread
         ids=None if body.ids is None else tuple(body.ids),
         status=None if body.status is None else ThreadStatus(body.status),
         metadata=value["metadata"],
-        values=body.values,
+        values=value["values"],
         where=access.where,
     )
 
 
-@route(router, "GET", "/threads/{thread_id}", statuses=(404,))
+@route(router, "GET", "/threads/{thread_id}", statuses=(404,), query=("include",))
 async def get_thread(request: Request) -> Response:
     """Return a thread."""
-    if "include" in request.query_params:
-        raise UnsupportedOption("include", "threads do not expire in this version; leave it out.")
+    include = query_list(request, "include")
+    if unknown := sorted(set(include) - {"ttl"}):
+        raise InvalidRequest(f"Cannot include {', '.join(unknown)}; there is ttl.")
     _, thread = await reach_thread(request, "read")
-    return json_response(thread_wire(thread))
+    return json_response({**thread_wire(thread), "ttl": ttl_wire(thread)} if include else thread_wire(thread))
 
 
 @route(router, "PATCH", "/threads/{thread_id}", body=ThreadPatch, statuses=(404,))
 async def patch_thread(request: Request) -> Response:
-    """Merge metadata into the thread's."""
+    """Merge metadata into the thread's, and say when it expires."""
     body = await read_body(request, ThreadPatch)
-    _refuse_ttl(body.ttl)
     value: dict[str, Any] = {"metadata": body.metadata or {}}
     access, thread = await reach_thread(request, "update", value)
     thread = await service_of(request).store.patch_thread(
-        thread.thread_id, owner=access.reads, metadata=value["metadata"]
+        thread.thread_id, owner=access.reads, metadata=value["metadata"], ttl=_ttl(body.ttl)
     )
     if request.headers.get("prefer", "").lower() == "return=minimal":
         return Response(status_code=204)
@@ -236,28 +264,54 @@ async def get_state_of(request: Request) -> Response:
 
 @route(router, "POST", "/threads/{thread_id}/state", body=StateUpdate, statuses=(404, 409))
 async def update_state(request: Request) -> Response:
-    """Write to the state of a thread on which nothing runs."""
+    """Write to the state of a thread on which nothing runs; what comes in between makes it start again, or conflict."""
     body = await read_body(request, StateUpdate)
-    service = service_of(request)
-    access, found = await reach_thread(request, "update")
-    thread = await service.store.idle_thread(found.thread_id, owner=access.reads)
-    graph_id = service.graph_of(thread)
+    access, thread = await reach_thread(request, "update", {"values": body.values})
+    for tries_left in reversed(range(UPDATE_TRIES)):
+        try:
+            address = await _updated(service_of(request), access, thread.thread_id, body)
+            break
+        except ThreadChanged:
+            if not tries_left:
+                raise
+    return json_response(
+        {"checkpoint": address, "configurable": address, "checkpoint_id": address.get("checkpoint_id")}
+    )
+
+
+async def _updated(service: Service, access: Access, thread_id: str, body: StateUpdate) -> dict[str, Any]:
+    """Make the update, and write it if nothing has happened on the thread meanwhile; return where it is.
+
+    Raises:
+        ConflictError: A run is active.
+        ThreadChanged: Something has happened; nothing was written.
+    """
+    thread = await service.store.idle_thread(thread_id, owner=access.reads)
+    graph_id, saver = service.graph_of(thread), service.runtime.saver
     if graph_id is None:
-        raise BadRequest(f"Thread {thread.thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
+        raise BadRequest(f"Thread {thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
+    if saver is None:
+        raise BadRequest("This database keeps no checkpoints yet.")
     checkpoint = checkpoint_address(body.checkpoint) or (body.checkpoint_id and checkpoint_uuid(body.checkpoint_id))
-    states, saver = service.states(access.owner), service.runtime.saver
+    states, gathering = service.states(access.owner), saver.gather()
     try:
         address, snapshot = await service.on_agents(
             lambda: states.update(
-                graph_id, saver, thread.thread_id, body.values, as_node=body.as_node, checkpoint=checkpoint
+                graph_id, gathering, thread_id, body.values, as_node=body.as_node, checkpoint=checkpoint
             )
         )
     except InvalidRequest as error:
         raise BadRequest(str(error)) from error
-    await _record(service, thread, graph_id, snapshot)
-    return json_response(
-        {"checkpoint": address, "configurable": address, "checkpoint_id": address.get("checkpoint_id")}
+    assistant_id = thread.metadata.get("assistant_id") or system_assistant_id(graph_id)
+    await service.store.set_thread_state(
+        thread_id,
+        owner=access.reads,
+        state=_state_of(snapshot),
+        metadata={"graph_id": graph_id, "assistant_id": assistant_id},
+        seen=thread.updated_at,
+        first=gathering.remaining,
     )
+    return address
 
 
 @route(router, "POST", "/threads/{thread_id}/history", body=HistoryQuery, statuses=(404,))
