@@ -1,0 +1,79 @@
+"""Graphs whose pace the tests set: a word ``@name`` is said once the run of ``gate`` with that name was made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
+
+#: Runs of one server share the agents' loop, so one can wait for another.
+_GATES: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+
+class Echo(BaseChatModel):
+    """Repeats the last message word by word, and waits at a gate."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "echo"
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError("only in async code")
+
+    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        parts = [chunk.text async for chunk in self._astream(messages)]
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("".join(parts)))])
+
+    async def _astream(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for index, word in enumerate(_reply(messages).split(" ")):
+            if word.startswith("@"):
+                await _GATES[word[1:]].wait()
+            text = f" {word}" if index else word
+            chunk = ChatGenerationChunk(message=AIMessageChunk(text))
+            if run_manager is not None:
+                await run_manager.on_llm_new_token(text, chunk=chunk)
+            yield chunk
+
+
+def _reply(messages: Any) -> str:
+    return f"echo: {messages[-1].text}"
+
+
+async def answer(state: MessagesState) -> dict[str, Any]:
+    return {"messages": [await Echo().ainvoke(state["messages"])]}
+
+
+async def review(state: MessagesState) -> dict[str, Any]:
+    """Ask before the answer; a rejection is the answer."""
+    [decision] = interrupt({"question": "send?", "draft": state["messages"][-1].text})["decisions"]
+    if decision["type"] == "approve":
+        return await answer(state)
+    return {"messages": [AIMessage(f"rejected: {decision.get('message', '')}")]}
+
+
+class Name(TypedDict):
+    name: Annotated[str, "the gate to open"]
+
+
+async def unlock(state: Name) -> dict[str, Any]:
+    _GATES[state["name"]].set()
+    return {}
+
+
+def _single(state: Any, node: Any) -> Any:
+    return StateGraph(state).add_node(node).add_edge(START, node.__name__).add_edge(node.__name__, END).compile()
+
+
+chat = _single(MessagesState, answer)
+reviewed = _single(MessagesState, review)
+gate = _single(Name, unlock)
