@@ -17,7 +17,8 @@ from runlane.streams.bridge import Batch
 
 HEARTBEAT = b": heartbeat\r\n\r\n"
 _CURSOR = re.compile(r"(\d{1,19})-(\d{1,19})\Z")
-_FROM_START = frozenset({"-1", "0", "-"})
+#: Values of ``Last-Event-ID`` that ask for everything.
+FROM_START = frozenset({"-1", "0", "-"})
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -142,7 +143,7 @@ def cursor_of(run: RunRecord, last_event_id: str | None) -> int | None:
     """
     if last_event_id is None or last_event_id == "":
         return None
-    if last_event_id in _FROM_START:
+    if last_event_id in FROM_START:
         return 0
     match = _CURSOR.match(last_event_id)
     if match is None or int(match[1]) != run.seq:

@@ -2,6 +2,128 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+from collections.abc import AsyncIterator, Set
+from typing import Any, Final
+
+import orjson
 from fastapi import APIRouter
+from starlette.requests import Request
+
+from runlane.errors import InvalidRequest, NotFound
+from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Thread
+from runlane.server.requests import query_list
+from runlane.server.responses import FROM_START, HEARTBEAT, SSE_HEADERS, StreamingBody
+from runlane.server.routing import reach_thread, route, service_of
+from runlane.server.service import Service
+from runlane.streams.bridge import Batch
+from runlane.streams.threads import START, Position, between_runs, newest_position, past, read_thread, turn_of
 
 router = APIRouter(tags=["Threads"])
+_MODES: Final = frozenset({"run_modes", "lifecycle", "state_update"})
+_POSITION: Final = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})\Z")
+
+
+@route(router, "GET", "/threads/{thread_id}/stream", statuses=(404,), query=("stream_mode", "stream_modes"))
+async def join_thread(request: Request) -> Any:
+    """Stream the events of all the thread's runs, after ``Last-Event-ID`` or from now on, until the client leaves."""
+    service = service_of(request)
+    modes = frozenset(query_list(request, "stream_mode", "stream_modes") or ["run_modes"])
+    if unknown := sorted(modes - _MODES):
+        raise InvalidRequest(f"stream_mode {unknown[0]!r} does not exist; there are {', '.join(sorted(_MODES))}.")
+    _, thread = await reach_thread(request, "read")
+    after = _position(request.headers.get("last-event-id"))
+    if after is None:
+        after = max(await newest_position(service.store, thread.thread_id), between_runs(thread.state_updated_at))
+    return StreamingBody(
+        _ThreadReader(service, thread.thread_id, modes, after).pieces(),
+        media_type="text/event-stream; charset=utf-8",
+        headers=SSE_HEADERS,
+    )
+
+
+def _position(last_event_id: str | None) -> Position | None:
+    if not last_event_id:
+        return None
+    if last_event_id in FROM_START:
+        return START
+    match = _POSITION.match(last_event_id)
+    if match is None:
+        raise InvalidRequest(
+            f"Last-Event-ID {last_event_id!r} is no id of a thread's stream; use '-' for all that is retained."
+        )
+    return Position(*(int(part) for part in match.groups()))
+
+
+def _frame(name: str, data: bytes, at: Position) -> bytes:
+    """Return an event whose id says where its reader goes on; ids of one stream never repeat, and sort as text."""
+    place = (at.turn_us, at.run_seq, at.seq)
+    return b"event: %s\r\ndata: %s\r\nid: %016d-%010d-%08d\r\n\r\n" % (name.encode(), data, *place)
+
+
+class _ThreadReader:
+    """One reader of a thread's stream."""
+
+    def __init__(self, service: Service, thread_id: str, modes: Set[str], after: Position) -> None:
+        self._service, self._thread_id, self._modes, self._after = service, thread_id, modes, after
+        self._quiet_since = asyncio.get_running_loop().time()
+        self._known_state = START
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        streams, store = self._service.streams, self._service.store
+        yield HEARTBEAT
+        with streams.thread_news(self._thread_id) as news:
+            async for found in read_thread(streams, store, self._thread_id, self._after, news):
+                if found is not None:
+                    data = self._run_frames(*found)
+                else:
+                    try:
+                        thread = await store.get_thread(self._thread_id, owner=ANY_OWNER)
+                    except NotFound:
+                        return  # it was deleted
+                    data = await self._state_frame(thread) or await self._wait(news)
+                if data := data or self._heartbeat_if_quiet():
+                    self._quiet_since = asyncio.get_running_loop().time()
+                    yield data
+
+    def _heartbeat_if_quiet(self) -> bytes:
+        quiet_s = asyncio.get_running_loop().time() - self._quiet_since
+        return HEARTBEAT if quiet_s >= self._service.streams.heartbeat_s else b""
+
+    async def _wait(self, news: asyncio.Event) -> bytes:
+        try:
+            async with asyncio.timeout(self._service.streams.heartbeat_s):
+                await news.wait()
+        except TimeoutError:
+            return HEARTBEAT
+        return b""
+
+    def _run_frames(self, run: RunRecord, batch: Batch) -> bytes:
+        if not batch:
+            return HEARTBEAT
+        start, frames = turn_of(run), []
+        for item in batch:
+            if isinstance(item, StreamEvent):
+                if "run_modes" in self._modes or (item.name == "metadata" and "lifecycle" in self._modes):
+                    frames.append(_frame(item.name, item.data, Position(start.turn_us, start.run_seq, item.seq)))
+            elif self._modes & {"run_modes", "lifecycle"}:
+                if isinstance(item, StreamEnd):
+                    done = orjson.dumps({"status": "run_done", "run_id": run.run_id})
+                    frames.append(_frame("metadata", done, past(run)))
+                else:
+                    frames.append(b'event: gap\r\ndata: {"run_id":"%s"}\r\n\r\n' % run.run_id.encode())
+        return b"".join(frames)
+
+    async def _state_frame(self, thread: Thread) -> bytes:
+        """Return the newest state as an event, if it was written outside of a run and has not been told."""
+        at, service = between_runs(thread.state_updated_at), self._service
+        graph_id = service.graph_of(thread)
+        if "state_update" not in self._modes or at <= max(self._after, self._known_state) or graph_id is None:
+            return b""
+        self._known_state = at
+        states, saver = service.states(thread.owner), service.runtime.saver
+        state = orjson.loads(await service.on_agents(lambda: states.get(graph_id, saver, thread.thread_id, None)))
+        if (state["metadata"] or {}).get("source") != "update":
+            return b""  # a run wrote it, which is told by the run's own events
+        return _frame("state_update", orjson.dumps({"state": state, "thread_id": thread.thread_id}), at)

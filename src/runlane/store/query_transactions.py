@@ -37,6 +37,18 @@ ACTIVE_RUNS_OF = statement(
     f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND status = :status AND {_MINE} AND +seq < :before
         ORDER BY +seq DESC LIMIT :limit""",
 )
+# Runs in the order in which their turns came: when they started, or ended without having started.
+TURNS = statement(
+    "turns",
+    """SELECT * FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) >= :after_us
+         AND (COALESCE(started_at, ended_at) > :after_us OR seq >= :after_seq)
+       ORDER BY COALESCE(started_at, ended_at), seq LIMIT :limit""",
+)
+LAST_TURN = statement(
+    "last_turn",
+    """SELECT * FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) IS NOT NULL
+       ORDER BY COALESCE(started_at, ended_at) DESC, seq DESC LIMIT 1""",
+)
 GET_RESULT = statement(
     "get_result",
     f"SELECT status, error, result FROM runs WHERE run_id = :run_id AND {_MINE}",
@@ -90,6 +102,18 @@ def active_runs(owner: Owner, status: RunStatus, before_seq: int, limit: int) ->
     """Return pending or running runs with a ``seq`` below *before_seq*, the newest admission first."""
     rows = yield ACTIVE_RUNS_OF(status=status.value, before=before_seq, limit=limit, **owner_params(owner))
     return tuple(run_record(row) for row in rows)
+
+
+def turns(thread_id: str, after_us: int, after_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
+    """Return runs of a thread whose turn has come, from the turn (*after_us*, *after_seq*) on, in their order."""
+    rows = yield TURNS(thread_id=thread_id, after_us=after_us, after_seq=after_seq, limit=limit)
+    return tuple(run_record(row) for row in rows)
+
+
+def last_turn(thread_id: str) -> Transaction[RunRecord | None]:
+    """Return the run of a thread whose turn came last; ``None`` if none has had its turn."""
+    rows = yield LAST_TURN(thread_id=thread_id)
+    return run_record(rows[0]) if rows else None
 
 
 def inflight_runs(after_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:

@@ -110,6 +110,7 @@ class StreamBridge:
         live.executing, live.known_seq, live.attempt = True, claim.events_end, claim.lease.attempt
         live.tail.clear()
         live.tail_bytes = 0
+        self.tell_thread(claim.run.thread_id)
 
         def show(batch: list[StreamEvent]) -> None:
             if live.executing and live.attempt == claim.lease.attempt:  # else its readers have asked the ledger since
@@ -135,6 +136,8 @@ class StreamBridge:
 
     def close(self, run: RunRecord, *, events_end: int | None, result: bytes | None) -> None:
         """Tell readers and waiters that *run* has ended; *events_end* is unknown for a run that this process lost."""
+        if run.started_at is None:
+            self.tell_thread(run.thread_id)
         live = self._live.get(run.run_id)
         if live is None:
             return
@@ -206,7 +209,7 @@ class StreamBridge:
             live.dismissed = True
             live.wake()
         for thread_id in self._thread_wakes:
-            self._wake_thread(thread_id)
+            self.tell_thread(thread_id)
 
     @property
     def dismissed(self) -> bool:
@@ -219,7 +222,10 @@ class StreamBridge:
 
     @contextmanager
     def thread_news(self, thread_id: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set whenever this process admits a run to the thread, and when it closes."""
+        """Give an event that is set whenever this process has news of the thread, and when it closes.
+
+        News are a run that is admitted, starts, or ends without having started, and what :meth:`tell_thread` is told.
+        """
         wake = asyncio.Event()
         wakes = self._thread_wakes.setdefault(thread_id, {})
         wakes[wake] = None
@@ -230,7 +236,8 @@ class StreamBridge:
             if not wakes:
                 self._thread_wakes.pop(thread_id, None)
 
-    def _wake_thread(self, thread_id: str) -> None:
+    def tell_thread(self, thread_id: str) -> None:
+        """Wake the readers of the thread's stream."""
         for wake in self._thread_wakes.get(thread_id, ()):
             wake.set()
 
