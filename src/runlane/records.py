@@ -280,13 +280,20 @@ class Outcome:
     blocked_at: str | None = None
 
 
+#: In a run's ``kwargs``: what tells two requests with one idempotency key apart.
+FINGERPRINT: Final = "request_fingerprint"
+#: In a run's ``kwargs``: what its user, who is its owner, may do in the application's own words.
+PERMISSIONS: Final = "permissions"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A run to be admitted; ``webhook`` is the URL that is told of its end.
 
-    ``create_thread`` makes a missing thread; ``answers`` are the ids of interrupts that it answers, each of which has to
-    be open; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated
-    admission answer the first one's run.
+    ``create_thread`` makes a missing thread; ``answers`` are the ids of interrupts that it answers, each of which has
+    to be open; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated admission answer the first one's
+    run. An existing thread has to be one of ``thread_owner`` (``None``: of *owner*), and its metadata to match the
+    filter ``thread_where``.
     """
 
     run_id: str
@@ -302,6 +309,8 @@ class NewRun:
     thread_metadata: Json = field(default_factory=dict)
     temporary: bool = False
     delay_s: float = 0.0
+    thread_owner: Owner | None = None
+    thread_where: Json | None = None
     webhook: str | None = None
     idempotency_key: str | None = None
     answers: tuple[str, ...] = ()

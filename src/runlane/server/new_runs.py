@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
@@ -12,9 +13,9 @@ from starlette.requests import Request
 from runlane.errors import NotFound, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
 from runlane.manager import Admitted
-from runlane.records import FINGERPRINT, Assistant, NewRun
+from runlane.records import FINGERPRINT, PERMISSIONS, Assistant, NewRun
 from runlane.server.access import Access
-from runlane.server.assistants import clean, find_assistant
+from runlane.server.assistants import assistant_to_run, clean, find_assistant
 from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
 from runlane.server.routing import authorize, service_of
 from runlane.server.service import Service
@@ -42,14 +43,17 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
         InvalidRequest: It says what is wrong.
         NotFound: There is no such thread, assistant or graph, or the request may not touch it.
     """
-    service = service_of(request)
     access = await _authorize(request, body, thread_id)
     try:
-        owner = await _owner_on(service, access, thread_id, creates=body.if_not_exists == "create")
+        assistant = await assistant_to_run(request, body.assistant_id)
     except NotFound:
         raise NotFoundForRun from None
-    key = request.headers.get("idempotency-key")
-    return await new_run(service, body, thread_id, user=access.owner, owner=owner, key=key, index=index)
+    key, owner = request.headers.get("idempotency-key"), access.owner
+    new = await new_run(
+        service_of(request), body, thread_id, user=owner, owner=owner, assistant=assistant, key=key, index=index
+    )
+    kwargs = {**new.kwargs, PERMISSIONS: access.permissions} if access.permissions else new.kwargs
+    return replace(new, kwargs=kwargs, thread_owner=access.reads, thread_where=access.where)
 
 
 async def new_run(
@@ -59,10 +63,14 @@ async def new_run(
     *,
     user: str,
     owner: str,
+    assistant: Assistant | None = None,
     key: str | None = None,
     index: int | None = None,
 ) -> NewRun:
     """Check what *body* asks for in the name of *user*, whose assistants it may use, and make a run of *owner*'s.
+
+    Args:
+        assistant: The one that *body* names, if it was found already.
 
     Raises:
         InvalidRequest: It says what is wrong.
@@ -73,7 +81,7 @@ async def new_run(
     if stateless and body.command is not None and body.command.resume is not None:
         raise BadRequest("A stateless run has nothing to resume; create a thread.")
     try:
-        assistant = await find_assistant(service, user, body.assistant_id)
+        assistant = assistant or await find_assistant(service, user, body.assistant_id)
     except NotFound:
         raise NotFoundForRun from None
     if assistant.graph_id not in service.registry.graph_ids:
@@ -129,7 +137,7 @@ async def _authorize(request: Request, body: RunCreate, thread_id: str | None) -
     value: dict[str, Any] = {
         "thread_id": thread_id,
         "assistant_id": body.assistant_id,
-        "metadata": body.metadata or {},
+        "metadata": {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})},
         "multitask_strategy": body.multitask_strategy,
         "if_not_exists": body.if_not_exists,
         "after_seconds": body.after_seconds,
@@ -138,21 +146,6 @@ async def _authorize(request: Request, body: RunCreate, thread_id: str | None) -
     access = await authorize(request, "threads", "create_run", value)
     body.metadata = value["metadata"] or None
     return access
-
-
-async def _owner_on(service: Service, access: Access, thread_id: str | None, *, creates: bool) -> str:
-    """Return whose the run is: its thread's owner, where a handler lets a request touch the threads of others."""
-    if thread_id is None or (access.where is None and access.reads == access.owner):
-        return access.owner
-    try:
-        thread = await service.store.get_thread(thread_id, owner=access.reads)
-    except NotFound:
-        if creates:
-            return access.owner
-        raise
-    if not access.permits(thread.metadata):
-        raise NotFound("thread", thread_id)
-    return thread.owner
 
 
 def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from runlane.lifecycle import (
 from runlane.records import (
     FINGERPRINT,
     Admission,
+    AnyOwner,
     Cancelled,
     Claim,
     Finished,
@@ -39,6 +40,7 @@ from runlane.records import (
     RunRecord,
     ThreadTtl,
 )
+from runlane.store.filters import matches
 from runlane.store.protocol_transactions import check_answers
 from runlane.store.rows import (
     dumps,
@@ -239,7 +241,7 @@ def _admitted_before(new: NewRun, same: Rows) -> Transaction[Admission]:
 def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]:
     found = yield LOCK_THREAD(thread_id=new.thread_id)
     if not found and new.create_thread:
-        yield INSERT_THREAD(
+        made = yield INSERT_THREAD(
             thread_id=new.thread_id,
             owner=new.owner,
             status=ThreadStatus.IDLE.value,
@@ -248,9 +250,18 @@ def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]
             **ttl_params(ttl),
         )
         found = yield LOCK_THREAD(thread_id=new.thread_id)
-    if not found or found[0]["owner"] != new.owner:
+        if made:
+            return found[0]
+    if not found or not _may_run_on(new, found[0]):
         raise NotFound("thread", new.thread_id)
     return found[0]
+
+
+def _may_run_on(new: NewRun, thread: Row) -> bool:
+    owner = new.owner if new.thread_owner is None else new.thread_owner
+    if not isinstance(owner, AnyOwner) and thread["owner"] != owner:
+        return False
+    return not new.thread_where or matches(new.thread_where, loads(thread["metadata"]))
 
 
 def _insert(new: NewRun) -> Any:
