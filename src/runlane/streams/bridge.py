@@ -250,7 +250,7 @@ class StreamBridge:
         live.dismissed = self._dismissed
         if admitted_now:
             live.known_seq, live.followed = 0, True
-            self._wake_thread(run.thread_id)
+            self.tell_thread(run.thread_id)
         return Watch(self._store, run, live, self._heartbeat_s, lambda: self._evict(run.run_id, live))
 
 
