@@ -21,7 +21,7 @@ from runlane.dispatch.local import LocalDispatch
 from runlane.errors import ConfigurationError
 from runlane.execution import Executor
 from runlane.manager import RunManager
-from runlane.records import Lease, Usage
+from runlane.records import Lease, ThreadTtl, Usage
 from runlane.rescue import Rescuer
 from runlane.settings import Settings
 from runlane.store.backends import open_postgres
@@ -106,6 +106,7 @@ async def open_runtime(
     hooks: Sequence[Ended] = (),
     new_id: Callable[[], str] = new_run_id,
     retry: PersistenceRetryPolicy | None = None,
+    thread_ttl: ThreadTtl | None = None,
     exclusive: bool | None = None,
     worker_id: str | None = None,
     now: Callable[[], datetime] = utc_now,
@@ -123,6 +124,7 @@ async def open_runtime(
         new_host: Makes the place where agents run; the running loop by default.
         new_store: Makes the long-term store for agents of that place; by default one without an index.
         hooks: Called with each run that has ended.
+        thread_ttl: When threads expire of which nothing else is said; a ``Sweeper`` looks after that.
         exclusive: Whether no other process uses the database; by default true unless it is PostgreSQL.
     """
     settings = settings or Settings(database=database or MEMORY)
@@ -133,7 +135,8 @@ async def open_runtime(
             driver = await open_driver(settings)
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
-        core = _core(settings, driver, graph_agent, new_host(), new_store, hooks, retry)
+        store = RunStore(driver, retry=retry, thread_ttl=thread_ttl)
+        core = _core(settings, store, graph_agent, new_host(), new_store, hooks)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
@@ -163,17 +166,15 @@ class _Core:
 
 def _core(
     settings: Settings,
-    driver: Driver,
+    store: RunStore,
     graph_agent: Callable[[str], Any] | None,
     host: AgentHost,
     new_store: Callable[[Driver, AgentHost], Any] | None,
     hooks: Sequence[Ended],
-    retry: PersistenceRetryPolicy | None,
 ) -> _Core:
-    store = RunStore(driver, retry=retry)
     bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
     dispatch = LocalDispatch()
-    saver, long_term_store = _langgraph(driver, host, new_store)
+    saver, long_term_store = _langgraph(store.driver, host, new_store)
     return _Core(
         settings=settings,
         store=store,
@@ -210,7 +211,7 @@ def _parts(
         settings=core.settings,
         exclusive=exclusive,
         now=now,
-        forget_after_s=MEMORY_RETENTION_S if core.settings.database.startswith(MEMORY) else None,
+        forget_after_s=_forget_after_s(core.settings),
     )
     manager = RunManager(
         store=core.store,
@@ -228,6 +229,12 @@ def _parts(
         require_owner=core.settings.require_owner,
     )
     return _runtime(core, manager, worker, rescuer)
+
+
+def _forget_after_s(settings: Settings) -> float | None:
+    if settings.run_retention_s:
+        return settings.run_retention_s
+    return MEMORY_RETENTION_S if settings.database.startswith(MEMORY) else None
 
 
 def _executor(core: _Core) -> Executor:

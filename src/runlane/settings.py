@@ -22,6 +22,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "poll_s": (0.01, 3600),
     "heartbeat_s": (0.01, 3600),
     "event_retention_s": (1, 10 * 365 * 86_400),
+    "run_retention_s": (0, 10 * 365 * 86_400),
     "max_body_bytes": (1024, 2**31),
 }
 
@@ -44,6 +45,7 @@ class Settings:
         poll_s: How often the ledger is asked for work whose notice was lost.
         heartbeat_s: Silence on a stream after which a comment is sent.
         event_retention_s: Events of an ended run are kept for so long.
+        run_retention_s: Ended runs are kept for so long, with their usage and idempotency keys; 0 keeps them.
         max_body_bytes: Larger request bodies are refused with 413.
         strict: Refuse unknown request fields instead of naming them in ``Runlane-Ignored``.
         require_owner: Calls of the library must name an owner.
@@ -65,6 +67,7 @@ class Settings:
     poll_s: float = 5.0
     heartbeat_s: float = 5.0
     event_retention_s: float = 86_400.0
+    run_retention_s: float = 0.0
     max_body_bytes: int = 50 * 1024 * 1024
     strict: bool = False
     require_owner: bool = False

@@ -18,9 +18,11 @@ from runlane.agents.state import ThreadStates
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
+from runlane.retention import Sweeper
 from runlane.runtime import Runtime, new_run_id, open_runtime
 from runlane.server.access import Authority
 from runlane.server.auth import load_authority
+from runlane.server.expiry import load_expiry
 from runlane.server.long_term import load_store
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
@@ -170,6 +172,7 @@ async def open_service(
         if late:
             await late[0].ended(run)
 
+    expiry = load_expiry(config)
     async with AsyncExitStack() as stack:
         authority = await asyncio.get_running_loop().run_in_executor(None, load_authority, config, settings)
         if authority is not None:
@@ -181,6 +184,7 @@ async def open_service(
                 new_host=new_host,
                 new_store=await asyncio.get_running_loop().run_in_executor(None, load_store, config),
                 hooks=(ended,),
+                thread_ttl=expiry.default,
             )
         )
         service = Service(runtime, registry, hosts[0], authority)
@@ -188,4 +192,6 @@ async def open_service(
         late.append(service)
         for run in await runtime.store.forgettable(older_than_s=0.0, only_temporary=True, limit=1000):
             await service.ended(run)
+        sweeper = Sweeper(store=runtime.store, saver=runtime.saver, every_s=expiry.every_s, limit=expiry.limit)
+        await stack.enter_async_context(sweeper)
         yield service

@@ -274,7 +274,7 @@ async def update_state(request: Request) -> Response:
         except ThreadChanged:
             if not tries_left:
                 raise
-    service_of(request).streams.tell_thread(path_uuid(request, "thread"))
+    service_of(request).streams.tell_thread(thread.thread_id)
     return json_response(
         {"checkpoint": address, "configurable": address, "checkpoint_id": address.get("checkpoint_id")}
     )

@@ -377,10 +377,12 @@ class RunStore(CronLedger):
         await self._write(lambda: threads.change_idle_thread(thread_id, owner, first))
 
     async def copy_thread(
-        self, source: str, target: str, *, reads: Owner, owner: str, first: Part | None = None
+        self, source: str, target: str, *, reads: Owner, owner: str, metadata: Json, first: Part | None = None
     ) -> Thread:
         """Copy a thread without its runs; *first* copies the checkpoints. ConflictError while a run executes."""
-        return await self._write(lambda: threads.copy_thread(source, target, reads=reads, owner=owner, first=first))
+        return await self._write(
+            lambda: threads.copy_thread(source, target, reads=reads, owner=owner, metadata=metadata, first=first)
+        )
 
     async def search_threads(
         self,

@@ -40,7 +40,7 @@ COPY_THREAD = statement(
     "copy_thread",
     """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, state_values, interrupts, error,
                             created_at, updated_at, state_updated_at, ttl_us, ttl_strategy)
-       SELECT :target, :owner, settled, settled, metadata, config, state_values, interrupts, error,
+       SELECT :target, :owner, settled, settled, :metadata, config, state_values, interrupts, error,
               {now}, {now}, {now}, ttl_us, ttl_strategy FROM threads WHERE thread_id = :source RETURNING *""",
 )
 _EXPIRED = "ttl_us IS NOT NULL AND swept_at < updated_at AND updated_at + ttl_us <= {now}"
@@ -249,9 +249,11 @@ def change_idle_thread(thread_id: str, owner: Owner, first: Part) -> Transaction
 
 
 def copy_thread(
-    source: str, target: str, *, reads: Owner, owner: str, first: Part | None = None
+    source: str, target: str, *, reads: Owner, owner: str, metadata: Json, first: Part | None = None
 ) -> Transaction[Thread]:
-    """Make *target* a thread of *owner* that is as *source* is; *first* copies the checkpoints. Its runs stay behind.
+    """Make *target* a thread of *owner* that is as *source* is, but for its *metadata* and its runs.
+
+    *first* copies the checkpoints.
 
     Raises:
         ConflictError: A run has begun and not ended: what it has written so far is no state to begin with.
@@ -262,7 +264,7 @@ def copy_thread(
             raise ConflictError(source, run["run_id"])
     if first is not None:
         yield from first()
-    rows = yield COPY_THREAD(source=source, target=target, owner=owner)
+    rows = yield COPY_THREAD(source=source, target=target, owner=owner, metadata=dumps(metadata))
     return thread_record(rows[0])
 
 
