@@ -24,6 +24,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "event_retention_s": (1, 10 * 365 * 86_400),
     "run_retention_s": (0, 10 * 365 * 86_400),
     "max_body_bytes": (1024, 2**31),
+    "webhook_retention_s": (1, 10 * 365 * 86_400),
 }
 
 
@@ -52,6 +53,8 @@ class Settings:
         api_keys: A file of API keys, which every request must then have one of; empty: none is asked for.
         auth_missing_handler: What a user of the project's own authentication may touch where no ``@auth.on`` handler
             decides: their ``own`` things, whatever they ask for (``allow``), or nothing (``deny``).
+        webhook_secret: What webhooks are signed with (``whsec_...``, or several separated by spaces); empty: nothing.
+        webhook_retention_s: Webhooks that were delivered or given up are kept for so long.
     """
 
     database: str = "sqlite:///.runlane/runlane.db"
@@ -73,6 +76,8 @@ class Settings:
     require_owner: bool = False
     api_keys: str = ""
     auth_missing_handler: str = "own"
+    webhook_secret: str = field(default="", repr=False)
+    webhook_retention_s: float = 7 * 86_400.0
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():

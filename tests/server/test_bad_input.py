@@ -165,7 +165,6 @@ async def test_a_field_of_the_wrong_type_is_named(http: httpx.AsyncClient, nothi
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("webhook", "https://example.com"),
         ("feedback_keys", ["a"]),
         ("langsmith_tracer", {"project_name": "p"}),
     ],

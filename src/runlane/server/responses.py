@@ -82,7 +82,7 @@ def run_wire(run: RunRecord) -> dict[str, Any]:
             "stream_mode": kwargs.get("stream_mode"),
             "interrupt_before": kwargs.get("interrupt_before"),
             "interrupt_after": kwargs.get("interrupt_after"),
-            "webhook": None,
+            "webhook": run.webhook,
             "feedback_keys": None,
             "temporary": run.temporary,
             "subgraphs": kwargs.get("stream_subgraphs", False),
