@@ -1,0 +1,110 @@
+"""All events of a thread: those of its runs, one run after the other, from the first that is kept on, then live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from runlane.lifecycle import RunStatus
+from runlane.records import ANY_OWNER, RunRecord
+from runlane.server.protocol.events import RunEvents, Subscription, WireEvent, gap_event, place, position
+from runlane.store.ledger import RunStore
+from runlane.streams.bridge import StreamBridge
+
+#: Runs that are looked up at once.
+RUNS_PAGE: Final = 50
+
+
+class ThreadEvents:
+    """A reader of one thread. It keeps no events: a slow one reads from the log."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        bridge: StreamBridge,
+        thread_id: str,
+        wanted: Subscription,
+        *,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store, self._bridge, self._thread_id, self._wanted, self._now = store, bridge, thread_id, wanted, now
+        self._since = wanted.since or 0
+        self._passed = max(0, place(self._since)[0] - 1)
+        self._read: set[int] = set()
+        self._in_order = True
+
+    async def batches(self) -> AsyncIterator[Sequence[WireEvent]]:
+        """Yield events in batches, without end; an empty one comes after silence, or where nothing is wanted.
+
+        Ends when the process closes.
+
+        Raises:
+            NotFound: The thread was deleted.
+        """
+        with self._bridge.thread_news(self._thread_id) as wake:
+            if self._since and (gap := await self._gap()) is not None:
+                yield [gap]
+            while not self._bridge.dismissed:
+                wake.clear()
+                run = await self._next()
+                if run is not None:
+                    async for batch in self._of_run(run):
+                        yield batch
+                elif not await self._heard(wake):
+                    await self._store.get_thread(self._thread_id, owner=ANY_OWNER)
+                    yield ()
+
+    async def _heard(self, wake: asyncio.Event) -> bool:
+        try:
+            async with asyncio.timeout(self._bridge.heartbeat_s):
+                await wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _next(self) -> RunRecord | None:
+        """Return the run to read next: the first that was not read and is not postponed to later."""
+        after, now = self._passed, self._now()
+        self._in_order = True
+        while runs := await self._store.runs_with_events(self._thread_id, after_seq=after, limit=RUNS_PAGE):
+            for run in runs:
+                if run.seq in self._read:
+                    continue
+                if run.status is not RunStatus.PENDING or run.attempt or run.not_before <= now:
+                    return run
+                self._in_order = False
+            after = runs[-1].seq
+        return None
+
+    async def _of_run(self, run: RunRecord) -> AsyncIterator[Sequence[WireEvent]]:
+        events = RunEvents(self._store, run, self._wanted)
+        after = await self._resume_at(run)
+        with self._bridge.watch(run) as watch:
+            async for batch in watch.batches(after=after):
+                yield [event for event in await events.of(batch) if event.seq > self._since]
+        if self._bridge.dismissed:
+            return
+        if self._in_order:
+            self._passed = run.seq
+            self._read = {seq for seq in self._read if seq > run.seq}
+        else:  # a run before it is postponed
+            self._read.add(run.seq)
+
+    async def _gap(self) -> WireEvent | None:
+        """Return the word that what followed the client's number was removed, or ``None``."""
+        run_seq, number = place(self._since)
+        end = await self._store.stream_end(run_seq)
+        if end is None or end.seq <= number:
+            return None
+        kept = await self._store.runs_with_events(self._thread_id, after_seq=run_seq - 1, limit=1)
+        return None if kept and kept[0].seq == run_seq else gap_event(self._since, position(run_seq, end.seq + 1))
+
+    async def _resume_at(self, run: RunRecord) -> int:
+        """Return the number in the run's log after which the client goes on."""
+        run_seq, number = place(self._since)
+        if run_seq != run.seq:
+            return 0
+        end = await self._store.stream_end(run.seq)
+        return number if end is None else min(number, end.seq - 1)

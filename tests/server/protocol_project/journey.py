@@ -1,0 +1,97 @@
+"""Graphs for the streaming protocol: one that uses every channel on its way, and one with a channel of its own."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any
+
+from langchain_core.messages import AIMessage
+from langgraph.config import get_stream_writer
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.stream import ProtocolEvent, StreamChannel, StreamTransformer
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
+
+
+class Journey(TypedDict, total=False):
+    messages: Annotated[list[Any], add_messages]
+    stops: Annotated[list[str], operator.add]
+    rested: str
+
+
+class Inn(TypedDict, total=False):
+    rested: str
+
+
+def report(stop: str) -> dict[str, Any]:
+    """Write to the stream and to the state that *stop* was reached."""
+    get_stream_writer()({"name": "progress", "stop": stop})
+    return {"stops": [stop]}
+
+
+async def set_out(state: Journey) -> dict[str, Any]:
+    return {**report("set_out"), "messages": [AIMessage("off we go", id="message-1")]}
+
+
+async def ask(state: Journey) -> dict[str, Any]:
+    answer = interrupt("go on?")
+    return {**report("ask"), "messages": [AIMessage(f"told {answer}")]}
+
+
+async def rest(state: Inn) -> dict[str, Any]:
+    get_stream_writer()("unnamed")
+    return {"rested": "well"}
+
+
+async def ask_twice(state: Journey) -> dict[str, Any]:
+    """Ask two questions in one node, which have one id."""
+    return {"stops": [interrupt("first?"), interrupt("second?")]}
+
+
+class Audit(StreamTransformer):
+    """Counts the states of the run on a channel of its own."""
+
+    required_stream_modes = ("values",)
+
+    def __init__(self, scope: tuple[str, ...] = ()) -> None:
+        super().__init__(scope)
+        self._channel: StreamChannel[int] = StreamChannel("audit")
+        self._states = 0
+
+    def init(self) -> dict[str, Any]:
+        return {"audit": self._channel}
+
+    def process(self, event: ProtocolEvent) -> bool:
+        if event["method"] == "values" and not self.scope:
+            self._states += 1
+            self._channel.push(self._states)
+        return True
+
+
+_inn = StateGraph(Inn)
+_inn.add_node("rest", rest)
+_inn.add_edge(START, "rest")
+_inn.add_edge("rest", END)
+
+_journey = StateGraph(Journey)
+_journey.add_node("set_out", set_out)
+_journey.add_node("ask", ask)
+_journey.add_node("inn", _inn.compile())
+_journey.add_edge(START, "set_out")
+_journey.add_edge("set_out", "ask")
+_journey.add_edge("ask", "inn")
+_journey.add_edge("inn", END)
+journey = _journey.compile()
+
+_audited = StateGraph(Inn)
+_audited.add_node("rest", rest)
+_audited.add_edge(START, "rest")
+_audited.add_edge("rest", END)
+audited = _audited.compile(transformers=[Audit])
+
+_twice = StateGraph(Journey)
+_twice.add_node("ask_twice", ask_twice)
+_twice.add_edge(START, "ask_twice")
+_twice.add_edge("ask_twice", END)
+twice = _twice.compile()

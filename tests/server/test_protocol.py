@@ -1,0 +1,117 @@
+"""The event-streaming protocol, through the official client's ``threads.stream``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from langgraph_sdk.client import LangGraphClient
+
+from protocol_kit import human
+from server_kit import Server, running_server, sdk
+
+PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"
+Transport = Literal["sse", "websocket"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server of the protocol's graphs."""
+    folder = tmp_path_factory.mktemp("protocol")
+    with running_server(f"sqlite:///{folder}/runlane.db", PROJECT) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[LangGraphClient]:
+    async with sdk(server) as made:
+        yield made
+
+
+async def test_values_come_up_to_the_last_one_which_is_the_output(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="chat") as thread:
+        await thread.run.start(input=human("hello there"))
+        values = [value async for value in thread.values]
+        output = await thread.output
+    assert [message["type"] for message in values[-1]["messages"]] == ["human", "ai"]
+    assert [message["id"] for message in output["messages"]] == [message["id"] for message in values[-1]["messages"]]
+
+
+async def test_messages_stream_piece_by_piece(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="chat") as thread:
+        await thread.run.start(input=human("one two"))
+        streams = [stream async for stream in thread.messages]
+        assert len(streams) == 1
+        assert [piece async for piece in streams[0].text] == ["echo:", " one", " two"]
+        assert streams[0].node == "answer"
+
+
+async def test_tool_calls_have_their_input_and_output(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="tools") as thread:
+        await thread.run.start(input=human("add"))
+        calls = [call async for call in thread.tool_calls]
+        assert [(call.name, call.tool_call_id, call.input) for call in calls] == [("add", "call-1", {"a": 1, "b": 2})]
+        assert (await calls[0].output)["content"] == "3"
+
+
+async def test_subgraphs_are_found_with_their_messages(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="nested") as thread:
+        await thread.run.start(input=human("hi"))
+        children = [child async for child in thread.subgraphs]
+        assert [child.graph_name for child in children] == ["child"]
+        messages = [message async for message in children[0].messages]
+        assert ["".join([piece async for piece in message.text]) for message in messages] == ["echo: hi"]
+
+
+async def test_a_named_channel_has_what_a_node_writes_under_that_name(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="journey") as thread:
+        await thread.run.start(input={})
+        assert [event async for event in thread.extensions["progress"]] == [{"name": "progress", "stop": "set_out"}]
+
+
+async def test_a_transformer_of_the_graph_has_its_own_channel(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="audited") as thread:
+        await thread.run.start(input={"rested": "no"})
+        assert [event["payload"] async for event in thread.extensions["audit"]] == [1, 2]
+
+
+@pytest.mark.parametrize("transport", ["sse"])
+async def test_an_interrupted_run_goes_on_with_the_answer(client: LangGraphClient, transport: Transport) -> None:
+    async with client.threads.stream(assistant_id="journey", transport=transport) as thread:
+        await thread.run.start(input={})
+        before = [value async for value in thread.values]
+        assert before[-1]["stops"] == ["set_out"]
+        assert thread.interrupted
+        assert [item["value"] for item in thread.interrupts] == ["go on?"]
+        await thread.run.respond("yes")
+        after = [value async for value in thread.values]
+        assert (after[-1]["stops"], after[-1]["rested"]) == (["set_out", "ask"], "well")
+        assert (await thread.output)["stops"] == ["set_out", "ask"]
+
+
+async def test_a_failed_run_is_told_with_its_error(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="failing") as thread:
+        await thread.run.start(input={"kind": "value"})
+        with pytest.raises(RuntimeError, match="boom"):
+            await thread.output
+
+
+async def test_channels_interleave_in_the_order_of_the_events(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="chat") as thread:
+        await thread.run.start(input=human("hello"))
+        channels = ["values", "messages", "updates", "checkpoints", "tasks"]
+        names = [name async for name, _ in thread.interleave_projections(channels)]
+    assert set(names) == {"values", "messages", "updates", "checkpoints", "tasks"}
+    assert names.index("messages") < names.index("updates") < len(names) - 1 - names[::-1].index("values")
+
+
+async def test_two_threads_at_once_do_not_disturb_each_other(client: LangGraphClient) -> None:
+    async def one(text: str) -> str:
+        async with client.threads.stream(assistant_id="chat") as thread:
+            await thread.run.start(input=human(text))
+            return str((await thread.output)["messages"][-1]["content"][0]["text"])
+
+    assert await asyncio.gather(*(one(f"number {n}") for n in range(5))) == [f"echo: number {n}" for n in range(5)]
