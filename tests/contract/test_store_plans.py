@@ -26,6 +26,7 @@ from runlane.store.run_transactions import (
 )
 from runlane.store.sqlite import configure
 from runlane.store.statements import Statement
+from runlane.store.thread_transactions import EXPIRED_THREADS
 
 ENDED, THREADS, PENDING = 10_000, 10, 20
 PER_STATEMENT = 100  # virtual machine steps between two calls of the progress handler
@@ -141,7 +142,12 @@ def test_a_statement_that_scans_ended_runs_would_be_found(ledger: sqlite3.Connec
 
 @pytest.mark.parametrize(
     ("one", "index"),
-    [(LIST_RUNS, "runs_by_thread"), (FORGET_RUNS, "runs_ended"), (READ_SEGMENTS, "sqlite_autoindex_events_1")],
+    [
+        (EXPIRED_THREADS, "threads_expiring"),
+        (FORGET_RUNS, "runs_ended"),
+        (LIST_RUNS, "runs_by_thread"),
+        (READ_SEGMENTS, "sqlite_autoindex_events_1"),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_lists_are_read_in_the_order_of_an_index(ledger: sqlite3.Connection, one: Statement, index: str) -> None:

@@ -15,6 +15,7 @@ from runlane.lifecycle import CancelAction, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState, Usage
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.ledger import RunStore
+from runlane.store.statements import Transaction
 from runlane.store.thread_transactions import ThreadFilter
 
 USAGE = Usage(input_tokens=5, output_tokens=7, total_tokens=12, llm_calls=2, by_model={"m": {"total": 12}})
@@ -151,7 +152,9 @@ async def test_only_an_ended_run_is_deleted(store: RunStore) -> None:
     with pytest.raises(ConflictError):
         await store.delete_run(run_id, owner=ANY_OWNER)
     run = (await finish(store, lease)).run
+    thread = await store.get_thread("t", owner=ANY_OWNER)
     assert await store.delete_run(run_id, owner=ANY_OWNER) == run
+    assert await store.get_thread("t", owner=ANY_OWNER) == thread
     for gone in (store.delete_run(run_id, owner=ANY_OWNER), store.get_run(run_id, owner=ANY_OWNER)):
         with pytest.raises(NotFound):
             await gone
@@ -164,6 +167,11 @@ async def test_the_number_of_a_deleted_run_is_never_used_again(store: RunStore) 
 
 
 # Tenancy: each call with an id of ann's, made by eve.
+
+
+def nothing() -> Transaction[None]:
+    yield from ()
+
 
 Foreign = Callable[[RunStore, str], Awaitable[object]]
 FOREIGN: dict[str, Foreign] = {
@@ -179,6 +187,8 @@ FOREIGN: dict[str, Foreign] = {
         "t", owner="eve", state=ThreadState(values=b"{}"), metadata={}
     ),
     "delete_thread": lambda store, run_id: store.delete_thread("t", owner="eve"),
+    "change_idle_thread": lambda store, run_id: store.change_idle_thread("t", owner="eve", first=nothing),
+    "copy_thread": lambda store, run_id: store.copy_thread("t", "u", reads="eve", owner="eve", metadata={}),
     "get_assistant": lambda store, run_id: store.get_assistant("a", owner="eve"),
     "update_assistant": lambda store, run_id: store.update_assistant("a", owner="eve", changes={"name": "x"}),
     "set_latest": lambda store, run_id: store.set_latest("a", owner="eve", version=1),

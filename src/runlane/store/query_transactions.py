@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import ACTIVE, EndReason, RunStatus
-from runlane.records import Owner, RunRecord, StreamEnd, Usage
+from runlane.records import Owner, RunRecord, StreamEnd, Usage, WaitingOn
 from runlane.store.event_transactions import DELETE_EVENTS
-from runlane.store.rows import loads, owner_params, raised, run_record, usage_of, usage_text
-from runlane.store.run_transactions import GET_RUN, LOCK_RUN, LOCK_THREAD, RESTATE_THREAD
+from runlane.store.rows import dumps, instant, loads, owner_params, raised, run_record, usage_of, usage_text
+from runlane.store.run_transactions import GET_RUN, LOCK_RUN, LOCK_THREAD
 from runlane.store.statements import Row, Rows, Transaction, statement
 
 _ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
@@ -48,6 +48,19 @@ LAST_TURN = statement(
     "last_turn",
     """SELECT * FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) IS NOT NULL
        ORDER BY COALESCE(started_at, ended_at) DESC, seq DESC LIMIT 1""",
+)
+# Of pending runs: whether they are due, and else the run of their lane whose end lets them start.
+_WAITING = f"""SELECT run_id, not_before, CASE WHEN not_before > {{now}} THEN 1 ELSE 0 END AS delayed, COALESCE(
+    (SELECT other.run_id FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
+       AND other.status <> '{RunStatus.RUNNING.value}' AND other.seq < runs.seq AND other.not_before <= {{now}}
+       ORDER BY other.seq DESC LIMIT 1),
+    (SELECT other.run_id FROM runs AS other WHERE other.thread_id = runs.thread_id
+       AND other.status = '{RunStatus.RUNNING.value}')) AS behind
+  FROM runs WHERE status = '{RunStatus.PENDING.value}' AND run_id IN """
+WAITING = statement(
+    "waiting",
+    f"{_WAITING} (SELECT value FROM json_each(:run_ids))",
+    postgres=f"{_WAITING} (SELECT jsonb_array_elements_text(CAST(:run_ids AS jsonb)))",
 )
 GET_RESULT = statement(
     "get_result",
@@ -96,6 +109,20 @@ def list_runs(
     else:
         rows = yield LIST_RUNS(thread_id=thread_id, **params)
     return tuple(run_record(row) for row in rows)
+
+
+def waiting_on(run_ids: Sequence[str]) -> Transaction[dict[str, WaitingOn]]:
+    """Return what each of *run_ids* waits for, without those that are not pending."""
+    rows = yield WAITING(run_ids=dumps(run_ids))
+    return {row["run_id"]: _waiting_on(row) for row in rows}
+
+
+def _waiting_on(row: Row) -> WaitingOn:
+    if row["delayed"]:
+        return WaitingOn(reason="delay", until=instant(row["not_before"]))
+    if row["behind"] is not None:
+        return WaitingOn(reason="run", run_id=row["behind"])
+    return WaitingOn(reason="slots")
 
 
 def active_runs(owner: Owner, status: RunStatus, before_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
@@ -184,7 +211,7 @@ def complete_usage(run_id: str, changes: Mapping[str, Any]) -> Transaction[RunRe
 
 
 def delete_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
-    """Delete an ended run with its events.
+    """Delete an ended run with its events; for its thread that is no change.
 
     Raises:
         ConflictError: The run is active; cancel it first.
@@ -201,7 +228,6 @@ def delete_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
         raise ConflictError(thread_id, run_id)
     yield DELETE_EVENTS(run_seq=rows[0]["seq"])
     yield DELETE_RUN(run_id=run_id)
-    yield RESTATE_THREAD(thread_id=thread_id)
     return run_record(rows[0])
 
 

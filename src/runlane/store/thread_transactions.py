@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
-from runlane.lifecycle import ThreadStatus
+from runlane.lifecycle import ACTIVE, ThreadStatus
 from runlane.records import Json, Order, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
-from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD, WHOLE_LANE
+from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
 from runlane.store.statements import Query, Row, Statement, Transaction, contains_in_postgres, statement
 
+_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
 _MINE = "(:any_owner = 1 OR owner = :owner)"
 SORT_KEYS = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
 
@@ -34,6 +35,11 @@ SET_STATE = statement(
          state_values = COALESCE(:state_values, state_values), interrupts = :interrupts, settled = :settled,
          status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}
        WHERE thread_id = :thread_id RETURNING *""",
+)
+BEGUN_RUN = statement(
+    "begun_run",
+    f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND attempt > 0
+        ORDER BY seq LIMIT 1""",
 )
 # The copy has the status that the thread has without the runs that wait.
 COPY_THREAD = statement(
@@ -259,9 +265,9 @@ def copy_thread(
         ConflictError: A run has begun and not ended: what it has written so far is no state to begin with.
     """
     yield from _lock_mine(source, reads)
-    for run in (yield ACTIVE_RUNS(thread_id=source, limit=WHOLE_LANE)):
-        if run["attempt"] > 0:
-            raise ConflictError(source, run["run_id"])
+    begun = yield BEGUN_RUN(thread_id=source)
+    if begun:
+        raise ConflictError(source, begun[0]["run_id"])
     if first is not None:
         yield from first()
     rows = yield COPY_THREAD(source=source, target=target, owner=owner, metadata=dumps(metadata))
