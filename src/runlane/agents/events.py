@@ -11,6 +11,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from runlane.agents.base import Emit
 from runlane.agents.encode import encode, encode_lenient
 from runlane.agents.observer import Observer
+from runlane.agents.users import without_user
 
 INTERRUPT: Final = "__interrupt__"
 #: LangGraph's own mode for each mode of the API; ``events`` has none, it is another way to call the graph.
@@ -72,6 +73,8 @@ class Publisher:
         else:
             if mode == "debug":
                 payload = _debug(payload)
+            elif mode == "checkpoints":
+                payload = without_user(payload)
             self._emit(_name(mode, namespace), encode(payload))
 
     def trace(self, event: Mapping[str, Any]) -> None:
@@ -120,7 +123,7 @@ def _debug(event: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         **event,
         "payload": {
-            **payload,
+            **without_user(payload),
             "checkpoint": checkpoint_keys(payload["config"]),
             "parent_checkpoint": checkpoint_keys(payload["parent_config"]),
         },

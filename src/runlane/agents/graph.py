@@ -23,6 +23,7 @@ from runlane.agents.observer import Observer
 from runlane.agents.protocol_events import ProtocolPublisher, pump_protocol
 from runlane.agents.registry import Graph, GraphUse, Registry
 from runlane.agents.repair import repair_thread
+from runlane.agents.users import RunUsers
 
 #: How many stopped attempts are remembered until their repair, which follows at once; a repair that never comes (the
 #: lease was lost) must not keep its texts for ever.
@@ -38,9 +39,10 @@ class GraphAgent:
 
     continuable = True
 
-    def __init__(self, registry: Registry, graph_id: str) -> None:
+    def __init__(self, registry: Registry, graph_id: str, users: RunUsers | None = None) -> None:
         self._registry = registry
         self._graph_id = graph_id
+        self._users = users or RunUsers()
         self._observers: dict[str, Observer] = {}
         self._stopped: deque[str] = deque()
 
@@ -74,8 +76,10 @@ class GraphAgent:
         observer = self._observers.pop(call.run.run_id, None)
         if call.saver is None:
             return Snapshot()
-        config = run_config(call.run, self._graph_id, fork=False)
-        async with self._registry.open(self._graph_id, GraphUse(config=config, store=call.store)) as shared:
+        user = self._users.of(call.run)
+        config = run_config(call.run, self._graph_id, user=user, fork=False)
+        use = GraphUse(config=config, store=call.store, user=user)
+        async with self._registry.open(self._graph_id, use) as shared:
             graph = bound(shared, call.saver, call.store)
             state = await repair_thread(graph, config, observer, touched=call.continued)
         try:
@@ -89,8 +93,9 @@ class GraphAgent:
         value, continues = run_input(kwargs), False
         if call.continued and call.saver is not None:
             value, continues = await _left_to_apply(call, value)
-        config = run_config(call.run, self._graph_id, fork=not continues, callbacks=(observer, *call.callbacks))
-        use = GraphUse(config=config, context=kwargs.get("context"), store=call.store)
+        user, callbacks = self._users.of(call.run), (observer, *call.callbacks)
+        config = run_config(call.run, self._graph_id, user=user, fork=not continues, callbacks=callbacks)
+        use = GraphUse(config=config, context=kwargs.get("context"), store=call.store, user=user)
         async with self._registry.open(self._graph_id, use) as shared:
             graph = bound(shared, call.saver, call.store)
             context = run_context(graph, kwargs)

@@ -16,13 +16,14 @@ from langgraph.version import __version__ as langgraph_version
 from pydantic import BaseModel
 
 from runlane.agents.registry import Graph
+from runlane.agents.users import PREFIX, RunUser, user_keys
 from runlane.records import RunRecord
 
 #: What a client may say in ``config`` beside ``configurable`` and ``metadata``.
 _CONFIG_KEYS: Final = ("tags", "recursion_limit", "max_concurrency", "run_name")
 #: Metadata that only the server writes: whose run a checkpoint belongs to hangs on it.
 _RESERVED_METADATA: Final = frozenset({"thread_id", "assistant_id", "run_id", "cron_id", "graph_id", "run_attempt"})
-_RESERVED_CONFIGURABLE: Final = ("__", "langgraph_auth_", "langgraph_request_id")
+_RESERVED_CONFIGURABLE: Final = ("__", PREFIX, "langgraph_request_id")
 _CHECKPOINT_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
 
@@ -35,7 +36,9 @@ def thread_config(thread_id: str, checkpoint: Mapping[str, Any] | str | None = N
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **_checkpoint_keys(checkpoint)}}
 
 
-def run_config(run: RunRecord, graph_id: str, *, fork: bool = True, callbacks: Sequence[Any] = ()) -> RunnableConfig:
+def run_config(
+    run: RunRecord, graph_id: str, *, user: RunUser | None = None, fork: bool = True, callbacks: Sequence[Any] = ()
+) -> RunnableConfig:
     """Return the config of one attempt at *run*.
 
     Args:
@@ -54,7 +57,7 @@ def run_config(run: RunRecord, graph_id: str, *, fork: bool = True, callbacks: S
         if key not in _RESERVED_METADATA
     }
     config: dict[str, Any] = {key: request[key] for key in _CONFIG_KEYS if request.get(key) is not None}
-    config["configurable"] = {**configurable, **ids}
+    config["configurable"] = {**configurable, **user_keys(user), **ids}
     config["metadata"] = {**metadata, **ids, "run_attempt": run.attempt, "langgraph_version": langgraph_version}
     config["callbacks"] = list(callbacks)
     if (run_id := _uuid(run.run_id)) is not None:

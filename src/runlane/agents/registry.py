@@ -41,13 +41,15 @@ def system_assistant_id(graph_id: str) -> str:
 class GraphUse:
     """For what a graph is opened, so that a factory can prepare only what is needed.
 
-    ``access`` is one of LangGraph's access contexts; ``context`` is that of the run.
+    ``access`` is one of LangGraph's access contexts; ``context`` is that of the run,
+    ``user`` a ``BaseUser`` if the server knows one.
     """
 
     access: AccessContext = "threads.create_run"
     config: RunnableConfig | None = None
     context: Any = None
     store: Any = None
+    user: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,5 +262,5 @@ async def _made(graph_id: str, entry: _Entry, use: GraphUse, stack: AsyncExitSta
 
 def _server_runtime(use: GraphUse) -> Any:
     if use.access == "threads.create_run":
-        return _ExecutionRuntime(access_context=use.access, store=use.store, context=use.context)
-    return _ReadRuntime(access_context=use.access, store=use.store)
+        return _ExecutionRuntime(access_context=use.access, user=use.user, store=use.store, context=use.context)
+    return _ReadRuntime(access_context=use.access, user=use.user, store=use.store)

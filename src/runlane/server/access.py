@@ -54,6 +54,12 @@ class User:
     def display_name(self) -> str:
         return str(_field(self._source, "display_name") or self.identity)
 
+    def fields(self) -> Mapping[str, Any]:
+        """Return what the application's handler says of the user, for the graphs that it runs; may be secret."""
+        if isinstance(self._source, Mapping):
+            return dict(self._source)
+        return {name: value for name, value in getattr(self._source, "__dict__", {}).items() if name[:1] != "_"}
+
     def __getattr__(self, name: str) -> Any:
         found = None if name.startswith("__") else _field(self._source, name)
         if found is None:
@@ -71,7 +77,7 @@ class User:
         return key in self._source if isinstance(self._source, Mapping) else hasattr(self._source, str(key))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._source if isinstance(self._source, Mapping) else vars(self._source))
+        return iter(self.fields())
 
 
 def _field(source: Any, name: str) -> Any:

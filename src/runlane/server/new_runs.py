@@ -10,7 +10,7 @@ from uuid import UUID, uuid4, uuid5
 import msgspec
 from starlette.requests import Request
 
-from runlane.errors import NotFound, UnsupportedOption
+from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
 from runlane.manager import Admitted
 from runlane.records import FINGERPRINT, PERMISSIONS, Assistant, NewRun
@@ -53,6 +53,8 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
         service_of(request), body, thread_id, user=owner, owner=owner, assistant=assistant, key=key, index=index
     )
     kwargs = {**new.kwargs, PERMISSIONS: access.permissions} if access.permissions else new.kwargs
+    if (user := request.scope.get("user")) is not None:
+        service_of(request).users.remember(new.run_id, user.fields())
     return replace(new, kwargs=kwargs, thread_owner=access.reads, thread_where=access.where)
 
 
@@ -77,8 +79,6 @@ async def new_run(
         NotFound: There is no such assistant or graph.
     """
     _refuse(body)
-    if body.webhook is not None:
-        service.webhooks.policy.target(body.webhook)
     stateless = thread_id is None
     if stateless and body.command is not None and body.command.resume is not None:
         raise BadRequest("A stateless run has nothing to resume; create a thread.")
@@ -108,7 +108,6 @@ async def new_run(
         temporary=stateless and body.on_completion == "delete",
         delay_s=body.after_seconds or 0.0,
         idempotency_key=key,
-        webhook=body.webhook,
     )
 
 
@@ -121,13 +120,21 @@ async def admit(service: Service, new: NewRun) -> Admitted:
         KeyReused: Its idempotency key has admitted a run of another request.
     """
     try:
-        return await service.runs.admit(new)
-    except NotFound:
-        raise NotFoundForRun from None
+        admitted = await service.runs.admit(new)
+    except RunlaneError as error:
+        service.users.forget(new.run_id)
+        if isinstance(error, NotFound):
+            raise NotFoundForRun from None
+        raise
+    if admitted.reused:
+        service.users.forget(new.run_id)
+    return admitted
 
 
 def _refuse(body: RunCreate) -> None:
     """Refuse what is documented and not honoured."""
+    if body.webhook is not None:
+        raise UnsupportedOption("webhook", "webhooks are not delivered in this version; leave it out.")
     if body.feedback_keys:
         raise UnsupportedOption("feedback_keys", "there is no feedback service; leave it out.")
     if body.langsmith_tracer is not None:

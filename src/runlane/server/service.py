@@ -15,6 +15,7 @@ from runlane.agents.graph import GraphAgent
 from runlane.agents.host import ThreadHost
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.state import ThreadStates
+from runlane.agents.users import RunUsers
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
@@ -22,14 +23,12 @@ from runlane.retention import Sweeper
 from runlane.runtime import Runtime, new_run_id, open_runtime
 from runlane.server.access import Authority
 from runlane.server.auth import load_authority
-from runlane.server.deliveries import new_deliverer
 from runlane.server.expiry import load_expiry
 from runlane.server.long_term import load_store
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
 from runlane.store.ledger import RunStore
 from runlane.store.thread_transactions import Part
-from runlane.webhooks.deliverer import Deliverer
 
 T = TypeVar("T")
 #: Tries to delete a thread whose clients go on admitting runs.
@@ -39,13 +38,11 @@ DELETE_TRIES = 10
 class Service:
     """What the routes use."""
 
+    #: What is known of the users of runs that this process admitted.
+    users: RunUsers
+
     def __init__(
-        self,
-        runtime: Runtime,
-        registry: Registry,
-        host: ThreadHost,
-        webhooks: Deliverer,
-        authority: Authority | None = None,
+        self, runtime: Runtime, registry: Registry, host: ThreadHost, authority: Authority | None = None
     ) -> None:
         self.runtime, self.registry, self._host, self.authority = runtime, registry, host, authority
         self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
@@ -53,7 +50,6 @@ class Service:
         self.new_id = new_run_id
         #: By id and by graph. They never change, so that a run on one needs no read.
         self.system_assistants: dict[str, Assistant] = {}
-        self.webhooks = webhooks
         self._drained: asyncio.Task[None] | None = None
 
     def states(self, owner: str) -> ThreadStates:
@@ -80,9 +76,8 @@ class Service:
         self.streams.dismiss_readers()
 
     async def ended(self, run: RunRecord) -> None:
-        """Tell the run's webhook; remove a rolled back run, and a temporary thread once it has been read."""
-        if run.webhook is not None:
-            self.webhooks.wake()
+        """Remove what a run leaves for nobody: a rolled back run, and a temporary thread once it has been read."""
+        self.users.forget(run.run_id)
         if run.temporary:
             await self.streams.unwatched(run.run_id)
             await self.delete_thread(run.thread_id, ANY_OWNER)
@@ -104,7 +99,7 @@ class Service:
         """
         await self.store.get_thread(thread_id, owner=owner)
         for tries_left in reversed(range(DELETE_TRIES)):
-            await self.stop_runs(thread_id, owner)
+            await self.stop_runs(thread_id, ANY_OWNER)
             try:
                 await self.store.delete_thread(thread_id, owner=owner, first=self.on_checkpoints("removing", thread_id))
             except NotFound:
@@ -177,6 +172,7 @@ async def open_service(
         registry = await asyncio.get_running_loop().run_in_executor(None, load_registry, path)
     graphs = registry
     late: list[Service] = []
+    users = RunUsers()
 
     async def ended(run: RunRecord) -> None:
         if late:
@@ -190,16 +186,16 @@ async def open_service(
         runtime = await stack.enter_async_context(
             open_runtime(
                 settings=settings,
-                graph_agent=lambda graph_id: GraphAgent(graphs, graph_id),
+                graph_agent=lambda graph_id: GraphAgent(graphs, graph_id, users),
                 new_host=new_host,
                 new_store=await asyncio.get_running_loop().run_in_executor(None, load_store, config),
                 hooks=(ended,),
                 thread_ttl=expiry.default,
             )
         )
-        webhooks = await stack.enter_async_context(new_deliverer(config, runtime))
-        service = Service(runtime, registry, hosts[0], webhooks, authority)
+        service = Service(runtime, registry, hosts[0], authority)
         service.system_assistants = await register_system_assistants(runtime.store, registry)
+        service.users = users
         late.append(service)
         for run in await runtime.store.forgettable(older_than_s=0.0, only_temporary=True, limit=1000):
             await service.ended(run)

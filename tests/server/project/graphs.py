@@ -133,6 +133,7 @@ class Seen(TypedDict, total=False):
     mood: str
     options: dict[str, Any]
     metadata: dict[str, Any]
+    user: dict[str, Any]
 
 
 async def look(state: Seen, config: RunnableConfig, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -141,6 +142,25 @@ async def look(state: Seen, config: RunnableConfig, runtime: Runtime[Context]) -
         "mood": (runtime.context or {}).get("mood", "none"),
         "options": {key: value for key, value in shown.items() if isinstance(value, str)},
         "metadata": {key: value for key, value in config["metadata"].items() if isinstance(value, (str, int))},
+        **_user(config, runtime),
+    }
+
+
+def _user(config: RunnableConfig, runtime: Runtime[Any]) -> dict[str, Any]:
+    """Return who the graph believes to run for, however it asks."""
+    user = config["configurable"].get("langgraph_auth_user")
+    if user is None:
+        return {}
+    assert runtime.server_info is not None
+    assert runtime.server_info.user is user
+    assert config["configurable"]["langgraph_auth_permissions"] == user.permissions
+    return {
+        "user": {
+            "identity": user["identity"],
+            "permissions": user.permissions,
+            "secret": "secret_token" in user,
+            "name": user.display_name,
+        }
     }
 
 
