@@ -282,6 +282,8 @@ class Outcome:
 
 #: In a run's ``kwargs``: what tells two requests with one idempotency key apart.
 FINGERPRINT: Final = "request_fingerprint"
+#: Metadata that says which run something is of, so that it is not passed on.
+OF_ONE_RUN: Final = frozenset({"run_id", "cron_id"})
 #: In a run's ``kwargs``: what its user, who is its owner, may do in the application's own words.
 PERMISSIONS: Final = "permissions"
 
@@ -293,7 +295,8 @@ class NewRun:
     ``create_thread`` makes a missing thread; ``answers`` are the ids of interrupts that it answers, each of which has
     to be open; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated admission answer the first one's
     run. An existing thread has to be one of ``thread_owner`` (``None``: of *owner*), and its metadata to match the
-    filter ``thread_where``.
+    filter ``thread_where``. With ``default_metadata``, which comes first, the run inherits the thread's metadata.
+    ``thread_metadata`` is written to the thread; ``thread_ttl`` is that of a thread that is made.
     """
 
     run_id: str
@@ -303,10 +306,12 @@ class NewRun:
     multitask_strategy: MultitaskStrategy
     on_disconnect: DisconnectMode = DisconnectMode.CANCEL
     metadata: Json = field(default_factory=dict)
+    default_metadata: Json | None = None
     kwargs: Json = field(default_factory=dict)
     model_name: str | None = None
     create_thread: bool = True
     thread_metadata: Json = field(default_factory=dict)
+    thread_ttl: ThreadTtl | None = None
     temporary: bool = False
     delay_s: float = 0.0
     thread_owner: Owner | None = None
@@ -314,6 +319,15 @@ class NewRun:
     webhook: str | None = None
     idempotency_key: str | None = None
     answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingOn:
+    """Why a run is pending: until an instant, behind a run of its thread, or for a free slot of a worker."""
+
+    reason: Literal["delay", "run", "slots"]
+    until: datetime | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,6 @@ async def test_many_are_cancelled_with_rollback(
     await client.runs.wait(thread_id, "steps", input={"steps": 1})
     run = await begun(client, thread_id)
     await client.runs.cancel_many(thread_id=thread_id, run_ids=[run["run_id"]], action="rollback")
-    await client.runs.cancel(thread_id, run["run_id"], wait=True)
     while (await http.get(f"/threads/{thread_id}/runs/{run['run_id']}")).status_code != 404:
         pass
     assert (await client.threads.get_state(thread_id))["values"]["done"] == [0]

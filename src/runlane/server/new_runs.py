@@ -13,14 +13,13 @@ from starlette.requests import Request
 from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
 from runlane.manager import Admitted
-from runlane.records import FINGERPRINT, PERMISSIONS, Assistant, NewRun
+from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, Assistant, NewRun, ThreadTtl
 from runlane.server.access import Access
 from runlane.server.assistants import assistant_to_run, clean, find_assistant
 from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
 from runlane.server.routing import authorize, service_of
 from runlane.server.service import Service
 
-_RESERVED_METADATA: Final = frozenset({"run_id", "cron_id"})
 #: Names the threads of stateless runs that have an idempotency key.
 _KEYED: Final = UUID("5b1f9d0e-7f0c-4f5e-9a6b-0c8f4f0d2a41")
 
@@ -93,7 +92,10 @@ async def new_run(
         kwargs[FINGERPRINT] = _fingerprint(body)
     ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
     given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
-    metadata = {name: value for name, value in given.items() if name not in _RESERVED_METADATA}
+    metadata = {name: value for name, value in given.items() if name not in OF_ONE_RUN}
+    temporary, ttl = stateless and body.on_completion == "delete", None
+    if temporary and key is not None:  # its thread stays for a while, so that the key finds the run after its end too
+        temporary, ttl = False, ThreadTtl(ttl_s=service.runtime.settings.event_retention_s)
     return NewRun(
         run_id=service.new_id(),
         thread_id=thread_id or _own_thread_id(owner, key, index),
@@ -101,11 +103,13 @@ async def new_run(
         assistant_id=assistant.assistant_id,
         multitask_strategy=MultitaskStrategy(body.multitask_strategy),
         on_disconnect=DisconnectMode(body.on_disconnect),
-        metadata={**assistant.metadata, **metadata, **ids},
+        metadata={**metadata, **ids},
+        default_metadata=assistant.metadata,
         kwargs=kwargs,
         create_thread=stateless or body.if_not_exists == "create",
         thread_metadata=ids,
-        temporary=stateless and body.on_completion == "delete",
+        thread_ttl=ttl,
+        temporary=temporary,
         delay_s=body.after_seconds or 0.0,
         idempotency_key=key,
     )

@@ -12,7 +12,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from runlane.errors import InvalidRequest
-from runlane.records import Assistant, CancelReceipt, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem, Thread
+from runlane.records import (
+    Assistant,
+    CancelReceipt,
+    RunRecord,
+    StreamEnd,
+    StreamEvent,
+    StreamGap,
+    StreamItem,
+    Thread,
+    WaitingOn,
+)
 from runlane.streams.bridge import Batch
 
 HEARTBEAT = b": heartbeat\r\n\r\n"
@@ -102,6 +112,13 @@ def run_wire(run: RunRecord) -> dict[str, Any]:
         "started_at": run.started_at,
         "ended_at": run.ended_at,
     }
+
+
+def waiting_wire(waiting: WaitingOn | None) -> dict[str, Any] | None:
+    if waiting is None:
+        return None
+    found = {"reason": waiting.reason, "run_id": waiting.run_id, "until": waiting.until}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def receipt_wire(receipt: CancelReceipt) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -34,6 +34,7 @@ from runlane.server.responses import (
     json_response,
     run_wire,
     selected,
+    waiting_wire,
 )
 from runlane.server.routing import reach_run, reach_thread, route, service_of
 from runlane.server.service import Service
@@ -188,7 +189,7 @@ async def list_runs(request: Request) -> Response:
     found = await service_of(request).store.list_runs(
         thread.thread_id, owner=access.reads, status=status, limit=limit, offset=offset
     )
-    return json_response([selected(run_wire(run), select) for run in found])
+    return json_response([selected(run, select) for run in await _described(service_of(request), found)])
 
 
 @route(router, "GET", "/threads/{thread_id}/runs/{run_id}", statuses=(404,))
@@ -196,7 +197,14 @@ async def list_runs(request: Request) -> Response:
 async def get_run(request: Request) -> Response:
     """Return a run."""
     _, run = await reach_run(request, "read")
-    return json_response(run_wire(run))
+    return json_response((await _described(service_of(request), [run]))[0])
+
+
+async def _described(service: Service, runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Return *runs* with what each of them waits for."""
+    pending = [run.run_id for run in runs if run.status is RunStatus.PENDING]
+    waiting = await service.store.waiting_on(pending) if pending else {}
+    return [{**run_wire(run), "waiting_on": waiting_wire(waiting.get(run.run_id))} for run in runs]
 
 
 async def _joined(request: Request, *, cancel: bool) -> RunRecord:

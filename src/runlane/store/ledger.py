@@ -31,6 +31,7 @@ from runlane.records import (
     ThreadState,
     ThreadTtl,
     Usage,
+    WaitingOn,
 )
 from runlane.store import assistant_transactions as assistants
 from runlane.store import event_transactions as events
@@ -182,6 +183,10 @@ class RunStore(CronLedger):
     async def runs_with_events(self, thread_id: str, *, after_seq: int, limit: int = 50) -> tuple[RunRecord, ...]:
         """Return the next runs of a thread, in the order of admission, that have events or may get some."""
         return await self._read(lambda: protocol.runs_with_events(thread_id, after_seq, limit))
+
+    async def waiting_on(self, run_ids: Sequence[str]) -> Mapping[str, WaitingOn]:
+        """Return what each of *run_ids* waits for, without those that are not pending."""
+        return await self._read(lambda: queries.waiting_on(run_ids))
 
     async def active_runs(
         self, *, owner: Owner, status: RunStatus, before_seq: int = 2**62, limit: int = 500

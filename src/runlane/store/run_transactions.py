@@ -27,11 +27,13 @@ from runlane.lifecycle import (
 )
 from runlane.records import (
     FINGERPRINT,
+    OF_ONE_RUN,
     Admission,
     AnyOwner,
     Cancelled,
     Claim,
     Finished,
+    Json,
     Lease,
     NewRun,
     Outcome,
@@ -201,13 +203,13 @@ def admit(new: NewRun, ttl: ThreadTtl | None = None) -> Transaction[Admission]:
             raise ConflictError(new.thread_id, decision.blocked_by)
         again = yield from _admitted_before(new, same)
         return again
-    rows = yield _insert(new)
+    metadata = loads(thread["metadata"])
+    rows = yield _insert(new, metadata)
     if not rows:
         same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
         again = yield from _admitted_before(new, same)
         return again
     cancelled = yield from _supersede(active, decision, new.run_id)
-    metadata = loads(thread["metadata"])
     yield MARK_BUSY(
         thread_id=new.thread_id,
         status=ThreadStatus.BUSY.value,
@@ -245,9 +247,9 @@ def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]
             thread_id=new.thread_id,
             owner=new.owner,
             status=ThreadStatus.IDLE.value,
-            metadata=dumps(new.metadata),
+            metadata=dumps({**(new.default_metadata or {}), **new.metadata}),
             config="{}",
-            **ttl_params(ttl),
+            **ttl_params(new.thread_ttl or ttl),
         )
         found = yield LOCK_THREAD(thread_id=new.thread_id)
         if made:
@@ -264,7 +266,11 @@ def _may_run_on(new: NewRun, thread: Row) -> bool:
     return not new.thread_where or matches(new.thread_where, loads(thread["metadata"]))
 
 
-def _insert(new: NewRun) -> Any:
+def _insert(new: NewRun, thread_metadata: Json) -> Any:
+    metadata = new.metadata
+    if new.default_metadata is not None:
+        inherited = {name: value for name, value in thread_metadata.items() if name not in OF_ONE_RUN}
+        metadata = {**new.default_metadata, **inherited, **metadata}
     return INSERT_RUN(
         run_id=new.run_id,
         thread_id=new.thread_id,
@@ -272,7 +278,7 @@ def _insert(new: NewRun) -> Any:
         assistant_id=new.assistant_id,
         strategy=new.multitask_strategy.value,
         on_disconnect=new.on_disconnect.value,
-        metadata=dumps(new.metadata),
+        metadata=dumps(metadata),
         kwargs=dumps(new.kwargs),
         model_name=new.model_name,
         temporary=int(new.temporary),
