@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
+from runlane.agents.registry import Registry
 from runlane.server.app import create_app
 from runlane.settings import Settings
 
@@ -55,10 +56,14 @@ class Server:
 
 
 @contextmanager
-def running_server(database: str, project: Path = PROJECT, **settings: Any) -> Iterator[Server]:
-    """Serve the tests' *project* in a thread."""
+def running_server(
+    database: str, project: Path = PROJECT, *, graphs: Mapping[str, Any] | None = None, **settings: Any
+) -> Iterator[Server]:
+    """Serve the tests' *project*, or *graphs* without a project, in a thread."""
     given = {"heartbeat_s": HEARTBEAT_S, "max_body_bytes": MAX_BODY_BYTES, **settings}
-    app = create_app(project, Settings(database=database, synchronous="normal", **given))
+    registry = None if graphs is None else Registry.from_graphs(graphs)
+    config_path = project if graphs is None else None
+    app = create_app(config_path, Settings(database=database, synchronous="normal", **given), registry=registry)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="error", access_log=False, loop="uvloop", timeout_graceful_shutdown=2)
