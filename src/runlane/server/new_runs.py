@@ -78,6 +78,8 @@ async def new_run(
         NotFound: There is no such assistant or graph.
     """
     _refuse(body)
+    if body.webhook is not None:
+        service.webhooks.policy.target(body.webhook)
     stateless = thread_id is None
     if stateless and body.command is not None and body.command.resume is not None:
         raise BadRequest("A stateless run has nothing to resume; create a thread.")
@@ -112,6 +114,7 @@ async def new_run(
         temporary=temporary,
         delay_s=body.after_seconds or 0.0,
         idempotency_key=key,
+        webhook=body.webhook,
     )
 
 
@@ -137,8 +140,6 @@ async def admit(service: Service, new: NewRun) -> Admitted:
 
 def _refuse(body: RunCreate) -> None:
     """Refuse what is documented and not honoured."""
-    if body.webhook is not None:
-        raise UnsupportedOption("webhook", "webhooks are not delivered in this version; leave it out.")
     if body.feedback_keys:
         raise UnsupportedOption("feedback_keys", "there is no feedback service; leave it out.")
     if body.langsmith_tracer is not None:

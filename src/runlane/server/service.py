@@ -23,12 +23,14 @@ from runlane.retention import Sweeper
 from runlane.runtime import Runtime, new_run_id, open_runtime
 from runlane.server.access import Authority
 from runlane.server.auth import load_authority
+from runlane.server.deliveries import new_deliverer
 from runlane.server.expiry import load_expiry
 from runlane.server.long_term import load_store
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
 from runlane.store.ledger import RunStore
 from runlane.store.thread_transactions import Part
+from runlane.webhooks.deliverer import Deliverer
 
 T = TypeVar("T")
 #: Tries to delete a thread whose clients go on admitting runs.
@@ -42,7 +44,12 @@ class Service:
     users: RunUsers
 
     def __init__(
-        self, runtime: Runtime, registry: Registry, host: ThreadHost, authority: Authority | None = None
+        self,
+        runtime: Runtime,
+        registry: Registry,
+        host: ThreadHost,
+        webhooks: Deliverer,
+        authority: Authority | None = None,
     ) -> None:
         self.runtime, self.registry, self._host, self.authority = runtime, registry, host, authority
         self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
@@ -50,6 +57,7 @@ class Service:
         self.new_id = new_run_id
         #: By id and by graph. They never change, so that a run on one needs no read.
         self.system_assistants: dict[str, Assistant] = {}
+        self.webhooks = webhooks
         self._drained: asyncio.Task[None] | None = None
 
     def states(self, owner: str) -> ThreadStates:
@@ -76,7 +84,9 @@ class Service:
         self.streams.dismiss_readers()
 
     async def ended(self, run: RunRecord) -> None:
-        """Remove what a run leaves for nobody: a rolled back run, and a temporary thread once it has been read."""
+        """Tell the run's webhook; remove a rolled back run, and a temporary thread once it has been read."""
+        if run.webhook is not None:
+            self.webhooks.wake()
         self.users.forget(run.run_id)
         if run.temporary:
             await self.streams.unwatched(run.run_id)
@@ -193,7 +203,8 @@ async def open_service(
                 thread_ttl=expiry.default,
             )
         )
-        service = Service(runtime, registry, hosts[0], authority)
+        webhooks = await stack.enter_async_context(new_deliverer(config, runtime))
+        service = Service(runtime, registry, hosts[0], webhooks, authority)
         service.system_assistants = await register_system_assistants(runtime.store, registry)
         service.users = users
         late.append(service)
