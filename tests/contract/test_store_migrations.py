@@ -87,7 +87,7 @@ async def test_a_memory_ledger_gets_the_same_schema_as_a_file(path: Path) -> Non
         rows = yield SCHEMA()
         return rows
 
-    in_memory = {tuple(row) for row in await driver.read(read())}
+    in_memory = {tuple(row.values()) for row in await driver.read(read())}
     assert in_memory == {row for row in schema_of(path) if VERSION_TABLE not in row[1]}
     await driver.aclose()
 

@@ -98,4 +98,4 @@ def apply(planned: Plan) -> Transaction[None]:
 
 
 def _params(row: Row, thread_id: str) -> Mapping[str, Any]:
-    return {**{key: row[key] for key in row.keys()}, "thread_id": thread_id}  # noqa: SIM118 - a sqlite3.Row
+    return {**row, "thread_id": thread_id}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -34,10 +34,15 @@ from runlane.store.statements import Row
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NO_USAGE = Usage()
+# Members by value: calling an enumeration takes ten times as long, and a run is read a few times in its life.
+_STATUSES: Final = {member.value: member for member in RunStatus}
+_REASONS: Final = {member.value: member for member in EndReason}
+_STRATEGIES: Final = {member.value: member for member in MultitaskStrategy}
+_DISCONNECTS: Final = {member.value: member for member in DisconnectMode}
 
 
 def instant(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)
+    return _EPOCH + timedelta(0, 0, us)  # by position: a keyword costs twice the rest
 
 
 def maybe_instant(us: int | None) -> datetime | None:
@@ -132,13 +137,13 @@ def run_record(row: Row) -> RunRecord:
         owner=row["owner"],
         seq=row["seq"],
         assistant_id=row["assistant_id"],
-        status=RunStatus(row["status"]),
-        end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
+        status=_STATUSES[row["status"]],
+        end_reason=None if row["end_reason"] is None else _REASONS[row["end_reason"]],
         attempt=row["attempt"],
         rescues=row["rescues"],
         worker_id=row["worker_id"],
-        multitask_strategy=MultitaskStrategy(row["multitask_strategy"]),
-        on_disconnect=DisconnectMode(row["on_disconnect"]),
+        multitask_strategy=_STRATEGIES[row["multitask_strategy"]],
+        on_disconnect=_DISCONNECTS[row["on_disconnect"]],
         metadata=loads(row["metadata"]),
         kwargs=loads(row["kwargs"]),
         model_name=row["model_name"],

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from runlane.errors import InvalidRequest, LedgerInUse, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver, resolve
@@ -245,8 +245,7 @@ def read_on(connection: sqlite3.Connection, transaction: Transaction[T], clock: 
 
 
 def configure(connection: sqlite3.Connection) -> None:
-    """Set what every connection needs: rows by name and the functions that the statements use."""
-    connection.row_factory = sqlite3.Row
+    """Set what every connection needs: the functions that the statements use."""
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute("PRAGMA cache_size=-32000")
     connection.create_function("json_contains", 2, _json_contains, deterministic=True)
@@ -265,10 +264,14 @@ def execute(connection: sqlite3.Connection, transaction: Transaction[T], now: in
             return ()
         params["now"] = now
         try:
-            rows = connection.execute(sql, params).fetchall()
+            cursor = connection.execute(sql, params)
+            rows = cursor.fetchall()
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"{error.object[:80]!r} is not valid Unicode text.") from error
-        return cast(Rows, rows)  # a sqlite3.Row has the part of a mapping that is used
+        if not rows:
+            return ()
+        names = [column[0] for column in cursor.description]  # sqlite3.Row looks for each name among all columns
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     return run(transaction, one)
 
