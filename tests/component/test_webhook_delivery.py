@@ -114,7 +114,7 @@ async def test_what_is_sent_is_the_run_with_its_values_signed_over_the_exact_byt
         "run_ended_at": run.ended_at.isoformat(),
         "webhook_sent_at": None,
         "values": {"n": 1},
-        "values_omitted": False,
+        "omitted": [],
     }
     assert abs(datetime.fromisoformat(got.json["webhook_sent_at"]) - utc_now()).total_seconds() < 60
     assert (delivery.status, attempt.status_code, attempt.error) == (DeliveryStatus.DELIVERED, 200, None)
@@ -436,3 +436,16 @@ async def test_tls_verifies_the_name_in_the_url_and_not_the_address_it_led_to(
             delivery, [attempt] = await settled(store, run_id)
     assert (delivery.status is DeliveryStatus.DELIVERED) == delivered
     assert delivered or "CERTIFICATE_VERIFY_FAILED" in str(attempt.error)
+
+
+async def test_a_delivery_that_cannot_be_sent_fails_alone(store: RunStore, caplog: pytest.LogCaptureFixture) -> None:
+    broken = statement("broken", "UPDATE webhook_deliveries SET run = '[]' WHERE run_id = :run_id")
+    async with receiver() as to:
+        bad = await ended(store, "bad", webhook=to.url())
+        await turn(store, broken, bad)
+        good = await ended(store, "good", webhook=to.url())
+        async with deliverer(store):
+            assert (await settled(store, good))[0].status is DeliveryStatus.DELIVERED
+            delivery, [attempt] = await settled(store, bad)
+    assert (delivery.status, attempt.error) == (DeliveryStatus.PENDING, "It could not be sent: KeyError.")
+    assert "webhook.failed" in caplog.text

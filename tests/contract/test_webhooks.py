@@ -16,7 +16,7 @@ from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState
 from runlane.store import run_transactions
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Query, Transaction, statement
-from runlane.store.webhook_transactions import MAX_VALUES_BYTES, Attempted, ClaimedDelivery, DeliveryStatus
+from runlane.store.webhook_transactions import MAX_PART_BYTES, Attempted, ClaimedDelivery, DeliveryStatus
 
 HOOK = "https://hooks.example.com/run?token=1"
 NOW_DUE = statement("now_due", "UPDATE webhook_deliveries SET next_at = 0 WHERE run_id = :run_id")
@@ -172,15 +172,17 @@ async def test_values_are_those_that_the_run_left_or_else_those_of_its_thread(st
     assert delivery.values == '{"n":1}'
 
 
-async def test_values_of_a_temporary_thread_and_values_that_are_too_large_are_not_copied(store: RunStore) -> None:
+async def test_values_of_a_temporary_thread_and_what_is_too_large_are_not_copied(store: RunStore) -> None:
     state = ThreadState(values=b'{"n":1}')
     lease = await running(store, "one", temporary=True, webhook=HOOK)
     await finish(store, lease, state=state)
-    large = ThreadState(values=b'"' + b"x" * MAX_VALUES_BYTES + b'"')
-    await finish(store, await running(store, "two", webhook=HOOK), state=large)
+    text = "x" * MAX_PART_BYTES
+    changes = {"kwargs": {"input": text}, "metadata": {"note": text}, "webhook": HOOK}
+    await finish(store, await running(store, "two", **changes), state=ThreadState(values=f'"{text}"'.encode()))
     one, two = await claimed(store)
-    assert (one.values, one.values_omitted) == (None, False)
-    assert (two.values, two.values_omitted) == (None, True)
+    assert (one.values, one.omitted) == (None, ())
+    assert (two.values, two.omitted) == (None, ("values", "kwargs", "metadata"))
+    assert (two.run.kwargs, two.run.metadata, two.run.status) == ({}, {}, RunStatus.SUCCESS)
 
 
 async def test_what_was_claimed_is_due_again_when_its_lease_is_over(store: RunStore) -> None:

@@ -425,7 +425,7 @@ def _end(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Tr
         stopped=int(outcome.stopped),
         blocked_at=outcome.blocked_at,
     )
-    yield from record_delivery(rows[0], None if outcome.state is None else maybe_text(outcome.state.values))
+    yield from record_delivery(rows[0], None if outcome.state is None else outcome.state.values)
     return run_record(rows[0])
 
 

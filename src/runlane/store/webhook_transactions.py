@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -20,8 +20,8 @@ from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, maybe_instant, microseconds, owner_params, run_record
 from runlane.store.statements import Row, Transaction, statement
 
-#: Larger values of a thread are left out of a webhook: receivers rarely take more, and each is stored once more here.
-MAX_VALUES_BYTES: Final = 4 * 1024 * 1024
+#: Larger values, input or metadata are left out of a webhook: few receivers take more, and it is stored once more here.
+MAX_PART_BYTES: Final = 2 * 1024 * 1024
 
 
 class DeliveryStatus(StrEnum):
@@ -67,17 +67,23 @@ class Attempted:
 class ClaimedDelivery:
     """A delivery to be tried now.
 
-    ``run`` is the run as it ended. ``values`` is the thread's, as JSON text; ``values_omitted`` says that they were too
-    large. ``tries`` counts attempts since the end or the last wish to send it again, this one included.
+    ``snapshot`` is the run's row as it ended, and ``values`` the thread's, as JSON text; ``omitted`` names what of it
+    was too large. ``tries`` counts attempts since the end or the last wish to send it again, this one included.
     """
 
-    run: RunRecord
+    run_id: str
     url: str
     origin: str
-    values: str | None
-    values_omitted: bool
+    snapshot: str = field(repr=False)
+    values: str | None = field(repr=False)
+    omitted: tuple[str, ...]
     attempt: int
     tries: int
+
+    @property
+    def run(self) -> RunRecord:
+        """The run as it ended; a column that a later version added is NULL."""
+        return run_record(_Snapshot(loads(self.snapshot)))
 
 
 _P, _D = DeliveryStatus.PENDING.value, "webhook_deliveries"
@@ -86,9 +92,9 @@ THREAD_LEFT = statement("thread_left", "SELECT state_values, metadata FROM threa
 # Guard: the run has none yet. It is part of the transaction that ends the run, under its thread's lock.
 INSERT_DELIVERY = statement(
     "insert_delivery",
-    f"""INSERT INTO {_D} (run_id, thread_id, owner, metadata, url, origin, run, state_values, values_omitted, status,
+    f"""INSERT INTO {_D} (run_id, thread_id, owner, metadata, url, origin, run, state_values, omitted, status,
                         next_at, created_at)
-        VALUES (:run_id, :thread_id, :owner, :metadata, :url, :origin, :run, :state_values, :values_omitted, '{_P}',
+        VALUES (:run_id, :thread_id, :owner, :metadata, :url, :origin, :run, :state_values, :omitted, '{_P}',
                 {{now}}, {{now}})
         ON CONFLICT (run_id) DO NOTHING""",
 )
@@ -150,7 +156,7 @@ DELETE_ATTEMPTS = statement("delete_attempts", "DELETE FROM webhook_attempts WHE
 DELETE_DELIVERY = statement("delete_delivery", f"DELETE FROM {_D} WHERE run_id = :run_id")
 
 
-def record_delivery(run: Row, values: str | None) -> Transaction[None]:
+def record_delivery(run: Row, values: bytes | None) -> Transaction[None]:
     """Record that the webhook of *run*, which has just ended, is to be told, with *values* or else the thread's own.
 
     A run without a webhook costs nothing. Values of a temporary thread, which is about to be deleted, are not copied.
@@ -158,22 +164,21 @@ def record_delivery(run: Row, values: str | None) -> Transaction[None]:
     if run["webhook"] is None:
         return
     [thread] = yield THREAD_LEFT(thread_id=run["thread_id"])
-    if run["temporary"]:
-        values = None
-    elif values is None:
-        values = thread["state_values"]
-    omitted = values is not None and len(values.encode()) > MAX_VALUES_BYTES
-    parts = urlsplit(run["webhook"])
+    left = thread["state_values"] if values is None else values.decode()
+    parts = {"values": None if run["temporary"] else left, "kwargs": run["kwargs"], "metadata": run["metadata"]}
+    omitted = [name for name, text in parts.items() if text is not None and len(text.encode()) > MAX_PART_BYTES]
+    small: dict[str, Any] = {name: "{}" for name in omitted if name != "values"}
+    url = urlsplit(run["webhook"])
     yield INSERT_DELIVERY(
         run_id=run["run_id"],
         thread_id=run["thread_id"],
         owner=run["owner"],
         metadata=thread["metadata"],
         url=run["webhook"],
-        origin=f"{parts.scheme}://{parts.netloc}".lower(),
-        run=dumps({**dict(run), "result": None}),
-        state_values=None if omitted else values,
-        values_omitted=int(omitted),
+        origin=f"{url.scheme}://{url.netloc}".lower(),
+        run=dumps({**dict(run), "result": None, **small}),
+        state_values=None if "values" in omitted else parts["values"],
+        omitted=dumps(omitted),
     )
 
 
@@ -267,11 +272,12 @@ class _Snapshot(dict[str, Any]):
 
 def _claimed(row: Row) -> ClaimedDelivery:
     return ClaimedDelivery(
-        run=run_record(_Snapshot(loads(row["run"]))),
+        run_id=row["run_id"],
         url=row["url"],
         origin=row["origin"],
+        snapshot=row["run"],
         values=row["state_values"],
-        values_omitted=bool(row["values_omitted"]),
+        omitted=tuple(loads(row["omitted"])),
         attempt=row["attempts"],
         tries=row["tries"],
     )

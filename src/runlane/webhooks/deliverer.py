@@ -30,15 +30,15 @@ JITTER: Final = 0.2
 #: A receiver may ask to be left alone for so long, at most.
 MAX_RETRY_AFTER_S: Final = 28_800.0
 #: Sent at the same time by one process, in all and to one receiver.
-MAX_IN_FLIGHT: Final = 64
+MAX_IN_FLIGHT: Final = 32
 MAX_PER_ORIGIN: Final = 8
 #: More than an attempt takes, with the writing of its outcome.
 LEASE_S: Final = 120.0
 #: What is on its way when the process stops may arrive for so long; then it is sent again by the next one.
-CLOSE_GRACE_S: Final = 5.0
+CLOSE_GRACE_S: Final = 2.0
 PURGE_EVERY_S: Final = 60.0
 #: What a body has beside a run's fields.
-EXTRA_FIELDS: Final = frozenset({"run_started_at", "run_ended_at", "webhook_sent_at", "values", "values_omitted"})
+EXTRA_FIELDS: Final = frozenset({"run_started_at", "run_ended_at", "webhook_sent_at", "values", "omitted"})
 
 Payload = Callable[[RunRecord], dict[str, Any]]
 
@@ -160,6 +160,9 @@ class Deliverer:
             answer = await self._attempt(delivery, sent_at)
         except asyncio.CancelledError:
             stopped, answer = True, Answer(error="The process stopped before there was an answer.")
+        except Exception as error:  # supervisor: what cannot be sent fails like what is not taken, and is given up
+            log.exception("webhook.failed run_id=%s", delivery.run_id)
+            answer = Answer(error=f"It could not be sent: {type(error).__name__}.")
         status, delay_s = follows(answer, delivery.tries, self._now(), self._chance())
         attempted = Attempted(
             number=delivery.attempt,
@@ -170,10 +173,10 @@ class Deliverer:
         )
         try:
             await self._store.settle_delivery(
-                delivery.run.run_id, attempted, status=status, delay_s=0.0 if stopped else delay_s
+                delivery.run_id, attempted, status=status, delay_s=0.0 if stopped else delay_s
             )
         except StoreUnavailable as error:  # it is sent again once its lease is over
-            log.warning("webhook.outcome_not_written run_id=%s why=%s", delivery.run.run_id, error)
+            log.warning("webhook.outcome_not_written run_id=%s why=%s", delivery.run_id, error)
         _report(delivery, answer, status)
         if stopped:
             raise asyncio.CancelledError
@@ -184,7 +187,7 @@ class Deliverer:
         except InvalidRequest as error:  # the rules have changed since the run was admitted
             return Answer(error=str(error))
         body = self.body(delivery, sent_at)
-        return await self._sender.post(target, self._headers(delivery.run.run_id, sent_at, body), body)
+        return await self._sender.post(target, self._headers(delivery.run_id, sent_at, body), body)
 
     def body(self, delivery: ClaimedDelivery, sent_at: datetime) -> bytes:
         """Return what is sent: the run's fields as it ended, with its values, and when that happened."""
@@ -195,7 +198,7 @@ class Deliverer:
             "run_ended_at": run.ended_at,
             "webhook_sent_at": sent_at,
             "values": None if delivery.values is None else orjson.Fragment(delivery.values),
-            "values_omitted": delivery.values_omitted,
+            "omitted": delivery.omitted,
         }
         allowed = self.policy.allowed_fields
         return orjson.dumps({name: value for name, value in fields.items() if allowed is None or name in allowed})
@@ -221,7 +224,7 @@ def _report(delivery: ClaimedDelivery, answer: Answer, status: DeliveryStatus) -
     log.log(
         level,
         "webhook.attempted run_id=%s attempt=%d outcome=%s status_code=%s why=%s",
-        delivery.run.run_id,
+        delivery.run_id,
         delivery.attempt,
         status.value,
         answer.status_code,

@@ -9,7 +9,7 @@ CREATE TABLE webhook_deliveries (
     origin TEXT NOT NULL,
     run TEXT NOT NULL,
     state_values TEXT,
-    values_omitted BIGINT NOT NULL,
+    omitted TEXT NOT NULL,
     status TEXT NOT NULL,
     attempts BIGINT NOT NULL DEFAULT 0,
     tries BIGINT NOT NULL DEFAULT 0,
@@ -18,7 +18,7 @@ CREATE TABLE webhook_deliveries (
     ended_at BIGINT
 );
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (origin, next_at) WHERE status = 'pending';
-CREATE INDEX webhook_deliveries_by_owner ON webhook_deliveries (owner, created_at);
+CREATE INDEX webhook_deliveries_by_age ON webhook_deliveries (created_at, run_id);
 CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE webhook_attempts (
