@@ -17,7 +17,10 @@ from runlane.store.statements import Driver, Transaction, statement
 
 MINUTE, HOUR = ThreadTtl(ttl_s=60), ThreadTtl(ttl_s=3600, strategy="keep_latest")
 STATE = ThreadState(values=b'{"n":1}', interrupts={"task": [{"id": "i", "value": "ok?"}]}, unfinished=True)
-OLDER = statement("older", "UPDATE threads SET updated_at = updated_at - :us WHERE thread_id = :thread_id")
+OLDER = statement(
+    "older",
+    "UPDATE threads SET updated_at = updated_at - :us, swept_at = swept_at - :us WHERE thread_id = :thread_id",
+)
 
 
 async def make(store: RunStore, thread_id: str = "t", owner: str = NO_OWNER, **more: Any) -> Thread:
