@@ -220,7 +220,7 @@ class Edge:
 
 def _header_text(names: list[str]) -> str:
     """Return *names* in a form that a header can carry, however a client spelt them."""
-    return ", ".join(name.encode("ascii", "backslashreplace").decode() for name in names)[:1000].replace("\n", " ")
+    return ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000].strip()
 
 
 def _preflight(headers: Headers) -> Response:

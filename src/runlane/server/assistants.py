@@ -233,7 +233,7 @@ async def patch_assistant(request: Request) -> Response:
     return json_response(assistant_wire(changed))
 
 
-@route(router, "DELETE", "/assistants/{assistant_id}", statuses=(404,))
+@route(router, "DELETE", "/assistants/{assistant_id}", success=(204,), statuses=(404,))
 async def delete_assistant(request: Request) -> Response:
     """Delete an assistant with its versions."""
     service = service_of(request)

@@ -72,7 +72,7 @@ async def _entry(request: Request, index: int, value: Any) -> NewRun:
         raise
 
 
-@route(router, "POST", "/runs/cancel", body=RunsCancel, statuses=(404,), query=("action",))
+@route(router, "POST", "/runs/cancel", body=RunsCancel, success=(204,), statuses=(404,), query=("action",))
 async def cancel_runs(request: Request) -> Response:
     """Cancel runs by their status or by their ids; the cancels are recorded when this answers.
 

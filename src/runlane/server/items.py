@@ -58,7 +58,7 @@ class StoreNamespaces(Body):
     nullable: ClassVar[frozenset[str]] = frozenset({"prefix", "suffix", "max_depth"})
 
 
-@route(router, "PUT", "/store/items", body=StorePut)
+@route(router, "PUT", "/store/items", body=StorePut, success=(204,))
 async def put_item(request: Request) -> Response:
     """Write an item; ``ttl`` is in minutes, ``null`` for ever, by default what the configuration says."""
     body = await read_body(request, StorePut)
@@ -92,7 +92,7 @@ async def get_item(request: Request) -> Response:
     return json_response(None if item is None else item.dict())
 
 
-@route(router, "DELETE", "/store/items", body=StoreDelete)
+@route(router, "DELETE", "/store/items", body=StoreDelete, success=(204,))
 async def delete_item(request: Request) -> Response:
     """Delete an item, if it is there."""
     body = await read_body(request, StoreDelete)

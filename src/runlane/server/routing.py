@@ -126,6 +126,7 @@ def route(
     body: type[Body] | None = None,
     many: bool = False,
     summary: str = "",
+    success: tuple[int, ...] = (200,),
     statuses: tuple[int, ...] = (),
     query: tuple[str, ...] = (),
 ) -> Callable[[Handler], Handler]:
@@ -142,6 +143,7 @@ def route(
             status: {"description": "Error", **ERROR}
             for status in (*((401, 403) if path not in EXEMPT else ()), 422, 503, *statuses)
         }
+        responses |= {status: {"description": "Done"} for status in success[1:]}
         if body is not None:
             responses[413] = {"description": "Error", **ERROR}
         direct(router).append(Route(path, _with_known_query(handler, frozenset(query)), methods=[method]))
@@ -152,6 +154,7 @@ def route(
             summary=summary or (handler.__doc__ or "").split("\n")[0],
             description=handler.__doc__,
             openapi_extra=extra,
+            status_code=success[0],
             responses=responses,
             response_class=Response,
             response_model=None,

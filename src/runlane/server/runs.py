@@ -246,8 +246,17 @@ async def join_run(request: Request) -> Any:
     return _result(service, service.streams.watch(run), path, cancel=cancel)
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/{run_id}/cancel", statuses=(404,), query=("wait", "action"))
-@route(router, "POST", "/runs/{run_id}/cancel", statuses=(404,), query=("wait", "action"))
+@route(
+    router,
+    "POST",
+    "/threads/{thread_id}/runs/{run_id}/cancel",
+    success=(202, 200),
+    statuses=(404,),
+    query=("wait", "action"),
+)
+@route(
+    router, "POST", "/runs/{run_id}/cancel", success=(202, 200), statuses=(404,), query=("wait", "action")
+)
 async def cancel_run(request: Request) -> Response:
     """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
     service = service_of(request)
@@ -264,7 +273,7 @@ async def cancel_run(request: Request) -> Response:
     return json_response({}) if wait else Response(status_code=202)
 
 
-@route(router, "DELETE", "/threads/{thread_id}/runs/{run_id}", statuses=(404, 409))
+@route(router, "DELETE", "/threads/{thread_id}/runs/{run_id}", success=(204,), statuses=(404, 409))
 async def delete_run(request: Request) -> Response:
     """Stop a run if it is active, wait until it has ended, and delete it with its events."""
     _, run = await reach_run(request, "delete")

@@ -190,7 +190,7 @@ async def get_thread(request: Request) -> Response:
     return json_response({**thread_wire(thread), "ttl": ttl_wire(thread)} if include else thread_wire(thread))
 
 
-@route(router, "PATCH", "/threads/{thread_id}", body=ThreadPatch, statuses=(404,))
+@route(router, "PATCH", "/threads/{thread_id}", body=ThreadPatch, success=(200, 204), statuses=(404,))
 async def patch_thread(request: Request) -> Response:
     """Merge metadata into the thread's, and say when it expires."""
     body = await read_body(request, ThreadPatch)
@@ -204,7 +204,7 @@ async def patch_thread(request: Request) -> Response:
     return json_response(thread_wire(thread))
 
 
-@route(router, "DELETE", "/threads/{thread_id}", statuses=(404, 409))
+@route(router, "DELETE", "/threads/{thread_id}", success=(204,), statuses=(404, 409))
 async def delete_thread(request: Request) -> Response:
     """Stop the thread's runs, wait for their ends, and delete the thread."""
     access, thread = await reach_thread(request, "delete")
