@@ -99,7 +99,7 @@ def test_a_search_ranks_and_scores_as_langgraphs_own_store_does(
 async def test_a_search_finds_the_best_of_more_items_than_it_holds_at_a_time(driver: Driver) -> None:
     store = indexed(driver)
     await store.abatch([PutOp(("n", str(n % 7)), str(n), {"n": n, "text": "red"}) for n in range(3 * SCANNED)])
-    await store.abatch([PutOp(("n", "3"), "", {"n": -1, "text": "blue"}), PutOp(("n-",), "other", {"text": "blue"})])
+    await store.abatch([PutOp(("n",), "", {"n": -1, "text": "blue"}), PutOp(("n-",), "other", {"text": "blue"})])
 
     best = await store.asearch(("n",), query="blue", limit=1)
     pages = [await store.asearch(("n",), filter={"n": {"$lt": 400}}, limit=300, offset=at) for at in (0, 300)]
@@ -175,8 +175,8 @@ async def test_each_text_of_a_batch_is_embedded_once_and_reads_embed_nothing(dri
         calls.append(texts)
         return embed(texts)
 
-    store = indexed(driver, counted, fields=["text", "again", "missing"])
-    await store.abatch([PutOp(("n",), str(n), {"text": "red", "again": "red"}) for n in range(3)])
+    store = indexed(driver, counted, fields=["text", "again", "empty", "missing"])
+    await store.abatch([PutOp(("n",), str(n), {"text": "red", "again": "red", "empty": ""}) for n in range(3)])
     await store.abatch([GetOp(("n",), "0"), PutOp(("n",), "1", None)])
     await store.asearch(("n",))
 
