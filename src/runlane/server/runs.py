@@ -254,9 +254,7 @@ async def join_run(request: Request) -> Any:
     statuses=(404,),
     query=("wait", "action"),
 )
-@route(
-    router, "POST", "/runs/{run_id}/cancel", success=(202, 200), statuses=(404,), query=("wait", "action")
-)
+@route(router, "POST", "/runs/{run_id}/cancel", success=(202, 200), statuses=(404,), query=("wait", "action"))
 async def cancel_run(request: Request) -> Response:
     """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
     service = service_of(request)
