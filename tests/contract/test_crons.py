@@ -13,7 +13,7 @@ import pytest
 from ledger_kit import a_run, admit, cancel, ended, running
 from runlane.errors import CronChanged, NotFound
 from runlane.records import ANY_OWNER, NO_OWNER, RunError
-from runlane.store.cron_transactions import SORT_KEYS, Cron, CronFilter, CronPlan, Firing, NewCron
+from runlane.store.cron_transactions import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Firing
 from runlane.store.ledger import RunStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -37,9 +37,11 @@ def a_plan(**changes: Any) -> CronPlan:
 
 
 async def make(store: RunStore, cron_id: str = "c", **changes: Any) -> Cron:
-    own = {"owner": NO_OWNER, "run_owner": NO_OWNER, "assistant_id": "a", "assistant_owner": "*", "thread_id": None}
-    given = {name: changes.pop(name, value) for name, value in own.items()}
-    return await store.create_cron(NewCron(cron_id=cron_id, plan=a_plan(**changes), **given))
+    target: dict[str, Any] = {"owner": NO_OWNER, "assistant_id": "a", "assistant_owner": "*"}
+    for name in CronTarget.__dataclass_fields__:
+        if name in changes:
+            target[name] = changes.pop(name)
+    return await store.create_cron(cron_id, CronTarget(**target), a_plan(**changes))
 
 
 def a_firing(slot: datetime = NOON, **changes: Any) -> Firing:
@@ -55,12 +57,16 @@ async def search(store: RunStore, owner: Any = ANY_OWNER, **where: Any) -> list[
 
 
 async def test_a_cron_reads_back_as_it_was_made(store: RunStore) -> None:
-    made = await make(
-        store,
+    target = CronTarget(
         owner="ann",
-        run_owner="bob",
+        permissions=("read", "write"),
+        assistant_id="a",
         assistant_owner="eve",
         thread_id="t",
+        thread_owner="bob",
+        thread_where={"team": "x"},
+    )
+    plan = a_plan(
         timezone="Europe/Berlin",
         end_at=NOON + MINUTE,
         payload={"input": [1, None]},
@@ -71,19 +77,10 @@ async def test_a_cron_reads_back_as_it_was_made(store: RunStore) -> None:
         enabled=False,
         next_run_at=None,
     )
+    made = await store.create_cron("c", target, plan)
     assert await store.get_cron("c", owner="ann") == made
-    assert (made.owner, made.run_owner, made.assistant_owner, made.thread_id) == ("ann", "bob", "eve", "t")
-    assert made.plan == a_plan(
-        timezone="Europe/Berlin",
-        end_at=NOON + MINUTE,
-        payload={"input": [1, None]},
-        metadata={"m": "\x00"},
-        on_run_completed=None,
-        missed="skip",
-        overlap="skip",
-        enabled=False,
-        next_run_at=None,
-    )
+    assert (made.cron_id, made.target, made.plan) == ("c", target, plan)
+    assert (made.last_slot_at, made.last_run_id, made.error) == (None, None, None)
 
 
 async def test_a_repeated_creation_answers_the_first_cron(store: RunStore) -> None:
@@ -181,7 +178,7 @@ async def test_a_cron_whose_thread_is_gone_is_disabled_and_says_why(store: RunSt
         await ended(store, "t", owner="eve")
     cron = await make(store, thread_id="t")
     fired = await store.fire_cron(cron, a_firing(new=a_run("t", create_thread=False)))
-    assert (fired.admission, fired.cron.plan.enabled, fired.cron.plan.next_run_at) == (None, False, NOON + MINUTE)
+    assert (fired.admission, fired.cron.plan.enabled, fired.cron.plan.next_run_at) == (None, False, None)
     assert fired.cron.error is not None
     assert fired.cron.error.error == "NotFound"
     assert await store.get_cron("c", owner=ANY_OWNER) == fired.cron

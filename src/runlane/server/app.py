@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from runlane.errors import (
     AdmissionClosed,
     AlreadyExists,
     ConflictError,
+    CronChanged,
     EmbeddingFailed,
     IllegalTransition,
     InvalidRequest,
@@ -67,6 +68,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404),
     (ConflictError, 409),
     (AlreadyExists, 409),
+    (CronChanged, 409),
     (ThreadChanged, 409),
     (IllegalTransition, 409),
     (KeyReused, 409),
@@ -120,7 +122,9 @@ def create_app(config: Path | None, settings: Settings, *, registry: Registry | 
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with open_service(config, settings, registry) as service:
+        async with AsyncExitStack() as stack:
+            service = await stack.enter_async_context(open_service(config, settings, registry))
+            service.crons = await stack.enter_async_context(crons.scheduler_of(service, poll_s=settings.poll_s))
             app.state.service = service
             yield
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
@@ -109,12 +109,12 @@ async def reach_run(request: Request, action: str, value: dict[str, Any] | None 
     return access, run
 
 
-def direct(router: APIRouter) -> list[Route]:
+def direct(router: APIRouter) -> list[BaseRoute]:
     """Return the plain routes of *router*: what serves, while FastAPI's twins are what is documented.
 
     FastAPI resolves dependencies around every handler, of which ours have none; that costs more than admitting a run.
     """
-    found: list[Route] = vars(router).setdefault("direct_routes", [])
+    found: list[BaseRoute] = vars(router).setdefault("direct_routes", [])
     return found
 
 
@@ -185,10 +185,14 @@ def _parameters(path: str, query: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def schemas() -> dict[str, Any]:
     """Return the JSON Schemas of all bodies."""
-    _, components = msgspec.json.schema_components(Body.__subclasses__(), ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(_models(Body), ref_template="#/components/schemas/{name}")
     error = {
         "type": "object",
         "properties": {"detail": {"type": "string"}, "code": {"type": "string"}},
         "required": ["detail"],
     }
     return {**components, "Error": error}
+
+
+def _models(base: type[Body]) -> list[type[Body]]:
+    return [model for direct in base.__subclasses__() for model in (direct, *_models(direct))]

@@ -16,6 +16,7 @@ from runlane.agents.host import ThreadHost
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.state import ThreadStates
 from runlane.agents.users import RunUsers
+from runlane.crons import CronScheduler
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
@@ -42,6 +43,9 @@ class Service:
 
     #: What is known of the users of runs that this process admitted.
     users: RunUsers
+
+    #: What fires crons; it makes runs by the rules of the routes, which stand on this.
+    crons: CronScheduler
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from runlane.records import Order, Owner, ThreadTtl
 from runlane.store import cron_transactions as crons
-from runlane.store.cron_transactions import Cron, CronFilter, CronPlan, Fired, Firing, NewCron
+from runlane.store.cron_transactions import Cron, CronFilter, CronPlan, CronTarget, Fired, Firing
 from runlane.store.statements import Transaction
 
 T = TypeVar("T")
@@ -25,9 +25,9 @@ class CronLedger:
     async def _read(self, make: Callable[[], Transaction[T]]) -> T:
         raise NotImplementedError
 
-    async def create_cron(self, new: NewCron) -> Cron:
-        """Create a cron."""
-        return await self._write(lambda: crons.create_cron(new))
+    async def create_cron(self, cron_id: str, target: CronTarget, plan: CronPlan) -> Cron:
+        """Create a cron; a repeated creation answers the same."""
+        return await self._write(lambda: crons.create_cron(cron_id, target, plan))
 
     async def get_cron(self, cron_id: str, *, owner: Owner) -> Cron:
         """Return the cron, or raise NotFound."""

@@ -34,12 +34,12 @@ _COLUMNS = {"next_run_date": "next_run_at", "end_time": "end_at"}
 
 INSERT_CRON = statement(
     "insert_cron",
-    """INSERT INTO crons (cron_id, owner, run_owner, assistant_id, assistant_owner, thread_id, schedule, timezone,
-                         end_at, payload, metadata, on_run_completed, missed, overlap, enabled, next_run_at, revision,
-                         created_at, updated_at)
-       VALUES (:cron_id, :owner, :run_owner, :assistant_id, :assistant_owner, :thread_id, :schedule, :timezone,
-               CAST(:end_at AS BIGINT), :payload, :metadata, :on_run_completed, :missed, :overlap, :enabled,
-               CAST(:next_run_at AS BIGINT), 1, {now}, {now})
+    """INSERT INTO crons (cron_id, owner, permissions, assistant_id, assistant_owner, thread_id, thread_owner,
+                         thread_where, schedule, timezone, end_at, payload, metadata, on_run_completed, missed, overlap,
+                         enabled, next_run_at, revision, created_at, updated_at)
+       VALUES (:cron_id, :owner, :permissions, :assistant_id, :assistant_owner, :thread_id, :thread_owner,
+               :thread_where, :schedule, :timezone, CAST(:end_at AS BIGINT), :payload, :metadata, :on_run_completed,
+               :missed, :overlap, :enabled, CAST(:next_run_at AS BIGINT), 1, {now}, {now})
        ON CONFLICT (cron_id) DO NOTHING RETURNING *""",
 )
 GET_CRON = statement("get_cron", f"SELECT * FROM crons WHERE cron_id = :cron_id AND {_MINE}")
@@ -62,7 +62,8 @@ ADVANCE_CRON = statement(
 )
 RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING *")
 DISABLE_CRON = statement(
-    "disable_cron", "UPDATE crons SET enabled = 0, error = :error WHERE cron_id = :cron_id RETURNING *"
+    "disable_cron",
+    "UPDATE crons SET enabled = 0, next_run_at = NULL, error = :error WHERE cron_id = :cron_id RETURNING *",
 )
 DUE_CRONS = statement(
     "due_crons",
@@ -128,19 +129,19 @@ class CronPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewCron:
-    """A cron to be made. Without a thread each of its runs gets its own.
+class CronTarget:
+    """What a cron's runs are runs of, in whose name: *owner* with *permissions*, as they were when it was made.
 
-    *owner* is who made it; *assistant_owner* and *run_owner* are whose the assistant and the runs are.
+    Without a thread each run gets its own. An existing thread has to be *thread_owner*'s and to match *thread_where*.
     """
 
-    cron_id: str
     owner: str
-    run_owner: str
+    permissions: tuple[str, ...] = ()
     assistant_id: str
     assistant_owner: str
-    thread_id: str | None
-    plan: CronPlan
+    thread_id: str | None = None
+    thread_owner: str | None = None
+    thread_where: Json | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +153,7 @@ class Cron:
     """
 
     cron_id: str
-    owner: str
-    run_owner: str
-    assistant_id: str
-    assistant_owner: str
-    thread_id: str | None
+    target: CronTarget
     plan: CronPlan
     last_slot_at: datetime | None
     last_run_id: str | None
@@ -218,13 +215,18 @@ def cron_record(row: Row) -> Cron:
         enabled=bool(row["enabled"]),
         next_run_at=maybe_instant(row["next_run_at"]),
     )
-    return Cron(
-        cron_id=row["cron_id"],
+    target = CronTarget(
         owner=row["owner"],
-        run_owner=row["run_owner"],
+        permissions=tuple(loads(row["permissions"])),
         assistant_id=row["assistant_id"],
         assistant_owner=row["assistant_owner"],
         thread_id=row["thread_id"],
+        thread_owner=row["thread_owner"],
+        thread_where=None if row["thread_where"] is None else loads(row["thread_where"]),
+    )
+    return Cron(
+        cron_id=row["cron_id"],
+        target=target,
         plan=plan,
         last_slot_at=maybe_instant(row["last_slot_at"]),
         last_run_id=row["last_run_id"],
@@ -235,19 +237,21 @@ def cron_record(row: Row) -> Cron:
     )
 
 
-def create_cron(new: NewCron) -> Transaction[Cron]:
-    """Create a cron; its id is a new one."""
+def create_cron(cron_id: str, target: CronTarget, plan: CronPlan) -> Transaction[Cron]:
+    """Create a cron; a repeated creation, whose first answer may be lost, answers the same."""
     rows = yield INSERT_CRON(
-        cron_id=new.cron_id,
-        owner=new.owner,
-        run_owner=new.run_owner,
-        assistant_id=new.assistant_id,
-        assistant_owner=new.assistant_owner,
-        thread_id=new.thread_id,
-        **new.plan.params(),
+        cron_id=cron_id,
+        owner=target.owner,
+        permissions=dumps(target.permissions),
+        assistant_id=target.assistant_id,
+        assistant_owner=target.assistant_owner,
+        thread_id=target.thread_id,
+        thread_owner=target.thread_owner,
+        thread_where=None if target.thread_where is None else dumps(target.thread_where),
+        **plan.params(),
     )
-    if not rows:  # a repeated creation, whose first answer was lost
-        same = yield from get_cron(new.cron_id, new.owner)
+    if not rows:
+        same = yield from get_cron(cron_id, target.owner)
         return same
     return cron_record(rows[0])
 

@@ -1,12 +1,14 @@
--- assistant_owner and run_owner are whose the assistant and the runs are. next_run_at is the slot that is to be fired
--- next, NULL if there is none; revision counts changes and firings.
+-- assistant_owner and thread_owner are whose the assistant and the thread are; thread_where is what the thread has to
+-- match. next_run_at is the slot to be fired next, NULL if there is none; revision counts changes and firings.
 CREATE TABLE crons (
     cron_id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
-    run_owner TEXT NOT NULL,
+    permissions TEXT NOT NULL,
     assistant_id TEXT NOT NULL,
     assistant_owner TEXT NOT NULL,
     thread_id TEXT,
+    thread_owner TEXT,
+    thread_where TEXT,
     schedule TEXT NOT NULL,
     timezone TEXT,
     end_at INTEGER,
