@@ -78,7 +78,7 @@ async def test_a_transformer_of_the_graph_has_its_own_channel(client: LangGraphC
         assert [event["payload"] async for event in thread.extensions["audit"]] == [1, 2]
 
 
-@pytest.mark.parametrize("transport", ["sse"])
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
 async def test_an_interrupted_run_goes_on_with_the_answer(client: LangGraphClient, transport: Transport) -> None:
     async with client.threads.stream(assistant_id="journey", transport=transport) as thread:
         await thread.run.start(input={})

@@ -11,18 +11,23 @@ import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import WebSocketRoute
 
-from runlane.errors import InvalidRequest, NotFound
+from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
 from runlane.server.protocol.commands import Refused, execute
 from runlane.server.protocol.events import WireEvent, subscription
+from runlane.server.protocol.socket import serve_socket
 from runlane.server.protocol.thread import ThreadEvents
 from runlane.server.requests import BadRequest, path_uuid, read_json
-from runlane.server.responses import HEARTBEAT, SSE_HEADERS, StreamingBody, json_response
-from runlane.server.routing import reach_thread, route, service_of
+from runlane.server.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, StreamingBody, json_response
+from runlane.server.routing import direct, reach_thread, route, service_of
 
 router = APIRouter(tags=["Protocol"])
 #: A heartbeat is due after this part of its time: timers are not exact.
 _NEARLY = 0.9
+
+
+direct(router).append(WebSocketRoute("/threads/{thread_id}/stream/events", serve_socket))
 
 
 @route(router, "POST", "/threads/{thread_id}/commands", statuses=(400, 404))
@@ -87,6 +92,8 @@ async def _frames(events: ThreadEvents, heartbeat_s: float) -> AsyncIterator[byt
     except NotFound as error:  # the thread was deleted meanwhile
         text = orjson.dumps({"type": "error", "id": None, "error": "no_such_thread", "message": str(error)})
         yield b"event: error\r\ndata: %s\r\n\r\n" % text
+    except StoreUnavailable:
+        raise BrokenOff from None  # the client connects again
 
 
 def _frame(event: WireEvent) -> bytes:

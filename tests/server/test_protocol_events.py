@@ -1,0 +1,316 @@
+"""Events of the streaming protocol as they are on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from langgraph_sdk.client import LangGraphClient
+
+from protocol_kit import EVERY_CHANNEL, Wire, human, of, up_to_end
+from server_kit import LONG_S, Server, begun, running_server, sdk
+
+PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server of the protocol's graphs."""
+    folder = tmp_path_factory.mktemp("protocol")
+    with running_server(f"sqlite:///{folder}/runlane.db", PROJECT) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[LangGraphClient]:
+    async with sdk(server) as made:
+        yield made
+
+
+@pytest.fixture
+def thread(http: httpx.AsyncClient) -> Wire:
+    """Give a thread that does not exist yet."""
+    return Wire(http)
+
+
+def seqs(events: list[Any]) -> list[int]:
+    return [event["seq"] for event in events]
+
+
+def states(events: list[Any]) -> list[str]:
+    return [data["event"] for data in of(events, "lifecycle")]
+
+
+# What the channels have
+
+
+async def test_every_channel_delivers(thread: Wire) -> None:
+    first = await thread.until(await thread.start("tools", input=human("add")))
+    second = await thread.until(await thread.start("journey", input={}), since=first[-1]["seq"])
+    methods = {event["method"] for event in first + second}
+    assert methods == {*EVERY_CHANNEL, "input.requested"} - {"input"}
+
+
+async def test_the_lifecycle_is_the_first_and_the_last_of_a_runs_events(thread: Wire) -> None:
+    events = await thread.until(await thread.start("chat", input=human("hello")))
+    assert [event["method"] for event in (events[0], events[-1])] == ["lifecycle", "lifecycle"]
+    assert states(events) == ["running", "completed"]
+    assert events[0]["params"]["data"]["graph_name"] == "chat"
+    assert seqs(events) == sorted(set(seqs(events)))
+
+
+async def test_a_message_has_its_id_in_every_event(thread: Wire) -> None:
+    events = await thread.until(await thread.start("chat", input=human("hello")), "messages", "values", "lifecycle")
+    message = of(events, "messages")
+    assert [part["event"] for part in message] == [
+        "message-start",
+        "content-block-start",
+        *["content-block-delta"] * 2,
+        "content-block-finish",
+        "message-finish",
+    ]
+    assert {part["id"] for part in message} == {of(events, "values")[-1]["messages"][-1]["id"]}
+    assert message[0]["role"] == "ai"
+    assert message[0]["metadata"]["langgraph_node"] == "answer"
+
+
+async def test_a_checkpoint_comes_before_its_values(thread: Wire) -> None:
+    events = await thread.until(await thread.start("chat", input=human("x")), "checkpoints", "values", "lifecycle")
+    assert [event["method"] for event in events[-3:]] == ["checkpoints", "values", "lifecycle"]
+    checkpoints = of(events, "checkpoints")
+    assert [checkpoint["step"] for checkpoint in checkpoints] == [-1, 0, 1]
+    assert [checkpoint.get("parent_id") for checkpoint in checkpoints[1:]] == [one["id"] for one in checkpoints[:-1]]
+
+
+async def test_a_message_in_a_state_has_only_what_it_says(thread: Wire) -> None:
+    events = await thread.until(await thread.start("chat", input=human("x")), "values", "lifecycle")
+    assert set(of(events, "values")[-1]["messages"][0]) == {"type", "content", "id"}
+
+
+async def test_a_question_is_asked_before_its_run_is_interrupted(thread: Wire) -> None:
+    run_id = await thread.start("journey", input={})
+    events = await thread.until(run_id)
+    assert [event["method"] for event in events[-2:]] == ["input.requested", "lifecycle"]
+    [question] = of(events, "input.requested")
+    assert question["payload"] == question["value"] == "go on?"
+    assert events[-2]["event_id"] == f"synth:{run_id}:input||{question['interrupt_id']}"
+    assert states(events) == ["running", "interrupted"]
+
+
+async def test_a_question_names_the_subgraph_that_asks(thread: Wire) -> None:
+    events = await thread.until(await thread.start("nested_approval", input={"topic": "x"}))
+    [question] = [event for event in events if event["method"] == "input.requested"]
+    assert [segment.partition(":")[0] for segment in question["params"]["namespace"]] == ["child"]
+
+
+async def test_a_run_that_answers_says_so_to_every_viewer(thread: Wire) -> None:
+    events = await thread.until(await thread.start("journey", input={}))
+    [question] = of(events, "input.requested")
+    await thread.command("input.respond", interrupt_id=question["interrupt_id"], response="yes")
+    async with thread.events("input", "lifecycle", since=events[-1]["seq"]) as later:
+        methods = [(await anext(later))["method"] for _ in range(2)]
+    assert methods == ["lifecycle", "input.answered"]
+
+
+async def test_a_subgraph_has_a_lifecycle_of_its_own(thread: Wire) -> None:
+    events = await thread.until(await thread.start("nested", input=human("hi")))
+    inner = [event["params"] for event in events if event["method"] == "lifecycle" and event["params"]["namespace"]]
+    assert [params["data"]["event"] for params in inner] == ["started", "completed"]
+    assert inner[0]["data"]["graph_name"] == "child"
+    assert inner[0]["namespace"] == inner[0]["data"]["namespace"] == inner[1]["namespace"]
+
+
+# Numbers
+
+
+async def test_numbers_and_ids_are_the_same_for_every_reader(thread: Wire) -> None:
+    run_id = await thread.start("nested", input=human("hi"))
+    live, late = await thread.until(run_id), await thread.until(run_id)
+    assert live == late
+    values = await thread.until(run_id, "values", "lifecycle")
+    assert values == [event for event in live if event["method"] in ("values", "lifecycle")]
+
+
+async def test_a_reader_goes_on_after_any_number(thread: Wire) -> None:
+    run_id = await thread.start("journey", input={})
+    events = await thread.until(run_id)
+    for place, event in enumerate(events[:-1]):
+        assert await thread.until(run_id, since=event["seq"]) == events[place + 1 :]
+
+
+async def test_a_reader_that_has_seen_a_run_sees_only_the_next(thread: Wire) -> None:
+    first = await thread.until(await thread.start("chat", input=human("one")))
+    second = await thread.start("chat", input=human("two"))
+    assert (await thread.until(second, since=first[-1]["seq"]))[0]["event_id"] == f"synth:{second}:lc||running"
+
+
+async def test_a_stream_goes_on_over_runs(thread: Wire) -> None:
+    first = await thread.start("chat", input=human("one"))
+    async with thread.events("lifecycle") as events:
+        before = await up_to_end(events, first)
+        second = await thread.start("chat", input=human("two"))
+        after = await up_to_end(events, second)
+    assert states(before + after) == ["running", "completed"] * 2
+    assert await thread.until(second, "lifecycle") == before + after
+
+
+async def test_a_silent_stream_has_a_heartbeat(thread: Wire) -> None:
+    await thread.until(await thread.start("chat", input=human("one")))
+    body = {"channels": ["input"]}
+    async with thread.http.stream("POST", f"/threads/{thread.thread_id}/stream/events", json=body) as response:
+        comments = [line async for line in _some(response.aiter_lines(), 6)]
+    assert comments == [": heartbeat", ""] * 3
+
+
+async def _some(lines: AsyncIterator[str], count: int) -> AsyncIterator[str]:
+    for _ in range(count):
+        yield await anext(lines)
+
+
+# Filters
+
+
+@pytest.mark.parametrize(
+    ("wanted", "namespaces"),
+    [
+        ({}, {0, 1}),
+        ({"namespaces": [[]]}, {0, 1}),
+        ({"namespaces": [[]], "depth": 0}, {0}),
+        ({"namespaces": [[]], "depth": 1}, {0, 1}),
+        ({"namespaces": [["child"]]}, {1}),
+        ({"namespaces": [["other"]]}, set()),
+        ({"namespaces": [["child:other"]]}, set()),
+        ({"namespaces": [["other"], []], "depth": 0}, {0}),
+    ],
+)
+async def test_namespaces_match_by_prefix_and_depth(thread: Wire, wanted: Any, namespaces: set[int]) -> None:
+    run_id = await thread.start("nested", input=human("hi"))
+    await thread.until(run_id)
+    second = await thread.start("chat", input=human("end"))
+    every = await thread.until(second)
+    async with thread.events("values", "custom", "lifecycle", **wanted) as events:
+        seen: set[int] = set()
+        matching = [event for event in every if event["method"] in ("values", "lifecycle")]
+        for _ in [event for event in matching if len(event["params"]["namespace"]) in namespaces]:
+            seen.add(len((await anext(events))["params"]["namespace"]))
+    assert seen == namespaces
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"channels": []},
+        {"channels": "values"},
+        {"channels": ["debug"]},
+        {"channels": ["custom:"]},
+        {"channels": ["values"], "depth": -1},
+        {"channels": ["values"], "since": "1"},
+        {"channels": ["values"], "namespaces": ["a"]},
+        [],
+    ],
+)
+async def test_a_filter_that_makes_no_sense_is_refused(thread: Wire, body: Any) -> None:
+    await thread.until(await thread.start("chat", input=human("x")))
+    answer = await thread.http.post(f"/threads/{thread.thread_id}/stream/events", json=body)
+    assert answer.status_code == 400
+    assert "detail" in answer.json()
+
+
+async def test_a_thread_that_there_is_not_is_told(thread: Wire) -> None:
+    answer = await thread.http.post(f"/threads/{thread.thread_id}/stream/events", json={"channels": ["values"]})
+    assert answer.status_code == 404
+
+
+async def test_a_thread_that_is_deleted_ends_its_streams(thread: Wire) -> None:
+    await thread.until(await thread.start("chat", input=human("x")))
+    body = {"channels": ["input"]}
+    async with thread.http.stream("POST", f"/threads/{thread.thread_id}/stream/events", json=body) as response:
+        await thread.http.delete(f"/threads/{thread.thread_id}")
+        lines = [line async for line in response.aiter_lines() if line.startswith(("event", "data"))]
+    assert lines[0] == "event: error"
+    assert "no_such_thread" in lines[1]
+
+
+# Cancels
+
+
+async def test_a_run_that_is_cancelled_is_interrupted(thread: Wire, client: LangGraphClient) -> None:
+    run_id = await thread.start("steps", input={"delay_s": LONG_S})
+    async with thread.events("lifecycle") as events:
+        assert (await anext(events))["params"]["data"]["event"] == "running"
+        await client.runs.cancel(thread.thread_id, run_id)
+        assert states(await up_to_end(events, run_id)) == ["interrupted"]
+
+
+async def test_a_run_that_is_cancelled_while_pending_has_a_lifecycle(thread: Wire, client: LangGraphClient) -> None:
+    first = await thread.start("steps", input={"delay_s": LONG_S})
+    pending = await thread.start("steps", input={})
+    async with thread.events("lifecycle") as events:
+        await client.runs.cancel(thread.thread_id, pending)
+        await client.runs.cancel(thread.thread_id, first)
+        assert [event["event_id"].split(":")[1] for event in await up_to_end(events, pending)] == [
+            first,
+            first,
+            pending,
+        ]
+    assert states(await thread.until(pending, "lifecycle")) == ["running", "interrupted", "interrupted"]
+
+
+async def test_a_run_that_is_rolled_back_is_interrupted_and_numbers_stay(thread: Wire, client: LangGraphClient) -> None:
+    first = await thread.until(await thread.start("steps", input={}))
+    rolled_back = await thread.start("steps", input={"delay_s": LONG_S})
+    async with thread.events("lifecycle", since=first[-1]["seq"]) as events:
+        await anext(events)
+        last = await thread.start("steps", input={"delay_s": 0}, multitask_strategy="rollback")
+        assert states(await up_to_end(events, rolled_back)) == ["interrupted"]
+        after = await up_to_end(events, last)
+    await asyncio.gather(*(client.runs.join(thread.thread_id, one) for one in (last,)))
+    again = await thread.until(last, "lifecycle", since=first[-1]["seq"])
+    assert after == again[-2:]
+
+
+# Runs of the run API
+
+
+async def test_a_run_of_the_run_api_is_on_the_stream(thread: Wire, client: LangGraphClient) -> None:
+    await client.threads.create(thread_id=thread.thread_id)
+    run = await client.runs.create(
+        thread.thread_id, "journey", input={}, stream_mode=["values", "updates", "custom", "tasks", "checkpoints"]
+    )
+    run_id = run["run_id"]
+    events = await thread.until(run_id)
+    assert {event["method"] for event in events} == {
+        *("lifecycle", "values", "updates", "custom", "tasks", "checkpoints", "input.requested")
+    }
+    assert events[-2]["params"]["data"]["value"] == "go on?"
+    assert states(events) == ["running", "interrupted"]
+    assert await thread.until(run_id) == events
+    named = await thread.until(run_id, "custom:progress", "lifecycle")
+    assert of(named, "custom") == [{"name": "progress", "stop": "set_out"}]
+    for place, event in enumerate(events[:-1]):
+        assert await thread.until(run_id, since=event["seq"]) == events[place + 1 :]
+
+
+async def test_a_postponed_run_keeps_nobody_waiting(thread: Wire, client: LangGraphClient) -> None:
+    await client.threads.create(thread_id=thread.thread_id)
+    postponed = await client.runs.create(thread.thread_id, "steps", input={}, after_seconds=3600)
+    now = await thread.start("chat", input=human("now"))
+    assert states(await thread.until(now, "lifecycle")) == ["running", "completed"]
+    later = await thread.start("chat", input=human("and again"))
+    async with thread.events("lifecycle") as events:
+        await up_to_end(events, later)
+        await client.runs.cancel(thread.thread_id, postponed["run_id"])
+        assert states(await up_to_end(events, postponed["run_id"])) == ["interrupted"]
+
+
+async def test_a_run_of_the_run_api_begins_after_the_one_before_it(thread: Wire, client: LangGraphClient) -> None:
+    await client.threads.create(thread_id=thread.thread_id)
+    first = await begun(client, thread.thread_id)
+    second = await thread.start("chat", input={"messages": []}, multitask_strategy="interrupt")
+    ids = [event["event_id"].split(":")[1] for event in await thread.until(second, "lifecycle")]
+    assert ids == [first["run_id"]] * 2 + [second] * 2
