@@ -114,8 +114,9 @@ async def search_items(request: Request) -> Response:
         "query": body.query,
     }
     store = await _store(request, "search", value)
-    prefix = tuple(value.pop("namespace"))
-    found: list[Item] = await _checked(store.asearch(prefix, refresh_ttl=body.refresh_ttl, **value))
+    given = {name: value[name] for name in ("filter", "limit", "offset", "query")}
+    prefix = tuple(value["namespace"])
+    found: list[Item] = await _checked(store.asearch(prefix, refresh_ttl=body.refresh_ttl, **given))
     return json_response({"items": [item.dict() for item in found]})
 
 
@@ -131,9 +132,10 @@ async def list_namespaces(request: Request) -> Response:
         "offset": body.offset,
     }
     store = await _store(request, "list_namespaces", value)
-    prefix, suffix = value.pop("namespace") or (), value.pop("suffix") or ()
+    prefix, suffix = value["namespace"] or (), value["suffix"] or ()
+    given = {name: value[name] for name in ("max_depth", "limit", "offset")}
     conditions = (MatchCondition("prefix", tuple(prefix)), MatchCondition("suffix", tuple(suffix)))
-    [found] = await _checked(store.abatch([ListNamespacesOp(match_conditions=conditions, **value)]))
+    [found] = await _checked(store.abatch([ListNamespacesOp(match_conditions=conditions, **given)]))
     return json_response({"namespaces": [list(namespace) for namespace in found]})
 
 
