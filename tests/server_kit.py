@@ -16,9 +16,9 @@ from uuid import UUID, uuid5
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
+from starlette.applications import Starlette
 
 from runlane.agents.registry import Registry
 from runlane.server.app import create_app
@@ -39,7 +39,7 @@ class Server:
     """Where a server is, and its application, for a look at the ledger."""
 
     url: str
-    app: FastAPI
+    app: Starlette
     loop: asyncio.AbstractEventLoop
 
     @property
@@ -66,7 +66,9 @@ def running_server(
     app = create_app(config_path, Settings(database=database, synchronous="normal", **given), registry=registry)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", access_log=False, loop="uvloop", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app.state.front, log_level="error", access_log=False, loop="uvloop", timeout_graceful_shutdown=2
+    )
     loops: list[asyncio.AbstractEventLoop] = []
     ready = threading.Event()
 

@@ -318,6 +318,8 @@ class Gate:
 
 
 def _authority(scope: Scope) -> Authority | None:
+    if isinstance(scope.get("user"), User):
+        return None  # known already: this is the gate of the API behind that of the application beside it
     path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
     return None if path in EXEMPT else cast(Authority | None, scope["app"].state.service.authority)
 

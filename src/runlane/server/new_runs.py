@@ -52,6 +52,9 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
         service_of(request), body, thread_id, user=owner, owner=owner, assistant=assistant, key=key, index=index
     )
     kwargs = {**new.kwargs, PERMISSIONS: access.permissions} if access.permissions else new.kwargs
+    if passed := service_of(request).section.configurable_headers.passed(request.headers):
+        config = kwargs["config"]
+        kwargs = {**kwargs, "config": {**config, "configurable": {**(config.get("configurable") or {}), **passed}}}
     if (user := request.scope.get("user")) is not None:
         service_of(request).users.remember(new.run_id, user.fields())
     return replace(new, kwargs=kwargs, thread_owner=access.reads, thread_where=access.where)
@@ -79,6 +82,8 @@ async def new_run(
     """
     _refuse(body)
     if body.webhook is not None:
+        if service.section.disable_webhooks:
+            raise UnsupportedOption("webhook", "webhooks are disabled on this server; leave it out.")
         service.webhooks.policy.target(body.webhook)
     stateless = thread_id is None
     if stateless and body.command is not None and body.command.resume is not None:

@@ -158,7 +158,7 @@ def _spare_the_collector() -> None:
 
 def _uvicorn_config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        app.state.front,
         loop="uvloop",
         http="httptools",
         ws="none",

@@ -26,6 +26,7 @@ from runlane.server.access import Authority
 from runlane.server.auth import load_authority
 from runlane.server.deliveries import new_deliverer
 from runlane.server.expiry import load_expiry
+from runlane.server.http_section import HttpSection
 from runlane.server.long_term import load_store
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
@@ -59,6 +60,7 @@ class Service:
         self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
         self._states = ThreadStates(registry)
         self.new_id = new_run_id
+        self.section = HttpSection()
         #: By id and by graph. They never change, so that a run on one needs no read.
         self.system_assistants: dict[str, Assistant] = {}
         self.webhooks = webhooks

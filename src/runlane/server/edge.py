@@ -1,0 +1,119 @@
+"""The edge of the application: CORS, what is said of ignored fields, and which status an error has."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import orjson
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runlane.agents.encode import Unserialisable
+from runlane.errors import (
+    AdmissionClosed,
+    AlreadyExists,
+    ConflictError,
+    CronChanged,
+    EmbeddingFailed,
+    IllegalTransition,
+    InvalidRequest,
+    KeyReused,
+    NotFound,
+    RunlaneError,
+    StoreUnavailable,
+    ThreadChanged,
+)
+from runlane.server.http_section import CorsSection
+from runlane.server.requests import BadRequest, PayloadTooLarge
+
+log = logging.getLogger("runlane.server")
+
+#: Pages of any origin, without cookies.
+CORS: Final = CorsSection()
+#: The first class that fits decides; its texts are written for clients.
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (PayloadTooLarge, 413),
+    (BadRequest, 400),
+    (InvalidRequest, 422),
+    (NotFound, 404),
+    (ConflictError, 409),
+    (AlreadyExists, 409),
+    (CronChanged, 409),
+    (ThreadChanged, 409),
+    (IllegalTransition, 409),
+    (KeyReused, 409),
+    (AdmissionClosed, 503),
+    (StoreUnavailable, 503),
+    (Unserialisable, 422),
+    (EmbeddingFailed, 502),
+)
+RETRY_AFTER_S = "1"
+
+
+def _error(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps({"detail": detail, "code": code}), status, headers, "application/json")
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    for kind, status in STATUSES:
+        if isinstance(error, kind):
+            code = error.code if isinstance(error, RunlaneError) else "unserialisable"
+            return _error(status, str(error), code, {"Retry-After": RETRY_AFTER_S} if status == 503 else None)
+    return await on_defect(request, error)
+
+
+async def on_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail), "http", dict(error.headers or {}))
+
+
+async def on_defect(request: Request, error: Exception) -> Response:
+    log.error("request.failed method=%s path=%s", request.method, request.url.path, exc_info=error)
+    return _error(500, "Internal server error; the server's log has the cause.", "internal")
+
+
+class Edge:
+    """Wraps every request: CORS, the header that names ignored fields, and the answer to a defect.
+
+    Source: Fetch standard, CORS protocol; private network access preflights are answered too.
+    """
+
+    def __init__(self, app: ASGIApp, cors: CorsSection = CORS) -> None:
+        self._app, self._cors = app, cors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await Response(status_code=200, headers=self._cors.preflight(headers))(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        answer, started = self._cors.answer(headers["origin"]) if "origin" in headers else {}, False
+
+        async def send_on(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if answer:
+                    MutableHeaders(scope=message).update(answer)
+                if "ignored" in state:
+                    MutableHeaders(scope=message)["runlane-ignored"] = _header_text(state["ignored"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:  # supervisor: whatever a handler did, its client is told
+            if started:
+                raise
+            await (await on_defect(Request(scope), error))(scope, receive, send_on)
+
+
+def _header_text(names: list[str]) -> str:
+    """Return *names* in a form that a header can carry, however a client spelt them."""
+    return ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000].strip()
