@@ -32,9 +32,11 @@ async def client(server: Server) -> AsyncIterator[LangGraphClient]:
 
 
 @pytest.fixture
-def thread(http: httpx.AsyncClient) -> Wire:
-    """Give a thread that does not exist yet."""
-    return Wire(http)
+async def thread(http: httpx.AsyncClient) -> AsyncIterator[Wire]:
+    """Give a thread that does not exist yet, and stop what is left of it."""
+    made = Wire(http)
+    yield made
+    await http.delete(f"/threads/{made.thread_id}")
 
 
 def seqs(events: list[Any]) -> list[int]:
