@@ -262,7 +262,7 @@ async def get_state_of(request: Request) -> Response:
     return await _state(request, checkpoint_id, subgraphs=query_flag(request, "subgraphs"))
 
 
-@route(router, "POST", "/threads/{thread_id}/state", body=StateUpdate, statuses=(404, 409))
+@route(router, "POST", "/threads/{thread_id}/state", body=StateUpdate, statuses=(400, 404, 409))
 async def update_state(request: Request) -> Response:
     """Write to the state of a thread on which nothing runs; what comes in between makes it start again, or conflict."""
     body = await read_body(request, StateUpdate)
