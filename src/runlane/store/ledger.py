@@ -38,6 +38,7 @@ from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as owners
 from runlane.store import protocol_transactions as protocol
 from runlane.store import query_transactions as queries
+from runlane.store import rescue_transactions as rescues
 from runlane.store import run_transactions as runs
 from runlane.store import thread_transactions as threads
 from runlane.store import webhook_transactions as webhooks
@@ -138,11 +139,11 @@ class RunStore(CronLedger):
         Raises:
             LeaseLost: The run moved on since *lost* was read.
         """
-        return await self._write(lambda: runs.rescue(lost, max_rescues))
+        return await self._write(lambda: rescues.rescue(lost, max_rescues))
 
     async def give_up(self, run_id: str, reason: EndReason, error: RunError) -> Finished | None:
         """End a pending run that nobody will start; ``None`` if it is no longer pending."""
-        return await self._write(lambda: runs.give_up(run_id, reason, error))
+        return await self._write(lambda: rescues.give_up(run_id, reason, error))
 
     # Runs: leases and discovery.
 

@@ -38,7 +38,6 @@ from runlane.records import (
     NewRun,
     Outcome,
     Owner,
-    RunError,
     RunRecord,
     ThreadTtl,
 )
@@ -49,7 +48,6 @@ from runlane.store.rows import (
     error_text,
     lease_record,
     loads,
-    maybe_instant,
     maybe_text,
     microseconds,
     owner_params,
@@ -403,13 +401,14 @@ def finish(
     if status is RunStatus.PENDING:
         rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
         return Finished(run=run_record(rows[0]), next_run_id=lease.run_id)
-    run = yield from _end(row, status, outcome, usage)
-    yield from _settle(thread, status, outcome)
+    run = yield from end_run(row, status, outcome, usage)
+    yield from settle(thread, status, outcome)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
     return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)
 
 
-def _end(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Transaction[RunRecord]:
+def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Transaction[RunRecord]:
+    """Write a run's end; its thread is :func:`settle`-d by the same transaction."""
     events_end = outcome.events_end
     if events_end is None:
         events_end = yield from last_event(row["seq"])
@@ -429,7 +428,7 @@ def _end(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Tr
     return run_record(rows[0])
 
 
-def _settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[None]:
+def settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[None]:
     """Bring the thread's row up to date; a rolled back run leaves all but the status as it was."""
     state = outcome.state
     if outcome.end_reason is EndReason.ROLLED_BACK:
@@ -449,61 +448,3 @@ def _settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[Non
         state_values=None if state is None else maybe_text(state.values),
         touched=int(state is not None),
     )
-
-
-def rescue(lost: RunRecord, max_rescues: int) -> Transaction[Finished]:
-    """Take *lost* from its dead worker: back to its lane, or to ``error`` once it has killed *max_rescues* workers.
-
-    Raises:
-        LeaseLost: The run moved on, or its lease was renewed, since it was seen.
-    """
-    thread = yield LOCK_THREAD(thread_id=lost.thread_id)
-    rows = yield LOCK_RUN(run_id=lost.run_id)
-    if not thread or not rows or rows[0]["attempt"] != lost.attempt:
-        raise LeaseLost(lost.run_id, lost.attempt)
-    row, current = rows[0], RunStatus(rows[0]["status"])
-    if current is not RunStatus.RUNNING or maybe_instant(row["lease_expires_at"]) != lost.lease_expires_at:
-        raise LeaseLost(lost.run_id, lost.attempt)
-    if row["rescues"] < max_rescues:
-        move(lost.run_id, current, RunEvent.RESCUE)
-        rows = yield RELEASE_RUN(run_id=lost.run_id, usage=None, rescues=1)
-        return Finished(run=run_record(rows[0]), next_run_id=lost.run_id)
-    error = RunError(
-        error="WorkerLost",
-        message=f"The worker died {row['rescues'] + 1} times while it executed this run; it is not tried again.",
-    )
-    finished = yield from _give_up(thread[0], row, EndReason.WORKER_LOST, error)
-    return finished
-
-
-def give_up(run_id: str, reason: EndReason, error: RunError) -> Transaction[Finished | None]:
-    """End a pending run that nobody will start; ``None`` if it is no longer pending."""
-    found = yield THREAD_OF_RUN(run_id=run_id)
-    if not found:
-        return None
-    thread = yield LOCK_THREAD(thread_id=found[0]["thread_id"])
-    rows = yield LOCK_RUN(run_id=run_id)
-    if not rows or RunStatus(rows[0]["status"]) is not RunStatus.PENDING:
-        return None
-    finished = yield from _give_up(thread[0], rows[0], reason, error)
-    return finished
-
-
-def _give_up(thread: Row, row: Row, reason: EndReason, error: RunError) -> Transaction[Finished]:
-    """End a run that nobody executes any more; one whose cancel was recorded can only end as stopped."""
-    cancelled, current = row["cancel_requested_at"] is not None, RunStatus(row["status"])
-    event = RunEvent.GIVE_UP
-    if cancelled:
-        event = RunEvent.STOP if current is RunStatus.RUNNING else RunEvent.CANCEL
-    status = move(row["run_id"], current, event)
-    outcome = Outcome(
-        event=event,
-        end_reason=reason,
-        error=error,
-        events_end=None,
-        stopped=cancelled,
-    )
-    run = yield from _end(row, status, outcome, None)
-    yield from _settle(thread, status, outcome)
-    following = yield NEXT_OF_LANE(thread_id=row["thread_id"])
-    return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)

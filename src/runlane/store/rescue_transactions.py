@@ -1,0 +1,76 @@
+"""Runs that nobody executes any more: taken from a dead worker, or given up. Lock order: thread, then run."""
+
+from __future__ import annotations
+
+from runlane.errors import LeaseLost
+from runlane.lifecycle import EndReason, RunEvent, RunStatus, move
+from runlane.records import Finished, Outcome, RunError, RunRecord
+from runlane.store.rows import maybe_instant, run_record
+from runlane.store.run_transactions import (
+    LOCK_RUN,
+    LOCK_THREAD,
+    NEXT_OF_LANE,
+    RELEASE_RUN,
+    THREAD_OF_RUN,
+    end_run,
+    settle,
+)
+from runlane.store.statements import Row, Transaction
+
+
+def rescue(lost: RunRecord, max_rescues: int) -> Transaction[Finished]:
+    """Take *lost* from its dead worker: back to its lane, or to ``error`` once it has killed *max_rescues* workers.
+
+    Raises:
+        LeaseLost: The run moved on, or its lease was renewed, since it was seen.
+    """
+    thread = yield LOCK_THREAD(thread_id=lost.thread_id)
+    rows = yield LOCK_RUN(run_id=lost.run_id)
+    if not thread or not rows or rows[0]["attempt"] != lost.attempt:
+        raise LeaseLost(lost.run_id, lost.attempt)
+    row, current = rows[0], RunStatus(rows[0]["status"])
+    if current is not RunStatus.RUNNING or maybe_instant(row["lease_expires_at"]) != lost.lease_expires_at:
+        raise LeaseLost(lost.run_id, lost.attempt)
+    if row["rescues"] < max_rescues:
+        move(lost.run_id, current, RunEvent.RESCUE)
+        rows = yield RELEASE_RUN(run_id=lost.run_id, usage=None, rescues=1)
+        return Finished(run=run_record(rows[0]), next_run_id=lost.run_id)
+    error = RunError(
+        error="WorkerLost",
+        message=f"The worker died {row['rescues'] + 1} times while it executed this run; it is not tried again.",
+    )
+    finished = yield from _give_up(thread[0], row, EndReason.WORKER_LOST, error)
+    return finished
+
+
+def give_up(run_id: str, reason: EndReason, error: RunError) -> Transaction[Finished | None]:
+    """End a pending run that nobody will start; ``None`` if it is no longer pending."""
+    found = yield THREAD_OF_RUN(run_id=run_id)
+    if not found:
+        return None
+    thread = yield LOCK_THREAD(thread_id=found[0]["thread_id"])
+    rows = yield LOCK_RUN(run_id=run_id)
+    if not rows or RunStatus(rows[0]["status"]) is not RunStatus.PENDING:
+        return None
+    finished = yield from _give_up(thread[0], rows[0], reason, error)
+    return finished
+
+
+def _give_up(thread: Row, row: Row, reason: EndReason, error: RunError) -> Transaction[Finished]:
+    """End a run that nobody executes any more; one whose cancel was recorded can only end as stopped."""
+    cancelled, current = row["cancel_requested_at"] is not None, RunStatus(row["status"])
+    event = RunEvent.GIVE_UP
+    if cancelled:
+        event = RunEvent.STOP if current is RunStatus.RUNNING else RunEvent.CANCEL
+    status = move(row["run_id"], current, event)
+    outcome = Outcome(
+        event=event,
+        end_reason=reason,
+        error=error,
+        events_end=None,
+        stopped=cancelled,
+    )
+    run = yield from end_run(row, status, outcome, None)
+    yield from settle(thread, status, outcome)
+    following = yield NEXT_OF_LANE(thread_id=row["thread_id"])
+    return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)
