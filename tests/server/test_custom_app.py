@@ -1,0 +1,222 @@
+"""The section ``http`` of langgraph.json: routes beside the API, who may call, what graphs see of a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from langgraph_sdk import get_client
+
+from runlane.errors import ConfigurationError
+from runlane.server.app import create_app
+from runlane.settings import Settings
+from server_kit import Server, running_server
+
+GRAPHS = """
+from langgraph.graph import END, START, StateGraph
+from langchain_core.runnables import RunnableConfig
+from typing import TypedDict
+
+class Seen(TypedDict, total=False):
+    seen: dict
+
+def node(state: Seen, config: RunnableConfig):
+    return {"seen": {k: v for k, v in config["configurable"].items() if k.startswith(("x-", "auth", "cookie"))}}
+
+graph = StateGraph(Seen).add_node("node", node).add_edge(START, "node").add_edge("node", END).compile()
+"""
+APP = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI, Request
+
+opened = []
+
+@asynccontextmanager
+async def lifespan(app):
+    opened.append("opened")
+    yield
+
+app = FastAPI(lifespan=lifespan)
+seen = []
+
+@app.middleware("http")
+async def mark(request: Request, call_next):
+    seen.append(request.url.path)
+    response = await call_next(request)
+    response.headers["x-marked"] = "yes"
+    return response
+
+@app.get("/mine")
+def mine():
+    return {"opened": opened, "seen": seen}
+
+@app.get("/info")
+def info():
+    return {"version": "mine"}
+
+@app.get("/ok")
+def ok():
+    return {"ok": "shadowed"}
+
+not_an_app = object()
+"""
+AUTH = """
+from langgraph_sdk import Auth
+auth = Auth()
+
+@auth.authenticate
+async def authenticate(authorization: str | None):
+    if authorization != "Bearer good":
+        raise Auth.exceptions.HTTPException(status_code=401, detail="who are you?")
+    return "somebody"
+"""
+
+
+def written(folder: Path, **sections: Any) -> Path:
+    """Write a project whose ``http`` section has what is given, and return its langgraph.json."""
+    (folder / "seen_graph.py").write_text(GRAPHS)
+    (folder / "own_app.py").write_text(APP)
+    (folder / "own_auth.py").write_text(AUTH)
+    auth = sections.pop("auth", None)
+    config = {"graphs": {"seen": "./seen_graph.py:graph"}, "http": sections, **({"auth": auth} if auth else {})}
+    path = folder / "langgraph.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+@contextmanager
+def served(folder: Path, **sections: Any) -> Iterator[Server]:
+    with running_server("memory://", written(folder, **sections)) as server:
+        yield server
+
+
+@contextmanager
+def calling(server: Server, **options: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=20, **options) as client:
+        yield client
+
+
+def test_an_application_s_routes_come_first_and_its_middleware_wraps_the_api(tmp_path: Path) -> None:
+    with served(tmp_path, app="./own_app.py:app") as server, calling(server) as http:
+        mine = http.get("/mine")
+        assert mine.json()["opened"] == ["opened"]
+        assert http.get("/info").json() == {"version": "mine"}
+        answer = http.post("/threads", json={})
+        assert answer.status_code == 200
+        assert answer.headers["x-marked"] == "yes"
+        assert "/threads" in http.get("/mine").json()["seen"]
+        assert http.get("/no-such-path").json() == {"detail": "Not Found", "code": "http"}
+
+
+def test_health_cannot_be_taken_over_by_an_application(tmp_path: Path) -> None:
+    with served(tmp_path, app="./own_app.py:app") as server, calling(server) as http:
+        assert http.get("/ok").json()["ok"] is True
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_an_application_s_routes_ask_who_calls_only_if_that_is_wanted(tmp_path: Path, gated: bool) -> None:
+    auth = {"path": "./own_auth.py:auth"}
+    sections = {"app": "./own_app.py:app", "enable_custom_route_auth": gated, "auth": auth}
+    with served(tmp_path, **sections) as server, calling(server) as http:
+        assert http.get("/mine").status_code == (401 if gated else 200)
+        assert http.get("/mine", headers={"authorization": "Bearer good"}).status_code == 200
+        assert http.post("/threads", json={}).status_code == 401
+        assert http.post("/threads", json={}, headers={"authorization": "Bearer good"}).status_code == 200
+
+
+@pytest.mark.parametrize(("order", "sees"), [("auth_first", False), ("middleware_first", True)])
+def test_middleware_sees_strangers_unless_authentication_comes_first(tmp_path: Path, order: str, sees: bool) -> None:
+    auth = {"path": "./own_auth.py:auth"}
+    sections = {"app": "./own_app.py:app", "middleware_order": order, "auth": auth}
+    with served(tmp_path, **sections) as server, calling(server) as http:
+        assert http.post("/threads/search", json={}).status_code == 401
+        assert ("/threads/search" in http.get("/mine").json()["seen"]) is sees
+
+
+async def test_the_official_client_works_under_a_mount_prefix(tmp_path: Path) -> None:
+    with served(tmp_path, mount_prefix="/agents/v1") as server, calling(server) as http:
+        client = get_client(url=f"{server.url}/agents/v1", api_key=None)
+        thread = await client.threads.create()
+        parts = [part.event async for part in client.runs.stream(thread["thread_id"], "seen", input={})]
+        assert parts[-1] == "end"
+        await client.aclose()
+        outside = http.get("/ok")
+        assert (outside.status_code, outside.json()["detail"]) == (
+            404,
+            "Not Found: the API is mounted under /agents/v1.",
+        )
+        assert http.get("/agents/v1x/ok").status_code == 404
+
+
+def test_only_pages_of_allowed_origins_may_read_answers(tmp_path: Path) -> None:
+    cors = {"allow_origins": ["https://good.example"], "allow_credentials": True, "expose_headers": ["x-mine"]}
+    with served(tmp_path, cors=cors) as server, calling(server) as http:
+        good = http.get("/info", headers={"origin": "https://good.example"})
+        assert good.headers["access-control-allow-origin"] == "https://good.example"
+        assert good.headers["access-control-allow-credentials"] == "true"
+        assert "content-location" in good.headers["access-control-expose-headers"]
+        assert "x-mine" in good.headers["access-control-expose-headers"]
+        bad = http.get("/info", headers={"origin": "https://bad.example"})
+        assert "access-control-allow-origin" not in bad.headers
+        asked = {"origin": "https://bad.example", "access-control-request-method": "POST"}
+        assert "access-control-allow-origin" not in http.options("/threads", headers=asked).headers
+
+
+async def test_chosen_headers_reach_the_graph_and_secret_ones_never(tmp_path: Path) -> None:
+    chosen = {"includes": ["x-*", "a*"], "excludes": ["x-private"]}
+    with served(tmp_path, configurable_headers=chosen) as server:
+        headers = {"X-Team": "red", "X-Private": "no", "X-Api-Key": "secret", "Authorization": "Bearer secret"}
+        with calling(server, headers=headers) as http:
+            run = {"assistant_id": "seen", "input": {}}
+            seen = http.post("/runs/wait", json=run).json()["seen"]
+    assert seen == {"x-team": "red"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({"logging_headers": {"includes": ["*"]}}, "logging_headers"),
+        ({"no_such_key": True}, "no_such_key"),
+        ({"mount_prefix": "agents"}, "mount_prefix"),
+        ({"configurable_headers": {"includes": ["Authorization"]}}, "authorization"),
+        ({"cors": {"allow_origin_regex": "("}}, "allow_origin_regex"),
+        ({"app": "./own_app.py:missing"}, "missing"),
+        ({"app": "./own_app.py:not_an_app"}, "must be a Starlette or FastAPI app"),
+    ],
+)
+def test_what_cannot_be_honoured_is_named_before_the_server_starts(
+    tmp_path: Path, sections: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"langgraph\.json") as raised:
+        create_app(written(tmp_path, **sections), Settings(database="memory://"))
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("group", "method", "path"),
+    [
+        ("assistants", "POST", "/assistants/search"),
+        ("threads", "POST", "/threads"),
+        ("runs", "POST", "/runs/wait"),
+        ("runs", "POST", "/runs/crons/search"),
+        ("store", "POST", "/store/items/search"),
+        ("meta", "GET", "/info"),
+        ("meta", "GET", "/openapi.json"),
+        ("event_streaming", "POST", "/threads/01890f3e-0000-7000-8000-000000000000/commands"),
+    ],
+)
+def test_a_disabled_group_of_routes_is_not_there(tmp_path: Path, group: str, method: str, path: str) -> None:
+    with served(tmp_path, **{f"disable_{group}": True}) as server, calling(server) as http:
+        assert http.request(method, path, json={} if method == "POST" else None).status_code in (404, 405)
+        assert http.get("/ok").status_code == 200
+
+
+def test_webhooks_that_are_disabled_are_refused_by_name(tmp_path: Path) -> None:
+    with served(tmp_path, disable_webhooks=True) as server, calling(server) as http:
+        answer = http.post("/runs", json={"assistant_id": "seen", "input": {}, "webhook": "https://a.example/"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_option")
