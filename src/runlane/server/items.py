@@ -58,7 +58,7 @@ class StoreNamespaces(Body):
     nullable: ClassVar[frozenset[str]] = frozenset({"prefix", "suffix", "max_depth"})
 
 
-@route(router, "PUT", "/store/items", body=StorePut, success=(204,))
+@route(router, "PUT", "/store/items", body=StorePut, success=(204,), statuses=(502,))
 async def put_item(request: Request) -> Response:
     """Write an item; ``ttl`` is in minutes, ``null`` for ever, by default what the configuration says."""
     body = await read_body(request, StorePut)
@@ -102,7 +102,7 @@ async def delete_item(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@route(router, "POST", "/store/items/search", body=StoreSearch)
+@route(router, "POST", "/store/items/search", body=StoreSearch, statuses=(502,))
 async def search_items(request: Request) -> Response:
     """Find items by what their values say, and rank them by likeness to ``query``."""
     body = await read_body(request, StoreSearch)
