@@ -1,0 +1,59 @@
+"""The two newest minor versions of the official Python client, each in its own environment; and all its methods."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from langgraph_sdk.client import AssistantsClient, RunsClient, StoreClient, ThreadsClient
+
+from clients.conftest import HERE
+from server_kit import Server
+
+#: Taken while tests are collected: the tests of the server hide the certificates from what they start.
+ENVIRONMENT = {**os.environ, "UV_SYSTEM_CERTS": "1"}
+UV = Path(sys.executable).with_name("uv")
+LOCKS = sorted(HERE.glob("sdk-*.lock"))
+CLIENTS = {
+    "assistants": AssistantsClient,
+    "threads": ThreadsClient,
+    "runs": RunsClient,
+    "store": StoreClient,
+}
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
+    )
+    if done.returncode != 0:
+        pytest.fail(done.stdout, pytrace=False)
+    return done.stdout
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_version_of_the_client_manages_all_that_it_can_ask(lock: Path, server: Server, tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv")
+    run(UV, "pip", "sync", "--quiet", "--python", python, "--require-hashes", lock)
+    assert run(python, HERE / "sdk_smoke.py", server.url).startswith(lock.stem.removeprefix("sdk-") + ".")
+
+
+def test_there_are_two_minor_versions_and_the_newest_is_the_one_that_all_tests_use() -> None:
+    versions = [re.search(r"^langgraph-sdk==(\d+\.\d+)", lock.read_text(), re.MULTILINE) for lock in LOCKS]
+    minors = [found[1] for found in versions if found]
+    [used] = re.findall(r'"langgraph-sdk>=(\d+\.\d+)', (HERE.parents[1] / "pyproject.toml").read_text())
+    assert (len(minors), minors[-1]) == (2, used)
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_every_method_of_the_client_is_called_by_a_test(name: str) -> None:
+    tests = "\n".join(file.read_text() for file in HERE.parent.rglob("test_*.py"))
+    called = set(re.findall(rf"\.{name}\.(\w+)\(", tests))
+    methods = {method for method, value in vars(CLIENTS[name]).items() if callable(value) and method[0] != "_"}
+    assert methods
+    assert methods - called == set()

@@ -1,0 +1,77 @@
+"""Requests made from the server's own document: none is answered with a defect, or with a status that is not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.specs.openapi.checks import status_code_conformance
+
+from runlane.server.app import openapi_document
+from server_kit import Server, running_server
+
+CONFIG = {
+    "generation": {"deterministic": True, "max-examples": 8},
+    # A method that a path does not have is answered with 405, which no document lists.
+    "phases": {"coverage": {"unexpected-methods": []}},
+}
+#: Streams that stay open for ever on a thread that exists; their own tests read them.
+ENDLESS = ("/threads/{thread_id}/stream", "/threads/{thread_id}/stream/events")
+API = schemathesis.openapi.from_dict(openapi_document(), config=schemathesis.Config.from_dict(CONFIG))
+ANSWER_S = 10.0
+#: A graph that ends at once, whatever it is given.
+GRAPH = "settings"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server of this file's own, which is left in a strange state."""
+    with running_server(f"sqlite:///{tmp_path_factory.mktemp('fuzzed')}/runlane.db") as running:
+        yield running
+
+
+@pytest.fixture
+def known(server: Server) -> Mapping[str, str]:
+    """Give the ids of things that exist, for as long as the test does not delete them."""
+    with httpx.Client(base_url=server.url) as http:
+        assistant = http.post("/assistants", json={"graph_id": GRAPH}).json()["assistant_id"]
+        thread = http.post("/threads", json={}).json()["thread_id"]
+        body = {"assistant_id": assistant, "input": {}}
+        http.post(f"/threads/{thread}/runs/wait", json=body).raise_for_status()
+        run = http.get(f"/threads/{thread}/runs").json()[0]["run_id"]
+    return {"thread_id": thread, "run_id": run, "assistant_id": assistant}
+
+
+def bounded(case: schemathesis.Case) -> schemathesis.Case:
+    """Leave out what makes a request wait for years: it would be right to."""
+    body: Any = case.body
+    for one in body if isinstance(body, list) else [body]:
+        if isinstance(one, dict):
+            one.pop("after_seconds", None)
+    return case
+
+
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")  # of schemathesis itself
+@pytest.mark.parametrize("exists", [False, True], ids=["any", "existing"])
+@API.parametrize()
+@settings(
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # what fails is short enough
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_meets_a_defect_or_an_undocumented_status(
+    case: schemathesis.Case, exists: bool, known: Mapping[str, str], server: Server
+) -> None:
+    if exists:
+        if case.path in ENDLESS:
+            pytest.skip("never ends")
+        case.path_parameters.update({name: value for name, value in known.items() if name in case.path_parameters})
+        if isinstance(case.body, dict) and isinstance(case.body.get("assistant_id"), str):
+            case.body["assistant_id"] = GRAPH
+    response = bounded(case).call(base_url=server.url, timeout=ANSWER_S)
+    assert response.status_code < 500, response.text
+    case.validate_response(response, checks=[status_code_conformance])
