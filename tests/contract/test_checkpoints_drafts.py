@@ -64,7 +64,7 @@ async def rows(driver: Driver) -> list[list[tuple[Any, ...]]]:
         found = []
         for table in TABLES:
             of_table: list[Row] = list((yield statement("test.all", f"SELECT * FROM {table}")()))
-            found.append([tuple(row) for row in of_table])
+            found.append([tuple(row.values()) for row in of_table])
         return found
 
     return await driver.read(read())

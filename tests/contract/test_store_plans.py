@@ -75,6 +75,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory, sqlite_ledger: Path) -> Ite
     path.write_bytes(sqlite_ledger.read_bytes())
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         configure(connection)
+        connection.row_factory = sqlite3.Row
         connection.execute("BEGIN")
         thread = """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts,
                                          created_at, updated_at, state_updated_at)

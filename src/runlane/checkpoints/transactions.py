@@ -297,7 +297,7 @@ def rows_of(thread_id: str) -> Transaction[Batch]:
     found: list[list[Params]] = []
     for rows_of_table in _ROWS_OF_THREAD:
         rows = yield rows_of_table(thread_id=thread_id)
-        found.append([{key: row[key] for key in row.keys()} for row in rows])  # noqa: SIM118 - a sqlite3.Row
+        found.append([dict(row) for row in rows])
     return Batch(checkpoints=found[0], blobs=found[1], writes=found[2])
 
 
