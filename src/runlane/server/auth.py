@@ -39,6 +39,8 @@ log = logging.getLogger("runlane.auth")
 
 #: What anybody may ask: that the server is there, what it is, and how it fares.
 EXEMPT: Final = frozenset({"/", "/ok", "/info", "/metrics", "/docs", "/openapi.json"})
+#: Where a request has its :class:`User`; ``user`` beside it may be replaced by an application's middleware.
+USER: Final = "runlane.user"
 #: What a handler may ask for by name.
 _PARAMETERS: Final = frozenset(
     {"request", "body", "path", "method", "path_params", "query_params", "headers", "authorization", "scopes"}
@@ -298,7 +300,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         authority = _authority(scope) if scope["type"] in ("http", "websocket") else None
-        if authority is None:
+        if authority is None or USER in scope:
             await self._app(scope, receive, send)
             return
         received = _Received(receive)
@@ -313,7 +315,8 @@ class Gate:
             status = 413 if isinstance(error, PayloadTooLarge) else 422
             await _refuse(scope, receive, send, HTTPException(status, str(error)))
             return
-        scope["user"], scope["auth"] = user, AuthCredentials(user.permissions)
+        scope[USER] = scope["user"] = user
+        scope["auth"] = AuthCredentials(user.permissions)
         await self._app(scope, received.give if authority.reads_body else receive, send)
 
 
@@ -339,10 +342,11 @@ class _Received:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: HTTPException) -> None:
-    """Answer *error*; a socket is refused in its handshake, or closed with 4000 + status where that cannot be said."""
-    body = orjson.dumps({"detail": str(error.detail), "code": "http"})
-    response = Response(body, error.status_code, dict(error.headers or {}), "application/json")
-    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+    """Answer *error*; a socket is closed with 4000 + status, as a page cannot read the status of a handshake."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
         await send({"type": "websocket.close", "code": 4000 + error.status_code, "reason": str(error.detail)[:100]})
         return
-    await response(scope, receive, send)
+    body = orjson.dumps({"detail": str(error.detail), "code": "http"})
+    await Response(body, error.status_code, dict(error.headers or {}), "application/json")(scope, receive, send)

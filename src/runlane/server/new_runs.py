@@ -17,7 +17,7 @@ from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, Assistant, New
 from runlane.server.access import Access
 from runlane.server.assistants import assistant_to_run, clean, find_assistant
 from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
-from runlane.server.routing import authorize, service_of
+from runlane.server.routing import authorize, service_of, user_of
 from runlane.server.service import Service
 
 #: Names the threads of stateless runs that have an idempotency key.
@@ -55,7 +55,7 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
     if passed := service_of(request).section.configurable_headers.passed(request.headers):
         config = kwargs["config"]
         kwargs = {**kwargs, "config": {**config, "configurable": {**(config.get("configurable") or {}), **passed}}}
-    if (user := request.scope.get("user")) is not None:
+    if (user := user_of(request)) is not None:
         service_of(request).users.remember(new.run_id, user.fields())
     return replace(new, kwargs=kwargs, thread_owner=access.reads, thread_where=access.where)
 

@@ -19,7 +19,7 @@ from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, Thread
 from runlane.server.access import OPEN, Access, User
-from runlane.server.auth import EXEMPT
+from runlane.server.auth import EXEMPT, USER
 from runlane.server.requests import Body, ignore, path_uuid
 from runlane.server.service import Service
 from runlane.store.webhook_transactions import DeliveryStatus
@@ -48,9 +48,14 @@ def service_of(connection: HTTPConnection) -> Service:
     return cast(Service, connection.app.state.service)
 
 
-def _user_of(connection: HTTPConnection) -> User:
-    user = connection.scope.get("user")
-    if not isinstance(user, User):  # a route that needs a user where the gate asks for none
+def user_of(connection: HTTPConnection) -> User | None:
+    """Return who sent the request; ``None`` on a server that does not ask."""
+    return cast(User | None, connection.scope.get(USER))
+
+
+def _known(connection: HTTPConnection) -> User:
+    user = user_of(connection)
+    if user is None:  # a route that needs a user where the gate asks for none
         raise HTTPException(401, "Unauthorized")
     return user
 
@@ -68,7 +73,7 @@ async def authorize(
     authority = service_of(connection).authority
     if authority is None:
         return OPEN
-    return await authority.access(_user_of(connection), resource, action, {} if value is None else value)
+    return await authority.access(_known(connection), resource, action, {} if value is None else value)
 
 
 async def reach_thread(request: Request, action: str, value: dict[str, Any] | None = None) -> tuple[Access, Thread]:

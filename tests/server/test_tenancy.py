@@ -1,0 +1,158 @@
+"""Promise 10: another tenant's id is not found on any route, in any way to authenticate.
+
+The routes are the server's own: one that is new fails here until it is told what another tenant may ask of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from auth_kit import bearer, guarded_server, keyed_server
+from server_kit import PATIENCE_S, Server
+from tenancy_kit import BODIES, Belongings, ask, belongings, foreign, path_of, routes
+
+USERS = ("alice", "bob", "carol", "mallory")
+Login = Callable[[str], httpx.Client]
+
+
+@pytest.fixture(scope="module", params=["keys", "plain", "stamping"])
+def tenants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Login]]:
+    """Give a server with each way to authenticate, and clients of its users."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with ExitStack() as stack:
+        if request.param == "keys":
+            server, keys = stack.enter_context(keyed_server(folder, *USERS))
+            headers = {name: {"x-api-key": keys[name]} for name in USERS}
+        else:
+            server = stack.enter_context(guarded_server(folder, request.param))
+            headers = {name: bearer(name) for name in USERS}
+        clients = {name: httpx.Client(base_url=server.url, headers=headers[name], timeout=PATIENCE_S) for name in USERS}
+        for client in clients.values():
+            stack.enter_context(client)
+        yield server, clients.__getitem__
+
+
+@pytest.fixture(scope="module")
+def alice(tenants: tuple[Server, Login]) -> Belongings:
+    return belongings(tenants[1]("alice"), "alice")
+
+
+def test_every_route_is_asked() -> None:
+    nobody = Belongings(**dict.fromkeys(Belongings.__dataclass_fields__, ""))
+    assert set(routes()) == BODIES.keys() | foreign(nobody).keys()
+
+
+def test_no_route_answers_without_authentication(tenants: tuple[Server, Login], alice: Belongings) -> None:
+    server, _ = tenants
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as nobody:
+        answered = {name: _status(server, nobody, name, alice) for name in routes()}
+    assert {name: status for name, status in answered.items() if status != 401} == {}
+
+
+def test_the_owner_is_answered_on_every_route(tenants: tuple[Server, Login]) -> None:
+    """Otherwise what follows proves nothing."""
+    server, login = tenants
+    carol = login("carol")
+    has = belongings(carol, "carol")
+    webhooks = {name for name in BODIES if "/webhooks/" in name}  # its runs have none
+    names = sorted((name for name in BODIES if name not in webhooks), key=lambda name: name.startswith("DELETE"))
+    answered = {name: _status(server, carol, name, has) for name in names}
+    found = {*range(200, 300), 409}  # its thread may be busy by then
+    assert {name: status for name, status in answered.items() if status not in found} == {}
+
+
+def test_another_tenants_ids_are_not_found_and_nothing_of_theirs_changes(
+    tenants: tuple[Server, Login], alice: Belongings
+) -> None:
+    server, login = tenants
+    before = _seen(login("alice"), alice)
+    assert alice.run_id in str(before)
+    mallory = login("mallory")
+    answered = {name: _status(server, mallory, name, alice) for name in BODIES}
+    assert {name: status for name, status in answered.items() if status != 404} == {}
+    for name, requests in foreign(alice).items():
+        method, _, path = name.partition(" ")
+        for body, fits in requests:
+            answer = ask(mallory, method, path, body)
+            assert fits(answer), (name, body, answer.status_code, answer.text)
+    assert _seen(login("alice"), alice) == before
+
+
+def test_an_id_of_ones_own_does_not_open_another_tenants(tenants: tuple[Server, Login], alice: Belongings) -> None:
+    server, login = tenants
+    bob = login("bob")
+    own = belongings(bob, "bob")
+    before = _seen(login("alice"), alice)
+    mixed = [replace(own, run_id=alice.run_id, waiting_run_id=alice.waiting_run_id)]
+    mixed += [replace(own, thread_id=alice.thread_id, waiting_thread_id=alice.waiting_thread_id)]
+    for has in mixed:
+        both = [name for name in BODIES if "{thread_id}" in name and "{run_id}" in name]
+        answered = {name: _status(server, bob, name, has) for name in both}
+        assert {name: status for name, status in answered.items() if status != 404} == {}
+    elsewhere = {"checkpoint": {"thread_id": alice.thread_id, "checkpoint_id": alice.checkpoint_id}}
+    for path in ("state/checkpoint", "history", "state", "runs/wait"):
+        answer = bob.post(f"/threads/{own.thread_id}/{path}", json={**elsewhere, "values": None} | _run_of(path))
+        assert "alice" not in answer.text
+        assert answer.status_code != 500
+    assert bob.post(f"/threads/{own.thread_id}/runs", json={"assistant_id": alice.assistant_id}).status_code == 404
+    assert _seen(login("alice"), alice) == before
+
+
+def _run_of(path: str) -> dict[str, Any]:
+    return {"assistant_id": "steps", "input": None} if path.startswith("runs") else {}
+
+
+def _status(server: Server, client: httpx.Client, name: str, has: Belongings) -> int:
+    """Return the status with which a route answers when it is asked for what *has* names."""
+    if name not in BODIES:
+        method, _, path = name.partition(" ")
+        return ask(client, method, path, foreign(has)[name][0][0]).status_code
+    method, path = path_of(name, has)
+    if method == "WEBSOCKET":
+        return _subscribed(server, client, path)
+    make = BODIES[name]
+    return ask(client, method, path, None if make is None else make(has)).status_code
+
+
+def _subscribed(server: Server, client: httpx.Client, path: str) -> int:
+    headers = {name: value for name, value in client.headers.items() if name in ("authorization", "x-api-key")}
+    subscribe = {"id": 1, "method": "subscription.subscribe", "params": {"channels": ["values"]}}
+    try:
+        with connect(server.url.replace("http", "ws") + path, additional_headers=headers) as socket:
+            socket.send(json.dumps(subscribe))
+            if json.loads(socket.recv(PATIENCE_S))["type"] == "success":
+                return 200
+            socket.recv(PATIENCE_S)
+    except InvalidStatus as refused:
+        return refused.response.status_code
+    except ConnectionClosed as closed:
+        return 0 if closed.rcvd is None else closed.rcvd.code - 4000
+    return 0
+
+
+def _seen(client: httpx.Client, has: Belongings) -> dict[str, Any]:
+    """Return all that a tenant can read of what they have."""
+    paths = [path_of(name, has) for name in BODIES if name.startswith("GET") and "/webhooks" not in name]
+    seen = {path: ask(client, "GET", path).text for _, path in paths if not path.endswith("/stream")}
+    for path, body in (
+        ("/threads/search", {"limit": 100}),
+        ("/assistants/search", {"limit": 100}),
+        ("/runs/crons/search", {}),
+        ("/store/items/search", {"namespace_prefix": []}),
+        (f"/threads/{has.thread_id}/history", {"limit": 100}),
+        (f"/assistants/{has.assistant_id}/versions", {}),
+    ):
+        seen[path] = re.sub(r',"now":"[^"]+"', "", ask(client, "POST", path, body).text)
+    for path in (f"/threads/{has.waiting_thread_id}", f"/threads/{has.waiting_thread_id}/runs"):
+        seen[path] = ask(client, "GET", path).text
+    return seen

@@ -1,0 +1,209 @@
+"""What another tenant can ask of each route of the server, and what may be answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx
+from starlette.routing import Route, WebSocketRoute
+
+from runlane.server.app import create_app
+from runlane.server.auth import EXEMPT
+from runlane.settings import Settings
+from server_kit import PROJECT
+
+RUN = {"assistant_id": "steps", "input": {"steps": 1}}
+NOTE = {"namespace": ["notes"], "key": "diary"}
+RPC = {"jsonrpc": "2.0", "id": 1}
+LIST_TOOLS = {**RPC, "method": "tools/list"}
+#: Not due while a test runs.
+LATER = {"after_seconds": 86_400}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belongings:
+    """The ids of what a tenant has: a thread with a run that has ended, one with a run that waits, and more."""
+
+    secret: str
+    thread_id: str
+    run_id: str
+    checkpoint_id: str
+    waiting_thread_id: str
+    waiting_run_id: str
+    assistant_id: str
+    cron_id: str
+
+
+def belongings(client: httpx.Client, secret: str) -> Belongings:
+    """Make some of everything for the user of *client*."""
+
+    def made(path: str, body: Any) -> Any:
+        answer = client.post(path, json=body)
+        assert answer.status_code == 200, (path, answer.text)
+        return answer.json()
+
+    threads = [made("/threads", {"metadata": {"secret": secret}})["thread_id"] for _ in range(2)]
+    made(f"/threads/{threads[0]}/runs/wait", RUN)
+    assistant = {"graph_id": "steps", "name": secret, "metadata": {"secret": secret}}
+    cron = {"schedule": "0 0 1 1 *", **RUN, "metadata": {"secret": secret}}
+    put = client.put("/store/items", json={**NOTE, "value": {"secret": secret}})
+    assert put.status_code == 204, put.text
+    return Belongings(
+        secret=secret,
+        thread_id=threads[0],
+        run_id=client.get(f"/threads/{threads[0]}/runs").json()[0]["run_id"],
+        checkpoint_id=client.get(f"/threads/{threads[0]}/state").json()["checkpoint"]["checkpoint_id"],
+        waiting_thread_id=threads[1],
+        waiting_run_id=made(f"/threads/{threads[1]}/runs", {**RUN, **LATER})["run_id"],
+        assistant_id=made("/assistants", assistant)["assistant_id"],
+        cron_id=made(f"/threads/{threads[0]}/runs/crons", cron)["cron_id"],
+    )
+
+
+def routes() -> dict[str, Route | WebSocketRoute]:
+    """Return every route that the server has and not everybody may ask, by method and path."""
+    found: dict[str, Route | WebSocketRoute] = {}
+    for route in create_app(PROJECT, Settings(database="memory://")).router.routes:
+        assert isinstance(route, Route | WebSocketRoute), f"{route!r} cannot be asked by this test"
+        for method in (route.methods or ()) if isinstance(route, Route) else ("WEBSOCKET",):
+            if route.path not in EXEMPT and method != "HEAD":
+                found[f"{method} {route.path}"] = route
+    return found
+
+
+#: Bodies of the routes whose path names what they are about; ``None``: it has none.
+BODIES: Mapping[str, Callable[[Belongings], Any] | None] = {
+    "POST /threads/{thread_id}/runs/crons": lambda _: {"schedule": "0 0 1 1 *", **RUN},
+    "GET /runs/crons/{cron_id}": None,
+    "PATCH /runs/crons/{cron_id}": lambda _: {"metadata": {"seen": 1}},
+    "DELETE /runs/crons/{cron_id}": None,
+    "GET /threads/{thread_id}/stream": None,
+    "POST /threads/{thread_id}/copy": None,
+    "GET /threads/{thread_id}/storage": None,
+    "POST /threads/{thread_id}/runs/stream": lambda _: RUN,
+    "POST /threads/{thread_id}/runs/wait": lambda _: {**RUN, "if_not_exists": "create"},
+    "POST /threads/{thread_id}/runs": lambda _: {**RUN, "multitask_strategy": "rollback"},
+    "GET /threads/{thread_id}/runs": None,
+    "GET /runs/{run_id}": None,
+    "GET /threads/{thread_id}/runs/{run_id}": None,
+    "GET /runs/{run_id}/stream": None,
+    "GET /threads/{thread_id}/runs/{run_id}/stream": None,
+    "GET /runs/{run_id}/join": None,
+    "GET /threads/{thread_id}/runs/{run_id}/join": None,
+    "POST /runs/{run_id}/cancel": None,
+    "POST /threads/{thread_id}/runs/{run_id}/cancel": None,
+    "DELETE /threads/{thread_id}/runs/{run_id}": None,
+    "GET /threads/{thread_id}": None,
+    "PATCH /threads/{thread_id}": lambda _: {"metadata": {"seen": 1}},
+    "DELETE /threads/{thread_id}": None,
+    "GET /threads/{thread_id}/state": None,
+    "POST /threads/{thread_id}/state/checkpoint": lambda has: {"checkpoint": {"checkpoint_id": has.checkpoint_id}},
+    "GET /threads/{thread_id}/state/{checkpoint_id}": None,
+    "POST /threads/{thread_id}/state": lambda _: {"values": {"done": [9]}},
+    "POST /threads/{thread_id}/history": lambda _: {"limit": 10},
+    "GET /threads/{thread_id}/history": None,
+    "GET /assistants/{assistant_id}": None,
+    "PATCH /assistants/{assistant_id}": lambda _: {"name": "seen"},
+    "DELETE /assistants/{assistant_id}": None,
+    "GET /assistants/{assistant_id}/graph": None,
+    "GET /assistants/{assistant_id}/schemas": None,
+    "GET /assistants/{assistant_id}/subgraphs": None,
+    "GET /assistants/{assistant_id}/subgraphs/{namespace:path}": None,
+    "POST /assistants/{assistant_id}/versions": lambda _: {},
+    "POST /assistants/{assistant_id}/latest": lambda _: {"version": 1},
+    "POST /threads/{thread_id}/commands": lambda _: {"id": 1, "method": "run.start", "params": RUN},
+    "POST /threads/{thread_id}/stream/events": lambda _: {"channels": ["values"]},
+    "WEBSOCKET /threads/{thread_id}/stream/events": None,
+    "GET /webhooks/{run_id}": None,
+    "POST /webhooks/{run_id}/resend": None,
+}
+Answer = Callable[[httpx.Response], bool]
+
+
+def status(expected: int) -> Answer:
+    return lambda answer: answer.status_code == expected
+
+
+def exactly(expected: Any) -> Answer:
+    return lambda answer: answer.status_code == 200 and answer.json() == expected
+
+
+def has_only(**fields: Any) -> Answer:
+    return lambda answer: answer.status_code == 200 and fields.items() <= answer.json().items()
+
+
+def refused_by_rpc(answer: httpx.Response) -> bool:
+    """Say whether a JSON-RPC call was refused before anything ran."""
+    return answer.status_code == 200 and "error" in answer.json()
+
+
+def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
+    """Return what is asked of the routes without ids in their path, in bodies with the ids of *has*, and the answers.
+
+    Who asks has nothing.
+    """
+    call = {**RPC, "method": "tools/call", "params": {"name": has.secret, "arguments": {"steps": 1}}}
+    theirs = {**RUN, "assistant_id": has.assistant_id}
+
+    def unseen(answer: httpx.Response) -> bool:
+        return answer.status_code == 200 and has.secret not in answer.text
+
+    mine = {"metadata": {"secret": has.secret}}
+    return {
+        "POST /runs": [(theirs, status(404))],
+        "POST /runs/wait": [(theirs, status(404))],
+        "POST /runs/stream": [(theirs, status(404))],
+        "POST /runs/batch": [([theirs], status(404))],
+        "POST /runs/cancel": [
+            ({"thread_id": has.waiting_thread_id, "run_ids": [has.waiting_run_id]}, status(404)),
+            ({"status": "all"}, status(404)),
+        ],
+        "POST /runs/crons": [({"schedule": "0 0 1 1 *", **theirs}, status(404))],
+        "POST /runs/crons/search": [({}, exactly([])), ({"thread_id": has.thread_id}, exactly([]))],
+        "POST /runs/crons/count": [({}, exactly(0))],
+        "POST /threads": [
+            ({"thread_id": has.thread_id, "if_exists": way}, status(409)) for way in ("raise", "do_nothing")
+        ],
+        "POST /threads/search": [({}, exactly([])), ({"ids": [has.thread_id]}, exactly([])), (mine, exactly([]))],
+        "POST /threads/count": [({}, exactly(0)), (mine, exactly(0))],
+        "POST /threads/prune": [({"thread_ids": [has.thread_id]}, has_only(pruned_count=0))],
+        "POST /assistants": [
+            ({"assistant_id": has.assistant_id, "graph_id": "steps", "if_exists": way}, status(409))
+            for way in ("raise", "do_nothing")
+        ],
+        "POST /assistants/search": [(mine, exactly([])), ({"name": has.secret}, exactly([]))],
+        "POST /assistants/count": [(mine, exactly(0)), ({"name": has.secret}, exactly(0))],
+        "GET /store/items": [({"namespace": "notes", "key": "diary"}, exactly(None))],
+        "POST /store/items/search": [({"namespace_prefix": []}, exactly({"items": []}))],
+        "POST /store/namespaces": [({}, exactly({"namespaces": []}))],
+        "DELETE /store/items": [(NOTE, status(204))],
+        "PUT /store/items": [({**NOTE, "value": {"secret": "none"}}, status(204))],
+        "GET /webhooks": [({}, lambda answer: has.run_id not in answer.text)],
+        "POST /mcp": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
+        "POST /mcp/": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
+    }
+
+
+def path_of(name: str, has: Belongings) -> tuple[str, str]:
+    """Return the method and the path of a route with ids of *has*; a cancel is about the run that waits."""
+    method, _, template = name.partition(" ")
+    ids = {**asdict(has), "namespace:path": "child"}
+    if template.endswith("/cancel"):
+        ids |= {"thread_id": has.waiting_thread_id, "run_id": has.waiting_run_id}
+    for key, value in ids.items():
+        template = template.replace(f"{{{key}}}", value)
+    assert "{" not in template, f"{name} has an id that no tenant has here: give it to Belongings"
+    return method, template
+
+
+def ask(client: httpx.Client, method: str, path: str, body: Any = None) -> httpx.Response:
+    """Send a request and read the answer, unless it is a stream that never ends."""
+    sent = {"params": body} if method == "GET" else {"json": body} if body is not None else {}
+    request = client.build_request(method, path, **sent)
+    answer = client.send(request, stream=True)
+    if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+        answer.read()
+    answer.close()
+    return answer
