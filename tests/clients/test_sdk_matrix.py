@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from langgraph_sdk.client import AssistantsClient, RunsClient, StoreClient, ThreadsClient
+from langgraph_sdk.client import AssistantsClient, CronClient, RunsClient, StoreClient, ThreadsClient
 
 from clients.conftest import HERE
 from server_kit import Server
@@ -22,6 +22,7 @@ CLIENTS = {
     "assistants": AssistantsClient,
     "threads": ThreadsClient,
     "runs": RunsClient,
+    "crons": CronClient,
     "store": StoreClient,
 }
 
