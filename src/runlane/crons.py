@@ -163,6 +163,9 @@ class CronScheduler:
             # A graph may come back with the next deployment; an assistant that was deleted does not.
             gone = isinstance(error, NotFound) and error.kind != "graph"
             return replace(firing, error=_error(error), disable=gone)
+        except Exception:  # supervisor: a defect costs the slot, and the cron says so
+            log.exception("cron.failed cron_id=%s", cron.cron_id)
+            return replace(firing, error=RunError(error="InternalError", message="The server's log has the cause."))
 
 
 def _error(error: RunlaneError) -> RunError:

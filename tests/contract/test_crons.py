@@ -11,13 +11,14 @@ from uuid import uuid4
 import pytest
 
 from ledger_kit import a_run, admit, cancel, ended, running
+from runlane.crons import CronScheduler
 from runlane.errors import CronChanged, NotFound
-from runlane.records import ANY_OWNER, NO_OWNER, RunError
+from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunError
 from runlane.store.cron_transactions import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Firing
 from runlane.store.ledger import RunStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 
 
 def a_plan(**changes: Any) -> CronPlan:
@@ -256,3 +257,29 @@ async def test_what_was_deleted_is_not_found(store: RunStore) -> None:
     ):
         with pytest.raises(NotFound):
             await absent
+
+
+async def test_schedulers_that_share_a_ledger_fire_each_slot_once(store: RunStore) -> None:
+    clock = NOON
+    fired: list[tuple[str, datetime]] = []
+
+    async def make_run(cron: Cron) -> NewRun:
+        return a_run(str(uuid4()), metadata={"cron_id": cron.cron_id})
+
+    def admitted(new: NewRun, _: Admission) -> None:
+        fired.append((new.metadata["cron_id"], clock))
+
+    schedulers = [
+        CronScheduler(
+            store=store, make_run=make_run, admitted=admitted, closed=lambda: False, poll_s=1.0, now=lambda: clock
+        )
+        for _ in range(3)
+    ]
+    for name in ("a", "b"):
+        await make(store, name, schedule="* * * * * */2", next_run_at=NOON + 2 * SECOND)
+    for _ in range(12):
+        clock += SECOND
+        await asyncio.gather(*(scheduler.fire_due() for scheduler in schedulers))
+    slots = [NOON + 2 * number * SECOND for number in range(1, 7)]
+    assert sorted(fired) == sorted((name, slot) for name in ("a", "b") for slot in slots)
+    assert len(await store.list_runs(None, owner=ANY_OWNER)) == 12
