@@ -1,0 +1,141 @@
+"""The sweeper of expired threads, on a real ledger with real checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from langgraph.graph import START, MessagesState, StateGraph
+
+from runlane.checkpoints.saver import LedgerSaver
+from runlane.records import ANY_OWNER, NO_OWNER, ThreadTtl
+from runlane.retention import Sweeper
+from runlane.store.ledger import RunStore
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts
+from runlane.store.statements import Transaction, statement
+
+OLDER = statement(
+    "older",
+    "UPDATE threads SET updated_at = updated_at - 7200000000, swept_at = swept_at - 7200000000"
+    " WHERE thread_id = :thread_id",
+)
+SPOIL = statement("spoil", "UPDATE checkpoints SET type = 'pickle' WHERE thread_id = :thread_id")
+KEEP = ThreadTtl(ttl_s=3600, strategy="keep_latest")
+
+
+@pytest.fixture
+async def driver() -> AsyncIterator[MemoryDriver]:
+    made = MemoryDriver()
+    apply_scripts(made)
+    yield made
+    await made.aclose()
+
+
+def graph(saver: Any) -> Any:
+    async def answer(state: MessagesState) -> Any:
+        return {"messages": [("ai", "yes")]}
+
+    return StateGraph(MessagesState).add_node("answer", answer).add_edge(START, "answer").compile(checkpointer=saver)
+
+
+def at(thread_id: str) -> Any:
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
+
+
+async def change(driver: MemoryDriver, what: Any, thread_id: str) -> None:
+    def transaction() -> Transaction[None]:
+        yield what(thread_id=thread_id)
+
+    await driver.write(transaction())
+
+
+async def expired(driver: MemoryDriver, saver: LedgerSaver, thread_id: str, ttl: ThreadTtl = KEEP) -> None:
+    """Make a thread with a history, whose time is over."""
+    await RunStore(driver).create_thread(thread_id, owner=NO_OWNER, metadata={}, ttl=ttl)
+    await graph(saver).ainvoke({"messages": [("human", "ok?")]}, at(thread_id))
+    await change(driver, OLDER, thread_id)
+
+
+async def count(saver: LedgerSaver, thread_id: str) -> int:
+    return (await saver.storage(thread_id)).checkpoints.count
+
+
+async def test_a_thread_that_cannot_be_read_does_not_keep_the_others(
+    driver: MemoryDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    saver = LedgerSaver(driver)
+    for thread_id in ("spoilt", "good"):
+        await expired(driver, saver, thread_id)
+    await change(driver, SPOIL, "spoilt")
+    assert await Sweeper(store=RunStore(driver), saver=saver).sweep() == 1
+    assert (await count(saver, "spoilt"), await count(saver, "good")) == (3, 1)
+    assert "retention.thread_failed thread_id=spoilt" in caplog.text
+
+
+async def test_a_sweep_treats_so_many_and_the_next_the_rest(driver: MemoryDriver) -> None:
+    saver, store = LedgerSaver(driver), RunStore(driver)
+    for n in range(5):
+        await expired(driver, saver, f"t{n}", ThreadTtl(ttl_s=60))
+    sweeper = Sweeper(store=store, saver=saver, limit=2)
+    assert [await sweeper.sweep() for _ in range(4)] == [2, 2, 1, 0]
+    assert [await count(saver, f"t{n}") for n in range(5)] == [0] * 5
+
+
+class Interrupted(LedgerSaver):
+    """Stores a checkpoint each time somebody has looked what may go, as long as there are *between*."""
+
+    between = 2
+
+    async def pruning(self, thread_id: str) -> Callable[[], Transaction[None]]:
+        planned = await super().pruning(thread_id)
+        if self.between:
+            self.between -= 1
+            await graph(self).aupdate_state(at(thread_id), {"messages": [("human", "late")]}, as_node="answer")
+        return planned
+
+
+async def test_what_is_stored_while_a_thread_is_looked_at_is_kept(driver: MemoryDriver) -> None:
+    saver = Interrupted(driver)
+    await expired(driver, saver, "t")
+    assert await Sweeper(store=RunStore(driver), saver=saver).sweep() == 1
+    assert await count(saver, "t") == 1
+    state = await graph(saver).aget_state(at("t"))
+    assert [message.content for message in state.values["messages"]] == ["ok?", "yes", "late", "late"]
+
+
+async def test_threads_of_a_ledger_without_checkpoints_expire_too(driver: MemoryDriver) -> None:
+    store = RunStore(driver)
+    for thread_id, ttl in (("gone", ThreadTtl(ttl_s=60)), ("kept", KEEP)):
+        await store.create_thread(thread_id, owner=NO_OWNER, metadata={}, ttl=ttl)
+        await change(driver, OLDER, thread_id)
+    assert await Sweeper(store=store, saver=None).sweep() == 2
+    assert (await store.get_thread("kept", owner=ANY_OWNER)).thread_id == "kept"
+
+
+class Told(logging.Handler):
+    """Sets an event once something with *wanted* in it is logged."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__()
+        self._wanted, self.seen = wanted, asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._wanted in record.getMessage():
+            self.seen.set()
+
+
+async def test_an_outage_does_not_end_the_sweeping(driver: MemoryDriver) -> None:
+    await driver.aclose()
+    told = Told("retention.waiting")
+    logging.getLogger("runlane.retention").addHandler(told)
+    try:
+        async with asyncio.timeout(10), Sweeper(store=RunStore(driver), saver=None, every_s=0.001):
+            await told.seen.wait()
+            told.seen.clear()
+            await told.seen.wait()
+    finally:
+        logging.getLogger("runlane.retention").removeHandler(told)
