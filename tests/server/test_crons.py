@@ -12,6 +12,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
+from auth_kit import bearer, guarded_server
 from server_kit import LONG_S, NOWHERE, begun, ended, gone, running_server, sdk, system_id
 
 SECOND = timedelta(seconds=1)
@@ -375,3 +376,34 @@ async def test_a_restarted_server_goes_on(tmp_path: Path) -> None:
     with running_server(database) as server:
         async with sdk(server) as client, httpx.AsyncClient(base_url=server.url) as http:
             await fired(http, made["cron_id"], after=before["last_run_id"])
+
+
+async def test_a_cron_and_its_runs_are_its_makers(tmp_path: Path) -> None:
+    """Weakness 32 of the reference server: crons were visible across users."""
+    with guarded_server(tmp_path, "stamping") as server:
+        async with (
+            httpx.AsyncClient(base_url=server.url, headers=bearer("alice")) as alice,
+            httpx.AsyncClient(base_url=server.url, headers=bearer("bob")) as bob,
+        ):
+            thread_id = (await alice.post("/threads", json={})).json()["thread_id"]
+            body = {"assistant_id": "configured", "schedule": EVERY_SECOND, "input": {}}
+            made = (await alice.post(f"/threads/{thread_id}/runs/crons", json=body)).json()
+            assert (made["user_id"], made["metadata"]) == ("alice", {"stamp": "alice"})
+            cron = await fired(alice, made["cron_id"])
+            assert cron["error"] is None
+            await alice.delete(f"/runs/crons/{made['cron_id']}")
+            path = f"/threads/{thread_id}/runs/{cron['last_run_id']}"
+            shown = (await alice.get(f"{path}/join")).json()
+            assert shown["user"]["identity"] == "alice"
+            assert shown["user"]["permissions"] == ["alice:all"]
+            assert (await alice.get(path)).json()["metadata"]["stamp"] == "alice"
+            assert (await bob.get(path)).status_code == 404
+            theirs = await bob.post(f"/threads/{thread_id}/runs/crons", json=body)
+            assert theirs.status_code == 404
+            rare = (await alice.post("/runs/crons", json={**body, "schedule": RARELY})).json()
+            assert (await bob.get(f"/runs/crons/{rare['cron_id']}")).status_code == 404
+            assert (await bob.post("/runs/crons/search", json={})).json() == []
+            assert (await bob.post("/runs/crons/count", json={})).json() == 0
+            assert (await alice.post("/runs/crons/count", json={})).json() == 1
+            await alice.patch(f"/runs/crons/{rare['cron_id']}", json={"metadata": {"stamp": "bob", "m": 1}})
+            assert (await read(alice, rare["cron_id"]))["metadata"] == {"stamp": "alice", "m": 1}
