@@ -11,7 +11,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import BadRequestError, ConflictError, NotFoundError, UnprocessableEntityError
 
-from server_kit import NOWHERE, begun, system_id
+from server_kit import NOWHERE, Server, begun, system_id
 
 THREAD_KEYS = {"thread_id", "created_at", "updated_at", "state_updated_at", "metadata", "status", "config", "values"}
 STATE_KEYS = {
@@ -263,13 +263,80 @@ async def test_a_thread_is_created_with_a_history(client: LangGraphClient) -> No
     assert len(await client.threads.get_history(made["thread_id"], limit=10)) == 3
 
 
-async def test_a_history_that_cannot_be_written_leaves_no_thread(client: LangGraphClient) -> None:
+async def test_a_history_may_have_commands_and_several_updates_in_a_step(client: LangGraphClient) -> None:
+    supersteps: Any = [
+        {"updates": [{"values": {"topic": "x"}, "as_node": "__input__"}]},
+        {"updates": [{"values": {"topic": "x"}, "as_node": "__start__"}]},
+        {"updates": [{"values": None, "command": {"update": {"answers": ["a"]}, "goto": "decide"}, "as_node": "ask"}]},
+    ]
+    made: Any = await client.threads.create(graph_id="approval", supersteps=supersteps)
+    assert (made["values"], made["status"]) == ({"topic": "x", "answers": ["a"]}, "interrupted")
+    assert made["metadata"] == {"graph_id": "approval", "assistant_id": system_id("approval")}
+    state = await client.threads.get_state(made["thread_id"])
+    assert (state["next"], state["values"]) == (["decide"], made["values"])
+    assert await client.threads.get(made["thread_id"]) == made
+    done: Any = await client.runs.wait(made["thread_id"], "approval", input=None)
+    assert done["decided"] == "decided on 1"
+    two: Any = [{"updates": [{"values": {"done": [n]}, "as_node": "step"} for n in (1, 2)]}]
+    both = await client.threads.create(graph_id="steps", supersteps=two)
+    assert both["values"] == {"done": [1, 2]}
+
+
+GOOD: Any = {"updates": [{"values": {"done": [5]}, "as_node": "step"}]}
+
+
+@pytest.mark.parametrize(
+    "supersteps",
+    [
+        [{"updates": [{"values": {"done": [5]}, "as_node": "nowhere"}]}],
+        [GOOD, {"updates": [{"values": {"done": [5]}, "as_node": "nowhere"}]}],
+        [GOOD, {"updates": [{"values": {"done": 5}, "as_node": "step"}]}],
+        [GOOD, {"updates": [{"values": "text", "as_node": "step"}]}],
+        [GOOD, {"updates": []}],
+        [GOOD, {}],
+    ],
+)
+async def test_a_history_of_which_a_part_cannot_be_written_leaves_no_thread(
+    server: Server, client: LangGraphClient, supersteps: Any
+) -> None:
     thread_id = str(uuid4())
     with pytest.raises(UnprocessableEntityError):
-        await client.threads.create(
-            thread_id=thread_id,
-            graph_id="steps",
-            supersteps=[{"updates": [{"values": {"done": [5]}, "as_node": "nowhere"}]}],
+        await client.http.post(
+            "/threads", json={"thread_id": thread_id, "metadata": {"graph_id": "steps"}, "supersteps": supersteps}
         )
     with pytest.raises(NotFoundError):
         await client.threads.get(thread_id)
+    saver = server.app.state.service.runtime.saver
+    assert server.on_loop(saver.storage(thread_id)).checkpoints.count == 0
+    made = await client.threads.create(thread_id=thread_id, graph_id="steps", supersteps=[GOOD])
+    assert made["values"] == {"done": [5]}
+
+
+async def test_a_history_is_not_written_to_a_thread_that_exists(client: LangGraphClient, thread_id: str) -> None:
+    await client.runs.wait(thread_id, "steps", input={"steps": 1})
+    thread, state = await client.threads.get(thread_id), await client.threads.get_state(thread_id)
+    given: Any = {"thread_id": thread_id, "graph_id": "steps", "supersteps": [GOOD]}
+    with pytest.raises(ConflictError):
+        await client.threads.create(**given)
+    assert await client.threads.create(**given, if_exists="do_nothing") == thread
+    broken: Any = {**given, "supersteps": [{"updates": [{"values": 1, "as_node": "nowhere"}]}]}
+    with pytest.raises(UnprocessableEntityError):
+        await client.threads.create(**broken, if_exists="do_nothing")
+    assert (await client.threads.get(thread_id), await client.threads.get_state(thread_id)) == (thread, state)
+
+
+async def test_a_long_history_is_written_whole(client: LangGraphClient) -> None:
+    supersteps: Any = [{"updates": [{"values": {"done": [n]}, "as_node": "step"}]} for n in range(200)]
+    made: Any = await client.threads.create(graph_id="steps", supersteps=supersteps)
+    assert made["values"] == {"done": list(range(200))}
+    assert len(await client.threads.get_history(made["thread_id"], limit=300)) == 200
+
+
+async def test_a_subgraphs_state_is_written_at_its_own_address(client: LangGraphClient, thread_id: str) -> None:
+    await client.runs.wait(thread_id, "nested_approval", input={"topic": "x"})
+    inner: Any = (await client.threads.get_state(thread_id, subgraphs=True))["tasks"][0]["state"]
+    await client.threads.update_state(thread_id, {"topic": "y"}, checkpoint=inner["checkpoint"])
+    after: Any = (await client.threads.get_state(thread_id, subgraphs=True))["tasks"][0]["state"]
+    assert (after["values"]["topic"], after["next"]) == ("y", ["ask"])
+    thread = await client.threads.get(thread_id)
+    assert thread["status"] == "interrupted"
