@@ -45,14 +45,14 @@ from runlane.server.routing import direct, schemas
 from runlane.server.service import open_service
 from runlane.settings import Settings
 
-#: The order in which routes are tried: fixed paths before those with ids in the same place, then the most used. Each
-#: with the group that can be disabled.
+#: The order in which routes are tried, each with the group that can be disabled: those of runs first, which are used
+#: most; then fixed paths before those with ids in the same place.
 ROUTED = (
+    (runs, "runs"),
     (crons, "runs"),
     (batch, "runs"),
     (thread_stream, "threads"),
     (thread_extras, "threads"),
-    (runs, "runs"),
     (threads, "threads"),
     (assistants, "assistants"),
     (items, "store"),

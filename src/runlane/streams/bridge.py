@@ -156,7 +156,8 @@ class StreamBridge:
         live.tail_bytes += sum(len(event.data) for event in batch)
         while len(live.tail) > TAIL_EVENTS or (live.tail_bytes > TAIL_BYTES and len(live.tail) > 1):
             live.tail_bytes -= len(live.tail.popleft().data)
-        live.wake()
+        if live.readers:  # who waits for the end alone is not told of every event
+            live.wake()
 
     def _evict(self, run_id: str, live: _Live) -> None:
         if not live.wakes and live.unwatched is not None:
@@ -263,6 +264,7 @@ class Watch:
         self.run = run
         self._store, self._live, self._heartbeat_s, self._on_close = store, live, heartbeat_s, on_close
         self._wake = asyncio.Event()
+        self._heard = True  # what woke the reader last was news, not the heartbeat's time
         live.wakes[self._wake] = None
 
     def __enter__(self) -> Watch:
@@ -339,13 +341,18 @@ class Watch:
 
     async def _news(self) -> bool:
         """Wait for news; ``False`` after a heartbeat's time without."""
+        silence = asyncio.get_running_loop().call_later(self._heartbeat_s, self._silent)
+        self._heard = True
         try:
-            async with asyncio.timeout(self._heartbeat_s):
-                await self._wake.wait()
-        except TimeoutError:
-            self._live.doubt()
-            return False
-        return True
+            await self._wake.wait()
+        finally:
+            silence.cancel()
+        return self._heard
+
+    def _silent(self) -> None:
+        self._heard = False
+        self._live.doubt()
+        self._wake.set()
 
     async def _stored_ending(self) -> Ending | None:
         try:
