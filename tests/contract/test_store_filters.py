@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from runlane.records import ANY_OWNER
+from ledger_kit import admit
+from runlane.lifecycle import RunStatus
+from runlane.records import ANY_OWNER, NO_OWNER
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.filters import matches
 from runlane.store.ledger import RunStore
@@ -102,3 +104,12 @@ async def test_assistants_are_filtered_in_the_same_way(store: RunStore) -> None:
     where = AssistantFilter(where={"teams": {"$contains": "blue"}})
     assert [one.assistant_id for one in await store.search_assistants(owner=ANY_OWNER, where=where)] == ["b"]
     assert await store.count_assistants(owner=ANY_OWNER, where=where) == 1
+
+
+async def test_active_runs_are_filtered_by_what_their_thread_says(store: RunStore) -> None:
+    runs = {}
+    for name in ("red", "blue"):
+        await store.create_thread(name, owner=NO_OWNER, metadata={"team": name})
+        runs[name] = await admit(store, name, metadata={"team": "red"})
+    found = await store.active_runs(owner=ANY_OWNER, where={"team": "blue"}, status=RunStatus.PENDING)
+    assert [run.run_id for run in found] == [runs["blue"]]

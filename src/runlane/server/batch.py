@@ -103,7 +103,7 @@ async def _cancel_named(service: Service, access: Access, body: RunsCancel, acti
     wanted = []
     for run_id in dict.fromkeys(run_ids):
         try:
-            run = await service.store.get_run(run_id, owner=thread.owner)
+            run = await service.store.get_run(run_id, owner=access.reads)
         except NotFound:
             continue
         if run.thread_id == thread_id:
@@ -116,13 +116,12 @@ async def _cancel_by_status(service: Service, access: Access, status: str, actio
     """Cancel every run that has the status now, the last admitted first, page by page."""
     cancelled = 0
     for wanted in _STATUSES[status]:
-        page = await service.store.active_runs(owner=access.reads, status=wanted, limit=_PAGE)
-        while page:
-            cancelled += await _cancel(service, [run for run in page if access.permits(run.metadata)], action)
+        before_seq = 2**62
+        while page := await service.store.active_runs(
+            owner=access.reads, where=access.where, status=wanted, before_seq=before_seq, limit=_PAGE
+        ):
             before_seq = page[-1].seq
-            page = await service.store.active_runs(
-                owner=access.reads, status=wanted, before_seq=before_seq, limit=_PAGE
-            )
+            cancelled += await _cancel(service, list(page), action)
     return cancelled
 
 

@@ -190,10 +190,16 @@ class RunStore(CronLedger):
         return await self._read(lambda: queries.waiting_on(run_ids))
 
     async def active_runs(
-        self, *, owner: Owner, status: RunStatus, before_seq: int = 2**62, limit: int = 500
+        self,
+        *,
+        owner: Owner,
+        status: RunStatus,
+        where: Json | None = None,
+        before_seq: int = 2**62,
+        limit: int = 500,
     ) -> tuple[RunRecord, ...]:
-        """Return pending, or running, runs of all threads, the newest admission first."""
-        return await self._read(lambda: queries.active_runs(owner, status, before_seq, limit))
+        """Return pending, or running, runs of all threads that match *where*, the newest admission first."""
+        return await self._read(lambda: queries.active_runs(owner, where, status, before_seq, limit))
 
     async def turns(self, thread_id: str, *, after_us: int, after_seq: int, limit: int) -> tuple[RunRecord, ...]:
         """Return runs of a thread in the order in which they started, or ended without having started.

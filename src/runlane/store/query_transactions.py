@@ -8,8 +8,9 @@ from typing import Any
 
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import ACTIVE, EndReason, RunStatus
-from runlane.records import Owner, RunRecord, StreamEnd, Usage, WaitingOn
+from runlane.records import Json, Owner, RunRecord, StreamEnd, Usage, WaitingOn
 from runlane.store.event_transactions import DELETE_EVENTS
+from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, owner_params, raised, run_record, usage_of, usage_text
 from runlane.store.run_transactions import GET_RUN, LOCK_RUN, LOCK_THREAD
 from runlane.store.statements import Row, Rows, Transaction, statement
@@ -32,11 +33,10 @@ LIST_ALL_RUNS = statement(
 INFLIGHT = statement(
     "inflight", f"SELECT * FROM runs WHERE status IN {_ACTIVE} AND +seq > :after ORDER BY +seq LIMIT :limit"
 )
-ACTIVE_RUNS_OF = statement(
-    "active_runs_of",
-    f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND status = :status AND {_MINE} AND +seq < :before
-        ORDER BY +seq DESC LIMIT :limit""",
-)
+_ACTIVE_OF = f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND status = :status AND {_MINE} AND +seq < :before
+  AND EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND {MATCHES})
+  ORDER BY +seq DESC LIMIT :limit"""
+ACTIVE_RUNS_OF = statement("active_runs_of", _ACTIVE_OF, postgres=_ACTIVE_OF.replace(MATCHES, MATCHES_PG))
 # Runs in the order in which their turns came: when they started, or ended without having started.
 TURNS = statement(
     "turns",
@@ -125,9 +125,13 @@ def _waiting_on(row: Row) -> WaitingOn:
     return WaitingOn(reason="slots")
 
 
-def active_runs(owner: Owner, status: RunStatus, before_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
+def active_runs(
+    owner: Owner, where: Json | None, status: RunStatus, before_seq: int, limit: int
+) -> Transaction[tuple[RunRecord, ...]]:
     """Return pending or running runs with a ``seq`` below *before_seq*, the newest admission first."""
-    rows = yield ACTIVE_RUNS_OF(status=status.value, before=before_seq, limit=limit, **owner_params(owner))
+    rows = yield ACTIVE_RUNS_OF(
+        status=status.value, before=before_seq, limit=limit, **filter_params(where), **owner_params(owner)
+    )
     return tuple(run_record(row) for row in rows)
 
 

@@ -291,8 +291,9 @@ def _json_contains(document: str | None, wanted: str) -> bool:
     return document is not None and contains(json.loads(document), json.loads(wanted))
 
 
-def _json_matches(document: str, where: str) -> bool:
-    return matches(json.loads(where), json.loads(document))
+def _json_matches(document: str, where: str | None) -> bool:
+    # SQLite may compute both sides of an OR.
+    return where is None or matches(json.loads(where), json.loads(document))
 
 
 def contains(document: Any, wanted: Any) -> bool:
