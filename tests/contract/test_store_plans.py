@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runlane.store.cron_transactions import DUE_CRONS, NEXT_CRON
 from runlane.store.event_transactions import HOLDS_LEASE, READ_SEGMENTS
 from runlane.store.lease_transactions import LOST_RUNS, RENEW, RUNNABLE
 from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LIST_RUNS
@@ -42,6 +43,7 @@ VALUES = {
     "settled": "idle",
     "interrupts": "{}",
     "after": 0,
+    "until": 1,
 }
 #: Partial indexes that hold active runs alone.
 ACTIVE_ONLY = ("runs_active", "runs_one_running")
@@ -53,6 +55,7 @@ INSERT = """INSERT INTO runs (run_id, thread_id, owner, status, multitask_strate
 HOT = [
     ACTIVE_RUNS,
     CLAIM_RUN,
+    DUE_CRONS,
     END_RUN,
     FIND_KEY,
     GET_RUN,
@@ -60,6 +63,7 @@ HOT = [
     INFLIGHT,
     LOCK_RUN,
     LOST_RUNS,
+    NEXT_CRON,
     NEXT_OF_LANE,
     RENEW,
     RESTATE_THREAD,
