@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from starlette.requests import Request
 from starlette.routing import Route
 
-from server_kit import PATIENCE_S, Server, running_server
+from server_kit import LONG_S, PATIENCE_S, Server, ended, running_server, sdk
 
 
 @pytest.fixture
-def fragile(tmp_path: Any) -> Iterator[Server]:
+def fragile(tmp_path: Path) -> Iterator[Server]:
     """Give a server that a test may break."""
     with running_server(f"sqlite:///{tmp_path}/runlane.db") as running:
         yield running
@@ -57,10 +62,79 @@ async def test_a_query_parameter_that_no_version_has_is_ignored_and_named(
     assert "runlane-ignored" not in plain.headers
 
 
-async def test_a_strict_server_refuses_query_parameters_that_no_version_has(tmp_path: Any) -> None:
+async def test_a_strict_server_refuses_query_parameters_that_no_version_has(tmp_path: Path) -> None:
     with running_server("memory://", strict=True) as strict:
         async with httpx.AsyncClient(base_url=strict.url, timeout=PATIENCE_S) as http:
             answer = await http.get("/info", params={"verbose": "1"})
             assert answer.status_code == 422
             assert "verbose" in answer.json()["detail"]
             assert (await http.get("/info")).status_code == 200
+
+
+READS = [
+    "/threads/{thread_id}",
+    "/threads/{thread_id}/runs",
+    "/threads/{thread_id}/runs/{run_id}",
+    "/threads/{thread_id}/runs/{run_id}/join",
+    "/threads/{thread_id}/runs/{run_id}/stream",
+    "/threads/{thread_id}/state",
+    "/threads/{thread_id}/stream",
+    "/ok?check_db=1",
+]
+WRITES = [
+    ("/threads", {}),
+    ("/threads/search", {}),
+    ("/threads/count", {}),
+    ("/threads/{thread_id}/runs", {"assistant_id": "steps", "input": {"steps": 1}}),
+    ("/threads/{thread_id}/runs/wait", {"assistant_id": "steps", "input": {"steps": 1}}),
+    ("/threads/{thread_id}/runs/stream", {"assistant_id": "steps", "input": {"steps": 1}}),
+    ("/runs/wait", {"assistant_id": "steps", "input": {"steps": 1}}),
+    ("/runs/batch", [{"assistant_id": "steps", "input": {"steps": 1}}]),
+    ("/runs/cancel", {"status": "all"}),
+    ("/threads/{thread_id}/runs/{run_id}/cancel", {}),
+    ("/assistants/search", {}),
+]
+
+
+def test_while_its_database_is_out_the_server_says_so_on_every_route(postgres_dsn: str, postgres_url: str) -> None:
+    database = conninfo_to_dict(postgres_url)["dbname"]
+    with running_server(postgres_url) as server, psycopg.connect(postgres_dsn, autocommit=True) as admin:
+        asyncio.run(_outage(server, admin, str(database)))
+
+
+async def _outage(server: Server, admin: psycopg.Connection, database: str) -> None:
+    patient = httpx.AsyncClient(base_url=server.url, timeout=LONG_S)  # connections that do not come are waited for
+    async with sdk(server) as client, patient as http:
+        thread_id = (await client.threads.create())["thread_id"]
+        run = await ended(client, await client.runs.create(thread_id, "steps", input={"steps": 1}))
+        admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false'.encode())
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+
+        async def ask(method: str, path: str, body: Any = None) -> tuple[str, int, str | None, Any]:
+            url = path.format(thread_id=thread_id, run_id=run["run_id"])
+            answer = await http.request(method, url, json=body)
+            return path, answer.status_code, answer.headers.get("retry-after"), answer.json().get("code")
+
+        asked = [ask("GET", path) for path in READS] + [ask("POST", path, body) for path, body in WRITES]
+        expected = [(path, 503, "1", "store_unavailable") for path in [*READS, *(path for path, _ in WRITES)]]
+        assert await asyncio.gather(*asked) == expected
+        assert (await http.get("/ok")).status_code == 200, "the server itself is well"
+
+        admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true'.encode())
+        assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "success"
+        assert len(await client.runs.list(thread_id)) == 1, "nothing was admitted that was not answered"
+
+
+async def test_a_database_that_another_writes_for_long_is_out_for_writers_only(tmp_path: Path) -> None:
+    with running_server(f"sqlite:///{tmp_path}/runlane.db") as server:
+        async with sdk(server) as client, httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
+            thread_id = (await client.threads.create())["thread_id"]
+            other = sqlite3.connect(tmp_path / "runlane.db", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            refused = await http.post(f"/threads/{thread_id}/runs", json={"assistant_id": "steps", "input": {}})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert await client.runs.list(thread_id) == []
+            other.execute("ROLLBACK")
+            other.close()
+            run = await client.runs.create(thread_id, "steps", input={"steps": 1})
+            assert (await ended(client, run))["status"] == "success"
