@@ -298,6 +298,21 @@ async def test_a_run_of_the_run_api_is_on_the_stream(thread: Wire, client: LangG
         assert await thread.until(run_id, since=event["seq"]) == events[place + 1 :]
 
 
+async def test_the_run_api_shows_a_run_of_the_protocol_in_its_stream_modes(
+    thread: Wire, client: LangGraphClient
+) -> None:
+    run_id = await thread.start("nested", input=human("hi"))
+    await thread.until(run_id)
+    parts = [part async for part in client.runs.join_stream(thread.thread_id, run_id, last_event_id="-1")]
+    assert {part.event.partition("|")[0] for part in parts} == {
+        *("metadata", "values", "updates", "tasks", "checkpoints", "end")
+    }
+    values = [part for part in parts if part.event.startswith("values")]
+    assert {part.event.partition(":")[0] for part in values} == {"values", "values|child"}
+    assert [message["type"] for message in values[-1].data["messages"]] == ["human", "ai"]
+    assert values[-1].data["messages"][-1]["content"][0]["text"] == "echo: hi"
+
+
 async def test_a_postponed_run_keeps_nobody_waiting(thread: Wire, client: LangGraphClient) -> None:
     await client.threads.create(thread_id=thread.thread_id)
     postponed = await client.runs.create(thread.thread_id, "steps", input={}, after_seconds=3600)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import orjson
 from langchain_core._api.beta_decorator import suppress_langchain_beta_warning
 from langchain_core.language_models._compat_bridge import message_to_events
 from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -21,12 +22,16 @@ from runlane.agents.base import AgentCall, Emit
 from runlane.agents.encode import encode
 from runlane.agents.observer import Observer
 from runlane.agents.registry import Graph
+from runlane.records import RunRecord, StreamEvent
 
 #: The channel through which :class:`Taps` brings task events past the transformers that keep them for themselves.
 _TASKS: Final = "runlane.tasks"
 _CUSTOM: Final = "custom:"
 #: Channels whose payload goes out as it is.
 _PLAIN: Final = frozenset({"updates", "tools", "custom"})
+#: Channels that the run API has as stream modes, with the same data but for the fields that ``_slim`` leaves out.
+_STREAM_MODES: Final = frozenset({"values", "updates", "tasks", "checkpoints", "custom"})
+_DATA: Final = b',"data":'
 #: What a message always has; of its other fields only those that say something are sent.
 _MESSAGE_FIELDS: Final = ("type", "content", "id")
 #: Containers around the messages of a payload: ``{node: {channel: [message]}}`` and one more.
@@ -219,6 +224,29 @@ class ProtocolPublisher:
 def wire_params(namespace: Namespace, timestamp: bytes, data: bytes) -> bytes:
     """Return the ``params`` of an event: the namespace first, the data last."""
     return b'{"namespace":%s,"timestamp":%s,"data":%s}' % (encode(list(namespace)), timestamp, data)
+
+
+def namespace_of(params: bytes) -> Namespace:
+    """Return the namespace of an event's ``params``."""
+    if params.startswith(b'{"namespace":[]'):
+        return ()
+    namespace: list[str] = orjson.loads(params[len(b'{"namespace":') : params.index(b',"timestamp":')])
+    return namespace
+
+
+def run_api_event(run: RunRecord, event: StreamEvent) -> StreamEvent | None:
+    """Return a logged event as readers of the run API know it: in its stream mode, or not at all.
+
+    Nothing changes for a run that was started with the run API itself.
+    """
+    mode = event.name.partition(":")[0]
+    if not run.kwargs.get("protocol") or event.name in ("metadata", "error"):
+        return event
+    if mode not in _STREAM_MODES:
+        return None
+    # The data comes last; inside of the texts before it, quotes are escaped.
+    data = event.data[event.data.index(_DATA) + len(_DATA) : -1]
+    return StreamEvent(seq=event.seq, name="|".join((mode, *namespace_of(event.data))), data=data)
 
 
 def checkpoint_wire(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

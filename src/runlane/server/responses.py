@@ -11,6 +11,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from runlane.agents.protocol_events import run_api_event
 from runlane.errors import InvalidRequest
 from runlane.records import (
     Assistant,
@@ -182,7 +183,8 @@ class EventWriter:
         """Return *batch* as bytes; an empty one is a heartbeat."""
         if not batch:
             return HEARTBEAT
-        return b"".join([self._frame(item) for item in batch if self._wanted(item)])
+        shown = [run_api_event(self._run, item) if isinstance(item, StreamEvent) else item for item in batch]
+        return b"".join([self._frame(item) for item in shown if item is not None and self._wanted(item)])
 
     def _wanted(self, item: StreamItem) -> bool:
         if not self._names or not isinstance(item, StreamEvent) or item.name == "error":

@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 
+from runlane.agents.protocol_events import run_api_event
 from runlane.errors import InvalidRequest, NotFound
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Thread
 from runlane.server.requests import query_list
@@ -103,7 +104,10 @@ class _ThreadReader:
         if not batch:
             return HEARTBEAT
         start, frames = turn_of(run), []
-        for item in batch:
+        for logged in batch:
+            item = run_api_event(run, logged) if isinstance(logged, StreamEvent) else logged
+            if item is None:
+                continue
             if isinstance(item, StreamEvent):
                 if "run_modes" in self._modes or (item.name == "metadata" and "lifecycle" in self._modes):
                     frames.append(_frame(item.name, item.data, Position(start.turn_us, start.run_seq, item.seq)))

@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from runlane.agents.events import INTERRUPT
-from runlane.agents.protocol_events import checkpoint_wire, wire_params
+from runlane.agents.protocol_events import checkpoint_wire, namespace_of, wire_params
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
@@ -28,10 +28,11 @@ EVENT_BITS: Final = 24
 CHANNELS: Final = frozenset(
     {"values", "updates", "messages", "tools", "lifecycle", "input", "checkpoints", "tasks", "custom"}
 )
+#: Channels that tell how a run goes, and nothing of what it does.
+CONTROL: Final = frozenset({"lifecycle", "input"})
 _CUSTOM: Final = "custom:"
 #: Stream modes of the run API whose payloads the protocol has too.
 _SHARED: Final = frozenset({"values", "updates", "custom", "tasks", "checkpoints"})
-_DATA: Final = b',"data":'
 _ENDINGS: Final[Mapping[RunStatus, str]] = {
     RunStatus.SUCCESS: "completed",
     RunStatus.ERROR: "failed",
@@ -47,6 +48,10 @@ class Subscription(msgspec.Struct, kw_only=True):
     namespaces: list[list[str]] | None = None
     depth: int | None = None
     since: int | None = None
+
+    @property
+    def only_control(self) -> bool:
+        return CONTROL.issuperset(self.channels)
 
     def wants(self, channel: str, namespace: Sequence[str]) -> bool:
         listed = channel in self.channels or (channel.startswith(_CUSTOM) and "custom" in self.channels)
@@ -140,7 +145,7 @@ class RunEvents:
     def _own(self, event: StreamEvent) -> WireEvent | None:
         """Return an event that was logged in the protocol's own terms."""
         channel, params = event.name, event.data
-        namespace = _namespace_of(params)
+        namespace = namespace_of(params)
         method = "custom" if channel.startswith(_CUSTOM) else channel
         if not self._wanted.wants(method.partition(".")[0] if method.startswith("input.") else channel, namespace):
             return None
@@ -210,18 +215,6 @@ class RunEvents:
         name = orjson.dumps(special_id or event_id(self._run, number))
         head = b'{"type":"event","event_id":%s,"seq":%d,"method":"%s","params":' % (name, seq, method.encode())
         return WireEvent(seq=seq, method=method, text=b"%s%s}" % (head, params))
-
-
-def data_of(params: bytes) -> bytes:
-    """Return the data of an event's logged ``params``; inside of the texts before it, quotes are escaped."""
-    return params[params.index(_DATA) + len(_DATA) : -1]
-
-
-def _namespace_of(params: bytes) -> Sequence[str]:
-    if params.startswith(b'{"namespace":[]'):
-        return ()
-    namespace: list[str] = orjson.loads(params[len(b'{"namespace":') : params.index(b',"timestamp":')])
-    return namespace
 
 
 def _milliseconds(instant: datetime) -> bytes:

@@ -15,6 +15,9 @@ from runlane.streams.bridge import StreamBridge
 
 #: Runs that are looked up at once.
 RUNS_PAGE: Final = 50
+#: The SDKs hear of questions on a connection of their own, and then end the readers of the others: what came before a
+#: question has to be there first.
+QUESTION_DELAY_S: Final = 0.05
 
 
 class ThreadEvents:
@@ -83,7 +86,10 @@ class ThreadEvents:
         after = await self._resume_at(run)
         with self._bridge.watch(run) as watch:
             async for batch in watch.batches(after=after):
-                yield [event for event in await events.of(batch) if event.seq > self._since]
+                found = [event for event in await events.of(batch) if event.seq > self._since]
+                if self._wanted.only_control and any(event.method == "input.requested" for event in found):
+                    await asyncio.sleep(QUESTION_DELAY_S)
+                yield found
         if self._bridge.dismissed:
             return
         if self._in_order:
