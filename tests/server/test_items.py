@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -345,6 +347,29 @@ async def opened(config: Path, database: str = "memory://") -> None:
     app = create_app(config, Settings(database=database))
     async with app.router.lifespan_context(app):
         pass
+
+
+async def test_an_embedding_function_that_blocks_does_not_stop_the_server(tmp_path: Path) -> None:
+    config = written(tmp_path, {"index": {"dims": 3, "embed": f"{PROJECT.parent}/embeddings.py:block"}})
+    with running_server("memory://", config) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
+            writing = asyncio.ensure_future(http.put("/store/items", json=put()))
+            reads = [await http.get("/store/items", params={"namespace": "n", "key": "k"}) for _ in range(20)]
+            written_early = writing.done()
+            imported("embeddings.py").GO_ON.set()
+            response = await writing
+            item = await http.get("/store/items", params={"namespace": "n", "key": "k"})
+
+    assert [read.json() for read in reads] == [None] * 20
+    assert not written_early
+    assert response.status_code == 204
+    assert item.json()["value"] == {}
+
+
+def imported(name: str) -> Any:
+    """Return the module that the server has made of a file of the project."""
+    file = str(PROJECT.parent / name)
+    return next(module for module in [*sys.modules.values()] if getattr(module, "__file__", None) == file)
 
 
 @pytest.mark.parametrize(
