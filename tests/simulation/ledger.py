@@ -87,7 +87,9 @@ class Ledger(MemoryDriver):
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Return rows, for the checker."""
-        return [dict(row) for row in self._connection.execute(sql)]
+        cursor = self._connection.execute(sql)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def _gather(self, *values: Any) -> None:
         self._uncommitted.append(values)
