@@ -38,12 +38,14 @@ from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as owners
 from runlane.store import protocol_transactions as protocol
 from runlane.store import query_transactions as queries
+from runlane.store import queue_transactions as queues
 from runlane.store import rescue_transactions as rescues
 from runlane.store import run_transactions as runs
 from runlane.store import thread_transactions as threads
 from runlane.store import webhook_transactions as webhooks
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.cron_ledger import CronLedger
+from runlane.store.queue_transactions import QueueStats
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver, Transaction
 from runlane.store.thread_transactions import NewThread, Part, ThreadFilter
@@ -211,6 +213,10 @@ class RunStore(CronLedger):
     async def last_turn(self, thread_id: str) -> RunRecord | None:
         """Return the run of a thread that started last, or ended last without having started."""
         return await self._read(lambda: queries.last_turn(thread_id))
+
+    async def queue_stats(self) -> QueueStats:
+        """Count active runs of all owners, and measure for how long they have waited."""
+        return await self._read(queues.queue_stats)
 
     async def inflight_runs(self, *, after_seq: int = 0, limit: int = 500) -> tuple[RunRecord, ...]:
         """Return pending and running runs of all owners, oldest first."""

@@ -1,0 +1,65 @@
+"""How long the queue is, and for how long runs have waited in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runlane.lifecycle import ACTIVE, RunStatus
+from runlane.store.statements import Transaction, statement
+
+_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_PENDING = f"'{RunStatus.PENDING.value}'"
+_RUNNING = f"'{RunStatus.RUNNING.value}'"
+_DUE = f"status IN {_ACTIVE} AND status = {_PENDING} AND not_before <= {{now}}"
+
+COUNT_QUEUE = statement(
+    "count_queue",
+    f"""SELECT COUNT(CASE WHEN status = {_PENDING} THEN 1 END) AS pending,
+          COUNT(CASE WHEN status = {_RUNNING} THEN 1 END) AS running,
+          COUNT(CASE WHEN status = {_PENDING} AND not_before <= {{now}} THEN 1 END) AS due,
+          MIN(CASE WHEN status = {_PENDING} THEN not_before END) AS oldest, {{now}} AS now_us
+        FROM runs WHERE status IN {_ACTIVE}""",
+)
+MEDIAN_DUE = statement(
+    "median_due", f"SELECT not_before FROM runs WHERE {_DUE} ORDER BY not_before LIMIT 1 OFFSET :half"
+)
+# Runs that are their lane's head while nothing of their thread executes.
+OLDEST_UNBLOCKED = statement(
+    "oldest_unblocked",
+    f"""SELECT MIN(not_before) AS oldest FROM runs WHERE {_DUE} AND NOT EXISTS (
+          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
+            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))""",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """The queue of all owners. A run waits from the instant at which it may start.
+
+    ``unblocked_wait_max_s`` is of runs that wait for a worker only, and for no other run of their thread.
+    """
+
+    pending: int
+    running: int
+    wait_max_s: float
+    wait_median_s: float
+    unblocked_wait_max_s: float
+
+
+def queue_stats() -> Transaction[QueueStats]:
+    """Count active runs and measure their waits."""
+    counts = (yield COUNT_QUEUE())[0]
+    now_us, half = counts["now_us"], counts["due"] // 2
+    median = yield MEDIAN_DUE(half=half)
+    unblocked = yield OLDEST_UNBLOCKED()
+
+    def waited_s(since_us: int | None) -> float:
+        return 0.0 if since_us is None else max(0, now_us - since_us) / 1_000_000
+
+    return QueueStats(
+        pending=counts["pending"],
+        running=counts["running"],
+        wait_max_s=waited_s(counts["oldest"]),
+        wait_median_s=waited_s(median[0]["not_before"] if median else None),
+        unblocked_wait_max_s=waited_s(unblocked[0]["oldest"]),
+    )
