@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -16,6 +15,10 @@ from runlane.store.statements import Driver, Transaction
 #: How long rows may wait for others before they are submitted. A superstep of a fast graph takes about a millisecond
 #: and a commit with its fsync half of one; so this saves most commits, and delays less than a slow disk would.
 LINGER_S: Final = 0.005
+#: Tries to write a transaction while the ledger is unavailable; with the delays below about 10 s.
+WRITE_TRIES: Final = 12
+RETRY_DELAY_S: Final = 0.05
+MAX_RETRY_DELAY_S: Final = 1.0
 #: Bytes in memory above which whoever writes waits for the disk.
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 
@@ -39,8 +42,9 @@ class AttemptWriter:
     """Writes the checkpoints of one attempt in order, each transaction only while the attempt's lease holds.
 
     *ahead* lets the run's events go first: a step whose checkpoint is committed is not executed again after a crash, so
-    what it told its readers must not be lost. The first failure is final: nothing is written after it, and every later
-    call raises it. Safe from any thread.
+    what it told its readers must not be lost. One transaction is on its way at a time; one that the ledger could not
+    take is tried again. Any other failure, and an outage that lasts, is final: nothing is written after it, and every
+    later call raises it. Safe from any thread.
     """
 
     def __init__(self, driver: Driver, lease: Lease, ahead: Ahead | None = None) -> None:
@@ -49,9 +53,10 @@ class AttemptWriter:
         self._driver = driver
         self._lock = threading.Lock()
         self._open = Batch()  # not yet taken by a transaction
-        self._flying: deque[Batch] = deque()  # taken by a transaction that is not settled yet, oldest first
-        self._scheduled = False  # a transaction is on its way that will take what is open
+        self._flying: Batch | None = None  # taken by the transaction that is on its way
         self._late = False  # what is open was to be submitted while that transaction was on its way
+        self._tries = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sealed = False
         self._failure: BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -69,7 +74,7 @@ class AttemptWriter:
             if self._sealed:
                 raise LeaseLost(self.lease.run_id, self.lease.attempt)
             self._open.extend(batch)
-            return self._open.size + sum(flying.size for flying in self._flying) > MAX_PENDING_BYTES
+            return self._open.size + (self._flying.size if self._flying else 0) > MAX_PENDING_BYTES
 
     def touches(self, thread_id: str, checkpoint_ns: str) -> bool:
         """Return whether something of this thread and namespace is not committed yet.
@@ -80,10 +85,11 @@ class AttemptWriter:
         """
         with self._lock:
             self._check()
-            return any(batch.touches(thread_id, checkpoint_ns) for batch in (self._open, *self._flying))
+            return any(batch.touches(thread_id, checkpoint_ns) for batch in (self._open, self._flying) if batch)
 
     def submit_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Submit what was added within :data:`LINGER_S`; call it on *loop*'s thread."""
+        self._loop = loop
         if self._timer is None:
             self._timer = loop.call_later(LINGER_S, self._submit_now)
 
@@ -94,15 +100,13 @@ class AttemptWriter:
             StoreUnavailable: The driver is closed.
         """
         with self._lock:
-            self._late = self._scheduled
-            if self._scheduled or self._failure is not None or not self._open:
+            self._late = self._flying is not None
+            if self._late or self._failure is not None or not self._open:
                 return
-            self._scheduled = True
             # What is added from now on has events of its own to wait for.
-            batch, self._open = self._open, Batch()
-            self._flying.append(batch)
-        if self._ahead is None or not self._ahead(lambda: self._send_quietly(batch)):
-            self._send(batch)
+            self._flying, self._open = self._open, Batch()
+        if self._ahead is None or not self._ahead(self._send_quietly):
+            self._send()
 
     def _submit_late(self) -> None:
         try:
@@ -110,17 +114,17 @@ class AttemptWriter:
         except StoreUnavailable:  # it is remembered, and raised by the next write
             return
 
-    def _send_quietly(self, batch: Batch) -> None:
+    def _send_quietly(self) -> None:
         try:
-            self._send(batch)
+            self._send()
         except StoreUnavailable:  # it is remembered, and raised by the next write
             return
 
-    def _send(self, batch: Batch) -> None:
+    def _send(self) -> None:
         try:
-            self._driver.submit(self._transaction(batch), _WRITER_THREAD, self._settled)
+            self._driver.submit(self._transaction(), _WRITER_THREAD, self._settled)
         except Exception as error:  # whatever it is, the rows are not written, and nothing may be written after them
-            self._settled(None, error)
+            self._over(error)
             raise
 
     async def flush(self) -> None:
@@ -130,6 +134,7 @@ class AttemptWriter:
             LeaseLost: The attempt does not own its run any more.
             StoreUnavailable: Rows could not be written.
         """
+        self._loop = asyncio.get_running_loop()
         self.submit()
         await self._landed()
 
@@ -162,7 +167,7 @@ class AttemptWriter:
             self._timer = None
         with self._lock:
             self._check()
-            if not self._scheduled and not self._flying:
+            if self._flying is None:
                 return
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
@@ -178,25 +183,38 @@ class AttemptWriter:
         self._timer = None
         self.submit()
 
-    def _transaction(self, batch: Batch) -> Transaction[None]:
-        # Submitted only after the one before was taken, hence in a later commit: whatever failed before is known here.
-        with self._lock:
-            self._scheduled = False
-            self._check()
-        yield from fenced(self.lease, put(batch))
+    def _transaction(self) -> Transaction[None]:
+        assert self._flying is not None
+        yield from fenced(self.lease, put(self._flying))
 
     def _settled(self, _result: None, error: BaseException | None) -> None:
+        if isinstance(error, StoreUnavailable) and self._send_later():
+            return
+        self._over(error)
+
+    def _send_later(self) -> bool:
+        """Arrange another try, unless there were too many or nobody is left to make it."""
+        self._tries += 1
+        if self._tries > WRITE_TRIES or self._loop is None:
+            return False
+        delay_s = min(MAX_RETRY_DELAY_S, RETRY_DELAY_S * 2**self._tries)
+        try:
+            self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._send_quietly)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def _over(self, error: BaseException | None) -> None:
+        """Take note that what was on its way is committed, or will never be."""
         with self._lock:
+            self._flying, self._tries = None, 0
             if error is not None:
-                self._failure = self._failure or error
-                self._open = Batch()
-            if self._flying:
-                self._flying.popleft()
+                self._failure, self._open = self._failure or error, Batch()
             late = self._late and self._failure is None
         if late:
             self._submit_late()
         with self._lock:
-            if self._failure is None and (self._flying or self._scheduled):
+            if self._flying is not None:
                 return
             waiters, self._waiters = self._waiters, []
         for loop, waiter in waiters:
