@@ -8,7 +8,7 @@ import functools
 import inspect
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -123,6 +123,8 @@ class ProjectAuth:
             user = _user(await self._called(arguments))
         except (HTTPException, SdkHTTPException) as error:
             raise _as_raised(error) from error
+        except InvalidRequest:
+            raise  # the body that it reads is not one that the server takes
         except Exception as error:  # the application's code may raise anything; its text may hold a secret
             raise _defect("authenticate", error) from error
         if self._cache is not None and key is not None:
@@ -213,10 +215,15 @@ async def _arguments(connection: HTTPConnection, wanted: frozenset[str]) -> dict
     }
     arguments = {name: make() for name, make in simple.items() if name in wanted}
     if "body" in wanted:
-        readable = isinstance(connection, Request)
-        limit = connection.app.state.settings.max_body_bytes
-        arguments["body"] = await read_json(cast(Request, connection), limit) if readable else {}
+        arguments["body"] = await _body(connection)
     return arguments
+
+
+async def _body(connection: HTTPConnection) -> Any:
+    if not isinstance(connection, Request):
+        return {}
+    await connection.body()  # kept, so that the handler may read the request once more
+    return await read_json(connection, connection.app.state.settings.max_body_bytes)
 
 
 def _path_params(scope: Scope) -> dict[str, Any]:
@@ -303,9 +310,9 @@ class Gate:
         if authority is None or USER in scope:
             await self._app(scope, receive, send)
             return
-        received = _Received(receive)
-        taken = received.take if authority.reads_body else receive
-        connection = Request(scope, taken) if scope["type"] == "http" else HTTPConnection(scope)
+        if authority.reads_body:
+            receive = (received := _Received(receive, scope["app"].state.settings.max_body_bytes)).reader()
+        connection = Request(scope, receive) if scope["type"] == "http" else HTTPConnection(scope)
         try:
             user = await authority.authenticate(connection)
         except HTTPException as error:
@@ -317,7 +324,7 @@ class Gate:
             return
         scope[USER] = scope["user"] = user
         scope["auth"] = AuthCredentials(user.permissions)
-        await self._app(scope, received.give if authority.reads_body else receive, send)
+        await self._app(scope, received.reader() if authority.reads_body else receive, send)
 
 
 def _authority(scope: Scope) -> Authority | None:
@@ -328,17 +335,31 @@ def _authority(scope: Scope) -> Authority | None:
 
 
 class _Received:
-    """Remembers what was taken from a request before its route, and gives it to the route again."""
+    """What was received of a request, for the authentication and once more for the route."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive, self._messages = receive, deque[Message]()
+    def __init__(self, receive: Receive, limit_bytes: int) -> None:
+        self._receive, self._limit_bytes, self._size = receive, limit_bytes, 0
+        self._messages: list[Message] = []
 
-    async def take(self) -> Message:
-        self._messages.append(await self._receive())
-        return self._messages[-1]
+    def reader(self) -> Receive:
+        """Return a way to receive all of the request, from its beginning."""
+        position = 0
 
-    async def give(self) -> Message:
-        return self._messages.popleft() if self._messages else await self._receive()
+        async def read() -> Message:
+            nonlocal position
+            if position == len(self._messages):
+                await self._take()
+            position += 1
+            return self._messages[position - 1]
+
+        return read
+
+    async def _take(self) -> None:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > self._limit_bytes:
+            raise PayloadTooLarge(self._limit_bytes)
+        self._messages.append(message)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: HTTPException) -> None:

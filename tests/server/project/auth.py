@@ -59,3 +59,116 @@ def authenticate_in_a_thread(authorization: str | None, path: str, path_params: 
     assert threading.current_thread() is not threading.main_thread()
     assert headers[b"authorization"].endswith(name.encode())
     return f"{name}{path_params.get('thread_id', '')[:4]}"
+
+
+#: Handlers of every rank, each of which says which it was.
+ranked = Auth()
+ranked.authenticate(authenticate)
+
+
+def _says(rank: str) -> Any:
+    async def handler(ctx: Context, value: dict[str, Any]) -> None:
+        assert (ctx.user.identity, list(ctx.permissions)) == ("ann", ["ann:all"])
+        value.setdefault("metadata", {})["by"] = f"{rank} {ctx.resource}.{ctx.action}"
+
+    return handler
+
+
+ranked.on.threads.create(_says("both"))
+ranked.on.threads(_says("resource"))
+ranked.on(actions="create")(_says("action"))
+ranked.on(_says("global"))
+
+#: ``NAME@TEAM`` shares threads with the team; nothing is said of anything else.
+sharing = Auth()
+
+
+@sharing.authenticate
+async def authenticate_member(authorization: str | None) -> Any:
+    name, _, team = _name(authorization).partition("@")
+    return {"identity": name, "team": team}
+
+
+@sharing.on.threads
+async def share(ctx: Context, value: dict[str, Any]) -> Any:
+    value["metadata"] = {**(value.get("metadata") or {}), "teams": [ctx.user["team"]]}
+    return {"teams": {"$contains": ctx.user["team"]}}
+
+
+@sharing.on.threads.delete
+async def only_its_creator_deletes(ctx: Context, value: dict[str, Any]) -> Any:
+    return ctx.user.identity == "ann"
+
+
+@sharing.on.threads.update
+async def guests_change_nothing(ctx: Context, value: dict[str, Any]) -> Any:
+    assert ctx.user.identity != "guest", "Guests only look."
+    return {"$or": [{"teams": {"$contains": ctx.user["team"]}}]}
+
+
+@sharing.on.store
+async def under_the_team(ctx: Context, value: dict[str, Any]) -> Any:
+    value["namespace"] = (ctx.user["team"], *(value.get("namespace") or ()))
+    value["note"] = "a handler may leave things behind"
+    return {"nothing": "has this"}
+
+
+#: Answers of every kind to whether a thread may be read, by the name that is sent.
+verdicts = Auth()
+verdicts.authenticate(authenticate)
+
+
+@verdicts.on.threads.read
+async def verdict(ctx: Context, value: dict[str, Any]) -> Any:
+    match ctx.user.identity:
+        case "asserting":
+            raise AssertionError("Not on Mondays.")
+        case "legal":
+            raise Auth.exceptions.HTTPException(451, "Ask the court", headers={"Link": "<https://law.example>"})
+        case "broken":
+            raise ValueError(f"no database at {SECRET}")
+        case "list":
+            return {"owner": ["list"]}
+        case "ne":
+            return {"owner": {"$ne": "ne"}}
+        case "text":
+            return "yes"
+    return ctx.user.identity == "yes"
+
+
+#: A handler that wants the body, or the whole request, which the route reads after it.
+reading = Auth()
+
+
+@reading.authenticate
+async def authenticate_by_the_body(
+    body: dict[str, Any], request: Any, method: str, query_params: dict[str, str]
+) -> Any:
+    if method == "POST":
+        assert await request.json() == body
+        return body["metadata"]["sender"]
+    return query_params["sender"]
+
+
+#: A user who is an object, known for a while by their token.
+counted = Auth()
+
+
+class Member:
+    """A user of an application with classes."""
+
+    asked = 0
+
+    def __init__(self, identity: str) -> None:
+        Member.asked += 1
+        self.identity, self.permissions, self.asked_so_far = identity, {"read"}, Member.asked
+
+
+@counted.authenticate
+def authenticate_once(authorization: str | None) -> Any:
+    return Member(_name(authorization))
+
+
+@counted.on.threads.create
+async def count(ctx: Context, value: dict[str, Any]) -> None:
+    value["metadata"]["asked"] = ctx.user.asked_so_far

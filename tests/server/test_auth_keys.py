@@ -1,0 +1,107 @@
+"""API keys: made by the command line, kept as hashes, and good for their owner's things only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from langgraph_sdk import get_client
+from typer.testing import CliRunner
+
+from auth_kit import keyed_server
+from runlane.cli.main import app
+from runlane.errors import ConfigurationError
+from runlane.server.keys import ApiKeys, new_key, read_keys
+from server_kit import NOWHERE, Server
+
+
+def ask(server: Server, path: str = f"/threads/{NOWHERE}", **headers: str) -> httpx.Response:
+    return httpx.get(server.url + path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+async def test_the_sdk_sends_a_key_and_each_owner_has_their_own(tmp_path: Path) -> None:
+    with keyed_server(tmp_path, "ann", "bob") as (server, keys):
+        ann, bob = (get_client(url=server.url, api_key=keys[name]) for name in ("ann", "bob"))
+        thread = await ann.threads.create()
+        assert (await ann.threads.get(thread["thread_id"]))["thread_id"] == thread["thread_id"]
+        with pytest.raises(httpx.HTTPStatusError, match="404"):
+            await bob.threads.get(thread["thread_id"])
+        shown = await ann.runs.wait(thread["thread_id"], "settings", input={})
+        assert shown["user"] == {"identity": "ann", "permissions": [], "secret": False, "name": "ann"}
+        for client in (ann, bob):
+            await client.aclose()
+
+
+def test_a_key_is_taken_as_x_api_key_or_bearer_and_nothing_else_is(tmp_path: Path) -> None:
+    with keyed_server(tmp_path, "ann") as (server, keys):
+        key = keys["ann"]
+        for taken in ({"x_api_key": key}, {"authorization": f"Bearer {key}"}, {"authorization": f"bearer  {key}"}):
+            assert ask(server, **taken).status_code == 404
+        other = key[:-1] + ("A" if key[-1] != "A" else "B")
+        unknown = new_key("ann", tmp_path / "other")
+        for refused in (
+            {},
+            {"x_api_key": other},
+            {"x_api_key": unknown},
+            {"x_api_key": key[1:]},
+            {"x_api_key": read_keys(tmp_path / "keys").popitem()[1][0]},
+            {"authorization": f"Basic {key}"},
+            {"authorization": key},
+            {"x_auth_scheme": "langsmith"},
+        ):
+            answer = ask(server, **refused)
+            assert answer.status_code == 401, refused
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert "key" in answer.json()["detail"]
+        assert ask(server, "/ok").status_code == 200
+
+
+def test_a_key_is_good_at_once_and_until_its_line_is_removed(tmp_path: Path) -> None:
+    with keyed_server(tmp_path, "ann") as (server, keys):
+        late = new_key("bob", tmp_path / "keys")
+        assert ask(server, x_api_key=late).status_code == 404
+        lines = (tmp_path / "keys").read_text().splitlines(keepends=True)
+        (tmp_path / "keys").write_text("".join(line for line in lines if "ann" not in line))
+        assert ask(server, x_api_key=keys["ann"]).status_code == 401
+        assert ask(server, x_api_key=late).status_code == 404
+        (tmp_path / "keys").unlink()
+        assert ask(server, x_api_key=late).status_code == 401
+
+
+def test_the_command_prints_the_key_once_and_keeps_its_hash_only(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "keys"
+    made = CliRunner().invoke(app, ["keys", "new", "Ann of Red", "--file", str(file)])
+    assert made.exit_code == 0
+    key = made.stdout.strip()
+    assert re.fullmatch(r"rlk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", key)
+    stored = file.read_text()
+    assert key not in stored
+    assert key.rpartition("_")[2] not in stored
+    assert file.stat().st_mode & 0o077 == 0
+    again = CliRunner().invoke(app, ["keys", "new", "bob"], env={"RUNLANE_API_KEYS": str(file)})
+    assert {owner for _, owner in read_keys(file).values()} == {"Ann of Red", "bob"}
+    assert again.stdout.strip() != key
+
+
+@pytest.mark.parametrize("owner", ["", " ", "*", "a\nb", "x" * 513])
+def test_an_owner_that_can_own_nothing_gets_no_key(tmp_path: Path, owner: str) -> None:
+    refused = CliRunner().invoke(app, ["keys", "new", owner, "--file", str(tmp_path / "keys")])
+    assert refused.exit_code != 0
+    assert not (tmp_path / "keys").exists()
+
+
+def test_a_line_that_is_not_understood_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "keys"
+    key = new_key("ann", file)
+    with file.open("a") as target:
+        target.write(f"{key} ann\n0123456789abcdef {'0' * 64} *\n\n# a comment\nann\n")
+    assert len(read_keys(file)) == 1
+    assert [record.getMessage().split(" ")[2] for record in caplog.records] == ["line=3", "line=4", "line=7"]
+    assert key not in caplog.text
+
+
+def test_a_keys_file_that_is_missing_at_the_start_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="runlane keys new"):
+        ApiKeys(tmp_path / "keys")
