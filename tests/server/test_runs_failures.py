@@ -107,6 +107,9 @@ async def _outage(server: Server, admin: psycopg.Connection, database: str) -> N
     async with sdk(server) as client, patient as http:
         thread_id = (await client.threads.create())["thread_id"]
         run = await ended(client, await client.runs.create(thread_id, "steps", input={"steps": 1}))
+        opened = asyncio.Event()
+        watching = asyncio.create_task(_watch(http, thread_id, opened))
+        await opened.wait()
         admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false'.encode())
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
 
@@ -119,10 +122,19 @@ async def _outage(server: Server, admin: psycopg.Connection, database: str) -> N
         expected = [(path, 503, "1", "store_unavailable") for path in [*READS, *(path for path, _ in WRITES)]]
         assert await asyncio.gather(*asked) == expected
         assert (await http.get("/ok")).status_code == 200, "the server itself is well"
+        with pytest.raises(httpx.RemoteProtocolError):
+            await watching
 
         admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true'.encode())
         assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "success"
         assert len(await client.runs.list(thread_id)) == 1, "nothing was admitted that was not answered"
+
+
+async def _watch(http: httpx.AsyncClient, thread_id: str, opened: asyncio.Event) -> None:
+    """Read a thread's stream to its end, which would say that the thread is gone."""
+    async with http.stream("GET", f"/threads/{thread_id}/stream") as response:
+        async for _ in response.aiter_lines():
+            opened.set()
 
 
 async def test_a_database_that_another_writes_for_long_is_out_for_writers_only(tmp_path: Path) -> None:

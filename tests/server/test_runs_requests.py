@@ -11,7 +11,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from server_kit import LONG_S, Server, begun, ended, parse_frames
+from server_kit import HEARTBEAT_S, LONG_S, Server, begun, ended, parse_frames
 
 STEP = {"assistant_id": "steps", "input": {"steps": 1}}
 SLOW = {"assistant_id": "steps", "input": {"steps": 2, "delay_s": LONG_S}}
@@ -192,3 +192,14 @@ async def test_messages_are_replayed_as_they_were_streamed_and_no_id_repeats(
     assert again == first
     assert len({frame.id for frame in first}) == len(first) > 300
     assert {frame.name for frame in first} == {"metadata", "messages/metadata", "messages/partial", "end"}
+
+
+async def test_heartbeats_go_on_while_a_run_is_busy_with_what_the_joiner_did_not_ask_for(
+    client: LangGraphClient, http: httpx.AsyncClient, thread_id: str
+) -> None:
+    pause_s = HEARTBEAT_S / 3  # no silence is long enough for a heartbeat
+    run = await client.runs.create(thread_id, "steps", input={"steps": 20, "delay_s": pause_s}, stream_mode="updates")
+    answer = await http.get(f"/threads/{thread_id}/runs/{run['run_id']}/stream", params={"stream_mode": "custom"})
+    names = [frame.name for frame in parse_frames(answer.text)]
+    assert (set(names), names[-1]) == ({":", "end"}, "end")
+    assert names.count(":") >= 3

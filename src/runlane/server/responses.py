@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from runlane.agents.protocol_events import run_api_event
-from runlane.errors import InvalidRequest
+from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.records import (
     Assistant,
     CancelReceipt,
@@ -25,6 +26,8 @@ from runlane.records import (
     WaitingOn,
 )
 from runlane.streams.bridge import Batch
+
+log = logging.getLogger("runlane.server")
 
 HEARTBEAT = b": heartbeat\r\n\r\n"
 _CURSOR = re.compile(r"(\d{1,19})-(\d{1,19})\Z")
@@ -262,6 +265,9 @@ class StreamingBody(Response):
                     return
         except BrokenOff:
             return  # a server closes the connection of a response that was not completed
+        except StoreUnavailable as error:
+            log.warning("stream.broken_off why=%s", error)
+            return  # neither an end nor an absence: the client comes back with its last id
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from runlane.server.requests import (
     read_body,
 )
 from runlane.server.responses import (
+    HEARTBEAT,
     SSE_HEADERS,
     BrokenOff,
     EventWriter,
@@ -76,13 +78,16 @@ def _stream(
     write = EventWriter(run, modes)
 
     async def pieces() -> AsyncIterator[bytes]:
-        yield b": heartbeat\r\n\r\n"
+        time = asyncio.get_running_loop().time
+        yield HEARTBEAT
+        quiet_since = time()
         async for batch in watch.batches(after=after):
             data = write(batch)
             if batch and isinstance(batch[-1], StreamEnd):
                 yield Last(data)
-            elif data:
-                yield data
+            elif data or time() - quiet_since >= service.streams.heartbeat_s:  # all may be of modes not asked for
+                yield data or HEARTBEAT
+                quiet_since = time()
 
     headers = {**SSE_HEADERS, "content-location": path, "location": f"{path}/stream"}
     return StreamingBody(
