@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -48,9 +49,11 @@ NAMESPACES: Final = statement(
     "store_items.namespaces",  # one step in the index for each
     f"""
     WITH RECURSIVE found (namespace) AS (
-        SELECT min(namespace) FROM store_items WHERE owner = :owner
+        SELECT min(namespace) FROM store_items WHERE owner = :owner AND namespace >= :low AND namespace < :high
         UNION ALL
-        SELECT (SELECT min(namespace) FROM store_items WHERE owner = :owner AND namespace > found.namespace)
+        SELECT (
+            SELECT min(namespace) FROM store_items
+            WHERE owner = :owner AND namespace > found.namespace AND namespace < :high)
         FROM found WHERE found.namespace IS NOT NULL
     )
     SELECT namespace FROM found WHERE EXISTS (
@@ -144,6 +147,13 @@ def encode_value(value: Mapping[str, Any]) -> bytes:
         return orjson.dumps(dict(value))
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"A value of the store must be a JSON object: {error}") from error
+
+
+def listed_range(conditions: Sequence[MatchCondition]) -> tuple[str, str | bytes]:
+    """Return where the namespaces lie that can match all *conditions*."""
+    paths = [condition.path for condition in conditions if condition.match_type == "prefix"]
+    known = [tuple(itertools.takewhile(lambda label: label != "*", path)) for path in paths]
+    return namespace_range(max(known, key=len, default=()))
 
 
 def namespace_matches(namespace: tuple[str, ...], condition: MatchCondition) -> bool:

@@ -153,7 +153,8 @@ class LedgerLongTermStore(BaseStore):
                 rows = [row for row, _ in found]
                 answers.append([SearchItem(**_fields(row), score=score) for row, score in found])
             else:
-                listed = yield items.NAMESPACES(**self._scope)
+                low, high = items.listed_range(op.match_conditions or ())
+                listed = yield items.NAMESPACES(**self._scope, low=low, high=high)
                 answers.append(_listing([items.decode_namespace(row["namespace"]) for row in listed], op))
                 continue
             if op.refresh_ttl:
@@ -166,11 +167,13 @@ class LedgerLongTermStore(BaseStore):
             rows = yield items.SEARCH(**self._scope, low=low, high=high, limit=op.limit, offset=op.offset)
             return [(row, None) for row in rows]
         query = embedded.queries[op.query] if op.query and embedded is not None else None
-        best: list[_Ranked] = []
+        wanted, best = op.offset + op.limit, list[_Ranked]()
         at: dict[str, str] = {"namespace": low, "key": ""}
         while True:
             rows = yield items.SCAN(**self._scope, **at, high=high, embedded=query is not None, limit=SCANNED)
-            best = heapq.nsmallest(op.offset + op.limit, [*best, *self._ranked(rows, op, query)])
+            best += self._ranked(rows, op, query)
+            if len(best) > 2 * wanted or len(rows) < SCANNED:
+                best = heapq.nsmallest(wanted, best)
             if len(rows) < SCANNED:
                 break
             at = {"namespace": rows[-1]["namespace"], "key": rows[-1]["key"] + "\0"}  # the next possible key
