@@ -13,7 +13,7 @@ from auth_kit import bearer, guarded_server, project
 from runlane.errors import ConfigurationError
 from runlane.server.auth import load_authority
 from runlane.settings import Settings
-from server_kit import NOWHERE, PROJECT, Server
+from server_kit import NOWHERE, PROJECT, Server, running_server
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,7 @@ def test_a_path_that_does_not_exist_is_not_told_from_one_that_does(odd: Server) 
         ({"path": f"{PROJECT.parent}/auth.py:SECRET"}, "not langgraph_sdk.Auth"),
         ({"allow_langsmith_api_keys": True}, "allow_langsmith_api_keys"),
         ({"studio": True}, "studio"),
+        ({"openapi": {"paths": {}}}, "paths"),
         ({"cache": {"ttl_seconds": 5}}, "cache_keys"),
     ],
 )
@@ -90,3 +91,21 @@ def test_the_header_of_langgraph_studio_opens_nothing(odd: Server) -> None:
     """Weakness 30 of the reference server."""
     assert ask(odd, **{"x-auth-scheme": "langsmith"}).status_code == 401
     assert json.loads(ask(odd, **{"x-auth-scheme": "langsmith", "x-api-key": "x"}).text)["detail"] == "Who are you?"
+
+
+def test_a_user_is_known_for_a_while_by_the_headers_that_the_cache_names(tmp_path: Path) -> None:
+    schemes = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}, "security": [{"token": []}]}
+    cache = {"cache_keys": ["Authorization"], "ttl_seconds": 3600, "max_size": 2}
+    config = project(tmp_path, path=f"{PROJECT.parent}/auth.py:counted", cache=cache, openapi=schemes)
+    with running_server("memory://", config) as server:
+
+        def asked(name: str) -> int:
+            answer = httpx.post(f"{server.url}/threads", json={}, headers=bearer(name)).json()
+            return int(answer["metadata"]["asked"])
+
+        first = asked("ann")
+        assert (asked("ann"), asked("bob"), asked("ann")) == (first, first + 1, first)
+        assert (asked("eve"), asked("bob"), asked("ann")) == (first + 2, first + 1, first + 3)
+        assert ask(server).status_code == 401
+        document = ask(server, "/openapi.json").json()
+    assert document["components"]["securitySchemes"] == schemes["securitySchemes"]

@@ -26,7 +26,7 @@ async def test_the_sdk_sends_a_key_and_each_owner_has_their_own(tmp_path: Path) 
         ann, bob = (get_client(url=server.url, api_key=keys[name]) for name in ("ann", "bob"))
         thread = await ann.threads.create()
         assert (await ann.threads.get(thread["thread_id"]))["thread_id"] == thread["thread_id"]
-        with pytest.raises(httpx.HTTPStatusError, match="404"):
+        with pytest.raises(httpx.HTTPStatusError, match="not found"):
             await bob.threads.get(thread["thread_id"])
         shown = await ann.runs.wait(thread["thread_id"], "settings", input={})
         assert shown["user"] == {"identity": "ann", "permissions": [], "secret": False, "name": "ann"}
@@ -105,3 +105,11 @@ def test_a_line_that_is_not_understood_lets_nobody_in(tmp_path: Path, caplog: py
 def test_a_keys_file_that_is_missing_at_the_start_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="runlane keys new"):
         ApiKeys(tmp_path / "keys")
+
+
+def test_the_document_of_the_api_says_how_to_authenticate(tmp_path: Path) -> None:
+    with keyed_server(tmp_path, "ann") as (server, _):
+        document = ask(server, "/openapi.json").json()
+    assert document["components"]["securitySchemes"]["apiKey"]["name"] == "x-api-key"
+    assert document["security"] == [{"apiKey": []}, {"bearer": []}]
+    assert "ThreadCreate" in document["components"]["schemas"]

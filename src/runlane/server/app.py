@@ -37,7 +37,7 @@ from runlane.server import (
     threads,
     webhooks,
 )
-from runlane.server.auth import Gate
+from runlane.server.auth import Gate, secured
 from runlane.server.edge import Edge, on_error, on_http_error
 from runlane.server.front import Front, custom_app
 from runlane.server.http_section import HttpSection, http_section
@@ -137,5 +137,5 @@ def openapi_document() -> dict[str, Any]:
 async def _openapi(request: Request) -> Response:
     state = request.app.state
     if not hasattr(state, "openapi"):  # it takes a moment, and few ask
-        state.openapi = orjson.dumps(openapi_document())
+        state.openapi = orjson.dumps(secured(openapi_document(), state.service.authority))
     return Response(state.openapi, media_type="application/json")

@@ -57,13 +57,20 @@ class CacheSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_size: int = 1000
 
 
+class OpenApiSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the OpenAPI document says of how users are known. Source: OpenAPI 3.1, security schemes."""
+
+    schemes: dict[str, Any] = msgspec.field(name="securitySchemes", default_factory=dict)
+    security: list[dict[str, list[str]]] = []
+
+
 class AuthSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The key ``auth`` of langgraph.json. There is no way in for Studio or LangSmith, so that none can be disabled."""
 
     path: str
     disable_studio_auth: bool = False
     allow_langsmith_api_keys: bool = False
-    openapi: dict[str, Any] = {}
+    openapi: OpenApiSection | None = None
     cache: CacheSection | None = None
 
 
@@ -103,7 +110,7 @@ class ProjectAuth:
         self._wanted = _wanted(where, self._authenticate)
         self._cache = None if section.cache is None else _Cache(file.path, section.cache)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="auth")
-        self.openapi: Mapping[str, Any] = section.openapi
+        self.openapi: Mapping[str, Any] = {} if section.openapi is None else msgspec.to_builtins(section.openapi)
 
     @property
     def reads_body(self) -> bool:
@@ -269,6 +276,13 @@ def _defect(handler: str, error: Exception) -> HTTPException:
 
 def _forbidden(resource: str, action: str) -> HTTPException:
     return HTTPException(403, f"Forbidden: {resource}.{action} is not allowed for this user.")
+
+
+def secured(document: dict[str, Any], authority: Authority | None) -> dict[str, Any]:
+    """Return an OpenAPI *document* that says how *authority* is asked."""
+    described = {} if authority is None else dict(authority.openapi)
+    document["components"] |= {"securitySchemes": described.pop("securitySchemes", {})} if described else {}
+    return {**document, **described}
 
 
 class _Cache:
