@@ -100,9 +100,8 @@ async def new_run(
     ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
     given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
     metadata = {name: value for name, value in given.items() if name not in OF_ONE_RUN}
-    temporary, ttl = stateless and body.on_completion == "delete", None
-    if temporary and key is not None:  # its thread stays for a while, so that the key finds the run after its end too
-        temporary, ttl = False, ThreadTtl(ttl_s=service.runtime.settings.event_retention_s)
+    temporary = stateless and body.on_completion == "delete"
+    stays = temporary and key is not None  # for a while, so that the key finds the run after its end too
     return NewRun(
         run_id=service.new_id(),
         thread_id=thread_id or _own_thread_id(owner, key, index),
@@ -115,8 +114,8 @@ async def new_run(
         kwargs=kwargs,
         create_thread=stateless or body.if_not_exists == "create",
         thread_metadata=ids,
-        thread_ttl=ttl,
-        temporary=temporary,
+        thread_ttl=ThreadTtl(ttl_s=service.runtime.settings.event_retention_s) if stays else None,
+        temporary=temporary and not stays,
         delay_s=body.after_seconds or 0.0,
         idempotency_key=key,
         webhook=body.webhook,

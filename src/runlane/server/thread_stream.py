@@ -127,6 +127,8 @@ class _ThreadReader:
             return b""
         self._known_state = at
         states, saver = service.states(thread.owner), service.runtime.saver
+        if saver is None:
+            return b""  # this database keeps no states yet
         state = orjson.loads(await service.on_agents(lambda: states.get(graph_id, saver, thread.thread_id, None)))
         if (state["metadata"] or {}).get("source") != "update":
             return b""  # a run wrote it, which is told by the run's own events
