@@ -344,8 +344,11 @@ class Gate:
 def _authority(scope: Scope) -> Authority | None:
     if isinstance(scope.get("user"), User):
         return None  # known already: this is the gate of the API behind that of the application beside it
+    authority = cast(Authority | None, scope["app"].state.service.authority)
+    if authority is None:
+        return None
     path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-    return None if path in EXEMPT else cast(Authority | None, scope["app"].state.service.authority)
+    return None if path in EXEMPT else authority
 
 
 class _Received:
