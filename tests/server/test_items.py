@@ -107,6 +107,20 @@ async def test_reading_what_is_not_there_creates_nothing(remote: LangGraphClient
     assert (await remote.store.list_namespaces(prefix=[root]))["namespaces"] == []
 
 
+async def test_a_search_without_conditions_finds_everything_and_nulls_are_no_conditions(
+    remote: LangGraphClient, raw: httpx.AsyncClient, root: str
+) -> None:
+    await remote.store.put_item([root], key="k", value={"v": None})
+    everything = await raw.post("/store/items/search", json={})
+    nulls = {"namespace_prefix": [root], "filter": None, "query": None, "refresh_ttl": None}
+    under = await raw.post("/store/items/search", json=nulls)
+    listed = await raw.post("/store/namespaces", json={"prefix": None, "suffix": [root], "max_depth": None})
+
+    assert everything.json()["items"][0]["key"] == "k"
+    assert [item["value"] for item in under.json()["items"]] == [{"v": None}]
+    assert listed.json() == {"namespaces": [[root]]}
+
+
 @pytest.mark.parametrize(
     ("wanted", "keys"),
     [
