@@ -22,12 +22,12 @@ OBSERVE_CANCEL = statement(
 RENEW = statement(
     "renew",
     f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us
-        WHERE run_id = :run_id AND attempt = :attempt AND status = {_RUNNING} RETURNING *""",
+        WHERE run_id = :run_id AND attempt = :attempt AND status = {_RUNNING} RETURNING {{run}}""",
 )
 # `+seq` keeps SQLite on the index of active runs; by the primary key it would read every run there ever was.
 LOST_RUNS = statement(
     "lost_runs",
-    f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND status = {_RUNNING}
+    f"""SELECT {{run}} FROM runs WHERE status IN {_ACTIVE} AND status = {_RUNNING}
           AND ((:exclusive = 1 AND worker_id <> :worker_id) OR COALESCE(lease_expires_at, 0) + :grace_us < {{now}})
         ORDER BY +seq LIMIT :limit""",
 )

@@ -15,7 +15,7 @@ _ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
 # Runs that have something to be read: they are active, or have events, or ended without any.
 RUNS_WITH_EVENTS = statement(
     "runs_with_events",
-    f"""SELECT * FROM runs WHERE thread_id = :thread_id AND seq > :after
+    f"""SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND seq > :after
           AND (status IN {_ACTIVE} OR events_end = 0 OR EXISTS (SELECT 1 FROM events WHERE run_seq = runs.seq))
         ORDER BY seq LIMIT :limit""",
 )

@@ -20,18 +20,18 @@ _MINE = "(:any_owner = 1 OR owner = :owner)"
 
 LIST_RUNS = statement(
     "list_runs",
-    f"""SELECT * FROM runs WHERE thread_id = :thread_id AND {_MINE}
+    f"""SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND {_MINE}
           AND (CAST(:status AS TEXT) IS NULL OR status = :status)
         ORDER BY seq DESC LIMIT :limit OFFSET :offset""",
 )
 LIST_ALL_RUNS = statement(
     "list_all_runs",
-    f"""SELECT * FROM runs WHERE {_MINE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
+    f"""SELECT {{run}} FROM runs WHERE {_MINE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
         ORDER BY seq DESC LIMIT :limit OFFSET :offset""",
 )
 # `+seq` keeps SQLite on the index of active runs.
 INFLIGHT = statement(
-    "inflight", f"SELECT * FROM runs WHERE status IN {_ACTIVE} AND +seq > :after ORDER BY +seq LIMIT :limit"
+    "inflight", f"SELECT {{run}} FROM runs WHERE status IN {_ACTIVE} AND +seq > :after ORDER BY +seq LIMIT :limit"
 )
 _ACTIVE_OF = f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND status = :status AND {_MINE} AND +seq < :before
   AND EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND {MATCHES})
@@ -40,13 +40,13 @@ ACTIVE_RUNS_OF = statement("active_runs_of", _ACTIVE_OF, postgres=_ACTIVE_OF.rep
 # Runs in the order in which their turns came: when they started, or ended without having started.
 TURNS = statement(
     "turns",
-    """SELECT * FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) >= :after_us
+    """SELECT {run} FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) >= :after_us
          AND (COALESCE(started_at, ended_at) > :after_us OR seq >= :after_seq)
        ORDER BY COALESCE(started_at, ended_at), seq LIMIT :limit""",
 )
 LAST_TURN = statement(
     "last_turn",
-    """SELECT * FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) IS NOT NULL
+    """SELECT {run} FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) IS NOT NULL
        ORDER BY COALESCE(started_at, ended_at) DESC, seq DESC LIMIT 1""",
 )
 # Of pending runs: whether they are due, and else the run of their lane whose end lets them start.
@@ -68,10 +68,10 @@ GET_RESULT = statement(
 )
 RUN_BY_SEQ = statement("run_by_seq", "SELECT * FROM runs WHERE seq = :seq")
 SET_MODEL = statement(
-    "set_model", "UPDATE runs SET model_name = :model_name, updated_at = {now} WHERE run_id = :run_id RETURNING *"
+    "set_model", "UPDATE runs SET model_name = :model_name, updated_at = {now} WHERE run_id = :run_id RETURNING {run}"
 )
 SET_USAGE = statement(
-    "set_usage", "UPDATE runs SET usage = :usage, updated_at = {now} WHERE run_id = :run_id RETURNING *"
+    "set_usage", "UPDATE runs SET usage = :usage, updated_at = {now} WHERE run_id = :run_id RETURNING {run}"
 )
 DELETE_RUN = statement("delete_run", "DELETE FROM runs WHERE run_id = :run_id")
 THREAD_USAGE = statement(
@@ -80,7 +80,7 @@ THREAD_USAGE = statement(
 )
 FORGET_RUNS = statement(
     "forget_runs",
-    f"""SELECT * FROM runs WHERE status NOT IN {_ACTIVE} AND ended_at < {{now}} - :age_us
+    f"""SELECT {{run}} FROM runs WHERE status NOT IN {_ACTIVE} AND ended_at < {{now}} - :age_us
           AND (:only_temporary = 0 OR temporary = 1) ORDER BY ended_at LIMIT :limit""",
 )
 

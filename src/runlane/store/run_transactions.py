@@ -105,10 +105,10 @@ RESTATE_THREAD = statement(
 )
 ACTIVE_RUNS = statement(
     "active_runs",
-    f"SELECT * FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} ORDER BY seq LIMIT :limit",
+    f"SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} ORDER BY seq LIMIT :limit",
 )
 FIND_KEY = statement(
-    "find_key", "SELECT * FROM runs WHERE owner = :owner AND thread_id = :thread_id AND idempotency_key = :key"
+    "find_key", "SELECT {run} FROM runs WHERE owner = :owner AND thread_id = :thread_id AND idempotency_key = :key"
 )
 # Guard: the run id is new; a repeated admission after a lost answer finds its own row.
 INSERT_RUN = statement(
@@ -118,10 +118,10 @@ INSERT_RUN = statement(
                          updated_at)
         VALUES (:run_id, :thread_id, :owner, :assistant_id, {_PENDING}, :strategy, :on_disconnect, :metadata,
                 :kwargs, :model_name, :temporary, :key, :webhook, {{now}} + :delay_us, {{now}}, {{now}})
-        ON CONFLICT (run_id) DO NOTHING RETURNING *""",
+        ON CONFLICT (run_id) DO NOTHING RETURNING {{run}}""",
 )
-GET_RUN = statement("get_run", "SELECT * FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
-LOCK_RUN = statement("lock_run", "SELECT * FROM runs WHERE run_id = :run_id {for_update}")
+GET_RUN = statement("get_run", "SELECT {run} FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
+LOCK_RUN = statement("lock_run", "SELECT {run} FROM runs WHERE run_id = :run_id {for_update}")
 # Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
 LOCK_LANE = statement(
     "lock_lane",
@@ -138,7 +138,7 @@ CLAIM_RUN = statement(
         WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{now}} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
             AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))
-        RETURNING *""",
+        RETURNING {{run}}""",
 )
 LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
 # The lane's head, if it is due and nothing of the thread executes.
@@ -154,7 +154,7 @@ RECORD_CANCEL = statement(
     "record_cancel",
     """UPDATE runs SET cancel_action = :action, cancel_reason = :reason, cancel_by = :by,
          cancel_requested_at = {now}, updated_at = {now}
-       WHERE run_id = :run_id AND cancel_requested_at IS NULL RETURNING *""",
+       WHERE run_id = :run_id AND cancel_requested_at IS NULL RETURNING {run}""",
 )
 END_RUN = statement(
     "end_run",
@@ -165,13 +165,13 @@ END_RUN = statement(
                               ELSE COALESCE(cancel_observed_at, CAST(:observed_at AS BIGINT), {now}) END,
          cancel_stopped_at = CASE WHEN cancel_requested_at IS NULL OR :stopped = 0 THEN NULL ELSE {now} END,
          cancel_blocked_at = :blocked_at
-       WHERE run_id = :run_id RETURNING *""",
+       WHERE run_id = :run_id RETURNING {run}""",
 )
 RELEASE_RUN = statement(
     "release_run",
     f"""UPDATE runs SET status = {_PENDING}, worker_id = NULL, lease_expires_at = NULL, updated_at = {{now}},
           usage = COALESCE(:usage, usage), rescues = rescues + :rescues
-        WHERE run_id = :run_id RETURNING *""",
+        WHERE run_id = :run_id RETURNING {{run}}""",
 )
 
 
