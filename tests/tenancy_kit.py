@@ -18,6 +18,11 @@ RUN = {"assistant_id": "steps", "input": {"steps": 1}}
 NOTE = {"namespace": ["notes"], "key": "diary"}
 RPC = {"jsonrpc": "2.0", "id": 1}
 LIST_TOOLS = {**RPC, "method": "tools/list"}
+SAY = {
+    **RPC,
+    "method": "message/send",
+    "params": {"message": {"role": "user", "messageId": "1", "parts": [{"kind": "text", "text": "hi"}]}},
+}
 #: Not due while a test runs.
 LATER = {"after_seconds": 86_400}
 
@@ -33,6 +38,7 @@ class Belongings:
     waiting_thread_id: str
     waiting_run_id: str
     assistant_id: str
+    agent_id: str
     cron_id: str
 
 
@@ -45,7 +51,7 @@ def belongings(client: httpx.Client, secret: str) -> Belongings:
         return answer.json()
 
     threads = [made("/threads", {"metadata": {"secret": secret}})["thread_id"] for _ in range(2)]
-    made(f"/threads/{threads[0]}/runs/wait", RUN)
+    made(f"/threads/{threads[0]}/runs/wait", {**RUN, "webhook": "https://hooks.invalid/told"})
     assistant = {"graph_id": "steps", "name": secret, "metadata": {"secret": secret}}
     cron = {"schedule": "0 0 1 1 *", **RUN, "metadata": {"secret": secret}}
     put = client.put("/store/items", json={**NOTE, "value": {"secret": secret}})
@@ -58,6 +64,7 @@ def belongings(client: httpx.Client, secret: str) -> Belongings:
         waiting_thread_id=threads[1],
         waiting_run_id=made(f"/threads/{threads[1]}/runs", {**RUN, **LATER})["run_id"],
         assistant_id=made("/assistants", assistant)["assistant_id"],
+        agent_id=made("/assistants", {**assistant, "graph_id": "chat"})["assistant_id"],
         cron_id=made(f"/threads/{threads[0]}/runs/crons", cron)["cron_id"],
     )
 
@@ -116,6 +123,9 @@ BODIES: Mapping[str, Callable[[Belongings], Any] | None] = {
     "POST /threads/{thread_id}/commands": lambda _: {"id": 1, "method": "run.start", "params": RUN},
     "POST /threads/{thread_id}/stream/events": lambda _: {"channels": ["values"]},
     "WEBSOCKET /threads/{thread_id}/stream/events": None,
+    "GET /a2a/{assistant_id}": None,
+    "GET /a2a/{assistant_id}/.well-known/agent-card.json": None,
+    "POST /a2a/{assistant_id}": lambda _: SAY,
     "GET /webhooks/{run_id}": None,
     "POST /webhooks/{run_id}/resend": None,
 }
@@ -180,6 +190,7 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "POST /store/namespaces": [({}, exactly({"namespaces": []}))],
         "DELETE /store/items": [(NOTE, status(204))],
         "PUT /store/items": [({**NOTE, "value": {"secret": "none"}}, status(204))],
+        "GET /.well-known/agent-card.json": [({"assistant_id": has.agent_id}, status(404))],
         "GET /webhooks": [({}, lambda answer: has.run_id not in answer.text)],
         "POST /mcp": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
         "POST /mcp/": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
@@ -192,6 +203,8 @@ def path_of(name: str, has: Belongings) -> tuple[str, str]:
     ids = {**asdict(has), "namespace:path": "child"}
     if template.endswith("/cancel"):
         ids |= {"thread_id": has.waiting_thread_id, "run_id": has.waiting_run_id}
+    if template.startswith("/a2a/"):
+        ids["assistant_id"] = has.agent_id
     for key, value in ids.items():
         template = template.replace(f"{{{key}}}", value)
     assert "{" not in template, f"{name} has an id that no tenant has here: give it to Belongings"
