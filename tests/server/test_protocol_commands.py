@@ -80,6 +80,8 @@ async def test_a_run_behind_another_is_pending_at_once(thread: Wire, client: Lan
 
 async def test_a_run_that_supersedes_starts_once_the_other_has_stopped(thread: Wire, client: LangGraphClient) -> None:
     first = await thread.start("steps", input={"delay_s": LONG_S})
+    async with thread.events("lifecycle") as events:
+        await anext(events)
     second = await thread.start("steps", input={"delay_s": 0}, multitaskStrategy="interrupt")
     await thread.until(second, "lifecycle")
     assert (await client.runs.get(thread.thread_id, first))["status"] == "interrupted"
@@ -222,13 +224,63 @@ async def test_a_thread_that_never_ran_has_nothing_to_answer(thread: Wire, clien
     assert (await thread.refused("input.respond", interrupt_id="a", response=1))[0] == "no_such_run"
 
 
+# Looking and forking
+
+
+async def test_the_tree_of_a_run_has_its_subgraphs(thread: Wire) -> None:
+    await thread.start("parent", input={})
+    async with thread.events("lifecycle", namespaces=[["child"]]) as events:
+        namespace = (await anext(events))["params"]["namespace"]
+    tree = (await thread.command("agent.getTree"))["result"]["tree"]
+    child = {"namespace": namespace, "graph_name": "child", "status": "started"}
+    assert tree == {"namespace": [], "status": "running", "graph_name": "parent", "children": [child]}
+
+
+async def test_a_thread_on_which_nothing_executes_has_no_tree(thread: Wire) -> None:
+    await thread.until(await thread.start("chat", input=human("x")))
+    assert (await thread.refused("agent.getTree"))[0] == "no_such_run"
+
+
+async def test_a_state_is_read_whole_or_by_keys_and_by_namespace(thread: Wire) -> None:
+    events = await thread.until(await thread.start("nested_approval", input={"topic": "x"}))
+    [namespace] = {tuple(event["params"]["namespace"]) for event in events if event["params"]["namespace"]}
+    whole = (await thread.command("state.get", namespace=[]))["result"]
+    assert whole["values"] == {"topic": "x", "answers": []}
+    assert whole["checkpoint"] == {"id": of(events, "checkpoints")[-1]["id"], "ns": ""}
+    inner = (await thread.command("state.get", namespace=namespace, keys=["topic"]))["result"]
+    assert (inner["values"], inner["checkpoint"]["ns"]) == ({"topic": "x"}, "|".join(namespace))
+
+
+async def test_checkpoints_are_listed_and_forked(thread: Wire) -> None:
+    events = await thread.until(await thread.start("chat", input=human("first")))
+    await thread.until(await thread.start("chat", input=human("second")))
+    listed = (await thread.command("state.listCheckpoints"))["result"]["checkpoints"]
+    first = [checkpoint["id"] for checkpoint in of(events, "checkpoints")]
+    assert [checkpoint["id"] for checkpoint in listed][-3:] == first[::-1]
+    page = (await thread.command("state.listCheckpoints", limit=1, before=listed[0]["id"]))["result"]["checkpoints"]
+    assert page == [listed[1]]
+    forked = (await thread.command("state.fork", checkpoint_id=first[-1], input=human("other")))["result"]
+    assert forked["thread_id"] == thread.thread_id
+    messages = of(await thread.until(forked["run_id"]), "values")[-1]["messages"]
+    assert [message["content"] for message in messages if message["type"] == "human"] == ["first", "other"]
+
+
+async def test_a_thread_that_never_ran_has_no_state(thread: Wire, client: LangGraphClient) -> None:
+    await client.threads.create(thread_id=thread.thread_id)
+    for method, params in (
+        ("state.get", {}),
+        ("state.listCheckpoints", {}),
+        ("state.fork", {"checkpoint_id": NOWHERE}),
+    ):
+        assert (await thread.refused(method, **params))[0] == "no_such_run"
+
+
 # What is wrong
 
 
 @pytest.mark.parametrize(
     ("method", "params", "code"),
     [
-        ("state.get", {"namespace": []}, "unknown_command"),
         ("input.inject", {}, "unknown_command"),
         ("", {}, "unknown_command"),
         ("run.start", {}, "invalid_argument"),

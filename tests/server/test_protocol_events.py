@@ -249,6 +249,17 @@ async def test_a_run_that_is_cancelled_is_interrupted(thread: Wire, client: Lang
         assert states(await up_to_end(events, run_id)) == ["interrupted"]
 
 
+async def test_what_was_said_before_a_cancel_stays_on_the_thread(thread: Wire, client: LangGraphClient) -> None:
+    run_id = await thread.start("stuck", input=human("go on"))
+    async with thread.events("messages", "lifecycle") as events:
+        said = [await anext(events) for _ in range(5)]
+        await client.runs.cancel(thread.thread_id, run_id, wait=True)
+        assert states(await up_to_end(events, run_id)) == ["interrupted"]
+    state: Any = await client.threads.get_state(thread.thread_id)
+    message = state["values"]["messages"][-1]
+    assert (message["content"], message["id"]) == ("so far", said[-1]["params"]["data"]["id"])
+
+
 async def test_a_run_that_is_cancelled_while_pending_has_a_lifecycle(thread: Wire, client: LangGraphClient) -> None:
     first = await thread.start("steps", input={"delay_s": LONG_S})
     pending = await thread.start("steps", input={})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from langchain_core.messages import AIMessage
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
@@ -69,6 +73,33 @@ class Audit(StreamTransformer):
         return True
 
 
+class Stuck(BaseChatModel):
+    """Says two words and then nothing more."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "stuck"
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _astream(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for word in ("so", " far"):
+            yield ChatGenerationChunk(message=AIMessageChunk(word))
+        await asyncio.Event().wait()
+
+
+async def say(state: Journey) -> dict[str, Any]:
+    return {"messages": [await Stuck().ainvoke("go on")]}
+
+
+async def wait(state: Inn) -> dict[str, Any]:
+    await asyncio.Event().wait()
+    return {}
+
+
 _inn = StateGraph(Inn)
 _inn.add_node("rest", rest)
 _inn.add_edge(START, "rest")
@@ -89,6 +120,22 @@ _audited.add_node("rest", rest)
 _audited.add_edge(START, "rest")
 _audited.add_edge("rest", END)
 audited = _audited.compile(transformers=[Audit])
+
+_stuck = StateGraph(Journey)
+_stuck.add_node("say", say)
+_stuck.add_edge(START, "say")
+_stuck.add_edge("say", END)
+stuck = _stuck.compile()
+
+_child = StateGraph(Inn)
+_child.add_node("wait", wait)
+_child.add_edge(START, "wait")
+_child.add_edge("wait", END)
+_parent = StateGraph(Inn)
+_parent.add_node("child", _child.compile())
+_parent.add_edge(START, "child")
+_parent.add_edge("child", END)
+parent = _parent.compile()
 
 _twice = StateGraph(Journey)
 _twice.add_node("ask_twice", ask_twice)

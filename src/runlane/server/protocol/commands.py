@@ -7,23 +7,15 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal, cast
 
 import msgspec
-from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
-from runlane.errors import (
-    AdmissionClosed,
-    ConflictError,
-    InvalidRequest,
-    NoSuchInterrupt,
-    NotFound,
-    RunlaneError,
-    StoreUnavailable,
-    UnsupportedOption,
-)
+from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import ThreadStatus
 from runlane.records import NewRun, Thread
 from runlane.server.new_runs import admit, prepare_run
-from runlane.server.requests import Body, Command, RunConfig, RunCreate, checkpoint_uuid, convert_body
+from runlane.server.protocol.inspection import get_state, get_tree, list_checkpoints
+from runlane.server.protocol.refusals import Refused, converted, refusal
+from runlane.server.requests import Body, Command, RunConfig, RunCreate, checkpoint_uuid
 from runlane.server.routing import reach_thread, service_of
 
 Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
@@ -70,12 +62,14 @@ class InputRespond(Body):
     strict_resume: bool = False  # an answer to what is not open is always refused
 
 
-class Refused(Exception):  # an answer to the client, not a failure
-    """A command that cannot be done; *code* is one of the protocol's."""
+class StateFork(Body):
+    """Parameters of ``state.fork``."""
 
-    def __init__(self, code: str, message: str) -> None:
-        self.code, self.message = code, message
-        super().__init__(message)
+    nullable: ClassVar[frozenset[str]] = frozenset({"config"})
+
+    checkpoint_id: str
+    input: Any = None
+    config: RunConfig | None = None
 
 
 Run = Callable[[HTTPConnection, str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
@@ -105,26 +99,9 @@ async def execute(connection: HTTPConnection, thread_id: str, method: str, param
         raise refusal(error) from error
 
 
-def refusal(error: Exception) -> Refused:
-    """Return *error* in the protocol's terms."""
-    for kind, code in _CODES:
-        if isinstance(error, kind):
-            return Refused(code, str(error))
-    if isinstance(error, HTTPException):
-        return Refused("permission_denied" if error.status_code in (401, 403) else "unknown_error", str(error.detail))
-    return Refused("unknown_error", f"409: {error}" if isinstance(error, ConflictError) else str(error))
-
-
-_CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (NoSuchInterrupt, "no_such_interrupt"),
-    (UnsupportedOption, "not_supported"),
-    (InvalidRequest, "invalid_argument"),
-)
-
-
 async def _start(connection: HTTPConnection, thread_id: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
     """Admit a run at once, or refuse it at once; the thread is made if it does not exist."""
-    body = _converted(connection, params, RunStart)
+    body = converted(connection, params, RunStart)
     create = RunCreate(
         assistant_id=body.assistant_id,
         input=body.input,
@@ -164,7 +141,7 @@ async def _as_answer(connection: HTTPConnection, new: NewRun, value: Any) -> New
 
 async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
     """Admit the run that resumes the thread with answers, each of which is the first to its interrupt."""
-    body = _converted(connection, params, InputRespond)
+    body = converted(connection, params, InputRespond)
     answers = body.responses
     if answers is None:
         if body.interrupt_id is None:
@@ -173,11 +150,8 @@ async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[s
     if not answers or len({answer.interrupt_id for answer in answers}) != len(answers):
         raise Refused("invalid_argument", "'responses' must have one answer per interrupt, and at least one.")
     _, thread = await reach_thread(cast(Request, connection), "read")
-    assistant_id = thread.metadata.get("assistant_id")
-    if not isinstance(assistant_id, str):
-        raise Refused("no_such_run", "The thread has no run that could wait for an answer; start one with run.start.")
     create = RunCreate(
-        assistant_id=assistant_id,
+        assistant_id=_assistant_of(thread),
         command=Command(
             resume={answer.interrupt_id: answer.response for answer in answers}, update=body.update, goto=body.goto
         ),
@@ -222,8 +196,32 @@ async def _admitted(connection: HTTPConnection, new: NewRun) -> Mapping[str, Any
     return {"run_id": admitted.run.run_id}
 
 
-def _converted(connection: HTTPConnection, params: Mapping[str, Any], model: type[Any]) -> Any:
-    return convert_body(cast(Request, connection), dict(params), model)
+async def _fork(connection: HTTPConnection, thread_id: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Admit a run of the thread's last assistant from one of its checkpoints."""
+    body: StateFork = converted(connection, params, StateFork)
+    _, thread = await reach_thread(cast(Request, connection), "read")
+    create = RunCreate(
+        assistant_id=_assistant_of(thread),
+        input=body.input,
+        config=body.config,
+        checkpoint_id=checkpoint_uuid(body.checkpoint_id),
+    )
+    result = await _admitted(connection, await _prepared(connection, create, thread_id))
+    return {**result, "thread_id": thread_id}
 
 
-_COMMANDS: Final[Mapping[str, Run]] = {"run.start": _start, "input.respond": _respond}
+def _assistant_of(thread: Thread) -> str:
+    assistant_id = thread.metadata.get("assistant_id")
+    if not isinstance(assistant_id, str):
+        raise Refused("no_such_run", "Nothing has run on the thread yet; start a run with run.start.")
+    return assistant_id
+
+
+_COMMANDS: Final[Mapping[str, Run]] = {
+    "run.start": _start,
+    "input.respond": _respond,
+    "agent.getTree": get_tree,
+    "state.get": get_state,
+    "state.listCheckpoints": list_checkpoints,
+    "state.fork": _fork,
+}

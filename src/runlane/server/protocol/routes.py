@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +15,9 @@ from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 
 from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
-from runlane.server.protocol.commands import Refused, execute
+from runlane.server.protocol.commands import execute
 from runlane.server.protocol.events import WireEvent, subscription
+from runlane.server.protocol.refusals import Refused
 from runlane.server.protocol.socket import serve_socket
 from runlane.server.protocol.thread import ThreadEvents
 from runlane.server.requests import BadRequest, path_uuid, read_json
@@ -81,14 +83,15 @@ async def _frames(events: ThreadEvents, heartbeat_s: float) -> AsyncIterator[byt
     loop = asyncio.get_running_loop()
     spoken_at = loop.time()
     try:
-        async for batch in events.batches():
-            if batch:
-                yield b"".join([_frame(event) for event in batch])
-            elif loop.time() - spoken_at < heartbeat_s * _NEARLY:
-                continue
-            else:
-                yield HEARTBEAT
-            spoken_at = loop.time()
+        async with aclosing(events.batches()) as batches:
+            async for batch in batches:
+                if batch:
+                    yield b"".join([_frame(event) for event in batch])
+                elif loop.time() - spoken_at < heartbeat_s * _NEARLY:
+                    continue
+                else:
+                    yield HEARTBEAT
+                spoken_at = loop.time()
     except NotFound as error:  # the thread was deleted meanwhile
         text = orjson.dumps({"type": "error", "id": None, "error": "no_such_thread", "message": str(error)})
         yield b"event: error\r\ndata: %s\r\n\r\n" % text

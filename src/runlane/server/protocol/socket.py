@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 from uuid import UUID
@@ -15,8 +16,9 @@ from starlette.requests import Request
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runlane.errors import InvalidRequest, NotFound, RunlaneError, StoreUnavailable
-from runlane.server.protocol.commands import Refused, execute, refusal
+from runlane.server.protocol.commands import execute
 from runlane.server.protocol.events import Subscription, subscription
+from runlane.server.protocol.refusals import Refused, refusal
 from runlane.server.protocol.thread import ThreadEvents
 from runlane.server.requests import MAX_DEPTH, has_nul, nests_deeper
 from runlane.server.routing import authorize, reach_thread, service_of
@@ -139,10 +141,11 @@ class Session:
         service = service_of(self._socket)
         events = ThreadEvents(service.store, service.streams, self._thread_id, wanted, now=_now)
         try:
-            async for batch in events.batches():
-                for event in batch:
-                    await self._send(event.text)
-                    self._sent_seq = max(self._sent_seq, event.seq)
+            async with aclosing(events.batches()) as batches:
+                async for batch in batches:
+                    for event in batch:
+                        await self._send(event.text)
+                        self._sent_seq = max(self._sent_seq, event.seq)
             await self._close(_RESTARTING, "The server closes; connect again.")
         except NotFound as error:  # the thread was deleted
             await self._close(_STATUS + 404, str(error))

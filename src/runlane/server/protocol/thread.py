@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
@@ -38,7 +39,7 @@ class ThreadEvents:
         self._read: set[int] = set()
         self._in_order = True
 
-    async def batches(self) -> AsyncIterator[Sequence[WireEvent]]:
+    async def batches(self) -> AsyncGenerator[Sequence[WireEvent], None]:
         """Yield events in batches, without end; an empty one comes after silence, or where nothing is wanted.
 
         Ends when the process closes.
@@ -53,8 +54,9 @@ class ThreadEvents:
                 wake.clear()
                 run = await self._next()
                 if run is not None:
-                    async for batch in self._of_run(run):
-                        yield batch
+                    async with aclosing(self._of_run(run)) as batches:
+                        async for batch in batches:
+                            yield batch
                 elif not await self._heard(wake):
                     await self._store.get_thread(self._thread_id, owner=ANY_OWNER)
                     yield ()
@@ -81,7 +83,7 @@ class ThreadEvents:
             after = runs[-1].seq
         return None
 
-    async def _of_run(self, run: RunRecord) -> AsyncIterator[Sequence[WireEvent]]:
+    async def _of_run(self, run: RunRecord) -> AsyncGenerator[Sequence[WireEvent], None]:
         events = RunEvents(self._store, run, self._wanted)
         after = await self._resume_at(run)
         with self._bridge.watch(run) as watch:
