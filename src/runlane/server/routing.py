@@ -32,6 +32,7 @@ QUERY: Mapping[str, dict[str, Any]] = {
     **{key: {"type": "string"} for key in ("key", "namespace")},
     "refresh_ttl": {"type": "boolean"},
     "action": {"type": "string", "enum": ["interrupt", "rollback"]},
+    "assistant_id": {"type": "string"},
     "before": {"type": "string", "format": "uuid"},
     "include": {"type": "array", "items": {"type": "string", "enum": ["ttl"]}},
     "delivery_status": {"type": "string", "enum": [status.value for status in DeliveryStatus]},

@@ -175,7 +175,15 @@ def _line(state: Any, **nodes: Any) -> StateGraph[Any, Any, Any, Any]:
     return builder
 
 
+async def ask_in_words(state: MessagesState) -> dict[str, Any]:
+    """Ask whether that is meant; ``fail`` fails."""
+    if state["messages"][-1].text == "fail":
+        raise ValueError("no")
+    return {"messages": [AIMessage(f"you said {interrupt('sure?')}")]}
+
+
 chat = _line(MessagesState, answer=answer)
+asking = _line(MessagesState, ask=ask_in_words)
 
 _tools = StateGraph(MessagesState)
 _tools.add_node("model", answer)
