@@ -53,5 +53,5 @@ class Announcer:
 async def _run_hook(hook: Ended, run: RunRecord) -> None:
     try:
         await hook(run)
-    except Exception:
+    except Exception:  # the application's own code: its defect ends no run
         log.exception("run.hook_failed run_id=%s", run.run_id)

@@ -241,7 +241,7 @@ class Executor:
         try:
             handle = self._host.start(lambda: _run_agent(agent, call))
             snapshot = await attempt.run(handle, call, continuable=agent.continuable and call.saver is not None)
-        except BaseException as error:
+        except BaseException as error:  # whatever the agent raised is how its run ends
             if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
                 log.info("run.agent_raised run_id=%s", run.run_id, exc_info=error)
             return _Ran(agent=agent, call=call, snapshot=None, failure=error)
@@ -354,7 +354,7 @@ class Executor:
             return await handle.done
         except LeaseLost:
             raise
-        except BaseException as error:
+        except BaseException as error:  # the ending is written all the same
             log.error("thread.repair_failed run_id=%s", attempt.claim.run.run_id, exc_info=error)
             return None
         finally:

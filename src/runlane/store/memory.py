@@ -48,7 +48,7 @@ class MemoryDriver:
             self._connection.execute("BEGIN")
             try:
                 result = execute(self._connection, transaction, self._clock())
-            except BaseException as error:
+            except BaseException as error:  # its own effects are undone, and its caller hears it
                 self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
                     raise translate(error) from error

@@ -217,7 +217,7 @@ def commit_group(connection: sqlite3.Connection, group: list[Submission], clock:
             connection.execute("SAVEPOINT one")  # the newest of that name is the one that counts; COMMIT ends them all
             try:
                 result = execute(connection, submission.transaction, clock())
-            except Exception as error:
+            except Exception as error:  # its caller hears it; the others of the group go on
                 if not connection.in_transaction:  # a full disk, say, has undone the whole group
                     raise
                 connection.execute("ROLLBACK TO one")
