@@ -13,6 +13,7 @@ from runlane.store.cron_transactions import DUE_CRONS, NEXT_CRON
 from runlane.store.event_transactions import HOLDS_LEASE, READ_SEGMENTS
 from runlane.store.lease_transactions import LOST_RUNS, RENEW, RUNNABLE
 from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LIST_RUNS
+from runlane.store.queue_transactions import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
 from runlane.store.run_transactions import (
     ACTIVE_RUNS,
     CLAIM_RUN,
@@ -44,6 +45,7 @@ VALUES = {
     "interrupts": "{}",
     "after": 0,
     "until": 1,
+    "half": 1,
 }
 #: Partial indexes that hold active runs alone.
 ACTIVE_ONLY = ("runs_active", "runs_one_running")
@@ -55,6 +57,7 @@ INSERT = """INSERT INTO runs (run_id, thread_id, owner, status, multitask_strate
 HOT = [
     ACTIVE_RUNS,
     CLAIM_RUN,
+    COUNT_QUEUE,
     DUE_CRONS,
     END_RUN,
     FIND_KEY,
@@ -63,8 +66,10 @@ HOT = [
     INFLIGHT,
     LOCK_RUN,
     LOST_RUNS,
+    MEDIAN_DUE,
     NEXT_CRON,
     NEXT_OF_LANE,
+    OLDEST_UNBLOCKED,
     RENEW,
     RESTATE_THREAD,
     RUNNABLE,

@@ -41,6 +41,7 @@ from runlane.server.auth import Gate, secured
 from runlane.server.edge import Edge, on_error, on_http_error
 from runlane.server.front import Front, custom_app
 from runlane.server.http_section import HttpSection, http_section
+from runlane.server.metrics import Metered, Metrics
 from runlane.server.routing import direct, schemas
 from runlane.server.service import open_service
 from runlane.settings import Settings
@@ -105,14 +106,15 @@ def create_app(config: Path | None, settings: Settings, *, registry: Registry | 
                 await stack.enter_async_context(custom.router.lifespan_context(custom))
             yield
 
+    counts = Metrics()
     app = Starlette(
         routes=_routes(section),
         exception_handlers={RunlaneError: on_error, Unserialisable: on_error, HTTPException: on_http_error},
-        middleware=[Middleware(Edge, cors=section.cors), Middleware(Gate)],
+        middleware=[Middleware(Metered, metrics=counts), Middleware(Edge, cors=section.cors), Middleware(Gate)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.settings = settings
+    app.state.settings, app.state.metrics = settings, counts
     app.state.front = app if custom is None and not section.mount_prefix else Front(app, custom, section)
     return app
 

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
@@ -38,11 +39,22 @@ QUERY: Mapping[str, dict[str, Any]] = {
     "delivery_status": {"type": "string", "enum": [status.value for status in DeliveryStatus]},
     "run_id": {"type": "string", "format": "uuid"},
     "status": {"type": "string", "enum": [status.value for status in RunStatus]},
+    "format": {"type": "string", "enum": ["prometheus", "json"]},
     "xray": {"oneOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1}]},
 }
 Handler = Callable[[Request], Awaitable[Any]]
+#: In the scope of a request: the path of its route, with the names of its parameters.
+ROUTE = "runlane.route"
 REF = "#/components/schemas/{name}"
 ERROR = {"content": {"application/json": {"schema": {"$ref": REF.format(name="Error")}}}}
+
+
+class NamedRoute(Route):
+    """A route that says in the request's scope which it is."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ROUTE] = self.path
+        await super().handle(scope, receive, send)
 
 
 def service_of(connection: HTTPConnection) -> Service:
@@ -152,7 +164,7 @@ def route(
         responses |= {status: {"description": "Done"} for status in success[1:]}
         if body is not None:
             responses[413] = {"description": "Error", **ERROR}
-        direct(router).append(Route(path, _with_known_query(handler, frozenset(query)), methods=[method]))
+        direct(router).append(NamedRoute(path, _with_known_query(handler, frozenset(query)), methods=[method]))
         router.add_api_route(
             path,
             handler,

@@ -1,0 +1,121 @@
+"""What the process counts, as Prometheus and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from math import isnan
+
+import httpx
+import psycopg
+import pytest
+from langgraph_sdk.client import LangGraphClient
+from prometheus_client.parser import text_string_to_metric_families
+from psycopg.conninfo import conninfo_to_dict
+
+from server_kit import LONG_S, NOWHERE, PATIENCE_S, Server, begun, running_server, sdk
+
+Samples = dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server of these tests alone."""
+    with running_server(f"sqlite:///{tmp_path_factory.mktemp('counted')}/runlane.db", max_concurrent_runs=3) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(counted: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=counted.url, timeout=PATIENCE_S) as made:
+        yield made
+
+
+@pytest.fixture
+async def client(counted: Server) -> AsyncIterator[LangGraphClient]:
+    async with sdk(counted) as made:
+        yield made
+
+
+async def scrape(http: httpx.AsyncClient) -> Samples:
+    """Return every sample by its name and the values of its labels."""
+    response = await http.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {
+        " ".join([sample.name, *(sample.labels[name] for name in sorted(sample.labels))]): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+async def test_requests_are_counted_by_method_route_and_status(http: httpx.AsyncClient) -> None:
+    before = await scrape(http)
+    for _ in range(3):
+        await http.get(f"/threads/{NOWHERE}")
+    await http.get("/threads/not-a-uuid")
+    await http.post("/threads", json={})
+    for path in ("/nothing", "/nothing/else", "/threads/a/b/c/d"):
+        await http.request("PURGE", path)
+    after = await scrape(http)
+
+    def more(name: str) -> float:
+        return after.get(name, 0.0) - before.get(name, 0.0)
+
+    assert more("runlane_http_requests_total GET /threads/{thread_id} 404") == 3
+    assert more("runlane_http_requests_total GET /threads/{thread_id} 422") == 1
+    assert more("runlane_http_requests_total POST /threads 200") == 1
+    assert more("runlane_http_requests_total other other 404") == 3
+    assert more("runlane_http_requests_latency_seconds_count GET /threads/{thread_id}") == 4
+    assert more("runlane_http_requests_latency_seconds_bucket 10.0 GET /threads/{thread_id}") == 4
+    assert not [name for name in after if "nothing" in name or NOWHERE in name or "PURGE" in name]
+
+
+async def test_a_stream_is_counted_when_its_answer_begins(http: httpx.AsyncClient, client: LangGraphClient) -> None:
+    thread_id = (await client.threads.create())["thread_id"]
+    run = await begun(client, thread_id)
+    name = "runlane_http_requests_total GET /threads/{thread_id}/runs/{run_id}/stream 200"
+    before = await scrape(http)
+    async with http.stream("GET", f"/threads/{thread_id}/runs/{run['run_id']}/stream") as response:
+        assert response.status_code == 200
+        assert (await scrape(http))[name] == before.get(name, 0) + 1
+    await client.runs.cancel(thread_id, run["run_id"], wait=True)
+
+
+async def test_the_queue_and_the_slots_are_what_they_are(http: httpx.AsyncClient, client: LangGraphClient) -> None:
+    thread_id = (await client.threads.create())["thread_id"]
+    run = await begun(client, thread_id)
+    waiting = await client.runs.create(thread_id, "steps", input={"steps": 1, "delay_s": 0})
+    samples = await scrape(http)
+    assert (samples["runlane_ledger_up"], samples["runlane_runs running"], samples["runlane_runs pending"]) == (1, 1, 1)
+    assert (samples["runlane_worker_slots"], samples["runlane_worker_slots_active"]) == (3, 1)
+    assert samples["runlane_queue_wait_max_seconds"] > 0
+    assert samples["runlane_queue_wait_unblocked_max_seconds"] == 0
+    assert samples["process_resident_memory_bytes"] > 1_000_000
+    shown = (await http.get("/metrics", params={"format": "json"})).json()
+    assert shown["workers"] == {"max": 3, "active": 1, "available": 2}
+    assert (shown["queue"]["n_pending"], shown["queue"]["n_running"]) == (1, 1)
+    assert shown["queue"]["pending_runs_wait_time_max_secs"] >= shown["queue"]["pending_runs_wait_time_med_secs"] > 0
+    assert shown["queue"]["pending_unblocked_runs_wait_time_max_secs"] == 0
+    assert shown["api"]["requests"]["200"] > 0
+    await client.runs.cancel(thread_id, run["run_id"], wait=True)
+    await client.runs.join(thread_id, waiting["run_id"])
+    assert (await http.get("/metrics?format=json")).json()["queue"]["n_pending"] == 0
+
+
+async def test_another_format_is_refused(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/metrics?format=xml")).status_code == 422
+
+
+async def test_without_its_ledger_the_process_still_says_how_it_is(postgres_dsn: str, postgres_url: str) -> None:
+    database = conninfo_to_dict(postgres_url)["dbname"]
+    with running_server(postgres_url) as server, psycopg.connect(postgres_dsn, autocommit=True) as admin:
+        async with httpx.AsyncClient(base_url=server.url, timeout=LONG_S) as http:
+            assert (await scrape(http))["runlane_ledger_up"] == 1
+            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false'.encode())
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+            samples = await scrape(http)
+            assert samples["runlane_ledger_up"] == 0
+            assert isnan(samples["runlane_runs pending"])
+            assert samples["process_resident_memory_bytes"] > 0
+            assert (await http.get("/metrics?format=json")).status_code == 503
+            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true'.encode())
