@@ -28,11 +28,16 @@ export async function visit(name, options, what) {
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => message.type() === "error" && complaints.push(`${message.text()} ${message.location().url}`));
   page.on("request", (request) => requests.push(request));
+  const frames = [];
+  page.on("websocket", (socket) => {
+    socket.on("framesent", (frame) => frames.push(`> ${frame.payload}`));
+    socket.on("framereceived", (frame) => frames.push(`< ${frame.payload}`));
+  });
   await page.goto(`${process.env.PAGES}/${name}.html?${new URLSearchParams({ api: URL_OF_SERVER, ...options })}`);
   try {
     await what(new Chat(page, requests));
   } catch (error) {
-    throw new Error(`${error.message}\nThe page:\n${await page.locator("body").innerText()}\n${complaints.join("\n")}`);
+    throw new Error(`${error.message}\nThe page:\n${await page.locator("body").innerText()}\n${[...complaints, ...frames].join("\n")}`);
   }
   await context.close();
   return complaints;

@@ -22,12 +22,17 @@ function Page() {
 }
 
 function Message({ stream, message }) {
-  const checkpoint = useMessageMetadata(stream, message.id)?.parentCheckpointId;
-  const from = checkpoint && { forkFrom: checkpoint };
+  // The checkpoint that this version of the hook knows for a message is of the last step it was seen in, not the first.
+  const from = async () => {
+    const states = await stream.client.threads.getHistory(stream.threadId, { limit: 100 });
+    const first = states.findLast((state) => state.values.messages?.some((one) => one.id === message.id));
+    return { forkFrom: first.parent_checkpoint.checkpoint_id };
+  };
+  const known = useMessageMetadata(stream, message.id)?.parentCheckpointId;
   return message.type === "human" ? (
-    <Line message={message} edit={from && ((text) => stream.submit(human(text), from))} />
+    <Line message={message} edit={known && (async (text) => stream.submit(human(text), await from()))} />
   ) : (
-    <Line message={message} redo={from && (() => stream.submit(null, from))} />
+    <Line message={message} redo={known && (async () => stream.submit(null, await from()))} />
   );
 }
 
