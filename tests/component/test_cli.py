@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,10 @@ def test_a_setting_comes_from_the_option_then_the_environment_then_the_project(
     assert (settings.drain_grace_s, settings.poll_s, settings.max_rescues) == (1.5, 8.0, 7)
 
 
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == metadata.version("runlane")
+
+
 def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/new.db"
     for _ in range(2):
@@ -107,9 +112,7 @@ def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
     assert (tmp_path / "new.db").exists()
 
 
-@pytest.mark.parametrize(
-    "command", [["ls"], ["show", "r"], ["tail", "r"], ["cancel", "r"], ["tail", "r", "--thread", "t"]]
-)
+@pytest.mark.parametrize("command", [["ls"], ["show", "r"], ["tail", "r"], ["cancel", "r"], ["ls", "--thread", "t"]])
 def test_a_server_that_does_not_answer_is_told_in_one_line(command: list[str]) -> None:
     result = CliRunner().invoke(app, ["runs", *command, "--url", "http://127.0.0.1:9"])
     assert result.exit_code == 1

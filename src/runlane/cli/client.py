@@ -14,7 +14,7 @@ from runlane.errors import NotFound, RunlaneError
 TIMEOUT_S: Final = 30.0
 #: Longer than the server is silent on a stream, several heartbeats long.
 SILENCE_S: Final = 60.0
-#: In how many threads, the last changed first, a run is looked for.
+#: In how many threads, the last changed first, recent runs are looked for.
 SEARCHED_THREADS: Final = 500
 #: How often a stream that broke is taken up again without a new event.
 RETRIES: Final = 5
@@ -40,9 +40,9 @@ class ServerEvent:
 class Client:
     """A server, seen from the command line. A context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None) -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.Client(timeout=TIMEOUT_S)
+        self._http = httpx.Client(timeout=TIMEOUT_S, headers={} if api_key is None else {"x-api-key": api_key})
 
     def __enter__(self) -> Client:
         return self
@@ -66,33 +66,26 @@ class Client:
         ]
         return sorted(found, key=lambda run: str(run["created_at"]), reverse=True)[:limit]
 
-    def run(self, run_id: str, thread_id: str | None) -> Any:
+    def run(self, run_id: str) -> Any:
         """Return a run as the API gives it.
 
         Raises:
-            NotFound: No such run, or none in the threads that changed last.
+            NotFound: No such run.
             ServerError: The server cannot be reached, or refused.
         """
-        threads = [thread_id] if thread_id is not None else self._threads(limit=SEARCHED_THREADS)
-        for candidate in threads:
-            try:
-                return self._call("GET", f"/threads/{candidate}/runs/{run_id}", "run", run_id)
-            except NotFound:
-                continue
-        raise NotFound("run", run_id)
+        return self._call("GET", f"/runs/{run_id}", "run", run_id)
 
-    def events(self, run_id: str, thread_id: str | None, *, after: str) -> Iterator[ServerEvent]:
+    def events(self, run_id: str, *, after: str) -> Iterator[ServerEvent]:
         """Yield the run's events after the one whose id is *after* (``-1``: all), to its end, across lost connections.
 
         Raises:
             NotFound: No such run.
             ServerError: The server cannot be reached, or refused.
         """
-        thread_id = thread_id or self.run(run_id, None)["thread_id"]
         retries, ended = 0, False
         while not ended:
             try:
-                for event in self._stream(f"/threads/{thread_id}/runs/{run_id}/stream", run_id, after):
+                for event in self._stream(f"/runs/{run_id}/stream", run_id, after):
                     retries, after, ended = RETRIES, event.id or after, event.name == "end"
                     yield event
             except httpx.TransportError as error:
@@ -104,15 +97,14 @@ class Client:
                 time.sleep(RETRY_AFTER_S * 2 ** (RETRIES - retries))
                 retries -= 1
 
-    def cancel(self, run_id: str, thread_id: str | None, *, action: str, wait: bool) -> str:
+    def cancel(self, run_id: str, *, action: str, wait: bool) -> str:
         """Ask for the run to be stopped and return what is known then: its status, or that it was asked to stop.
 
         Raises:
             NotFound: No such run.
             ServerError: The server cannot be reached, or refused.
         """
-        thread_id = thread_id or self.run(run_id, None)["thread_id"]
-        path = f"/threads/{thread_id}/runs/{run_id}"
+        path = f"/runs/{run_id}"
         # A run takes as long to stop as its code needs; the server says so if it does not stop.
         timeout = httpx.Timeout(TIMEOUT_S, read=None if wait else TIMEOUT_S)
         params = {"action": action, "wait": int(wait)}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -20,13 +21,27 @@ from runlane.settings import ENV_PREFIX, Settings
 
 app = typer.Typer(
     name="runlane",
-    help="Run AI agents: a run never lies and never loses work.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # it would print local variables, which may be secrets
     add_completion=False,
 )
 app.add_typer(runs.app, name="runs")
 app.add_typer(keys.app, name="keys")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("runlane"))
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Run AI agents: a run never lies and never loses work."""
+
 
 ProjectArgument = Annotated[Path, typer.Argument(help="A folder with a langgraph.json, or the file.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The langgraph.json, if it has another name.")]

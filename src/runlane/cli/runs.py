@@ -14,7 +14,7 @@ from runlane.cli.reporting import reporting
 app = typer.Typer(help="See and stop runs of a running server.", no_args_is_help=True)
 
 UrlOption = Annotated[str, typer.Option(help="Where the server is.", envvar="RUNLANE_URL")]
-ThreadOption = Annotated[str | None, typer.Option("--thread", help="The run's thread; finding it takes longer.")]
+KeyOption = Annotated[str | None, typer.Option("--api-key", help="Who you are.", envvar="RUNLANE_API_KEY")]
 RunArgument = Annotated[str, typer.Argument(help="The run's id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_URL = "http://127.0.0.1:2024"
@@ -33,10 +33,11 @@ def list_runs(
     thread: Annotated[str | None, typer.Option("--thread", help="Only the runs of this thread.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
     url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List recent runs."""
-    with reporting(), _client(url) as client:
+    with reporting(), _client(url, api_key) as client:
         runs = client.runs(thread, limit=limit)
     if as_json:
         typer.echo(json.dumps(runs, indent=2))
@@ -48,23 +49,23 @@ def list_runs(
 
 
 @app.command()
-def show(run_id: RunArgument, *, thread: ThreadOption = None, url: UrlOption = DEFAULT_URL) -> None:
+def show(run_id: RunArgument, *, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None) -> None:
     """Print a run as JSON."""
-    with reporting(), _client(url) as client:
-        typer.echo(json.dumps(client.run(run_id, thread), indent=2))
+    with reporting(), _client(url, api_key) as client:
+        typer.echo(json.dumps(client.run(run_id), indent=2))
 
 
 @app.command()
 def tail(
     run_id: RunArgument,
     *,
-    thread: ThreadOption = None,
     after: Annotated[str, typer.Option("--after", help="The id of the last event that you have seen.")] = "-1",
     url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
 ) -> None:
     """Print a run's events from its first one on, and follow it to its end."""
-    with reporting(), _client(url) as client:
-        for event in client.events(run_id, thread, after=after):
+    with reporting(), _client(url, api_key) as client:
+        for event in client.events(run_id, after=after):
             typer.echo(f"{typer.style(event.id or '-', dim=True)} {typer.style(event.name, fg='cyan')} {event.data}")
 
 
@@ -72,19 +73,19 @@ def tail(
 def cancel(
     run_id: RunArgument,
     *,
-    thread: ThreadOption = None,
     action: Annotated[Action, typer.Option(help="Keep what the run did so far, or undo it.")] = Action.INTERRUPT,
     wait: Annotated[bool, typer.Option(help="Return once the run's code has stopped.")] = True,
     url: UrlOption = DEFAULT_URL,
+    api_key: KeyOption = None,
 ) -> None:
     """Stop a run."""
-    with reporting(), _client(url) as client:
-        status = client.cancel(run_id, thread, action=action.value, wait=wait)
+    with reporting(), _client(url, api_key) as client:
+        status = client.cancel(run_id, action=action.value, wait=wait)
     typer.echo(f"{run_id} {status}")
 
 
-def _client(url: str) -> Any:
-    return import_module("runlane.cli.client").Client(url)
+def _client(url: str, api_key: str | None) -> Any:
+    return import_module("runlane.cli.client").Client(url, api_key)
 
 
 def _line(run: dict[str, Any]) -> str:
