@@ -95,6 +95,21 @@ async def test_every_run_of_a_batch_tells_its_webhook(plain: httpx.AsyncClient) 
     assert {one.json["run_id"] for one in got} == {run["run_id"] for run in runs}
 
 
+async def test_the_run_of_a_cron_tells_its_webhook(plain: httpx.AsyncClient) -> None:
+    async with receiver() as to:
+        cron = (await plain.post("/runs/crons", json=body(to, schedule="* * * * * *"))).json()
+        [got] = await to.got(1)
+        assert (await plain.delete(f"/runs/crons/{cron['cron_id']}")).status_code == 204
+    assert (got.json["metadata"]["cron_id"], got.json["status"]) == (cron["cron_id"], "success")
+
+
+async def test_a_cron_whose_webhook_is_not_allowed_is_refused(http: httpx.AsyncClient, thread_id: str) -> None:
+    asked = {"assistant_id": "steps", "schedule": "0 0 1 1 *", "webhook": "http://localhost/"}
+    for path in ("/runs/crons", f"/threads/{thread_id}/runs/crons"):
+        answer = await http.post(path, json=asked)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
 async def test_a_run_that_fails_tells_its_error(hooks: LangGraphClient, thread: str) -> None:
     async with receiver() as to:
         await hooks.runs.create(thread, "failing", input={}, webhook=to.url())
