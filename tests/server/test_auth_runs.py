@@ -100,3 +100,14 @@ def test_a_run_that_another_process_continues_has_its_users_identity_and_permiss
 
 def test_a_refusal_tells_no_more_than_that_the_thread_is_not_there(alice: httpx.Client) -> None:
     assert alice.get(f"/threads/{NOWHERE}").json()["detail"] == f"Thread '{NOWHERE}' not found."
+
+
+def test_a_graph_factory_is_given_the_user_of_every_use(alice: httpx.Client) -> None:
+    thread_id = alice.post("/threads", json={}).json()["thread_id"]
+    ran = alice.post(f"/threads/{thread_id}/runs/wait", json={"assistant_id": "owned", "input": {}})
+    assert ran.json()["user"]["identity"] == "alice"
+    drawn = alice.get("/assistants/owned/graph").json()
+    assert "alice_known" in [node["id"] for node in drawn["nodes"]]
+    assert alice.get(f"/threads/{thread_id}/state").json()["metadata"]["step"] == 1
+    updated = alice.post(f"/threads/{thread_id}/state", json={"values": {"mood": "calm"}, "as_node": "alice_known"})
+    assert updated.status_code == 200

@@ -32,9 +32,8 @@ _NO_VALUES: Final[Mapping[str, Any]] = {}
 class ThreadStates:
     """The state of threads, as their graphs see it. A thread is a ``thread_id``; *saver* is any checkpointer."""
 
-    def __init__(self, registry: Registry, *, store: Any = None) -> None:
-        self._registry = registry
-        self._store = store
+    def __init__(self, registry: Registry, *, store: Any = None, user: Any = None) -> None:
+        self._registry, self._store, self._user = registry, store, user
 
     async def get(
         self, graph_id: str, saver: Any, thread_id: str, checkpoint: Checkpoint = None, *, subgraphs: bool = False
@@ -173,7 +172,7 @@ class ThreadStates:
 
     @asynccontextmanager
     async def _open(self, graph_id: str, access: AccessContext, saver: Any) -> AsyncIterator[Graph]:
-        async with self._registry.open(graph_id, GraphUse(access=access, store=self._store)) as graph:
+        async with self._registry.open(graph_id, GraphUse(access=access, store=self._store, user=self._user)) as graph:
             yield bound(graph, saver, self._store)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from runlane.records import NO_OWNER, PERMISSIONS, RunRecord
@@ -44,6 +44,14 @@ class RunUser(dict[str, Any]):
             raise AttributeError(f"The user has no {name!r}.") from None
 
 
+def run_user(identity: str, permissions: Iterable[str], fields: Mapping[str, Any]) -> RunUser | None:
+    """Return the user *identity* as a graph sees them; ``None`` if that is nobody in particular."""
+    if identity == NO_OWNER:
+        return None
+    known = {"identity": identity, "permissions": list(permissions), "is_authenticated": True}
+    return RunUser({"display_name": identity, **fields, **known})
+
+
 class RunUsers:
     """The users of this process's runs: identity and permissions, which the run has, and what is known beyond them.
 
@@ -64,19 +72,7 @@ class RunUsers:
 
     def of(self, run: RunRecord) -> RunUser | None:
         """Return the user of *run*; ``None`` if it belongs to nobody in particular."""
-        if run.owner == NO_OWNER:
-            return None
-        permissions = list(run.kwargs.get(PERMISSIONS) or ())
-        fields = self._fields.get(run.run_id, {})
-        return RunUser(
-            {
-                "display_name": run.owner,
-                **fields,
-                "identity": run.owner,
-                "permissions": permissions,
-                "is_authenticated": True,
-            }
-        )
+        return run_user(run.owner, run.kwargs.get(PERMISSIONS) or (), self._fields.get(run.run_id, {}))
 
 
 def user_keys(user: RunUser | None) -> dict[str, Any]:

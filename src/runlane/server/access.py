@@ -20,13 +20,13 @@ class Access:
         owner: Whose the things are that it makes.
         reads: Whose things it sees; ``ANY_OWNER`` where a handler of the application decides by *where*.
         where: A filter on metadata that each thing it touches has to match (``{}`` matches all).
-        permissions: What its user may do, in the application's own words.
+        user: Who sent it; ``None`` on a server that does not ask.
     """
 
     owner: str
     reads: Owner
     where: Mapping[str, Any] | None = None
-    permissions: tuple[str, ...] = ()
+    user: User | None = None
 
     def permits(self, metadata: Mapping[str, Any]) -> bool:
         """Say whether a thing with *metadata*, of an owner that is read, may be touched; if not, it is not found."""

@@ -162,7 +162,7 @@ class ProjectAuth:
             owner=user.identity,
             reads=user.identity if own else ANY_OWNER,
             where=None if own else where,
-            permissions=user.permissions,
+            user=user,
         )
 
     def _handler(self, resource: str, action: str) -> Callable[..., Awaitable[Any]] | None:

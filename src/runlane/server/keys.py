@@ -146,7 +146,7 @@ class ApiKeys:
 
     async def access(self, user: User, resource: str, action: str, value: dict[str, Any]) -> Access:
         """Return the user's own things."""
-        return Access(owner=user.identity, reads=user.identity)
+        return Access(owner=user.identity, reads=user.identity, user=user)
 
     async def aclose(self) -> None:
         """Nothing is held."""

@@ -17,7 +17,7 @@ from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, Assistant, New
 from runlane.server.access import Access
 from runlane.server.assistants import assistant_to_run, clean, find_assistant
 from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
-from runlane.server.routing import authorize, service_of, user_of
+from runlane.server.routing import authorize, service_of
 from runlane.server.service import Service
 
 #: Names the threads of stateless runs that have an idempotency key.
@@ -51,12 +51,13 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
     new = await new_run(
         service_of(request), body, thread_id, user=owner, owner=owner, assistant=assistant, key=key, index=index
     )
-    kwargs = {**new.kwargs, PERMISSIONS: access.permissions} if access.permissions else new.kwargs
+    kwargs = dict(new.kwargs)
+    if access.user is not None:
+        kwargs[PERMISSIONS] = access.user.permissions
+        service_of(request).users.remember(new.run_id, access.user.fields())
     if passed := service_of(request).section.configurable_headers.passed(request.headers):
         config = kwargs["config"]
-        kwargs = {**kwargs, "config": {**config, "configurable": {**(config.get("configurable") or {}), **passed}}}
-    if (user := user_of(request)) is not None:
-        service_of(request).users.remember(new.run_id, user.fields())
+        kwargs |= {"config": {**config, "configurable": {**(config.get("configurable") or {}), **passed}}}
     return replace(new, kwargs=kwargs, thread_owner=access.reads, thread_where=access.where)
 
 

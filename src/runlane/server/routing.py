@@ -61,13 +61,8 @@ def service_of(connection: HTTPConnection) -> Service:
     return cast(Service, connection.app.state.service)
 
 
-def user_of(connection: HTTPConnection) -> User | None:
-    """Return who sent the request; ``None`` on a server that does not ask."""
-    return cast(User | None, connection.scope.get(USER))
-
-
 def _known(connection: HTTPConnection) -> User:
-    user = user_of(connection)
+    user = cast(User | None, connection.scope.get(USER))
     if user is None:  # a route that needs a user where the gate asks for none
         raise HTTPException(401, "Unauthorized")
     return user

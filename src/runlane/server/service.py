@@ -15,14 +15,14 @@ from runlane.agents.graph import GraphAgent
 from runlane.agents.host import ThreadHost
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.state import ThreadStates
-from runlane.agents.users import RunUsers
+from runlane.agents.users import RunUsers, run_user
 from runlane.crons import CronScheduler
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
 from runlane.retention import Sweeper
 from runlane.runtime import Runtime, new_run_id, open_runtime
-from runlane.server.access import Authority
+from runlane.server.access import Access, Authority
 from runlane.server.auth import load_authority
 from runlane.server.deliveries import new_deliverer
 from runlane.server.expiry import load_expiry
@@ -58,7 +58,6 @@ class Service:
     ) -> None:
         self.runtime, self.registry, self._host, self.authority = runtime, registry, host, authority
         self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
-        self._states = ThreadStates(registry)
         self.new_id = new_run_id
         self.section = HttpSection()
         #: By id and by graph. They never change, so that a run on one needs no read.
@@ -66,11 +65,19 @@ class Service:
         self.webhooks = webhooks
         self._drained: asyncio.Task[None] | None = None
 
-    def states(self, owner: str) -> ThreadStates:
-        """Return access to the states of *owner*'s threads; call its methods through :meth:`on_agents`."""
-        if self.runtime.long_term_store is None:
-            return self._states
-        return ThreadStates(self.registry, store=self.runtime.long_term_store.for_owner(owner))
+    def states(self, access: Access | str) -> ThreadStates:
+        """Return the states of threads as the user of *access*, or an owner of theirs, sees them.
+
+        Call its methods through :meth:`on_agents`.
+        """
+        if isinstance(access, str):
+            access = Access(owner=access, reads=access)
+        user, store = access.user, self.runtime.long_term_store
+        return ThreadStates(
+            self.registry,
+            store=None if store is None else store.for_owner(access.owner),
+            user=None if user is None else run_user(user.identity, user.permissions, user.fields()),
+        )
 
     async def on_agents(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine where graphs run."""

@@ -19,6 +19,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
+from langgraph_sdk.runtime import ServerRuntime
 from typing_extensions import TypedDict
 
 
@@ -225,3 +226,10 @@ _configured.add_node("look", look)
 _configured.add_edge(START, "look")
 _configured.add_edge("look", END)
 configured = _configured.compile()
+
+
+def owned(runtime: ServerRuntime[Any]) -> Any:
+    """Make a graph with a node that is named after the user, in whose name every use of it is."""
+    user = runtime.ensure_user()
+    known = "known" if "secret_token" in user else "unknown"
+    return _line(Seen, **{f"{user.identity}_{known}": look}).compile()
