@@ -25,6 +25,8 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: What only Runlane may say, or what would change where a request ends.
 OWN_HEADERS: Final = frozenset({"connection", "content-length", "content-type", "host", "te", "transfer-encoding"})
 _TEMPLATE: Final = re.compile(r"\$\{\{\s*env\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*\Z")
 
@@ -79,9 +81,9 @@ class WebhookPolicy:
             raise InvalidRequest(f"The webhook's URL is longer than {rules.max_url_length} characters.")
         try:
             parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise InvalidRequest(f"The webhook is not a URL: {error}.") from None
-        if parsed.scheme not in DEFAULT_PORTS or not parsed.host:
+        except (httpx.InvalidURL, UnicodeError):
+            raise InvalidRequest("The webhook is not a URL.") from None
+        if parsed.scheme not in DEFAULT_PORTS or not parsed.raw_host:
             raise InvalidRequest("The webhook must be an absolute URL that begins with https:// or http://.")
         if parsed.scheme == "http" and rules.require_https:
             raise InvalidRequest("The webhook's URL must begin with https://.")
@@ -100,6 +102,8 @@ class WebhookPolicy:
         domains = self.rules.allowed_domains
         if domains and not any(_in_domain(host, domain.lower()) for domain in domains):
             raise InvalidRequest(f"The webhook's host {host!r} is not allowed.")
+        if _HOST.match(host) is None and not _is_address(host):
+            raise InvalidRequest(f"The webhook's host {host!r} is no name of a host.")
         local_name = host == "localhost" or host.endswith(".localhost")
         if (local_name and self.rules.disable_loopback) or (_is_address(host) and not self.permits(host)):
             raise InvalidRequest(f"The webhook's host {host!r} is not a public one.")
