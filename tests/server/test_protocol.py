@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from protocol_kit import human
@@ -106,6 +108,53 @@ async def test_channels_interleave_in_the_order_of_the_events(client: LangGraphC
         names = [name async for name, _ in thread.interleave_projections(channels)]
     assert set(names) == {"values", "messages", "updates", "checkpoints", "tasks"}
     assert names.index("messages") < names.index("updates") < len(names) - 1 - names[::-1].index("values")
+
+
+class Proxy:
+    """Passes connections on to a server, and cuts them."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {writer, back}
+        for source, target in ((reader, back), (there, writer)):
+            self._tasks.add(asyncio.ensure_future(self._pass(source, target)))
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+        target.close()
+
+    def cut(self) -> None:
+        """Break every connection off."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+async def test_the_client_goes_on_by_itself_after_broken_connections(server: Server, transport: Transport) -> None:
+    proxy = Proxy(server.port)
+    async with await asyncio.start_server(proxy.accept, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        client = get_client(url=f"http://127.0.0.1:{port}", api_key=None)
+        async with client.threads.stream(assistant_id="steps", transport=transport) as thread:
+            await thread.run.start(input={"steps": 12, "delay_s": 0.05})
+            seen: list[int] = []
+            async for value in thread.values:
+                seen.append(len(value.get("done", [])))
+                if seen[-1] in (3, 7) and seen.count(seen[-1]) == 1:
+                    proxy.cut()
+            assert (await thread.output)["done"] == list(range(12))
+        await client.aclose()
+        proxy.cut()
+    assert [count for place, count in enumerate(seen) if count not in seen[:place]] == list(range(13))
+    assert seen == sorted(seen)
 
 
 async def test_two_threads_at_once_do_not_disturb_each_other(client: LangGraphClient) -> None:

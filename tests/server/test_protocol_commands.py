@@ -196,6 +196,18 @@ async def test_a_run_that_starts_with_an_answer_resumes(thread: Wire) -> None:
     assert (await resumed(thread))["messages"][-1]["content"] == "told from elsewhere"
 
 
+async def test_a_run_after_a_cancelled_answer_is_no_answer(thread: Wire, client: LangGraphClient) -> None:
+    [interrupt_id] = await asked(thread, "patient")
+    await thread.command("input.respond", interrupt_id=interrupt_id, response="yes")
+    answering = (await client.runs.list(thread.thread_id))[0]["run_id"]
+    async with thread.events("custom") as events:
+        await anext(events)
+    await client.runs.cancel(thread.thread_id, answering, wait=True)
+    run_id = await thread.start("patient", input="anew")
+    runs: Any = await client.runs.list(thread.thread_id)
+    assert (runs[0]["run_id"], runs[0]["kwargs"]["input"], runs[0]["kwargs"]["command"]) == (run_id, "anew", None)
+
+
 async def test_new_input_on_a_thread_that_waits_is_no_answer(thread: Wire) -> None:
     await asked(thread, "approval", input={"topic": "x"})
     events = await thread.until(await thread.start("approval", input={"topic": "y"}), "input", "values", "lifecycle")

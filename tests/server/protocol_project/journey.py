@@ -100,6 +100,12 @@ async def wait(state: Inn) -> dict[str, Any]:
     return {}
 
 
+async def ask_and_wait(state: Inn) -> dict[str, Any]:
+    interrupt("ready?")
+    get_stream_writer()("waiting")
+    return await wait(state)
+
+
 _inn = StateGraph(Inn)
 _inn.add_node("rest", rest)
 _inn.add_edge(START, "rest")
@@ -126,6 +132,11 @@ _stuck.add_node("say", say)
 _stuck.add_edge(START, "say")
 _stuck.add_edge("say", END)
 stuck = _stuck.compile()
+
+_patient = StateGraph(Inn)
+_patient.add_node("ask_and_wait", ask_and_wait)
+_patient.add_edge(START, "ask_and_wait")
+patient = _patient.compile()
 
 _child = StateGraph(Inn)
 _child.add_node("wait", wait)

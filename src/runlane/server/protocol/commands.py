@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
-from runlane.lifecycle import ThreadStatus
+from runlane.lifecycle import EndReason, ThreadStatus
 from runlane.records import NewRun, Thread
 from runlane.server.new_runs import admit, prepare_run
 from runlane.server.protocol.inspection import get_state, get_tree, list_checkpoints
@@ -38,7 +38,7 @@ class RunStart(Body):
     langsmith_tracer: dict[str, Any] | None = None
 
 
-class Response(msgspec.Struct, kw_only=True):
+class InterruptResponse(msgspec.Struct, kw_only=True):
     """One interrupt's answer."""
 
     interrupt_id: str
@@ -54,7 +54,7 @@ class InputRespond(Body):
     interrupt_id: str | None = None
     response: Any = None
     namespace: list[str] | None = None
-    responses: list[Response] | None = None
+    responses: list[InterruptResponse] | None = None
     update: Any = None
     goto: Any = None
     config: RunConfig | None = None
@@ -127,11 +127,15 @@ async def _as_answer(connection: HTTPConnection, new: NewRun, value: Any) -> New
     LangGraph's RemoteGraph resumes by starting a run with the answer for its input. What is made of channels of the
     thread's state is an input like any other: the user has gone on without answering.
     """
+    store = service_of(connection).store
     try:
-        thread = await service_of(connection).store.get_thread(new.thread_id, owner=new.owner)
+        thread = await store.get_thread(new.thread_id, owner=new.owner)
     except NotFound:
         return new
     if thread.status is not ThreadStatus.INTERRUPTED or not thread.interrupts:
+        return new
+    runs = await store.list_runs(new.thread_id, owner=new.owner, limit=1)
+    if not runs or runs[0].end_reason is not EndReason.PAUSED:  # a cancelled run leaves the question it was to answer
         return new
     if isinstance(value, dict) and value and isinstance(thread.values, dict) and value.keys() <= thread.values.keys():
         return new
@@ -146,7 +150,7 @@ async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[s
     if answers is None:
         if body.interrupt_id is None:
             raise Refused("invalid_argument", "'interrupt_id' or 'responses' is required.")
-        answers = [Response(interrupt_id=body.interrupt_id, response=body.response)]
+        answers = [InterruptResponse(interrupt_id=body.interrupt_id, response=body.response)]
     if not answers or len({answer.interrupt_id for answer in answers}) != len(answers):
         raise Refused("invalid_argument", "'responses' must have one answer per interrupt, and at least one.")
     _, thread = await reach_thread(cast(Request, connection), "read")

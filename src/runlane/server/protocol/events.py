@@ -20,6 +20,7 @@ from runlane.agents.protocol_events import checkpoint_wire, namespace_of, wire_p
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
+from runlane.server.requests import Body
 from runlane.server.responses import event_id
 from runlane.store.ledger import RunStore
 
@@ -41,7 +42,7 @@ _ENDINGS: Final[Mapping[RunStatus, str]] = {
 }
 
 
-class Subscription(msgspec.Struct, kw_only=True):
+class Subscription(Body):
     """What a client wants to see: channels, below any of some namespaces, down to a depth, after a number."""
 
     channels: list[str]

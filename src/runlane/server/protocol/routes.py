@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -16,11 +17,11 @@ from starlette.routing import WebSocketRoute
 
 from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
 from runlane.server.protocol.commands import execute
-from runlane.server.protocol.events import WireEvent, subscription
+from runlane.server.protocol.events import Subscription, WireEvent, subscription
 from runlane.server.protocol.refusals import Refused
 from runlane.server.protocol.socket import serve_socket
 from runlane.server.protocol.thread import ThreadEvents
-from runlane.server.requests import BadRequest, path_uuid, read_json
+from runlane.server.requests import BadRequest, Body, path_uuid, read_json
 from runlane.server.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, StreamingBody, json_response
 from runlane.server.routing import direct, reach_thread, route, service_of
 
@@ -32,7 +33,15 @@ _NEARLY = 0.9
 direct(router).append(WebSocketRoute("/threads/{thread_id}/stream/events", serve_socket))
 
 
-@route(router, "POST", "/threads/{thread_id}/commands", statuses=(400, 404))
+class ProtocolCommand(Body):
+    """A command and its parameters."""
+
+    id: Annotated[int, msgspec.Meta(ge=0)]
+    method: str
+    params: Any = None
+
+
+@route(router, "POST", "/threads/{thread_id}/commands", body=ProtocolCommand, statuses=(400, 404))
 async def post_command(request: Request) -> Response:
     """Execute one command of the event-streaming protocol; what cannot be done is answered with 200 and an error."""
     value = await _object(request)
@@ -49,7 +58,7 @@ async def post_command(request: Request) -> Response:
     return json_response({"type": "success", "id": command_id, "result": result, "meta": meta})
 
 
-@route(router, "POST", "/threads/{thread_id}/stream/events", statuses=(400, 404))
+@route(router, "POST", "/threads/{thread_id}/stream/events", body=Subscription, statuses=(400, 404))
 async def stream_events(request: Request) -> Any:
     """Stream the events of all runs of a thread that match a filter, from the first that is kept on, without end."""
     value = await _object(request)
