@@ -14,7 +14,7 @@ from langgraph_sdk.client import LangGraphClient
 from server_kit import LONG_S, Frame, begun, ended, parse_frames
 
 ORIGIN = "https://chat.example"
-#: What no preflight is needed for; a browser asks about every other header and method first. Source: the Fetch standard.
+#: What no preflight is needed for; a browser asks first about other headers and methods. Source: the Fetch standard.
 SAFE_HEADERS = {"accept", "accept-language", "content-language"}
 SAFE_TYPES = {"text/plain;charset=UTF-8"}
 #: What a script of another origin sees of an answer without being allowed more.
