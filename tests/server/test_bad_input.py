@@ -427,9 +427,10 @@ def _requests(path: str, operation: Any, schemas: Any) -> Iterator[dict[str, Any
         for query in QUERIES:
             yield {"url": url + query}
         return
-    fields = schemas[content["application/json"]["schema"]["$ref"].rpartition("/")[2]]["properties"]
+    schema = content["application/json"]["schema"]
+    fields = schemas[schema.get("items", schema)["$ref"].rpartition("/")[2]]["properties"]
     base = {"assistant_id": "nothing", "graph_id": "nothing", "version": 1, "checkpoint": {}}
     for field in fields:
         for value in NONSENSE:
             body = {key: item for key, item in base.items() if key in fields} | {field: value}
-            yield {"url": url, "content": json.dumps(body)}
+            yield {"url": url, "content": json.dumps([body] if "items" in schema else body)}
