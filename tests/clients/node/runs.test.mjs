@@ -125,3 +125,11 @@ test("what waits at a gate goes on when it opens", async () => {
   await open(client, "runs");
   assert.equal((await client.runs.join(threadId, run.run_id)).messages.at(-1).content, "echo: a @runs b");
 });
+
+test("a run keeps only its last checkpoint, by either name of that option", async () => {
+  for (const option of [{ durability: "exit" }, { checkpointDuring: false }]) {
+    const threadId = await fresh(client);
+    await client.runs.wait(threadId, "steps", { input: { steps: 3 }, ...option });
+    assert.equal((await client.threads.getHistory(threadId, { limit: 10 })).length, 1);
+  }
+});
