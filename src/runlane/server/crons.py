@@ -353,7 +353,7 @@ async def patch_cron(request: Request) -> Response:
     return json_response(cron_wire(changed))
 
 
-@route(router, "DELETE", "/runs/crons/{cron_id}", statuses=(404,))
+@route(router, "DELETE", "/runs/crons/{cron_id}", success=(204,), statuses=(404,))
 async def delete_cron(request: Request) -> Response:
     """Delete a cron; its runs stay."""
     access, cron = await _reach(request, "delete")
