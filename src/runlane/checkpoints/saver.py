@@ -100,7 +100,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     async def draft(self) -> AsyncIterator[LedgerSaver]:
         """Give a saver of a ledger of its own, in memory, for a thread that does not exist yet; see :meth:`rows`."""
         drafting, driver = copy.copy(self), MemoryDriver()
-        apply_scripts(driver)
+        await asyncio.to_thread(apply_scripts, driver)
         drafting._driver, drafting._read_now = driver, None
         try:
             yield drafting

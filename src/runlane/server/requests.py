@@ -146,7 +146,7 @@ class ThreadCreate(Body):
     metadata: Object | None = None
     if_exists: Literal["raise", "do_nothing"] = "raise"
     ttl: Ttl | Minutes | None = None
-    supersteps: list[Superstep] | None = None
+    supersteps: Annotated[list[Superstep], msgspec.Meta(max_length=10_000)] | None = None
 
 
 class ThreadPatch(Body):
