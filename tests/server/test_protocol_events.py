@@ -103,6 +103,25 @@ async def test_a_question_is_asked_before_its_run_is_interrupted(thread: Wire) -
     assert states(events) == ["running", "interrupted"]
 
 
+@pytest.mark.parametrize(("graph", "last"), [("journey", "input.requested"), ("chat", "lifecycle")])
+async def test_who_only_listens_for_questions_and_ends_hears_of_them_last(thread: Wire, graph: str, last: str) -> None:
+    heard: list[str] = []
+
+    async def listen(name: str, *channels: str) -> None:
+        async with thread.events(*channels, since=since) as events:
+            async for event in events:
+                if event["method"] == last and event["params"]["data"].get("event") != "running":
+                    heard.append(name)
+                    return
+
+    since = (await thread.until(await thread.start("steps", input={})))[-1]["seq"]
+    listening = [asyncio.ensure_future(listen("control", "lifecycle", "input"))]
+    listening.append(asyncio.ensure_future(listen("data", "values", "lifecycle", "input")))
+    await thread.start(graph, input={"messages": []})
+    await asyncio.gather(*listening)
+    assert heard == ["data", "control"]
+
+
 async def test_a_question_names_the_subgraph_that_asks(thread: Wire) -> None:
     events = await thread.until(await thread.start("nested_approval", input={"topic": "x"}))
     [question] = [event for event in events if event["method"] == "input.requested"]

@@ -91,11 +91,12 @@ def subscription(value: Any) -> Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireEvent:
-    """One event for a client: its number, its method, and its whole JSON text."""
+    """One event for a client: its number, its method, and its whole JSON text; ``pauses`` if clients stop for it."""
 
     seq: int
     method: str
     text: bytes
+    pauses: bool = False
 
 
 def position(run_seq: int, number: int) -> int:
@@ -150,7 +151,8 @@ class RunEvents:
         method = "custom" if channel.startswith(_CUSTOM) else channel
         if not self._wanted.wants(method.partition(".")[0] if method.startswith("input.") else channel, namespace):
             return None
-        return self._wire(event.seq, method, params, self._special_id(method, namespace, params))
+        own_id = self._special_id(method, namespace, params)
+        return self._wire(event.seq, method, params, own_id, pauses=method == "input.requested")
 
     def _shared(self, event: StreamEvent) -> WireEvent | None:
         """Return an event of a run that was started for the run API, if the protocol has its like."""
@@ -191,7 +193,9 @@ class RunEvents:
             return None
         data = {"interrupt_id": item["id"], "payload": item["value"], "value": item["value"]}
         params = wire_params((), at, orjson.dumps(data))
-        return self._wire(number, "input.requested", params, self._special_id("input.requested", (), params))
+        return self._wire(
+            number, "input.requested", params, self._special_id("input.requested", (), params), pauses=True
+        )
 
     def _lifecycle(
         self, number: int, event: str, at: bytes, extra: Mapping[str, Any] | None = None
@@ -200,7 +204,8 @@ class RunEvents:
             return None
         data = {"event": event, "graph_name": self._run.kwargs.get("graph_id"), **(extra or {})}
         params = wire_params((), at, orjson.dumps(data))
-        return self._wire(number, "lifecycle", params, self._special_id("lifecycle", (), params))
+        own_id = self._special_id("lifecycle", (), params)
+        return self._wire(number, "lifecycle", params, own_id, pauses=event != "running")
 
     def _special_id(self, method: str, namespace: Sequence[str], params: bytes) -> str | None:
         """Return the id of an event that clients expect to name its run: ``synth:<run>:<kind>|<namespace>|<what>``."""
@@ -211,11 +216,13 @@ class RunEvents:
         what = data.get("event") or data.get("interrupt_id") or ",".join(data.get("interrupt_ids") or ())
         return f"synth:{self._run.run_id}:{kind}|{'|'.join(namespace)}|{what}"
 
-    def _wire(self, number: int, method: str, params: bytes, special_id: str | None) -> WireEvent:
+    def _wire(
+        self, number: int, method: str, params: bytes, special_id: str | None, *, pauses: bool = False
+    ) -> WireEvent:
         seq = position(self._run.seq, number)
         name = orjson.dumps(special_id or event_id(self._run, number))
         head = b'{"type":"event","event_id":%s,"seq":%d,"method":"%s","params":' % (name, seq, method.encode())
-        return WireEvent(seq=seq, method=method, text=b"%s%s}" % (head, params))
+        return WireEvent(seq=seq, method=method, text=b"%s%s}" % (head, params), pauses=pauses)
 
 
 def _milliseconds(instant: datetime) -> bytes:

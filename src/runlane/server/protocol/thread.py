@@ -16,9 +16,9 @@ from runlane.streams.bridge import StreamBridge
 
 #: Runs that are looked up at once.
 RUNS_PAGE: Final = 50
-#: The SDKs hear of questions on a connection of their own, and then end the readers of the others: what came before a
-#: question has to be there first.
-QUESTION_DELAY_S: Final = 0.05
+#: The SDKs hear of questions and of ends on a connection of their own, and then end the readers of the others: what
+#: came before has to be there first.
+PAUSE_DELAY_S: Final = 0.05
 
 
 class ThreadEvents:
@@ -37,7 +37,7 @@ class ThreadEvents:
         self._since = wanted.since or 0
         self._passed = max(0, place(self._since)[0] - 1)
         self._read: set[int] = set()
-        self._in_order = True
+        self._in_order = self._newest = True
 
     async def batches(self) -> AsyncGenerator[Sequence[WireEvent], None]:
         """Yield events in batches, without end; an empty one comes after silence, or where nothing is wanted.
@@ -78,6 +78,7 @@ class ThreadEvents:
                 if run.seq in self._read:
                     continue
                 if run.status is not RunStatus.PENDING or run.attempt or run.not_before <= now:
+                    self._newest = run is runs[-1]
                     return run
                 self._in_order = False
             after = runs[-1].seq
@@ -89,8 +90,8 @@ class ThreadEvents:
         with self._bridge.watch(run) as watch:
             async for batch in watch.batches(after=after):
                 found = [event for event in await events.of(batch) if event.seq > self._since]
-                if self._wanted.only_control and any(event.method == "input.requested" for event in found):
-                    await asyncio.sleep(QUESTION_DELAY_S)
+                if self._wanted.only_control and self._newest and any(event.pauses for event in found):
+                    await asyncio.sleep(PAUSE_DELAY_S)
                 yield found
         if self._bridge.dismissed:
             return
