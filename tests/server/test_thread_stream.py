@@ -157,10 +157,13 @@ async def test_a_state_that_is_written_from_outside_is_told(
         run = await client.runs.create(thread_id, "steps", input={"steps": 3})
         after = await reader.until_done(run)
         assert [frame.name for frame in after] == ["metadata", "metadata"]
+        following = await client.runs.create(thread_id, "steps", input={"steps": 4})
+        seen = await reader.until_done(following)
+        assert [frame.name for frame in seen] == ["metadata", "metadata"], "what a run writes is no state update"
     async with reading(http, thread_id, told.id, stream_mode="lifecycle,state_update") as reader:
         assert await reader.until_done(run) == after
     await client.threads.update_state(thread_id, {"done": [8]})
-    async with reading(http, thread_id, after[-1].id, stream_modes='["state_update"]') as reader:
+    async with reading(http, thread_id, seen[-1].id, stream_modes='["state_update"]') as reader:
         assert (await reader.event()).data["state"]["values"]["done"][-1] == 8, "a reader that was away is told too"
 
 
@@ -189,6 +192,23 @@ async def test_the_sdk_joins_a_thread(client: LangGraphClient, thread_id: str) -
 async def test_heartbeats_come_while_nothing_happens(http: httpx.AsyncClient, thread_id: str) -> None:
     async with reading(http, thread_id) as reader:
         assert [(await reader.frame()).name for _ in range(3)] == [":"] * 3
+
+
+async def test_news_do_not_wait_for_the_next_heartbeat() -> None:
+    with running_server("memory://", heartbeat_s=LONG_S) as server:
+        web = httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S)
+        async with sdk(server) as client, web as http:
+            thread_id = (await client.threads.create())["thread_id"]
+            async with reading(http, thread_id, stream_mode="lifecycle,state_update") as reader:
+                first = await client.runs.create(thread_id, "steps", **ONE_STEP)
+                await reader.until_done(first)
+                delayed = await client.runs.create(thread_id, "steps", after_seconds=0.3, **ONE_STEP)
+                assert _started(await reader.until_done(delayed)) == [delayed["run_id"]]
+                await client.threads.update_state(thread_id, {"done": [7]})
+                assert (await reader.event()).name == "state_update"
+                waiting = await client.runs.create(thread_id, "steps", after_seconds=LONG_S, **ONE_STEP)
+                await client.runs.cancel(thread_id, waiting["run_id"])
+                assert len(await reader.until_done(waiting)) == 1
 
 
 async def test_a_missing_thread_is_404_and_nonsense_is_422(http: httpx.AsyncClient, thread_id: str) -> None:
