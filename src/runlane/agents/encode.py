@@ -60,7 +60,10 @@ def encode_lenient(value: Any) -> bytes:
 
 
 def _without_nul(data: bytes) -> bytes:
-    return _NUL_ESCAPE.sub(rb"\1\\ufffd", data) if _NUL in data else data
+    if _NUL in data:
+        return _NUL_ESCAPE.sub(rb"\1\\ufffd", data)
+    # What orjson returns keeps the buffer of 4 KiB or more that it was written into, for as long as the event is kept.
+    return bytes(memoryview(data))
 
 
 def _shape(value: Any) -> Any:
