@@ -239,21 +239,28 @@ class StreamingBody(Response):
         self.status_code, self.background = 200, None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        leaving = asyncio.ensure_future(_left(receive))
-        sending = asyncio.ensure_future(self._send(send))
+        me = asyncio.current_task()
+        assert me is not None
+        leaving, left = asyncio.ensure_future(_left(receive)), False
+
+        def stop(_: asyncio.Future[None]) -> None:
+            nonlocal left
+            left = True
+            me.cancel()
+
+        leaving.add_done_callback(stop)
         try:
-            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
-            left = not sending.done()
-            if left and self._on_leave is not None:
+            await self._send(send)
+        except asyncio.CancelledError:
+            if not left or me.uncancel():
+                raise
+            if self._on_leave is not None:
                 await self._on_leave()
         finally:
+            leaving.remove_done_callback(stop)
             leaving.cancel()
-            sending.cancel()
-            await asyncio.gather(leaving, sending, return_exceptions=True)
             if self._on_close is not None:
                 self._on_close()
-        if not sending.cancelled():
-            sending.result()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
