@@ -13,4 +13,4 @@ FILES = sorted((HERE / "node").glob("*.test.mjs"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_the_javascript_client_does_what_its_file_says(file: Path, run_node: RunNode) -> None:
-    run_node("--test", "--test-timeout=30000", "--test-reporter=spec", str(file))
+    run_node("--test", "--test-timeout=60000", "--test-reporter=spec", str(file))

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { open, proxy } from "../node/kit.mjs";
 import { client, quietly, visit } from "./kit.mjs";
 
-for (const transport of ["sse"]) {
+for (const transport of ["sse", "websocket"]) {
   const options = { transport };
   const gate = (name) => `v2-${transport}-${name}`;
 

@@ -15,7 +15,7 @@ function Page() {
       interrupt={stream.interrupt}
       send={(text) => stream.submit(human(text))}
       stop={() => stream.stop()}
-      decide={(decision) => stream.respond({ decisions: [decision] })}
+      decide={(decision) => stream.respond({ decisions: [decision] }, { interruptId: stream.interrupt.id })}
       line={(message) => <Message stream={stream} message={message} />}
     />
   );
