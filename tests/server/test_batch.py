@@ -63,6 +63,12 @@ async def test_a_batch_is_an_array_of_some_size(http: httpx.AsyncClient, body: A
     assert "1 to 1000" in answer.json()["detail"]
 
 
+async def test_fields_that_are_ignored_are_named_once(http: httpx.AsyncClient) -> None:
+    odd = {**GOOD, "thread_id": NOWHERE, "colour": "red"}
+    answer = await http.post("/runs/batch?shape=round", json=[odd, GOOD, odd])
+    assert (answer.status_code, answer.headers["runlane-ignored"]) == (200, "shape, colour, thread_id")
+
+
 async def test_a_repeated_batch_with_a_key_answers_the_first_ones_runs(http: httpx.AsyncClient) -> None:
     key = {"Idempotency-Key": "batch-1"}
     first = (await http.post("/runs/batch", json=[GOOD, GOOD], headers=key)).json()

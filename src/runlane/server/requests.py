@@ -314,7 +314,7 @@ def ignore(request: Request, names: Set[str], kind: str) -> None:
     if request.app.state.settings.strict:
         raise InvalidRequest(f"Unknown {kind}: {', '.join(sorted(names))}.")
     state = request.scope["state"]
-    state["ignored"] = [*state.get("ignored", ()), *sorted(names)]
+    state["ignored"] = list(dict.fromkeys([*state.get("ignored", ()), *sorted(names)]))
 
 
 def path_uuid(request: Request, kind: str) -> str:
