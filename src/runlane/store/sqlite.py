@@ -214,7 +214,7 @@ def commit_group(connection: sqlite3.Connection, group: list[Submission], clock:
     try:
         connection.execute("BEGIN IMMEDIATE")
         for submission in group:
-            connection.execute("SAVEPOINT one")  # the newest of that name is the one that counts; COMMIT ends them all
+            connection.execute("SAVEPOINT one")
             try:
                 result = execute(connection, submission.transaction, clock())
             except Exception as error:  # its caller hears it; the others of the group go on
@@ -224,6 +224,7 @@ def commit_group(connection: sqlite3.Connection, group: list[Submission], clock:
                 answers.append(Answer(submission, None, translate(error)))
             else:
                 answers.append(Answer(submission, result, None))
+            connection.execute("RELEASE one")  # an open savepoint keeps a copy of every page that is changed after it
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
         if connection.in_transaction:
