@@ -319,6 +319,16 @@ async def test_what_is_no_command_is_a_bad_request(thread: Wire, body: bytes) ->
     assert "detail" in answer.json()
 
 
+async def test_what_no_version_of_the_protocol_knows_is_ignored_and_named(thread: Wire) -> None:
+    params = {"assistant_id": "chat", "input": human("x"), "mood": "good"}
+    command = {"id": 1, "method": "run.start", "params": params, "urgent": True}
+    answer = await thread.http.post(f"/threads/{thread.thread_id}/commands", json=command)
+    assert (answer.json()["type"], answer.headers["runlane-ignored"]) == ("success", "urgent, mood")
+    body = {"channels": ["lifecycle"], "filter": "all"}
+    async with thread.http.stream("POST", f"/threads/{thread.thread_id}/stream/events", json=body) as response:
+        assert response.headers["runlane-ignored"] == "filter"
+
+
 @pytest.mark.parametrize(
     ("method", "params"),
     [("input.respond", {"interrupt_id": "a"}), ("run.start", {"assistant_id": NOWHERE})],

@@ -21,7 +21,7 @@ from runlane.server.protocol.events import Subscription, WireEvent, subscription
 from runlane.server.protocol.refusals import Refused
 from runlane.server.protocol.socket import serve_socket
 from runlane.server.protocol.thread import ThreadEvents
-from runlane.server.requests import BadRequest, Body, path_uuid, read_json
+from runlane.server.requests import BadRequest, Body, ignore, path_uuid, read_json
 from runlane.server.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, StreamingBody, json_response
 from runlane.server.routing import direct, reach_thread, route, service_of
 
@@ -44,7 +44,7 @@ class ProtocolCommand(Body):
 @route(router, "POST", "/threads/{thread_id}/commands", body=ProtocolCommand, statuses=(400, 404))
 async def post_command(request: Request) -> Response:
     """Execute one command of the event-streaming protocol; what cannot be done is answered with 200 and an error."""
-    value = await _object(request)
+    value = await _object(request, ProtocolCommand)
     command_id, method = value.get("id"), value.get("method")
     if type(command_id) is not int or command_id < 0:
         raise BadRequest("'id' is required: a number of the client's own that is not negative.")
@@ -61,7 +61,7 @@ async def post_command(request: Request) -> Response:
 @route(router, "POST", "/threads/{thread_id}/stream/events", body=Subscription, statuses=(400, 404))
 async def stream_events(request: Request) -> Any:
     """Stream the events of all runs of a thread that match a filter, from the first that is kept on, without end."""
-    value = await _object(request)
+    value = await _object(request, Subscription)
     try:
         wanted = subscription(value)
     except InvalidRequest as error:
@@ -73,8 +73,8 @@ async def stream_events(request: Request) -> Any:
     )
 
 
-async def _object(request: Request) -> dict[str, Any]:
-    """Return the body, which has to be an object; 400 rather than 422 is what clients of the protocol know."""
+async def _object(request: Request, model: type[Body]) -> dict[str, Any]:
+    """Return the body, an object like *model*; 400 rather than 422 is what clients of the protocol know."""
     try:
         value = await read_json(request, request.app.state.settings.max_body_bytes)
     except InvalidRequest as error:
@@ -83,6 +83,7 @@ async def _object(request: Request) -> dict[str, Any]:
         raise
     if not isinstance(value, dict):
         raise BadRequest(f"The body must be a JSON object, not {type(value).__name__}.")
+    ignore(request, value.keys() - model.__struct_encode_fields__, "fields")
     return value
 
 
