@@ -64,9 +64,23 @@ async def store(client: Any) -> None:
     await client.store.delete_item(("smoke", "a"), "k")
 
 
+async def crons(client: Any) -> None:
+    thread_id = (await client.threads.create())["thread_id"]
+    yearly = {"schedule": "0 0 1 1 *", "input": {"steps": 1}, "metadata": {"smoke": version("langgraph-sdk")}}
+    alone = await client.crons.create("steps", **yearly)
+    await client.crons.create_for_thread(thread_id, "steps", **yearly)
+    changed = await client.crons.update(alone["cron_id"], schedule="30 4 * * 1", enabled=False)
+    assert (changed["schedule"], changed["enabled"]) == ("30 4 * * 1", False)
+    [found] = await client.crons.search(thread_id=thread_id, limit=10)
+    assert await client.crons.count(metadata=yearly["metadata"]) == 2
+    for cron_id in (alone["cron_id"], found["cron_id"]):
+        await client.crons.delete(cron_id)
+    assert await client.crons.count(metadata=yearly["metadata"]) == 0
+
+
 async def main(url: str) -> None:
     client = get_client(url=url, api_key=None)
-    for part in (assistants, threads, runs, store):
+    for part in (assistants, threads, runs, crons, store):
         await part(client)
     sync = get_sync_client(url=url, api_key=None)
     assert sync.runs.wait(None, "steps", input={"steps": 1})["done"] == [0]
