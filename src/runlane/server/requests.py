@@ -120,7 +120,7 @@ class AssistantVersions(Body):
 
 
 class AssistantLatest(Body):
-    version: Annotated[int, msgspec.Meta(ge=1)]
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class SuperstepUpdate(msgspec.Struct, kw_only=True):
