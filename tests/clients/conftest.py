@@ -27,10 +27,9 @@ RunNode = Callable[..., None]
 
 def missing(what: str) -> NoReturn:
     """Fail in CI, where everything has to be; skip elsewhere."""
-    why = f"{what}; `./dev test` sets it up where it can"
     if os.environ.get("CI"):
-        pytest.fail(why, pytrace=False)
-    pytest.skip(why)
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +46,9 @@ def run_node(server: Server) -> RunNode:
     """Give a function that runs Node with arguments, and fails with what it printed."""
     node = shutil.which("node")
     if node is None:
-        missing("node is not installed")
+        missing("Node is not installed: these tests need Node 20 or later, with npm")
     if not (HERE / "node_modules" / ".stamp").is_file():
-        missing("the JavaScript packages are not installed")
+        missing("the JavaScript packages are not installed: `./dev test` installs them")
 
     def run(*arguments: str, **environment: str) -> None:
         done = subprocess.run(
@@ -74,7 +73,7 @@ def browser() -> str:
     for name in BROWSERS:
         if found := shutil.which(name):
             return found
-    missing("no Chromium is installed")
+    missing("no Chromium is installed: `./dev test` installs it, as root on a machine with apt")
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
