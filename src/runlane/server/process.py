@@ -161,7 +161,7 @@ def _uvicorn_config(app: Starlette) -> uvicorn.Config:
         app.state.front,
         loop="uvloop",
         http="httptools",
-        ws="none",
+        ws="auto",
         lifespan="off",  # entered around the server, so that its errors reach the caller as they are
         log_config=None,
         access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.INFO),
