@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -125,9 +125,26 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} cannot be read: {exc}") from exc
     except json.JSONDecodeError as exc:
         raise ConfigurationError(f"{path}:{exc.lineno}:{exc.colno}: not valid JSON: {exc.msg}.") from exc
+    except (ValueError, RecursionError) as exc:  # a number of thousands of digits, thousands of brackets
+        raise ConfigurationError(f"{path}: cannot be understood: {exc}.") from exc
+    if not all(_is_text(text) for text in _strings(document)):
+        raise ConfigurationError(f"{path}: a string has a NUL character or half of a surrogate pair: remove it.")
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}: expected an object, found {type(document).__name__}.")
     return document
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in (*value, *(value.values() if isinstance(value, dict) else ())):
+            yield from _strings(one)
+
+
+def _is_text(text: str) -> bool:
+    """Say whether *text* can be the name of a file or a variable, or its value."""
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _graphs(path: Path, graphs: Any) -> dict[str, GraphSpec]:
@@ -158,7 +175,7 @@ def _import_paths(path: Path, folder: Path, dependencies: Any) -> tuple[Path, ..
         if not item.startswith("."):
             continue
         local = (folder / item).resolve()
-        if not local.is_dir():
+        if not os.path.isdir(local):  # unlike Path.is_dir it takes any name
             raise ConfigurationError(f"{path}: dependency {item!r} is not a folder.")
         found += [local, *([local / "src"] if (local / "src").is_dir() else [])]
     return tuple(found)
@@ -167,9 +184,16 @@ def _import_paths(path: Path, folder: Path, dependencies: Any) -> tuple[Path, ..
 def _env(path: Path, folder: Path, env: Any) -> dict[str, str]:
     if isinstance(env, str):
         file = folder / env
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise ConfigurationError(f"{path}: the 'env' file {env!r} does not exist.")
-        return {name: value for name, value in dotenv_values(file).items() if value is not None}
+        try:
+            env = {name: value for name, value in dotenv_values(file).items() if value is not None}
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(f"{path}: the 'env' file {env!r} cannot be read: {exc}") from exc
     if not isinstance(env, dict):
         raise ConfigurationError(f"{path}: 'env' must be an object or the path of a .env file.")
-    return {str(name): str(value) for name, value in env.items()}
+    found = {str(name): str(value) for name, value in env.items()}
+    for name, value in found.items():
+        if not name or "=" in name or not _is_text(name + value):
+            raise ConfigurationError(f"{path}: 'env' has {name!r}, which cannot be a variable of the environment.")
+    return found

@@ -131,6 +131,6 @@ def http_section(file: GraphsFile | None) -> HttpSection:
         )
     try:
         re.compile(section.cors.allow_origin_regex or "")
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigurationError(f"{file.path}: http.cors.allow_origin_regex: {error}.") from error
     return section
