@@ -105,12 +105,12 @@ class Settings:
             ConfigurationError: A value cannot be used, or *given* names no setting (a variable may).
         """
         environment = os.environ if environment is None else environment
-        known = {field.name: field for field in fields(cls)}
+        known = {setting.name: setting for setting in fields(cls)}
         values: dict[str, Any] = {}
-        for name, field in known.items():
+        for name, setting in known.items():
             text = environment.get(ENV_PREFIX + name.upper())
             if text is not None:
-                values[name] = _parse(name, str(field.type), text)
+                values[name] = _parse(name, str(setting.type), text)
         for name, value in given.items():
             if name not in known:
                 raise ConfigurationError(f"There is no setting {name!r}.")
