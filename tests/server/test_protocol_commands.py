@@ -169,10 +169,10 @@ async def test_two_questions_of_one_node_are_two(thread: Wire) -> None:
     await thread.command("input.respond", interrupt_id=first, response="one")
     runs = (await thread.http.get(f"/threads/{thread.thread_id}/runs")).json()
     events = await thread.until(runs[0]["run_id"], "input", "lifecycle")
-    questions = of(events, "input.requested")
-    assert [question["value"] for question in questions] == ["first?", "second?"]
+    [question] = of(events, "input.requested")
+    assert question["value"] == "second?"
     assert (await thread.refused("input.respond", interrupt_id=first, response="two"))[0] == "no_such_interrupt"
-    await thread.command("input.respond", interrupt_id=questions[1]["interrupt_id"], response="two")
+    await thread.command("input.respond", interrupt_id=question["interrupt_id"], response="two")
     assert (await resumed(thread))["stops"] == ["one", "two"]
 
 

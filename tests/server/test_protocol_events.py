@@ -137,6 +137,14 @@ async def test_a_run_that_answers_says_so_to_every_viewer(thread: Wire) -> None:
     assert methods == ["lifecycle", "input.answered"]
 
 
+async def test_a_question_that_was_answered_is_not_asked_again(thread: Wire) -> None:
+    first = await thread.start("journey", input={})
+    asked = await thread.until(first)
+    await thread.command("input.respond", interrupt_id=of(asked, "input.requested")[0]["interrupt_id"], response="yes")
+    again = await thread.until(first)
+    assert [event for event in asked if event["method"] != "input.requested"] == again
+
+
 async def test_a_subgraph_has_a_lifecycle_of_its_own(thread: Wire) -> None:
     events = await thread.until(await thread.start("nested", input=human("hi")))
     inner = [event["params"] for event in events if event["method"] == "lifecycle" and event["params"]["namespace"]]

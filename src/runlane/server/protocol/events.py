@@ -31,6 +31,7 @@ CHANNELS: Final = frozenset(
 )
 #: Channels that tell how a run goes, and nothing of what it does.
 CONTROL: Final = frozenset({"lifecycle", "input"})
+QUESTION: Final = "input.requested"
 _CUSTOM: Final = "custom:"
 #: Stream modes of the run API whose payloads the protocol has too.
 _SHARED: Final = frozenset({"values", "updates", "custom", "tasks", "checkpoints"})
@@ -152,7 +153,7 @@ class RunEvents:
         if not self._wanted.wants(method.partition(".")[0] if method.startswith("input.") else channel, namespace):
             return None
         own_id = self._special_id(method, namespace, params)
-        return self._wire(event.seq, method, params, own_id, pauses=method == "input.requested")
+        return self._wire(event.seq, method, params, own_id, pauses=method == QUESTION)
 
     def _shared(self, event: StreamEvent) -> WireEvent | None:
         """Return an event of a run that was started for the run API, if the protocol has its like."""
@@ -193,9 +194,7 @@ class RunEvents:
             return None
         data = {"interrupt_id": item["id"], "payload": item["value"], "value": item["value"]}
         params = wire_params((), at, orjson.dumps(data))
-        return self._wire(
-            number, "input.requested", params, self._special_id("input.requested", (), params), pauses=True
-        )
+        return self._wire(number, QUESTION, params, self._special_id(QUESTION, (), params), pauses=True)
 
     def _lifecycle(
         self, number: int, event: str, at: bytes, extra: Mapping[str, Any] | None = None
@@ -209,7 +208,7 @@ class RunEvents:
 
     def _special_id(self, method: str, namespace: Sequence[str], params: bytes) -> str | None:
         """Return the id of an event that clients expect to name its run: ``synth:<run>:<kind>|<namespace>|<what>``."""
-        kind = {"lifecycle": "lc", "input.requested": "input", "input.answered": "answered"}.get(method)
+        kind = {"lifecycle": "lc", QUESTION: "input", "input.answered": "answered"}.get(method)
         if kind is None:
             return None
         data = orjson.loads(params)["data"]

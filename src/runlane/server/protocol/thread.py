@@ -10,7 +10,7 @@ from typing import Final
 
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, RunRecord
-from runlane.server.protocol.events import RunEvents, Subscription, WireEvent, gap_event, place, position
+from runlane.server.protocol.events import QUESTION, RunEvents, Subscription, WireEvent, gap_event, place, position
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import StreamBridge
 
@@ -71,13 +71,13 @@ class ThreadEvents:
 
     async def _next(self) -> RunRecord | None:
         """Return the run to read next: the first that was not read and is not postponed to later."""
-        after, now = self._passed, self._now()
+        after = self._passed
         self._in_order = True
         while runs := await self._store.runs_with_events(self._thread_id, after_seq=after, limit=RUNS_PAGE):
             for run in runs:
                 if run.seq in self._read:
                     continue
-                if run.status is not RunStatus.PENDING or run.attempt or run.not_before <= now:
+                if not self._postponed(run):
                     self._newest = run is runs[-1]
                     return run
                 self._in_order = False
@@ -90,8 +90,11 @@ class ThreadEvents:
         with self._bridge.watch(run) as watch:
             async for batch in watch.batches(after=after):
                 found = [event for event in await events.of(batch) if event.seq > self._since]
-                if self._wanted.only_control and self._newest and any(event.pauses for event in found):
-                    await asyncio.sleep(PAUSE_DELAY_S)
+                if any(event.pauses for event in found):
+                    if self._wanted.only_control and self._newest:
+                        await asyncio.sleep(PAUSE_DELAY_S)
+                    if await self._went_on(run):
+                        found = [event for event in found if event.method != QUESTION]
                 yield found
         if self._bridge.dismissed:
             return
@@ -100,6 +103,14 @@ class ThreadEvents:
             self._read = {seq for seq in self._read if seq > run.seq}
         else:  # a run before it is postponed
             self._read.add(run.seq)
+
+    async def _went_on(self, run: RunRecord) -> bool:
+        """Say whether a later run of the thread has begun, or will next: what *run* asked is not open any more."""
+        later = await self._store.runs_with_events(self._thread_id, after_seq=run.seq, limit=RUNS_PAGE)
+        return any(not self._postponed(one) for one in later)
+
+    def _postponed(self, run: RunRecord) -> bool:
+        return run.status is RunStatus.PENDING and not run.attempt and run.not_before > self._now()
 
     async def _gap(self) -> WireEvent | None:
         """Return the word that what followed the client's number was removed, or ``None``."""
