@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 
 from runlane.agents.registry import Registry
 from runlane.server.app import create_app
+from runlane.server.bounded_http import BoundedHttp
 from runlane.settings import Settings
 
 PROJECT = Path(__file__).parent / "server" / "project" / "langgraph.json"
@@ -67,7 +68,12 @@ def running_server(
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app.state.front, log_level="error", access_log=False, loop="uvloop", timeout_graceful_shutdown=2
+        app.state.front,
+        http=BoundedHttp,
+        log_level="error",
+        access_log=False,
+        loop="uvloop",
+        timeout_graceful_shutdown=2,
     )
     loops: list[asyncio.AbstractEventLoop] = []
     ready = threading.Event()

@@ -28,6 +28,7 @@ from starlette.applications import Starlette
 from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
+from runlane.server.bounded_http import BoundedHttp
 from runlane.server.listener import bind, not_available, url_of
 from runlane.settings import Settings
 
@@ -160,7 +161,7 @@ def _uvicorn_config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app.state.front,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
         ws="auto",
         lifespan="off",  # entered around the server, so that its errors reach the caller as they are
         log_config=None,
