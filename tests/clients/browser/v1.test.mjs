@@ -98,6 +98,7 @@ for (const [decision, answer] of [["Approve", "echo: mail it"], ["Reject", "reje
       await chat.click(decision);
       await chat.said(answer);
       await chat.page.getByLabel("interrupt").waitFor({ state: "detached" });
+      await chat.status("ready");
       assert.equal((await client.threads.get(chat.threadId)).status, "idle");
     });
   });

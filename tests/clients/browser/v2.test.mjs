@@ -100,6 +100,7 @@ for (const transport of ["sse", "websocket"]) {
         await chat.click(decision);
         await chat.said(answer);
         await chat.page.getByLabel("interrupt").waitFor({ state: "detached" });
+        await chat.status("ready");
         assert.equal((await client.threads.get(chat.threadId)).status, "idle");
       });
     });
