@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from runlane.cli import keys, runs
+from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging
 from runlane.cli.project import find_config, find_project
 from runlane.cli.reporting import reporting
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(runs.app, name="runs")
 app.add_typer(keys.app, name="keys")
+app.command()(doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,9 @@
+"""The doctor: looks through a ledger for what must not be, says what it means, and repairs what needs no judgement."""
+
+from __future__ import annotations
+
+from runlane.doctor.examination import Report, examine, repair
+from runlane.doctor.findings import Finding
+from runlane.doctor.opening import OpenLedger, open_ledger
+
+__all__ = ["Finding", "OpenLedger", "Report", "examine", "open_ledger", "repair"]

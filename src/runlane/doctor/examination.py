@@ -1,0 +1,170 @@
+"""An examination: every rule on every page of the ledger, each page on one snapshot, and repairs one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runlane.doctor import values
+from runlane.doctor.checks import SCANS, Scan
+from runlane.doctor.findings import Finding, by
+from runlane.doctor.opening import OpenLedger
+from runlane.errors import LeaseLost
+from runlane.store import doctor_transactions as ledger_sql
+from runlane.store.migrate import is_current
+from runlane.store.statements import Row, Statement, Transaction
+
+#: Rows of a page: what is read at once, so that neither memory nor a live server feels the examination.
+PAGE: Final = 500
+#: What is kept of findings; a ledger with more is repaired in several rounds.
+MAX_FINDINGS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was looked at and found. ``complete`` is false if it was not possible, or not useful, to look at all."""
+
+    checked: Mapping[str, int]
+    findings: Sequence[Finding]
+    complete: bool
+
+
+async def examine(ledger: OpenLedger, *, page_size: int = PAGE, max_findings: int = MAX_FINDINGS) -> Report:
+    """Look through *ledger*, and change nothing.
+
+    Raises:
+        ConfigurationError: A newer version made it.
+        StoreUnavailable: It cannot be read.
+    """
+    checked: dict[str, int] = {}
+    basic = await _basics(ledger)
+    if basic:  # the rest could not be trusted
+        return Report(checked=checked, findings=basic, complete=False)
+    findings: list[Finding] = []
+    async for finding in _all(ledger, checked, page_size):
+        findings.append(finding)
+        if len(findings) >= max_findings:
+            return Report(checked=checked, findings=findings, complete=False)
+    return Report(checked=checked, findings=findings, complete=True)
+
+
+async def repair(ledger: OpenLedger, finding: Finding) -> bool:
+    """Repair *finding* in a transaction of its own; ``False`` if it is not so any more, or has no repair.
+
+    Raises:
+        LedgerInUse: A server owns the file.
+        StoreUnavailable: Nothing was written.
+    """
+    if finding.fix is None:
+        return False
+    try:
+        return await finding.fix(ledger)
+    except LeaseLost:  # the run has moved on
+        return False
+
+
+async def _basics(ledger: OpenLedger) -> list[Finding]:
+    """Return what makes every other look useless: a broken file, another schema."""
+    said = await ledger.database.read(_rows(ledger_sql.INTEGRITY))
+    told = [str(next(iter(row.values()))) for row in said]
+    if told != ["ok"]:
+        return [_broken(text) for text in told]
+    foreign = await ledger.database.read(_rows(ledger_sql.FOREIGN_KEYS))
+    if foreign:
+        return [
+            _broken(f"a row of {row['table']} refers to one of {row['parent']} that is not there") for row in foreign
+        ]
+    applied = await ledger.database.read(_applied())
+    if is_current(applied):
+        return []
+    return [
+        Finding(
+            code="schema.behind",
+            subject={"schema": max(applied, default="none")},
+            meaning="The schema is not this version's, so nothing else was checked.",
+            repair="it is brought up to date, as `runlane migrate` and `runlane serve` do.",
+            fix=_migrate,
+        )
+    ]
+
+
+async def _migrate(ledger: OpenLedger) -> bool:
+    if ledger.in_use is not None:
+        raise ledger.in_use
+    return await asyncio.to_thread(ledger.migrate)
+
+
+def _broken(text: str) -> Finding:
+    return Finding(
+        code="file.integrity",
+        subject={},
+        meaning=f"SQLite says that the file is damaged ({text}), so nothing else was checked.",
+        repair="restore the file from a backup; without one, save what can be read with `sqlite3 FILE .recover`.",
+    )
+
+
+def _applied() -> Transaction[list[str]]:
+    if not (yield ledger_sql.HAS_SCHEMA()):
+        return []
+    rows = yield ledger_sql.APPLIED()
+    return [row["version_num"] for row in rows]
+
+
+def _rows(query: Statement) -> Transaction[Sequence[Row]]:
+    return (yield query())
+
+
+async def _all(ledger: OpenLedger, checked: dict[str, int], page_size: int) -> AsyncIterator[Finding]:
+    for scan in SCANS:
+        if scan.sqlite_only and not ledger.sqlite:
+            continue
+        async for finding in _scan(ledger, scan, checked, page_size):
+            yield finding
+    if ledger.sqlite:
+        async for finding in _values(ledger, checked):
+            yield finding
+    if not await ledger.database.read(_rows(ledger_sql.HAS_GUARD)):
+        yield Finding(
+            code="schema.guard",
+            subject={"index": "runs_one_running"},
+            meaning="The index is missing that keeps two runs of a thread from running at once.",
+            repair="it is made again.",
+            fix=by(ledger_sql.make_guard),
+        )
+
+
+async def _scan(ledger: OpenLedger, scan: Scan, checked: dict[str, int], page_size: int) -> AsyncIterator[Finding]:
+    checked[scan.name] = 0
+    after: Any = scan.first
+    while True:
+        count, upto, found = await ledger.database.read(_page(scan, after, page_size))
+        if upto is None:
+            return
+        checked[scan.name] += count
+        for judge, rows in found:
+            for row in rows:
+                finding = judge(row, ledger.exclusive)
+                if finding is not None:
+                    yield finding
+        after = upto
+
+
+def _page(scan: Scan, after: Any, size: int) -> Transaction[tuple[int, Any, list[tuple[Callable[..., Any], Any]]]]:
+    [window] = yield scan.query(after, size)
+    if window["upto"] is None:
+        return 0, None, []
+    found = yield from scan.page(after, window["upto"])
+    return window["n"], window["upto"], [(check.judge, rows) for check, rows in found]
+
+
+async def _values(ledger: OpenLedger, checked: dict[str, int]) -> AsyncIterator[Finding]:
+    checked["checkpointed values"] = 0
+    loads, after = values.serializer(), ""
+    while (looked := await ledger.database.read(values.look_at_next(after, loads))) is not None:
+        checked["checkpointed values"] += looked.values
+        finding = values.judge(looked)
+        if finding is not None:
+            yield finding
+        after = looked.thread_id

@@ -1,0 +1,46 @@
+"""What the doctor says: one finding, what it means, and its repair."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from runlane.doctor.opening import OpenLedger
+from runlane.store.statements import Transaction
+
+#: Repairs, and says whether it did: not if what was found is not so any more.
+Fix = Callable[[OpenLedger], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that must not be.
+
+    Attributes:
+        code: Which rule is broken, such as ``thread.status``.
+        subject: Whose: names and ids.
+        meaning: What is so, and what comes of it.
+        repair: What the repair does; without a ``fix``, what an operator has to do.
+    """
+
+    code: str
+    subject: Mapping[str, str | int]
+    meaning: str
+    repair: str
+    fix: Fix | None = field(default=None, repr=False)
+
+    @property
+    def line(self) -> str:
+        """The finding as one line of text."""
+        subject = "".join(f" {name}={value}" for name, value in self.subject.items())
+        told = "Repair" if self.fix is not None else "To do"
+        return " ".join(f"{self.code}{subject}: {self.meaning} {told}: {self.repair}".split())
+
+
+def by(make: Callable[[], Transaction[bool]]) -> Fix:
+    """Return the fix that runs the transaction of *make*."""
+
+    async def fix(ledger: OpenLedger) -> bool:
+        return await ledger.database.write(make())
+
+    return fix

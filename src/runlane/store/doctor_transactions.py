@@ -1,0 +1,310 @@
+"""What is wrong in a ledger, page by page, and repairs of it, each with its guard. Lock order: thread, then run.
+
+A page is the keys above ``:after`` up to ``:upto``, which a window finds. Every repair looks again at what was found,
+under the locks that a change of it takes, and returns ``False`` if that is not so any more.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus, ThreadStatus
+from runlane.store.assistant_transactions import KEEP_VERSION
+from runlane.store.migrations import VERSION_TABLE
+from runlane.store.run_transactions import LOCK_RUN, LOCK_THREAD, RESTATE_THREAD, last_event
+from runlane.store.statements import Row, Statement, Transaction, statement
+
+#: Longer than any waiting for a lock or a restart: a lease that is over for so long is rescued by nobody.
+ABANDONED_AFTER_S: Final = 300
+
+_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_TERMINAL = "(" + ", ".join(f"'{s.value}'" for s in sorted(TERMINAL)) + ")"
+_RUNNING = f"'{RunStatus.RUNNING.value}'"
+_BUSY = f"'{ThreadStatus.BUSY.value}'"
+_CHECKPOINT_TABLES: Final = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+
+
+def _window(table: str, key: str) -> Statement:
+    return statement(
+        f"doctor.window_{table}",
+        f"""SELECT MAX(k) AS upto, COUNT(*) AS n FROM (
+              SELECT DISTINCT {key} AS k FROM {table} WHERE {key} > :after ORDER BY k LIMIT :limit) AS page""",
+    )
+
+
+def _in_page(name: str, sql: str, key: str) -> Statement:
+    return statement(f"doctor.{name}", f"{sql} AND {key} > :after AND {key} <= :upto ORDER BY {key}")
+
+
+THREADS: Final = _window("threads", "thread_id")
+RUNS: Final = _window("runs", "seq")
+LOGS: Final = _window("events", "run_seq")
+ASSISTANTS: Final = _window("assistants", "assistant_id")
+CRONS: Final = _window("crons", "cron_id")
+DELIVERIES: Final = _window("webhook_deliveries", "run_id")
+_KEYS = " UNION ".join(
+    f"SELECT k FROM (SELECT DISTINCT thread_id AS k FROM {table} WHERE thread_id > :after ORDER BY k LIMIT :limit)"
+    for table in _CHECKPOINT_TABLES
+)
+CHECKPOINTED: Final = statement(
+    "doctor.window_checkpoints", f"SELECT MAX(k) AS upto, COUNT(*) AS n FROM ({_KEYS} ORDER BY k LIMIT :limit)"
+)
+
+HAS_SCHEMA: Final = statement(
+    "doctor.has_schema",
+    f"SELECT 1 AS found FROM sqlite_schema WHERE name = '{VERSION_TABLE}'",
+    postgres=f"SELECT 1 AS found WHERE to_regclass('{VERSION_TABLE}') IS NOT NULL",
+)
+APPLIED: Final = statement("doctor.applied", f"SELECT version_num FROM {VERSION_TABLE}")
+INTEGRITY: Final = statement("doctor.integrity", "PRAGMA integrity_check(100)", postgres="SELECT 'ok' AS said")
+FOREIGN_KEYS: Final = statement("doctor.foreign_keys", "PRAGMA foreign_key_check", postgres="SELECT 1 WHERE 1 = 0")
+HAS_GUARD: Final = statement(
+    "doctor.has_guard",
+    "SELECT 1 AS found FROM sqlite_schema WHERE name = 'runs_one_running'",
+    postgres="SELECT 1 AS found WHERE to_regclass('runs_one_running') IS NOT NULL",
+)
+_TWO_RUNNING: Final = statement(
+    "doctor.any_two_running",
+    f"SELECT thread_id FROM runs WHERE status = {_RUNNING} GROUP BY thread_id HAVING COUNT(*) > 1 LIMIT 1",
+)
+_MAKE_GUARD: Final = statement(
+    "doctor.make_guard",
+    f"CREATE UNIQUE INDEX IF NOT EXISTS runs_one_running ON runs (thread_id) WHERE status = {_RUNNING}",
+)
+
+_HAS_ACTIVE = f"EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id AND runs.status IN {_ACTIVE})"
+WRONG_STATUS: Final = _in_page(
+    "wrong_status",
+    f"""SELECT thread_id, status, CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END AS active FROM threads
+        WHERE (CASE WHEN status = {_BUSY} THEN 1 ELSE 0 END) <> (CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END)""",
+    "thread_id",
+)
+_OWN = "FROM runs AS own WHERE own.thread_id = runs.thread_id"
+WITHOUT_THREAD: Final = _in_page(
+    "without_thread",
+    f"""SELECT thread_id, (SELECT COUNT(*) {_OWN}) AS n, (SELECT MIN(owner) {_OWN}) AS owner,
+          (SELECT MAX(owner) {_OWN}) AS other
+        FROM runs WHERE NOT EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id)
+          AND NOT EXISTS (SELECT 1 {_OWN} AND own.seq < runs.seq)""",
+    "seq",
+)
+_OWNERS: Final = statement(
+    "doctor.owners", "SELECT MIN(owner) AS owner, MAX(owner) AS other FROM runs WHERE thread_id = :thread_id"
+)
+_MAKE_THREAD: Final = statement(
+    "doctor.make_thread",
+    f"""INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts, created_at, updated_at,
+                          state_updated_at)
+       VALUES (:thread_id, :owner, '{ThreadStatus.IDLE.value}', '{ThreadStatus.IDLE.value}', '{{}}', '{{}}', '{{}}',
+               {{now}}, {{now}}, {{now}})
+       ON CONFLICT (thread_id) DO NOTHING RETURNING thread_id""",
+)
+SECOND_RUNNING: Final = _in_page(
+    "second_running",
+    f"""SELECT {{run}}, CASE WHEN COALESCE(lease_expires_at, 0) < {{now}} THEN 1 ELSE 0 END AS lapsed FROM runs
+        WHERE status = {_RUNNING} AND EXISTS (SELECT 1 FROM runs AS first WHERE first.thread_id = runs.thread_id
+          AND first.status = {_RUNNING} AND first.seq < runs.seq)""",
+    "seq",
+)
+ABANDONED: Final = _in_page(
+    "abandoned",
+    f"""SELECT {{run}} FROM runs
+        WHERE status = {_RUNNING} AND COALESCE(lease_expires_at, 0) + {ABANDONED_AFTER_S * 1_000_000} < {{now}}""",
+    "seq",
+)
+UNENDED: Final = _in_page(
+    "unended",
+    f"""SELECT run_id, thread_id, status, end_reason, error, cancel_action, cancel_reason,
+          CASE WHEN ended_at IS NULL THEN 1 ELSE 0 END AS no_instant,
+          CASE WHEN end_reason IS NULL THEN 1 ELSE 0 END AS no_reason,
+          CASE WHEN events_end IS NULL THEN 1 ELSE 0 END AS no_last_event
+        FROM runs WHERE status IN {_TERMINAL} AND (ended_at IS NULL OR end_reason IS NULL OR events_end IS NULL)""",
+    "seq",
+)
+_SET_END: Final = statement(
+    "doctor.set_end",
+    """UPDATE runs SET ended_at = COALESCE(ended_at, updated_at), events_end = COALESCE(events_end, :events_end),
+         end_reason = COALESCE(end_reason, CAST(:end_reason AS TEXT)) WHERE run_id = :run_id""",
+)
+WRONG_LAST_EVENT: Final = _in_page(
+    "wrong_last_event",
+    f"""SELECT run_id, thread_id, events_end, last_seq, first_after FROM (
+          SELECT seq, run_id, thread_id, events_end,
+            (SELECT MAX(last_seq) FROM events WHERE run_seq = runs.seq) AS last_seq,
+            (SELECT MIN(first_seq) FROM events WHERE run_seq = runs.seq AND last_seq > runs.events_end) AS first_after
+          FROM runs WHERE status IN {_TERMINAL} AND events_end IS NOT NULL) AS ends
+        WHERE last_seq <> events_end""",
+    "seq",
+)
+_DELETE_LATE: Final = statement(
+    "doctor.delete_late", "DELETE FROM events WHERE run_seq = :run_seq AND first_seq > :events_end RETURNING last_seq"
+)
+GAPS: Final = statement(
+    "doctor.gaps",
+    """SELECT run_seq, run_id, MIN(first_seq) AS first_seq, MIN(reached) AS reached, COUNT(*) AS n FROM (
+         SELECT run_seq, first_seq, COALESCE(LAG(last_seq) OVER (PARTITION BY run_seq ORDER BY last_seq), 0) AS reached
+         FROM events WHERE run_seq > :after AND run_seq <= :upto) AS segments
+       JOIN runs ON runs.seq = run_seq WHERE first_seq <> reached + 1 GROUP BY run_seq, run_id ORDER BY run_seq""",
+)
+_NO_RUN = "NOT EXISTS (SELECT 1 FROM runs WHERE runs.seq = events.run_seq)"
+LOGS_WITHOUT_RUN: Final = statement(
+    "doctor.logs_without_run",
+    f"""SELECT run_seq, COUNT(*) AS n FROM events WHERE {_NO_RUN} AND run_seq > :after AND run_seq <= :upto
+        GROUP BY run_seq ORDER BY run_seq""",
+)
+_DELETE_LOG: Final = statement(
+    "doctor.delete_log", f"DELETE FROM events WHERE run_seq = :run_seq AND {_NO_RUN} RETURNING run_seq"
+)
+WITHOUT_VERSION: Final = _in_page(
+    "without_version",
+    """SELECT assistant_id, version FROM assistants WHERE NOT EXISTS (SELECT 1 FROM assistant_versions AS kept
+         WHERE kept.assistant_id = assistants.assistant_id AND kept.version = assistants.version)""",
+    "assistant_id",
+)
+_LOCK_ASSISTANT: Final = statement(
+    "doctor.lock_assistant",
+    """SELECT version FROM assistants WHERE assistant_id = :assistant_id AND NOT EXISTS (
+         SELECT 1 FROM assistant_versions AS kept
+         WHERE kept.assistant_id = assistants.assistant_id AND kept.version = assistants.version) {for_update}""",
+)
+CRONS_WITHOUT_NEXT: Final = _in_page(
+    "crons_without_next",
+    "SELECT crons.*, {now} AS now_us FROM crons WHERE enabled = 1 AND next_run_at IS NULL",
+    "cron_id",
+)
+_SET_NEXT: Final = statement(
+    "doctor.set_next",
+    """UPDATE crons SET next_run_at = :next_run_at, revision = revision + 1
+       WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 AND next_run_at IS NULL RETURNING cron_id""",
+)
+_STUCK = "status = 'pending' AND next_at > {now} + CAST(:longest_us AS BIGINT)"
+STUCK_DELIVERIES: Final = _in_page(
+    "stuck_deliveries", f"SELECT run_id, next_at, {{now}} AS now_us FROM webhook_deliveries WHERE {_STUCK}", "run_id"
+)
+_MAKE_DUE: Final = statement(
+    "doctor.make_due",
+    f"UPDATE webhook_deliveries SET next_at = {{now}} WHERE run_id = :run_id AND {_STUCK} RETURNING run_id",
+)
+
+# The tables of checkpoints are SQLite's. A thread that has runs is one whose row is lost: see WITHOUT_THREAD.
+_GONE = " AND ".join(
+    f"NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.thread_id = stored.thread_id)" for table in ("threads", "runs")
+)
+_STORED = " UNION ALL ".join(
+    f"SELECT thread_id, run_id FROM {table} WHERE thread_id > :after AND thread_id <= :upto"
+    for table in _CHECKPOINT_TABLES
+)
+STORED_WITHOUT_THREAD: Final = statement(
+    "doctor.stored_without_thread",
+    f"""SELECT thread_id, COUNT(*) AS n, MAX(run_id) AS run_id FROM ({_STORED}) AS stored WHERE {_GONE}
+        GROUP BY thread_id ORDER BY thread_id""",
+)
+_DELETE_STORED: Final = tuple(
+    statement(
+        f"doctor.delete_{table}",
+        f"DELETE FROM {table} AS stored WHERE thread_id = :thread_id AND {_GONE} RETURNING thread_id",
+    )
+    for table in _CHECKPOINT_TABLES
+)
+_NO_CHECKPOINT = """NOT EXISTS (SELECT 1 FROM checkpoints AS c WHERE c.thread_id = stored.thread_id
+  AND c.checkpoint_ns = stored.checkpoint_ns AND c.checkpoint_id = stored.checkpoint_id)"""
+# What executes may be between two of its writes.
+_SETTLED = f"""EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = stored.thread_id)
+  AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = stored.thread_id AND runs.status = {_RUNNING})"""
+WRITES_WITHOUT_CHECKPOINT: Final = statement(
+    "doctor.writes_without_checkpoint",
+    f"""SELECT thread_id, COUNT(*) AS n FROM checkpoint_writes AS stored
+        WHERE thread_id > :after AND thread_id <= :upto AND {_NO_CHECKPOINT} AND {_SETTLED}
+        GROUP BY thread_id ORDER BY thread_id""",
+)
+_DELETE_WRITES: Final = statement(
+    "doctor.delete_writes",
+    f"""DELETE FROM checkpoint_writes AS stored
+        WHERE thread_id = :thread_id AND {_NO_CHECKPOINT} AND {_SETTLED} RETURNING thread_id""",
+)
+
+
+def restate(thread_id: str) -> Transaction[bool]:
+    """Compute a thread's status from its runs."""
+    if not (yield LOCK_THREAD(thread_id=thread_id)):
+        return False
+    yield RESTATE_THREAD(thread_id=thread_id)
+    return True
+
+
+def make_thread(thread_id: str) -> Transaction[bool]:
+    """Make the row of a thread again, for the one owner of its runs."""
+    [owners] = yield _OWNERS(thread_id=thread_id)
+    if owners["owner"] is None or owners["owner"] != owners["other"]:
+        return False
+    made = yield _MAKE_THREAD(thread_id=thread_id, owner=owners["owner"])
+    if not made:
+        return False
+    return (yield from restate(thread_id))
+
+
+def complete_end(found: Row, end_reason: EndReason | None) -> Transaction[bool]:
+    """Fill in what an ended run lacks; *end_reason* is used if it has none."""
+    yield LOCK_THREAD(thread_id=found["thread_id"])
+    rows = yield LOCK_RUN(run_id=found["run_id"])
+    if not rows or not RunStatus(rows[0]["status"]).terminal:
+        return False
+    events_end = yield from last_event(rows[0]["seq"])
+    yield _SET_END(
+        run_id=found["run_id"], events_end=events_end, end_reason=None if end_reason is None else end_reason.value
+    )
+    return True
+
+
+def delete_late_events(found: Row) -> Transaction[bool]:
+    """Delete the segments that begin after the run's end."""
+    yield LOCK_THREAD(thread_id=found["thread_id"])
+    rows = yield LOCK_RUN(run_id=found["run_id"])
+    if not rows or not RunStatus(rows[0]["status"]).terminal or rows[0]["events_end"] != found["events_end"]:
+        return False
+    return bool((yield _DELETE_LATE(run_seq=rows[0]["seq"], events_end=found["events_end"])))
+
+
+def delete_log(run_seq: int) -> Transaction[bool]:
+    """Delete the events of a run that does not exist."""
+    return bool((yield _DELETE_LOG(run_seq=run_seq)))
+
+
+def keep_version(assistant_id: str) -> Transaction[bool]:
+    """Keep an assistant's current version among its versions, where it is missing."""
+    if not (yield _LOCK_ASSISTANT(assistant_id=assistant_id)):
+        return False
+    yield KEEP_VERSION(assistant_id=assistant_id)
+    return True
+
+
+def set_next_slot(cron_id: str, revision: int, next_run_us: int) -> Transaction[bool]:
+    """Give an enabled cron its next slot, if nobody has changed or fired it."""
+    return bool((yield _SET_NEXT(cron_id=cron_id, revision=revision, next_run_at=next_run_us)))
+
+
+def make_due(run_id: str, longest_us: int) -> Transaction[bool]:
+    """Make a delivery due now that waits longer than any delivery does."""
+    return bool((yield _MAKE_DUE(run_id=run_id, longest_us=longest_us)))
+
+
+def delete_stored(thread_id: str) -> Transaction[bool]:
+    """Delete what is checkpointed of a thread that does not exist."""
+    deleted = False
+    for delete in _DELETE_STORED:
+        deleted |= bool((yield delete(thread_id=thread_id)))
+    return deleted
+
+
+def delete_writes(thread_id: str) -> Transaction[bool]:
+    """Delete pending writes of checkpoints that do not exist."""
+    yield LOCK_THREAD(thread_id=thread_id)
+    return bool((yield _DELETE_WRITES(thread_id=thread_id)))
+
+
+def make_guard() -> Transaction[bool]:
+    """Make the index again that lets one run of a thread execute."""
+    if (yield _TWO_RUNNING()):
+        return False
+    yield _MAKE_GUARD()
+    return True
