@@ -91,7 +91,8 @@ async def authenticate_member(authorization: str | None) -> Any:
 
 @sharing.on.threads
 async def share(ctx: Context, value: dict[str, Any]) -> Any:
-    value["metadata"] = {**(value.get("metadata") or {}), "teams": [ctx.user["team"]]}
+    if ctx.action in ("create", "create_run"):
+        value["metadata"] = {**(value.get("metadata") or {}), "teams": [ctx.user["team"]]}
     return {"teams": {"$contains": ctx.user["team"]}}
 
 
