@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import datetime
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 from runlane.dispatch.base import Dispatch
 from runlane.errors import NotFound, RunlaneError, StoreUnavailable
 from runlane.execution import AgentSource, Attempt, Executor
-from runlane.records import ANY_OWNER, Lease
+from runlane.records import ANY_OWNER, Claim, Lease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.verdict import StopReason
@@ -51,6 +52,8 @@ class Worker:
         self._settings, self._now = settings, now
         self._slots = asyncio.Semaphore(settings.max_concurrent_runs)
         self._attempts: dict[str, Attempt] = {}
+        self._claiming: Counter[str] = Counter()
+        self._cancelled_early: set[str] = set()  # told of a cancel while their claim was on its way
         self._confirmed: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
@@ -120,7 +123,7 @@ class Worker:
             return  # an attempt that lost its lease has not stopped yet; the ledger offers the run again
         sent_at = asyncio.get_running_loop().time()
         try:
-            claim = await self._store.claim(run_id, self.worker_id, lease_s=self._settings.lease_s)
+            claim = await self._claim(run_id)
         except StoreUnavailable as error:
             log.warning("run.claim_failed run_id=%s why=%s", run_id, error)
             return
@@ -140,6 +143,19 @@ class Worker:
             self._attempts.pop(run_id, None)
             self._confirmed.pop(run_id, None)
 
+    async def _claim(self, run_id: str) -> Claim | None:
+        """Claim the run. A cancel that is told meanwhile finds no attempt yet, and is told again."""
+        self._claiming[run_id] += 1
+        try:
+            return await self._store.claim(run_id, self.worker_id, lease_s=self._settings.lease_s)
+        finally:
+            self._claiming[run_id] -= 1
+            if not self._claiming[run_id]:
+                del self._claiming[run_id]
+                if run_id in self._cancelled_early:
+                    self._cancelled_early.discard(run_id)
+                    self._dispatch.cancel(run_id)
+
     async def _forget_if_ended(self, run_id: str) -> None:
         try:
             ended = (await self._store.get_run(run_id, owner=ANY_OWNER)).status.terminal
@@ -155,6 +171,8 @@ class Worker:
             run_id = await self._dispatch.next_cancel()
             attempt = self._attempts.get(run_id)
             if attempt is None:
+                if run_id in self._claiming:
+                    self._cancelled_early.add(run_id)
                 continue
             try:
                 run = await self._store.get_run(run_id, owner=ANY_OWNER)

@@ -34,6 +34,7 @@ from runlane.agents.host import ThreadHost
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import StreamEvent
 from runlane.runtime import Runtime
+from runlane.store.statements import Transaction
 
 # ------------------------------------------------------------------------------------------------------------- slots
 
@@ -96,6 +97,35 @@ async def test_a_cancel_lets_the_agent_clean_up(runtime: Runtime) -> None:
     assert receipt is not None
     assert receipt.requested_at <= receipt.observed_at <= receipt.stopped_at
     assert (receipt.requested_by, receipt.blocked_at) == ("ann", None)
+
+
+@on_jumping_time
+async def test_a_cancel_that_comes_while_the_claim_is_answered_is_passed_on_at_once() -> None:
+    class SlowAnswers(FaultyDriver):
+        async def write(self, transaction: Transaction[Any]) -> Any:
+            name, answer = transaction.__name__, await super().write(transaction)
+            if name == "claim":
+                claimed.set()
+                await answered.wait()
+            return answer
+
+    async def endless(context: RunContext) -> None:
+        await asyncio.Event().wait()
+
+    claimed, answered = asyncio.Event(), asyncio.Event()
+    async with opened(SlowAnswers()) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=endless)
+        await soon(claimed.wait())
+        cancelling = asyncio.create_task(runtime.runs.cancel(run.run_id, wait=True))
+        while (await runtime.runs.get(run.run_id)).cancel is None:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        answered.set()
+        began = asyncio.get_running_loop().time()
+        receipt = await soon(cancelling)
+    assert receipt is not None
+    assert receipt.stopped_at is not None
+    assert asyncio.get_running_loop().time() - began < 1
 
 
 @on_jumping_time
