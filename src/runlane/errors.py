@@ -23,6 +23,7 @@
     ├── ConfigurationError       configuration          settings or langgraph.json
     │   └── GraphLoadError       graph_load             a graph does not import
     ├── WorkerLost               worker_lost            the run has lost too many workers; it is not tried again
+    ├── CheckpointUnreadable     checkpoint_unreadable  a checkpoint holds what Runlane never writes
     ├── RollbackFailed           rollback_failed        the thread could not be put back
     └── EmbeddingFailed          embedding_failed       the long-term store's texts have no vectors
 """
@@ -258,3 +259,16 @@ class EmbeddingFailed(RunlaneError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"The embedding function of the long-term store failed: {why}. Nothing was written.")
+
+
+class CheckpointUnreadable(RunlaneError):
+    """A checkpoint holds what Runlane never writes, so somebody else did; it is not read."""
+
+    code = "checkpoint_unreadable"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__(
+            f"A checkpoint in the database is of the kind {kind!r}, which Runlane never writes, and was not read. "
+            "Find out who wrote to the database; delete the thread, or restore it from a backup."
+        )

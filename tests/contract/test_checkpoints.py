@@ -21,7 +21,7 @@ from ormsgpack import MsgpackEncodeError
 
 import runlane.store
 from runlane.checkpoints.saver import LedgerSaver
-from runlane.errors import LeaseLost, StoreUnavailable, UnsupportedOption
+from runlane.errors import CheckpointUnreadable, LeaseLost, StoreUnavailable, UnsupportedOption
 from runlane.records import Lease
 from runlane.store.memory import MemoryDriver
 from runlane.store.sqlite import SqliteDriver
@@ -436,7 +436,7 @@ async def test_pickles_in_the_database_are_not_read(driver: Driver, saver: Ledge
 
     await driver.write(tamper())
 
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(CheckpointUnreadable):
         await saver.aget_tuple(config)
 
 

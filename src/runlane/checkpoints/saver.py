@@ -25,6 +25,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from runlane.checkpoints import delta, pruning, sizes, transactions
 from runlane.checkpoints.attempt import Ahead, AttemptWriter
+from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
 from runlane.errors import ThreadChanged, UnsupportedOption
@@ -57,9 +58,9 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
         Args:
             loop: Where synchronous calls of other threads are executed; the running loop by default.
-            serde: LangGraph's own serialiser by default, which never reads pickles.
+            serde: By default one that reads data only, and never a pickle.
         """
-        super().__init__(serde=serde)
+        super().__init__(serde=serde or LedgerSerializer())
         self._driver = driver
         self._loop = loop or asyncio.get_running_loop()
         # A point read takes less than handing it to another thread does, so a driver may offer to do it here.
