@@ -58,3 +58,30 @@ def test_code_that_outlives_the_control_loop_reports_to_nobody_without_an_error(
     assert not host._thread.is_alive()
     del host
     gc.collect()  # what is torn down with an error would fail this test: pytest turns such errors into failures
+
+
+def test_code_that_is_cancelled_before_its_first_step_has_stopped_at_once() -> None:
+    began: list[str] = []
+
+    async def code() -> None:
+        began.append("began")
+
+    async def main() -> None:
+        host = ThreadHost()
+        entered, leave = threading.Event(), threading.Event()
+
+        def block() -> None:
+            entered.set()
+            leave.wait(30)
+
+        host.call(block)  # so that start and cancel come to the loop together
+        await asyncio.get_running_loop().run_in_executor(None, entered.wait, 20)
+        handle = host.start(code)
+        handle.cancel()
+        leave.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(handle.done, 20)
+        assert began == []
+        await host.aclose()
+
+    asyncio.run(main())

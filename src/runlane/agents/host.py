@@ -77,7 +77,7 @@ class Handle(Generic[T]):
         self._make, self._host = make, host
         self._task: asyncio.Task[None] | None = None
         self._sync_calls: set[_SyncCall] = set()
-        self._cancelled = False
+        self._begun = self._cancelled = False
 
     def begin(self) -> None:
         """Start, on the agents' loop."""
@@ -113,11 +113,14 @@ class Handle(Generic[T]):
 
     def _cancel(self) -> None:
         self._cancelled = True
-        if self._task is not None:
+        if self._task is not None and self._begun:  # a task that is cancelled before its first step reports nothing
             self._task.cancel()
 
     async def _run(self) -> None:
+        self._begun = True
         try:
+            if self._cancelled:
+                raise asyncio.CancelledError
             result = await self._make()
         except BaseException as error:  # noqa: BLE001 - supervisor: the attempt decides what any ending means
             await self._sync_calls_over()
