@@ -6,20 +6,28 @@ import asyncio
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from acceptance.kit import Reader, Server, new_thread
 from ledger_kit import a_run
+from postgres_cluster import PostgresCluster
 from run_kit import Stepper, at_once, ended, graph_run, opened, soon
 from runlane.cli.main import app
+from runlane.doctor import examine, open_ledger, repair
 from runlane.lifecycle import CancelAction, EndReason
 from runlane.records import ANY_OWNER, NO_OWNER
 from runlane.runtime import Runtime
+from runlane.settings import Settings
 from runlane.store.assistant_transactions import NewAssistant
 from runlane.store.cron_transactions import CronPlan, CronTarget
 from runlane.store.rows import instant
@@ -40,9 +48,9 @@ async def speaks(context: Any) -> str:
 
 
 async def live(runtime: Runtime, stepper: Stepper) -> None:
-    """Do what an application does: graphs, coroutines, failures, queues, cancels, rollbacks, a deleted thread."""
-    await ended(runtime, await runtime.runs.create("graph", "a", kwargs=graph_run()))
-    await ended(runtime, await runtime.runs.create("graph", "a", kwargs=graph_run()))
+    """Do what an application does: graphs that end, that are cancelled and rolled back; a queue; a deleted thread."""
+    for _ in range(2):
+        await ended(runtime, await runtime.runs.create("graph", "a", kwargs=graph_run()))
     for action in CancelAction:
         stepper.started.clear()
         stepper.go.clear()
@@ -53,14 +61,17 @@ async def live(runtime: Runtime, stepper: Stepper) -> None:
         stepper.go.set()
         await ended(runtime, run)
         await ended(runtime, queued)
+    await ended(runtime, await runtime.runs.create("gone", "a", kwargs=graph_run()))
+    saver = runtime.saver
+    await runtime.store.delete_thread("gone", owner=ANY_OWNER, first=lambda: saver.removing("gone"))
+
+
+async def live_without_graphs(runtime: Runtime) -> None:
+    """Do what an application does whose agents are coroutines."""
     for thread_id, agent in (("fails", fails), ("speaks", speaks), ("speaks", at_once)):
         run = await runtime.runs.create(thread_id, "a")
         runtime.runs.start(run, agent)
         await ended(runtime, run)
-    assert runtime.saver is not None
-    await ended(runtime, await runtime.runs.create("gone", "a", kwargs=graph_run()))
-    saver = runtime.saver
-    await runtime.store.delete_thread("gone", owner=ANY_OWNER, first=lambda: saver.removing("gone"))
     await _others(runtime)
 
 
@@ -101,6 +112,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stepper.go.set()
         async with opened(database=f"sqlite:///{path}", graphs={"g": stepper.graph()}) as runtime:
             await live(runtime, stepper)
+            await live_without_graphs(runtime)
 
     asyncio.run(make())
     return path
@@ -112,11 +124,12 @@ def ledger(history: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(history, tmp_path / "runlane.db"))
 
 
-def doctor(path: Path, *options: str, answer: str | None = None) -> Any:
-    return CliRunner().invoke(app, ["doctor", "--database", f"sqlite:///{path}", *options], input=answer)
+def doctor(database: Path | str, *options: str, answer: str | None = None) -> Any:
+    url = f"sqlite:///{database}" if isinstance(database, Path) else database
+    return CliRunner().invoke(app, ["doctor", "--database", url, *options], input=answer)
 
 
-def found(path: Path) -> set[str]:
+def found(path: Path | str) -> set[str]:
     """Return the codes of what the doctor finds, having checked that its exit code says so too."""
     result = doctor(path, "--json")
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
@@ -313,3 +326,170 @@ def test_what_needs_no_judgement_is_repaired_and_the_rest_is_left(damage: Damage
     assert found(ledger) == (set() if damage.clean else set(damage.codes))
     if not damage.clean:
         assert dump(ledger) == before
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+async def test_a_repair_that_comes_too_late_changes_nothing(damage: Damage, ledger: Path) -> None:
+    change(ledger, *damage.sql)
+    async with open_ledger(Settings(database=f"sqlite:///{ledger}")) as opened_ledger:
+        found_before = (await examine(opened_ledger)).findings
+        for finding in found_before:
+            assert await repair(opened_ledger, finding) is (finding.fix is not None), finding
+        before = dump(ledger)
+        assert not any([await repair(opened_ledger, finding) for finding in found_before])
+        assert dump(ledger) == before
+
+
+async def test_pages_of_any_size_say_the_same_and_bound_what_is_kept(ledger: Path) -> None:
+    change(ledger, "UPDATE runs SET ended_at = NULL", "DELETE FROM threads WHERE thread_id = 'speaks'")
+    async with open_ledger(Settings(database=f"sqlite:///{ledger}")) as opened_ledger:
+        whole = await examine(opened_ledger)
+        paged = await examine(opened_ledger, page_size=1)
+        some = await examine(opened_ledger, max_findings=2)
+    assert [finding.line for finding in paged.findings if finding.code == "run.thread"] == [
+        finding.line for finding in whole.findings if finding.code == "run.thread"
+    ]
+    assert sorted(finding.line for finding in paged.findings) == sorted(finding.line for finding in whole.findings)
+    assert paged.checked == whole.checked
+    assert (len(some.findings), some.complete) == (2, False)
+
+
+def test_a_damaged_file_is_said_to_be_and_left_alone(ledger: Path) -> None:
+    with closing(sqlite3.connect(ledger)) as connection:
+        [size] = connection.execute("PRAGMA page_size").fetchone()
+        [page] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'runs_by_thread'").fetchone()
+    with ledger.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    damaged = ledger.read_bytes()
+    result = doctor(ledger, "--repair", "--yes")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("file.integrity: SQLite says that the file is damaged (")
+    assert ledger.read_bytes() == damaged
+
+
+def test_a_file_that_cannot_even_be_opened_is_said_to_be_damaged(ledger: Path) -> None:
+    with ledger.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (ledger.stat().st_size - 4096))
+    result = doctor(ledger)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("file.integrity: SQLite says that the file is damaged (database disk image is")
+
+
+@pytest.mark.parametrize("database", ["memory://", "sqlite:///{folder}/none/runlane.db"])
+def test_where_there_is_nothing_to_check_nothing_is_made(database: str, tmp_path: Path) -> None:
+    result = doctor(database.format(folder=tmp_path))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_does_not_ask(ledger: Path) -> None:
+    change(ledger, BUSY)
+    assert doctor(ledger, "--json", "--repair").exit_code == 2
+    result = doctor(ledger, "--json", "--repair", "--yes")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["findings"], told["complete"]) == (0, [], True)
+    [repaired] = told["repaired"]
+    assert repaired["code"] == "thread.status"
+    assert repaired["subject"] == {"thread": "speaks", "status": "busy"}
+
+
+def test_an_abandoned_run_goes_on_after_its_repair(ledger: Path) -> None:
+    change(ledger, *DAMAGES["a lease that is long over"].sql)
+    assert doctor(ledger, "--repair", "--yes").exit_code == 0
+    with closing(sqlite3.connect(ledger)) as connection:
+        row = connection.execute(f"SELECT status, rescues, worker_id FROM runs WHERE run_id = {ONE}").fetchone()
+        assert row == ("pending", 1, None)
+
+
+# --------------------------------------------------------------------------------------------------------- in use
+
+
+async def test_a_server_s_file_is_checked_beside_it_and_whole_after_kill_9(tmp_path: Path) -> None:
+    file = tmp_path / "runlane.db"
+    async with Server(tmp_path) as server, httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
+        await server.start()
+        thread_id = await new_thread(http, server.url)
+        reader = Reader(server, http, thread_id, "one")
+        payload = {"input": {"name": "one", "steps": 6}}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reader.follow(payload))
+            await reader.reaches(2)
+            beside = await asyncio.to_thread(doctor, file)
+            assert (beside.exit_code, beside.stderr) == (0, ""), beside.output
+            assert "1 threads, 1 runs, 1 event logs" in beside.stdout
+            assert "nothing can be repaired while it does" in beside.stdout
+            await server.kill()
+            assert await asyncio.to_thread(found, file) == set()
+            await server.start()
+        assert reader.ended
+        change(file, "UPDATE threads SET status = 'busy'")
+        refused = await asyncio.to_thread(doctor, file, "--repair", "--yes")
+        assert refused.exit_code == 1
+        assert refused.stdout.startswith("thread.status ")
+        assert f"in use by another Runlane process (pid {server.pid})" in refused.stderr
+        with closing(sqlite3.connect(file)) as connection:
+            assert connection.execute("SELECT status FROM threads").fetchall() == [("busy",)]
+
+
+IN_POSTGRES = [
+    name
+    for name, damage in DAMAGES.items()
+    if "lane.two_running" not in damage.codes
+    and not any(word in sql for sql in damage.sql for word in ("checkpoint", "'graph'", "DROP TABLE"))
+]
+
+
+@pytest.fixture(scope="module")
+def postgres_history(postgres_cluster: PostgresCluster) -> Iterator[str]:
+    """Give the name of a database with a real history."""
+    name = f"history_{uuid4().hex}"
+
+    async def make() -> None:
+        async with opened(database=postgres_cluster.url(name)) as runtime:
+            await live_without_graphs(runtime)
+
+    with psycopg.connect(postgres_cluster.dsn, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        asyncio.run(make())
+        yield name
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def postgres(postgres_cluster: PostgresCluster, postgres_history: str) -> Iterator[str]:
+    """Give the address of a copy of that database."""
+    name = f"copy_{uuid4().hex}"
+    with psycopg.connect(postgres_cluster.dsn, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{postgres_history}"')
+        yield postgres_cluster.url(name)
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.mark.parametrize("name", IN_POSTGRES)
+def test_postgresql_is_checked_and_repaired_while_it_is_used(name: str, postgres: str) -> None:
+    damage = DAMAGES[name]
+    assert found(postgres) == set()
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        for sql in damage.sql:
+            connection.execute(sql.replace("x'90'", "'\\x90'"))
+        assert found(postgres) == set(damage.codes)
+        result = doctor(postgres, "--repair", "--yes")
+        assert result.exit_code == (0 if damage.clean else 1), result.output
+        assert found(postgres) == (set() if damage.clean else set(damage.codes))
+
+
+def test_a_run_that_a_worker_may_still_execute_is_not_taken_from_it(postgres: str) -> None:
+    codes = {"lane.two_running", "schema.guard"}
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        for sql in DAMAGES["two running in a lane"].sql:
+            connection.execute(sql)
+        assert doctor(postgres, "--repair", "--yes").exit_code == 1
+        assert found(postgres) == codes
+        connection.execute("UPDATE runs SET lease_expires_at = 1 WHERE thread_id = 'speaks'")
+        assert found(postgres) == codes | {"run.abandoned"}
+        assert doctor(postgres, "--repair", "--yes").exit_code == 0
+        statuses = connection.execute("SELECT status, rescues FROM runs WHERE thread_id = 'speaks'").fetchall()
+    assert statuses == [("pending", 1), ("pending", 1)]

@@ -10,8 +10,8 @@ from typing import Any, Final
 from runlane.doctor import values
 from runlane.doctor.checks import SCANS, Scan
 from runlane.doctor.findings import Finding, by
-from runlane.doctor.opening import OpenLedger
-from runlane.errors import LeaseLost
+from runlane.doctor.opening import OpenLedger, is_damaged
+from runlane.errors import LeaseLost, StoreUnavailable
 from runlane.store import doctor_transactions as ledger_sql
 from runlane.store.migrate import is_current
 from runlane.store.statements import Row, Statement, Transaction
@@ -67,7 +67,12 @@ async def repair(ledger: OpenLedger, finding: Finding) -> bool:
 
 async def _basics(ledger: OpenLedger) -> list[Finding]:
     """Return what makes every other look useless: a broken file, another schema."""
-    said = await ledger.database.read(_rows(ledger_sql.INTEGRITY))
+    try:
+        said = await ledger.database.read(_rows(ledger_sql.INTEGRITY))
+    except StoreUnavailable as error:
+        if is_damaged(error):
+            return [_broken(str(error.__cause__))]
+        raise
     told = [str(next(iter(row.values()))) for row in said]
     if told != ["ok"]:
         return [_broken(text) for text in told]

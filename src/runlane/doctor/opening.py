@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from runlane.errors import ConfigurationError, LedgerInUse
+from runlane.errors import ConfigurationError, LedgerInUse, StoreUnavailable
 from runlane.settings import Settings
 from runlane.store.backends import open_postgres
 from runlane.store.migrate import migrate_postgres, migrate_sqlite
@@ -19,6 +19,8 @@ from runlane.store.statements import T, Transaction
 
 SQLITE: Final = "sqlite:///"
 MEMORY: Final = "memory://"
+#: SQLite's names of errors that a damaged file makes.
+DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class Database(Protocol):
@@ -84,6 +86,10 @@ def _open_file(settings: Settings, path: Path) -> OpenLedger:
         database = SqliteDriver(path, synchronous="full" if settings.synchronous == "full" else "normal")
     except LedgerInUse as error:
         database, in_use = ReadOnlyFile(path, error), error
+    except StoreUnavailable as error:
+        if not is_damaged(error):
+            raise
+        database = DamagedFile(error)
     return OpenLedger(
         database=database,
         sqlite=True,
@@ -91,6 +97,28 @@ def _open_file(settings: Settings, path: Path) -> OpenLedger:
         in_use=in_use,
         migrate=partial(migrate_sqlite, path),
     )
+
+
+def is_damaged(error: StoreUnavailable) -> bool:
+    """Say whether the database cannot be read because its file is damaged."""
+    return getattr(error.__cause__, "sqlite_errorname", "").startswith(DAMAGED)
+
+
+class DamagedFile:
+    """A file that cannot even be opened; every use says why."""
+
+    def __init__(self, error: StoreUnavailable) -> None:
+        self._error = error
+
+    async def read(self, transaction: Transaction[T]) -> T:
+        return await self.write(transaction)
+
+    async def write(self, transaction: Transaction[T]) -> T:
+        transaction.close()
+        raise self._error
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 class ReadOnlyFile:

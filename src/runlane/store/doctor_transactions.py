@@ -73,11 +73,14 @@ _MAKE_GUARD: Final = statement(
 )
 
 _HAS_ACTIVE = f"EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id AND runs.status IN {_ACTIVE})"
+_IS_WRONG = f"""(CASE WHEN status = {_BUSY} THEN 1 ELSE 0 END) <> (CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END)"""
 WRONG_STATUS: Final = _in_page(
     "wrong_status",
-    f"""SELECT thread_id, status, CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END AS active FROM threads
-        WHERE (CASE WHEN status = {_BUSY} THEN 1 ELSE 0 END) <> (CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END)""",
+    f"SELECT thread_id, status, CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END AS active FROM threads WHERE {_IS_WRONG}",
     "thread_id",
+)
+_STILL_WRONG: Final = statement(
+    "doctor.still_wrong", f"SELECT 1 AS found FROM threads WHERE thread_id = :thread_id AND {_IS_WRONG}"
 )
 _OWN = "FROM runs AS own WHERE own.thread_id = runs.thread_id"
 WITHOUT_THREAD: Final = _in_page(
@@ -124,7 +127,8 @@ UNENDED: Final = _in_page(
 _SET_END: Final = statement(
     "doctor.set_end",
     """UPDATE runs SET ended_at = COALESCE(ended_at, updated_at), events_end = COALESCE(events_end, :events_end),
-         end_reason = COALESCE(end_reason, CAST(:end_reason AS TEXT)) WHERE run_id = :run_id""",
+         end_reason = COALESCE(end_reason, CAST(:end_reason AS TEXT))
+       WHERE run_id = :run_id AND (ended_at IS NULL OR end_reason IS NULL OR events_end IS NULL) RETURNING run_id""",
 )
 WRONG_LAST_EVENT: Final = _in_page(
     "wrong_last_event",
@@ -226,7 +230,8 @@ _DELETE_WRITES: Final = statement(
 
 def restate(thread_id: str) -> Transaction[bool]:
     """Compute a thread's status from its runs."""
-    if not (yield LOCK_THREAD(thread_id=thread_id)):
+    yield LOCK_THREAD(thread_id=thread_id)
+    if not (yield _STILL_WRONG(thread_id=thread_id)):
         return False
     yield RESTATE_THREAD(thread_id=thread_id)
     return True
@@ -240,7 +245,8 @@ def make_thread(thread_id: str) -> Transaction[bool]:
     made = yield _MAKE_THREAD(thread_id=thread_id, owner=owners["owner"])
     if not made:
         return False
-    return (yield from restate(thread_id))
+    yield RESTATE_THREAD(thread_id=thread_id)
+    return True
 
 
 def complete_end(found: Row, end_reason: EndReason | None) -> Transaction[bool]:
@@ -250,10 +256,8 @@ def complete_end(found: Row, end_reason: EndReason | None) -> Transaction[bool]:
     if not rows or not RunStatus(rows[0]["status"]).terminal:
         return False
     events_end = yield from last_event(rows[0]["seq"])
-    yield _SET_END(
-        run_id=found["run_id"], events_end=events_end, end_reason=None if end_reason is None else end_reason.value
-    )
-    return True
+    reason = None if end_reason is None else end_reason.value
+    return bool((yield _SET_END(run_id=found["run_id"], events_end=events_end, end_reason=reason)))
 
 
 def delete_late_events(found: Row) -> Transaction[bool]:
@@ -304,7 +308,7 @@ def delete_writes(thread_id: str) -> Transaction[bool]:
 
 def make_guard() -> Transaction[bool]:
     """Make the index again that lets one run of a thread execute."""
-    if (yield _TWO_RUNNING()):
+    if (yield HAS_GUARD()) or (yield _TWO_RUNNING()):
         return False
     yield _MAKE_GUARD()
     return True
