@@ -120,6 +120,7 @@ async def _agent(request: Request, named: str) -> Assistant:
 @route(router, "POST", "/a2a/{assistant_id}", body=A2aRequest, statuses=(404, 409))
 async def call(request: Request) -> Any:
     """Answer one request of the Agent2Agent protocol; ``A2A-Version: 1.0`` chooses its newer words."""
+    assistant = await _agent(request, request.path_params["assistant_id"])
     asked: int | str | None = None
     try:
         asked, method, params = await _read(request)
@@ -127,7 +128,6 @@ async def call(request: Request) -> Any:
         operation = METHODS[spoken].get(method)
         if operation is None:
             raise Refused(NO_METHOD, f"There is no method {method!r} in version {spoken} of the protocol.")
-        assistant = await _agent(request, request.path_params["assistant_id"])
         return await _answer(request, _Call(asked, spoken, operation, assistant), params)
     except Refused as refused:
         return json_response(
