@@ -11,7 +11,7 @@ from runlane.doctor import values
 from runlane.doctor.checks import SCANS, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
-from runlane.errors import LeaseLost, StoreUnavailable
+from runlane.errors import ConfigurationError, LeaseLost, StoreUnavailable
 from runlane.store import doctor_transactions as ledger_sql
 from runlane.store.migrate import is_current
 from runlane.store.statements import Row, Statement, Transaction
@@ -35,7 +35,7 @@ async def examine(ledger: OpenLedger, *, page_size: int = PAGE, max_findings: in
     """Look through *ledger*, and change nothing.
 
     Raises:
-        ConfigurationError: A newer version made it.
+        ConfigurationError: A newer version made it, or it is no ledger.
         StoreUnavailable: It cannot be read.
     """
     checked: dict[str, int] = {}
@@ -82,12 +82,16 @@ async def _basics(ledger: OpenLedger) -> list[Finding]:
             _broken(f"a row of {row['table']} refers to one of {row['parent']} that is not there") for row in foreign
         ]
     applied = await ledger.database.read(_applied())
+    if not applied:
+        raise ConfigurationError(
+            "The database is no ledger: it has no schema of Runlane. Name another with --database."
+        )
     if is_current(applied):
         return []
     return [
         Finding(
             code="schema.behind",
-            subject={"schema": max(applied, default="none")},
+            subject={"schema": max(applied)},
             meaning="The schema is not this version's, so nothing else was checked.",
             repair="it is brought up to date, as `runlane migrate` and `runlane serve` do.",
             fix=_migrate,

@@ -210,8 +210,11 @@ _DELETE_STORED: Final = tuple(
     )
     for table in _CHECKPOINT_TABLES
 )
-_NO_CHECKPOINT = """NOT EXISTS (SELECT 1 FROM checkpoints AS c WHERE c.thread_id = stored.thread_id
-  AND c.checkpoint_ns = stored.checkpoint_ns AND c.checkpoint_id = stored.checkpoint_id)"""
+# A Command that begins a thread is written by LangGraph for an empty checkpoint, which is never stored, as no task's.
+_OF_NO_TASK: Final = "00000000-0000-0000-0000-000000000000"
+_NO_CHECKPOINT = f"""stored.task_id <> '{_OF_NO_TASK}' AND NOT EXISTS (
+  SELECT 1 FROM checkpoints AS c WHERE c.thread_id = stored.thread_id
+    AND c.checkpoint_ns = stored.checkpoint_ns AND c.checkpoint_id = stored.checkpoint_id)"""
 # What executes may be between two of its writes.
 _SETTLED = f"""EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = stored.thread_id)
   AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = stored.thread_id AND runs.status = {_RUNNING})"""
