@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,6 +29,7 @@ from runlane.records import (
     ThreadState,
     Usage,
 )
+from runlane.redaction import SECRETS, RunSecrets
 from runlane.settings import Settings
 from runlane.store.event_transactions import insert_events
 from runlane.store.ledger import RunStore
@@ -54,9 +56,14 @@ class Saver(Protocol):
     """A checkpointer, and what it can do for one attempt."""
 
     def bind(
-        self, lease: Lease, *, write_behind: bool, ahead: Callable[[Callable[[], None]], bool] | None = None
+        self,
+        lease: Lease,
+        *,
+        write_behind: bool,
+        ahead: Callable[[Callable[[], None]], bool] | None = None,
+        conceal: Callable[[str], str] | None = None,
     ) -> Saver:
-        """Return the checkpointer of one attempt, which writes nothing once the lease is lost."""
+        """Return the checkpointer of one attempt: nothing is written once the lease is lost; errors are concealed."""
         ...
 
     def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
@@ -219,13 +226,14 @@ class Executor:
 
     async def _run(self, attempt: Attempt, publisher: Publisher, meter: Meter | None) -> _Ran:
         run = attempt.claim.run
+        secrets = RunSecrets(run.kwargs)
         call = AgentCall(
             run=run,
-            emit=publisher.emit,
+            emit=publisher.emit if not secrets else lambda name, data: publisher.emit(name, secrets.out_of(data)),
             congested=lambda: publisher.congested,
             ready=publisher.ready,
             continued=run.attempt > 1,
-            saver=None if self._saver is None else self._bind(self._saver, attempt.claim.lease, run, publisher),
+            saver=None if self._saver is None else self._bind(self._saver, attempt, publisher, secrets),
             store=None if self._long_term_store is None else self._long_term_store(run.owner),
             callbacks=() if meter is None else (meter,),
         )
@@ -241,15 +249,20 @@ class Executor:
         try:
             handle = self._host.start(lambda: _run_agent(agent, call))
             snapshot = await attempt.run(handle, call, continuable=agent.continuable and call.saver is not None)
-        except BaseException as error:  # whatever the agent raised is how its run ends
+        except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
             if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
-                log.info("run.agent_raised run_id=%s", run.run_id, exc_info=error)
+                _log_raised(run, error, secrets)
             return _Ran(agent=agent, call=call, snapshot=None, failure=error)
         return _Ran(agent=agent, call=call, snapshot=snapshot, failure=None)
 
     @staticmethod
-    def _bind(saver: Saver, lease: Lease, run: RunRecord, publisher: Publisher) -> Any:
-        return saver.bind(lease, write_behind=run.kwargs.get("durability") != "sync", ahead=publisher.ahead)
+    def _bind(saver: Saver, attempt: Attempt, publisher: Publisher, secrets: RunSecrets) -> Any:
+        return saver.bind(
+            attempt.claim.lease,
+            write_behind=attempt.claim.run.kwargs.get("durability") != "sync",
+            ahead=publisher.ahead,
+            conceal=secrets.out_of_text if secrets else None,
+        )
 
     async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> None:
         run = attempt.claim.run
@@ -263,6 +276,7 @@ class Executor:
             )
             if verdict is None:
                 raise LeaseLost(run.run_id, run.attempt)
+            verdict = _without_secrets(verdict, run)
             state = await self._state(attempt, verdict, ran)
             if verdict.event in (RunEvent.FAIL, RunEvent.EXPIRE) and verdict.error is not None:
                 publisher.emit("error", encode({"error": verdict.error.error, "message": verdict.error.message}))
@@ -447,6 +461,21 @@ def _total(before: Usage, meter: Meter | None) -> Usage | None:
         return None
     used = meter.snapshot()
     return before + used if used.llm_calls or used.message_count else None
+
+
+def _log_raised(run: RunRecord, error: BaseException, secrets: RunSecrets) -> None:
+    if not secrets:
+        log.info("run.agent_raised run_id=%s", run.run_id, exc_info=error)
+        return
+    raised = secrets.out_of_text("".join(traceback.format_exception(error)))
+    log.info("run.agent_raised run_id=%s\n%s", run.run_id, raised.rstrip())
+
+
+def _without_secrets(verdict: Verdict, run: RunRecord) -> Verdict:
+    if verdict.error is None or SECRETS not in run.kwargs:
+        return verdict
+    message = RunSecrets(run.kwargs).out_of_text(verdict.error.message)
+    return replace(verdict, error=replace(verdict.error, message=message))
 
 
 def _on_publish_failure(attempt: Attempt, error: RunlaneError) -> None:

@@ -22,6 +22,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import ERROR
 
 from runlane.checkpoints import delta, pruning, sizes, transactions
 from runlane.checkpoints.attempt import Ahead, AttemptWriter
@@ -30,11 +31,13 @@ from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
 from runlane.errors import ThreadChanged, UnsupportedOption
 from runlane.records import Lease
+from runlane.redaction import names_secret
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Driver, Transaction
 
 T = TypeVar("T")
+Conceal = Callable[[str], str]
 
 #: Rows that a listing reads in one transaction.
 PAGE: Final = 50
@@ -68,22 +71,26 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self._writer: AttemptWriter | None = None
         self._gathered: Batch | None = None
         self._write_behind = False
+        self._conceal: Conceal | None = None
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
         self._version_suffix = os.urandom(8).hex()
         self._version_count = itertools.count()
 
-    def bind(self, lease: Lease, *, write_behind: bool, ahead: Ahead | None = None) -> LedgerSaver:
+    def bind(
+        self, lease: Lease, *, write_behind: bool, ahead: Ahead | None = None, conceal: Conceal | None = None
+    ) -> LedgerSaver:
         """Return the saver of one attempt: it writes only while *lease* holds, and in that run's name.
 
         Args:
             write_behind: Return from writes before they are committed (durability ``async`` and ``exit``); a failure
                 is raised by the next write, and by :meth:`flush`. Otherwise writes are committed when they return.
             ahead: Lets the run's events be committed before the checkpoints that follow them.
+            conceal: Takes the run's secrets out of the texts of errors.
         """
         bound = object.__new__(type(self))  # copy.copy() takes longer than a commit's share of a run
         vars(bound).update(vars(self))
         bound._writer = AttemptWriter(self._driver, lease, ahead)
-        bound._write_behind = write_behind
+        bound._write_behind, bound._conceal = write_behind, conceal
         bound._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
         bound._version_count = itertools.count()
         return bound
@@ -282,7 +289,9 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         thread_id, checkpoint_ns = str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")
         body: dict[str, Any] = {**checkpoint}
         values = body.pop("channel_values")
-        merged = get_checkpoint_metadata(config, metadata)
+        # LangGraph adds what the run is configured with, which clients see and nothing reads again.
+        every = get_checkpoint_metadata(config, metadata)
+        merged = {name: value for name, value in every.items() if not names_secret(name)}
         run_id = self._run_id(merged)
         kind, data = dumps(body)
         metadata_kind, metadata_data = dumps(merged)
@@ -320,6 +329,9 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> Batch:
         wanted = config["configurable"]
+        if self._conceal is not None:
+            conceal = self._conceal
+            writes = [(channel, conceal(repr(value)) if channel == ERROR else value) for channel, value in writes]
         kind, data = self.serde.dumps_typed([(channel, value) for channel, value in writes])
         row = {
             "thread_id": str(wanted["thread_id"]),

@@ -9,6 +9,8 @@ from enum import StrEnum
 from importlib import import_module
 from typing import Final
 
+from runlane.redaction import redact_text
+
 #: Libraries whose INFO is about themselves and not about a run.
 CHATTY: Final = ("alembic", "asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
 
@@ -30,7 +32,7 @@ class KeyValueFormatter(logging.Formatter):
         line = f"time={instant} level={record.levelname.lower()} logger={record.name} {fields_of(record)}"
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
-        return line
+        return redact_text(line)
 
 
 class EventFormatter(logging.Formatter):
@@ -38,7 +40,7 @@ class EventFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = fields_of(record) if record.name == "uvicorn.access" else record.getMessage()
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return redact_text(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
 
 
 def fields_of(record: logging.LogRecord) -> str:

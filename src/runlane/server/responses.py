@@ -25,6 +25,7 @@ from runlane.records import (
     Thread,
     WaitingOn,
 )
+from runlane.redaction import shown
 from runlane.streams.bridge import Batch
 
 log = logging.getLogger("runlane.server")
@@ -81,7 +82,7 @@ def ttl_wire(thread: Thread) -> dict[str, Any] | None:
 
 
 def run_wire(run: RunRecord) -> dict[str, Any]:
-    kwargs = run.kwargs
+    kwargs = shown(run.kwargs)
     return {
         "run_id": run.run_id,
         "thread_id": run.thread_id,

@@ -41,6 +41,7 @@ from runlane.records import (
     RunRecord,
     ThreadTtl,
 )
+from runlane.redaction import marked, redacted, scrubbed_text
 from runlane.store.filters import matches
 from runlane.store.protocol_transactions import check_answers
 from runlane.store.rows import (
@@ -159,7 +160,8 @@ RECORD_CANCEL = statement(
 END_RUN = statement(
     "end_run",
     """UPDATE runs SET status = :status, end_reason = :end_reason, error = :error, result = :result,
-         usage = COALESCE(:usage, usage), events_end = :events_end, ended_at = {now}, updated_at = {now},
+         usage = COALESCE(:usage, usage), kwargs = COALESCE(:kwargs, kwargs),
+         events_end = :events_end, ended_at = {now}, updated_at = {now},
          lease_expires_at = NULL,
          cancel_observed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL
                               ELSE COALESCE(cancel_observed_at, CAST(:observed_at AS BIGINT), {now}) END,
@@ -245,7 +247,7 @@ def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]
             thread_id=new.thread_id,
             owner=new.owner,
             status=ThreadStatus.IDLE.value,
-            metadata=dumps({**(new.default_metadata or {}), **new.metadata}),
+            metadata=dumps(redacted({**(new.default_metadata or {}), **new.metadata})),
             config="{}",
             **ttl_params(new.thread_ttl or ttl),
         )
@@ -276,8 +278,8 @@ def _insert(new: NewRun, thread_metadata: Json) -> Any:
         assistant_id=new.assistant_id,
         strategy=new.multitask_strategy.value,
         on_disconnect=new.on_disconnect.value,
-        metadata=dumps(metadata),
-        kwargs=dumps(new.kwargs),
+        metadata=dumps(redacted(metadata)),
+        kwargs=dumps(marked(new.kwargs)),
         model_name=new.model_name,
         temporary=int(new.temporary),
         key=new.idempotency_key,
@@ -337,6 +339,7 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
         error=None,
         result=None,
         usage=None,
+        kwargs=scrubbed_text(row["kwargs"]),
         events_end=0,
         observed_at=None,
         stopped=1,
@@ -419,6 +422,7 @@ def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) ->
         error=error_text(outcome.error),
         result=None if outcome.state is None else maybe_text(outcome.state.result),
         usage=usage,
+        kwargs=scrubbed_text(row["kwargs"]),
         events_end=events_end,
         observed_at=None if outcome.observed_at is None else microseconds(outcome.observed_at),
         stopped=int(outcome.stopped),

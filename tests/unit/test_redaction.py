@@ -1,0 +1,130 @@
+"""What is a secret by its name, what is one in a text, and that nothing else is touched."""
+
+from __future__ import annotations
+
+import timeit
+from typing import Any
+
+import pytest
+
+from runlane.redaction import SECRETS, RunSecrets, marked, names_secret, redact_text, redacted, scrubbed_text, shown
+from runlane.store.rows import dumps
+
+SECRET = "planted-secret-0123456789"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("api_key", "apiKey", "apikey", "OPENAI_API_KEY", "openaiApiKey", "x-api-key", "apiKeys", "token"),
+        *("accessToken", "auth_token", "secret", "client_secret", "password", "db-password", "Authorization"),
+        *("cookie", "private_key", "aws_secret_access_key", "credentials", "refreshToken", "userPassword"),
+    ],
+)
+def test_what_is_called_like_a_secret_is_one(name: str) -> None:
+    assert names_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("key", "keys", "max_tokens", "tokenizer", "token_count", "monkey", "keyboard", "author", "custom_key"),
+        *("thread_id", "model", "passenger", "primary_key_name", "auth_mode", "session_key_length", ""),
+    ],
+)
+def test_other_names_are_not(name: str) -> None:
+    given = {name: 5, "inner": [{name: None}]}
+    assert redacted(given) == given
+    if name != "max_tokens":  # a number in practice, which is no secret
+        assert not names_secret(name)
+
+
+def test_only_secrets_are_replaced_at_any_depth() -> None:
+    given = {"api_key": SECRET, "model": "m", "max_tokens": 5, "list": [{"password": SECRET}], "token": None}
+    assert redacted(given) == {**given, "api_key": "***", "list": [{"password": "***"}]}
+    assert redacted({"apiKeys": {"OPENAI": SECRET}}) == {"apiKeys": "***"}
+    assert redacted({"tokens": [SECRET], "secret": ""}) == {"tokens": "***", "secret": ""}
+
+
+def test_kwargs_without_secrets_stay_the_same_object() -> None:
+    kwargs = {"graph_id": "g", "input": {"api_key": SECRET}, "config": {"configurable": {"model": "m"}}}
+    assert marked(kwargs) is kwargs
+    assert shown(kwargs) is kwargs
+    assert scrubbed_text(dumps(kwargs)) is None
+    assert not RunSecrets(kwargs)
+
+
+@pytest.mark.parametrize("place", ["config", "context"])
+def test_kwargs_with_secrets_are_scrubbed_of_them(place: str) -> None:
+    kwargs = marked({"graph_id": "g", place: {"configurable": {"api_key": SECRET, "a": 1}}})
+    assert kwargs[place]["configurable"]["api_key"] == SECRET, "the graph is configured as asked"
+    assert SECRET not in str(shown(kwargs))
+    scrubbed = scrubbed_text(dumps(kwargs))
+    assert scrubbed is not None
+    assert SECRET not in scrubbed
+    assert SECRETS not in scrubbed
+    assert '"a":1' in scrubbed
+
+
+def test_events_lose_the_fields_and_long_secrets_wherever_they_stand() -> None:
+    short, quoted = "hunter2", 'a"quoted\u00e9\nsecret-value'
+    config: dict[str, Any] = {"api_key": SECRET, "password": short, "token": quoted}
+    secrets = RunSecrets(marked({"config": {"configurable": config}}))
+    assert secrets
+    said = dumps({"metadata": config, "text": f"the key is {SECRET}: {quoted}", "about": short}).encode()
+    left = secrets.out_of(said).decode()
+    assert SECRET not in left
+    assert "quoted" not in left
+    assert left.count(short) == 1, "a short secret may be a word"
+    assert secrets.out_of_text(f"bad key {SECRET}") == "bad key ***"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"connect to postgresql://ann:{SECRET}@db:5432/app failed",
+        f"postgres://:{SECRET}@db",
+        f"Authorization: Bearer {SECRET}",
+        f"headers=[('authorization', 'Basic {SECRET}=='), ('a', 'b')]",
+        f"headers=[(b'x-api-key', b'{SECRET}')]",
+        f'{{"api_key": "{SECRET}", "model": "m"}}',
+        f"{{'password': '{SECRET}'}}",
+        f"GET https://example.org/?token={SECRET}&a=1",
+        f"x-api-key: {SECRET}",
+        f"OPENAI_API_KEY={SECRET}",
+        "Incorrect API key provided: sk-proj-abcdefghijklmnop0123456789",
+        "jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc_def-123456",
+    ],
+)
+def test_a_line_of_a_log_loses_its_secret_only(line: str) -> None:
+    left = redact_text(line)
+    assert "***" in left
+    assert not any(part in left for part in (SECRET, "abcdefghijklmnop", "eyJzdWIi")), left
+    assert redact_text(left) == left
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "event=run.finished run_id=1 attempt=2 reason=completed duration_s=1.84",
+        "event=http.request client=127.0.0.1:5000 method=GET path=/threads/a@b/runs status=200",
+        "max_tokens=100 token_count=5 key=value http://localhost:8124/docs",
+        "basic authentication failed; the token is missing",
+    ],
+)
+def test_an_ordinary_line_stays_as_it_is(line: str) -> None:
+    assert redact_text(line) == line
+
+
+def test_a_line_costs_little_however_long_it_is() -> None:
+    for line in (
+        "a" * 200_000,
+        "://" * 50_000,
+        "token=" * 40_000,
+        "eyJ" * 50_000,
+        "sk-" * 50_000,
+        "a-" * 100_000,
+        "://" + "a:" * 99_000,
+        "-eyJ" * 9_000,
+    ):
+        assert timeit.timeit(lambda line=line: redact_text(line), number=1) < 2
