@@ -164,6 +164,7 @@ class World:
         for process in self._processes:
             process.driver.cut_off_until = 0.0
         last = self._start_process()
+        await asyncio.sleep(self._long_s + 1)  # transactions that were held up before are still on their way
         until = self._loop.time() + REST_S
         while self._ledger.query("SELECT 1 FROM runs WHERE ended_at IS NULL LIMIT 1") and self._loop.time() < until:
             await asyncio.sleep(0.5)
