@@ -18,7 +18,7 @@ from runlane.streams.bridge import StreamBridge
 RUNS_PAGE: Final = 50
 #: The SDKs hear of questions and of ends on a connection of their own, and then end the readers of the others: what
 #: came before has to be there first.
-PAUSE_DELAY_S: Final = 0.05
+PAUSE_DELAY_S: Final = 0.1
 
 
 class ThreadEvents:
