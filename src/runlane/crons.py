@@ -58,14 +58,14 @@ class CronScheduler:
         self,
         *,
         store: RunStore,
-        make_run: Callable[[Cron], Awaitable[NewRun]],
+        make_run: Callable[[Cron, datetime], Awaitable[NewRun]],
         admitted: Callable[[NewRun, Admission], None],
         closed: Callable[[], bool],
         poll_s: float,
         now: Callable[[], datetime],
     ) -> None:
         """Args:
-        make_run: Checks what a cron asks for, and makes a run of it.
+        make_run: Checks what a cron asks for, and makes the run of a slot.
         admitted: Told of a run that was admitted.
         closed: Whether this process admits no more runs.
         poll_s: How often the ledger is asked for crons of other processes.
@@ -156,7 +156,7 @@ class CronScheduler:
         if not found.fire:
             return firing
         try:
-            return replace(firing, new=await self._make_run(cron))
+            return replace(firing, new=await self._make_run(cron, found.slot))
         except StoreUnavailable:
             raise
         except RunlaneError as error:

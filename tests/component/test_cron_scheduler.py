@@ -54,7 +54,7 @@ class Fixture:
     def now(self) -> datetime:
         return NOON + self.skipped + timedelta(seconds=asyncio.get_running_loop().time() - self.started_s)
 
-    async def make_run(self, cron: Cron) -> NewRun:
+    async def make_run(self, cron: Cron, slot: datetime) -> NewRun:
         if cron.cron_id in self.faults:
             raise self.faults[cron.cron_id]
         return a_run(f"thread of {cron.cron_id} {self.now()}", metadata={"cron_id": cron.cron_id})
@@ -157,7 +157,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated() -> None:
 async def test_a_slot_that_a_dying_process_fired_is_executed_by_the_next() -> None:
     world = Fixture()
     cron = await world.make()
-    firing = Firing(slot=NOON + MINUTE, next_run_at=None, new=await world.make_run(cron))
+    firing = Firing(slot=NOON + MINUTE, next_run_at=None, new=await world.make_run(cron, NOON + MINUTE))
     fired = await world.store.fire_cron(cron, firing)  # and nobody is told
     assert fired.admission is not None
     async with opened(driver=world.driver) as runtime:

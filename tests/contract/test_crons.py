@@ -263,8 +263,8 @@ async def test_schedulers_that_share_a_ledger_fire_each_slot_once(store: RunStor
     clock = NOON
     fired: list[tuple[str, datetime]] = []
 
-    async def make_run(cron: Cron) -> NewRun:
-        return a_run(str(uuid4()), metadata={"cron_id": cron.cron_id})
+    async def make_run(cron: Cron, slot: datetime) -> NewRun:
+        return a_run(str(uuid4()), metadata={"cron_id": cron.cron_id, "slot": slot.isoformat()})
 
     def admitted(new: NewRun, _: Admission) -> None:
         fired.append((new.metadata["cron_id"], clock))

@@ -147,7 +147,7 @@ def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
     """Return what fires the crons of *service*'s ledger while this process admits runs."""
     return CronScheduler(
         store=service.store,
-        make_run=lambda cron: _run_of(service, cron),
+        make_run=lambda cron, slot: _run_of(service, cron, slot),
         admitted=lambda new, admission: service.runs.admitted(new, admission).watch.close(),
         closed=lambda: service.runs.closed,
         poll_s=poll_s,
@@ -155,14 +155,14 @@ def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
     )
 
 
-async def _run_of(service: Service, cron: Cron) -> NewRun:
-    """Return a run of *cron*, checked as if its request came now."""
+async def _run_of(service: Service, cron: Cron, slot: datetime) -> NewRun:
+    """Return the run of *cron* for *slot*, checked as if its request came now."""
     target, plan = cron.target, cron.plan
     asked = _run_request(target.assistant_id, plan.payload, plan.metadata, plan.on_run_completed)
     new = await new_run(service, asked, target.thread_id, user=target.assistant_owner, owner=target.owner)
     return replace(
         new,
-        metadata={**new.metadata, "cron_id": cron.cron_id},
+        metadata={**new.metadata, "cron_id": cron.cron_id, "cron_run_date": slot.isoformat()},
         kwargs={**new.kwargs, PERMISSIONS: target.permissions} if target.permissions else new.kwargs,
         thread_owner=target.thread_owner,
         thread_where=target.thread_where,
@@ -340,7 +340,7 @@ async def patch_cron(request: Request) -> Response:
     given["metadata"] = value["metadata"]
     for tries_left in reversed(range(CHANGE_TRIES)):
         plan = _planned(given, cron.plan, cron.last_slot_at)
-        await _run_of(service, replace(cron, plan=plan))
+        await _run_of(service, replace(cron, plan=plan), utc_now())
         try:
             changed = await service.store.change_cron(cron, plan)
         except CronChanged:

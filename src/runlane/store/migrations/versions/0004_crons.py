@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from alembic import op
 
-from runlane.store.migrations import revisions, script, statements
+from runlane.store.migrations import script, statements
 
 revision: str = "0004"
-down_revision: str | None = max(known for known in revisions() if known < revision)
+down_revision: str | None = "0003"
 
 
 def upgrade() -> None:
