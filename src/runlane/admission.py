@@ -21,9 +21,10 @@ MAX_LIST: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What admission does: refuse because of *blocked_by*, or admit and ask *cancel* of the active runs."""
+    """What admission does: refuse because of *blocked_by* or a *full* lane, or admit and ask *cancel* of the active."""
 
     blocked_by: str | None = None
+    full: bool = False
     cancel: CancelAction | None = None
 
 
@@ -51,13 +52,16 @@ def parse_choice(kind: type[E], name: str, text: str) -> E:
         raise InvalidRequest(f"{name} is {text!r}; it must be one of {', '.join(kind)}.") from None
 
 
-def decide(strategy: MultitaskStrategy, active_run_ids: Sequence[str]) -> Decision:
+def decide(strategy: MultitaskStrategy, active_run_ids: Sequence[str], *, full: bool = False) -> Decision:
     """Decide the admission of a run to a thread whose active runs, oldest first, are *active_run_ids*.
 
-    The new run never starts before every earlier run of the lane has ended, whatever the strategy.
+    The new run never starts before every earlier run of the lane has ended, whatever the strategy. *full* says that no
+    more runs may wait there; what takes the place of those that wait, or never waits, needs no room.
     """
-    if not active_run_ids or strategy is MultitaskStrategy.ENQUEUE:
+    if not active_run_ids:
         return Decision()
+    if strategy is MultitaskStrategy.ENQUEUE:
+        return Decision(full=full)
     if strategy is MultitaskStrategy.REJECT:
         return Decision(blocked_by=active_run_ids[0])
     if strategy is MultitaskStrategy.INTERRUPT:

@@ -5,6 +5,7 @@
     RunlaneError
     ├── NotFound                 not_found              no such thread, run, assistant or item for this owner
     ├── ConflictError            thread_busy            the thread has an active run (strategy ``reject``)
+    ├── QueueFull                queue_full             too many runs wait on the thread (strategy ``enqueue``)
     ├── AlreadyExists            already_exists         an id is taken
     ├── ThreadChanged            thread_changed         a thread is not any more what a write to it was based on
     ├── KeyReused                idempotency_key_reused the key of a retry came with another request
@@ -59,6 +60,19 @@ class ConflictError(RunlaneError):
         super().__init__(
             f"Thread {thread_id!r} is busy with run {active_run_id!r}. Wait for it, cancel it, "
             "or choose the multitask strategy 'enqueue', 'interrupt' or 'rollback'."
+        )
+
+
+class QueueFull(RunlaneError):
+    """As many runs as may wait on one thread wait already; nothing was admitted."""
+
+    code = "queue_full"
+
+    def __init__(self, thread_id: str, max_queued_runs: int) -> None:
+        self.thread_id, self.max_queued_runs = thread_id, max_queued_runs
+        super().__init__(
+            f"Thread {thread_id!r} has {max_queued_runs} runs waiting, which is as many as the setting "
+            "max_queued_runs allows; nothing was admitted. Wait until some have ended, or cancel them."
         )
 
 

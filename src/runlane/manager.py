@@ -132,6 +132,7 @@ class RunManager:
 
         Raises:
             ConflictError: Strategy ``reject`` on a busy thread; names the blocking run.
+            QueueFull: As many runs wait on the thread as may.
             InvalidRequest: An argument cannot be honoured.
             AdmissionClosed: This process is draining.
         """

@@ -135,7 +135,7 @@ async def open_runtime(
             driver = await open_driver(settings)
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
-        store = RunStore(driver, retry=retry, thread_ttl=thread_ttl)
+        store = RunStore(driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs)
         core = _core(settings, store, graph_agent, new_host(), new_store, hooks)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         stack.push_async_callback(core.dispatch.aclose)

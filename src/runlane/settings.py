@@ -12,6 +12,7 @@ from runlane.errors import ConfigurationError
 ENV_PREFIX = "RUNLANE_"
 _BOUNDS: Mapping[str, tuple[float, float]] = {
     "max_concurrent_runs": (1, 1_000_000),
+    "max_queued_runs": (1, 1_000_000),
     "run_timeout_s": (0.001, 365 * 86_400),
     "lease_s": (0.1, 86_400),
     "max_rescues": (0, 1000),
@@ -36,6 +37,7 @@ class Settings:
         database: ``sqlite:///path``, ``postgresql://...``, or ``memory://`` (gone with the process).
         synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
+        max_queued_runs: Runs that may wait behind the head of one thread's lane; more are refused.
         run_timeout_s: A run that executes longer ends as ``timeout``.
         lease_s: A worker that has not renewed its leases for this long is dead. Renewed every third of it.
         max_rescues: A run that loses its worker more often than this ends as ``error``.
@@ -60,6 +62,7 @@ class Settings:
     database: str = "sqlite:///.runlane/runlane.db"
     synchronous: str = "full"
     max_concurrent_runs: int = 1000
+    max_queued_runs: int = 1000
     run_timeout_s: float = 86_400.0
     lease_s: float = 30.0
     max_rescues: int = 3

@@ -16,6 +16,7 @@ from runlane.errors import CronChanged, NotFound
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunError
 from runlane.store.cron_transactions import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Firing
 from runlane.store.ledger import RunStore
+from runlane.store.statements import Driver
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -149,6 +150,21 @@ async def test_a_slot_whose_thread_is_busy_is_passed_over_if_the_strategy_reject
     fired = await store.fire_cron(cron, a_firing(new=new))
     assert (fired.admission, fired.cron.plan.next_run_at, fired.cron.error) == (None, NOON + MINUTE, None)
     assert [run.run_id for run in await store.list_runs("t", owner=ANY_OWNER)] == [blocking]
+
+
+async def test_a_slot_whose_thread_has_a_full_queue_is_lost_and_the_cron_says_so_until_the_next(driver: Driver) -> None:
+    store = RunStore(driver, max_queued_runs=1)
+    first = await admit(store)
+    await admit(store)
+    cron = await make(store)
+    fired = await store.fire_cron(cron, a_firing(next_run_at=NOON + MINUTE, new=a_run()))
+    assert fired.admission is None
+    assert fired.cron.error is not None
+    assert (fired.cron.error.error, fired.cron.plan.next_run_at) == ("QueueFull", NOON + MINUTE)
+    assert fired.cron.plan.enabled
+    await cancel(store, first)
+    again = await store.fire_cron(fired.cron, a_firing(NOON + MINUTE, new=a_run()))
+    assert (again.admission is not None, again.cron.error) == (True, None)
 
 
 async def test_a_slot_that_interrupts_says_what_it_cancelled(store: RunStore) -> None:

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from ledger_kit import DUE, WORKER, a_run, admission, admit, cancel, claim, ended, finish, running, turn
-from runlane.errors import AlreadyExists, ConflictError, NotFound
+from runlane.errors import AlreadyExists, ConflictError, NotFound, QueueFull
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunEvent, RunStatus, ThreadStatus
 from runlane.records import ANY_OWNER, Claim
 from runlane.store.ledger import RunStore
+from runlane.store.statements import Driver
 
 HOUR_S = 3600.0
 EVERY_STRATEGY = list(MultitaskStrategy)
@@ -211,6 +212,59 @@ async def test_cancelling_a_waiting_run_starts_nothing_while_another_executes(st
     await running(store)
     waiting, _ = await admit(store), await admit(store)
     assert (await cancel(store, waiting)).next_run_id is None
+
+
+# A lane that is full.
+
+
+@pytest.mark.parametrize("executes", [True, False])
+async def test_as_many_runs_wait_on_a_thread_as_may_and_one_more_is_refused(driver: Driver, executes: bool) -> None:
+    store = RunStore(driver, max_queued_runs=2)
+    head = await admit(store)
+    if executes:
+        await claim(store, head)
+    waiting = [await admit(store), await admit(store, delay_s=HOUR_S)]
+    before, thread = await statuses(store), await store.get_thread("t", owner=ANY_OWNER)
+    for changes in ({}, {"delay_s": HOUR_S}, {"thread_metadata": {"graph_id": "g"}}):
+        with pytest.raises(QueueFull, match="max_queued_runs") as refused:
+            await admit(store, **changes)
+    assert (refused.value.thread_id, refused.value.max_queued_runs) == ("t", 2)
+    assert await statuses(store) == before
+    assert await store.get_thread("t", owner=ANY_OWNER) == thread
+    await admit(store, "another")
+    await cancel(store, waiting[0])
+    await admit(store)
+    with pytest.raises(QueueFull):
+        await admit(store)
+
+
+async def test_of_a_batch_that_does_not_fit_into_a_lane_nothing_is_admitted(driver: Driver) -> None:
+    store = RunStore(driver, max_queued_runs=2)
+    with pytest.raises(QueueFull):
+        await store.admit_all([a_run("u"), *(a_run("t") for _ in range(4))])
+    assert await claimable(store) == []
+    await store.admit_all([a_run("t") for _ in range(3)])
+
+
+async def test_in_a_full_lane_a_repeated_request_still_gets_its_run(driver: Driver) -> None:
+    store = RunStore(driver, max_queued_runs=1)
+    await running(store)
+    by_id, by_key = a_run(), a_run(idempotency_key="k")
+    await store.admit(by_id)
+    assert (await store.admit(by_id)).reused
+    await cancel(store, by_id.run_id)
+    await store.admit(by_key)
+    assert (await store.admit(a_run(idempotency_key="k"))).run.run_id == by_key.run_id
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_a_full_lane_takes_a_run_that_clears_it(driver: Driver, strategy: str) -> None:
+    store = RunStore(driver, max_queued_runs=1)
+    await running(store)
+    await admit(store)
+    for _ in range(3):
+        await admit(store, multitask_strategy=strategy)
+    assert [status for _, status in await statuses(store)].count("pending") == 1
 
 
 # Repeated requests.

@@ -20,6 +20,7 @@ from runlane.store.run_transactions import (
     END_RUN,
     FIND_KEY,
     GET_RUN,
+    LAST_PLACE,
     LOCK_RUN,
     NEXT_OF_LANE,
     RESTATE_THREAD,
@@ -43,6 +44,7 @@ VALUES = {
     "status": "idle",
     "settled": "idle",
     "interrupts": "{}",
+    "places": 1000,
     "after": 0,
     "until": 1,
     "half": 1,
@@ -64,6 +66,7 @@ HOT = [
     GET_RUN,
     HOLDS_LEASE,
     INFLIGHT,
+    LAST_PLACE,
     LOCK_RUN,
     LOST_RUNS,
     MEDIAN_DUE,
@@ -132,7 +135,9 @@ def test_the_hot_statements_never_scan_ended_runs(ledger: sqlite3.Connection, on
     assert steps(ledger, one) < ENDED / PER_STATEMENT
 
 
-@pytest.mark.parametrize("one", [ACTIVE_RUNS, CLAIM_RUN, NEXT_OF_LANE, RESTATE_THREAD], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "one", [ACTIVE_RUNS, CLAIM_RUN, LAST_PLACE, NEXT_OF_LANE, RESTATE_THREAD], ids=lambda one: one.name
+)
 def test_a_long_lane_costs_an_admission_and_an_end_no_more_than_a_short_one(
     ledger: sqlite3.Connection, one: Statement
 ) -> None:

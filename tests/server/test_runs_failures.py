@@ -150,3 +150,19 @@ async def test_a_database_that_another_writes_for_long_is_out_for_writers_only(t
             other.close()
             run = await client.runs.create(thread_id, "steps", input={"steps": 1})
             assert (await ended(client, run))["status"] == "success"
+
+
+async def test_a_run_that_finds_its_threads_queue_full_is_429_and_the_thread_goes_on() -> None:
+    with running_server("memory://", max_queued_runs=1, drain_grace_s=0) as running:
+        async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE_S) as http, sdk(running) as client:
+            thread_id = (await client.threads.create())["thread_id"]
+            steps = {"assistant_id": "steps", "input": {"steps": 1, "delay_s": LONG_S}, "multitask_strategy": "enqueue"}
+            admitted = [(await http.post(f"/threads/{thread_id}/runs", json=steps)).json() for _ in range(2)]
+            for way in ("", "/stream", "/wait"):
+                refused = await http.post(f"/threads/{thread_id}/runs{way}", json=steps)
+                assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+                assert int(refused.headers["retry-after"]) > 0
+                assert "max_queued_runs" in refused.json()["detail"]
+            assert len(await client.runs.list(thread_id)) == 2
+            await client.runs.cancel(thread_id, admitted[1]["run_id"])
+            assert (await http.post(f"/threads/{thread_id}/runs", json=steps)).status_code == 200

@@ -28,6 +28,12 @@ def test_a_busy_thread_takes_a_run_as_the_strategy_says(strategy: MultitaskStrat
 
 
 @pytest.mark.parametrize("strategy", MultitaskStrategy)
+def test_a_full_lane_refuses_only_a_run_that_would_wait_there(strategy: MultitaskStrategy) -> None:
+    waits = strategy is MultitaskStrategy.ENQUEUE
+    assert decide(strategy, ["oldest"], full=True) == (Decision(full=True) if waits else decide(strategy, ["oldest"]))
+
+
+@pytest.mark.parametrize("strategy", MultitaskStrategy)
 def test_a_strategy_is_parsed_from_its_name(strategy: MultitaskStrategy) -> None:
     assert parse_strategy(strategy.value) is strategy
 

@@ -117,7 +117,7 @@ async def _agent(request: Request, named: str) -> Assistant:
     return assistant
 
 
-@route(router, "POST", "/a2a/{assistant_id}", body=A2aRequest, statuses=(404, 409))
+@route(router, "POST", "/a2a/{assistant_id}", body=A2aRequest, statuses=(404, 409, 429))
 async def call(request: Request) -> Any:
     """Answer one request of the Agent2Agent protocol; ``A2A-Version: 1.0`` chooses its newer words."""
     assistant = await _agent(request, request.path_params["assistant_id"])

@@ -23,6 +23,7 @@ from runlane.errors import (
     InvalidRequest,
     KeyReused,
     NotFound,
+    QueueFull,
     RunlaneError,
     StoreUnavailable,
     ThreadChanged,
@@ -46,12 +47,15 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ThreadChanged, 409),
     (IllegalTransition, 409),
     (KeyReused, 409),
+    (QueueFull, 429),
     (AdmissionClosed, 503),
     (StoreUnavailable, 503),
     (Unserialisable, 422),
     (EmbeddingFailed, 502),
 )
 RETRY_AFTER_S = "1"
+#: What a client may try again as it is.
+PASSING: Final = (429, 503)
 
 
 def _error(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:
@@ -62,7 +66,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     for kind, status in STATUSES:
         if isinstance(error, kind):
             code = error.code if isinstance(error, RunlaneError) else "unserialisable"
-            return _error(status, str(error), code, {"Retry-After": RETRY_AFTER_S} if status == 503 else None)
+            return _error(status, str(error), code, {"Retry-After": RETRY_AFTER_S} if status in PASSING else None)
     return await on_defect(request, error)
 
 

@@ -135,7 +135,7 @@ async def _create_stream(request: Request, thread_id: str | None) -> StreamingBo
     return _stream(service_of(request), admitted.watch, path, after=0, modes=[], cancel=cancel)
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/stream", body=RunCreate, statuses=(400, 404, 409))
+@route(router, "POST", "/threads/{thread_id}/runs/stream", body=RunCreate, statuses=(400, 404, 409, 429))
 async def stream_run(request: Request) -> Any:
     """Create a run on a thread and stream what happens."""
     return await _create_stream(request, path_uuid(request, "thread"))
@@ -153,7 +153,7 @@ async def _create_wait(request: Request, thread_id: str | None) -> StreamingBody
     return _result(service_of(request), admitted.watch, path, cancel=body.on_disconnect == "cancel")
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/wait", body=RunCreate, statuses=(400, 404, 409))
+@route(router, "POST", "/threads/{thread_id}/runs/wait", body=RunCreate, statuses=(400, 404, 409, 429))
 async def wait_run(request: Request) -> Any:
     """Create a run on a thread and answer its result."""
     return await _create_wait(request, path_uuid(request, "thread"))
@@ -172,7 +172,7 @@ async def _create(request: Request, thread_id: str | None) -> Response:
     return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": f"{path}/stream"})
 
 
-@route(router, "POST", "/threads/{thread_id}/runs", body=RunCreate, statuses=(400, 404, 409))
+@route(router, "POST", "/threads/{thread_id}/runs", body=RunCreate, statuses=(400, 404, 409, 429))
 async def create_run(request: Request) -> Response:
     """Create a run on a thread, in the background."""
     return await _create(request, path_uuid(request, "thread"))

@@ -18,6 +18,7 @@ class CronLedger:
     """The ledger's table of crons. Who fires and who changes a cron repeats the revision that they saw."""
 
     _thread_ttl: ThreadTtl | None
+    _max_queued_runs: int
 
     async def _write(self, make: Callable[[], Transaction[T]]) -> T:
         raise NotImplementedError
@@ -70,4 +71,4 @@ class CronLedger:
 
     async def fire_cron(self, seen: Cron, firing: Firing) -> Fired:
         """Move the cron on and admit its slot's run in one transaction; CronChanged if that is not as it was *seen*."""
-        return await self._write(lambda: crons.fire_cron(seen, firing, self._thread_ttl))
+        return await self._write(lambda: crons.fire_cron(seen, firing, self._thread_ttl, self._max_queued_runs))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from runlane.errors import ConflictError, CronChanged, NotFound
+from runlane.errors import ConflictError, CronChanged, NotFound, QueueFull
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, Admission, Json, NewRun, Order, Owner, RunError, ThreadTtl
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
@@ -20,7 +20,7 @@ from runlane.store.rows import (
     microseconds,
     owner_params,
 )
-from runlane.store.run_transactions import GET_RUN, admit
+from runlane.store.run_transactions import GET_RUN, MAX_QUEUED_RUNS, admit
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 
 #: What becomes of slots that came while no scheduler was there: the newest is made up for, or none is.
@@ -61,6 +61,7 @@ ADVANCE_CRON = statement(
        WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 RETURNING *""",
 )
 RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING *")
+RECORD_REFUSAL = statement("record_refusal", "UPDATE crons SET error = :error WHERE cron_id = :cron_id RETURNING *")
 DISABLE_CRON = statement(
     "disable_cron",
     "UPDATE crons SET enabled = 0, next_run_at = NULL, error = :error WHERE cron_id = :cron_id RETURNING *",
@@ -311,7 +312,9 @@ def next_cron_at() -> Transaction[datetime | None]:
     return maybe_instant(rows[0]["next_run_at"])
 
 
-def fire_cron(seen: Cron, firing: Firing, ttl: ThreadTtl | None = None) -> Transaction[Fired]:
+def fire_cron(
+    seen: Cron, firing: Firing, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS
+) -> Transaction[Fired]:
     """Move the cron on and admit the slot's run: both, or, if somebody else fired the slot, neither.
 
     Raises:
@@ -331,8 +334,12 @@ def fire_cron(seen: Cron, firing: Firing, ttl: ThreadTtl | None = None) -> Trans
     if firing.new is None or (yield from _still_active(rows[0])):
         return Fired(cron=cron_record(rows[0]), admission=None)
     try:
-        admission = yield from admit(firing.new, ttl)
+        admission = yield from admit(firing.new, ttl, max_queued_runs)
     except ConflictError:  # the thread is busy, and the cron's strategy is to leave it alone
+        return Fired(cron=cron_record(rows[0]), admission=None)
+    except QueueFull as error:  # the slot is lost, and the cron says so until its next one
+        full = RunError(error="QueueFull", message=str(error))
+        rows = yield RECORD_REFUSAL(cron_id=seen.cron_id, error=error_text(full))
         return Fired(cron=cron_record(rows[0]), admission=None)
     except NotFound as error:
         gone = RunError(error="NotFound", message=str(error))

@@ -66,10 +66,20 @@ class RunStore(CronLedger):
     """
 
     def __init__(
-        self, driver: Driver, *, retry: PersistenceRetryPolicy | None = None, thread_ttl: ThreadTtl | None = None
+        self,
+        driver: Driver,
+        *,
+        retry: PersistenceRetryPolicy | None = None,
+        thread_ttl: ThreadTtl | None = None,
+        max_queued_runs: int = runs.MAX_QUEUED_RUNS,
     ) -> None:
-        """Use *driver*'s database; *thread_ttl* says when threads expire of which nothing else is said."""
-        self.driver, self._thread_ttl = driver, thread_ttl
+        """Use *driver*'s database.
+
+        Args:
+            thread_ttl: When threads expire of which nothing else is said.
+            max_queued_runs: How many runs may wait behind the head of their thread's lane.
+        """
+        self.driver, self._thread_ttl, self._max_queued_runs = driver, thread_ttl, max_queued_runs
         self._retry = retry or PersistenceRetryPolicy()
         self._read_now: Callable[..., Any] | None = getattr(driver, "read_now", None)
 
@@ -100,13 +110,14 @@ class RunStore(CronLedger):
 
         Raises:
             ConflictError: The strategy is ``reject`` and the thread has an active run.
+            QueueFull: The strategy is ``enqueue`` and as many runs wait as may.
             NotFound: The thread does not exist (for this owner) and is not to be created.
         """
-        return await self._write(lambda: runs.admit(new, self._thread_ttl))
+        return await self._write(lambda: runs.admit(new, self._thread_ttl, self._max_queued_runs))
 
     async def admit_all(self, news: Sequence[NewRun]) -> tuple[Admission, ...]:
         """Admit each of *news* as :meth:`admit` does, or none of them."""
-        return await self._write(lambda: runs.admit_all(news, self._thread_ttl))
+        return await self._write(lambda: runs.admit_all(news, self._thread_ttl, self._max_queued_runs))
 
     async def claim(self, run_id: str, worker_id: str, *, lease_s: float) -> Claim | None:
         """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``."""

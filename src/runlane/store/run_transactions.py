@@ -14,6 +14,8 @@ from runlane.errors import (
     KeyReused,
     LeaseLost,
     NotFound,
+    QueueFull,
+    RunlaneError,
 )
 from runlane.lifecycle import (
     ACTIVE,
@@ -62,6 +64,8 @@ from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.webhook_transactions import record_delivery
 
 WHOLE_LANE = 2**31
+#: How many runs may wait behind their lane's head unless something else is said.
+MAX_QUEUED_RUNS = 1000
 #: What may become of an attempt through :func:`finish`.
 FINISHES = frozenset(
     {RunEvent.SUCCEED, RunEvent.PAUSE, RunEvent.FAIL, RunEvent.EXPIRE, RunEvent.STOP, RunEvent.RELEASE}
@@ -107,6 +111,12 @@ RESTATE_THREAD = statement(
 ACTIVE_RUNS = statement(
     "active_runs",
     f"SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} ORDER BY seq LIMIT :limit",
+)
+# The run behind whom there is no more room: as many wait before it as may.
+LAST_PLACE = statement(
+    "last_place",
+    f"""SELECT 1 AS taken FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE}
+        ORDER BY seq LIMIT 1 OFFSET :places""",
 )
 FIND_KEY = statement(
     "find_key", "SELECT {run} FROM runs WHERE owner = :owner AND thread_id = :thread_id AND idempotency_key = :key"
@@ -177,11 +187,12 @@ RELEASE_RUN = statement(
 )
 
 
-def admit(new: NewRun, ttl: ThreadTtl | None = None) -> Transaction[Admission]:
+def admit(new: NewRun, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS) -> Transaction[Admission]:
     """Admit *new*, or refuse it, under its thread's lock; see :func:`runlane.admission.decide`.
 
     Args:
         ttl: When the thread expires if it is made here.
+        max_queued_runs: How many runs may wait behind the lane's head.
     """
     thread = yield from _lock_or_make_thread(new, ttl)
     if new.idempotency_key is not None:
@@ -191,16 +202,11 @@ def admit(new: NewRun, ttl: ThreadTtl | None = None) -> Transaction[Admission]:
                 raise KeyReused(new.idempotency_key, same[0]["run_id"])
             again = yield from _admitted_before(new, same)
             return again
-    # A lane may be long; only a strategy that cancels needs more of it than its first run.
-    cancels = new.multitask_strategy in (MultitaskStrategy.INTERRUPT, MultitaskStrategy.ROLLBACK)
-    active = yield ACTIVE_RUNS(thread_id=new.thread_id, limit=WHOLE_LANE if cancels or new.answers else 1)
-    if new.answers:
-        yield from check_answers(new, thread, active)
-    decision = decide(new.multitask_strategy, [row["run_id"] for row in active])
-    if decision.blocked_by is not None:
+    active, decision = yield from _decide(new, thread, max_queued_runs)
+    if decision.blocked_by is not None or decision.full:
         same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
         if not same:
-            raise ConflictError(new.thread_id, decision.blocked_by)
+            raise _refusal(new, decision, max_queued_runs)
         again = yield from _admitted_before(new, same)
         return again
     metadata = loads(thread["metadata"])
@@ -222,11 +228,32 @@ def admit(new: NewRun, ttl: ThreadTtl | None = None) -> Transaction[Admission]:
     return Admission(run=run_record(rows[0]), runnable=runnable_now, cancelled=cancelled)
 
 
-def admit_all(news: Sequence[NewRun], ttl: ThreadTtl | None = None) -> Transaction[tuple[Admission, ...]]:
+def _decide(new: NewRun, thread: Row, max_queued_runs: int) -> Transaction[tuple[Rows, Decision]]:
+    """Return the active runs of the lane, as many as are needed, and what is decided about *new*."""
+    # A lane may be long; only a strategy that cancels needs more of it than its first run.
+    cancels = new.multitask_strategy in (MultitaskStrategy.INTERRUPT, MultitaskStrategy.ROLLBACK)
+    active = yield ACTIVE_RUNS(thread_id=new.thread_id, limit=WHOLE_LANE if cancels or new.answers else 1)
+    if new.answers:
+        yield from check_answers(new, thread, active)
+    last: Rows = ()
+    if active and new.multitask_strategy is MultitaskStrategy.ENQUEUE:
+        last = yield LAST_PLACE(thread_id=new.thread_id, places=max_queued_runs)
+    return active, decide(new.multitask_strategy, [row["run_id"] for row in active], full=bool(last))
+
+
+def _refusal(new: NewRun, decision: Decision, max_queued_runs: int) -> RunlaneError:
+    if decision.blocked_by is not None:
+        return ConflictError(new.thread_id, decision.blocked_by)
+    return QueueFull(new.thread_id, max_queued_runs)
+
+
+def admit_all(
+    news: Sequence[NewRun], ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS
+) -> Transaction[tuple[Admission, ...]]:
     """Admit each of *news*, in order; if one cannot be admitted none is."""
     done = []
     for new in news:
-        admission = yield from admit(new, ttl)
+        admission = yield from admit(new, ttl, max_queued_runs)
         done.append(admission)
     return tuple(done)
 
