@@ -47,7 +47,7 @@ TOOLS = (weather, add)
 def chat_model() -> BaseChatModel:
     """Return the model of the provider whose key is set, or else the scripted one.
 
-    ``RUNLANE_EXAMPLE_MODEL`` names another model of that provider.
+    ``EXAMPLE_MODEL`` names another model of that provider.
 
     Raises:
         RuntimeError: A key is set, but the provider's package is not installed.
@@ -60,7 +60,7 @@ def chat_model() -> BaseChatModel:
         except ModuleNotFoundError as exc:
             package = module.replace("_", "-")
             raise RuntimeError(f"{key} is set, but its package is not installed: pip install {package}") from exc
-        model: BaseChatModel = getattr(provider, model_class)(model=os.environ.get("RUNLANE_EXAMPLE_MODEL", default))
+        model: BaseChatModel = getattr(provider, model_class)(model=os.environ.get("EXAMPLE_MODEL", default))
         return model
     return ScriptedChatModel()
 

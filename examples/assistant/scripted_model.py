@@ -22,7 +22,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import Field
 
-DELAY_ENV = "RUNLANE_EXAMPLE_TOKEN_DELAY_S"
+DELAY_ENV = "EXAMPLE_TOKEN_DELAY_S"
 DEFAULT_DELAY_S = 0.03  # about 33 tokens a second: what a hosted model does
 
 _SUM = re.compile(r"(-?\d+(?:\.\d+)?)\s*(?:\+|plus|and)\s*(-?\d+(?:\.\d+)?)", re.IGNORECASE)

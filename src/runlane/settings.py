@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Final
 
 from runlane.errors import ConfigurationError
 
+log = logging.getLogger("runlane.settings")
+
 ENV_PREFIX = "RUNLANE_"
+#: What the command line reads beside the settings, without the prefix.
+COMMAND_VARIABLES: Final = frozenset({"API_KEY", "HOST", "LOG_LEVEL", "PORT", "URL"})
+_KINDS: Mapping[str, str] = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _BOUNDS: Mapping[str, tuple[float, float]] = {
     "max_concurrent_runs": (1, 1_000_000),
     "max_queued_runs": (1, 1_000_000),
@@ -94,7 +101,7 @@ class Settings:
                 f"Setting auth_missing_handler is {self.auth_missing_handler!r}; it must be 'own', 'allow' or 'deny'."
             )
         schemes = ("sqlite:///", "postgresql://", "postgres://", "memory://")
-        if not self.database.startswith(schemes):
+        if not self.database.startswith(schemes) or self.database == "sqlite:///":
             raise ConfigurationError(
                 f"Setting database is {_without_password(self.database)!r}; it must be sqlite:///PATH, "
                 "postgresql://HOST/NAME or memory://."
@@ -104,11 +111,14 @@ class Settings:
     def load(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
         """Return settings from *given* (``None`` counts as not given), else the environment, else the defaults.
 
+        A variable that begins like one of ours and names no setting is warned of: it may be a misspelt one.
+
         Raises:
-            ConfigurationError: A value cannot be used, or *given* names no setting (a variable may).
+            ConfigurationError: A value cannot be used, or *given* names no setting.
         """
         environment = os.environ if environment is None else environment
         known = {setting.name: setting for setting in fields(cls)}
+        _warn_of_unknown(environment, known)
         values: dict[str, Any] = {}
         for name, setting in known.items():
             text = environment.get(ENV_PREFIX + name.upper())
@@ -122,13 +132,23 @@ class Settings:
         return cls(**values)
 
 
+def _warn_of_unknown(variables: Iterable[str], settings: Iterable[str]) -> None:
+    known = {*(name.upper() for name in settings), *COMMAND_VARIABLES}
+    ours = sorted(name.removeprefix(ENV_PREFIX) for name in variables if name.startswith(ENV_PREFIX))
+    for name in ours:
+        if name not in known:
+            close = get_close_matches(name, known, n=1, cutoff=0.7)
+            hint = f" did_you_mean={ENV_PREFIX}{close[0]}" if close else ""
+            log.warning("settings.unknown_variable name=%s%s%s", ENV_PREFIX, name, hint)
+
+
 def _parse(name: str, kind: str, text: str) -> Any:
     try:
         if kind == "bool":
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         return {"int": int, "float": float, "str": str}[kind](text)
     except (ValueError, KeyError):
-        raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is {text!r}; it must be a {kind}.") from None
+        raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is {text!r}; it must be {_KINDS[kind]}.") from None
 
 
 def _without_password(url: str) -> str:

@@ -112,6 +112,14 @@ def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
     assert (tmp_path / "new.db").exists()
 
 
+@pytest.mark.parametrize("command", ["serve", "dev"])
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_that_there_cannot_be_is_refused_and_not_wrapped_round(command: str, port: str, project: Path) -> None:
+    result = CliRunner().invoke(app, [command, str(project), "--port", port])
+    assert result.exit_code == 2
+    assert result.stderr == f"error: Cannot listen on port {port}: a port is a number from 0 to 65535.\n"
+
+
 @pytest.mark.parametrize("command", [["ls"], ["show", "r"], ["tail", "r"], ["cancel", "r"], ["ls", "--thread", "t"]])
 def test_a_server_that_does_not_answer_is_told_in_one_line(command: list[str]) -> None:
     result = CliRunner().invoke(app, ["runs", *command, "--url", "http://127.0.0.1:9"])

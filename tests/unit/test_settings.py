@@ -45,7 +45,8 @@ def test_a_number_out_of_bounds_is_refused_by_name(name: str, value: float) -> N
 
 @pytest.mark.parametrize(
     ("variable", "text"),
-    [("LEASE_S", "soon"), ("MAX_RESCUES", "1.5"), ("STRICT", "perhaps"), ("SYNCHRONOUS", "off"), ("DATABASE", "x.db")],
+    [("LEASE_S", "soon"), ("MAX_RESCUES", "1.5"), ("STRICT", "perhaps"), ("SYNCHRONOUS", "off")]
+    + [("DATABASE", text) for text in ("x.db", "", "sqlite:///")],
 )
 def test_a_bad_variable_is_refused_by_name(variable: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"(?i){variable}"):
@@ -63,8 +64,24 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
         Settings.load({}, leese_s=1)
 
 
-def test_a_variable_that_names_no_setting_is_left_alone() -> None:
-    assert Settings.load({"RUNLANE_EXAMPLE_MODEL": "1"}) == Settings()
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("RUNLANE_DRAIN_GRACE", "name=RUNLANE_DRAIN_GRACE did_you_mean=RUNLANE_DRAIN_GRACE_S"),
+        ("RUNLANE_LOGLEVEL", "name=RUNLANE_LOGLEVEL did_you_mean=RUNLANE_LOG_LEVEL"),
+        ("RUNLANE_COLOUR", "name=RUNLANE_COLOUR"),
+    ],
+)
+def test_a_variable_that_names_no_setting_is_warned_of(
+    variable: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Settings.load({variable: "1"}) == Settings()
+    assert caplog.messages == [f"settings.unknown_variable {told}"]
+
+
+def test_variables_of_others_and_of_the_command_line_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    Settings.load({"HOME": "/", "RUNLANE_PORT": "80", "RUNLANE_URL": "http://x", "RUNLANE_LEASE_S": "9"})
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("url", ["mysql://ann:secret@host/db", "mongodb://ann:secret@host"])

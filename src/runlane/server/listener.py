@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Final
 
 from runlane.errors import ConfigurationError
+
+#: The highest number of a port. A higher one would wrap round silently, and another port be listened on.
+MAX_PORT: Final = 65_535
 
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket bound to *host* and *port* (0: any free one); it does not listen yet.
 
     Raises:
-        ConfigurationError: The port is in use or not allowed, or there is no such host.
+        ConfigurationError: The port is in use, not allowed or no port, or there is no such host.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise ConfigurationError(f"Cannot listen on port {port}: a port is a number from 0 to {MAX_PORT}.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError, OverflowError) as error:
