@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Any, TypedDict
@@ -200,6 +201,28 @@ async def test_a_blocked_synchronous_node_is_named_by_file_and_line() -> None:
         assert receipt is not None
         assert receipt.stopped_at is None
         assert "threading.py:" in str(receipt.blocked_at) or "test_worker.py:" in str(receipt.blocked_at)
+        leave.set()
+
+
+async def test_an_asynchronous_node_that_swallows_its_cancel_is_named_by_file_and_line() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    async def swallowing(state: Number) -> Number:
+        entered.set()
+        while not leave.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        return {"n": 1}
+
+    graph = StateGraph(Number).add_node("node", swallowing).add_edge(START, "node").add_edge("node", END)
+    async with opened(graphs={"g": graph}, new_host=ThreadHost) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=graph_run(input={"n": 0}))
+        await asyncio.get_running_loop().run_in_executor(None, entered.wait, 20)
+        receipt = await soon(runtime.runs.cancel(run.run_id, wait=True))
+        assert receipt is not None
+        assert receipt.stopped_at is None
+        assert "test_worker.py:" in str(receipt.blocked_at)
+        assert str(receipt.blocked_at).endswith("swallowing")
         leave.set()
 
 

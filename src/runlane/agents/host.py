@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
+
+from runlane.agents.places import describe, innermost
 
 log = logging.getLogger("runlane.agents")
 T = TypeVar("T")
@@ -107,7 +108,7 @@ class Handle(Generic[T]):
         if thread_id in frames:
             return describe(frames[thread_id])
         if self._task is not None:
-            frame = _innermost(self._task.get_coro())
+            frame = innermost(self._task.get_coro())
             return None if frame is None else describe(frame)
         return None
 
@@ -155,25 +156,6 @@ class Handle(Generic[T]):
             self.done.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
         else:
             self.done.set_exception(error)
-
-
-def _innermost(awaited: Any) -> FrameType | None:
-    """Return the frame in which a suspended coroutine waits, before it enters asyncio itself."""
-    found: FrameType | None = None
-    while awaited is not None:
-        kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(awaited, f"{kind}_frame")), None)
-        if kind is None:
-            break
-        frame = getattr(awaited, f"{kind}_frame")
-        if frame is None or frame.f_globals.get("__package__") == "asyncio":
-            break
-        found, awaited = frame, getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
-    return found
-
-
-def describe(frame: FrameType) -> str:
-    """Return *frame* as ``file:line function``."""
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
 
 
 class AgentHost(Protocol):
