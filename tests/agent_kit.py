@@ -142,18 +142,19 @@ class StrictModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "strict"
 
-    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+    def _reply(self, messages: Any) -> AIMessage:
         refuse_unpaired(messages)
-        reply = self.replies[self.turn % len(self.replies)]
         self.turn += 1
+        return self.replies[(self.turn - 1) % len(self.replies)]
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        reply = self._reply(messages)
         return ChatResult(generations=[ChatGeneration(message=reply.model_copy(update={"id": None}))])
 
     async def _astream(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        refuse_unpaired(messages)
-        reply = self.replies[self.turn % len(self.replies)]
-        self.turn += 1
+        reply = self._reply(messages)
         for index, word in enumerate(str(reply.content).split(" ") if reply.content else []):
             if index and self.gate is not None:
                 await self.gate()

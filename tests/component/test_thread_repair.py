@@ -131,6 +131,28 @@ async def test_partial_text_is_kept_under_the_id_that_was_streamed(mode: str, ev
     assert [m.content for m in await messages(at)] == ["story", "Once", "go on", "Done."]
 
 
+async def test_what_a_finished_sibling_of_a_stopped_node_said_is_kept() -> None:
+    began, spoke = asyncio.Event(), asyncio.Event()
+
+    async def speaks(state: MessagesState) -> dict[str, list[BaseMessage]]:
+        spoke.set()
+        return {"messages": [AIMessage("I have an answer", id="said")]}
+
+    async def hangs(state: MessagesState) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async def half_done() -> None:
+        await asyncio.gather(began.wait(), spoke.wait())
+        for _ in range(20):  # the superstep takes note of the finished node
+            await asyncio.sleep(0)
+
+    graph = StateGraph(MessagesState).add_node("speaks", speaks).add_node("hangs", hangs)
+    at = desk(graph.add_edge(START, "speaks").add_edge(START, "hangs"))
+    await at.stopped(half_done, input={"messages": [("user", "go")]})
+    assert [m.text for m in await messages(at)] == ["go", "I have an answer"]
+
+
 async def test_text_that_nobody_was_shown_is_not_kept() -> None:
     reached = asyncio.Event()
 

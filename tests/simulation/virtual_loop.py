@@ -24,21 +24,35 @@ class Livelock(BaseException):  # no supervisor shall catch it
 
 
 class Life:
-    """Whether a simulated process lives. Code of a dead one is never run again, not even its clean-up."""
+    """Whether a simulated process lives. Code of a dead one is not run, not even its clean-up.
 
-    __slots__ = ("alive",)
+    ``missed`` is what it would have done next: a process that was only stopped can be continued, see :meth:`go_on`.
+    """
+
+    __slots__ = ("alive", "missed")
 
     def __init__(self) -> None:
         self.alive = True
+        self.missed: list[tuple[Callable[..., object], tuple[Any, ...], Context]] = []
+
+    def go_on(self) -> None:
+        """Continue it where it was stopped, as a signal does."""
+        self.alive = True
+        loop = asyncio.get_running_loop()
+        for callback, args, context in self.missed:
+            loop.call_soon(callback, *args, context=context)
+        self.missed = []
 
 
 #: The process that the running code belongs to; inherited by its tasks and timers.
 LIFE: ContextVar[Life | None] = ContextVar("simulated_process", default=None)
 
 
-def _if_alive(life: Life, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+def _if_alive(life: Life, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
     if life.alive:
         callback(*args)
+    else:
+        life.missed.append((callback, args, context))
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -81,7 +95,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         life = context.get(LIFE)
         if life is None:
             return super().call_soon(callback, *args, context=context)
-        return super().call_soon(_if_alive, life, callback, args, context=context)
+        return super().call_soon(_if_alive, life, callback, args, context, context=context)
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
@@ -92,7 +106,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         life = context.get(LIFE)
         if life is None:
             return super().call_at(when, callback, *args, context=context)
-        return super().call_at(when, _if_alive, life, callback, args, context=context)
+        return super().call_at(when, _if_alive, life, callback, args, context, context=context)
 
     def _new_task(self, loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task and hold it: that of a dead process must not be collected, which would run its clean-up."""
@@ -108,7 +122,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().close()
 
 
-def simulate(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def simulate(main: Callable[[], Coroutine[Any, Any, T]], new_loop: Callable[[], VirtualLoop] = VirtualLoop) -> T:
     """Run *main* on a virtual loop of its own, without garbage collection, whose moments nobody can repeat.
 
     Raises:
@@ -117,7 +131,7 @@ def simulate(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
     collecting = gc.isenabled()
     gc.disable()
-    loop = VirtualLoop()
+    loop = new_loop()
     loop.set_exception_handler(lambda *_: None)
     try:
         return loop.run_until_complete(main())

@@ -6,6 +6,7 @@ work leaves exactly that, and LangGraph drops what finished siblings wrote as so
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
@@ -21,6 +22,8 @@ from runlane.agents.observer import Observer, Partial
 from runlane.agents.registry import Graph
 
 MESSAGES: Final = "messages"
+#: What the edges of a stopped node may take to say where to go on, in seconds; a repair as a whole has ten by default.
+EDGES_S: Final = 2.0
 CLOSING_TEXT: Final = (
     "Interrupted: the run was stopped before this tool call reported a result. Whether it took effect is unknown."
 )
@@ -41,14 +44,16 @@ async def repair_thread(
             it did anything leaves a pause of an earlier run in peace.
     """
     state = await graph.aget_state(config)
-    if not _messages(state) or state.interrupts or START in state.next:
+    messages = _messages(state)
+    if not messages or state.interrupts or START in state.next:
         return state
     own = (state.metadata or {}).get("run_id") == config["metadata"]["run_id"]
     if not (own or touched or (observer is not None and observer.started)):
         return state
     partials = _unfinished_texts(state, observer)
     stored = await graph.aget_state(state.config) if any(task.result is not None for task in state.tasks) else state
-    if not partials and mended(_messages(stored), {}) == _messages(stored):
+    # What finished tasks wrote is in the state, but not in the checkpoint: the next input would drop it.
+    if not partials and _messages(stored) == messages == mended(messages, {}):
         return state
     await _mend(graph, config, state, [partial.message for partial in partials], observer)
     return await graph.aget_state(config)
@@ -127,7 +132,8 @@ async def _mend(
     update = {MESSAGES: _update(graph.channels[MESSAGES], messages, [*mended(messages, results), *texts])}
     if node is not None:
         try:
-            await graph.aupdate_state(config, update, as_node=node)
+            async with asyncio.timeout(EDGES_S):
+                await graph.aupdate_state(config, update, as_node=node)
             return
         except Exception:  # noqa: BLE001 - a node's edges are user code, which may not expect a half-done state
             pass

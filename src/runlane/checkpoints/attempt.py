@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
+
+from langgraph.checkpoint.base import WRITES_IDX_MAP
+from langgraph.checkpoint.serde.types import ERROR
 
 from runlane.checkpoints.transactions import Batch, fenced, put
 from runlane.errors import LeaseLost, StoreUnavailable
@@ -35,7 +38,22 @@ class _WriterThread:
 #: Takes a function and says whether it will call it later, once what comes before the checkpoints is committed.
 Ahead = Callable[[Callable[[], None]], bool]
 
+#: LangGraph's mark of a failed task whose error handler goes on.
+_HANDLED: Final = "__error_source_node__"
 _WRITER_THREAD: Final = cast(asyncio.AbstractEventLoop, _WriterThread())
+
+
+def kept_of_task(writes: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
+    """Return what is stored of a task: of one that failed or was cancelled, not what it had written until then.
+
+    LangGraph takes a task that has written something for finished: it would show half of a node's work as done, and
+    a continued run would go on without the other half, such as the edges that lead to the next node. Where an error
+    handler goes on after the failure, everything is kept.
+    """
+    channels = {channel for channel, _ in writes}
+    if ERROR not in channels or _HANDLED in channels:
+        return writes
+    return [(channel, value) for channel, value in writes if channel in WRITES_IDX_MAP]
 
 
 class AttemptWriter:

@@ -25,7 +25,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR
 
 from runlane.checkpoints import delta, pruning, sizes, transactions
-from runlane.checkpoints.attempt import Ahead, AttemptWriter
+from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
@@ -329,6 +329,8 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> Batch:
         wanted = config["configurable"]
+        if self._writer is not None:
+            writes = kept_of_task(writes)
         if self._conceal is not None:
             conceal = self._conceal
             writes = [(channel, conceal(repr(value)) if channel == ERROR else value) for channel, value in writes]

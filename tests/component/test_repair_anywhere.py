@@ -1,0 +1,118 @@
+"""A run that is cut at any turn of the loop, in any way, leaves a thread that can be used again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.tools import tool
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+
+from agent_kit import StrictModel, tool_call
+from cutting.agent import ENDINGS, GRAPHS, Call, Turn
+from cutting.judge import history
+from run_kit import FaultyDriver, ended, graph_run, on_jumping_time, opened, soon
+from runlane.lifecycle import RunStatus
+
+CALLS = st.builds(Call, turns=st.integers(0, 8), swallows=st.integers(0, 2), cleans_up=st.integers(0, 5))
+
+
+def turns(ending: str) -> st.SearchStrategy[Turn]:
+    return st.builds(
+        Turn,
+        ending=st.just(ending),
+        at=st.integers(0, 160),
+        rounds=st.lists(st.lists(CALLS, min_size=1, max_size=3).map(tuple), max_size=2).map(tuple),
+        durability=st.sampled_from(["async", "sync", "exit"]),
+        modes=st.sampled_from([("messages-tuple", "values"), ("messages",), ("messages-tuple",)]),
+        grace_turns=st.sampled_from([2, 20, 2000]),
+        word_turns=st.integers(0, 2),
+    )
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "runlane")
+
+
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_run_that_is_cut_leaves_a_thread_that_works(ending: str, graph: str) -> None:
+    @settings(max_examples=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.lists(turns(ending), min_size=1, max_size=2))
+    def check(cuts: list[Turn]) -> None:
+        assert history(cuts, graph) == []
+
+    check()
+
+
+class Choosing:
+    """A chat whose model has spoken, and whose edge to its tools waits to be let go."""
+
+    def __init__(self) -> None:
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+        self.worked = 0
+
+    def graph(self) -> Any:
+        @tool
+        async def work() -> str:
+            """Work."""
+            self.worked += 1
+            return "worked"
+
+        model = StrictModel(replies=[AIMessage("On it", tool_calls=[tool_call("work", "c1")]), AIMessage("Done")])
+
+        async def agent(state: MessagesState) -> dict[str, list[BaseMessage]]:
+            return {"messages": [await model.ainvoke(state["messages"])]}
+
+        async def edge(state: MessagesState) -> Any:
+            self.reached.set()
+            await self.go.wait()
+            return tools_condition(state)
+
+        graph = StateGraph(MessagesState).add_node("agent", agent).add_node("tools", ToolNode([work]))
+        graph.add_conditional_edges("agent", edge, ["tools", END])
+        return graph.add_edge(START, "agent").add_edge("tools", "agent")
+
+
+def chat_run(**request: Any) -> dict[str, Any]:
+    return graph_run(input={"messages": [("user", "go")]}, stream_mode=["messages-tuple"], **request)
+
+
+async def test_a_run_that_is_handed_back_between_a_node_and_its_edge_does_not_lose_the_edge() -> None:
+    choosing, driver = Choosing(), FaultyDriver()
+    async with opened(driver, graphs={"g": choosing.graph()}) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=chat_run())
+        await soon(choosing.reached.wait())
+    choosing.go.set()
+    async with opened(driver, graphs={"g": choosing.graph()}) as runtime:
+        done = await ended(runtime, run)
+        thread = await runtime.store.get_thread("t", owner=done.owner)
+    assert (done.status, done.attempt, choosing.worked) == (RunStatus.SUCCESS, 2, 1)
+    assert [m["type"] for m in thread.values["messages"]] == ["human", "ai", "tool", "ai"]
+
+
+@on_jumping_time
+async def test_text_of_a_node_whose_edge_never_chooses_is_kept_in_the_checkpoint_too() -> None:
+    choosing = Choosing()
+    async with opened(graphs={"g": choosing.graph()}, cancel_grace_s=5, abandon_after_s=5) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=chat_run())
+        await soon(choosing.reached.wait())
+        async with aclosing(runtime.streams.subscribe(run.run_id)) as items:
+            seen = ""
+            while seen != "messages":
+                seen = (await soon(anext(items))).name
+        await runtime.runs.cancel(run.run_id, wait=True)
+        thread = await runtime.store.get_thread("t", owner=run.owner)
+        saved = await runtime.saver.aget_tuple({"configurable": {"thread_id": "t"}})
+        kept = saved.checkpoint["channel_values"]["messages"]
+        assert [(m.type, m.text) for m in kept] == [("human", "go"), ("ai", "On it")]
+        assert [m["id"] for m in thread.values["messages"]] == [m.id for m in kept]

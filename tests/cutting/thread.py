@@ -1,0 +1,224 @@
+"""A thread in a ledger, processes that come and go, and the hand that cuts their run."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AnyMessage, ToolMessage
+
+from cutting.agent import LOSSES, PATIENCE_S, STOPS, THREAD, TICK_S, Agent, Turn
+from runlane.agents.graph import GraphAgent
+from runlane.agents.registry import Registry
+from runlane.checkpoints.saver import LedgerSaver
+from runlane.lifecycle import CancelAction, EndReason
+from runlane.records import ANY_OWNER, RunRecord, StreamEvent
+from runlane.runtime import Runtime, open_runtime
+from runlane.settings import Settings
+from runlane.store.ledger import RunStore
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts
+from simulation.virtual_loop import LIFE, Life
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """What is known of a thread at one moment."""
+
+    messages: list[AnyMessage]
+    checkpoints: list[str]
+    values: Any
+
+
+class Thread:
+    """A thread in a ledger that outlives its processes."""
+
+    def __init__(self, agent: Agent, build: Callable[[Agent], Any]) -> None:
+        loop = asyncio.get_running_loop()
+        self.agent, self._build = agent, build
+        self.driver = MemoryDriver(clock=lambda: 1_767_225_600_000_000 + int(loop.time() * 1_000_000))
+        apply_scripts(self.driver)
+        self.store = RunStore(self.driver)
+        self.saver = LedgerSaver(self.driver)
+        self._processes = 0
+
+    async def seen(self) -> Seen:
+        saved = await self.saver.aget_tuple({"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}})
+        messages = [] if saved is None else list(saved.checkpoint["channel_values"].get("messages", ()))
+        every = [one async for one in self.saver.alist({"configurable": {"thread_id": THREAD}})]
+        threads = await self.store.list_runs(THREAD, owner=ANY_OWNER, limit=1)
+        thread = await self.store.get_thread(THREAD, owner=ANY_OWNER) if threads else None
+        return Seen(
+            messages=messages,
+            checkpoints=[f"{one.config['configurable']} {one.pending_writes}" for one in every],
+            values=None if thread is None else thread.values,
+        )
+
+    async def durable_results(self) -> dict[str, Any]:
+        """Return the tool results that a crash at this moment cannot take away."""
+        saved = await self.saver.aget_tuple({"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}})
+        if saved is None:
+            return {}
+        written = [value for _, channel, value in saved.pending_writes or () if channel == "messages"]
+        found = [saved.checkpoint["channel_values"].get("messages", []), *written]
+        flat = [message for item in found for message in (item if isinstance(item, list) else [item])]
+        return {m.tool_call_id: m.content for m in flat if isinstance(m, ToolMessage)}
+
+    def process(self, **changes: Any) -> Any:
+        """Return a process on the ledger, to be entered."""
+        self._processes += 1
+        options: dict[str, Any] = {
+            "database": "memory://",
+            "poll_s": 600.0,
+            "cancel_grace_s": 30.0,
+            "abandon_after_s": 30.0,
+            "drain_grace_s": 0.0,
+            "lease_s": 3000.0,
+            **changes,
+        }
+        registry = Registry.from_graphs({"g": self._build(self.agent)})
+        return open_runtime(
+            settings=Settings(**options),
+            driver=self.driver,
+            graph_agent=functools.partial(GraphAgent, registry),
+            worker_id=f"p{self._processes}",
+        )
+
+    @staticmethod
+    async def admit(runtime: Runtime, text: str, turn: Turn | None = None, **options: Any) -> RunRecord:
+        request: dict[str, Any] = {"graph_id": "g", "input": {"messages": [("user", text)]}}
+        if turn is not None:
+            request |= {"durability": turn.durability, "stream_mode": list(turn.modes)}
+        return await runtime.runs.create(THREAD, kwargs=request, on_disconnect="continue", **options)
+
+
+@dataclass(kw_only=True)
+class Cut:
+    """What became of a run that was cut."""
+
+    turn: Turn
+    before: Seen
+    after: Seen
+    after_zombie: Seen  # once a process that was taken for dead has gone on
+    run: RunRecord
+    events: list[tuple[str, Any]]
+    again: list[str]  # calls that were made once more, although a crash could not take their result
+    reported: dict[str, str]
+    durable: dict[str, Any]
+
+
+class Process:
+    """A process of the thread's ledger with one run in it, which may die."""
+
+    def __init__(self, thread: Thread, turn: Turn | None = None, **changes: Any) -> None:
+        self._life, self._stop = Life(), asyncio.Event()
+        self._context = copy_context()
+        self._context.run(LIFE.set, self._life)
+        self.up: asyncio.Future[tuple[Runtime, RunRecord | None]] = asyncio.get_running_loop().create_future()
+        self._main = self.spawn(self._run(thread, turn, changes))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        return asyncio.get_running_loop().create_task(coroutine, context=self._context.copy())
+
+    async def _run(self, thread: Thread, turn: Turn | None, changes: dict[str, Any]) -> None:
+        async with thread.process(**changes) as runtime:
+            self.up.set_result((runtime, turn and await thread.admit(runtime, "go", turn)))
+            await self._stop.wait()
+
+    async def down(self) -> None:
+        self._stop.set()
+        await self._main
+
+    def kill(self) -> None:
+        self._life.alive = False
+
+    async def go_on(self) -> None:
+        """Continue the process that was taken for dead, and wait until it has seen that it lost its run."""
+        self._life.go_on()
+        await self.down()
+
+
+async def cut(thread: Thread, turn: Turn) -> Cut:
+    """Begin a run on the thread, cut it as *turn* says, and return what is left once it has ended."""
+    agent, store = thread.agent, thread.store
+    before = await thread.seen()
+    changes: dict[str, Any] = {"cancel_grace_s": turn.grace_turns * TICK_S}
+    if turn.ending == "deadline":
+        changes["run_timeout_s"] = max(10, turn.at) * TICK_S
+    process = Process(thread, turn, **changes)
+    runtime, run = await process.up
+    assert run is not None
+    for _ in range(turn.at):
+        await asyncio.sleep(0)
+    began, durable, stopped = Counter(agent.began), {}, None
+    if turn.ending in STOPS:
+        await _stop(process, runtime, run, turn.ending, agent)
+        await ended(store, run)
+    elif turn.ending == "drain":
+        await process.down()
+        began, durable = Counter(agent.began), await thread.durable_results()
+    else:
+        process.kill()
+        stopped = process
+        began, durable = Counter(agent.began), await thread.durable_results()
+        if turn.ending == "crash_then_cancel":
+            await store.request_cancel(
+                run.run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL, by=None
+            )
+    if turn.ending in LOSSES:
+        process = Process(thread, max_rescues=0 if turn.ending == "crash_for_good" else 3)
+        await process.up
+        await ended(store, run)
+    for other in await store.list_runs(THREAD, owner=ANY_OWNER, limit=100):
+        await ended(store, other)
+    agent.fails, agent.answers = None, False
+    await process.down()
+    after, reported = await thread.seen(), dict(agent.results)
+    again = [call_id for call_id in durable if agent.began[call_id] > began[call_id]]
+    if stopped is not None:
+        await stopped.go_on()
+        agent.results = reported
+    return Cut(
+        turn=turn,
+        before=before,
+        after=after,
+        after_zombie=await thread.seen(),
+        run=await store.get_run(run.run_id, owner=ANY_OWNER),
+        events=await _events(store, run),
+        again=again,
+        reported=dict(reported),
+        durable=durable,
+    )
+
+
+async def _stop(process: Process, runtime: Runtime, run: RunRecord, ending: str, agent: Agent) -> None:
+    """Stop a run whose process lives on."""
+    if ending in ("cancel", "rollback"):
+        action = "interrupt" if ending == "cancel" else ending
+        await process.spawn(runtime.runs.cancel(run.run_id, action=action))
+    elif ending.startswith("supersede"):
+        agent.answers = True
+        strategy = "rollback" if ending == "supersede_rollback" else "interrupt"
+        request = {"graph_id": "g", "input": {"messages": [("user", "something else")]}}
+        await process.spawn(runtime.runs.create_or_reject(THREAD, kwargs=request, multitask_strategy=strategy))
+    elif ending != "deadline":
+        agent.fails = ending.partition("_")[0]
+
+
+async def ended(store: RunStore, run: RunRecord) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not (await store.get_run(run.run_id, owner=ANY_OWNER)).status.terminal:  # noqa: ASYNC110 - it may be another process that ends it
+            await asyncio.sleep(0)
+
+
+async def _events(store: RunStore, run: RunRecord) -> list[tuple[str, Any]]:
+    found: list[StreamEvent] = []
+    while page := await store.read_events(run.seq, after=found[-1].seq if found else 0):
+        found.extend(page)
+    return [(event.name, json.loads(event.data)) for event in found]
