@@ -165,8 +165,8 @@ async def gone(client: LangGraphClient, path: str) -> None:
 
 async def begun(client: LangGraphClient, thread_id: str, **request: Any) -> Any:
     """Start a ``steps`` run that does not end by itself, and return it once its node executes."""
-    given = {"input": {"steps": 2, "delay_s": LONG_S}, **request}
-    run = await client.runs.create(thread_id, "steps", stream_mode=["tasks"], **given)
+    given = {"assistant_id": "steps", "input": {"steps": 2, "delay_s": LONG_S}, **request}
+    run = await client.runs.create(thread_id, stream_mode=["tasks"], **given)
     async for part in client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
         if part.event == "tasks":
             return run

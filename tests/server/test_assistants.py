@@ -9,7 +9,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
 
-from server_kit import NOWHERE, system_id
+from server_kit import NOWHERE, begun, system_id
 
 ASSISTANT_KEYS = {
     "assistant_id",
@@ -149,3 +149,21 @@ async def test_subgraphs_are_described_by_name(client: LangGraphClient) -> None:
     assert set(found) == {"child"}
     assert "messages" in found["child"]["input_schema"]["properties"]
     assert set(await client.assistants.get_subgraphs(system_id("nested"), namespace="child")) == {"child"}
+
+
+async def test_an_assistant_goes_with_its_threads_if_asked(client: LangGraphClient) -> None:
+    mine, other = [await client.assistants.create("steps", name=name) for name in ("mine", "other")]
+    threads = [(await client.threads.create())["thread_id"] for _ in range(3)]
+    ended, active, others = threads
+    await client.runs.wait(ended, mine["assistant_id"], input={"steps": 1})
+    await begun(client, active, assistant_id=mine["assistant_id"])
+    await client.runs.wait(others, other["assistant_id"], input={"steps": 1})
+    await client.assistants.delete(mine["assistant_id"], delete_threads=True)
+    for gone in (ended, active):
+        with pytest.raises(NotFoundError):
+            await client.threads.get(gone)
+    assert (await client.threads.get(others))["status"] == "idle"
+    with pytest.raises(NotFoundError):
+        await client.assistants.delete(mine["assistant_id"], delete_threads=True)
+    with pytest.raises(UnprocessableEntityError):
+        await client.assistants.delete(system_id("steps"), delete_threads=True)

@@ -191,3 +191,15 @@ def test_a_handler_may_read_the_body_which_the_route_reads_too(serve: Callable[.
     assert nobody.get(f"/threads/{thread['thread_id']}?sender=bob").status_code == 404
     assert nobody.post("/threads", content=b"{").status_code == 422
     assert nobody.post("/threads", content=b"x" * 9_000_000).status_code == 413
+
+
+def test_with_an_assistant_only_threads_go_that_its_user_may_delete(serve: Callable[..., Login]) -> None:
+    login = serve("plain")
+    ann, bob = login("ann"), login("bob")
+    assistant_id = ann.post("/assistants", json={"graph_id": "configured"}).json()["assistant_id"]
+    mine, posing = thread_of(ann), bob.post("/threads", json={"metadata": {"assistant_id": assistant_id}}).json()
+    run = {"assistant_id": assistant_id, "input": {}}
+    assert ann.post(f"/threads/{mine}/runs/wait", json=run).status_code == 200
+    assert ann.delete(f"/assistants/{assistant_id}?delete_threads=true").status_code == 204
+    assert ann.get(f"/threads/{mine}").status_code == 404
+    assert bob.get(f"/threads/{posing['thread_id']}").status_code == 200

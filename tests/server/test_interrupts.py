@@ -105,3 +105,23 @@ async def test_an_interrupt_in_a_subgraph_is_answered_through_its_parent(
 async def test_a_stateless_run_has_nothing_to_resume(client: LangGraphClient) -> None:
     answer = await client.http.client.post("/runs/wait", json={"assistant_id": "approval", "command": {"resume": 1}})
     assert answer.status_code == 400
+
+
+async def test_an_answer_to_what_was_not_asked_fails_if_it_is_to_be_strict(
+    client: LangGraphClient, thread_id: str
+) -> None:
+    info: Any = await client.http.get("/info")
+    assert info["flags"]["strict_resume"]
+    asked: Any = await client.runs.wait(thread_id, "approval", input={"topic": "x"})
+    [pending] = asked["__interrupt__"]
+    stray = {"resume": {"0" * 32: "yes"}}
+    ignored: Any = await client.runs.wait(thread_id, "approval", command=stray)
+    assert ignored["__interrupt__"][0]["id"] == pending["id"]
+    failed: Any = await client.runs.wait(thread_id, "approval", command=stray, strict_resume=True, raise_error=False)
+    assert failed["__error__"]["error"] == "UnknownInterruptError"
+    assert "0" * 32 in failed["__error__"]["message"]
+    state = await client.threads.get_state(thread_id)
+    assert [one["id"] for one in state["interrupts"]] == [pending["id"]]
+    command: Any = {"resume": {pending["id"]: "yes"}}
+    values: Any = await client.runs.wait(thread_id, "approval", command=command, strict_resume=True)
+    assert values["answers"] == ["yes"]

@@ -24,6 +24,8 @@ _CONFIG_KEYS: Final = ("tags", "recursion_limit", "max_concurrency", "run_name")
 #: Metadata that only the server writes: whose run a checkpoint belongs to hangs on it.
 _RESERVED_METADATA: Final = frozenset({"thread_id", "assistant_id", "run_id", "cron_id", "graph_id", "run_attempt"})
 _RESERVED_CONFIGURABLE: Final = ("__", PREFIX, "langgraph_request_id")
+#: With this LangGraph refuses an answer to what was not asked. It has no public name.
+_STRICT_RESUME: Final = "__pregel_strict_resume"
 _CHECKPOINT_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
 
@@ -58,6 +60,8 @@ def run_config(
     }
     config: dict[str, Any] = {key: request[key] for key in _CONFIG_KEYS if request.get(key) is not None}
     config["configurable"] = {**configurable, **user_keys(user), **ids}
+    if run.kwargs.get("strict_resume"):
+        config["configurable"][_STRICT_RESUME] = True
     config["metadata"] = {**metadata, **ids, "run_attempt": run.attempt, "langgraph_version": langgraph_version}
     config["callbacks"] = list(callbacks)
     if (run_id := _uuid(run.run_id)) is not None:

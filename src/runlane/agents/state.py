@@ -27,6 +27,53 @@ from runlane.errors import InvalidRequest, RunlaneError
 
 Checkpoint = Mapping[str, Any] | str | None
 _NO_VALUES: Final[Mapping[str, Any]] = {}
+#: The fields of a ThreadState.
+_FIELDS: Final = frozenset(
+    {
+        "values",
+        "next",
+        "tasks",
+        "metadata",
+        "created_at",
+        "checkpoint",
+        "parent_checkpoint",
+        "interrupts",
+        "checkpoint_id",
+        "parent_checkpoint_id",
+    }
+)
+_VALUE: Final = "values."
+
+
+class StateFields:
+    """What of a ThreadState is answered: some fields, with ``values.<key>`` some of its values; by default all."""
+
+    def __init__(self, select: Sequence[str] | None = None) -> None:
+        """Take the names of fields, as clients send them.
+
+        Raises:
+            InvalidRequest: There is no such field.
+        """
+        chosen = dict.fromkeys(select or ())
+        if unknown := [name for name in chosen if name not in _FIELDS and not name.startswith(_VALUE)]:
+            known = ", ".join(sorted(_FIELDS))
+            raise InvalidRequest(f"Cannot select {', '.join(unknown)}; there are {known} and values.<key>.")
+        self._fields = [name for name in chosen if name in _FIELDS] if chosen else None
+        self._keys = [name.removeprefix(_VALUE) for name in chosen if name not in _FIELDS]
+
+    def __call__(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return what of *state* is answered; a key that its values do not have is left out."""
+        if self._fields is None:
+            return state
+        found = {name: state[name] for name in self._fields}
+        values = state["values"]
+        if self._keys and "values" not in found:
+            known = values if isinstance(values, Mapping) else _NO_VALUES
+            found["values"] = {key: known[key] for key in self._keys if key in known}
+        return found
+
+
+ALL_FIELDS: Final = StateFields()
 
 
 class ThreadStates:
@@ -36,7 +83,14 @@ class ThreadStates:
         self._registry, self._store, self._user = registry, store, user
 
     async def get(
-        self, graph_id: str, saver: Any, thread_id: str, checkpoint: Checkpoint = None, *, subgraphs: bool = False
+        self,
+        graph_id: str,
+        saver: Any,
+        thread_id: str,
+        checkpoint: Checkpoint = None,
+        *,
+        subgraphs: bool = False,
+        fields: StateFields = ALL_FIELDS,
     ) -> bytes:
         """Return a ThreadState: the newest, or that of *checkpoint* (its id, or its address).
 
@@ -51,7 +105,7 @@ class ThreadStates:
         """
         async with self._open(graph_id, "threads.read", saver) as graph:
             state = await graph.aget_state(thread_config(thread_id, checkpoint), subgraphs=subgraphs)
-            return encode(thread_state(state))
+            return encode(fields(thread_state(state)))
 
     async def history(
         self,
@@ -63,6 +117,7 @@ class ThreadStates:
         before: Checkpoint = None,
         metadata: Mapping[str, Any] | None = None,
         checkpoint: Checkpoint = None,
+        fields: StateFields = ALL_FIELDS,
     ) -> bytes:
         """Return an array of ThreadStates, newest first.
 
@@ -82,7 +137,7 @@ class ThreadStates:
                 before=_before(thread_id, before),
                 limit=limit,
             )
-            return encode([thread_state(state) async for state in states])
+            return encode([fields(thread_state(state)) async for state in states])
 
     async def update(
         self, graph_id: str, saver: Any, thread_id: str, values: Any, *, as_node: str | None, checkpoint: Checkpoint

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import msgspec
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import AlreadyExists, InvalidRequest, NotFound
-from runlane.records import Assistant, Owner
+from runlane.records import Assistant, Owner, Thread
 from runlane.server.access import Access
 from runlane.server.requests import (
     AssistantCreate,
@@ -29,8 +30,11 @@ from runlane.server.responses import assistant_wire, json_response, raw_json, se
 from runlane.server.routing import authorize, route, service_of
 from runlane.server.service import Service
 from runlane.store.assistant_transactions import SHARED_OWNER, AssistantFilter, NewAssistant
+from runlane.store.thread_transactions import ThreadFilter
 
 router = APIRouter(tags=["Assistants"])
+#: Threads that are looked up at once.
+_PAGE: Final = 1000
 
 
 async def find_assistant(service: Service, owner: Owner, text: str) -> Assistant:
@@ -233,16 +237,40 @@ async def patch_assistant(request: Request) -> Response:
     return json_response(assistant_wire(changed))
 
 
-@route(router, "DELETE", "/assistants/{assistant_id}", success=(204,), statuses=(404,))
+@route(router, "DELETE", "/assistants/{assistant_id}", success=(204,), statuses=(404, 409), query=("delete_threads",))
 async def delete_assistant(request: Request) -> Response:
-    """Delete an assistant with its versions."""
-    service = service_of(request)
-    if query_flag(request, "delete_threads"):
-        raise InvalidRequest("delete_threads is not supported yet; delete the threads themselves.")
+    """Delete an assistant with its versions; with ``delete_threads`` also the threads that it ran on last."""
+    service, with_threads = service_of(request), query_flag(request, "delete_threads")
     access, assistant = await _named(request, "delete")
     _writable(assistant)
+    if with_threads:  # first, so that whoever is cut off can ask again
+        await _delete_threads(request, assistant.assistant_id)
     await service.store.delete_assistant(assistant.assistant_id, owner=access.reads)
+    if with_threads:  # those that came between
+        await _delete_threads(request, assistant.assistant_id)
     return Response(status_code=204)
+
+
+async def _delete_threads(request: Request, assistant_id: str) -> None:
+    """Stop the runs of all threads of the assistant that the request may delete, and delete the threads."""
+    service, value = service_of(request), {"metadata": {"assistant_id": assistant_id}}
+    searching = await authorize(request, "threads", "search", value)
+    where = ThreadFilter(metadata=value["metadata"], where=searching.where)
+    thread_ids: list[str] = []
+    page: Sequence[Thread] | None = None
+    while page is None or len(page) == _PAGE:
+        page = await service.store.search_threads(
+            owner=searching.reads, where=where, sort_by="thread_id", order="asc", limit=_PAGE, offset=len(thread_ids)
+        )
+        thread_ids += [thread.thread_id for thread in page]
+    for thread_id in thread_ids:
+        access = await authorize(request, "threads", "delete", {"thread_id": thread_id})
+        try:
+            thread = await service.store.get_thread(thread_id, owner=access.reads)
+            if access.permits(thread.metadata):
+                await service.delete_thread(thread_id, access.reads)
+        except NotFound:
+            continue
 
 
 @route(router, "GET", "/assistants/{assistant_id}/graph", statuses=(404,), query=("xray",))

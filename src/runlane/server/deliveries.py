@@ -18,6 +18,7 @@ RUN_FIELDS: Final = frozenset(
         "assistant_id",
         "attempt",
         "cancel",
+        "cancel_reason",
         "created_at",
         "end_reason",
         "ended_at",

@@ -176,6 +176,7 @@ def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
         "command": None if body.command is None else clean(body.command),
         "context": body.context or assistant.context or None,
         "stream_subgraphs": body.stream_subgraphs or None,
+        "strict_resume": body.strict_resume or None,
         "interrupt_before": body.interrupt_before,
         "interrupt_after": body.interrupt_after,
         "durability": body.durability or {None: None, True: "async", False: "exit"}[body.checkpoint_during],

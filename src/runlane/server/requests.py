@@ -79,6 +79,7 @@ class RunCreate(Body):
     durability: Literal["sync", "async", "exit"] | None = None
     on_disconnect: Literal["continue", "cancel"] = "continue"
     on_completion: Literal["delete", "keep"] = "delete"
+    strict_resume: bool = False
     langsmith_tracer: Object | None = None
 
 
@@ -177,6 +178,7 @@ class StateUpdate(Body):
 class StateAt(Body):
     checkpoint: CheckpointConfig
     subgraphs: bool = False
+    select: list[str] | None = None
 
 
 class HistoryQuery(Body):
@@ -184,6 +186,7 @@ class HistoryQuery(Body):
     before: str | Object | None = None
     metadata: Object | None = None
     checkpoint: CheckpointConfig | None = None
+    select: list[str] | None = None
 
 
 B = TypeVar("B", bound=Body)

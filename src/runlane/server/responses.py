@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -113,6 +114,7 @@ def run_wire(run: RunRecord) -> dict[str, Any]:
         "attempt": run.attempt,
         "model_name": run.model_name,
         "cancel": None if run.cancel is None else receipt_wire(run.cancel),
+        "cancel_reason": None if run.cancel is None else run.cancel.reason,
         "usage": run.usage,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
@@ -138,18 +140,21 @@ def receipt_wire(receipt: CancelReceipt) -> dict[str, Any]:
     }
 
 
-def selected(value: dict[str, Any], select: Sequence[str] | None) -> dict[str, Any]:
-    """Return *value* with the *select*-ed keys only.
+def selected(
+    value: dict[str, Any], select: Sequence[str] | None, *, legacy: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return *value* with the *select*-ed keys only; those of *legacy* may be asked for beside its own.
 
     Raises:
         InvalidRequest: There is no such key.
     """
     if not select:
         return value
-    unknown = sorted(set(select) - value.keys())
+    known = {**legacy, **value}
+    unknown = sorted(set(select) - known.keys())
     if unknown:
-        raise InvalidRequest(f"Cannot select {', '.join(unknown)}; there are {', '.join(sorted(value))}.")
-    return {name: value[name] for name in select}
+        raise InvalidRequest(f"Cannot select {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
+    return {name: known[name] for name in select}
 
 
 def event_id(run: RunRecord, seq: int) -> str:

@@ -28,7 +28,10 @@ from runlane.store.webhook_transactions import DeliveryStatus
 #: Everything that a query may have.
 QUERY: Mapping[str, dict[str, Any]] = {
     **{key: {"type": "integer", "minimum": 0} for key in ("limit", "offset")},
-    **{key: {"type": "boolean"} for key in ("cancel_on_disconnect", "check_db", "recurse", "subgraphs", "wait")},
+    **{
+        key: {"type": "boolean"}
+        for key in ("cancel_on_disconnect", "check_db", "delete_threads", "recurse", "subgraphs", "wait")
+    },
     **{key: {"type": "array", "items": {"type": "string"}} for key in ("select", "stream_mode", "stream_modes")},
     **{key: {"type": "string"} for key in ("key", "namespace")},
     "refresh_ttl": {"type": "boolean"},

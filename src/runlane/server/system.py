@@ -59,6 +59,7 @@ async def info(request: Request) -> Response:
             "flags": {
                 "assistants": True,
                 "crons": True,
+                "strict_resume": True,
                 "langsmith": False,
                 "langsmith_tracing_replicas": False,
                 "langsmith_tracing_session_on_runs": False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from fastapi import APIRouter
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from runlane.agents.base import Snapshot
 from runlane.agents.registry import system_assistant_id
+from runlane.agents.state import StateFields
 from runlane.checkpoints.transactions import put
 from runlane.errors import AlreadyExists, InvalidRequest, NotFound, ThreadChanged, UnsupportedOption
 from runlane.lifecycle import ThreadStatus
@@ -45,6 +46,8 @@ from runlane.store.thread_transactions import Part, ThreadFilter
 router = APIRouter(tags=["Threads"])
 #: A state update is made again if something else came before it; each time it is as if it had come later.
 UPDATE_TRIES = 10
+#: What clients may select though no thread has it.
+_LEGACY: Final[Json] = {"context": {}}
 
 
 def _ttl(given: Ttl | float | None) -> ThreadTtl | None:
@@ -147,7 +150,7 @@ async def search_threads(request: Request) -> Response:
     rows = []
     for thread in found:
         wire = thread_wire(thread)
-        rows.append(selected(wire, body.select))
+        rows.append(selected(wire, body.select, legacy=_LEGACY))
         if extraction is not None:
             rows[-1]["extracted"] = extraction(wire)
     return json_response(rows, headers=pagination(total, body.offset, len(found)))
@@ -212,15 +215,18 @@ async def delete_thread(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def _state(request: Request, checkpoint: Any, *, subgraphs: bool) -> Response:
+async def _state(request: Request, checkpoint: Any, *, subgraphs: bool, select: list[str] | None) -> Response:
+    fields = StateFields(select)
     service = service_of(request)
     access, thread = await reach_thread(request, "read")
     graph_id = service.graph_of(thread)
     if graph_id is None:
-        return json_response(_empty_state(thread, checkpoint))
+        return json_response(fields(_empty_state(thread, checkpoint)))
     states, saver = service.states(access), service.runtime.saver
     return raw_json(
-        await service.on_agents(lambda: states.get(graph_id, saver, thread.thread_id, checkpoint, subgraphs=subgraphs))
+        await service.on_agents(
+            lambda: states.get(graph_id, saver, thread.thread_id, checkpoint, subgraphs=subgraphs, fields=fields)
+        )
     )
 
 
@@ -242,24 +248,26 @@ def _empty_state(thread: Thread, checkpoint: Any) -> dict[str, Any]:
     }
 
 
-@route(router, "GET", "/threads/{thread_id}/state", statuses=(404,), query=("subgraphs",))
+@route(router, "GET", "/threads/{thread_id}/state", statuses=(404,), query=("subgraphs", "select"))
 async def get_state(request: Request) -> Response:
     """Return the thread's newest state."""
-    return await _state(request, None, subgraphs=query_flag(request, "subgraphs"))
+    return await _state(request, None, subgraphs=query_flag(request, "subgraphs"), select=query_list(request, "select"))
 
 
 @route(router, "POST", "/threads/{thread_id}/state/checkpoint", body=StateAt, statuses=(404,))
 async def get_state_at(request: Request) -> Response:
     """Return the state at a checkpoint."""
     body = await read_body(request, StateAt)
-    return await _state(request, checkpoint_address(body.checkpoint), subgraphs=body.subgraphs)
+    return await _state(request, checkpoint_address(body.checkpoint), subgraphs=body.subgraphs, select=body.select)
 
 
-@route(router, "GET", "/threads/{thread_id}/state/{checkpoint_id}", statuses=(404,), query=("subgraphs",))
+@route(router, "GET", "/threads/{thread_id}/state/{checkpoint_id}", statuses=(404,), query=("subgraphs", "select"))
 async def get_state_of(request: Request) -> Response:
     """Return the state at a checkpoint."""
     checkpoint_id = checkpoint_uuid(request.path_params["checkpoint_id"])
-    return await _state(request, checkpoint_id, subgraphs=query_flag(request, "subgraphs"))
+    return await _state(
+        request, checkpoint_id, subgraphs=query_flag(request, "subgraphs"), select=query_list(request, "select")
+    )
 
 
 @route(router, "POST", "/threads/{thread_id}/state", body=StateUpdate, statuses=(400, 404, 409))
@@ -321,15 +329,16 @@ async def post_history(request: Request) -> Response:
     return await _history(request, await read_body(request, HistoryQuery))
 
 
-@route(router, "GET", "/threads/{thread_id}/history", statuses=(404,), query=("limit", "before"))
+@route(router, "GET", "/threads/{thread_id}/history", statuses=(404,), query=("limit", "before", "select"))
 async def get_history(request: Request) -> Response:
     """Return the thread's states, newest first."""
     limit = query_int(request, "limit", 10, low=1)
-    return await _history(request, HistoryQuery(limit=limit, before=request.query_params.get("before")))
+    select = query_list(request, "select")
+    return await _history(request, HistoryQuery(limit=limit, before=request.query_params.get("before"), select=select))
 
 
 async def _history(request: Request, query: HistoryQuery) -> Response:
-    service = service_of(request)
+    service, fields = service_of(request), StateFields(query.select)
     access, thread = await reach_thread(request, "read")
     graph_id = service.graph_of(thread)
     if graph_id is None:
@@ -346,6 +355,7 @@ async def _history(request: Request, query: HistoryQuery) -> Response:
                 before=before,
                 metadata=query.metadata,
                 checkpoint=checkpoint,
+                fields=fields,
             )
         )
     )
