@@ -15,7 +15,9 @@ from runlane.lifecycle import CancelAction, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState, Usage
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.ledger import RunStore
+from runlane.store.rows import microseconds
 from runlane.store.statements import Transaction
+from runlane.store.task_transactions import TaskFilter
 from runlane.store.thread_transactions import ThreadFilter
 
 USAGE = Usage(input_tokens=5, output_tokens=7, total_tokens=12, llm_calls=2, by_model={"m": {"total": 12}})
@@ -47,6 +49,35 @@ async def test_runs_are_listed_by_status(store: RunStore) -> None:
     assert await ids(store, status=RunStatus.RUNNING) == [active]
     assert await ids(store, None, status=RunStatus.PENDING) == [waiting]
     assert await ids(store, status=RunStatus.TIMEOUT) == []
+
+
+async def test_an_assistants_runs_of_a_thread_are_listed_the_newest_status_first(store: RunStore) -> None:
+    mine: dict[str, Any] = {"assistant_id": "mine", "owner": "ann"}
+    paused = await ended(store, event=RunEvent.PAUSE, **mine)
+    failed = await ended(store, event=RunEvent.FAIL, **mine)
+    await ended(store, assistant_id="other", owner="ann")
+    done = await ended(store, **mine)
+    active = (await running(store, **mine)).run_id
+    waiting = await admit(store, **mine)
+    await admit(store, "u", **mine)
+
+    async def listed(owner: Any = "ann", before: tuple[int, int] | None = None, limit: int = 10, **where: Any) -> Any:
+        found, total = await store.list_tasks(
+            "t", owner=owner, where=TaskFilter(assistant_id="mine", **where), before=before, limit=limit
+        )
+        return [run.run_id for run in found], total
+
+    assert await listed() == await listed(ANY_OWNER) == ([waiting, active, done, failed, paused], 5)
+    assert await listed("bob") == ([], 0)
+    assert await listed(limit=2) == ([waiting, active], 5)
+    last = await store.get_run(active, owner=ANY_OWNER)
+    assert last.started_at is not None
+    assert await listed(before=(microseconds(last.started_at), last.seq), limit=2) == ([done, failed], 5)
+    assert await listed(statuses=(RunStatus.ERROR, RunStatus.TIMEOUT)) == ([failed], 1)
+    assert await listed(statuses=(RunStatus.SUCCESS,), paused=True) == ([paused], 1)
+    assert await listed(statuses=(RunStatus.SUCCESS,), paused=False) == ([done], 1)
+    assert await listed(statuses=(RunStatus.PENDING,)) == ([waiting], 1)
+    assert await listed(after_us=microseconds(last.started_at)) == ([waiting], 1)
 
 
 async def test_active_runs_of_all_owners_are_found_oldest_first_in_pieces(store: RunStore) -> None:

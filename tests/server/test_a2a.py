@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 from uuid import uuid4
@@ -178,6 +179,79 @@ async def test_an_agent_that_asks_waits_for_input_and_is_answered_once(
     assert await refusal(http, OLD, "send", reply, path) == -32004
 
 
+async def test_an_answer_reaches_the_question_of_its_task_and_no_other(http: httpx.AsyncClient) -> None:
+    path = f"/a2a/{system_id('asking')}"
+    first = await result(http, OLD, "send", {"message": message(OLD, "go")}, path)
+    replies = [{"message": message(OLD, text, taskId=first["id"])} for text in ("one", "two", "three")]
+    answers = [one.json() for one in await asyncio.gather(*(ask(http, OLD, "send", one, path) for one in replies))]
+    assert sorted(one["error"]["code"] if "error" in one else 0 for one in answers) == [-32004, -32004, 0]
+    sent = {"message": message(OLD, "again", contextId=first["contextId"])}
+    second = await result(http, OLD, "send", sent, path)
+    assert second["status"]["state"] == "input-required"
+    assert await refusal(http, OLD, "send", replies[0], path) == -32004
+    answered = await result(http, OLD, "send", {"message": message(OLD, "yes", taskId=second["id"])}, path)
+    assert answered["artifacts"][0]["parts"][0]["text"] == "you said yes"
+
+
+async def test_a_state_has_one_time_wherever_it_is_told(http: httpx.AsyncClient, client: LangGraphClient) -> None:
+    sent = task_in(NEW, await result(http, NEW, "send", {"message": message(NEW, "hi")}))
+    thread_id, _, run_id = sent["id"].partition(":")
+    [listed] = (await result(http, NEW, "list", {"contextId": thread_id}))["tasks"]
+    found = await result(http, NEW, "get", {"id": sent["id"]})
+    assert sent["status"] == found["status"] == listed["status"]
+    ended_at: Any = (await client.http.get(f"/threads/{thread_id}/runs/{run_id}"))["ended_at"]
+    assert ended_at.startswith(sent["status"]["timestamp"].removesuffix("Z"))
+    answer = await ask(http, NEW, "stream", {"message": message(NEW, "hi")})
+    frames = [frame.data["result"] for frame in parse_frames(answer.text) if frame.name != ":"]
+    found = await result(http, NEW, "get", {"id": frames[0]["task"]["id"]})
+    assert frames[-1]["statusUpdate"]["status"] == found["status"]
+    run: Any = await client.runs.get(*frames[0]["task"]["id"].split(":"))
+    assert run["started_at"].startswith(frames[1]["statusUpdate"]["status"]["timestamp"].removesuffix("Z"))
+
+
+async def test_the_tasks_of_a_context_are_listed_the_newest_state_first(http: httpx.AsyncClient) -> None:
+    path, context = f"/a2a/{system_id('asking')}", str(uuid4())
+    asked = await result(http, OLD, "send", {"message": message(OLD, "go", contextId=context)}, path)
+    done = await result(http, OLD, "send", {"message": message(OLD, "yes", taskId=asked["id"])}, path)
+    failed = await result(http, OLD, "send", {"message": message(OLD, "fail", contextId=context)}, path)
+
+    async def listed(**params: Any) -> Any:
+        return await result(http, NEW, "list", {"contextId": context, **params}, path)
+
+    def ids(page: Any) -> list[str]:
+        return [task["id"] for task in page["tasks"]]
+
+    everything = await listed()
+    assert ids(everything) == [failed["id"], done["id"], asked["id"]]
+    assert {name: everything[name] for name in ("nextPageToken", "pageSize", "totalSize")} == {
+        "nextPageToken": "",
+        "pageSize": 50,
+        "totalSize": 3,
+    }
+    assert not any("artifacts" in task or "history" in task for task in everything["tasks"])
+    first = await listed(pageSize=2, includeArtifacts=True, historyLength=1)
+    assert [part["text"] for part in first["tasks"][1]["artifacts"][0]["parts"]] == ["you said yes"]
+    assert len(first["tasks"][1]["history"]) == 1
+    second = await listed(pageSize=2, pageToken=first["nextPageToken"])
+    assert (ids(first), ids(second)) == ([failed["id"], done["id"]], [asked["id"]])
+    assert (first["totalSize"], second["nextPageToken"]) == (3, "")
+    for state_, tasks in (("COMPLETED", [done]), ("INPUT_REQUIRED", [asked]), ("FAILED", [failed]), ("WORKING", [])):
+        assert ids(await listed(status=f"TASK_STATE_{state_}")) == [task["id"] for task in tasks]
+    assert ids(await listed(statusTimestampAfter=done["status"]["timestamp"])) == [failed["id"], done["id"]]
+    asking = next(task for task in everything["tasks"] if task["id"] == asked["id"])
+    assert asking["status"]["message"]["parts"][0]["text"] == "sure?"
+    assert ids(await result(http, NEW, "list", {"contextId": context})) == []
+    assert ids(await result(http, NEW, "list", {"contextId": NOWHERE}, path)) == []
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"pageSize": 0}, {"pageSize": 101}, {"pageToken": "x"}, {"status": "TASK_STATE_NONE"}]
+)
+async def test_a_list_that_cannot_be_made_is_refused(http: httpx.AsyncClient, params: Any) -> None:
+    context = {"contextId": NOWHERE} if params else {}
+    assert await refusal(http, NEW, "list", {**context, **params}) == -32602
+
+
 async def test_a_task_that_fails_says_why(http: httpx.AsyncClient) -> None:
     task = await result(http, OLD, "send", {"message": message(OLD, "fail")}, f"/a2a/{system_id('asking')}")
     assert task["status"]["state"] == "failed"
@@ -223,7 +297,7 @@ async def test_what_cannot_be_done_is_refused_in_the_protocols_own_words(
         ('{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":[]}', {}, -32602),
         ('{"jsonrpc":"2.0","id":1,"method":"SendMessage"}', {}, -32601),
         ('{"jsonrpc":"2.0","id":1,"method":"message/send"}', {"a2a-version": "1.0"}, -32601),
-        ('{"jsonrpc":"2.0","id":1,"method":"ListTasks"}', {"a2a-version": "1.0"}, -32004),
+        ('{"jsonrpc":"2.0","id":1,"method":"ListTasks"}', {"a2a-version": "1.0"}, -32602),
         ('{"jsonrpc":"2.0","id":1,"method":"GetTask"}', {"a2a-version": "2.0"}, -32009),
     ],
 )

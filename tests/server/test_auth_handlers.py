@@ -203,3 +203,17 @@ def test_with_an_assistant_only_threads_go_that_its_user_may_delete(serve: Calla
     assert ann.delete(f"/assistants/{assistant_id}?delete_threads=true").status_code == 204
     assert ann.get(f"/threads/{mine}").status_code == 404
     assert bob.get(f"/threads/{posing['thread_id']}").status_code == 200
+
+
+def test_another_users_tasks_are_not_listed(serve: Callable[..., Login]) -> None:
+    login = serve("plain")
+    ann, bob = login("ann"), login("bob")
+    run = {"assistant_id": "chat", "input": {"messages": "hi"}}
+    thread_id = thread_of(ann)
+    assert ann.post(f"/threads/{thread_id}/runs/wait", json=run).status_code == 200
+    call = {"jsonrpc": "2.0", "id": 1, "method": "ListTasks", "params": {"contextId": thread_id}}
+    mine, theirs = (
+        one.post("/a2a/chat", json=call, headers={"a2a-version": "1.0"}).json()["result"]["totalSize"]
+        for one in (ann, bob)
+    )
+    assert (mine, theirs) == (1, 0)

@@ -7,6 +7,7 @@ answers a task which waits for input resumes its thread, in a new run and so a n
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
@@ -16,10 +17,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import InvalidRequest, NotFound
-from runlane.lifecycle import EndReason, RunStatus
-from runlane.records import ANY_OWNER, Assistant, RunError, RunRecord, StreamEnd, StreamEvent
+from runlane.errors import InvalidRequest, NoSuchInterrupt, NotFound
+from runlane.lifecycle import RunStatus
+from runlane.records import ANY_OWNER, Assistant, RunRecord, StreamEnd, StreamEvent
 from runlane.runtime import utc_now
+from runlane.server.a2a_tasks import brief, find_task, list_tasks, now_of, since
 from runlane.server.a2a_wire import (
     INVALID_PARAMS,
     METHODS,
@@ -29,11 +31,13 @@ from runlane.server.a2a_wire import (
     NOT_CANCELABLE,
     UNSUPPORTED,
     Asking,
+    Listing,
     Now,
     Refused,
     Sending,
     Words,
     content_of,
+    questions_of,
     text_of,
     version_of,
 )
@@ -42,7 +46,7 @@ from runlane.server.assistants import assistant_to_run
 from runlane.server.new_runs import admit, prepare_run
 from runlane.server.requests import BadRequest, Body, Command, PayloadTooLarge, RunCreate, read_json
 from runlane.server.responses import SSE_HEADERS, BrokenOff, Last, StreamingBody, json_response
-from runlane.server.routing import authorize, route, service_of
+from runlane.server.routing import route, service_of
 from runlane.server.service import Service
 from runlane.streams.bridge import Ending, Watch
 
@@ -170,13 +174,13 @@ async def _answer(request: Request, asked: _Call, params: Mapping[str, Any]) -> 
         return await _send(request, asked, _params(params, Sending))
     if asked.operation == "get":
         asking = _params(params, Asking)
-        run = await _run(request, asking.id, "read", asked.assistant)
+        run = await find_task(request, asking.id, "read", asked.assistant)
         now = await _now(service_of(request), run)
         return _plain(asked.result(asked.words(run).task(now, asking.history_length)))
     if asked.operation == "cancel":
         return await _cancel(request, asked, _params(params, Asking).id)
     if asked.operation == "subscribe":
-        run = await _run(request, _params(params, Asking).id, "read", asked.assistant)
+        run = await find_task(request, _params(params, Asking).id, "read", asked.assistant)
         if run.status.terminal:
             raise Refused(UNSUPPORTED, "The task has ended; get it instead.")
         return _streamed(service_of(request), asked, service_of(request).streams.watch(run))
@@ -184,7 +188,7 @@ async def _answer(request: Request, asked: _Call, params: Mapping[str, Any]) -> 
         raise Refused(NO_PUSH, "Push notifications are not sent; use a run's webhook.")
     if asked.operation == "card":
         raise Refused(NO_EXTENDED_CARD, "There is no card beside the public one.")
-    raise Refused(UNSUPPORTED, "Tasks are not listed; GET /threads/{contextId}/runs lists a context's.")
+    return _plain(asked.result(await list_tasks(request, _params(params, Listing), asked.assistant)))
 
 
 def _params(params: Mapping[str, Any], model: type[T]) -> T:
@@ -198,9 +202,14 @@ async def _send(request: Request, asked: _Call, sending: Sending) -> StreamingBo
     configuration = sending.configuration
     if configuration.push_notification_config or configuration.task_push_notification_config:
         raise Refused(NO_PUSH, "Push notifications are not sent; use a run's webhook.")
-    thread_id, body = await _wanted(request, asked, sending)
+    thread_id, body, answers = await _wanted(request, asked, sending)
     try:
-        watch = (await admit(service_of(request), await prepare_run(request, body, thread_id))).watch
+        new = await prepare_run(request, body, thread_id)
+        if answers:
+            new = replace(new, answers=answers, kwargs={**new.kwargs, "answers": list(answers)})
+        watch = (await admit(service_of(request), new)).watch
+    except NoSuchInterrupt:
+        raise Refused(UNSUPPORTED, "The task has been answered already.") from None
     except (InvalidRequest, NotFound) as error:
         raise Refused(INVALID_PARAMS, str(error)) from None
     if asked.operation == "stream":
@@ -208,23 +217,23 @@ async def _send(request: Request, asked: _Call, sending: Sending) -> StreamingBo
     words = asked.words(watch.run)
     if not configuration.waits:
         watch.close()
-        now = Now(status=watch.run.status, end_reason=None, values=None, error=None, at=watch.run.created_at)
-        return _plain(asked.result(words.event("task", words.task(now))))
+        return _plain(asked.result(words.event("task", words.task(brief(watch.run)))))
 
     async def pieces() -> AsyncIterator[bytes]:
         async for ending in watch.ending():
             if ending is None:
                 yield b"\n"
             else:
-                task = words.task(_ended(ending), configuration.history_length)
+                now = await _ended(service_of(request), watch.run, ending)
+                task = words.task(now, configuration.history_length)
                 yield Last(asked.result(words.event("task", task)))
         raise BrokenOff  # the process closes before the run has ended
 
     return StreamingBody(pieces(), media_type="application/json", headers={}, on_close=watch.close)
 
 
-async def _wanted(request: Request, asked: _Call, sending: Sending) -> tuple[str, RunCreate]:
-    """Return the thread and the run that a message asks for."""
+async def _wanted(request: Request, asked: _Call, sending: Sending) -> tuple[str, RunCreate, tuple[str, ...]]:
+    """Return the thread and the run that a message asks for, and the interrupts that it answers."""
     message = sending.message
     content, context_id = content_of(message), message.context_id
     body = RunCreate(
@@ -236,17 +245,16 @@ async def _wanted(request: Request, asked: _Call, sending: Sending) -> tuple[str
     if message.task_id is None:
         said = {"role": "user", "content": content, "id": message.message_id}
         body.input = {"messages": [said]}
-        return str(uuid4()) if context_id is None else _uuid(context_id, "contextId"), body
-    run = await _run(request, message.task_id, "read", asked.assistant)
+        return str(uuid4()) if context_id is None else _uuid(context_id, "contextId"), body, ()
+    run = await find_task(request, message.task_id, "read", asked.assistant)
     if context_id is not None and context_id != run.thread_id:
         raise Refused(INVALID_PARAMS, "The task belongs to another context.")
-    if run.status is not RunStatus.SUCCESS or run.end_reason is not EndReason.PAUSED:
+    now = await _now(service_of(request), run)
+    answers = questions_of(now.values) if now.asks else []
+    if not answers:
         raise Refused(UNSUPPORTED, "The task does not wait for input; send the message to its context.")
-    thread = await service_of(request).store.get_thread(run.thread_id, owner=ANY_OWNER)
-    if not thread.interrupts:
-        raise Refused(UNSUPPORTED, "The task has been answered already.")
-    body.command = Command(resume=text_of({"content": content}))
-    return run.thread_id, body
+    body.command = Command(resume=dict.fromkeys(answers, text_of({"content": content})))
+    return run.thread_id, body, tuple(answers)
 
 
 def _uuid(text: str, name: str) -> str:
@@ -256,45 +264,30 @@ def _uuid(text: str, name: str) -> str:
         raise Refused(INVALID_PARAMS, f"{name} {text!r} is not a UUID.") from None
 
 
-async def _run(request: Request, named: str, action: str, assistant: Assistant) -> RunRecord:
-    """Return the run of the task *named*, of *assistant*, if *action* on its thread is allowed."""
-    thread_id, _, run_id = named.partition(":")
-    access = await authorize(request, "threads", action, {"thread_id": thread_id, "run_id": run_id})
-    store = service_of(request).store
-    try:
-        run = await store.get_run(run_id, owner=access.reads)
-        if access.where and not access.permits((await store.get_thread(run.thread_id, owner=access.reads)).metadata):
-            raise NotFound("run", run_id)
-    except NotFound:
-        raise Refused(NO_TASK, f"There is no task {named!r}.") from None
-    if run.thread_id != thread_id or run.assistant_id != assistant.assistant_id:
-        raise Refused(NO_TASK, f"There is no task {named!r}.")
-    return run
-
-
 async def _now(service: Service, run: RunRecord) -> Now:
-    status, result, error = await service.store.run_result(run.run_id, owner=ANY_OWNER)
-    return Now(
-        status=status,
-        end_reason=run.end_reason,
-        values=None if result is None else orjson.loads(result),
-        error=None if error is None else RunError(**error),
-        at=run.updated_at,
-    )
+    try:
+        return await now_of(service, run)
+    except NotFound:
+        raise Refused(NO_TASK, "The task has been deleted.") from None
 
 
-def _ended(ending: Ending) -> Now:
+async def _ended(service: Service, run: RunRecord, ending: Ending) -> Now:
+    """Return the run after its end; it may be gone already."""
+    try:
+        at = since(await service.store.get_run(run.run_id, owner=ANY_OWNER))
+    except NotFound:
+        at = utc_now()
     return Now(
         status=ending.status,
         end_reason=ending.end_reason,
         values=None if ending.result is None else orjson.loads(ending.result),
         error=ending.error,
-        at=utc_now(),
+        at=at,
     )
 
 
 async def _cancel(request: Request, asked: _Call, named: str) -> Response:
-    service, run = service_of(request), await _run(request, named, "update", asked.assistant)
+    service, run = service_of(request), await find_task(request, named, "update", asked.assistant)
     if run.status.terminal:
         raise Refused(NOT_CANCELABLE, "The task has ended.")
     await service.runs.cancel(run.run_id, wait=True, owner=run.owner)
@@ -317,13 +310,18 @@ def _streamed(service: Service, asked: _Call, watch: Watch) -> StreamingBody:
     words, run = asked.words(watch.run), watch.run
 
     async def pieces() -> AsyncIterator[bytes]:
-        first = Now(status=run.status, end_reason=None, values=None, error=None, at=run.updated_at)
-        yield frame("task", words.task(first))
+        yield frame("task", words.task(brief(run)))
         told: dict[str, None] = {}
         async for batch in watch.batches(after=0):
-            found = [frame(*update) for item in batch if (update := _update(item, words, told))]
+            found = []
+            for item in batch:
+                if isinstance(item, StreamEvent) and item.name == "metadata":
+                    began = words.status_update(await _began(service, run), final=False)
+                    found.append(frame("statusUpdate", began))
+                elif (update := _text(item, words, told)) is not None:
+                    found.append(frame("artifactUpdate", update))
             if batch and isinstance(batch[-1], StreamEnd):
-                now = _ended(await service.streams.ended(run))
+                now = await _ended(service, run, await service.streams.ended(run))
                 answer = words.answer_update(now, list(told))
                 rest = [frame("artifactUpdate", answer)] if answer is not None else []
                 last = frame("statusUpdate", words.status_update(now, final=True))
@@ -337,14 +335,18 @@ def _streamed(service: Service, asked: _Call, watch: Watch) -> StreamingBody:
     )
 
 
-def _update(item: Any, words: Words, told: dict[str, None]) -> tuple[str, dict[str, Any]] | None:
+async def _began(service: Service, run: RunRecord) -> Now:
+    """Return the run as it was when it began to work."""
+    try:
+        at = (await service.store.get_run(run.run_id, owner=ANY_OWNER)).started_at
+    except NotFound:
+        at = None
+    return Now(status=RunStatus.RUNNING, end_reason=None, values=None, error=None, at=at or utc_now())
+
+
+def _text(item: Any, words: Words, told: dict[str, None]) -> dict[str, Any] | None:
     """Return what an event of the run says to another agent; *told* has the messages that were begun."""
-    if not isinstance(item, StreamEvent):
-        return None
-    if item.name == "metadata":
-        now = Now(status=RunStatus.RUNNING, end_reason=None, values=None, error=None, at=utc_now())
-        return "statusUpdate", words.status_update(now, final=False)
-    if item.name != "messages":
+    if not isinstance(item, StreamEvent) or item.name != "messages":
         return None
     message = orjson.loads(item.data)[0]
     text = text_of(message)
@@ -353,4 +355,4 @@ def _update(item: Any, words: Words, told: dict[str, None]) -> tuple[str, dict[s
     message_id = str(message.get("id"))
     update = words.text_update(message_id, text, append=message_id in told)
     told[message_id] = None
-    return "artifactUpdate", update
+    return update

@@ -45,6 +45,17 @@ METHODS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
+#: The statuses of a run that a state of a task stands for, and whether it has paused.
+STATES: Final[Mapping[str, tuple[tuple[RunStatus, ...], bool | None]]] = {
+    "TASK_STATE_SUBMITTED": ((RunStatus.PENDING,), None),
+    "TASK_STATE_WORKING": ((RunStatus.RUNNING,), None),
+    "TASK_STATE_COMPLETED": ((RunStatus.SUCCESS,), False),
+    "TASK_STATE_INPUT_REQUIRED": ((RunStatus.SUCCESS,), True),
+    "TASK_STATE_CANCELED": ((RunStatus.INTERRUPTED,), None),
+    "TASK_STATE_FAILED": ((RunStatus.ERROR, RunStatus.TIMEOUT), None),
+}
+
+
 class Refused(Exception):  # an answer, not an error
     """A request is answered with an error of JSON-RPC."""
 
@@ -102,6 +113,18 @@ class Asking(msgspec.Struct, kw_only=True, rename="camel"):
     history_length: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+class Listing(msgspec.Struct, kw_only=True, rename="camel"):
+    """The parameters of listing tasks."""
+
+    context_id: str | None = None
+    status: str | None = None
+    page_size: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
+    page_token: str | None = None
+    history_length: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    status_timestamp_after: datetime | None = None
+    include_artifacts: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
     """A run as it is now; ``values`` are those that it left."""
@@ -111,6 +134,10 @@ class Now:
     values: Any
     error: RunError | None
     at: datetime
+
+    @property
+    def asks(self) -> bool:
+        return self.status is RunStatus.SUCCESS and self.end_reason is EndReason.PAUSED
 
 
 def version_of(header: str | None) -> Version:
@@ -145,6 +172,12 @@ def text_of(message: Any) -> str:
         return content
     blocks = content if isinstance(content, list) else []
     return "".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict))
+
+
+def questions_of(values: Any) -> list[str]:
+    """Return the ids of the interrupts that a paused run left."""
+    asked = values.get("__interrupt__") if isinstance(values, dict) else None
+    return [one["id"] for one in asked or () if isinstance(one, dict) and isinstance(one.get("id"), str)]
 
 
 def task_id(run: RunRecord) -> str:
@@ -206,7 +239,7 @@ class Words:
 
     def _answer(self, now: Now) -> dict[str, Any] | None:
         """Return the last message of the agent as an artifact; all values where there is no such message."""
-        if now.status is not RunStatus.SUCCESS or now.end_reason is EndReason.PAUSED:
+        if now.status is not RunStatus.SUCCESS or now.asks:
             return None
         spoken = [one for one in _messages(now.values) if one.get("type") == "ai" and text_of(one)]
         if spoken:
@@ -242,7 +275,7 @@ def _messages(values: Any) -> list[dict[str, Any]]:
 
 def _state(now: Now) -> str:
     if now.status is RunStatus.SUCCESS:
-        return "input-required" if now.end_reason is EndReason.PAUSED else "completed"
+        return "input-required" if now.asks else "completed"
     return {
         RunStatus.PENDING: "submitted",
         RunStatus.RUNNING: "working",

@@ -41,6 +41,7 @@ from runlane.store import query_transactions as queries
 from runlane.store import queue_transactions as queues
 from runlane.store import rescue_transactions as rescues
 from runlane.store import run_transactions as runs
+from runlane.store import task_transactions as tasks
 from runlane.store import thread_transactions as threads
 from runlane.store import webhook_transactions as webhooks
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
@@ -193,6 +194,12 @@ class RunStore(CronLedger):
     ) -> tuple[RunRecord, ...]:
         """Return runs of a thread (``None``: of all), the newest admission first."""
         return await self._read(lambda: queries.list_runs(thread_id, owner, status, limit, offset))
+
+    async def list_tasks(
+        self, thread_id: str, *, owner: Owner, where: tasks.TaskFilter, before: tuple[int, int] | None, limit: int
+    ) -> tuple[tuple[RunRecord, ...], int]:
+        """Return a thread's runs after *before*, the newest status first, and how many match *where* in all."""
+        return await self._read(lambda: tasks.list_tasks(thread_id, owner, where, before, limit))
 
     async def runs_with_events(self, thread_id: str, *, after_seq: int, limit: int = 50) -> tuple[RunRecord, ...]:
         """Return the next runs of a thread, in the order of admission, that have events or may get some."""
