@@ -43,14 +43,13 @@ from runlane.store import rescue_transactions as rescues
 from runlane.store import run_transactions as runs
 from runlane.store import task_transactions as tasks
 from runlane.store import thread_transactions as threads
-from runlane.store import webhook_transactions as webhooks
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.cron_ledger import CronLedger
 from runlane.store.queue_transactions import QueueStats
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver, Transaction
 from runlane.store.thread_transactions import NewThread, Part, ThreadFilter
-from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, Delivery, DeliveryStatus
+from runlane.store.webhook_ledger import WebhookLedger
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ T = TypeVar("T")
 READ_SEGMENTS = 64
 
 
-class RunStore(CronLedger):
+class RunStore(CronLedger, WebhookLedger):
     """The ledger of threads, assistants, runs, crons and events.
 
     Every method is one transaction, repeated by the retry policy while the database is unavailable for a passing
@@ -305,49 +304,6 @@ class RunStore(CronLedger):
     async def purge_events(self, *, older_than_s: float, limit: int = 100) -> int:
         """Remove the events of up to *limit* runs that ended long enough ago; return of how many."""
         return await self._write(lambda: events.purge_events(older_than_s, limit))
-
-    # Webhooks.
-
-    async def claim_deliveries(
-        self, *, room: int, per_origin: int, busy: Mapping[str, int], lease_s: float
-    ) -> tuple[ClaimedDelivery, ...]:
-        """Claim up to *room* due deliveries, of no receiver more than *per_origin* less those of it in *busy*."""
-        return await self._write(lambda: webhooks.claim_deliveries(room, per_origin, busy, lease_s))
-
-    async def settle_delivery(
-        self, run_id: str, attempted: Attempted, *, status: DeliveryStatus, delay_s: float = 0.0
-    ) -> bool:
-        """Record an attempt and what follows; ``False``: a later attempt, or who settled it before, decides."""
-        return await self._write(lambda: webhooks.settle_delivery(run_id, attempted, status, delay_s))
-
-    async def send_again(self, run_id: str) -> Delivery:
-        """Make a run's delivery due now, whatever became of it; NotFound if it has none."""
-        return await self._write(lambda: webhooks.send_again(run_id))
-
-    async def get_delivery(self, run_id: str, *, owner: Owner) -> tuple[Delivery, tuple[Attempted, ...]]:
-        """Return a run's delivery and its attempts, oldest first; NotFound if it has none."""
-        return await self._read(lambda: webhooks.get_delivery(run_id, owner))
-
-    async def list_deliveries(
-        self,
-        *,
-        owner: Owner,
-        where: Mapping[str, Any] | None = None,
-        run_id: str | None = None,
-        status: DeliveryStatus | None = None,
-        limit: int = 10,
-        offset: int = 0,
-    ) -> tuple[Delivery, ...]:
-        """Return deliveries, newest first, of threads whose metadata matched *where*."""
-        return await self._read(
-            lambda: webhooks.list_deliveries(
-                owner, where=where, run_id=run_id, status=status, limit=limit, offset=offset
-            )
-        )
-
-    async def purge_deliveries(self, *, older_than_s: float, limit: int = 100) -> int:
-        """Remove up to *limit* deliveries that ended long enough ago; return how many."""
-        return await self._write(lambda: webhooks.purge_deliveries(older_than_s, limit))
 
     # Threads.
 
