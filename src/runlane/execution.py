@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -29,7 +29,7 @@ from runlane.records import (
     ThreadState,
     Usage,
 )
-from runlane.redaction import SECRETS, RunSecrets
+from runlane.redaction import RunSecrets
 from runlane.settings import Settings
 from runlane.store.event_transactions import insert_events
 from runlane.store.ledger import RunStore
@@ -92,6 +92,10 @@ class AgentSource(Protocol):
 
     def agent(self, run: RunRecord) -> Agent:
         """Return the run's agent; any exception fails the run."""
+        ...
+
+    def private(self, run: RunRecord) -> Mapping[str, Any]:
+        """Return what the agent is told beside the run's row."""
         ...
 
     def forget(self, run_id: str) -> None:
@@ -226,7 +230,7 @@ class Executor:
 
     async def _run(self, attempt: Attempt, publisher: Publisher, meter: Meter | None) -> _Ran:
         run = attempt.claim.run
-        secrets = RunSecrets(run.kwargs)
+        secrets = RunSecrets(run.kwargs, self._source.private(run))
         call = AgentCall(
             run=run,
             emit=publisher.emit if not secrets else lambda name, data: publisher.emit(name, secrets.out_of(data)),
@@ -261,7 +265,7 @@ class Executor:
             attempt.claim.lease,
             write_behind=attempt.claim.run.kwargs.get("durability") != "sync",
             ahead=publisher.ahead,
-            conceal=secrets.out_of_text if secrets else None,
+            conceal=secrets.out_of_text,
         )
 
     async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> None:
@@ -276,7 +280,7 @@ class Executor:
             )
             if verdict is None:
                 raise LeaseLost(run.run_id, run.attempt)
-            verdict = _without_secrets(verdict, run)
+            verdict = _without_secrets(verdict, RunSecrets(run.kwargs, self._source.private(run)))
             state = await self._state(attempt, verdict, ran)
             if verdict.event in (RunEvent.FAIL, RunEvent.EXPIRE) and verdict.error is not None:
                 publisher.emit("error", encode({"error": verdict.error.error, "message": verdict.error.message}))
@@ -464,18 +468,15 @@ def _total(before: Usage, meter: Meter | None) -> Usage | None:
 
 
 def _log_raised(run: RunRecord, error: BaseException, secrets: RunSecrets) -> None:
-    if not secrets:
-        log.info("run.agent_raised run_id=%s", run.run_id, exc_info=error)
-        return
     raised = secrets.out_of_text("".join(traceback.format_exception(error)))
     log.info("run.agent_raised run_id=%s\n%s", run.run_id, raised.rstrip())
 
 
-def _without_secrets(verdict: Verdict, run: RunRecord) -> Verdict:
-    if verdict.error is None or SECRETS not in run.kwargs:
-        return verdict
-    message = RunSecrets(run.kwargs).out_of_text(verdict.error.message)
-    return replace(verdict, error=replace(verdict.error, message=message))
+def _without_secrets(verdict: Verdict, secrets: RunSecrets) -> Verdict:
+    error = verdict.error
+    return (
+        verdict if error is None else replace(verdict, error=replace(error, message=secrets.out_of_text(error.message)))
+    )
 
 
 def _on_publish_failure(attempt: Attempt, error: RunlaneError) -> None:

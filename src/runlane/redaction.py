@@ -38,6 +38,13 @@ _IN_TEXT: Final = (
         ),
         rf"\1\2{REDACTED}",
     ),
+    # Cookie: a=b; c=d, (b'cookie', b'a=b')
+    (
+        re.compile(
+            r"(?i)(\b(?:set-)?cookie['\"\\]*(?:=|: ?|, ?b?(?=['\"])))(b?\\?['\"])?(?!\s|\*\*\*|none|null)[^'\"\r\n]{4,}"
+        ),
+        rf"\1\2{REDACTED}",
+    ),
     # Keys by the form that their issuers give them, and JSON Web Tokens.
     (re.compile(r"\b(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abps]|lsv2)[_\-][\w\-]{16,}"), REDACTED),
     (re.compile(r"\beyJ[\w\-]{8,1024}\.[\w\-]{8,}\.[\w\-]*"), REDACTED),
@@ -89,10 +96,11 @@ def redact_text(text: str) -> str:
 
 
 class RunSecrets:
-    """The secrets of one run, to be taken out of what it says."""
+    """The secrets of one run, to be taken out of what it says: those in its kwargs, and in what is *private* to it."""
 
-    def __init__(self, kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, kwargs: Mapping[str, Any], private: Mapping[str, Any] | None = None) -> None:
         found = [pair for place in _PLACES for pair in _secrets(kwargs.get(place))] if SECRETS in kwargs else []
+        found += _secrets(private)
         hidden = orjson.dumps(REDACTED)
         self._fields = [(_member(name, value), orjson.dumps(name) + b":" + hidden) for name, value in found]
         self._long = sorted({text for _, value in found for text in _texts(value) if len(text) >= _LONG}, reverse=True)
@@ -108,10 +116,10 @@ class RunSecrets:
         return data
 
     def out_of_text(self, text: str) -> str:
-        """Return *text* without the run's secrets, short ones excepted."""
+        """Return *text*, of an error, without the run's secrets, short ones excepted, and what looks like others."""
         for secret in self._long:
             text = text.replace(secret, REDACTED)
-        return text
+        return redact_text(text)
 
 
 def _member(name: str, value: Any) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from runlane.dispatch.local import LocalDispatch
 from runlane.errors import ConfigurationError
 from runlane.execution import Executor
 from runlane.manager import RunManager
-from runlane.records import Lease, ThreadTtl, Usage
+from runlane.records import Lease, RunRecord, ThreadTtl, Usage
 from runlane.rescue import Rescuer
 from runlane.settings import Settings
 from runlane.store.backends import open_postgres
@@ -107,6 +107,7 @@ async def open_runtime(
     new_id: Callable[[], str] = new_run_id,
     retry: PersistenceRetryPolicy | None = None,
     thread_ttl: ThreadTtl | None = None,
+    private_of: Callable[[RunRecord], Mapping[str, Any]] | None = None,
     exclusive: bool | None = None,
     worker_id: str | None = None,
     now: Callable[[], datetime] = utc_now,
@@ -125,6 +126,7 @@ async def open_runtime(
         new_store: Makes the long-term store for agents of that place; by default one without an index.
         hooks: Called with each run that has ended.
         thread_ttl: When threads expire of which nothing else is said; a ``Sweeper`` looks after that.
+        private_of: What graphs are told beside a run's row; what is a secret by its name is taken out of what they say.
         exclusive: Whether no other process uses the database; by default true unless it is PostgreSQL.
     """
     settings = settings or Settings(database=database or MEMORY)
@@ -136,7 +138,7 @@ async def open_runtime(
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
         store = RunStore(driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs)
-        core = _core(settings, store, graph_agent, new_host(), new_store, hooks)
+        core = _core(settings, store, RunAgents(graph_agent, private_of), new_host(), new_store, hooks)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
@@ -167,7 +169,7 @@ class _Core:
 def _core(
     settings: Settings,
     store: RunStore,
-    graph_agent: Callable[[str], Any] | None,
+    source: RunAgents,
     host: AgentHost,
     new_store: Callable[[Driver, AgentHost], Any] | None,
     hooks: Sequence[Ended],
@@ -180,7 +182,7 @@ def _core(
         store=store,
         bridge=bridge,
         dispatch=dispatch,
-        source=RunAgents(graph_agent),
+        source=source,
         announcer=Announcer(bridge, dispatch, hooks),
         host=host,
         saver=saver,

@@ -34,7 +34,14 @@ class Server:
     """``runlane serve`` on one port and one database. A context manager that leaves no process behind."""
 
     def __init__(
-        self, folder: Path, *, project: Path = PROJECT, port: int | None = None, command: str = "serve", **settings: Any
+        self,
+        folder: Path,
+        *,
+        project: Path = PROJECT,
+        port: int | None = None,
+        command: str = "serve",
+        log_level: str = "info",
+        **settings: Any,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -42,7 +49,7 @@ class Server:
         self.effects.touch()
         self._command = [
             *(sys.executable, "-P", "-m", "runlane.cli.main", command, str(project)),
-            *("--port", str(self.port), "--database", f"sqlite:///{folder / 'runlane.db'}", "--log-level", "info"),
+            *("--port", str(self.port), "--database", f"sqlite:///{folder / 'runlane.db'}", "--log-level", log_level),
         ]
         self._env = {**os.environ, "EFFECTS": str(self.effects), "COLUMNS": "200"}
         self._env |= {f"RUNLANE_{name.upper()}": str(value) for name, value in settings.items()}

@@ -22,6 +22,7 @@ from runlane.store.statements import Statement, Transaction, statement
 
 ADD = statement("add", "INSERT INTO notes (note) VALUES (:note) RETURNING id")
 PLAIN = statement("plain", "INSERT INTO notes (note) VALUES (:note)")
+FORGET = statement("forget", "DELETE FROM notes WHERE note LIKE :pattern")
 ALL = statement("all", "SELECT note FROM notes ORDER BY id")
 NOW = statement("now", "SELECT {now} AS us")
 WRONG = statement("wrong", "INSERT INTO nowhere VALUES (1)")
@@ -459,3 +460,24 @@ async def test_a_file_locked_by_another_program_is_an_outage_until_it_lets_go(pa
         other.execute("ROLLBACK")
     await driver.write(add("b"))
     assert on_disk(path) == ["b"]
+
+
+async def test_what_was_deleted_is_not_left_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "notes.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, note TEXT)")
+    driver = SqliteDriver(str(file))
+    await driver.write(add("secret-on-a-page", "stays", "secret-on-pages " * 5000))
+    assert b"secret-on" in all_bytes(tmp_path)
+    await driver.write(forget("secret%"))
+    await driver.aclose()
+    assert b"stays" in all_bytes(tmp_path)
+    assert b"secret-on" not in all_bytes(tmp_path)
+
+
+def all_bytes(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+def forget(pattern: str) -> Transaction[None]:
+    yield FORGET(pattern=pattern)

@@ -91,6 +91,9 @@ def test_events_lose_the_fields_and_long_secrets_wherever_they_stand() -> None:
         f"{{'password': '{SECRET}'}}",
         f"GET https://example.org/?token={SECRET}&a=1",
         f"x-api-key: {SECRET}",
+        f"cookie=b'session={SECRET}; theme=dark'",
+        f"[(b'accept', b'a'), (b'cookie', b'theme=dark; session={SECRET}')]",
+        f"Set-Cookie: session={SECRET}; Path=/",
         f"OPENAI_API_KEY={SECRET}",
         "Incorrect API key provided: sk-proj-abcdefghijklmnop0123456789",
         "jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc_def-123456",
@@ -124,6 +127,7 @@ def test_a_line_costs_little_however_long_it_is() -> None:
         "eyJ" * 50_000,
         "sk-" * 50_000,
         "a-" * 100_000,
+        "cookie=" * 30_000,
         "://" + "a:" * 99_000,
         "-eyJ" * 9_000,
     ):

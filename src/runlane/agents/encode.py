@@ -21,6 +21,8 @@ from uuid import UUID
 
 import orjson
 
+from runlane.redaction import redact_text
+
 #: orjson's own limit of nesting; the slow path keeps it, so that a document never depends on which path made it.
 MAX_DEPTH: Final = 254
 
@@ -74,7 +76,7 @@ def _shape(value: Any) -> Any:
         extra = value.__pydantic_extra__
         return {**value.__dict__, **extra} if extra else value.__dict__
     if isinstance(value, BaseException):
-        return repr(value)
+        return redact_text(repr(value))
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, type):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from runlane.agents.base import Agent
@@ -12,10 +12,18 @@ from runlane.records import RunRecord
 
 
 class RunAgents:
-    """Agents of this process's runs: attached ones first, then what *graph_agent* makes of the run's graph."""
+    """Agents of this process's runs: attached ones first, then what *graph_agent* makes of the run's graph.
 
-    def __init__(self, graph_agent: Callable[[str], Agent] | None = None) -> None:
-        self._graph_agent = graph_agent
+    Args:
+        private_of: What the agent of a run is told that the run's row does not have.
+    """
+
+    def __init__(
+        self,
+        graph_agent: Callable[[str], Agent] | None = None,
+        private_of: Callable[[RunRecord], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._graph_agent, self._private_of = graph_agent, private_of
         self._attached: dict[str, Agent] = {}
 
     def attach(self, run_id: str, agent: Any) -> None:
@@ -39,6 +47,10 @@ class RunAgents:
         if self._graph_agent is None or not graph_id:
             raise NotFound("agent of run", run.run_id)
         return self._graph_agent(graph_id)
+
+    def private(self, run: RunRecord) -> Mapping[str, Any]:
+        """Return what the run's agent is told beside its row, in which there may be secrets."""
+        return {} if self._private_of is None else self._private_of(run)
 
     def forget(self, run_id: str) -> None:
         """Drop what was attached; the run has ended."""

@@ -70,9 +70,13 @@ class RunUsers:
     def forget(self, run_id: str) -> None:
         self._fields.pop(run_id, None)
 
+    def fields_of(self, run: RunRecord) -> Mapping[str, Any]:
+        """Return what is known of the user of *run* beyond what the run has."""
+        return self._fields.get(run.run_id, {})
+
     def of(self, run: RunRecord) -> RunUser | None:
         """Return the user of *run*; ``None`` if it belongs to nobody in particular."""
-        return run_user(run.owner, run.kwargs.get(PERMISSIONS) or (), self._fields.get(run.run_id, {}))
+        return run_user(run.owner, run.kwargs.get(PERMISSIONS) or (), self.fields_of(run))
 
 
 def user_keys(user: RunUser | None) -> dict[str, Any]:

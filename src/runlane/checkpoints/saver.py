@@ -333,7 +333,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             writes = kept_of_task(writes)
         if self._conceal is not None:
             conceal = self._conceal
-            writes = [(channel, conceal(repr(value)) if channel == ERROR else value) for channel, value in writes]
+            writes = [(channel, conceal(_text_of(value)) if channel == ERROR else value) for channel, value in writes]
         kind, data = self.serde.dumps_typed([(channel, value) for channel, value in writes])
         row = {
             "thread_id": str(wanted["thread_id"]),
@@ -483,3 +483,7 @@ def _wanted(config: RunnableConfig | None, metadata: dict[str, Any] | None, befo
         metadata=metadata or {},
         before_id=before_id or transactions.LAST,
     )
+
+
+def _text_of(error: Any) -> str:
+    return error if isinstance(error, str) else repr(error)

@@ -214,6 +214,7 @@ async def open_service(
                 new_store=await asyncio.get_running_loop().run_in_executor(None, load_store, config),
                 hooks=(ended,),
                 thread_ttl=expiry.default,
+                private_of=users.fields_of,
             )
         )
         webhooks = await stack.enter_async_context(new_deliverer(config, runtime))

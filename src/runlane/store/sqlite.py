@@ -150,6 +150,8 @@ class SqliteDriver:
             configure(connection)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
+            # What is deleted is overwritten with zeros: a run's secrets are, when it ends.
+            connection.execute("PRAGMA secure_delete=ON")
             if read_only:
                 connection.execute("PRAGMA query_only=ON")
         except sqlite3.Error:
