@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,8 @@ import httpx
 import pytest
 
 from acceptance.kit import Reader, Server, get, new_thread
+from runlane.checkpoints.saver import LedgerSaver
+from runlane.store.sqlite import SqliteDriver
 
 ROUNDS = int(os.environ.get("RUNLANE_ACCEPTANCE_ROUNDS", "50"))
 SEED = int(os.environ.get("RUNLANE_ACCEPTANCE_SEED", "1"))
@@ -117,6 +120,7 @@ async def cut_some_runs(
         figures.stop_s.append(time.monotonic() - began)
         figures.ignored_signals += "server.signal_ignored" in server.log
         at_stop = {reader.name: len(reader.events) for reader in cut}
+        kept = await steps_kept(server, readers)
         await server.start()
         began = time.monotonic()
         async with asyncio.timeout(RECOVERY_LIMIT_S):
@@ -126,9 +130,30 @@ async def cut_some_runs(
     figures.rounds += len(cut)
     for number, reader in enumerate([*readers, queued]):
         figures.repeated_steps += await check_run(
-            reader, stop, seen_step=seen.get(reader.name, 0), is_synchronous=durability_of(number, stop) == "sync"
+            reader,
+            stop,
+            kept_step=kept.get(reader.name, 0),
+            seen_step=seen.get(reader.name, 0) if durability_of(number, stop) == "sync" else 0,
         )
     await check_threads(server, http, [*readers, queued])
+
+
+async def steps_kept(server: Server, readers: list[Reader]) -> dict[str, int]:
+    """Return, by the name of a run, the last step that is in a checkpoint of a ledger whose server has ended."""
+    folder = server.effects.parent / "kept"
+    folder.mkdir()
+    for file in folder.parent.glob("runlane.db*"):
+        shutil.copy(file, folder)
+    driver = SqliteDriver(folder / "runlane.db")
+    saver, kept = LedgerSaver(driver), {}
+    for reader in readers:
+        stored = await saver.aget_tuple({"configurable": {"thread_id": reader.thread_id}})
+        if stored is not None:
+            values = stored.checkpoint["channel_values"]
+            kept[values["name"]] = values["done"]
+    await driver.aclose()
+    shutil.rmtree(folder)
+    return kept
 
 
 def durability_of(number: int, stop: Stop) -> str:
@@ -146,8 +171,12 @@ async def grows(reader: Reader, length: int) -> None:
         await reader.news.wait_for(lambda: len(reader.events) > length)
 
 
-async def check_run(reader: Reader, stop: Stop, *, seen_step: int, is_synchronous: bool) -> int:
-    """Check the stream and the steps of a run that was cut; return how many steps were started twice."""
+async def check_run(reader: Reader, stop: Stop, *, kept_step: int, seen_step: int) -> int:
+    """Check the stream and the steps of a run that was cut; return how many steps were started twice.
+
+    *kept_step* was in a checkpoint when the server had ended. With durability ``sync`` a step that was seen to start,
+    *seen_step*, came after the checkpoint of the step before it.
+    """
     ids = [event.id for event in reader.events]
     assert ids == sorted(set(ids)), f"{reader.name}: ids do not grow: {ids}"
     assert [event.name for event in reader.events].count("end") == 1, reader.name
@@ -158,11 +187,9 @@ async def check_run(reader: Reader, stop: Stop, *, seen_step: int, is_synchronou
     repeated = sorted(step for step, count in starts.items() if count > 1)
     if stop is not kill:
         assert not repeated, (reader.name, starts)
-    # With durability sync, a step that was seen to start came after the checkpoint of the step before it. Otherwise
-    # that checkpoint may still be on its way: events are committed first (decision 10).
-    certain = seen_step if is_synchronous else seen_step - 1
-    assert all(step >= certain for step in repeated), (reader.name, starts, seen_step)
-    assert len(repeated) <= (1 if is_synchronous else 2), (reader.name, starts)
+    assert all(step > kept_step for step in repeated), (reader.name, starts, kept_step)
+    assert all(step >= seen_step for step in repeated), (reader.name, starts, seen_step)
+    assert len(repeated) <= 1 or not seen_step, (reader.name, starts)
     assert max(starts.values()) <= 2, (reader.name, starts)
     return len(repeated)
 

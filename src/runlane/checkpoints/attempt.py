@@ -15,9 +15,10 @@ from runlane.errors import LeaseLost, StoreUnavailable
 from runlane.records import Lease
 from runlane.store.statements import Driver, Transaction
 
-#: How long rows may wait for others before they are submitted. A superstep of a fast graph takes about a millisecond
-#: and a commit with its fsync half of one; so this saves most commits, and delays less than a slow disk would.
-LINGER_S: Final = 0.005
+#: How long rows may wait for others before they are submitted: a crash repeats the steps of this time at most. A
+#: superstep of a fast graph takes about a millisecond, and a commit with its fsync half of one, beside the threads that
+#: it wakes; so most short runs need only the commit that ends them.
+LINGER_S: Final = 0.02
 #: Tries to write a transaction while the ledger is unavailable; with the delays below about 10 s.
 WRITE_TRIES: Final = 12
 RETRY_DELAY_S: Final = 0.05

@@ -13,6 +13,9 @@ from runlane.store.ledger import RunStore
 
 #: A commit carries what gathered in this time. Shorter costs a commit per token, longer is seen by a reader.
 FLUSH_INTERVAL_S: Final = 0.005
+#: The same while nobody reads: most short runs then end with a single commit, and a crash loses no more of a stream
+#: than of the run, whose checkpoints wait for their events.
+UNREAD_INTERVAL_S: Final = 0.05
 #: A batch this large is not kept waiting.
 FLUSH_BYTES: Final = 256 * 1024
 #: An agent with more than this uncommitted is asked to wait.
@@ -78,12 +81,16 @@ class Publisher:
             self._buffered += len(data)
             if self._in_flight or (self._timer and self._buffered < FLUSH_BYTES):
                 return
-            wait_s = self._last_flush + FLUSH_INTERVAL_S - self._control.time() if self._read() else FLUSH_INTERVAL_S
+            wait_s = self._due() if self._read() else UNREAD_INTERVAL_S
             if wait_s <= 0 or self._buffered >= FLUSH_BYTES:
                 self._submit()
                 return
             self._timer = True
         asyncio.get_running_loop().call_later(wait_s, self._on_timer)
+
+    def _due(self) -> float:
+        """Return in how many seconds a reader's next batch is to be committed."""
+        return self._last_flush + FLUSH_INTERVAL_S - self._control.time()
 
     async def ready(self) -> None:
         """Wait, on the agent's loop, until less is uncommitted."""
@@ -139,8 +146,10 @@ class Publisher:
 
     def _call_followers(self) -> None:
         with self._lock:
-            committed = self._seq if self._closed or self.failure or not self._buffer else self._buffer[0].seq - 1
-            due = [then for seq, then in self._followers if seq <= committed and not self._in_flight]
+            # What is buffered when it is closed is committed by the transaction that ends the attempt.
+            left = self._in_flight or ([] if self._closed else self._buffer)
+            committed = left[0].seq - 1 if left else self._seq
+            due = [then for seq, then in self._followers if seq <= committed]
             self._followers = [one for one in self._followers if one[1] not in due]
         for then in due:
             then()
@@ -171,15 +180,16 @@ class Publisher:
         with self._lock:
             batch, self._in_flight = self._in_flight, []
             self._buffered -= sum(len(event.data) for event in batch)
-            if self._buffer and not self._closed:
+        self._call_followers()  # what waits for this batch is not overtaken by the next one
+        with self._lock:
+            if self._buffer and not (self._in_flight or self._closed):
                 self._continue()
         self._show(batch)
-        self._call_followers()
         self._tell_waiters()
 
     def _continue(self) -> None:
         """Arrange the next batch; the lock is held."""
-        wait_s = self._last_flush + FLUSH_INTERVAL_S - self._control.time()
+        wait_s = self._due() if self._read() else UNREAD_INTERVAL_S
         if wait_s <= 0 or self._followers or self._buffered >= FLUSH_BYTES:
             self._submit()
         elif not self._timer:
