@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from runlane.errors import InvalidRequest, UnsupportedStrategyError
 from runlane.lifecycle import CancelAction, MultitaskStrategy
-from runlane.records import NewRun
+from runlane.records import NewRun, Usage
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -75,12 +75,62 @@ def check_new(new: NewRun) -> None:
     Raises:
         InvalidRequest: It says what is wrong.
     """
-    if not THREAD_ID.match(new.thread_id):
+    if not _is_thread_id(new.thread_id):
         raise InvalidRequest(f"Thread id {new.thread_id!r} must be 1 to 64 letters, digits, '_' or '-'.")
     if new.idempotency_key is not None and not 0 < len(new.idempotency_key) <= MAX_KEY:
         raise InvalidRequest(f"An idempotency key has 1 to {MAX_KEY} characters.")
+    check_model(new.model_name)
     if not 0 <= new.delay_s <= 10 * 365 * 86_400:
         raise InvalidRequest(f"The delay is {new.delay_s!r} s; it must be from 0 to ten years.")
+
+
+def _is_thread_id(given: object) -> bool:
+    return isinstance(given, str) and THREAD_ID.match(given) is not None
+
+
+def check_model(model_name: object) -> None:
+    """Check what a model is to be called.
+
+    Raises:
+        InvalidRequest: It is no text.
+    """
+    if model_name is not None and not isinstance(model_name, str):
+        raise InvalidRequest(f"A model's name is text, not {model_name!r}.")
+
+
+def check_counters(given: Mapping[str, object]) -> dict[str, Any]:
+    """Return the counters in *given*, without those that are ``None``.
+
+    Raises:
+        InvalidRequest: A name is not one of Usage's fields, or a value cannot be added to what other runs used.
+    """
+    defaults = Usage()
+    unknown = sorted(set(given) - set(Usage.__dataclass_fields__))
+    if unknown:
+        raise InvalidRequest(f"There are no counters {', '.join(unknown)}; see Usage.")
+    counters = {name: value for name, value in given.items() if value is not None}
+    for name, value in counters.items():
+        default = getattr(defaults, name)
+        if default is None and not isinstance(value, str):
+            raise InvalidRequest(f"{name} is {value!r}; it must be text.")
+        if default == 0 and not _is_count(value):
+            raise InvalidRequest(f"{name} is {value!r}; it must be a whole number from 0.")
+        if isinstance(default, Mapping) and not _are_counts_by_model(value):
+            raise InvalidRequest(f"{name} is {value!r}; it must map models' names to counts by name.")
+    return counters
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_counts_by_model(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(model, str)
+        and isinstance(counts, Mapping)
+        and all(isinstance(name, str) and _is_count(count) for name, count in counts.items())
+        for model, counts in value.items()
+    )
 
 
 def check_page(limit: int, offset: int) -> None:

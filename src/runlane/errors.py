@@ -203,8 +203,9 @@ class OwnerRequired(RunlaneError):
 
     code = "owner_required"
 
-    def __init__(self, operation: str) -> None:
-        super().__init__(f"{operation} needs owner=...; pass ANY_OWNER to act for every owner on purpose.")
+    def __init__(self, operation: str, *, one: bool = False) -> None:
+        what = "the one whose run it is" if one else "pass ANY_OWNER to act for every owner on purpose"
+        super().__init__(f"{operation} needs owner=...; {what}.")
 
 
 class StoreUnavailable(RunlaneError):

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from runlane.admission import check_new, check_page, parse_choice, parse_strategy
+from runlane.admission import check_counters, check_model, check_new, check_page, parse_choice, parse_strategy
 from runlane.agents.sources import RunAgents
 from runlane.announcer import Announcer
 from runlane.dispatch.base import Dispatch
 from runlane.errors import (
     AdmissionClosed,
     IllegalTransition,
-    InvalidRequest,
     LeaseLost,
     NotFound,
     OwnerRequired,
@@ -49,7 +48,6 @@ _ENDINGS: Final[Mapping[RunStatus, tuple[RunEvent, EndReason]]] = {
     RunStatus.TIMEOUT: (RunEvent.EXPIRE, EndReason.DEADLINE),
     RunStatus.INTERRUPTED: (RunEvent.STOP, EndReason.USER_CANCEL),
 }
-_COUNTERS: Final = frozenset(Usage.__dataclass_fields__)
 
 
 class _Unset:
@@ -171,7 +169,7 @@ class RunManager:
                 raise AdmissionClosed
             for new in news:
                 check_new(new)
-        except RunlaneError:
+        except BaseException:
             admitting.close()
             raise
         admission = asyncio.ensure_future(admitting)
@@ -326,6 +324,7 @@ class RunManager:
         self, run_id: str, model_name: str | None, *, owner: OwnerArgument = _UNSET
     ) -> RunRecord:
         """Record which model the run uses."""
+        check_model(model_name)
         await self.get(run_id, owner=owner)
         return await self._store.set_model(run_id, model_name)
 
@@ -333,16 +332,16 @@ class RunManager:
         """Record counters of an active run; ``False``, with nothing written, once it has ended.
 
         Raises:
-            InvalidRequest: A name is not one of Usage's fields.
+            InvalidRequest: A name is not one of Usage's fields, or its value is of another kind.
         """
         run = await self.get(run_id, owner=owner)
-        return await self._store.set_progress(run_id, replace(run.usage, **_counters(counters)))
+        return await self._store.set_progress(run_id, replace(run.usage, **check_counters(counters)))
 
     async def update_run_completion(
         self, run_id: str, *, status: str | None = None, owner: OwnerArgument = _UNSET, **counters: Any
     ) -> RunRecord:
         """Record final counters, for any kind of ending; numbers never fall. With *status*, end the run first."""
-        checked = _counters(counters)
+        checked = check_counters(counters)
         run = await self.get(run_id, owner=owner)
         if status is not None and run.status.value != status:
             await self.set_status(run_id, status, owner=run.owner)
@@ -483,14 +482,8 @@ class RunManager:
         return NO_OWNER
 
     def _one_owner(self, operation: str, owner: OwnerArgument) -> str:
-        found = self._any_owner(operation, owner)
-        if isinstance(found, str):
-            return found
-        raise OwnerRequired(operation)
-
-
-def _counters(given: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(given) - _COUNTERS)
-    if unknown:
-        raise InvalidRequest(f"There are no counters {', '.join(unknown)}; see Usage.")
-    return {name: value for name, value in given.items() if value is not None}
+        if isinstance(owner, _Unset) and not self._require_owner:
+            return NO_OWNER
+        if isinstance(owner, str):
+            return owner
+        raise OwnerRequired(operation, one=True)

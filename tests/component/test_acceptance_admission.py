@@ -67,13 +67,17 @@ async def test_two_managers_on_one_ledger_admit_one_run() -> None:
         {"thread_id": "../etc"},
         {"thread_id": ""},
         {"thread_id": "t" * 65},
+        {"thread_id": None},
+        {"model_name": 5},
+        {"agent": "researcher"},
     ],
     ids=str,
 )
 async def test_an_invalid_request_admits_nothing(runtime: Runtime, wrong: dict[str, Any]) -> None:
     """Item 2."""
+    asked = {"thread_id": "t", "agent": at_once, **wrong}
     with pytest.raises(InvalidRequest):
-        await runtime.runs.create_or_reject(wrong.get("thread_id", "t"), agent=at_once, **without(wrong, "thread_id"))
+        await runtime.runs.create_or_reject(**asked)
     assert not await runtime.runs.list_by_thread("t")
     assert idle(runtime)
 
@@ -365,10 +369,6 @@ async def test_a_run_of_another_tenants_thread_is_not_admitted(runtime: Runtime)
 
 
 PATIENCE = 60.0
-
-
-def without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
 
 
 def idle(runtime: Runtime) -> bool:

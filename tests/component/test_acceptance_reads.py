@@ -20,6 +20,7 @@ from run_kit import ONCE, FaultyDriver, Scripted, at_once, ended, items, opened,
 from runlane import ANY_OWNER, InvalidRequest, NotFound, StoreUnavailable
 from runlane.errors import OwnerRequired
 from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
+from runlane.records import Usage
 from runlane.runtime import Runtime
 
 Call = Callable[[Runtime, str, Any], Awaitable[Any]]
@@ -188,3 +189,28 @@ async def test_a_stopped_run_has_its_receipt(runtime: Runtime) -> None:
     assert stopped.end_reason is EndReason.DISCONNECT
     assert stopped.cancel is not None
     assert (stopped.cancel.action, stopped.cancel.requested_by) == (CancelAction.INTERRUPT, "ann")
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [
+        {"input_tokens": "5"},
+        {"input_tokens": -1},
+        {"llm_calls": 1.5},
+        {"total_tokens": True},
+        {"by_model": 3},
+        {"by_model": {"m": {"input_tokens": "5"}}},
+        {"last_ai_message": 5},
+    ],
+    ids=str,
+)
+async def test_what_is_no_counter_cannot_spoil_the_threads_sum(runtime: Runtime, counters: dict[str, Any]) -> None:
+    """Item 14."""
+    run = await runtime.runs.create_or_reject("t")
+    run = await runtime.runs.set_status(run.run_id, "running")
+    with pytest.raises(InvalidRequest, match=next(iter(counters))):
+        await runtime.runs.update_run_progress(run.run_id, **counters)
+    with pytest.raises(InvalidRequest, match=next(iter(counters))):
+        await runtime.runs.update_run_completion(run.run_id, status="success", **counters)
+    assert await runtime.runs.get(run.run_id) == run
+    assert await runtime.runs.usage_by_thread("t") == Usage()

@@ -30,7 +30,7 @@ from run_kit import (
     soon,
     turn,
 )
-from runlane import NotFound
+from runlane import InvalidRequest, NotFound
 from runlane.agents.coroutine import RunContext
 from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, StreamEnd, StreamEvent
@@ -139,6 +139,13 @@ async def test_reading_an_unknown_run_is_refused_and_creates_nothing(runtime: Ru
     with pytest.raises(NotFound):
         await runtime.runs.join("nobody")
     assert not runtime.streams._live
+
+
+async def test_a_cursor_that_no_event_can_have_is_refused(runtime: Runtime) -> None:
+    """Item 20."""
+    run = await runtime.runs.create_or_reject("t", agent=at_once)
+    with pytest.raises(InvalidRequest, match="after"):
+        await anext(runtime.streams.subscribe(run.run_id, after=-1))
 
 
 async def test_an_ended_run_without_events_ends_at_once(runtime: Runtime) -> None:

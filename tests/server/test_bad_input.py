@@ -129,8 +129,18 @@ _TEXT = (0, 1.5, True, [], {})
 _OBJECT = (0, 1.5, True, [], "x")
 RUN_FIELDS: dict[str, tuple[Any, ...]] = {
     "assistant_id": (*_TEXT, "", "x" * 300, "nothing", "é"),
-    "command": _OBJECT,
-    "config": (*_OBJECT, {"configurable": 1}, {"tags": "x"}, {"recursion_limit": 0}, {"recursion_limit": "x"}),
+    "command": (
+        *_OBJECT,
+        *({"goto": goto} for goto in (5, True, [1], {"x": 1}, {"node": 1}, [["a"]])),
+        *({"update": update} for update in (5, "x", [1], [[1, 2]], [["a"]], [["a", 1, 2]])),
+    ),
+    "config": (
+        *_OBJECT,
+        {"configurable": 1},
+        {"tags": "x"},
+        {"recursion_limit": 0},
+        {"recursion_limit": "x"},
+    ),
     "context": _OBJECT,
     "metadata": _OBJECT,
     "interrupt_before": (0, {}, [1], "step", True),
@@ -201,6 +211,21 @@ async def test_a_field_that_no_version_has_is_ignored_and_named(http: httpx.Asyn
     ):
         answer = await http.post(path, json=given)
         assert (answer.status_code, answer.headers["runlane-ignored"]) == (200, next(iter(given)))
+
+
+async def test_a_field_that_no_version_has_is_named_where_it_lies_in_an_option(
+    http: httpx.AsyncClient, thread_id: str
+) -> None:
+    body = {**RUN, "config": {"recursion_limt": 5, "tags": []}, "command": {"goTo": "step"}, "checkpoint": {"id": 1}}
+    answer = await http.post(f"/threads/{thread_id}/runs", json=body)
+    assert answer.status_code == 200
+    assert answer.headers["runlane-ignored"] == "checkpoint.id, command.goTo, config.recursion_limt"
+
+
+async def test_a_checkpoints_id_is_a_uuid_in_the_config_too(http: httpx.AsyncClient, nothing_admitted: str) -> None:
+    for named in ("x", 5, {}):
+        body = {**RUN, "config": {"configurable": {"checkpoint_id": named}}}
+        assert "checkpoint" in _refused(await http.post(f"/threads/{nothing_admitted}/runs", json=body))
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -319,17 +344,13 @@ async def test_values_that_do_not_fit_a_graph_fail_their_run_only(http: httpx.As
     [
         {},
         {"goto": "nowhere"},
-        {"goto": 5},
-        {"goto": [1]},
-        {"goto": {"node": 1}},
-        {"goto": {"x": 1}},
-        {"update": 5},
-        {"update": [[1, 2]]},
+        {"goto": {"node": "nowhere"}},
+        {"update": {"nothing": 1}},
         {"resume": {"x": 1}},
         {"colour": 1},
     ],
 )
-async def test_a_command_that_makes_no_sense_is_refused_or_fails_its_run(
+async def test_a_command_that_makes_no_sense_here_does_nothing_or_fails_its_run(
     http: httpx.AsyncClient, thread_id: str, command: Any
 ) -> None:
     answer = await http.post(f"/threads/{thread_id}/runs/wait", json={"assistant_id": "steps", "command": command})
@@ -397,16 +418,26 @@ NONSENSE: tuple[Any, ...] = (0, -1, 2**70, 1e308, "x", "\u202e", "a" * 5000, NOW
 QUERIES = ("?limit=x&offset=y", "?wait=z", "?select=%00", "?select=x&status=", "?xray=%ff", "?" + "a" * 9999)
 
 
-@pytest.mark.parametrize("resource", ["/assistants", "/runs", "/threads/{thread_id}/runs", "/threads", "/"])
+#: Parts of the API, each of which is a test of its own; a path belongs to the first that it begins with.
+RESOURCES = (
+    "/assistants",
+    "/runs/crons",
+    "/runs/",
+    "/runs",
+    "/threads/{thread_id}/runs/crons",
+    "/threads/{thread_id}/runs/",
+    "/threads/{thread_id}/runs",
+    "/threads",
+    "/",
+)
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
 async def test_no_route_breaks_on_any_nonsense(server: Server, http: httpx.AsyncClient, resource: str) -> None:
     document = (await http.get("/openapi.json")).json()
     before = await _counts(server)
     for path, methods in document["paths"].items():
-        ours = next(
-            one
-            for one in ("/assistants", "/runs", "/threads/{thread_id}/runs", "/threads", "/")
-            if path.startswith(one)
-        )
+        ours = next(one for one in RESOURCES if path.startswith(one))
         for method, operation in methods.items() if ours == resource else ():
             for request in _requests(path, operation, document["components"]["schemas"]):
                 answer = await http.request(method, **request)

@@ -29,6 +29,37 @@ async def test_nothing_to_run_fails_the_run_and_says_so(client: LangGraphClient,
     assert (thread["status"], thread["error"]) == ("idle", None)
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"checkpoint_id": NOWHERE},
+        {"checkpoint": {"checkpoint_id": NOWHERE}},
+        {"config": {"configurable": {"checkpoint_id": NOWHERE}}},
+    ],
+)
+async def test_a_run_from_a_checkpoint_that_is_not_there_fails_and_forgets_nothing(
+    client: LangGraphClient, thread_id: str, where: Any
+) -> None:
+    await client.runs.wait(thread_id, "steps", input=STEP)
+    for request in ({"input": STEP}, {"command": {"goto": "step"}}):
+        answer: Any = await client.runs.wait(thread_id, "steps", raise_error=False, **request, **where)  # type: ignore[arg-type]
+        assert answer["__error__"] == {"error": "NotFound", "message": f"Checkpoint '{NOWHERE}' not found."}
+    state: Any = await client.threads.get_state(thread_id)
+    assert state["values"]["done"] == [0]
+    values: Any = await client.runs.wait(thread_id, "steps", input=STEP)
+    assert values["done"] == [0, 1]
+
+
+async def test_a_state_is_not_updated_on_a_checkpoint_that_is_not_there(
+    client: LangGraphClient, thread_id: str
+) -> None:
+    await client.runs.wait(thread_id, "steps", input=STEP)
+    with pytest.raises(NotFoundError, match="Checkpoint"):
+        await client.threads.update_state(thread_id, {"done": [7]}, checkpoint_id=NOWHERE)
+    state: Any = await client.threads.get_state(thread_id)
+    assert state["values"]["done"] == [0]
+
+
 async def test_the_last_runs_graph_reads_the_thread(client: LangGraphClient, thread_id: str) -> None:
     await client.runs.wait(thread_id, "steps", input=STEP)
     await client.runs.wait(thread_id, "approval", input={"topic": "x"})

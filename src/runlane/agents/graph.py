@@ -24,6 +24,7 @@ from runlane.agents.protocol_events import ProtocolPublisher, pump_protocol
 from runlane.agents.registry import Graph, GraphUse, Registry
 from runlane.agents.repair import repair_thread
 from runlane.agents.users import RunUsers
+from runlane.errors import NotFound
 
 #: How many stopped attempts are remembered until their repair, which follows at once; a repair that never comes (the
 #: lease was lost) must not keep its texts for ever.
@@ -96,6 +97,8 @@ class GraphAgent:
         user, callbacks = self._users.of(call.run), (observer, *call.callbacks)
         config = run_config(call.run, self._graph_id, user=user, fork=not continues, callbacks=callbacks)
         use = GraphUse(config=config, context=kwargs.get("context"), store=call.store, user=user)
+        if call.saver is not None and value is not None:
+            await check_checkpoint(call.saver, config)
         async with self._registry.open(self._graph_id, use) as shared:
             graph = bound(shared, call.saver, call.store)
             context = run_context(graph, kwargs)
@@ -116,6 +119,16 @@ class GraphAgent:
         self._stopped.append(run_id)
         if len(self._stopped) > _MAX_STOPPED:
             self._observers.pop(self._stopped.popleft(), None)
+
+
+async def check_checkpoint(saver: Any, config: RunnableConfig) -> None:
+    """Raise NotFound if *config* names a checkpoint that is not there.
+
+    LangGraph would begin with an empty state instead, and what the thread had would be forgotten.
+    """
+    named = config["configurable"].get("checkpoint_id")
+    if named and await saver.aget_tuple(config) is None:
+        raise NotFound("checkpoint", named)
 
 
 def bound(graph: Graph, saver: Any, store: Any) -> Graph:

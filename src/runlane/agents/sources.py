@@ -7,7 +7,7 @@ from typing import Any
 
 from runlane.agents.base import Agent
 from runlane.agents.coroutine import CoroutineAgent
-from runlane.errors import NotFound
+from runlane.errors import InvalidRequest, NotFound
 from runlane.records import RunRecord
 
 
@@ -27,7 +27,13 @@ class RunAgents:
         self._attached: dict[str, Agent] = {}
 
     def attach(self, run_id: str, agent: Any) -> None:
-        """Make *agent*, an :class:`Agent` or an async function or generator of one argument, what the run executes."""
+        """Make *agent*, an :class:`Agent` or an async function or generator of one argument, what the run executes.
+
+        Raises:
+            InvalidRequest: It is neither.
+        """
+        if not hasattr(agent, "repair") and not callable(agent):
+            raise InvalidRequest(f"{agent!r} is no agent: it must be an async function or async generator function.")
         self._attached[run_id] = agent if hasattr(agent, "repair") else CoroutineAgent(agent)
 
     def has(self, run_id: str) -> bool:

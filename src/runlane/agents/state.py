@@ -20,7 +20,7 @@ from langgraph_sdk.runtime import AccessContext
 from runlane.agents.base import Snapshot
 from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import checkpoint_keys
-from runlane.agents.graph import bound, snapshot_of
+from runlane.agents.graph import bound, check_checkpoint, snapshot_of
 from runlane.agents.invocation import command_of, thread_config
 from runlane.agents.registry import Graph, GraphUse, Registry
 from runlane.errors import InvalidRequest, RunlaneError
@@ -148,7 +148,7 @@ class ThreadStates:
             The address of the checkpoint that was written, and what the thread looks like now.
 
         Raises:
-            NotFound: There is no such graph.
+            NotFound: There is no such graph or checkpoint.
             InvalidRequest: There is no such node, or it must be named, or the values do not fit the state.
         """
         config = thread_config(thread_id, checkpoint)
@@ -215,6 +215,7 @@ class ThreadStates:
         self, graph_id: str, saver: Any, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> tuple[dict[str, Any], Snapshot]:
         async with self._open(graph_id, "threads.update", saver) as graph:
+            await check_checkpoint(saver, config)
             try:
                 written = await graph.abulk_update_state(config, supersteps)
             except (RunlaneError, Unserialisable):

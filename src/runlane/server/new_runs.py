@@ -190,6 +190,8 @@ def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
     given = {} if body.config is None else clean(body.config)
     if given.get("configurable") and body.context:
         raise BadRequest("Give config.configurable or context, not both.")
+    if (given.get("configurable") or {}).get("checkpoint_id") is not None:
+        checkpoint_uuid(given["configurable"]["checkpoint_id"])
     base = dict(assistant.config)
     configurable = {**(base.get("configurable") or {}), **(given.get("configurable") or {}), **(body.context or {})}
     return {**base, **given, "configurable": configurable}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
@@ -30,12 +30,25 @@ class Body(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     #: Fields that may be null on the wire, where it means what leaving them out means.
     nullable: ClassVar[frozenset[str]] = frozenset()
+    #: Fields that are such objects themselves.
+    parts: ClassVar[Mapping[str, type[msgspec.Struct]]] = {}
+
+
+class Send(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A node to go to, with an input of its own."""
+
+    node: str
+    input: Any = None
+
+
+Goto = str | Send | list[str | Send]
+Update = dict[str, Any] | list[tuple[str, Any]]
 
 
 class Command(Body):
     resume: Any = None
-    update: Any = None
-    goto: Any = None
+    update: Update | None = None
+    goto: Goto | None = None
 
 
 class CheckpointConfig(Body):
@@ -56,6 +69,12 @@ class RunConfig(Body):
 
 class RunCreate(Body):
     """A run on a thread, or a stateless one."""
+
+    parts: ClassVar[Mapping[str, type[msgspec.Struct]]] = {
+        "command": Command,
+        "config": RunConfig,
+        "checkpoint": CheckpointConfig,
+    }
 
     assistant_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     input: Any = None
@@ -295,7 +314,7 @@ def convert_body(request: Request, value: Any, model: type[B]) -> B:
     if not isinstance(value, dict):
         raise InvalidRequest(f"The body must be a JSON object, not {type(value).__name__}.")
     unknown = value.keys() - model.__struct_encode_fields__
-    ignore(request, unknown, "fields")
+    ignore(request, unknown | unknown_in_parts(value, model.parts), "fields")
     accepted = _NULLABLE | model.nullable | unknown
     nulls = [name for name, item in value.items() if item is None and name not in accepted]
     if nulls:
@@ -304,6 +323,16 @@ def convert_body(request: Request, value: Any, model: type[B]) -> B:
         return msgspec.convert(value, model)
     except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidRequest(f"Invalid request body: {error}.") from None
+
+
+def unknown_in_parts(value: Mapping[str, Any], parts: Mapping[str, type[msgspec.Struct]]) -> set[str]:
+    """Return the fields of *value*'s *parts* that no version of the API defines, as ``part.field``."""
+    return {
+        f"{part}.{name}"
+        for part, model in parts.items()
+        if isinstance(given := value.get(part), dict)
+        for name in given.keys() - model.__struct_encode_fields__
+    }
 
 
 def ignore(request: Request, names: Set[str], kind: str) -> None:
@@ -341,7 +370,7 @@ def canonical_uuid(kind: str, text: str) -> str:
         raise InvalidRequest(f"Invalid {kind} ID: must be a UUID") from None
 
 
-def checkpoint_uuid(text: str) -> str:
+def checkpoint_uuid(text: Any) -> str:
     """Return a checkpoint's id.
 
     Raises:
@@ -349,7 +378,7 @@ def checkpoint_uuid(text: str) -> str:
     """
     try:
         return str(UUID(text))
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         raise InvalidRequest(f"Invalid checkpoint ID {text!r}: must be a UUID") from None
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from runlane.errors import NotFound, OwnerRequired, RunlaneError
+from runlane.errors import InvalidRequest, NotFound, OwnerRequired, RunlaneError
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import (
     ANY_OWNER,
@@ -177,7 +177,10 @@ class StreamBridge:
         Raises:
             NotFound: No such run for *owner*.
             OwnerRequired: Owners must be named, and none was.
+            InvalidRequest: *after* is negative.
         """
+        if after is not None and after < 0:
+            raise InvalidRequest(f"after is {after}; it must be the number of an event, 0 for all, or None.")
         if owner is None:
             if self._require_owner:
                 raise OwnerRequired("subscribe")

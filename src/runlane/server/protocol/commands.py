@@ -15,7 +15,7 @@ from runlane.records import NewRun, Thread
 from runlane.server.new_runs import admit, prepare_run
 from runlane.server.protocol.inspection import get_state, get_tree, list_checkpoints
 from runlane.server.protocol.refusals import Refused, converted, refusal
-from runlane.server.requests import Body, Command, RunConfig, RunCreate, checkpoint_uuid
+from runlane.server.requests import Body, Command, Goto, RunConfig, RunCreate, Update, checkpoint_uuid
 from runlane.server.routing import reach_thread, service_of
 
 Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
@@ -55,8 +55,8 @@ class InputRespond(Body):
     response: Any = None
     namespace: list[str] | None = None
     responses: list[InterruptResponse] | None = None
-    update: Any = None
-    goto: Any = None
+    update: Update | None = None
+    goto: Goto | None = None
     config: RunConfig | None = None
     metadata: dict[str, Any] | None = None
     strict_resume: bool = False  # an answer to what is not open is always refused
