@@ -10,7 +10,8 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,16 @@ class Server:
         self.up.clear()
         with suppress(ProcessLookupError):  # a further signal may come too late
             self._process.send_signal(number)
+
+    @asynccontextmanager
+    async def frozen(self) -> AsyncIterator[None]:
+        """Stop the process as a paused machine does, for as long as the block lasts."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     async def ended(self) -> int | None:
         """Wait for the process to end and return its exit code."""

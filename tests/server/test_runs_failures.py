@@ -153,7 +153,7 @@ async def test_a_database_that_another_writes_for_long_is_out_for_writers_only(t
 
 
 async def test_a_run_that_finds_its_threads_queue_full_is_429_and_the_thread_goes_on() -> None:
-    with running_server("memory://", max_queued_runs=1, drain_grace_s=0) as running:
+    with running_server("memory://", max_queued_runs=1, drain_grace_s=0, cancel_grace_s=0) as running:
         async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE_S) as http, sdk(running) as client:
             thread_id = (await client.threads.create())["thread_id"]
             steps = {"assistant_id": "steps", "input": {"steps": 1, "delay_s": LONG_S}, "multitask_strategy": "enqueue"}

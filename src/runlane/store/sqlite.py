@@ -66,7 +66,8 @@ class SqliteDriver:
         self._lock_fd = _take_lock(self.path)
         try:
             self._writer = self._connect()
-        except sqlite3.Error as error:
+            self._place = _Place(self.path)
+        except (sqlite3.Error, OSError) as error:
             os.close(self._lock_fd)
             raise StoreUnavailable(f"cannot open {self.path}: {error}") from error
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
@@ -163,6 +164,7 @@ class SqliteDriver:
         """Return the calling thread's own connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            self._place.check()  # SQLite would make a file where there is none
             try:
                 connection = self._local.connection = self._connect(read_only=True)
             except sqlite3.Error as error:
@@ -207,7 +209,14 @@ class SqliteDriver:
                 except queue.Empty:
                     break
             if group:
-                deliver(commit_group(self._writer, group, self._clock))
+                deliver(self._commit(group))
+
+    def _commit(self, group: list[Submission]) -> list[Answer]:
+        try:
+            self._place.check()
+        except StoreUnavailable as error:
+            return [Answer(submission, None, error) for submission in group]
+        return commit_group(self._writer, group, self._clock)
 
 
 def commit_group(connection: sqlite3.Connection, group: list[Submission], clock: Clock) -> list[Answer]:
@@ -308,6 +317,24 @@ def contains(document: Any, wanted: Any) -> bool:
     if isinstance(wanted, bool) or isinstance(document, bool):
         return document is wanted
     return bool(document == wanted)
+
+
+class _Place:
+    """The file that was opened. SQLite goes on writing to one that was removed, and all of it would be lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = os.path.abspath(path)
+        self._file = os.stat(self._path)
+
+    def check(self) -> None:
+        """Raise StoreUnavailable unless the path still leads to the file that was opened."""
+        try:
+            if os.path.samestat(os.stat(self._path), self._file):
+                return
+            what = "is another file than the one that was opened"
+        except OSError as error:
+            what = f"cannot be found ({error.strerror})"
+        raise StoreUnavailable(f"{self._path} {what}; put that one back, or stop this process before you replace it")
 
 
 def _take_lock(path: Path) -> int:

@@ -1,0 +1,93 @@
+"""What becomes of the ledger's file: removed, replaced, torn by a loss of power, or not to be written."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ledger_kit import admit
+from runlane.errors import StoreUnavailable
+from runlane.records import ANY_OWNER
+from runlane.store.ledger import RunStore
+from runlane.store.migrate import migrate_sqlite
+from runlane.store.retry import PersistenceRetryPolicy
+from runlane.store.sqlite import SqliteDriver
+
+ONCE = PersistenceRetryPolicy(max_attempts=1)
+TEARS, RUNS = 40, 30
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "ledger.db"
+    migrate_sqlite(path)
+    return path
+
+
+async def runs_in(path: Path) -> list[str]:
+    """Open the ledger as a process does that starts; return its runs, the oldest first, once all of it is sound."""
+    driver = SqliteDriver(path)
+    found = await RunStore(driver).list_runs("t", owner=ANY_OWNER, limit=1000)
+    await driver.aclose()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    return [run.run_id for run in reversed(found)]
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+async def test_nothing_is_accepted_into_a_file_that_is_not_there_any_more(path: Path, replaced: bool) -> None:
+    driver = SqliteDriver(path)
+    store = RunStore(driver, retry=ONCE)
+    first = await admit(store)
+    aside = path.with_name("aside.db")
+    os.rename(path, aside)
+    if replaced:
+        shutil.copy(aside, path)
+    for refused in (admit(store), store.list_runs("t", owner=ANY_OWNER)):  # no reader has opened the file yet
+        with pytest.raises(StoreUnavailable, match="put that one back") as told:
+            await refused
+        assert str(path) in str(told.value)
+    assert (path.name in os.listdir(path.parent)) == replaced
+    os.replace(aside, path)
+    second = await admit(store)
+    await driver.aclose()
+    assert await runs_in(path) == [first, second]
+
+
+def torn_copy(path: Path, place: Path, at: int, junk: bytes) -> Path:
+    """Copy the ledger as it is on the disk, its log cut at a byte, or with *junk* from there."""
+    place.mkdir()
+    shutil.copy(path, place)
+    log = Path(f"{path}-wal")
+    data = log.read_bytes()
+    (place / log.name).write_bytes(data[:at] + junk + data[at + len(junk) :] if junk else data[:at])
+    return place / path.name
+
+
+def log_bytes(path: Path) -> int:
+    return Path(f"{path}-wal").stat().st_size
+
+
+async def test_after_a_loss_of_power_all_is_there_that_was_committed_before_the_torn_page(
+    path: Path, tmp_path: Path
+) -> None:
+    """A prefix of the commits is left, and it is all of those before the tear."""
+    driver = SqliteDriver(path)
+    admitted: list[tuple[str, int]] = []
+    for _ in range(RUNS):
+        run_id = await admit(RunStore(driver))
+        admitted.append((run_id, log_bytes(path)))
+    rng = random.Random(1)
+    for number in range(TEARS):
+        tear = rng.randint(0, log_bytes(path) - 1)
+        junk = rng.randbytes(512) if number % 2 else b""
+        found = await runs_in(torn_copy(path, tmp_path / f"torn-{number}", tear, junk))
+        assert found == [run_id for run_id, _ in admitted[: len(found)]], f"torn at {tear}"
+        assert len(found) >= sum(end <= tear for _, end in admitted), f"torn at {tear}"
+    await driver.aclose()
