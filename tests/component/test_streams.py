@@ -132,6 +132,13 @@ async def test_a_cursor_ahead_of_the_log_ends_with_the_stream_and_its_end_is_sti
     assert end.seq == 1001
 
 
+async def test_who_has_seen_the_end_is_sent_the_same_end_again(stage: Stage) -> None:
+    stage.emit(1)
+    await stage.end()
+    whole = await stage.read()
+    assert await stage.read(whole[-1].seq) == whole[-1:]
+
+
 async def test_a_reader_whose_cursor_retention_has_passed_is_told(stage: Stage) -> None:
     stage.emit(1, 2)
     await stage.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -272,7 +273,18 @@ class TestAfterABreak:
 
     async def test_the_end_comes_again_to_who_saw_it(self, http: httpx.AsyncClient, run: Any) -> None:
         whole = await self._read(http, run, "-1")
-        assert [frame.name for frame in await self._read(http, run, whole[-1].id)] in ([], ["end"])
+        assert await self._read(http, run, whole[-1].id) == whole[-1:]
+
+    async def test_what_retention_has_removed_is_told_by_a_gap_without_an_id(
+        self, server: Server, http: httpx.AsyncClient, run: Any
+    ) -> None:
+        whole = await self._read(http, run, "-1")
+        purge = server.app.state.service.store.purge_events(older_than_s=-3600)
+        await asyncio.get_running_loop().run_in_executor(None, server.on_loop, purge)
+        gap = Frame("gap", {"resumes_at": whole[-1].id}, None)
+        for seen in ("-1", whole[0].id):
+            assert await self._read(http, run, seen) == [gap, whole[-1]]
+        assert await self._read(http, run, whole[-2].id) == whole[-1:]
 
     async def test_no_id_means_from_now_on(self, http: httpx.AsyncClient, run: Any) -> None:
         assert [frame.name for frame in await self._read(http, run, None)] == ["end"]

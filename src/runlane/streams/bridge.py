@@ -300,7 +300,7 @@ class Watch:
                     # Events may have been committed between the two reads; the end comes after the last of them.
                     if end.seq > cursor + 1 and await self._store.read_events(self.run.seq, after=cursor):
                         continue
-                    if end.seq <= cursor:  # the cursor was ahead of the log, or the run has been deleted
+                    if not end.seq or end.seq < cursor:  # the run has been deleted, or the cursor was ahead of its log
                         end = replace(end, seq=cursor + 1)
                     yield [StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end]
                     return
