@@ -21,6 +21,7 @@ from runlane.cli.project import find_project
 from runlane.cli.reporting import user_traceback
 from runlane.errors import GraphLoadError
 
+ID = "00000000-0000-4000-8000-000000000000"
 HEAVY = ("langgraph", "langchain_core", "fastapi", "uvicorn", "httpx", "pydantic", "watchfiles")
 
 
@@ -120,7 +121,7 @@ def test_a_port_that_there_cannot_be_is_refused_and_not_wrapped_round(command: s
     assert result.stderr == f"error: Cannot listen on port {port}: a port is a number from 0 to 65535.\n"
 
 
-@pytest.mark.parametrize("command", [["ls"], ["show", "r"], ["tail", "r"], ["cancel", "r"], ["ls", "--thread", "t"]])
+@pytest.mark.parametrize("command", [["ls"], ["show", ID], ["tail", ID], ["cancel", ID], ["ls", "--thread", ID]])
 def test_a_server_that_does_not_answer_is_told_in_one_line(command: list[str]) -> None:
     result = CliRunner().invoke(app, ["runs", *command, "--url", "http://127.0.0.1:9"])
     assert result.exit_code == 1

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import httpx
 
@@ -58,7 +59,8 @@ class Client:
             ServerError: The server cannot be reached, or refused.
         """
         if thread_id is not None:
-            return list(self._call("GET", f"/threads/{thread_id}/runs", "thread", thread_id, params={"limit": limit}))
+            path = f"/threads/{_uuid('thread', thread_id)}/runs"
+            return list(self._call("GET", path, "thread", thread_id, params={"limit": limit}))
         found = [
             run
             for thread in self._threads(limit=min(limit, SEARCHED_THREADS))
@@ -73,7 +75,7 @@ class Client:
             NotFound: No such run.
             ServerError: The server cannot be reached, or refused.
         """
-        return self._call("GET", f"/runs/{run_id}", "run", run_id)
+        return self._call("GET", f"/runs/{_uuid('run', run_id)}", "run", run_id)
 
     def events(self, run_id: str, *, after: str) -> Iterator[ServerEvent]:
         """Yield the run's events after the one whose id is *after* (``-1``: all), to its end, across lost connections.
@@ -85,7 +87,7 @@ class Client:
         retries, ended = 0, False
         while not ended:
             try:
-                for event in self._stream(f"/runs/{run_id}/stream", run_id, after):
+                for event in self._stream(f"/runs/{_uuid('run', run_id)}/stream", run_id, after):
                     retries, after, ended = RETRIES, event.id or after, event.name == "end"
                     yield event
             except httpx.TransportError as error:
@@ -100,15 +102,20 @@ class Client:
     def cancel(self, run_id: str, *, action: str, wait: bool) -> str:
         """Ask for the run to be stopped and return what is known then: its status, or that it was asked to stop.
 
+        A run that has ended by itself is left as it is.
+
         Raises:
             NotFound: No such run.
             ServerError: The server cannot be reached, or refused.
         """
-        path = f"/runs/{run_id}"
+        path = f"/runs/{_uuid('run', run_id)}"
         # A run takes as long to stop as its code needs; the server says so if it does not stop.
         timeout = httpx.Timeout(TIMEOUT_S, read=None if wait else TIMEOUT_S)
         params = {"action": action, "wait": int(wait)}
-        self._call("POST", f"{path}/cancel", "run", run_id, params=params, timeout=timeout)
+        try:
+            self._call("POST", f"{path}/cancel", "run", run_id, params=params, timeout=timeout)
+        except NotFound:  # the API's answer for a run that has ended, too
+            return f"had ended: {self.run(run_id)['status']}"
         if not wait:
             return "asked to stop"
         try:
@@ -125,11 +132,13 @@ class Client:
             response = self._http.request(method, self._url + path, **options)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
+        if response.status_code == httpx.codes.NOT_FOUND and not key:
+            raise self._strange()
         _check(response, kind, key)
         try:
             return response.json() if response.content else None
         except ValueError:
-            raise ServerError(f"{self._url} does not answer like a Runlane server.") from None
+            raise self._strange() from None
 
     def _stream(self, path: str, run_id: str, after: str) -> Iterator[ServerEvent]:
         timeout = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
@@ -140,8 +149,23 @@ class Client:
             _check(response, "run", run_id)
             yield from parse_events(response.iter_lines())
 
+    def _strange(self) -> ServerError:
+        return ServerError(f"{self._url} does not answer like a Runlane server.")
+
     def _unreachable(self, error: Exception) -> ServerError:
         return ServerError(f"No server answers at {self._url} ({error}). Start one with `runlane serve`, or use --url.")
+
+
+def _uuid(kind: str, text: str) -> str:
+    """Return the id *text* in canonical form; what is none names nothing, and is not put into a path.
+
+    Raises:
+        NotFound: It is no UUID.
+    """
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise NotFound(kind, text) from None
 
 
 def _check(response: httpx.Response, kind: str, key: str) -> None:
