@@ -53,6 +53,8 @@ class Sizes:
     history_runs: int = 300
     history_page: int = 100
     history_calls: int = 30
+    control_s: float = 5.0
+    control_rounds: int = 100
     #: Repeated before the clock starts.
     warm_runs: int = 5
     warm_tokens: int = 100
@@ -75,6 +77,8 @@ TINY = Sizes(
     history_runs=3,
     history_page=2,
     history_calls=2,
+    control_s=0.1,
+    control_rounds=2,
     warm_runs=1,
     warm_tokens=5,
 )
@@ -399,6 +403,42 @@ async def history(server: Server, sizes: Sizes) -> Figures:
     return {"list_ms": 1e3 * meter.wall_s() / sizes.history_calls}
 
 
+async def _probe(server: Server, graph: str, sizes: Sizes) -> dict[str, list[float]]:
+    """While nodes of *graph* are busy, ask in turn for health, a list and a cancel; give the seconds of each."""
+    times_s: dict[str, list[float]] = {"ok": [], "list": [], "cancel": []}
+    async with Connection(server) as connection:
+        runs = f"/threads/{await new_thread(connection)}/runs"
+        busy = await connection.call("POST", runs, run_of(graph, {"seconds": sizes.control_s}))
+        behind = [
+            await connection.call("POST", runs, run_of(graph, {"seconds": 0}, multitask_strategy="enqueue"))
+            for _ in range(sizes.control_rounds)
+        ]
+        await _started(connection, f"{runs}/{busy['run_id']}")
+        meter = Meter(server)
+        for run in reversed(behind):  # so that none of them is next
+            if meter.wall_s() > 0.8 * sizes.control_s:
+                break
+            for name, method, path in (
+                ("ok", "GET", "/ok"),
+                ("list", "GET", f"{runs}?limit=10"),
+                ("cancel", "POST", f"{runs}/{run['run_id']}/cancel?wait=0&action=interrupt"),
+            ):
+                start_s = time.perf_counter()
+                await connection.call(method, path, None if method == "GET" else {})
+                times_s[name].append(time.perf_counter() - start_s)
+        await connection.call("GET", f"{runs}/{behind[0]['run_id']}/join")
+    return times_s
+
+
+async def control(server: Server, sizes: Sizes) -> Figures:
+    """Ask for health, lists and cancels while a node blocks its loop, blocks a thread, or spins."""
+    times_s: dict[str, list[float]] = {}
+    for graph in ("blocker", "sync_sleeper", "spinner"):
+        for name, found in (await _probe(server, graph, sizes)).items():
+            times_s.setdefault(name, []).extend(found)
+    return {f"{name}_{key}": value for name, found in times_s.items() for key, value in latencies(found).items()}
+
+
 CASES: dict[str, Callable[[Server, Sizes], Awaitable[Figures]]] = {
-    case.__name__: case for case in (wait, create, ttfe, stream, fanout, idle, cancel, steps, history)
+    case.__name__: case for case in (wait, create, ttfe, stream, fanout, idle, cancel, steps, history, control)
 }

@@ -34,6 +34,9 @@ TARGETS = {
     ("cancel", "p50_ms"): Target(8),
     ("steps", "cpu_ms_per_step"): Target(2.5, times_bare=True),
     ("history", "list_ms"): Target(8),
+    ("control", "ok_p99_ms"): Target(100),
+    ("control", "list_p99_ms"): Target(100),
+    ("control", "cancel_p99_ms"): Target(100),
 }
 
 

@@ -6,6 +6,7 @@ The input says how much: ``n`` tokens or supersteps, ``seconds`` of sleep.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Protocol, TypedDict
 
@@ -29,6 +30,10 @@ class Work(TypedDict, total=False):
 
 class Node(Protocol):
     async def __call__(self, state: Work) -> Work: ...
+
+
+class SyncNode(Protocol):
+    def __call__(self, state: Work) -> Work: ...
 
 
 class EndlessTalker(BaseChatModel):
@@ -76,6 +81,24 @@ async def sleep(state: Work) -> Work:
     return {"count": 1}
 
 
+async def block(state: Work) -> Work:
+    """Do what no coroutine should: nobody else's code runs on this loop meanwhile."""
+    time.sleep(state["seconds"])  # noqa: ASYNC251 - the fault that is measured
+    return {"count": 1}
+
+
+def sync_sleep(state: Work) -> Work:
+    time.sleep(state["seconds"])
+    return {"count": 1}
+
+
+async def spin(state: Work) -> Work:
+    until = time.monotonic() + state["seconds"]
+    while time.monotonic() < until:
+        pass
+    return {"count": 1}
+
+
 async def step(state: Work) -> Work:
     return {"count": state["count"] + 1}
 
@@ -84,13 +107,16 @@ def next_step(state: Work) -> str:
     return "step" if state["count"] < state["n"] else END
 
 
-def single(node: Node) -> CompiledStateGraph[Any, Any, Any, Any]:
+def single(node: Node | SyncNode) -> CompiledStateGraph[Any, Any, Any, Any]:
     return StateGraph(Work).add_node("only", node).add_edge(START, "only").add_edge("only", END).compile()
 
 
 noop = single(do_nothing)
 tokens = single(talk)
 sleeper = single(sleep)
+blocker = single(block)
+sync_sleeper = single(sync_sleep)
+spinner = single(spin)
 steps = (
     StateGraph(Work)
     .add_node("step", step)
