@@ -408,16 +408,12 @@ async def _probe(server: Server, graph: str, sizes: Sizes) -> dict[str, list[flo
     times_s: dict[str, list[float]] = {"ok": [], "list": [], "cancel": []}
     async with Connection(server) as connection:
         runs = f"/threads/{await new_thread(connection)}/runs"
+        later = run_of(graph, {"seconds": 0}, after_seconds=3600, multitask_strategy="enqueue")
+        waiting = [await connection.call("POST", runs, later) for _ in range(sizes.control_rounds)]
         busy = await connection.call("POST", runs, run_of(graph, {"seconds": sizes.control_s}))
-        behind = [
-            await connection.call("POST", runs, run_of(graph, {"seconds": 0}, multitask_strategy="enqueue"))
-            for _ in range(sizes.control_rounds)
-        ]
         await _started(connection, f"{runs}/{busy['run_id']}")
         meter = Meter(server)
-        for run in reversed(behind):  # so that none of them is next
-            if meter.wall_s() > 0.8 * sizes.control_s:
-                break
+        for run in waiting:
             for name, method, path in (
                 ("ok", "GET", "/ok"),
                 ("list", "GET", f"{runs}?limit=10"),
@@ -426,7 +422,9 @@ async def _probe(server: Server, graph: str, sizes: Sizes) -> dict[str, list[flo
                 start_s = time.perf_counter()
                 await connection.call(method, path, None if method == "GET" else {})
                 times_s[name].append(time.perf_counter() - start_s)
-        await connection.call("GET", f"{runs}/{behind[0]['run_id']}/join")
+            if meter.wall_s() > 0.8 * sizes.control_s:
+                break
+        await connection.call("GET", f"{runs}/{busy['run_id']}/join")
     return times_s
 
 
