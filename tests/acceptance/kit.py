@@ -80,6 +80,11 @@ class Server:
     def log(self) -> str:
         return "\n".join(self.lines)
 
+    def run_without_privileges(self) -> None:
+        """Start the next process so that permissions of files bind it, if this one is root."""
+        if os.geteuid() == 0:
+            self._command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *self._command]
+
     async def launch(self) -> None:
         """Start the process, and do not wait for it to answer."""
         self.lines = []
@@ -235,6 +240,33 @@ async def events_of(response: httpx.Response) -> Any:
         elif not line and "event" in fields:
             yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
             fields = {}
+
+
+async def create_run(
+    http: httpx.AsyncClient,
+    server: Server,
+    thread_id: str,
+    graph: str,
+    *,
+    stream_mode: tuple[str, ...] = ("values",),
+    **state: Any,
+) -> str:
+    """Admit a run to the thread, behind what it has."""
+    body = {
+        "stream_mode": stream_mode,
+        "assistant_id": graph,
+        "input": {"name": "run", "steps": 5, "seconds": 0.05, "done": 0, "log": [], **state},
+        "multitask_strategy": "enqueue",
+    }
+    response = await http.post(f"{server.url}/threads/{thread_id}/runs", json=body)
+    run_id: str = response.raise_for_status().json()["run_id"]
+    return run_id
+
+
+async def ended_run(http: httpx.AsyncClient, server: Server, thread_id: str, run_id: str) -> Any:
+    """Wait for the run and return it."""
+    await http.get(f"{server.url}/threads/{thread_id}/runs/{run_id}/join")
+    return await get(http, f"{server.url}/threads/{thread_id}/runs/{run_id}")
 
 
 async def new_thread(http: httpx.AsyncClient, url: str) -> str:

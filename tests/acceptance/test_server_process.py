@@ -7,30 +7,12 @@ import json
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from langgraph_sdk import get_client
 
-from acceptance.kit import PROJECT, Reader, Server, get, new_thread
-
-
-async def create_run(http: httpx.AsyncClient, server: Server, thread_id: str, graph: str, **state: Any) -> str:
-    body = {
-        "assistant_id": graph,
-        "input": {"name": "run", "steps": 5, "seconds": 0.05, "done": 0, "log": [], **state},
-        "multitask_strategy": "enqueue",
-    }
-    response = await http.post(f"{server.url}/threads/{thread_id}/runs", json=body)
-    run_id: str = response.raise_for_status().json()["run_id"]
-    return run_id
-
-
-async def ended_run(http: httpx.AsyncClient, server: Server, thread_id: str, run_id: str) -> Any:
-    """Wait for the run and return it."""
-    await http.get(f"{server.url}/threads/{thread_id}/runs/{run_id}/join")
-    return await get(http, f"{server.url}/threads/{thread_id}/runs/{run_id}")
+from acceptance.kit import PROJECT, Reader, Server, create_run, ended_run, get, new_thread
 
 
 async def test_a_draining_server_answers_but_admits_nothing_and_lets_runs_finish(

@@ -11,7 +11,7 @@ from ledger_kit import LONG_AGO, claim, ended, finish, running, turn
 from runlane.errors import LeaseLost
 from runlane.lifecycle import EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Lease, StreamEnd, StreamEvent
-from runlane.store.ledger import READ_SEGMENTS, RunStore
+from runlane.store.ledger import READ_BYTES, READ_SEGMENTS, RunStore
 
 HOUR_S = 3600.0
 
@@ -79,6 +79,33 @@ async def test_a_long_log_is_read_in_bounded_pieces_without_gap_or_repeat(store:
         cursor = piece[-1].seq
     assert [len(piece) for piece in pieces] == [READ_SEGMENTS, READ_SEGMENTS, 5]
     assert sum(pieces, ()) == numbered(1, count)
+
+
+async def test_a_log_of_large_events_is_read_in_pieces_of_about_as_many_bytes_as_may_be(store: RunStore) -> None:
+    lease, large = await running(store), READ_BYTES // 10
+    written = tuple(StreamEvent(seq=n, name="values", data=b'"%s"' % (b"x" * large)) for n in range(1, 41))
+    for event in written:
+        await submit(store, lease, [event])
+    pieces, cursor = [], 0
+    while piece := await store.read_events(lease.seq, after=cursor):
+        pieces.append(piece)
+        cursor = piece[-1].seq
+    assert sum(pieces, ()) == written
+    assert max(len(piece) for piece in pieces) <= 11
+    assert len(pieces) <= 5
+
+
+async def test_many_large_events_that_are_appended_at_once_are_not_read_at_once(store: RunStore) -> None:
+    lease = await running(store)
+    written = tuple(StreamEvent(seq=n, name="values", data=b'"%s"' % (b"x" * (READ_BYTES // 10))) for n in range(1, 81))
+    for _ in range(2):  # the answer to a commit may be lost
+        await submit(store, lease, written)
+    pieces, cursor = [], 0
+    while piece := await store.read_events(lease.seq, after=cursor):
+        pieces.append(piece)
+        cursor = piece[-1].seq
+    assert sum(pieces, ()) == written
+    assert max(len(piece) for piece in pieces) <= 12
 
 
 async def test_submissions_are_answered_in_the_order_in_which_they_were_queued(store: RunStore) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from runlane.errors import LeaseLost
 from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Lease, StreamEvent
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Row, Transaction, statement
 
 _ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
 
@@ -42,6 +42,11 @@ PURGE_EVENTS = statement(
 )
 DELETE_EVENTS = statement("delete_events", "DELETE FROM events WHERE run_seq = :run_seq")
 
+#: Several flushes of a busy stream at its usual pace.
+SEGMENT_BYTES = 256 * 1024
+#: Read before it is known how large segments are.
+FIRST_SEGMENTS = 4
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
 
@@ -60,27 +65,53 @@ def append_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[No
 
 def insert_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[None]:
     """Append *events* inside a transaction that has checked the lease."""
-    yield INSERT_SEGMENT(
-        run_seq=lease.seq,
-        first_seq=events[0].seq,
-        last_seq=events[-1].seq,
-        frames=_encoder.encode([(event.name, event.data) for event in events]),
-    )
+    for part in _segments(events):
+        yield INSERT_SEGMENT(
+            run_seq=lease.seq,
+            first_seq=part[0].seq,
+            last_seq=part[-1].seq,
+            frames=_encoder.encode([(event.name, event.data) for event in part]),
+        )
 
 
-def read_events(run_seq: int, after: int, max_segments: int) -> Transaction[tuple[StreamEvent, ...]]:
+def _segments(events: Sequence[StreamEvent]) -> Iterator[Sequence[StreamEvent]]:
+    """Split *events* so that a segment is large only if one event is: a reader holds a whole one in memory."""
+    begin = size = 0
+    for place, event in enumerate(events):
+        if size and size + len(event.data) > SEGMENT_BYTES:
+            yield events[begin:place]
+            begin, size = place, 0
+        size += len(event.data)
+    yield events[begin:]
+
+
+def read_events(run_seq: int, after: int, max_segments: int, max_bytes: int) -> Transaction[tuple[StreamEvent, ...]]:
     """Return events with numbers above *after*, oldest first, of at most *max_segments* segments.
 
-    The first one's number is above ``after + 1`` if retention removed what lies between.
+    It stops once that is *max_bytes*, as nearly as segments of like sizes let it. The first one's number is above
+    ``after + 1`` if retention removed what lies between.
     """
-    segments = yield READ_SEGMENTS(run_seq=run_seq, after=after, limit=max_segments)
     events: list[StreamEvent] = []
-    for segment in segments:
-        first = segment["first_seq"]
-        for offset, (name, data) in enumerate(_decoder.decode(segment["frames"])):
-            if first + offset > after:
-                events.append(StreamEvent(seq=first + offset, name=name, data=data))
+    cursor, size, done, take = after, 0, 0, FIRST_SEGMENTS
+    while size < max_bytes and done < max_segments:
+        take = min(take, max_segments - done)
+        segments = yield READ_SEGMENTS(run_seq=run_seq, after=cursor, limit=take)
+        for segment in segments:
+            events += _events_of(segment, after)
+            size += len(segment["frames"])
+        done += len(segments)
+        if len(segments) < take:
+            break
+        cursor = segments[-1]["last_seq"]
+        take = max(1, min(2 * take, (max_bytes - size) * done // size))
     return tuple(events)
+
+
+def _events_of(segment: Row, after: int) -> Iterator[StreamEvent]:
+    first = segment["first_seq"]
+    for offset, (name, data) in enumerate(_decoder.decode(segment["frames"])):
+        if first + offset > after:
+            yield StreamEvent(seq=first + offset, name=name, data=data)
 
 
 def purge_events(older_than_s: float, limit: int) -> Transaction[int]:

@@ -53,8 +53,8 @@ from runlane.store.webhook_ledger import WebhookLedger
 
 T = TypeVar("T")
 
-#: Segments of a log read at once; bounds the memory of one catching-up reader.
-READ_SEGMENTS = 64
+#: Segments of a log read at once, and their bytes; bounds the memory of one catching-up reader.
+READ_SEGMENTS, READ_BYTES = 64, 1024 * 1024
 
 
 class RunStore(CronLedger, WebhookLedger):
@@ -291,7 +291,7 @@ class RunStore(CronLedger, WebhookLedger):
 
     async def read_events(self, run_seq: int, *, after: int) -> tuple[StreamEvent, ...]:
         """Return the next events with numbers above *after*; a later first number means that retention removed some."""
-        return await self._read(lambda: events.read_events(run_seq, after, READ_SEGMENTS))
+        return await self._read(lambda: events.read_events(run_seq, after, READ_SEGMENTS, READ_BYTES))
 
     async def last_event(self, run_seq: int) -> int:
         """Return the number of the newest event in a run's log; 0 if there is none."""

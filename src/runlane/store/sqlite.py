@@ -338,6 +338,8 @@ class _Place:
 
 
 def _take_lock(path: Path) -> int:
+    if path.exists() and not os.access(path, os.W_OK):  # SQLite would open it, and refuse the first write
+        raise StoreUnavailable(f"cannot open {path}: it may only be read")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
