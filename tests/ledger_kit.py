@@ -22,6 +22,11 @@ ENDINGS = {
 # Instants are moved in the rows instead of waiting for them to come.
 DUE = statement("due", "UPDATE runs SET not_before = 0 WHERE run_id = :run_id")
 LAPSED = statement("lapsed", "UPDATE runs SET lease_expires_at = {now} - 60000000 WHERE run_id = :run_id")
+#: What the clock says of a run that was admitted before it was set back by an hour.
+SET_BACK = statement(
+    "set_back",
+    "UPDATE runs SET created_at = created_at + 3600000000, not_before = not_before + 3600000000 WHERE run_id = :run_id",
+)
 LONG_AGO = statement("long_ago", "UPDATE runs SET ended_at = ended_at - 100000000 WHERE run_id = :run_id")
 
 

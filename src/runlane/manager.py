@@ -225,7 +225,9 @@ class RunManager:
         It is called once the run is its lane's head. Attaching to a run that has ended does nothing.
         """
         self._source.attach(run.run_id, agent)
-        self._dispatch.submit(run.run_id, delay_s=max(0.0, (run.not_before - self._now()).total_seconds()))
+        # A run that nobody delayed is due at once, whatever became of the clock since it was admitted.
+        wait_s = (run.not_before - self._now()).total_seconds() if run.not_before > run.created_at else 0.0
+        self._dispatch.submit(run.run_id, delay_s=max(0.0, wait_s))
 
     # Reading
 

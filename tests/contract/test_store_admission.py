@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ledger_kit import DUE, WORKER, a_run, admission, admit, cancel, claim, ended, finish, running, turn
+from ledger_kit import DUE, SET_BACK, WORKER, a_run, admission, admit, cancel, claim, ended, finish, running, turn
 from runlane.errors import AlreadyExists, ConflictError, NotFound, QueueFull
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunEvent, RunStatus, ThreadStatus
 from runlane.records import ANY_OWNER, Claim
@@ -212,6 +212,25 @@ async def test_cancelling_a_waiting_run_starts_nothing_while_another_executes(st
     await running(store)
     waiting, _ = await admit(store), await admit(store)
     assert (await cancel(store, waiting)).next_run_id is None
+
+
+# A clock that is set back.
+
+
+async def test_a_run_that_nobody_delayed_is_due_even_if_the_clock_was_set_back_since(store: RunStore) -> None:
+    lease, following, last, delayed = await running(store), await admit(store), await admit(store), None
+    delayed = await admit(store, "u", delay_s=HOUR_S)
+    for run_id in (following, last, delayed):
+        await turn(store, SET_BACK, run_id)
+    assert (await finish(store, lease)).next_run_id == following
+    [(due_id, due_us), (later_id, later_us)] = await store.runnable()
+    assert (due_id, later_id) == (following, delayed)
+    assert later_us - due_us > 1.5 * HOUR_S * 1_000_000
+    waiting = await store.waiting_on([following, last, delayed])
+    assert [waiting[run_id].reason for run_id in (following, last, delayed)] == ["slots", "run", "delay"]
+    assert await store.claim(last, WORKER, lease_s=60) is None
+    assert await store.claim(delayed, WORKER, lease_s=60) is None
+    await claim(store, following)
 
 
 # A lane that is full.

@@ -33,9 +33,10 @@ LOST_RUNS = statement(
 )
 RUNNABLE = statement(
     "runnable",
-    f"""SELECT run_id, not_before FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
+    f"""SELECT run_id, CASE WHEN not_before <= created_at AND not_before > {{now}} THEN {{now}} ELSE not_before END
+          AS not_before FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))
+            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
         ORDER BY +seq LIMIT :limit""",
 )
 

@@ -50,9 +50,9 @@ LAST_TURN = statement(
        ORDER BY COALESCE(started_at, ended_at) DESC, seq DESC LIMIT 1""",
 )
 # Of pending runs: whether they are due, and else the run of their lane whose end lets them start.
-_WAITING = f"""SELECT run_id, not_before, CASE WHEN not_before > {{now}} THEN 1 ELSE 0 END AS delayed, COALESCE(
+_WAITING = f"""SELECT run_id, not_before, CASE WHEN not_before > {{due}} THEN 1 ELSE 0 END AS delayed, COALESCE(
     (SELECT other.run_id FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-       AND other.status <> '{RunStatus.RUNNING.value}' AND other.seq < runs.seq AND other.not_before <= {{now}}
+       AND other.status <> '{RunStatus.RUNNING.value}' AND other.seq < runs.seq AND other.not_before <= {{due}}
        ORDER BY other.seq DESC LIMIT 1),
     (SELECT other.run_id FROM runs AS other WHERE other.thread_id = runs.thread_id
        AND other.status = '{RunStatus.RUNNING.value}')) AS behind

@@ -10,13 +10,13 @@ from runlane.store.statements import Transaction, statement
 _ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
 _PENDING = f"'{RunStatus.PENDING.value}'"
 _RUNNING = f"'{RunStatus.RUNNING.value}'"
-_DUE = f"status IN {_ACTIVE} AND status = {_PENDING} AND not_before <= {{now}}"
+_DUE = f"status IN {_ACTIVE} AND status = {_PENDING} AND not_before <= {{due}}"
 
 COUNT_QUEUE = statement(
     "count_queue",
     f"""SELECT COUNT(CASE WHEN status = {_PENDING} THEN 1 END) AS pending,
           COUNT(CASE WHEN status = {_RUNNING} THEN 1 END) AS running,
-          COUNT(CASE WHEN status = {_PENDING} AND not_before <= {{now}} THEN 1 END) AS due,
+          COUNT(CASE WHEN status = {_PENDING} AND not_before <= {{due}} THEN 1 END) AS due,
           MIN(CASE WHEN status = {_PENDING} THEN not_before END) AS oldest, {{now}} AS now_us
         FROM runs WHERE status IN {_ACTIVE}""",
 )
@@ -28,7 +28,7 @@ OLDEST_UNBLOCKED = statement(
     "oldest_unblocked",
     f"""SELECT MIN(not_before) AS oldest FROM runs WHERE {_DUE} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))""",
+            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))""",
 )
 
 

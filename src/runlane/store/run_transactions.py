@@ -146,9 +146,9 @@ CLAIM_RUN = statement(
     "claim_run",
     f"""UPDATE runs SET status = {_RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
           lease_expires_at = {{now}} + :lease_us, started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
-        WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{now}} AND NOT EXISTS (
+        WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{due}} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{now}})))
+            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
         RETURNING {{run}}""",
 )
 LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
@@ -156,7 +156,7 @@ LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM even
 NEXT_OF_LANE = statement(
     "next_of_lane",
     f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND status = {_PENDING}
-          AND not_before <= {{now}}
+          AND not_before <= {{due}}
           AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {_RUNNING})
         ORDER BY seq LIMIT 1""",
 )

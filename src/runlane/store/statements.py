@@ -27,8 +27,11 @@ _RUN = (
 )
 #: Where the two dialects differ: fragment name -> (SQLite, PostgreSQL). Instants are integers, microseconds of UTC;
 #: a statement has one, and starts after the locks of the one before it were granted.
+_PG_NOW = "(extract(epoch from statement_timestamp()) * 1000000)::bigint"
 _FRAGMENTS = {
-    "{now}": (":now", "(extract(epoch from statement_timestamp()) * 1000000)::bigint"),
+    "{now}": (":now", _PG_NOW),
+    # Until when a run may be delayed and is due; one that nobody delayed always is, even if the clock was set back.
+    "{due}": ("MAX(:now, created_at)", f"GREATEST({_PG_NOW}, created_at)"),
     "{for_update}": ("", "FOR UPDATE"),
     "{for_key_share}": ("", "FOR KEY SHARE"),
     "{skip_locked}": ("", "FOR UPDATE SKIP LOCKED"),

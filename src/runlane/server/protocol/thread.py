@@ -110,7 +110,7 @@ class ThreadEvents:
         return any(not self._postponed(one) for one in later)
 
     def _postponed(self, run: RunRecord) -> bool:
-        return run.status is RunStatus.PENDING and not run.attempt and run.not_before > self._now()
+        return run.status is RunStatus.PENDING and not run.attempt and run.not_before > max(self._now(), run.created_at)
 
     async def _gap(self) -> WireEvent | None:
         """Return the word that what followed the client's number was removed, or ``None``."""

@@ -1,0 +1,55 @@
+"""P1, P2: a clock of the machine that is set back holds up no run that nobody delayed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from run_kit import Scripted, at_once, ended, opened, soon
+from runlane.lifecycle import RunStatus
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts
+
+
+class Clock:
+    """A clock of the wall that somebody sets."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def us(self) -> int:
+        return int(self.now().timestamp() * 1_000_000)
+
+
+async def test_runs_that_were_admitted_before_the_clock_was_set_back_start_in_their_turn() -> None:
+    clock, head = Clock(), Scripted()
+    driver = MemoryDriver(clock=clock.us)
+    apply_scripts(driver)
+    async with opened(driver, now=clock.now, poll_s=0.02) as runtime:
+        first = await runtime.runs.create("t", agent=head)
+        await soon(head.started.wait())
+        queued = await runtime.runs.create("t", agent=at_once)
+        elsewhere = await runtime.runs.create("u")
+        clock.ahead -= timedelta(hours=1)
+        runtime.runs.start(elsewhere, at_once)
+        assert (await ended(runtime, elsewhere)).status is RunStatus.SUCCESS
+        after = await runtime.runs.create("t", agent=at_once)
+        head.go.set()
+        for run in (first, queued, after):
+            assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+    await driver.aclose()
+
+
+async def test_a_process_that_starts_after_the_clock_was_set_back_takes_up_what_waits() -> None:
+    clock = Clock()
+    driver = MemoryDriver(clock=clock.us)
+    apply_scripts(driver)
+    async with opened(driver, now=clock.now) as runtime:
+        waiting = await runtime.runs.create("t")
+    clock.ahead -= timedelta(hours=1)
+    async with opened(driver, now=clock.now, poll_s=0.02) as runtime:
+        runtime.agents.attach(waiting.run_id, at_once)
+        assert (await ended(runtime, waiting)).status is RunStatus.SUCCESS
+    await driver.aclose()
