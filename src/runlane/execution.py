@@ -221,7 +221,7 @@ class Executor:
         tasks: set[asyncio.Task[bool]] = set()
 
         def report(usage: Usage) -> None:
-            task = control.create_task(self._store.set_progress(run.run_id, usage))
+            task = control.create_task(self._store.set_progress(run.run_id, run.usage + usage))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             task.add_done_callback(_swallow_outage)

@@ -33,7 +33,7 @@ from runlane.agents.base import Drained
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.agents.host import ThreadHost
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.records import StreamEvent
+from runlane.records import RunRecord, StreamEvent
 from runlane.runtime import Runtime
 from runlane.store.statements import Transaction
 
@@ -325,6 +325,36 @@ async def test_usage_of_a_run_that_was_cut_short_is_recorded(how: str) -> None:
         assert stopped.status is (RunStatus.INTERRUPTED if how == "cancel" else RunStatus.ERROR)
         assert stopped.usage.llm_calls == 1
         assert (await runtime.runs.usage_by_thread("t")).llm_calls == 1
+
+
+async def test_progress_of_a_later_attempt_has_what_earlier_ones_used() -> None:
+    driver, go = FaultyDriver(), asyncio.Event()
+    model = StrictModel(replies=[AIMessage("hi", usage_metadata=tokens(3, 4))] * 2)
+
+    async def node(state: MessagesState) -> dict[str, Any]:
+        await model.ainvoke(state["messages"])
+        await go.wait()
+        return {}
+
+    graph = StateGraph(MessagesState).add_node("node", node).add_edge(START, "node").add_edge("node", END)
+
+    async def used(runtime: Runtime, calls: int) -> RunRecord:
+        while True:
+            found = await runtime.runs.get(run.run_id)
+            if found.usage.llm_calls >= calls:
+                return found
+            await asyncio.sleep(0)  # a ledger in memory answers without letting others go on
+
+    async with opened(driver, graphs={"g": graph}) as runtime:
+        run = await runtime.runs.create_or_reject("t", kwargs=graph_run(input={"messages": [("user", "hello")]}))
+        await soon(used(runtime, 1))
+    async with opened(driver, graphs={"g": graph}) as runtime:
+        again = await soon(used(runtime, 2))
+        assert (again.status, again.attempt, again.usage.total_tokens) == (RunStatus.RUNNING, 2, 14)
+        go.set()
+        done = await ended(runtime, run)
+        assert (done.usage.llm_calls, done.usage.total_tokens) == (2, 14)
+        assert [counts["llm_calls"] for counts in done.usage.by_model.values()] == [2]
 
 
 async def test_a_hook_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -126,6 +126,16 @@ async def test_progress_is_recorded_while_a_run_is_active_and_never_falls(store:
     assert not await store.set_progress("nobody", USAGE)
 
 
+async def test_the_numbers_of_a_model_and_a_text_that_were_recorded_stay(store: RunStore) -> None:
+    lease = await running(store)
+    before = replace(USAGE, by_model={"m": {"input_tokens": 5, "llm_calls": 1}}, last_ai_message="hi")
+    await store.set_progress(lease.run_id, before)
+    await store.set_progress(lease.run_id, Usage(by_model={"m": {"input_tokens": 2, "llm_calls": 2}, "n": {}}))
+    run = await store.complete_usage(lease.run_id, {"by_model": {"n": {"llm_calls": 1}}})
+    both = {"m": {"input_tokens": 5, "llm_calls": 2}, "n": {"llm_calls": 1}}
+    assert run.usage == replace(before, by_model=both)
+
+
 @pytest.mark.parametrize("event", [RunEvent.SUCCEED, RunEvent.STOP, RunEvent.FAIL, RunEvent.RELEASE])
 async def test_the_end_of_an_attempt_records_its_counters_whatever_it_is(store: RunStore, event: RunEvent) -> None:
     lease = await running(store)

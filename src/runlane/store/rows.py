@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -104,7 +105,7 @@ def usage_of(text: str | None) -> Usage:
 
 
 def raised(usage: Usage, newer: Usage) -> Usage:
-    """Return *newer*, where no number is below that of *usage*."""
+    """Return *newer*, where no number is below that of *usage*, nor a text or a model's numbers are missing."""
     if usage is _NO_USAGE:
         return newer
     counts = {
@@ -112,7 +113,24 @@ def raised(usage: Usage, newer: Usage) -> Usage:
         for field in fields(Usage)
         if isinstance(getattr(newer, field.name), int)
     }
-    return replace(newer, **counts)
+    return replace(
+        newer,
+        **counts,
+        by_model=_raised_by_model(usage.by_model, newer.by_model),
+        first_human_message=newer.first_human_message or usage.first_human_message,
+        last_ai_message=newer.last_ai_message or usage.last_ai_message,
+    )
+
+
+def _raised_by_model(
+    older: Mapping[str, Mapping[str, int]], newer: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    found = {model: dict(counts) for model, counts in older.items()}
+    for model, counts in newer.items():
+        mine = found.setdefault(model, {})
+        for name, count in counts.items():
+            mine[name] = max(count, mine.get(name, 0))
+    return found
 
 
 def _receipt(row: Row) -> CancelReceipt | None:
