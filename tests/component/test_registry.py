@@ -170,6 +170,7 @@ def test_a_key_that_is_not_honoured_is_refused_by_name(project: Project, key: st
         ({"graphs": {"a": "no_colon.py"}}, "graphs.a must be"),
         ({"graphs": {"a": {"description": "x"}}}, "graphs.a must be"),
         ({"graphs": {"a": 1}}, "graphs.a must be"),
+        ({"graphs": {"a": {"path": "x:y", "descripton": "x"}}}, "unknown key 'descripton' in graphs.a"),
         ({"graphs": {"a": "./a.ts:graph"}}, "JavaScript"),
         ({"graphs": {"a": "x:y"}, "grpahs": 1}, "unknown key 'grpahs'"),
         ({"graphs": {"a": "x:y"}, "dependencies": "."}, "'dependencies' must be a list"),

@@ -228,6 +228,29 @@ async def test_a_checkpoints_id_is_a_uuid_in_the_config_too(http: httpx.AsyncCli
         assert "checkpoint" in _refused(await http.post(f"/threads/{nothing_admitted}/runs", json=body))
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/runs", {**RUN, "config": {"colour": 1, "configurable": {"colour": 1}}}, "config.colour"),
+        ("/runs", {**RUN, "command": {"update": {"steps": 1}, "graph": None, "colour": None}}, None),
+        ("/threads", {"ttl": {"ttl": 60, "colour": 1}}, "ttl.colour"),
+        (
+            "/threads",
+            {
+                "metadata": {"graph_id": "steps", "colour": 1},
+                "supersteps": [{"updates": [{"values": {}, "as_node": "__start__", "colour": 1}] * 2, "shape": 1}] * 2,
+            },
+            "supersteps.shape, supersteps.updates.colour",
+        ),
+    ],
+)
+async def test_a_field_within_a_field_that_no_version_has_is_named_with_its_path(
+    http: httpx.AsyncClient, path: str, body: Any, named: str | None
+) -> None:
+    answer = await http.post(path, json=body)
+    assert (answer.status_code, answer.headers.get("runlane-ignored")) == (200, named), answer.text
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_beyond_the_limit_is_413(http: httpx.AsyncClient, nothing_admitted: str, chunked: bool) -> None:
     huge = b'{"assistant_id": "steps", "input": {"x": "' + b"x" * MAX_BODY_BYTES + b'"}}'

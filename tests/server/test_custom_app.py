@@ -180,7 +180,7 @@ async def test_chosen_headers_reach_the_graph_and_secret_ones_never(tmp_path: Pa
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
-        ({"logging_headers": {"includes": ["*"]}}, "logging_headers"),
+        ({"logging_headers": {"includes": ["*"]}}, "no request headers are logged"),
         ({"no_such_key": True}, "no_such_key"),
         ({"mount_prefix": "agents"}, "mount_prefix"),
         ({"configurable_headers": {"includes": ["Authorization"]}}, "authorization"),

@@ -414,6 +414,7 @@ async def test_a_run_that_takes_too_long_says_so_everywhere(hurried: Server) -> 
 
 async def test_a_strict_server_refuses_fields_that_no_version_has(hurried: Server) -> None:
     async with httpx.AsyncClient(base_url=hurried.url) as http:
-        answer = await http.post("/runs", json={"assistant_id": "steps", "input": {}, "colour": "red"})
-        assert answer.status_code == 422
-        assert "colour" in answer.json()["detail"]
+        for given, named in (({"colour": "red"}, "colour"), ({"config": {"colour": "red"}}, "config.colour")):
+            answer = await http.post("/runs", json={"assistant_id": "steps", "input": {}, **given})
+            assert answer.status_code == 422
+            assert named in answer.json()["detail"]

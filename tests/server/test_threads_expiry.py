@@ -194,9 +194,9 @@ def test_the_section_says_when_threads_expire(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "named"),
     [
-        ({"path": "./saver.py:make"}, "path"),
-        ({"serde": {"pickle_fallback": True}}, "serde"),
-        ({"backend": "mongo"}, "backend"),
+        ({"path": "./saver.py:make"}, "'checkpointer.path' is not supported: Runlane keeps checkpoints in its own"),
+        ({"serde": {"pickle_fallback": True}}, "'checkpointer.serde' is not supported: Runlane keeps"),
+        ({"backend": "mongo"}, "'checkpointer.backend' is not supported: Runlane keeps"),
         ({"ttl": {"default_ttl": "soon"}}, "checkpointer.ttl.default_ttl"),
         ({"ttl": {"default_ttl": -1}}, "checkpointer.ttl.default_ttl"),
         ({"ttl": {"strategy": "forget"}}, "checkpointer.ttl.strategy"),

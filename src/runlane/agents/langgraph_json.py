@@ -48,6 +48,16 @@ UNSUPPORTED_KEYS: Final = frozenset(
 #: Keys whose values the parts of the server that they concern check; see :meth:`GraphsFile.section`.
 SECTIONS: Final = frozenset({"auth", "checkpointer", "http", "store", "webhooks"})
 _KEYS: Final = frozenset({"graphs", "dependencies", "env"})
+_GRAPH_KEYS: Final = frozenset({"path", "description"})
+_OWN_CHECKPOINTS: Final = "Runlane keeps checkpoints in its own database, as data"
+#: Keys within sections that are known and not honoured, the values that are taken nevertheless, and why.
+REFUSED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
+    "checkpointer.backend": (("default", None), _OWN_CHECKPOINTS),
+    "checkpointer.path": ((), _OWN_CHECKPOINTS),
+    "checkpointer.serde": ((), _OWN_CHECKPOINTS),
+    "http.logging_headers": ((), "no request headers are logged"),
+    "store.path": ((), "Runlane keeps the long-term store in its own database"),
+}
 T = TypeVar("T")
 
 
@@ -76,10 +86,15 @@ class GraphsFile:
         Raises:
             ConfigurationError: It does not fit; the error names the key within.
         """
-        if self.sections.get(key) is None:
+        found = self.sections.get(key)
+        if found is None:
             return None
+        for refused, (taken, why) in REFUSED.items():
+            section, _, name = refused.partition(".")
+            if section == key and isinstance(found, dict) and name in found and found[name] not in taken:
+                raise ConfigurationError(f"{self.path}: key {refused!r} is not supported: {why}. Remove it.")
         try:
-            return msgspec.convert(self.sections[key], model, strict=True)
+            return msgspec.convert(found, model, strict=True)
         except msgspec.ValidationError as error:
             why = str(error).replace("$", f"{key}") if "`$" in str(error) else f"{error} - at `{key}`"
             raise ConfigurationError(f"{self.path}: {why}.") from None
@@ -156,6 +171,8 @@ def _graphs(path: Path, graphs: Any) -> dict[str, GraphSpec]:
 def _graph(path: Path, graph_id: str, entry: Any) -> GraphSpec:
     where = entry.get("path") if isinstance(entry, dict) else entry
     description = entry.get("description") if isinstance(entry, dict) else None
+    if isinstance(entry, dict) and (unknown := sorted(entry.keys() - _GRAPH_KEYS)):
+        raise ConfigurationError(f"{path}: unknown key {unknown[0]!r} in graphs.{graph_id}.")
     if not isinstance(where, str) or not all(where.rpartition(":")) or not isinstance(description, str | None):
         raise ConfigurationError(
             f"{path}: graphs.{graph_id} must be 'path/to/file.py:name', 'package.module:name', "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -25,7 +25,7 @@ class TtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class CheckpointerSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    backend: Literal["default"] | None = None
+    backend: str | None = None
     ttl: TtlSection | None = None
 
 

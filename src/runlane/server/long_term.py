@@ -43,7 +43,6 @@ class TtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class StoreSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The key ``store`` of langgraph.json."""
 
-    path: str | None = None
     index: IndexSection | None = None
     ttl: TtlSection | None = None
 
@@ -60,10 +59,6 @@ def load_store(config: Path | None) -> NewStore | None:
     section = None if file is None else file.section("store", StoreSection)
     if section is None or file is None:
         return None
-    if section.path is not None:
-        raise ConfigurationError(
-            f"{file.path}: key 'store.path' is not supported: Runlane keeps the long-term store itself. Remove it."
-        )
     ttl, index = _ttl(section.ttl), section.index
     embed = None if index is None else _embeddings(file, index.embed)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from uuid import UUID
 
 import msgspec
@@ -30,8 +31,6 @@ class Body(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     #: Fields that may be null on the wire, where it means what leaving them out means.
     nullable: ClassVar[frozenset[str]] = frozenset()
-    #: Fields that are such objects themselves.
-    parts: ClassVar[Mapping[str, type[msgspec.Struct]]] = {}
 
 
 class Send(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -69,12 +68,6 @@ class RunConfig(Body):
 
 class RunCreate(Body):
     """A run on a thread, or a stateless one."""
-
-    parts: ClassVar[Mapping[str, type[msgspec.Struct]]] = {
-        "command": Command,
-        "config": RunConfig,
-        "checkpoint": CheckpointConfig,
-    }
 
     assistant_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     input: Any = None
@@ -313,8 +306,8 @@ def convert_body(request: Request, value: Any, model: type[B]) -> B:
     """Return *value*, which a client sent, as *model*; see :func:`read_body`."""
     if not isinstance(value, dict):
         raise InvalidRequest(f"The body must be a JSON object, not {type(value).__name__}.")
-    unknown = value.keys() - model.__struct_encode_fields__
-    ignore(request, unknown | unknown_in_parts(value, model.parts), "fields")
+    unknown = value.keys() - _fields(model).keys()
+    ignore(request, unknown.union(_unknown_below(value, model)), "fields")
     accepted = _NULLABLE | model.nullable | unknown
     nulls = [name for name, item in value.items() if item is None and name not in accepted]
     if nulls:
@@ -325,14 +318,29 @@ def convert_body(request: Request, value: Any, model: type[B]) -> B:
         raise InvalidRequest(f"Invalid request body: {error}.") from None
 
 
-def unknown_in_parts(value: Mapping[str, Any], parts: Mapping[str, type[msgspec.Struct]]) -> set[str]:
-    """Return the fields of *value*'s *parts* that no version of the API defines, as ``part.field``."""
-    return {
-        f"{part}.{name}"
-        for part, model in parts.items()
-        if isinstance(given := value.get(part), dict)
-        for name in given.keys() - model.__struct_encode_fields__
-    }
+@functools.cache
+def _fields(model: type[msgspec.Struct]) -> Mapping[str, type[msgspec.Struct] | None]:
+    """Return the fields of *model*, each with the model of the objects in it."""
+    return {field.encode_name: _model_in(field.type) for field in msgspec.structs.fields(model)}
+
+
+def _model_in(kind: Any) -> type[msgspec.Struct] | None:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    return next((found for part in get_args(kind) if (found := _model_in(part)) is not None), None)
+
+
+def _unknown_below(value: Mapping[str, Any], model: type[msgspec.Struct]) -> Iterator[str]:
+    """Give the names in the objects within *value* that their models do not have, with the path; nulls say nothing."""
+    for name, found in value.items():
+        inner = _fields(model).get(name)
+        if inner is None:
+            continue
+        for one in found if isinstance(found, list) else (found,):
+            if isinstance(one, dict):
+                known = _fields(inner)
+                yield from (f"{name}.{field}" for field, item in one.items() if field not in known and item is not None)
+                yield from (f"{name}.{field}" for field in _unknown_below(one, inner))
 
 
 def ignore(request: Request, names: Set[str], kind: str) -> None:
