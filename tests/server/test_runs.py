@@ -197,6 +197,18 @@ async def test_a_run_that_ended_by_itself_has_nothing_to_cancel(client: LangGrap
     assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "success"
 
 
+async def test_a_rolled_back_run_of_another_graph_leaves_the_thread_as_it_was(
+    client: LangGraphClient, thread_id: str
+) -> None:
+    await client.runs.wait(thread_id, "chat", input={"messages": "hi"})
+    thread, state = await client.threads.get(thread_id), await client.threads.get_state(thread_id)
+    run = await begun(client, thread_id)
+    await client.runs.cancel(thread_id, run["run_id"], wait=True, action="rollback")
+    assert await client.threads.get_state(thread_id) == state
+    after = await client.threads.get(thread_id)
+    assert {**after, "updated_at": None} == {**thread, "updated_at": None}
+
+
 async def test_cancel_with_rollback_leaves_no_trace_of_the_run(client: LangGraphClient, thread_id: str) -> None:
     await client.runs.wait(thread_id, "steps", input=STEP)
     before = await client.threads.get_history(thread_id, limit=100)

@@ -44,6 +44,7 @@ from runlane.records import (
     ThreadTtl,
 )
 from runlane.redaction import marked, redacted, scrubbed_text
+from runlane.store.binding_transactions import bound, unbind
 from runlane.store.filters import matches
 from runlane.store.protocol_transactions import check_answers
 from runlane.store.rows import (
@@ -306,7 +307,7 @@ def _insert(new: NewRun, thread_metadata: Json) -> Any:
         strategy=new.multitask_strategy.value,
         on_disconnect=new.on_disconnect.value,
         metadata=dumps(redacted(metadata)),
-        kwargs=dumps(marked(new.kwargs)),
+        kwargs=dumps(marked(bound(new.kwargs, thread_metadata, new.thread_metadata))),
         model_name=new.model_name,
         temporary=int(new.temporary),
         key=new.idempotency_key,
@@ -372,6 +373,7 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
         stopped=1,
         blocked_at=None,
     )
+    yield from unbind(row, wholly=rolled_back)
     yield from record_delivery(rows[0], None)
     return Cancelled(run=run_record(rows[0]), ended=True)
 
@@ -432,6 +434,8 @@ def finish(
         rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
         return Finished(run=run_record(rows[0]), next_run_id=lease.run_id)
     run = yield from end_run(row, status, outcome, usage)
+    if outcome.end_reason is EndReason.ROLLED_BACK:
+        yield from unbind(row, wholly=True)
     yield from settle(thread, status, outcome)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
     return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)
