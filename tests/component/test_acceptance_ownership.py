@@ -45,9 +45,10 @@ async def test_an_attempt_whose_run_was_taken_writes_nothing() -> None:
     driver = FaultyDriver()
     first, second = Stepper(), Stepper()
     second.go.set()
-    async with opened(driver, graphs={"g": first.graph()}, lease_s=0.1, poll_s=3600) as dead:
+    async with opened(driver, graphs={"g": first.graph()}, poll_s=3600) as dead:
         run = await dead.runs.create_or_reject("t", kwargs=graph_run(durability="sync"))
         await soon(first.started.wait())
+        await turn(dead.store, LAPSED, run.run_id)
         async with opened(driver, graphs={"g": second.graph()}) as heir:
             done = await ended(heir, run)
             assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 2, 1)
