@@ -91,6 +91,7 @@ class PostgresCluster:
 
     binaries: Path | None = None
     _supervisor: subprocess.Popen[str] | None = field(default=None, init=False)
+    _programs: Path = field(default=Path(), init=False)
 
     @cached_property
     def directory(self) -> Path:
@@ -118,7 +119,22 @@ class PostgresCluster:
     def __exit__(self, *exc_info: object) -> None:
         self._stop()
 
+    def restart(self) -> None:
+        """Crash the server and start it again, at the same address; it recovers what was committed."""
+        options = ["--silent", "--wait", "--timeout=60", "--mode=immediate", f"--log={self.directory / 'log'}"]
+        done = subprocess.run(
+            [self._programs / "pg_ctl", "restart", *options, f"--pgdata={self.directory / 'data'}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # the server keeps it open
+            stderr=subprocess.DEVNULL,
+            check=False,
+            **self._as_unprivileged,
+        )
+        if done.returncode != 0:
+            raise PostgresUnavailable((self.directory / "log").read_text())
+
     def _start(self, binaries: Path) -> None:
+        self._programs = binaries
         data = self.directory / "data"
         options = ["--username=runlane", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         self._run([binaries / "initdb", *options, f"--pgdata={data}"])

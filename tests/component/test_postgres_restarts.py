@@ -1,0 +1,80 @@
+"""P1, P2 and P11 on PostgreSQL, which crashes and comes back while runs are admitted, executed and finished."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from postgres_cluster import PostgresCluster
+from run_kit import ended, opened
+from runlane.agents.coroutine import RunContext
+from runlane.errors import StoreUnavailable
+from runlane.lifecycle import RunStatus
+from runlane.records import ANY_OWNER, RunRecord
+from runlane.runtime import Runtime
+
+CRASHES, THREADS, RUNS_EACH = 3, 8, 8
+
+
+@pytest.fixture
+def cluster() -> Iterator[PostgresCluster]:
+    """Give a server of this test alone, which keeps what it has said that it committed."""
+    with PostgresCluster() as cluster:
+        with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE ledger")
+            connection.execute("ALTER DATABASE ledger SET synchronous_commit = on")
+        yield cluster
+
+
+async def admitted(runtime: Runtime, thread_id: str, key: str, agent: object) -> RunRecord:
+    """Admit a run as a client does that does not give up: with a key, until it is told."""
+    while True:
+        try:
+            return await runtime.runs.create(thread_id, idempotency_key=key, agent=agent)
+        except StoreUnavailable:
+            await asyncio.sleep(0.05)
+
+
+async def test_runs_admitted_while_the_database_crashes_again_and_again_all_end_once(cluster: PostgresCluster) -> None:
+    calls: Counter[str] = Counter()
+    executing: Counter[str] = Counter()
+
+    async def agent(context: RunContext) -> str:
+        calls[context.run_id] += 1
+        executing[context.thread_id] += 1
+        assert executing[context.thread_id] == 1, "two runs of a thread at once"
+        try:
+            for number in range(10):
+                context.emit("custom", number)
+                await asyncio.sleep(0.02)
+            return "done"
+        finally:
+            executing[context.thread_id] -= 1
+
+    async def client(runtime: Runtime, thread_id: str) -> list[RunRecord]:
+        return [await admitted(runtime, thread_id, f"{thread_id}-{n}", agent) for n in range(RUNS_EACH)]
+
+    async def crash() -> None:
+        for _ in range(CRASHES):
+            await asyncio.sleep(0.2)  # into the work
+            assert len(calls) < THREADS * RUNS_EACH, "all is done already"
+            await asyncio.to_thread(cluster.restart)
+
+    async with opened(database=cluster.url("ledger"), poll_s=0.2) as runtime:
+        async with asyncio.timeout(90), asyncio.TaskGroup() as group:
+            crashing = group.create_task(crash())
+            clients = [group.create_task(client(runtime, f"t{n}")) for n in range(THREADS)]
+        assert crashing.done()
+        runs = [run for one in clients for run in one.result()]
+        for run in runs:
+            done = await ended(runtime, run)
+            assert done.status is RunStatus.SUCCESS, done
+            assert 1 <= calls[run.run_id] <= done.attempt
+        for number in range(THREADS):
+            found = await runtime.store.list_runs(f"t{number}", owner=ANY_OWNER, limit=100)
+            assert len(found) == RUNS_EACH
+            assert (await runtime.store.get_thread(f"t{number}", owner=ANY_OWNER)).status == "idle"
