@@ -113,6 +113,15 @@ def test_an_application_s_routes_come_first_and_its_middleware_wraps_the_api(tmp
         assert http.get("/no-such-path").json() == {"detail": "Not Found", "code": "http"}
 
 
+def test_the_routes_that_there_are_are_described_and_no_others(tmp_path: Path) -> None:
+    with served(tmp_path, app="./own_app.py:app", disable_store=True) as server, calling(server) as http:
+        paths = http.get("/openapi.json").json()["paths"]
+        assert {"/mine", "/threads", "/runs/crons"} <= paths.keys()
+        assert "/store/items" not in paths
+        assert paths["/info"]["get"]["summary"] == "Info"  # the application's, which is served
+        assert paths["/ok"]["get"]["summary"].startswith("Say that the server answers")
+
+
 def test_health_cannot_be_taken_over_by_an_application(tmp_path: Path) -> None:
     with served(tmp_path, app="./own_app.py:app") as server, calling(server) as http:
         assert http.get("/ok").json()["ok"] is True

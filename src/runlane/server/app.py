@@ -39,7 +39,7 @@ from runlane.server import (
 )
 from runlane.server.auth import Gate, secured
 from runlane.server.edge import Edge, on_error, on_http_error
-from runlane.server.front import Front, custom_app
+from runlane.server.front import RESERVED, Front, custom_app
 from runlane.server.http_section import HttpSection, http_section
 from runlane.server.metrics import Metered, Metrics
 from runlane.server.routing import direct, schemas
@@ -114,7 +114,7 @@ def create_app(config: Path | None, settings: Settings, *, registry: Registry | 
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.settings, app.state.metrics = settings, counts
+    app.state.settings, app.state.metrics, app.state.custom = settings, counts, custom
     app.state.front = app if custom is None and not section.mount_prefix else Front(app, custom, section)
     return app
 
@@ -126,18 +126,25 @@ def _routes(section: HttpSection) -> list[BaseRoute]:
     return [*found, Route("/openapi.json", _openapi), Route("/docs", system.docs)]
 
 
-def openapi_document() -> dict[str, Any]:
-    """Return the OpenAPI description of all routes."""
-    described = FastAPI(title="Runlane", version=version("runlane"))
+def openapi_document(section: HttpSection | None = None, custom: Starlette | None = None) -> dict[str, Any]:
+    """Return the OpenAPI description of the routes that there are, those of *custom* too if it describes them."""
+    described, groups = FastAPI(title="Runlane", version=version("runlane")), dict(ROUTED)
     for module in DOCUMENTED:
-        described.include_router(module.router)
+        if section is None or groups[module] not in section.disabled:
+            described.include_router(module.router)
     document = described.openapi()
-    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas())
+    found = document.setdefault("components", {}).setdefault("schemas", {})
+    found.update(schemas())
+    if isinstance(custom, FastAPI):
+        own = custom.openapi()
+        document["paths"] |= {path: item for path, item in own.get("paths", {}).items() if path not in RESERVED}
+        document["components"]["schemas"] = {**own.get("components", {}).get("schemas", {}), **found}
     return document
 
 
 async def _openapi(request: Request) -> Response:
     state = request.app.state
     if not hasattr(state, "openapi"):  # it takes a moment, and few ask
-        state.openapi = orjson.dumps(secured(openapi_document(), state.service.authority))
+        document = openapi_document(state.service.section, state.custom)
+        state.openapi = orjson.dumps(secured(document, state.service.authority))
     return Response(state.openapi, media_type="application/json")
