@@ -236,6 +236,7 @@ class Executor:
             emit=publisher.emit if not secrets else lambda name, data: publisher.emit(name, secrets.out_of(data)),
             congested=lambda: publisher.congested,
             ready=publisher.ready,
+            earlier=publisher.earlier,
             continued=run.attempt > 1,
             saver=None if self._saver is None else self._bind(self._saver, attempt, publisher, secrets),
             store=None if self._long_term_store is None else self._long_term_store(run.owner),

@@ -31,7 +31,7 @@ def turns(ending: str) -> st.SearchStrategy[Turn]:
         at=st.integers(0, 160),
         rounds=st.lists(st.lists(CALLS, min_size=1, max_size=3).map(tuple), max_size=2).map(tuple),
         durability=st.sampled_from(["async", "sync", "exit"]),
-        modes=st.sampled_from([("messages-tuple", "values"), ("messages",), ("messages-tuple",)]),
+        modes=st.sampled_from([("messages-tuple", "values"), ("messages",), ("protocol",)]),
         grace_turns=st.sampled_from([2, 20, 2000]),
         word_turns=st.integers(0, 2),
     )
@@ -47,11 +47,19 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_run_that_is_cut_leaves_a_thread_that_works(ending: str, graph: str) -> None:
     @settings(max_examples=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(st.lists(turns(ending), min_size=1, max_size=2))
-    def check(cuts: list[Turn]) -> None:
-        assert history(cuts, graph) == []
+    @given(st.lists(st.sampled_from(ENDINGS).flatmap(turns), max_size=1), turns(ending))
+    def check(earlier: list[Turn], last: Turn) -> None:
+        assert history([*earlier, last], graph) == []
 
     check()
+
+
+@pytest.mark.parametrize("modes", [("messages-tuple",), ("messages",), ("protocol",)])
+@pytest.mark.parametrize("ending", ["crash_then_cancel", "crash_for_good"])
+def test_text_of_a_lost_process_is_kept_if_its_run_ends_then(ending: str, modes: tuple[str, ...]) -> None:
+    """Half an answer was read by its viewers, in every one of these moments or in some of them."""
+    for at in range(50, 110, 10):
+        assert history([Turn(ending=ending, at=at, modes=modes, word_turns=5)], "chat") == []
 
 
 class Choosing:

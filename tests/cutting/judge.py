@@ -23,6 +23,9 @@ def streamed_texts(events: Iterable[tuple[str, Any]]) -> dict[str, str]:
     for name, payload in events:
         if name == "metadata":
             texts = {}
+        elif name == "messages" and isinstance(payload, dict):
+            data, delta = payload["data"], payload["data"].get("delta") or {}
+            texts[data["id"]] = texts.get(data["id"], "") + delta.get("text", "")
         elif name == "messages":
             message = payload[0]
             if message["type"] in ("AIMessageChunk", "ai"):
@@ -55,15 +58,18 @@ def broken(done: Cut) -> list[str]:
     if [m.id for m in messages[: len(done.before.messages)]] != [m.id for m in done.before.messages]:
         wrong.append("earlier messages have changed")
     kept = {message.id: message.text for message in messages if isinstance(message, AIMessage)}
-    repaired_elsewhere = done.turn.ending in ("crash_then_cancel", "crash_for_good")
-    for message_id, text in () if repaired_elsewhere else streamed_texts(done.events).items():
+    if done.turn.durability == "exit" and done.turn.ending.startswith("crash"):
+        return wrong  # what was asked for: nothing of an attempt is stored before its end
+    for message_id, text in streamed_texts(done.events).items():
         if not kept.get(message_id, "").startswith(text):
             wrong.append(f"the viewer read {text!r} as {message_id}; kept is {kept.get(message_id)!r}")
     return wrong
 
 
 def _results_lost(done: Cut) -> list[str]:
-    results = {m.tool_call_id: m.content for m in done.after.messages if isinstance(m, ToolMessage)}
+    earlier = {message.id for message in done.before.messages}
+    new = [message for message in done.after.messages if message.id not in earlier]
+    results = {m.tool_call_id: m.content for m in new if isinstance(m, ToolMessage)}
     wrong = [
         f"{call_id} has the result {content!r}, which no tool reported"
         for call_id, content in results.items()
@@ -72,7 +78,8 @@ def _results_lost(done: Cut) -> list[str]:
     lost = done.turn.ending in LOSSES
     if done.run.end_reason is EndReason.ROLLED_BACK:
         return wrong
-    expected = done.durable if lost else done.reported
+    kept = {m.tool_call_id for m in done.before.messages if isinstance(m, ToolMessage)}
+    expected = {key: text for key, text in done.durable.items() if key not in kept} if lost else done.reported
     wrong += [
         f"{call_id} had reported {content!r}; kept is {results.get(call_id)!r}"
         for call_id, content in expected.items()

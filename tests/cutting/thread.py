@@ -94,7 +94,8 @@ class Thread:
     async def admit(runtime: Runtime, text: str, turn: Turn | None = None, **options: Any) -> RunRecord:
         request: dict[str, Any] = {"graph_id": "g", "input": {"messages": [("user", text)]}}
         if turn is not None:
-            request |= {"durability": turn.durability, "stream_mode": list(turn.modes)}
+            shown = {"protocol": True} if turn.modes == ("protocol",) else {"stream_mode": list(turn.modes)}
+            request |= {"durability": turn.durability, **shown}
         return await runtime.runs.create(THREAD, kwargs=request, on_disconnect="continue", **options)
 
 
@@ -147,7 +148,7 @@ class Process:
 async def cut(thread: Thread, turn: Turn) -> Cut:
     """Begin a run on the thread, cut it as *turn* says, and return what is left once it has ended."""
     agent, store = thread.agent, thread.store
-    before = await thread.seen()
+    before, agent.results = await thread.seen(), {}
     changes: dict[str, Any] = {"cancel_grace_s": turn.grace_turns * TICK_S}
     if turn.ending == "deadline":
         changes["run_timeout_s"] = max(10, turn.at) * TICK_S

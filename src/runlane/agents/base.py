@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from runlane.records import RunRecord
+from runlane.records import RunRecord, StreamEvent
 
 #: Publishes one event: its name and its JSON text. Called on the agent's loop, in order; cheap; never blocks.
 Emit = Callable[[str, bytes], None]
@@ -43,6 +43,10 @@ async def _at_once() -> None:
     return None
 
 
+async def _nothing() -> Sequence[StreamEvent]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentCall:
     """One attempt at one run, as an agent sees it.
@@ -52,13 +56,15 @@ class AgentCall:
     ``checkpoint_id``); each may be absent. ``continued`` says that an earlier attempt of this run may have left
     checkpoints. ``saver`` and ``store`` are LangGraph's ``BaseCheckpointSaver`` and ``BaseStore``; the saver is bound
     to this attempt, so that a fenced attempt writes nothing. An agent awaits ``ready()`` while ``congested()``, which
-    bounds what is not yet committed. ``callbacks`` are LangChain callback handlers.
+    bounds what is not yet committed. ``earlier()`` returns the newest events of the attempts before this one, oldest
+    first. ``callbacks`` are LangChain callback handlers.
     """
 
     run: RunRecord
     emit: Emit
     congested: Callable[[], bool] = field(default=lambda: False)
     ready: Callable[[], Awaitable[None]] = field(default=_at_once)
+    earlier: Callable[[], Awaitable[Sequence[StreamEvent]]] = field(default=_nothing)
     drain: DrainSignal = field(default_factory=DrainSignal)
     continued: bool = False
     saver: Any = None

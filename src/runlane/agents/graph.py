@@ -23,6 +23,7 @@ from runlane.agents.observer import Observer
 from runlane.agents.protocol_events import ProtocolPublisher, pump_protocol
 from runlane.agents.registry import Graph, GraphUse, Registry
 from runlane.agents.repair import repair_thread
+from runlane.agents.shown import observer_of
 from runlane.agents.users import RunUsers
 from runlane.errors import NotFound
 
@@ -77,6 +78,8 @@ class GraphAgent:
         observer = self._observers.pop(call.run.run_id, None)
         if call.saver is None:
             return Snapshot()
+        if observer is None and call.continued:
+            observer = observer_of(await call.earlier())
         user = self._users.of(call.run)
         config = run_config(call.run, self._graph_id, user=user, fork=False)
         use = GraphUse(config=config, store=call.store, user=user)

@@ -39,7 +39,7 @@ async def repair_thread(
 
     Args:
         config: Addresses the thread's newest checkpoint; its metadata names the run.
-        observer: What this process saw of the attempt; ``None`` if it died elsewhere, and then only calls are closed.
+        observer: What was seen of the attempt; ``None`` if nothing is known, and then only calls are closed.
         touched: Whether an attempt that is not observed may have worked on the thread. A run that was stopped before
             it did anything leaves a pause of an earlier run in peace.
     """
@@ -107,7 +107,8 @@ def _unfinished_texts(state: StateSnapshot, observer: Observer | None) -> list[P
     if observer is None or state.metadata is None:
         return []
     step = state.metadata["step"] + 1
-    unfinished = {task.id for task in state.tasks if task.result is None}
+    # A log of the streaming protocol names the node, not the task.
+    unfinished = {name for task in state.tasks if task.result is None for name in (task.id, task.name)}
     known = {message.id for message in _messages(state)}
     return [
         partial

@@ -24,6 +24,8 @@ MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
 APPEND_TRIES: Final = 12
 RETRY_DELAY_S: Final = 0.05
 MAX_RETRY_DELAY_S: Final = 1.0
+#: How many events of earlier attempts are read at most: far more than one superstep streams.
+EARLIER_EVENTS: Final = 20_000
 
 
 class Publisher:
@@ -56,6 +58,7 @@ class Publisher:
         self._tries = 0
         self._last_flush = float("-inf")
         self._seq = claim.events_end
+        self._run_seq, self._earlier_end = claim.run.seq, claim.events_end
         self._closed = False
         self._closing: asyncio.Future[None] | None = None
         self._space: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -102,6 +105,22 @@ class Publisher:
                     self._space = (asyncio.get_running_loop(), asyncio.Event())
                 space = self._space[1]
             await space.wait()
+
+    async def earlier(self) -> list[StreamEvent]:
+        """Return, on the agent's loop, the newest events of the attempts before this one, oldest first.
+
+        Raises:
+            StoreUnavailable: They cannot be read now.
+        """
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._read_earlier(), self._control))
+
+    async def _read_earlier(self) -> list[StreamEvent]:
+        found: list[StreamEvent] = []
+        cursor = max(0, self._earlier_end - EARLIER_EVENTS)
+        while cursor < self._earlier_end and (page := await self._store.read_events(self._run_seq, after=cursor)):
+            found.extend(event for event in page if event.seq <= self._earlier_end)
+            cursor = page[-1].seq
+        return found
 
     async def close(self) -> tuple[StreamEvent, ...]:
         """Take nothing more, wait until nothing is on its way, and return what is left to commit.
