@@ -58,12 +58,22 @@ def broken(done: Cut) -> list[str]:
     if [m.id for m in messages[: len(done.before.messages)]] != [m.id for m in done.before.messages]:
         wrong.append("earlier messages have changed")
     kept = {message.id: message.text for message in messages if isinstance(message, AIMessage)}
-    if done.turn.durability == "exit" and done.turn.ending.startswith("crash"):
-        return wrong  # what was asked for: nothing of an attempt is stored before its end
+    if _nothing_stored(done):
+        return wrong
     for message_id, text in streamed_texts(done.events).items():
         if not kept.get(message_id, "").startswith(text):
             wrong.append(f"the viewer read {text!r} as {message_id}; kept is {kept.get(message_id)!r}")
     return wrong
+
+
+def _nothing_stored(done: Cut) -> bool:
+    """Say whether nothing of the run is stored, as durability ``exit`` allows.
+
+    A crash takes all of it. So does a cancel between LangGraph's decision to store it and that task's first step.
+    """
+    if done.turn.durability != "exit":
+        return False
+    return done.turn.ending.startswith("crash") or len(done.after.messages) == len(done.before.messages)
 
 
 def _results_lost(done: Cut) -> list[str]:
@@ -76,7 +86,7 @@ def _results_lost(done: Cut) -> list[str]:
         if content not in (CLOSING_TEXT, done.reported.get(call_id), done.durable.get(call_id))
     ]
     lost = done.turn.ending in LOSSES
-    if done.run.end_reason is EndReason.ROLLED_BACK:
+    if done.run.end_reason is EndReason.ROLLED_BACK or (not lost and _nothing_stored(done)):
         return wrong
     kept = {m.tool_call_id for m in done.before.messages if isinstance(m, ToolMessage)}
     expected = {key: text for key, text in done.durable.items() if key not in kept} if lost else done.reported
