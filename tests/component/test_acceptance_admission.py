@@ -11,6 +11,7 @@ Item or known defect -> test (D: defects of the system whose contracts these are
     6, R5, R14            test_a_repeated_key_..., test_a_key_is_..., test_reuse_is_said_...
     7, D33                test_a_conflict_names_the_blocking_run
     8, D21                test_admission_is_closed_as_soon_as_the_drain_begins
+    R12, R13              test_store_plans.py: test_the_hot_statements_never_scan_ended_runs
 """
 
 from __future__ import annotations

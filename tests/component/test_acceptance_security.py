@@ -8,6 +8,7 @@ Item or known defect -> test:
     35 recursion limit, D53       test_a_runaway_graph_is_stopped_by_its_recursion_limit
     35 D54                        test_a_run_with_a_context_still_checkpoints_under_its_thread
     35 texts of errors            test_texts_of_unknown_errors_are_not_shown
+    35 secrets, D51               test_secrets.py: test_a_planted_secret_is_nowhere_but_in_the_graph
 """
 
 from __future__ import annotations

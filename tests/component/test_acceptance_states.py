@@ -2,14 +2,18 @@
 
 Item or known defect -> test:
 
-    9, D7, D8, D19        test_only_legal_moves_are_made, test_a_terminal_run_never_changes,
+    9, D7, D8, D19, D30   test_only_legal_moves_are_made, test_a_terminal_run_never_changes,
                           test_a_cancel_before_the_end_was_written_is_never_followed_by_success
     10, D9, D10, D16, D35 test_a_run_cancelled_before_it_starts_never_executes, test_the_first_cancel_wins,
-                          test_an_unknown_action_is_refused, test_a_second_cancel_..., test_a_cancel_of_an_ended_run_...
+                          test_an_unknown_action_is_refused, test_a_second_cancel_...,
+                          test_a_cancel_that_comes_after_...
     11, D45               test_a_rollback_leaves_the_thread_as_before_the_run, test_a_rollback_that_failed_is_said, ...
     12, D25               test_the_end_of_a_run_that_is_gone_writes_nothing
     13, D27               test_a_passing_outage_is_not_noticed, test_a_permanent_error_is_not_tried_again
-    14, D29, D34, D55     test_counters_..., test_progress_..., test_usage_of_interrupted_runs_is_counted
+    14, D29, D34, D55     test_counters_..., test_progress_..., test_usage_of_every_kind_of_ending_is_counted
+    D32                   test_worker.py: test_a_run_that_takes_too_long_ends_as_a_timeout
+    D43, D44              test_store_threads.py: test_a_thread_shows_how_its_last_run_ended;
+                          test_weaknesses.py: test_a_thread_is_busy_exactly_while_a_run_is_active
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 Item or known defect -> test:
 
-    18, D9, R9   test_every_ending_has_exactly_one_end
+    18, D9, R8, R9  test_every_ending_has_exactly_one_end
     19, D36      test_reading_an_unknown_run_..., test_an_ended_run_without_events_ends_at_once
-    20, D37      test_streams.py: test_a_reader_whose_cursor_retention_has_passed_is_told, ..._from_any_cursor
+    20, D37      test_streams.py: test_a_reader_whose_cursor_retention_has_passed_is_told,
+                 test_a_reader_that_comes_back_gets_every_later_event_once_from_any_cursor
     21, D38, R15 test_removing_a_run_wakes_its_readers; test_streams.py: test_numbers_go_on_across_attempts
     22, D41      test_a_viewer_that_leaves_stops_nothing, test_it_can_be_told_when_nobody_reads_a_stream
     23, D42      test_a_waiter_is_answered_with_its_own_runs_result
+    D39, D50     test_store_events.py: test_submissions_are_answered_in_the_order_in_which_they_were_queued
+    R18          test_streams.py: test_an_outage_that_lasts_is_told_once_and_then_events_are_dropped
 """
 
 from __future__ import annotations
