@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 
 from runlane.agents.registry import Registry
 from runlane.server.app import create_app
-from runlane.server.bounded_http import BoundedHttp
+from runlane.server.process import uvicorn_config
 from runlane.settings import Settings
 
 PROJECT = Path(__file__).parent / "server" / "project" / "langgraph.json"
@@ -67,14 +67,7 @@ def running_server(
     app = create_app(config_path, Settings(database=database, synchronous="normal", **given), registry=registry)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app.state.front,
-        http=BoundedHttp,
-        log_level="error",
-        access_log=False,
-        loop="uvloop",
-        timeout_graceful_shutdown=2,
-    )
+    config = uvicorn_config(app, log_level="error", timeout_graceful_shutdown=2)
     loops: list[asyncio.AbstractEventLoop] = []
     ready = threading.Event()
 

@@ -96,12 +96,12 @@ def test_a_path_that_leads_nowhere_is_not_found_or_refused(server: Server, targe
 )
 def test_bombs_of_headers_are_refused(server: Server, headers: bytes) -> None:
     line = _answer(server, b"GET /ok HTTP/1.1\r\n" + HOST + headers + b"\r\n")
-    assert line in (b"", b"HTTP/1.1 431 Request Header Fields Too Large")
+    assert line == b"HTTP/1.1 431 Request Header Fields Too Large"
 
 
 def test_a_header_that_never_ends_is_refused_before_it_has_arrived(server: Server) -> None:
     line = _answer(server, b"GET /ok HTTP/1.1\r\n" + HOST + b"X-Big: ", *[b"a" * 1000] * 70)
-    assert line in (b"", b"HTTP/1.1 431 Request Header Fields Too Large")
+    assert line == b"HTTP/1.1 431 Request Header Fields Too Large"
 
 
 def test_a_head_and_a_body_of_legal_sizes_are_taken_however_they_arrive(server: Server) -> None:

@@ -31,7 +31,7 @@ from runlane.errors import ConfigurationError, InvalidRequest
 from runlane.records import ANY_OWNER
 from runlane.server.access import Access, Authority, User
 from runlane.server.keys import ApiKeys, check_owner
-from runlane.server.requests import PayloadTooLarge, read_json
+from runlane.server.requests import EncodedBody, PayloadTooLarge, read_json
 from runlane.settings import Settings
 from runlane.store.filters import filter_params
 
@@ -333,7 +333,7 @@ class Gate:
             await _refuse(scope, receive, send, error)
             return
         except InvalidRequest as error:  # the body that the handler wanted to see
-            status = 413 if isinstance(error, PayloadTooLarge) else 422
+            status = 413 if isinstance(error, PayloadTooLarge) else 415 if isinstance(error, EncodedBody) else 422
             await _refuse(scope, receive, send, HTTPException(status, str(error)))
             return
         scope[USER] = scope["user"] = user

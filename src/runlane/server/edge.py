@@ -29,7 +29,7 @@ from runlane.errors import (
     ThreadChanged,
 )
 from runlane.server.http_section import CorsSection
-from runlane.server.requests import BadRequest, PayloadTooLarge
+from runlane.server.requests import BadRequest, EncodedBody, PayloadTooLarge
 
 log = logging.getLogger("runlane.server")
 
@@ -38,6 +38,7 @@ CORS: Final = CorsSection()
 #: The first class that fits decides; its texts are written for clients.
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (PayloadTooLarge, 413),
+    (EncodedBody, 415),
     (BadRequest, 400),
     (InvalidRequest, 422),
     (NotFound, 404),

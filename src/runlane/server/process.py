@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -28,7 +29,7 @@ from starlette.applications import Starlette
 from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
-from runlane.server.bounded_http import BoundedHttp
+from runlane.server.bounded_http import OTHER_FILES, bounded_http, limits_of
 from runlane.server.listener import bind, not_available, url_of
 from runlane.settings import Settings
 
@@ -114,6 +115,7 @@ def serve(config: Path, settings: Settings, *, host: str, port: int, listener: s
     signals = StopSignals()
     signals.install()
     try:
+        _allow_open_files(settings.max_connections + OTHER_FILES)
         listener = listener or bind(host, port)
         app = create_app(config, settings, registry=load_registry(config))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -132,7 +134,14 @@ async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) 
     address = listener.getsockname()[:2]
     async with app.router.lifespan_context(app):
         _spare_the_collector()
-        server = _Uvicorn(_uvicorn_config(app))
+        server = _Uvicorn(
+            uvicorn_config(
+                app,
+                lifespan="off",  # entered around the server, so that its errors reach the caller as they are
+                log_config=None,
+                timeout_graceful_shutdown=RESPONSES_GRACE_S,
+            )
+        )
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         asked = asyncio.create_task(signals.first.wait())
         try:
@@ -146,6 +155,19 @@ async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) 
     log.info("server.stopped")
 
 
+def _allow_open_files(wanted: int) -> None:
+    """Raise the soft limit of open files, which is small for the sake of old programs, as far as is wanted and allowed.
+
+    Source: systemd, "File Descriptor Limits": the hard limit is what programs that use poll may take.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("server.few_open_files allowed=%d wanted=%d setting=max_connections", allowed, wanted)
+
+
 def _spare_the_collector() -> None:
     """Take what was loaded at start out of garbage collection, and collect young objects less often.
 
@@ -157,19 +179,20 @@ def _spare_the_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
 
 
-def _uvicorn_config(app: Starlette) -> uvicorn.Config:
+def uvicorn_config(app: Starlette, **given: Any) -> uvicorn.Config:
+    """Return how uvicorn serves *app*: what a client may take of the server is in its settings."""
+    settings: Settings = app.state.settings
     return uvicorn.Config(
         app.state.front,
         loop="uvloop",
-        http=BoundedHttp,
+        http=bounded_http(limits_of(settings, resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
         ws="auto",
-        lifespan="off",  # entered around the server, so that its errors reach the caller as they are
-        log_config=None,
+        ws_max_size=settings.max_body_bytes,
         access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.INFO),
         server_header=False,
         proxy_headers=False,  # nothing asks who the client is
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=RESPONSES_GRACE_S,
+        **given,
     )
 
 

@@ -168,7 +168,7 @@ class ThreadPatch(Body):
 
 
 class ThreadSearch(Body):
-    ids: list[str] | None = None
+    ids: Annotated[list[str], msgspec.Meta(max_length=1000)] | None = None
     metadata: Object | None = None
     values: Object | None = None
     status: Literal["idle", "busy", "interrupted", "error"] | None = None
@@ -205,6 +205,9 @@ B = TypeVar("B", bound=Body)
 E = TypeVar("E", bound=StrEnum)
 #: What is taken must fit, inside an answer, into the 254 levels that are written.
 MAX_DEPTH = 200
+#: Of a body, in all. A history of long texts has thousands, a matrix of vectors a million.
+MAX_VALUES = 2_000_000
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
 #: Fields that may be null on the wire.
 _NULLABLE = frozenset({"input", "command", "values", "before", "checkpoint", "checkpoint_map"})
@@ -220,6 +223,8 @@ async def read_json(request: Request, limit_bytes: int) -> Any:
     length = request.headers.get("content-length")
     if length is not None and length.isdigit() and int(length) > limit_bytes:
         raise PayloadTooLarge(limit_bytes)
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise EncodedBody(encoding)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -233,6 +238,7 @@ async def read_json(request: Request, limit_bytes: int) -> Any:
     raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if not raw.strip():
         return {}
+    _check_count(raw)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -241,6 +247,22 @@ async def read_json(request: Request, limit_bytes: int) -> Any:
         raise InvalidRequest("The body is nested too deeply.") from None
     _check_storable(raw, value)
     return value
+
+
+def _check_count(raw: bytes) -> None:
+    """Refuse what becomes many times as large in memory, before it does: a pair of brackets is an object of 64 bytes.
+
+    Raises:
+        InvalidRequest: There are more than ``MAX_VALUES`` values.
+    """
+    if len(raw) < MAX_VALUES or _signs(raw) <= MAX_VALUES:
+        return
+    if _signs(_STRING.sub(b"", raw)) > MAX_VALUES:  # slow, and rare
+        raise InvalidRequest(f"The body has more than {MAX_VALUES} values: arrays, objects and what is in them.")
+
+
+def _signs(raw: bytes) -> int:
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
 def _check_storable(raw: bytes, value: Any) -> None:
@@ -263,6 +285,15 @@ class PayloadTooLarge(InvalidRequest):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The body is larger than {limit_bytes} bytes; see the setting max_body_bytes.")
+
+
+class EncodedBody(InvalidRequest):
+    """The body is compressed; it could be of any size."""
+
+    code = "encoded_body"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"The body has the content-encoding {encoding[:40]!r}; send it as it is, without one.")
 
 
 def nests_deeper(value: Any, depth: int) -> bool:

@@ -161,7 +161,7 @@ def route(
         }
         responses |= {status: {"description": "Done"} for status in success[1:]}
         if body is not None:
-            responses[413] = {"description": "Error", **ERROR}
+            responses |= {status: {"description": "Error", **ERROR} for status in (413, 415)}
         direct(router).append(NamedRoute(path, _with_known_query(handler, frozenset(query)), methods=[method]))
         router.add_api_route(
             path,
