@@ -475,6 +475,23 @@ async def test_what_was_deleted_is_not_left_in_the_file(tmp_path: Path) -> None:
     assert b"secret-on" not in all_bytes(tmp_path)
 
 
+async def test_a_new_file_is_its_users_alone(tmp_path: Path) -> None:
+    shared = tmp_path / "shared.db"
+    shared.touch(0o640)
+    for file, mode in ((tmp_path / "new.db", "600"), (shared, f"{shared.stat().st_mode & 0o777:o}")):
+        driver = SqliteDriver(file)
+        driver.execute_script("CREATE TABLE notes (id INTEGER PRIMARY KEY, note TEXT)")
+        found = modes(file)
+        await driver.aclose()
+        assert found == {"": mode, "-wal": mode, "-shm": mode, ".lock": "600"}
+
+
+def modes(file: Path) -> dict[str, str]:
+    """Return the permissions of a database's files, by the ends of their names."""
+    files = file.parent.glob(f"{file.name}*")
+    return {one.name.removeprefix(file.name): f"{one.stat().st_mode & 0o777:o}" for one in files}
+
+
 def all_bytes(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.iterdir())
 

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -65,6 +66,7 @@ class SqliteDriver:
         self._synchronous = synchronous
         self._lock_fd = _take_lock(self.path)
         try:
+            _make_private(self.path)
             self._writer = self._connect()
             self._place = _Place(self.path)
         except (sqlite3.Error, OSError) as error:
@@ -335,6 +337,12 @@ class _Place:
         except OSError as error:
             what = f"cannot be found ({error.strerror})"
         raise StoreUnavailable(f"{self._path} {what}; put that one back, or stop this process before you replace it")
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, if there is none, readable by its user only; SQLite's files beside it become like it."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _take_lock(path: Path) -> int:
