@@ -67,8 +67,7 @@ async def test_a_run_that_kills_its_process_ends_as_error_after_max_rescues(
             await server.launch()  # it may die before it says that it is ready
             assert await server.ended() == 7
         await server.start()
-        run = await get(http, f"{server.url}/threads/{thread_id}/runs/{run_id}")
-        assert run["status"] == "error"
+        assert (await ended_run(http, server, thread_id, run_id))["status"] == "error"
         assert (await get(http, f"{server.url}/threads/{thread_id}"))["status"] == "error"
         assert server.starts_of("run") == {1: 1 + max_rescues}
         late = Reader(server, http, thread_id, "run", run_id=run_id)
