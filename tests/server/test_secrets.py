@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypedDict
 
 import httpx
+import orjson
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
+from typer.testing import CliRunner
 
 from runlane.cli.logs import KeyValueFormatter
+from runlane.cli.main import app
+from runlane.redaction import SECRETS
 from server_kit import PATIENCE_S, Server, running_server
 
 SECRET = 'planted-0123456789-\u00e9"quoted'
@@ -126,3 +131,17 @@ def test_a_run_that_goes_on_later_still_has_its_secret(server: Server, database:
         assert "planted-0123456789" in _rows(database)
         http.post(f"/threads/{made['thread_id']}/runs/{made['run_id']}/cancel")
     _clean(_rows(database))
+
+
+def test_a_secret_that_an_ended_run_kept_is_taken_out_by_the_doctor(database: Path) -> None:
+    with running_server(f"sqlite:///{database}", graphs={"g": _graph()}) as server:
+        body = {"assistant_id": "g", "input": {}, "config": CONFIG, "on_completion": "keep"}
+        assert httpx.post(f"{server.url}/runs/wait", json=body, timeout=PATIENCE_S).status_code == 200
+    kept = orjson.dumps({SECRETS: True, "graph_id": "g", "config": CONFIG}).decode()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE runs SET kwargs = ?", (kept,))
+    assert "planted-0123456789" in _rows(database)
+    result = CliRunner().invoke(app, ["doctor", "--database", f"sqlite:///{database}", "--repair", "--yes"])
+    assert result.exit_code == 0, result.output
+    _clean(_rows(database))
+    assert '"model":"m"' in _rows(database)

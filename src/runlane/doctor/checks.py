@@ -146,6 +146,16 @@ def end_reason_of(row: Row) -> EndReason | None:
     return EndReason.ROLLED_BACK if rolled_back else EndReason(row["cancel_reason"])
 
 
+def _keeps_secrets(row: Row, _: bool) -> Finding:
+    return Finding(
+        code="run.secrets",
+        subject={"run": row["run_id"], "status": row["status"]},
+        meaning="It has ended, but the secrets that it was configured with are still kept.",
+        repair="they are replaced by ***.",
+        fix=by(partial(ledger.scrub, row["run_id"])),
+    )
+
+
 def _last_event(row: Row, _: bool) -> Finding:
     subject = {"run": row["run_id"], "end": row["events_end"], "last": row["last_seq"]}
     if row["last_seq"] < row["events_end"]:
@@ -255,6 +265,7 @@ SCANS: Final = (
             Check(find=ledger.SECOND_RUNNING, judge=_second_running),
             Check(find=ledger.ABANDONED, judge=_abandoned),
             Check(find=ledger.UNENDED, judge=_unended),
+            Check(find=ledger.KEEPING_SECRETS, judge=_keeps_secrets),
             Check(find=ledger.WRONG_LAST_EVENT, judge=_last_event),
         ),
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus, ThreadStatus
+from runlane.redaction import SECRETS, scrubbed_text
 from runlane.store.assistant_transactions import KEEP_VERSION
 from runlane.store.migrations import VERSION_TABLE
 from runlane.store.run_transactions import LOCK_RUN, LOCK_THREAD, RESTATE_THREAD, last_event
@@ -130,6 +131,13 @@ _SET_END: Final = statement(
          end_reason = COALESCE(end_reason, CAST(:end_reason AS TEXT))
        WHERE run_id = :run_id AND (ended_at IS NULL OR end_reason IS NULL OR events_end IS NULL) RETURNING run_id""",
 )
+_MARK = f'{{"{SECRETS}"'
+_KEEPS = f"status IN {_TERMINAL} AND SUBSTR(kwargs, 1, {len(_MARK)}) = '{_MARK}'"
+KEEPING_SECRETS: Final = _in_page(
+    "keeping_secrets", f"SELECT run_id, thread_id, status FROM runs WHERE {_KEEPS}", "seq"
+)
+_KEPT: Final = statement("doctor.kept", f"SELECT kwargs FROM runs WHERE run_id = :run_id AND {_KEEPS} {{for_update}}")
+_SCRUB: Final = statement("doctor.scrub", "UPDATE runs SET kwargs = :kwargs WHERE run_id = :run_id")
 WRONG_LAST_EVENT: Final = _in_page(
     "wrong_last_event",
     f"""SELECT run_id, thread_id, events_end, last_seq, first_after FROM (
@@ -261,6 +269,15 @@ def complete_end(found: Row, end_reason: EndReason | None) -> Transaction[bool]:
     events_end = yield from last_event(rows[0]["seq"])
     reason = None if end_reason is None else end_reason.value
     return bool((yield _SET_END(run_id=found["run_id"], events_end=events_end, end_reason=reason)))
+
+
+def scrub(run_id: str) -> Transaction[bool]:
+    """Take the secrets out of what an ended run was called with."""
+    rows = yield _KEPT(run_id=run_id)
+    kwargs = scrubbed_text(rows[0]["kwargs"]) if rows else None
+    if kwargs is not None:
+        yield _SCRUB(run_id=run_id, kwargs=kwargs)
+    return kwargs is not None
 
 
 def delete_late_events(found: Row) -> Transaction[bool]:
