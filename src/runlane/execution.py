@@ -30,6 +30,7 @@ from runlane.records import (
     Usage,
 )
 from runlane.redaction import RunSecrets
+from runlane.repairing import repaired
 from runlane.settings import Settings
 from runlane.store.event_transactions import insert_events
 from runlane.store.ledger import RunStore
@@ -79,7 +80,12 @@ class Saver(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Take writes again."""
+        """Take writes again, after :meth:`seal` or an outage."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a read or a write is with the database."""
         ...
 
 
@@ -350,11 +356,11 @@ class Executor:
         """Return what the run leaves on its thread, after making the thread valid if the run was cut short."""
         snapshot = ran.snapshot
         if verdict.event is RunEvent.RELEASE and ran.agent is not None:
-            await self._repair(attempt, ran.agent, ran.call, repair=False)
+            await self._repaired(attempt, None, ran.call)
         if verdict.end_reason is EndReason.ROLLED_BACK or verdict.event is RunEvent.RELEASE:
             return None
         if verdict.needs_repair and ran.agent is not None:
-            snapshot = await self._repair(attempt, ran.agent, ran.call)
+            snapshot = await self._repaired(attempt, ran.agent, ran.call)
         if snapshot is None:
             return None
         return ThreadState(
@@ -364,20 +370,12 @@ class Executor:
             unfinished=snapshot.unfinished or snapshot.paused,
         )
 
-    async def _repair(self, attempt: Attempt, agent: Agent, call: AgentCall, *, repair: bool = True) -> Snapshot | None:
-        """Repair the thread (or only write what the attempt has left to write), within bounds."""
-        handle = self._host.start(lambda: _repair_agent(agent, call) if repair else _seal(call))
+    async def _repaired(self, attempt: Attempt, agent: Agent | None, call: AgentCall) -> Snapshot | None:
+        """Repair the thread; without an agent only write what the attempt has left to write."""
         limit_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
-        timer = asyncio.get_running_loop().call_later(limit_s, handle.abandon)
-        try:
-            return await handle.done
-        except LeaseLost:
-            raise
-        except BaseException as error:  # the ending is written all the same
-            log.error("thread.repair_failed run_id=%s", attempt.claim.run.run_id, exc_info=error)
-            return None
-        finally:
-            timer.cancel()
+        return await repaired(
+            agent, call, host=self._host, limit_s=limit_s, held=lambda: attempt.reason is not StopReason.LEASE_LOST
+        )
 
     @staticmethod
     def _log(attempt: Attempt, finished: Finished, verdict: Verdict) -> None:
@@ -400,19 +398,6 @@ async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
     if call.saver is not None:
         await call.saver.seal()
     return snapshot
-
-
-async def _repair_agent(agent: Agent, call: AgentCall) -> Snapshot:
-    snapshot = await agent.repair(call)
-    if call.saver is not None:
-        await call.saver.seal()
-    return snapshot
-
-
-async def _seal(call: AgentCall) -> Snapshot:
-    if call.saver is not None:
-        await call.saver.seal()
-    return Snapshot()
 
 
 def _outcome(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from datetime import datetime
 from typing import Final
 
 from runlane.announcer import Announcer
@@ -16,13 +14,15 @@ from runlane.lifecycle import EndReason
 from runlane.records import RunError, RunRecord
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
-from runlane.store.rows import instant
 
 log = logging.getLogger("runlane.rescue")
 
 #: A lease is over for others only this much later, so that a slow renewal is not taken for a death.
 GRACE_S: Final = 2.0
 PURGE_EVERY_S: Final = 60.0
+#: A run that has lost its worker too often is not executed again, but claimed to make its thread valid and to end it.
+#: A worker may be lost at that too; after so many of them the run is ended with its thread as it is.
+REPAIRS: Final = 3
 
 
 class Rescuer:
@@ -38,7 +38,6 @@ class Rescuer:
         announcer: Announcer,
         settings: Settings,
         exclusive: bool,
-        now: Callable[[], datetime],
         forget_after_s: float | None = None,
     ) -> None:
         """Args:
@@ -47,7 +46,7 @@ class Rescuer:
         """
         self._worker_id, self._store, self._dispatch, self._source = worker_id, store, dispatch, source
         self._announcer, self._settings = announcer, settings
-        self._exclusive, self._forget_after_s, self._now = exclusive, forget_after_s, now
+        self._exclusive, self._forget_after_s = exclusive, forget_after_s
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Rescuer:
@@ -67,8 +66,7 @@ class Rescuer:
         while lost := await self._store.lost_runs(self._worker_id, exclusive=self._exclusive, grace_s=GRACE_S):
             for run in lost:
                 try:
-                    # One more than execute it: the last attempt only repairs the thread and ends the run.
-                    finished = await self._store.rescue(run, max_rescues=self._settings.max_rescues + 1)
+                    finished = await self._store.rescue(run, max_rescues=self._settings.max_rescues + REPAIRS)
                 except LeaseLost:
                     continue  # it was renewed or finished since it was seen
                 log.warning(
@@ -82,12 +80,11 @@ class Rescuer:
 
     async def dispatch_runnable(self) -> None:
         """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time."""
-        now = self._now()
-        for run_id, not_before_us in await self._store.runnable():
-            not_before = instant(not_before_us)
+        for run_id, wait_us in await self._store.runnable():
+            wait_s = wait_us / 1_000_000
             if self._source.has(run_id):
-                self._dispatch.submit(run_id, delay_s=max(0.0, (not_before - now).total_seconds()))
-            elif (now - not_before).total_seconds() > self._settings.start_within_s:
+                self._dispatch.submit(run_id, delay_s=max(0.0, wait_s))
+            elif -wait_s > self._settings.start_within_s:
                 await self._give_up(run_id)
 
     async def _give_up(self, run_id: str) -> None:

@@ -104,6 +104,7 @@ async def open_runtime(
     new_host: Callable[[], AgentHost] = InlineHost,
     new_store: Callable[[Driver, AgentHost], Any] | None = None,
     hooks: Sequence[Ended] = (),
+    new_dispatch: Callable[[], Dispatch] = LocalDispatch,
     new_id: Callable[[], str] = new_run_id,
     retry: PersistenceRetryPolicy | None = None,
     thread_ttl: ThreadTtl | None = None,
@@ -125,6 +126,7 @@ async def open_runtime(
         new_host: Makes the place where agents run; the running loop by default.
         new_store: Makes the long-term store for agents of that place; by default one without an index.
         hooks: Called with each run that has ended.
+        new_dispatch: Makes what carries hints within this process, and may lose them; tests bring a careless one.
         thread_ttl: When threads expire of which nothing else is said; a ``Sweeper`` looks after that.
         private_of: What graphs are told beside a run's row; what is a secret by its name is taken out of what they say.
         exclusive: Whether no other process uses the database; by default true unless it is PostgreSQL.
@@ -138,7 +140,8 @@ async def open_runtime(
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
         store = RunStore(driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs)
-        core = _core(settings, store, RunAgents(graph_agent, private_of), new_host(), new_store, hooks)
+        source = RunAgents(graph_agent, private_of)
+        core = _core(settings, store, new_dispatch(), source, new_host(), new_store, hooks)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
@@ -169,13 +172,13 @@ class _Core:
 def _core(
     settings: Settings,
     store: RunStore,
+    dispatch: Dispatch,
     source: RunAgents,
     host: AgentHost,
     new_store: Callable[[Driver, AgentHost], Any] | None,
     hooks: Sequence[Ended],
 ) -> _Core:
     bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
-    dispatch = LocalDispatch()
     saver, long_term_store = _langgraph(store.driver, host, new_store)
     return _Core(
         settings=settings,
@@ -212,7 +215,6 @@ def _parts(
         announcer=core.announcer,
         settings=core.settings,
         exclusive=exclusive,
-        now=now,
         forget_after_s=_forget_after_s(core.settings),
     )
     manager = RunManager(

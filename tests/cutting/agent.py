@@ -16,7 +16,7 @@ from langgraph.prebuilt import ToolNode, create_react_agent, tools_condition
 from langgraph.types import Command, Send
 
 from agent_kit import StrictModel, refuse_unpaired, tool_call
-from simulation.virtual_loop import VirtualLoop
+from runlane.testing.virtual_loop import VirtualLoop
 
 THREAD = "t"
 #: What a turn of the loop takes, in virtual seconds.

@@ -14,7 +14,7 @@ from cutting.thread import Cut, Process, Thread, cut, ended
 from runlane.agents.repair import CLOSING_TEXT
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER
-from simulation.virtual_loop import simulate
+from runlane.testing.virtual_loop import run_virtual
 
 
 def streamed_texts(events: Iterable[tuple[str, Any]]) -> dict[str, str]:
@@ -141,7 +141,7 @@ def history(turns: Sequence[Turn], graph: str) -> list[str]:
                 return [f"after turn {number}: {what}" for what in wrong]
         return await _next_turn(thread)
 
-    return simulate(main, TickingLoop)
+    return run_virtual(main, TickingLoop)
 
 
 async def _next_turn(thread: Thread) -> list[str]:

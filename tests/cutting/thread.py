@@ -24,7 +24,7 @@ from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
-from simulation.virtual_loop import LIFE, Life
+from runlane.testing.virtual_loop import LIFE, Life
 
 
 @dataclass(kw_only=True)
@@ -137,11 +137,11 @@ class Process:
         await self._main
 
     def kill(self) -> None:
-        self._life.alive = False
+        self._life.frozen = True
 
     async def go_on(self) -> None:
         """Continue the process that was taken for dead, and wait until it has seen that it lost its run."""
-        self._life.go_on()
+        self._life.thaw()
         await self.down()
 
 

@@ -1,17 +1,20 @@
-"""What a history must never show: the promises P1 to P5 as predicates over notes and the final ledger."""
+"""What a history must never show: the promises as predicates over notes and the final ledger.
+
+Each check is named after what it looks at and says which promise it is of. P9, P10, P12 and P13 are about the server
+and about real time; they are proved elsewhere.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
-import msgspec
-
-from simulation.agents import DEAF
+from runlane.rescue import REPAIRS
+from simulation.agents import CONTINUED, DEAF
 from simulation.history import Note
-from simulation.ledger import EPOCH_US
+from simulation.lanes import fencing, one_lane, order_of_starts
+from simulation.streams import log_numbers, whole_streams
 from simulation.world import Simulated
 
 TERMINAL = ("success", "error", "timeout", "interrupted")
@@ -20,6 +23,28 @@ TERMINAL = ("success", "error", "timeout", "interrupted")
 def violations(simulated: Simulated) -> list[str]:
     """Return every broken promise, by name; an empty list is a good world."""
     return [f"{check.__name__}: {broken}" for check in CHECKS for broken in check(simulated)]
+
+
+def one_admission(simulated: Simulated) -> Iterator[str]:
+    """P2: what the ledger holds was asked for, once; and what was asked for with a key is one run."""
+    asked = {note.run: note for note in simulated.history.of("ask")}
+    keys: dict[tuple[str, str], str] = {}
+    for run in simulated.runs:
+        if run["run_id"] not in asked:
+            yield f"{run['run_id']} was admitted and never asked for"
+        if run["idempotency_key"] is not None:
+            key = (run["thread_id"], run["idempotency_key"])
+            if key in keys:
+                yield f"{keys[key]} and {run['run_id']} have one idempotency key"
+            keys[key] = run["run_id"]
+    ids = {run["run_id"] for run in simulated.runs}
+    for note in simulated.history.of("told_admitted"):
+        if note.run not in ids:
+            yield f"{note.run} was admitted to a client and is not in the ledger"
+        if not note.reused and note.run != note.asked:
+            yield f"who asked for {note.asked} was told of {note.run}"
+        if note.reused and note.run != note.asked and note.asked in ids:
+            yield f"who asked for {note.asked} was told of {note.run}, and has both"
 
 
 def one_ending(simulated: Simulated) -> Iterator[str]:
@@ -35,95 +60,17 @@ def one_ending(simulated: Simulated) -> Iterator[str]:
 
 
 def rest(simulated: Simulated) -> Iterator[str]:
-    """P2: at rest everything has ended, and as callers were told."""
+    """P2: at rest everything has ended, no thread is busy, and all is as callers were told."""
     statuses = {run["run_id"]: run["status"] for run in simulated.runs}
     for run_id, status in statuses.items():
         if status not in TERMINAL:
             yield f"{run_id} is {status} at rest"
-    for note in simulated.history.of("told_admitted"):
-        if note.run not in statuses:
-            yield f"{note.run} was admitted to a client and is not in the ledger"
     for thread in simulated.threads:
         if thread["status"] == "busy":
             yield f"thread {thread['thread_id']} is busy at rest"
     for note in simulated.history.of("told_ending"):
         if statuses.get(note.run) != note.status:
             yield f"a client was told that {note.run} is {note.status}; it is {statuses.get(note.run)}"
-
-
-def one_lane(simulated: Simulated) -> Iterator[str]:
-    """P1: one attempt of a thread executes at a time, and runs start in the order of their admission.
-
-    Code that ignores a cancel, or its process's death, may still turn; its thread may go on once its lease is over.
-    """
-    thread_of: dict[str, str] = {}
-    executing: dict[str, dict[tuple[str, int], Note]] = defaultdict(dict)
-    for note in simulated.history.notes:
-        if note.kind == "begin":
-            others = executing[note.thread]
-            thread_of[note.run] = note.thread
-            for other in others.values():
-                if other.behaviour not in DEAF:
-                    yield f"{note.run} attempt {note.attempt} began while {other.run} attempt {other.attempt} executed"
-            others[note.run, note.attempt] = note
-        elif note.kind == "stop":
-            executing[thread_of[note.run]].pop((note.run, note.attempt), None)
-        elif note.kind in ("killed", "down"):
-            for others in executing.values():
-                for key in [key for key, other in others.items() if other.process == note.process]:
-                    del others[key]
-    yield from _order_of_starts(simulated)
-
-
-def _order_of_starts(simulated: Simulated) -> Iterator[str]:
-    waiting: dict[str, dict[str, int]] = defaultdict(dict)
-    thread_of = {note.run: note.thread for note in simulated.history.of("admit")}
-    delayed = {run["run_id"] for run in simulated.runs if run["not_before"] > run["created_at"]}
-    for note in simulated.history.of("admit", "move"):
-        lane = waiting[thread_of[note.run]]
-        if note.kind == "admit":
-            lane[note.run] = note.seq
-        elif note.new in TERMINAL:
-            lane.pop(note.run, None)
-        elif note.new == "running" and note.old == "pending":
-            before = [run for run, seq in lane.items() if seq < lane[note.run] and run not in delayed]
-            if before:
-                yield f"{note.run} started before {before[0]}, which was admitted earlier"
-
-
-def fencing(simulated: Simulated) -> Iterator[str]:
-    """P3: what an attempt wrote landed while it owned its run; nobody was robbed while its lease ran."""
-    decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
-    for note in simulated.history.of("log"):
-        for name, data in decode(note.frames):
-            if name in ("step", "metadata") and json.loads(data)["attempt"] != note.attempt:
-                yield f"event {note.first} of run seq {note.seq} is of another attempt than {note.attempt}"
-        if note.status != "running":
-            yield f"event {note.first} of run seq {note.seq} landed while it was {note.status}"
-    for note in simulated.history.of("save"):
-        if note.status != "running" or not note.checkpoint.startswith(f"{note.attempt:04}-"):
-            yield f"checkpoint {note.checkpoint} of {note.run} landed in attempt {note.attempt} ({note.status})"
-    for note in simulated.history.of("move"):
-        if note.rescues > note.old_rescues and note.lease_until > EPOCH_US + note.at_s * 1_000_000:
-            yield f"{note.run} attempt {note.attempt} was taken from a worker whose lease ran"
-
-
-def progress(simulated: Simulated) -> Iterator[str]:
-    """P6, P7: an attempt goes on after the last step that was checkpointed."""
-    saved: dict[str, int] = defaultdict(int)
-    begun: dict[tuple[str, int], int] = {}
-    behaviour: dict[str, str] = {}
-    for note in simulated.history.of("save", "begin", "step"):
-        if note.kind == "save":
-            saved[note.run] = int(note.checkpoint.rpartition("-")[2])
-        elif note.kind == "begin":
-            behaviour[note.run] = note.behaviour
-            begun[note.run, note.attempt] = saved[note.run]
-        elif behaviour[note.run] in ("steps", "leaving", "dawdling"):
-            expected = begun[note.run, note.attempt] + 1
-            begun[note.run, note.attempt] = expected
-            if note.step != expected:
-                yield f"{note.run} attempt {note.attempt} did step {note.step}, not {expected}"
 
 
 def honest_cancel(simulated: Simulated) -> Iterator[str]:
@@ -143,15 +90,18 @@ def honest_cancel(simulated: Simulated) -> Iterator[str]:
             yield f"a client has a receipt of {note.run}, which does not exist"
         elif note.action != row["cancel_action"]:
             yield f"a client was told that {note.run} is cancelled by {note.action}; it is {row['cancel_action']}"
-    kept = {row["run_id"] for row in simulated.checkpoints}
     for run_id, row in rows.items():
-        if row["end_reason"] == "rolled_back" and run_id in kept:
-            yield f"{run_id} was rolled back and has checkpoints"
-    yield from _stopped_means_stopped(simulated)
+        if row["end_reason"] == "disconnect" and row["on_disconnect"] == "continue":
+            yield f"{run_id} was to continue without its client, and was stopped"
 
 
-def _stopped_means_stopped(simulated: Simulated) -> Iterator[str]:
+def stopped_means_stopped(simulated: Simulated) -> Iterator[str]:
+    """P4: who is told "stopped" may rely on it: the attempt that was stopped executes no more.
+
+    Code of a process that stands still, or is cut off for good, is beyond anybody's knowledge.
+    """
     executing: dict[tuple[str, int], Note] = {}
+    frozen: set[str] = set()
     for note in simulated.history.notes:
         if note.kind == "begin":
             executing[note.run, note.attempt] = note
@@ -159,72 +109,26 @@ def _stopped_means_stopped(simulated: Simulated) -> Iterator[str]:
             executing.pop((note.run, note.attempt), None)
         elif note.kind in ("killed", "down"):
             executing = {key: begun for key, begun in executing.items() if begun.process != note.process}
+        elif note.kind in ("frozen", "thawed"):
+            (frozen.add if note.kind == "frozen" else frozen.discard)(note.process)
         elif note.kind == "move" and note.new == "interrupted" and note.stopped:
-            for _ in {(note.run, note.attempt)} & executing.keys():
+            begun = executing.get((note.run, note.attempt))
+            if begun is not None and begun.process not in frozen:
                 yield f"the receipt of {note.run} says stopped while attempt {note.attempt} executes"
 
 
-def whole_streams(simulated: Simulated) -> Iterator[str]:
-    """P5: every reader sees every event of the log once, in order, over all its connections, and one end."""
-    seen: dict[tuple[str, str], list[Note]] = defaultdict(list)
-    ends: dict[tuple[str, str], list[Note]] = defaultdict(list)
-    for note in simulated.history.of("read", "end", "gap"):
-        key = (note.reader, note.run)
-        if note.kind == "gap":
-            yield f"{note.reader} of {note.run} was told of a gap before {note.resumes_at}"
-        elif note.kind == "end":
-            ends[key].append(note)
-        elif key in ends:
-            yield f"{note.reader} of {note.run} saw event {note.seq} after the end"
-        else:
-            seen[key].append(note)
-    logs, rows = _logs(simulated), {run["run_id"]: run for run in simulated.runs}
-    for (reader, run_id), items in ends.items():
-        row = rows[run_id]
-        yield from _as_the_log(f"{reader} of {run_id}", seen[reader, run_id], items, logs[row["seq"]], row["status"])
-
-
-def _as_the_log(
-    who: str, seen: list[Note], ends: list[Note], log: dict[int, tuple[str, bytes]], status: str
-) -> Iterator[str]:
-    if [note.seq for note in seen] != sorted(log):
-        yield f"{who} saw {[note.seq for note in seen]}; the log has {sorted(log)}"
-    for note in seen:
-        if log.get(note.seq) != (note.name, note.data):
-            yield f"{who} saw another event {note.seq} than the log has"
-    if len(ends) != 1:
-        yield f"{who} saw {len(ends)} ends"
-    if ends[0].status != status:
-        yield f"{who} was told {ends[0].status}; it is {status}"
-    if log and ends[0].seq <= max(log):
-        yield f"{who} got the end as number {ends[0].seq}; the log goes to {max(log)}"
-
-
-def _logs(simulated: Simulated) -> dict[int, dict[int, tuple[str, bytes]]]:
-    decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
-    logs: dict[int, dict[int, tuple[str, bytes]]] = defaultdict(dict)
-    for note in simulated.history.of("log"):
-        for offset, (name, data) in enumerate(decode(note.frames)):
-            logs[note.seq][note.first + offset] = (name, data)
-    return logs
-
-
-def log_numbers(simulated: Simulated) -> Iterator[str]:
-    """P5: a run's log is numbered from 1 without holes or repeats."""
-    batches: dict[int, list[Note]] = defaultdict(list)
-    for note in simulated.history.of("log"):
-        batches[note.seq].append(note)
-    for seq, notes in batches.items():
-        if notes[0].first != 1 or any(later.first != earlier.last + 1 for earlier, later in pairwise(notes)):
-            yield f"the log of run seq {seq} is {[(note.first, note.last) for note in notes]}"
-
-
-def outage_is_not_absence(simulated: Simulated) -> Iterator[str]:
-    """P11: a run that exists is never reported as absent."""
-    admitted_at = {note.run: note.index for note in simulated.history.of("admit")}
-    for note in simulated.history.of("told_absent"):
-        if admitted_at.get(note.run, note.index) < note.asked_at:
-            yield f"a client was told that {note.run} does not exist"
+def handed_back(simulated: Simulated) -> Iterator[str]:
+    """P6: a run that is handed back is charged nothing and keeps every step whose end its agent had saved."""
+    saved: dict[str, int] = defaultdict(int)
+    told: dict[tuple[str, int], int] = defaultdict(int)
+    for note in simulated.history.of("save", "told_saved", "move"):
+        if note.kind == "save":
+            saved[note.run] = number_of(note) // 2
+        elif note.kind == "told_saved":
+            told[note.run, note.attempt] = note.step
+        elif (note.old, note.new) == ("running", "pending") and note.rescues == note.old_rescues:
+            wanted = told[note.run, note.attempt]
+            yield from (f"{note.run} was handed back without its step {wanted}" for _ in range(saved[note.run], wanted))
 
 
 def quiet_after_shutdown(simulated: Simulated) -> Iterator[str]:
@@ -243,15 +147,92 @@ def quiet_after_shutdown(simulated: Simulated) -> Iterator[str]:
                     yield f"{note.process} went down while {begun.run} attempt {begun.attempt} executed"
 
 
+def progress(simulated: Simulated) -> Iterator[str]:
+    """P6, P7: an attempt goes on after the last step that was checkpointed."""
+    saved: dict[str, int] = defaultdict(int)
+    begun: dict[tuple[str, int], int] = {}
+    behaviour: dict[str, str] = {}
+    for note in simulated.history.of("save", "begin", "step"):
+        if note.kind == "save":
+            saved[note.run] = number_of(note) // 2
+        elif note.kind == "begin":
+            behaviour[note.run] = note.behaviour
+            begun[note.run, note.attempt] = saved[note.run]
+        elif behaviour[note.run] in CONTINUED:
+            expected = begun[note.run, note.attempt] + 1
+            begun[note.run, note.attempt] = expected
+            if note.step != expected:
+                yield f"{note.run} attempt {note.attempt} did step {note.step}, not {expected}"
+
+
+def no_crash_loop(simulated: Simulated) -> Iterator[str]:
+    """P7: the code of a run that lost its worker too often is not executed again; the run ends as an error."""
+    rescues: dict[tuple[str, int], int] = {}
+    limit = simulated.settings.max_rescues
+    for note in simulated.history.of("move", "begin"):
+        key = (note.run, note.attempt)
+        if note.kind == "move":
+            rescues.setdefault(key, note.rescues)
+        elif rescues.get(key, 0) > limit:
+            yield f"{note.run} began again after {rescues[key]} rescues; {limit} are allowed"
+    for run in simulated.runs:
+        if run["rescues"] > limit and run["status"] not in ("error", "interrupted"):
+            yield f"{run['run_id']} ended as {run['status']} after {run['rescues']} rescues; {limit} are allowed"
+
+
+def valid_threads(simulated: Simulated) -> Iterator[str]:
+    """P8: no step of an ended run stands open; of a rolled back run nothing is left; states are of runs that ended."""
+    last: dict[str, Note] = {}
+    ended: Note | None = None
+    for note in simulated.history.of("save", "move", "state"):
+        if note.kind == "save":
+            last[note.run] = note
+        elif note.kind == "move":
+            ended = note if note.new in TERMINAL else None
+        else:
+            values = json.loads(note.values)
+            if ended is None or (values["run"], values["attempt"]) != (ended.run, ended.attempt):
+                yield f"the state of {note.thread} was written by {values}, which did not end then"
+            elif ended.reason == "rolled_back":
+                yield f"the state of {note.thread} was written by {ended.run}, which was rolled back"
+    rolled_back = {run["run_id"] for run in simulated.runs if run["end_reason"] == "rolled_back"}
+    for run_id in sorted(rolled_back & {row["run_id"] for row in simulated.checkpoints}):
+        yield f"{run_id} was rolled back and has checkpoints"
+    given_up = simulated.settings.max_rescues + REPAIRS
+    beyond_repair = {run["run_id"] for run in simulated.runs if run["rescues"] >= given_up}
+    for run_id, note in last.items():
+        if run_id not in rolled_back | beyond_repair and number_of(note) % 2:
+            yield f"{run_id} ended with its checkpoint {note.checkpoint} open"
+
+
+def outage_is_not_absence(simulated: Simulated) -> Iterator[str]:
+    """P11: a run that exists is never reported as absent."""
+    admitted_at = {note.run: note.index for note in simulated.history.of("admit")}
+    for note in simulated.history.of("told_absent"):
+        if admitted_at.get(note.run, note.index) < note.asked_at:
+            yield f"a client was told that {note.run} does not exist"
+
+
+def number_of(saved: Note) -> int:
+    """Return the number of the checkpoint that was saved; see :class:`simulation.agents.StepAgent`."""
+    return int(saved.checkpoint.rpartition("-")[2])
+
+
 CHECKS: tuple[Callable[[Simulated], Iterator[str]], ...] = (
+    one_lane,
+    order_of_starts,
+    one_admission,
     one_ending,
     rest,
-    one_lane,
     fencing,
-    progress,
     honest_cancel,
+    stopped_means_stopped,
     whole_streams,
     log_numbers,
-    outage_is_not_absence,
+    handed_back,
     quiet_after_shutdown,
+    progress,
+    no_crash_loop,
+    valid_threads,
+    outage_is_not_absence,
 )

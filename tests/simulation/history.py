@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,13 +30,18 @@ class Note:
 
 @dataclass
 class History:
-    """Notes of agents, clients, processes and the ledger, in one order."""
+    """Notes of agents, clients, processes and the ledger, in one order; and how often the world did what to them."""
 
     clock: Callable[[], float]
     notes: list[Note] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
 
     def note(self, kind: str, /, **facts: Any) -> None:
         self.notes.append(Note(len(self.notes), self.clock(), kind, facts))
+
+    def fault(self, kind: str) -> None:
+        """Count a fault of *kind*, one of :data:`simulation.faults.KINDS`."""
+        self.faults[kind] += 1
 
     def of(self, *kinds: str) -> Iterator[Note]:
         return (note for note in self.notes if note.kind in kinds)

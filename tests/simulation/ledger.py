@@ -14,8 +14,9 @@ from runlane.errors import StoreUnavailable
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import T, Transaction
+from runlane.testing.virtual_loop import Livelock
+from simulation.faults import Sky
 from simulation.history import History
-from simulation.virtual_loop import Livelock
 
 #: The instant at which every simulation begins, in microseconds of UTC: 2026-01-01.
 EPOCH_US = 1_767_225_600_000_000
@@ -30,13 +31,21 @@ END;
 CREATE TRIGGER sim_move AFTER UPDATE ON runs
     WHEN OLD.status <> NEW.status OR OLD.attempt <> NEW.attempt OR OLD.rescues <> NEW.rescues
       OR OLD.cancel_requested_at IS NOT NEW.cancel_requested_at
+      OR (OLD.ended_at IS NOT NULL AND OLD.ended_at IS NOT NEW.ended_at)
 BEGIN
     SELECT sim_note('move', NEW.run_id, OLD.status, NEW.status, NEW.attempt, OLD.rescues, NEW.rescues, NEW.worker_id,
-                    NEW.end_reason, NEW.cancel_action, OLD.lease_expires_at, NEW.cancel_stopped_at IS NOT NULL);
+                    NEW.end_reason, NEW.cancel_action, OLD.lease_expires_at, NEW.cancel_stopped_at IS NOT NULL,
+                    NEW.updated_at);
 END;
 CREATE TRIGGER sim_log AFTER INSERT ON events BEGIN
     SELECT sim_note('log', NEW.run_seq, NEW.first_seq, NEW.last_seq, NEW.frames,
                     {_OWNER.format(run="seq = NEW.run_seq")});
+END;
+CREATE TRIGGER sim_state AFTER UPDATE ON threads WHEN OLD.state_values IS NOT NEW.state_values BEGIN
+    SELECT sim_note('state', NEW.thread_id, NEW.state_values);
+END;
+CREATE TRIGGER sim_purge AFTER DELETE ON events BEGIN
+    SELECT sim_note('purge', OLD.run_seq, OLD.last_seq, (SELECT status FROM runs WHERE seq = OLD.run_seq));
 END;
 CREATE TRIGGER sim_save AFTER INSERT ON checkpoints BEGIN
     SELECT sim_note('save', NEW.run_id, NEW.checkpoint_id, {_OWNER.format(run="run_id = NEW.run_id")});
@@ -46,10 +55,12 @@ _FACTS = {
     "admit": ("run", "thread", "seq"),
     "move": (
         *("run", "old", "new", "attempt", "old_rescues", "rescues", "worker", "reason", "action"),
-        *("lease_until", "stopped"),
+        *("lease_until", "stopped", "at_us"),
     ),
     "log": ("seq", "first", "last", "frames", "status", "attempt"),
     "save": ("run", "checkpoint", "status", "attempt"),
+    "state": ("thread", "values"),
+    "purge": ("seq", "last", "status"),
 }
 
 
@@ -58,6 +69,7 @@ class Ledger(MemoryDriver):
 
     def __init__(self, history: History) -> None:
         self.history = history
+        self._behind_us = 0
         super().__init__(clock=self.now_us)
         self._uncommitted: list[tuple[Any, ...]] = []
         self._instant, self._at_once = 0.0, 0
@@ -66,13 +78,21 @@ class Ledger(MemoryDriver):
         self.execute_script(_TRIGGERS)
 
     def now_us(self) -> int:
-        return EPOCH_US + int(self.history.clock() * 1_000_000)
+        return EPOCH_US + int(self.history.clock() * 1_000_000) - self._behind_us
+
+    def set_back(self, seconds: float) -> None:
+        """Set its clock back, as whoever keeps the machine's time may."""
+        self.history.fault("ledger clock set back")
+        self.history.note("set_back", seconds=round(seconds, 2), at_us=self.now_us())
+        self._behind_us += int(seconds * 1_000_000)
 
     def apply(self, transaction: Transaction[T]) -> T:
         self._count()
         self._uncommitted.clear()
         result = super().apply(transaction)
         for kind, *values in self._uncommitted:
+            if kind == "purge":
+                self.history.fault("events removed")
             self.history.note(kind, **dict(zip(_FACTS[kind], values, strict=True)))
         return result
 
@@ -95,19 +115,6 @@ class Ledger(MemoryDriver):
         self._uncommitted.append(values)
 
 
-@dataclass
-class Weather:
-    """How likely an operation is slow, fails before or after its commit, or hangs for seconds."""
-
-    slow: float = 0.0
-    fails_before: float = 0.0
-    fails_after: float = 0.0
-    hangs: float = 0.0
-
-    def clear(self) -> None:
-        self.slow = self.fails_before = self.fails_after = self.hangs = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Fate:
     """What becomes of one operation: it arrives, or not; its answer arrives, or not; each after a while."""
@@ -119,6 +126,7 @@ class Fate:
     outlives_sender: bool = False
 
 
+_FAULTS = {"hang": "hung", "before": "failed before commit", "after": "failed after commit", "slow": "slow"}
 Settle = Callable[[Any, BaseException | None], None]
 
 
@@ -128,9 +136,9 @@ class FaultyDriver(MemoryDriver):
     An operation that was sent may arrive although its sender has gone. Submissions keep their order.
     """
 
-    def __init__(self, ledger: Ledger, weather: Weather, dice: random.Random, *, hang_s: float) -> None:
+    def __init__(self, ledger: Ledger, sky: Sky, dice: random.Random, *, hang_s: float) -> None:
         # No database of its own: the ledger is elsewhere.
-        self._ledger, self._weather, self._dice, self._hang_s = ledger, weather, dice, hang_s
+        self._ledger, self._sky, self._dice, self._hang_s = ledger, sky, dice, hang_s
         self._queue: deque[tuple[Transaction[Any], Settle]] = deque()
         self._pumping = False
         self.cut_off_until = 0.0
@@ -202,11 +210,12 @@ class FaultyDriver(MemoryDriver):
         loop.call_later(fate.before_s, arrive, context=Context() if fate.outlives_sender else senders)
 
     def _fate(self, *, writes: bool) -> Fate:
-        dice, weather = self._dice, self._weather
+        dice, weather = self._dice, self._sky.weather
         cut_off_s = self.cut_off_until - asyncio.get_running_loop().time()
         outlives = dice.random() < 0.5
         if cut_off_s > 0:
             late = dice.random() < 0.4
+            self._sky.history.fault("store unreachable")
             return Fate(cut_off_s + dice.random() * 0.1, arrives=late, outlives_sender=outlives)
         draw = dice.random()
         for likelihood, fate in (
@@ -223,6 +232,7 @@ class FaultyDriver(MemoryDriver):
     def _bad(self, kind: str, outlives: bool) -> Fate:
         dice = self._dice
         short_s = dice.random() * 0.05
+        self._sky.history.fault(f"store {_FAULTS[kind]}")
         if kind == "hang":
             split = dice.random()
             hang_s = dice.random() * self._hang_s

@@ -1,4 +1,4 @@
-"""A simulated process: the real runtime on its own connection, which can be killed at any moment."""
+"""A simulated process: the real runtime on its own connection, which can be killed or frozen between any two steps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from runlane.errors import RunlaneError
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
 from runlane.store.retry import PersistenceRetryPolicy
+from runlane.testing.virtual_loop import LIFE, Life
 from simulation.agents import StepAgent
-from simulation.history import History
+from simulation.faults import CarelessDispatch, Sky
 from simulation.ledger import EPOCH_US, FaultyDriver
-from simulation.virtual_loop import LIFE, Life
 
 T = TypeVar("T")
 EPOCH = datetime.fromtimestamp(EPOCH_US / 1_000_000, UTC)
@@ -25,6 +25,17 @@ EPOCH = datetime.fromtimestamp(EPOCH_US / 1_000_000, UTC)
 
 class ProcessGone(Exception):
     """The process died before it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """When a client leaves: after a time, or after so many steps of the loop, which may be at any await; or never."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+
+FOR_EVER = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +49,10 @@ class Plan:
 class Process:
     """Runs the runtime in tasks that stop for ever when it is killed, without any clean-up."""
 
-    def __init__(self, name: str, plan: Plan, driver: FaultyDriver, history: History, dice: random.Random) -> None:
+    def __init__(self, name: str, plan: Plan, driver: FaultyDriver, sky: Sky, dice: random.Random) -> None:
         self.name, self.driver = name, driver
-        self._plan, self._history, self._dice = plan, history, dice
+        self._plan, self._sky, self._history, self._dice = plan, sky, sky.history, dice
+        self._skew_s = plan.skew_s
         self.runtime: Runtime | None = None
         self._life = Life()
         self._context = copy_context()
@@ -48,8 +60,10 @@ class Process:
         self._stop = asyncio.Event()
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._made_ids = 0
+        if plan.skew_s:
+            self._history.fault("clock skewed")
         self._main = self.spawn(self._run())
-        history.note("up", process=name)
+        self._history.note("up", process=name)
 
     @property
     def serves(self) -> bool:
@@ -59,36 +73,94 @@ class Process:
     def alive(self) -> bool:
         return self._life.alive
 
+    @property
+    def frozen(self) -> bool:
+        return self._life.frozen
+
+    @property
+    def executing(self) -> int:
+        return 0 if self.runtime is None else self.runtime.worker.executing
+
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run *coroutine* inside of the process."""
         return asyncio.get_running_loop().create_task(coroutine, context=self._context.copy())
 
-    async def ask(self, make: Callable[[Runtime], Coroutine[Any, Any, T]], *, leave_after_s: float | None = None) -> T:
-        """Have the process answer a client, who may leave after a while.
+    async def ask(self, make: Callable[[Runtime], Coroutine[Any, Any, T]], patience: Patience = FOR_EVER) -> T:
+        """Have the process answer a client, who may leave early.
 
         Raises:
             ProcessGone: It died, or serves nobody.
-            asyncio.TimeoutError: The client left.
+            TimeoutError: The client left.
             RunlaneError: Its answer.
         """
         if not self.serves or self.runtime is None:
             raise ProcessGone
         task = self.spawn(make(self.runtime))
-        await asyncio.wait((task, self._gone), timeout=leave_after_s, return_when=asyncio.FIRST_COMPLETED)
+        await self._until(task, patience)
         if task.done():
             return task.result()
         if self._gone.done():
             raise ProcessGone
+        self._history.fault("caller left" if patience.steps is None else "caller cancelled at an await")
         task.cancel()
         await asyncio.wait((task, self._gone), return_when=asyncio.FIRST_COMPLETED)
         if task.done() and not task.cancelled():
             return task.result()
         raise TimeoutError
 
-    def kill(self) -> None:
-        """End it as ``kill -9`` does."""
+    async def _until(self, task: asyncio.Task[Any], patience: Patience) -> None:
+        if patience.steps is None:
+            waited = (task, self._gone)
+            await asyncio.wait(waited, timeout=patience.seconds, return_when=asyncio.FIRST_COMPLETED)
+            return
+        loop, left = asyncio.get_running_loop(), patience.steps
+        limit = loop.time() + 2.0
+        while left > 0 and not (task.done() or self._gone.done()) and loop.time() < limit:
+            left -= 1
+            # A step of what is ready; and, so that time passes for what is not, a moment now and then.
+            await asyncio.sleep(0.01 if left % 8 == 7 else 0)
+
+    def kill(self, steps: int = 0) -> None:
+        """End it as ``kill -9`` does, now or after *steps* more of its steps."""
+        self._soon(steps, self._die)
+
+    def freeze(self, seconds: float, steps: int = 0) -> None:
+        """Stop it as SIGSTOP does, now or after *steps* more of its steps, and let it go on *seconds* later."""
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if self._life.alive and not self._life.frozen:
+                self._life.frozen = True
+                self._history.fault("process frozen")
+                self._history.note("frozen", process=self.name, seconds=round(seconds, 2))
+                outside.run(loop.call_later, seconds, self.thaw)
+
+        outside = copy_context()
+        outside.run(LIFE.set, None)
+        self._soon(steps, stop)
+
+    def spare(self) -> None:
+        """Let nothing happen to it that has not happened yet, and let it go on."""
+        self._life.spare()
+        self.driver.cut_off_until = 0.0
+        self.thaw()
+
+    def thaw(self) -> None:
+        """Let it go on, as SIGCONT does."""
+        if self._life.alive and self._life.frozen:
+            self._history.note("thawed", process=self.name)
+            self._life.thaw()
+
+    def _soon(self, steps: int, then: Callable[[], None]) -> None:
+        if steps:
+            self._life.after_steps(steps, then)
+        else:
+            then()
+
+    def _die(self) -> None:
         if self._life.alive:
             self._life.alive = False
+            self._history.fault("process killed")
             self._history.note("killed", process=self.name)
             self._gone.set_result(None)
 
@@ -99,13 +171,21 @@ class Process:
         for _ in range(interruptions):
             await asyncio.wait((self._main, self._gone), timeout=self._dice.random() * 0.4)
             if not self._main.done() and self._life.alive:
+                self._history.fault("shutdown signal repeated")
                 self._main.cancel()
         await asyncio.wait((self._main, self._gone), return_when=asyncio.FIRST_COMPLETED)
 
     def cut_off(self, seconds: float) -> None:
         """Cut it off from the ledger."""
+        self._history.fault("process cut off")
         self._history.note("cut_off", process=self.name, seconds=round(seconds, 2))
         self.driver.cut_off_until = asyncio.get_running_loop().time() + seconds
+
+    def step_clock(self, seconds: float) -> None:
+        """Set its clock forward, or back."""
+        self._history.fault("clock stepped")
+        self._history.note("clock", process=self.name, seconds=round(seconds, 2))
+        self._skew_s += seconds
 
     async def _run(self) -> None:
         try:
@@ -113,6 +193,7 @@ class Process:
                 settings=self._plan.settings,
                 driver=self.driver,
                 graph_agent=lambda behaviour: StepAgent(behaviour, self._history, self.name),
+                new_dispatch=lambda: CarelessDispatch(self._sky, self._dice),
                 new_id=self._new_id,
                 retry=PersistenceRetryPolicy(random=self._dice.random),
                 exclusive=False,
@@ -135,4 +216,4 @@ class Process:
         return f"{self.name}-{self._made_ids}"
 
     def _now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self._history.clock() + self._plan.skew_s)
+        return EPOCH + timedelta(seconds=self._history.clock() + self._skew_s)

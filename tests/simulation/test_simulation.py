@@ -1,52 +1,73 @@
-"""Hundreds of hostile worlds keep the promises; the same seed is the same world; and the checker can see."""
+"""Thousands of hostile worlds keep the promises; the same seed is the same world; and the worlds are hostile."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
-from multiprocessing import get_context
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from runlane.store.statements import Query, Rows, Transaction
-from simulation.__main__ import broken_promises
-from simulation.checker import violations
-from simulation.ledger import FaultyDriver
-from simulation.virtual_loop import Deadlock, simulate
-from simulation.world import SETTINGS, Scenario, run_world
+from runlane.testing.virtual_loop import Deadlock, run_virtual
+from simulation import __main__ as command
+from simulation import runs
+from simulation.faults import KINDS
+from simulation.runs import Result, Tally, export, regressions, simulate, simulate_all, workers
+from simulation.world import run_world
 
 ONE_SEED = os.environ.get("RUNLANE_SIM_SEED")
-SEEDS = range(int(os.environ.get("RUNLANE_SIM_SEEDS", "300")))
-#: Seeds within which a planted bug has to be found.
-ENOUGH = 40
+SEEDS = range(int(os.environ.get("RUNLANE_SIM_SEEDS", "2000")))
+#: Seeds of one test.
+PART = 100
+#: Seeds within which a world has to show all that worlds can do.
+ENOUGH = 80
 
 
-def test_no_seed_breaks_a_promise() -> None:
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with workers() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def total() -> Tally:
+    """What came of all seeds of this session."""
+    return Tally()
+
+
+def parts() -> list[list[int]]:
+    """Return the seeds to run, in parts none of which takes long."""
     if ONE_SEED is not None:
-        found = [broken_promises(int(ONE_SEED))]
-    else:
-        # Fresh interpreters: a fork of this one might inherit the lock of a thread that it does not have.
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(broken_promises, SEEDS, chunksize=5))
-    failing = {seed: broken for seed, broken in found if broken}
-    seeds = ", ".join(map(str, failing))
-    assert not failing, f"replay with RUNLANE_SIM_SEED=n ./dev test tests/simulation; seeds {seeds}: {failing}"
+        return [[int(ONE_SEED)]]
+    seeds = [*regressions(), *SEEDS]
+    return [seeds[at : at + PART] for at in range(0, len(seeds), PART)]
 
 
-@pytest.mark.parametrize("seed", [3, 8])
-def test_a_seed_has_one_history(seed: int) -> None:
-    first, second = run_world(seed), run_world(seed)
-    assert first.history.text() == second.history.text()
-    assert (first.runs, first.threads) == (second.runs, second.threads)
+@pytest.mark.parametrize("seeds", parts(), ids=lambda seeds: f"{seeds[0]} to {seeds[-1]}")
+def test_no_seed_breaks_a_promise(seeds: list[int], pool: ProcessPoolExecutor, total: Tally) -> None:
+    tally = Tally()
+    for result in simulate_all(seeds, pool):
+        tally.add(result)
+        total.add(result)
+    assert not tally.failing, f"replay with ./dev simulate SEED\n{tally.replays()}"
+
+
+def test_every_kind_of_fault_happened(total: Tally, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        sys.stdout.write(f"\n{total.line()}\n{total.table()}\n")
+    missing = [kind for kind in KINDS if not total.faults[kind]]
+    assert not missing or total.seeds < PART
+    assert set(total.faults) <= set(KINDS)
 
 
 def test_the_worlds_are_not_idle() -> None:
     ends = {"success", "error", "interrupted", "timeout", "rolled_back", "superseded", "user_cancel", "paused"}
-    missing = ends | {"killed", "cut_off", "stopping", "reconnect", "conflict", "rescued", "released"}
+    missing = ends | {"disconnect", "conflict", "reconnect", "gap", "rescued", "released", "told_ending"}
     for seed in range(ENOUGH):
         world = run_world(seed)
         missing -= {run["status"] for run in world.runs} | {run["end_reason"] for run in world.runs}
@@ -58,92 +79,59 @@ def test_the_worlds_are_not_idle() -> None:
     assert not missing
 
 
+def fingerprint(seed: int) -> str:
+    world = run_world(seed)
+    text = f"{world.history.text()}\n{world.runs}\n{world.threads}\n{world.faults}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "4711"])
+def test_a_seed_has_one_history_in_every_interpreter(hash_seed: str) -> None:
+    seeds = (3, 8, 11)
+    code = f"from simulation.test_simulation import fingerprint; print([fingerprint(seed) for seed in {seeds}])"
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path}
+    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == str([fingerprint(seed) for seed in seeds])
+
+
 def test_a_wait_for_nothing_is_a_deadlock() -> None:
     async def wait_for_ever() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(Deadlock):
-        simulate(wait_for_ever)
+        run_virtual(wait_for_ever)
 
 
-# Planted bugs. Each is a driver that changes what one statement asks or answers.
-
-Change = Callable[[Query], Transaction[Rows]]
+# The command.
 
 
-def tampered(transaction: Transaction[Any], change: Change) -> Transaction[Any]:
-    """Run *transaction* with the rows that *change* makes of each of its queries."""
-    try:
-        query = next(transaction)
-        while True:
-            query = transaction.send((yield from change(query)))
-    except StopIteration as stop:
-        return stop.value
+def test_a_failing_seed_becomes_a_regression_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runs, "REGRESSIONS", tmp_path / "regressions.txt")
+    runs.REGRESSIONS.write_text("# why not\n3 rest: r1 is running\n")
+    for _ in range(2):
+        assert export(Result(17, ["one_lane: r2 began\ntwice"], Tally().faults)) == "17 one_lane: r2 began twice"
+    assert regressions() == {3: "rest: r1 is running", 17: "one_lane: r2 began twice"}
 
 
-def no_fence(query: Query) -> Transaction[Rows]:
-    """Whoever appends or saves is told that it holds the lease."""
-    if query.statement.name in ("holds_lease", "checkpoints.fence"):
-        return [{"held": 1}]
-    return (yield query)
+def test_the_command_finds_prints_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    failing = Result(18, ["rest: r1 is running at rest"], Tally().faults)
+    assert command.search([simulate(17), failing]) == 1
+    said = capsys.readouterr().out
+    assert "seed 18 (./dev simulate 18): rest: r1 is running at rest (1 in all)" in said
+    assert "2 seeds in" in said
+    assert all(kind in said for kind in KINDS)
+    assert command.main(["17"]) == 0
+    assert "admit" in capsys.readouterr().out
 
 
-def no_lane(query: Query) -> Transaction[Rows]:
-    """A run may start before those that were admitted earlier."""
-    if query.statement.name in ("claim_run", "runnable"):
-        free = query.statement.sqlite.replace("other.seq < runs.seq", "0")
-        query = replace(query, statement=replace(query.statement, sqlite=free))
-    return (yield query)
+@pytest.mark.parametrize("arguments", [[], ["x"], ["1", "--for", "1m"], ["--for", "soon"]])
+def test_the_command_refuses_what_it_does_not_know(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(arguments)
 
 
-def no_memory_of_cancels(query: Query) -> Transaction[Rows]:
-    """The guard of an ending does not see that a cancel was recorded."""
-    rows = yield query
-    if query.statement.name == "lock_run":
-        return [{**dict(row), "cancel_requested_at": None} for row in rows]
-    return rows
-
-
-def no_patience(query: Query) -> Transaction[Rows]:
-    """Every run that executes is taken for lost."""
-    if query.statement.name == "lost_runs" and query.params is not None:
-        query = replace(query, params={**query.params, "grace_us": -(10**12)})
-    return (yield query)
-
-
-def no_last_event(query: Query) -> Transaction[Rows]:
-    """An attempt numbers its events from 1 again."""
-    rows = yield query
-    return [{"last_seq": None}] if query.statement.name == "last_event" else rows
-
-
-def planted(change: Change) -> Scenario:
-    class Tampering(FaultyDriver):
-        def apply(self, transaction: Transaction[Any]) -> Any:
-            return super().apply(tampered(transaction, change))
-
-    return Scenario(driver=Tampering)
-
-
-def found_by(check: str, scenario: Scenario) -> bool:
-    """Return whether *check* finds what is planted in *scenario* within some seeds."""
-    return any(
-        broken.startswith(check + ":") for seed in range(ENOUGH) for broken in violations(run_world(seed, scenario))
-    )
-
-
-@pytest.mark.parametrize(
-    ("check", "scenario"),
-    [
-        ("fencing", planted(no_fence)),
-        ("one_lane", planted(no_lane)),
-        ("one_lane", planted(no_patience)),
-        ("honest_cancel", planted(no_memory_of_cancels)),
-        ("log_numbers", planted(no_last_event)),
-        ("whole_streams", Scenario(repeat_ends=True)),
-        ("rest", Scenario(settings=replace(SETTINGS, poll_s=3600))),
-    ],
-    ids=["fence", "order", "hasty rescue", "cancel", "numbers", "two ends", "lost hint without polling"],
-)
-def test_the_checker_sees_a_planted_bug(check: str, scenario: Scenario) -> None:
-    assert found_by(check, scenario)
+def test_a_search_takes_the_time_it_is_given(pool: ProcessPoolExecutor) -> None:
+    assert command.seconds("90") == command.seconds("1.5m") == 90
+    assert [result.seed for result in runs.simulate_for(0.001, 100, pool, width=2)] == [100, 101]
+    assert not list(runs.simulate_for(0, 100, pool))

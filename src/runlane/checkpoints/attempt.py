@@ -176,8 +176,16 @@ class AttemptWriter:
         return put(self._open)
 
     def reopen(self) -> None:
-        """Take writes again; what was left when the writing was sealed comes first."""
-        self._sealed = False
+        """Take writes again; what was left when the writing was sealed comes first. A lost lease stays lost."""
+        with self._lock:
+            self._sealed = False
+            if isinstance(self._failure, StoreUnavailable):
+                self._failure = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a transaction is on its way."""
+        return self._flying is not None
 
     async def _landed(self) -> None:
         """Wait until no transaction is on its way."""

@@ -70,6 +70,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self._read_now: Callable[[Transaction[Any]], Any] | None = getattr(driver, "read_now", None)
         self._writer: AttemptWriter | None = None
         self._gathered: Batch | None = None
+        self._reading = 0
         self._write_behind = False
         self._conceal: Conceal | None = None
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
@@ -151,9 +152,14 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         return transactions.put(self._gathered or Batch())
 
     def reopen(self) -> None:
-        """Take writes again after :meth:`seal`, since the run did not finish after all; what was left is kept."""
+        """Take writes again after :meth:`seal`, whose rest is kept, or after an outage, whose losses are not."""
         if self._writer is not None:
             self._writer.reopen()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a read or a write of this saver is with the database."""
+        return self._reading > 0 or (self._writer is not None and self._writer.waiting)
 
     def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
         """Return the transaction that takes these runs back: the thread reads exactly as before the first of them."""
@@ -177,7 +183,11 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     async def _read(self, reading: Transaction[T]) -> T:
         if not self._gathered:
-            return await self._driver.read(reading)
+            self._reading += 1
+            try:
+                return await self._driver.read(reading)
+            finally:
+                self._reading -= 1
         try:
             await self._driver.write(transactions.as_if(self._gathered, reading))
         except AsIf as answer:

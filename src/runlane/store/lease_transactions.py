@@ -33,8 +33,8 @@ LOST_RUNS = statement(
 )
 RUNNABLE = statement(
     "runnable",
-    f"""SELECT run_id, CASE WHEN not_before <= created_at AND not_before > {{now}} THEN {{now}} ELSE not_before END
-          AS not_before FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
+    f"""SELECT run_id, CASE WHEN not_before <= {{due}} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END
+          AS wait_us FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
             AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
         ORDER BY +seq LIMIT :limit""",
@@ -67,9 +67,12 @@ def lost_runs(
 
 
 def runnable(limit: int) -> Transaction[tuple[tuple[str, int], ...]]:
-    """Return the heads of all lanes in which nothing executes: run id and the instant (µs) from which it may start."""
+    """Return the heads of all lanes in which nothing executes: run id, and in how many µs it may start.
+
+    That is negative for what is due. The ledger's clock says it, since the caller's may go wrong.
+    """
     rows = yield RUNNABLE(limit=limit)
-    return tuple((row["run_id"], row["not_before"]) for row in rows)
+    return tuple((row["run_id"], row["wait_us"]) for row in rows)
 
 
 def observe_cancel(lease: Lease, at_us: int) -> Transaction[None]:

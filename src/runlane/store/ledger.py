@@ -173,7 +173,7 @@ class RunStore(CronLedger, WebhookLedger):
         return await self._read(lambda: owners.lost_runs(worker_id, exclusive=exclusive, grace_s=grace_s))
 
     async def runnable(self, *, limit: int = 1000) -> tuple[tuple[str, int], ...]:
-        """Return the heads of lanes in which nothing executes: run id and the instant (µs) from which it may start."""
+        """Return the heads of lanes in which nothing executes: run id, and in how many µs it may start."""
         return await self._read(lambda: owners.runnable(limit))
 
     # Runs: reading, and writes that move nothing.

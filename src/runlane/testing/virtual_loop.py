@@ -1,18 +1,22 @@
-"""An event loop whose clock is virtual: when nothing is ready, time jumps to the next timer."""
+"""An event loop whose clock is virtual: when nothing is ready, time jumps to the next timer.
+
+Code on it belongs to a :class:`Life`, a simulated process, which can be killed or frozen between any two of its steps.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import heapq
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
 
 #: Turns of the loop after which a simulation is taken to run for ever, in all and without time passing.
-MAX_TURNS = 3_000_000
-MAX_TURNS_AT_ONCE = 20_000
+MAX_TURNS: Final = 3_000_000
+MAX_TURNS_AT_ONCE: Final = 20_000
 
 
 class Deadlock(Exception):
@@ -24,35 +28,69 @@ class Livelock(BaseException):  # no supervisor shall catch it
 
 
 class Life:
-    """Whether a simulated process lives. Code of a dead one is not run, not even its clean-up.
+    """A simulated process. Code of a dead one is never run again, not even its clean-up; that of a frozen one waits."""
 
-    ``missed`` is what it would have done next: a process that was only stopped can be continued, see :meth:`go_on`.
-    """
-
-    __slots__ = ("alive", "missed")
+    __slots__ = ("_fuse", "_parked", "_then", "alive", "frozen")
 
     def __init__(self) -> None:
         self.alive = True
-        self.missed: list[tuple[Callable[..., object], tuple[Any, ...], Context]] = []
+        self.frozen = False
+        self._parked: list[asyncio.Handle] = []
+        self._fuse = 0
+        self._then: Callable[[], None] | None = None
 
-    def go_on(self) -> None:
-        """Continue it where it was stopped, as a signal does."""
-        self.alive = True
-        loop = asyncio.get_running_loop()
-        for callback, args, context in self.missed:
-            loop.call_soon(callback, *args, context=context)
-        self.missed = []
+    def after_steps(self, steps: int, then: Callable[[], None]) -> None:
+        """Call *then* in place of the process's step number *steps* from now, which comes after it: at any await."""
+        self._fuse, self._then = max(1, steps), then
+
+    def spare(self) -> None:
+        """Take back what :meth:`after_steps` announced."""
+        self._fuse, self._then = 0, None
+
+    def thaw(self) -> None:
+        """Let a frozen process go on: first with all that would have happened meanwhile, in its order."""
+        self.frozen = False
+        loop = cast(Any, asyncio.get_running_loop())
+        parked, self._parked = self._parked, []
+        loop._ready.extend(parked)
+
+    def takes(self, handle: asyncio.Handle) -> bool:
+        """Whether the process runs *handle* now."""
+        if self._fuse and self.alive and not self.frozen:
+            self._fuse -= 1
+            if not self._fuse and self._then is not None:
+                then, self._then = self._then, None
+                then()
+        if self.frozen and self.alive:
+            self._parked.append(handle)
+            return False
+        return self.alive
 
 
 #: The process that the running code belongs to; inherited by its tasks and timers.
 LIFE: ContextVar[Life | None] = ContextVar("simulated_process", default=None)
 
 
-def _if_alive(life: Life, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
-    if life.alive:
-        callback(*args)
-    else:
-        life.missed.append((callback, args, context))
+class _Step(asyncio.Handle):
+    """A callback of a simulated process."""
+
+    __slots__ = ("life",)
+    life: Life
+
+    def _run(self) -> None:
+        if self.life.takes(self):
+            super()._run()
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer of a simulated process."""
+
+    __slots__ = ("life",)
+    life: Life
+
+    def _run(self) -> None:
+        if self.life.takes(self):
+            super()._run()
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -88,25 +126,32 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         return
 
-    def call_soon(  # type: ignore[override]
+    def call_soon(  # type: ignore[override]  # asyncio declares more than it uses
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         context = copy_context() if context is None else context
         life = context.get(LIFE)
         if life is None:
             return super().call_soon(callback, *args, context=context)
-        return super().call_soon(_if_alive, life, callback, args, context, context=context)
+        step = _Step(callback, args, self, context)
+        step.life = life
+        cast(Any, self)._ready.append(step)
+        return step
 
-    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
 
-    def call_at(  # type: ignore[override]
+    def call_at(  # type: ignore[override]  # asyncio declares more than it uses
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         context = copy_context() if context is None else context
         life = context.get(LIFE)
         if life is None:
             return super().call_at(when, callback, *args, context=context)
-        return super().call_at(when, _if_alive, life, callback, args, context, context=context)
+        timer = _Timer(when, callback, args, self, context)
+        timer.life = life
+        heapq.heappush(cast(Any, self)._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]  # as the loop does itself
+        return timer
 
     def _new_task(self, loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task and hold it: that of a dead process must not be collected, which would run its clean-up."""
@@ -118,11 +163,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def close(self) -> None:
         for task in self._kept:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # they are dropped on purpose
         super().close()
 
 
-def simulate(main: Callable[[], Coroutine[Any, Any, T]], new_loop: Callable[[], VirtualLoop] = VirtualLoop) -> T:
+def run_virtual(main: Callable[[], Coroutine[Any, Any, T]], new_loop: Callable[[], VirtualLoop] = VirtualLoop) -> T:
     """Run *main* on a virtual loop of its own, without garbage collection, whose moments nobody can repeat.
 
     Raises:

@@ -1,0 +1,85 @@
+"""Making a thread valid again once an attempt is over, whatever the ledger does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from runlane.agents.base import Agent, AgentCall, Snapshot
+from runlane.agents.host import AgentHost, Handle
+from runlane.errors import LeaseLost, StoreUnavailable
+
+log = logging.getLogger("runlane.repairing")
+
+#: Pause between tries while the ledger is out.
+RETRY_S: Final = 1.0
+
+
+async def repaired(
+    agent: Agent | None, call: AgentCall, *, host: AgentHost, limit_s: float, held: Callable[[], bool]
+) -> Snapshot | None:
+    """Have *agent* repair its thread, or without one only write what the attempt has left to write.
+
+    While the ledger is out or slow this waits and tries again, for as long as the lease is *held*: a thread that is
+    left as it is would refuse its next run. Only code that hangs by itself is left behind after *limit_s*.
+
+    Returns:
+        What the thread looks like; ``None`` if it could not be repaired, which does not keep the run from ending.
+
+    Raises:
+        LeaseLost: Another attempt has the run.
+    """
+    while True:
+        handle = host.start(lambda: _repair(agent, call))
+        watch = _Watch(handle, call, limit_s, held)
+        try:
+            return await handle.done
+        except LeaseLost:
+            raise
+        except StoreUnavailable as error:
+            _keep(held, call, error)
+            log.warning("thread.repair_delayed run_id=%s why=%s", call.run.run_id, error)
+            await asyncio.sleep(RETRY_S)
+            if call.saver is not None:
+                call.saver.reopen()
+        except BaseException as error:  # the ending is written all the same
+            _keep(held, call, error)
+            log.error("thread.repair_failed run_id=%s", call.run.run_id, exc_info=error)
+            return None
+        finally:
+            watch.stop()
+
+
+def _keep(held: Callable[[], bool], call: AgentCall, error: BaseException) -> None:
+    """Leave the thread to whoever takes the run over, if somebody may: its attempt repairs it."""
+    if not held():
+        raise LeaseLost(call.run.run_id, call.run.attempt) from error
+
+
+class _Watch:
+    """Leaves a repair behind that takes too long, unless it is the ledger that does."""
+
+    def __init__(self, handle: Handle[Snapshot], call: AgentCall, limit_s: float, held: Callable[[], bool]) -> None:
+        self._handle, self._call, self._limit_s, self._held = handle, call, limit_s, held
+        self._wait()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._expire)
+
+    def _expire(self) -> None:
+        if self._call.saver is not None and self._call.saver.waiting and self._held():
+            self._wait()
+        else:
+            self._handle.abandon()
+
+
+async def _repair(agent: Agent | None, call: AgentCall) -> Snapshot:
+    snapshot = Snapshot() if agent is None else await agent.repair(call)
+    if call.saver is not None:
+        await call.saver.seal()
+    return snapshot

@@ -1,0 +1,111 @@
+"""Checks of who executes what: one lane (P1) and fencing (P3)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from simulation.agents import DEAF
+from simulation.history import Note
+from simulation.world import Simulated
+
+Key = tuple[str, int]
+TERMINAL = ("success", "error", "timeout", "interrupted")
+
+
+def one_lane(simulated: Simulated) -> Iterator[str]:
+    """P1: one attempt of a thread executes at a time.
+
+    Code that ignores a cancel may still turn; its thread may go on once its lease is over. A process that stood still
+    for longer than its leases does not know it at once: when it goes on, it stops its attempts before time passes.
+    """
+    view = _View()
+    for note in simulated.history.notes:
+        yield from view.see(note)
+
+
+@dataclass
+class _View:
+    """What executes, as far as the notes have been read."""
+
+    thread_of: dict[str, str] = field(default_factory=dict)
+    executing: dict[str, dict[Key, Note]] = field(default_factory=lambda: defaultdict(dict))
+    frozen: set[str] = field(default_factory=set)
+    thawed_at: dict[str, float] = field(default_factory=dict)
+    overtaken: set[Key] = field(default_factory=set)
+
+    def see(self, note: Note) -> Iterator[str]:
+        if note.kind == "begin":
+            yield from self._begin(note)
+        elif note.kind == "step":
+            yield from self._step(note)
+        elif note.kind == "stop":
+            self.executing[self.thread_of[note.run]].pop((note.run, note.attempt), None)
+        elif note.kind == "frozen":
+            self.frozen.add(note.process)
+        elif note.kind == "thawed":
+            self.frozen.discard(note.process)
+            self.thawed_at[note.process] = note.at_s
+        elif note.kind in ("killed", "down"):
+            for others in self.executing.values():
+                for key in [key for key, other in others.items() if other.process == note.process]:
+                    del others[key]
+
+    def _begin(self, note: Note) -> Iterator[str]:
+        others = self.executing[note.thread]
+        self.thread_of[note.run] = note.thread
+        for key, other in others.items():
+            if other.process in self.frozen or self.thawed_at.get(other.process) == note.at_s:
+                self.overtaken.add(key)
+            elif self.thawed_at.get(note.process) == note.at_s:  # it stood still after its claim
+                self.overtaken.add((note.run, note.attempt))
+            elif other.behaviour not in DEAF:
+                yield f"{note.run} attempt {note.attempt} began while {other.run} attempt {other.attempt} executed"
+        others[note.run, note.attempt] = note
+
+    def _step(self, note: Note) -> Iterator[str]:
+        key = (note.run, note.attempt)
+        begun = self.executing[self.thread_of[note.run]].get(key)
+        lost = key in self.overtaken and begun is not None and begun.behaviour not in DEAF
+        if lost and note.at_s > self.thawed_at[begun.process]:
+            yield f"{note.run} attempt {note.attempt} went on after its process had stood still and lost it"
+
+
+def order_of_starts(simulated: Simulated) -> Iterator[str]:
+    """P1: runs start in the order of their admission; a delayed run joins when it is due."""
+    waiting: dict[str, dict[str, int]] = defaultdict(dict)
+    thread_of = {note.run: note.thread for note in simulated.history.of("admit")}
+    delayed = {run["run_id"] for run in simulated.runs if run["not_before"] > run["created_at"]}
+    for note in simulated.history.of("admit", "move"):
+        lane = waiting[thread_of[note.run]]
+        if note.kind == "admit":
+            lane[note.run] = note.seq
+        elif note.new in TERMINAL:
+            lane.pop(note.run, None)
+        elif note.new == "running" and note.old == "pending":
+            before = [run for run, seq in lane.items() if seq < lane[note.run] and run not in delayed]
+            if before:
+                yield f"{note.run} started before {before[0]}, which was admitted earlier"
+
+
+def fencing(simulated: Simulated) -> Iterator[str]:
+    """P3: what an attempt wrote landed while it owned its run; nobody was robbed while its lease ran."""
+    decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
+    for note in simulated.history.of("log"):
+        for name, data in decode(note.frames):
+            if name in ("step", "metadata") and json.loads(data)["attempt"] != note.attempt:
+                yield f"event {note.first} of run seq {note.seq} is of another attempt than {note.attempt}"
+        if note.status != "running":
+            yield f"event {note.first} of run seq {note.seq} landed while it was {note.status}"
+    for note in simulated.history.of("save"):
+        if note.status != "running" or not note.checkpoint.startswith(f"{note.attempt:04}-"):
+            yield f"checkpoint {note.checkpoint} of {note.run} landed in attempt {note.attempt} ({note.status})"
+    latest_us = 0  # who sees that a lease is over may act on it a moment later, when the clock has been set back
+    for note in simulated.history.of("move", "set_back"):
+        latest_us = max(latest_us, note.at_us)
+        if note.kind == "move" and note.rescues > note.old_rescues and note.lease_until > latest_us:
+            yield f"{note.run} attempt {note.attempt} was taken from a worker whose lease ran"
