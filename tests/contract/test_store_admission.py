@@ -166,8 +166,9 @@ async def test_a_delayed_run_cannot_be_claimed_before_it_is_due(store: RunStore)
     assert not admitted.runnable
     assert (run.not_before - run.created_at).total_seconds() == HOUR_S
     assert await store.claim(run.run_id, WORKER, lease_s=60) is None
-    [(run_id, due_us)] = await store.runnable()
-    assert (run_id, due_us) == (run.run_id, int(run.not_before.timestamp() * 1_000_000))
+    [(run_id, wait_us)] = await store.runnable()
+    assert run_id == run.run_id
+    assert 0 < wait_us <= HOUR_S * 1_000_000
     await turn(store, DUE, run.run_id)
     await claim(store, run.run_id)
 
