@@ -43,8 +43,9 @@ from runlane.server.a2a_wire import (
 )
 from runlane.server.a2a_wire import Version as A2aVersion
 from runlane.server.assistants import assistant_to_run
+from runlane.server.json_bodies import PayloadTooLarge, read_json
 from runlane.server.new_runs import admit, prepare_run
-from runlane.server.requests import BadRequest, Body, Command, PayloadTooLarge, RunCreate, read_json
+from runlane.server.requests import BadRequest, Body, Command, RunCreate
 from runlane.server.responses import SSE_HEADERS, BrokenOff, Last, StreamingBody, json_response
 from runlane.server.routing import route, service_of
 from runlane.server.service import Service

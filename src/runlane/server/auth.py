@@ -30,8 +30,8 @@ from runlane.agents.registry import import_object
 from runlane.errors import ConfigurationError, InvalidRequest
 from runlane.records import ANY_OWNER
 from runlane.server.access import Access, Authority, User
+from runlane.server.json_bodies import EncodedBody, PayloadTooLarge, read_json
 from runlane.server.keys import ApiKeys, check_owner
-from runlane.server.requests import EncodedBody, PayloadTooLarge, read_json
 from runlane.settings import Settings
 from runlane.store.filters import filter_params
 

@@ -14,16 +14,9 @@ from runlane.errors import InvalidRequest, NotFound, RunlaneError
 from runlane.lifecycle import CancelAction, RunStatus
 from runlane.records import NewRun, RunRecord
 from runlane.server.access import Access
+from runlane.server.json_bodies import read_json
 from runlane.server.new_runs import prepare_run
-from runlane.server.requests import (
-    Body,
-    RunCreate,
-    canonical_uuid,
-    convert_body,
-    query_choice,
-    read_body,
-    read_json,
-)
+from runlane.server.requests import Body, RunCreate, canonical_uuid, convert_body, query_choice, read_body
 from runlane.server.responses import json_response, run_wire
 from runlane.server.routing import authorize, route, service_of
 from runlane.server.service import Service

@@ -29,7 +29,8 @@ from runlane.errors import (
     ThreadChanged,
 )
 from runlane.server.http_section import CorsSection
-from runlane.server.requests import BadRequest, EncodedBody, PayloadTooLarge
+from runlane.server.json_bodies import EncodedBody, PayloadTooLarge
+from runlane.server.requests import BadRequest
 
 log = logging.getLogger("runlane.server")
 

@@ -20,8 +20,9 @@ from starlette.responses import Response
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Assistant
+from runlane.server.json_bodies import PayloadTooLarge, read_json
 from runlane.server.new_runs import admit, prepare_run
-from runlane.server.requests import Body, PayloadTooLarge, RunCreate, read_json
+from runlane.server.requests import Body, RunCreate
 from runlane.server.responses import BrokenOff, Last, StreamingBody, json_response
 from runlane.server.routing import authorize, route, service_of
 from runlane.server.tools import input_of, input_schema, named

@@ -16,12 +16,13 @@ from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 
 from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
+from runlane.server.json_bodies import read_json
 from runlane.server.protocol.commands import execute
 from runlane.server.protocol.events import Subscription, WireEvent, subscription
 from runlane.server.protocol.refusals import Refused
 from runlane.server.protocol.socket import serve_socket
 from runlane.server.protocol.thread import ThreadEvents
-from runlane.server.requests import BadRequest, Body, ignore, path_uuid, read_json
+from runlane.server.requests import BadRequest, Body, ignore, path_uuid
 from runlane.server.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, StreamingBody, json_response
 from runlane.server.routing import direct, reach_thread, route, service_of
 

@@ -16,11 +16,11 @@ from starlette.requests import Request
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runlane.errors import InvalidRequest, NotFound, RunlaneError, StoreUnavailable
+from runlane.server.json_bodies import MAX_DEPTH, has_nul, nests_deeper
 from runlane.server.protocol.commands import execute
 from runlane.server.protocol.events import Subscription, subscription
 from runlane.server.protocol.refusals import Refused, refusal
 from runlane.server.protocol.thread import ThreadEvents
-from runlane.server.requests import MAX_DEPTH, has_nul, nests_deeper
 from runlane.server.routing import authorize, reach_thread, service_of
 
 #: Subscriptions of one socket; a page has a few for each part of it.
