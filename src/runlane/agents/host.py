@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
-from runlane.agents.places import describe, innermost
+from runlane.agents.places import describe, innermost, polls
 
 log = logging.getLogger("runlane.agents")
 T = TypeVar("T")
@@ -104,9 +104,9 @@ class Handle(Generic[T]):
         for call in tuple(self._sync_calls):
             if call.thread_id in frames:
                 return describe(frames[call.thread_id])
-        thread_id = self._host.blocked_thread()
-        if thread_id in frames:
-            return describe(frames[thread_id])
+        blocked = frames.get(self._host.blocked_thread() or 0)
+        if blocked is not None and not polls(blocked) and blocked.f_code is not ThreadHost._run.__code__:
+            return describe(blocked)  # and not waiting for something to do, with a call on its way to it
         if self._task is not None:
             frame = innermost(self._task.get_coro())
             return None if frame is None else describe(frame)

@@ -17,6 +17,16 @@ def describe(frame: FrameType) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
 
 
+def polls(frame: FrameType) -> bool:
+    """Say whether *frame* is where asyncio's own loop waits for something to do."""
+    above = frame.f_back
+    return (
+        frame.f_globals.get("__name__") == "selectors"
+        and above is not None
+        and above.f_globals.get("__name__") == "asyncio.base_events"
+    )
+
+
 def innermost(awaited: Any) -> FrameType | None:
     """Return the frame in which suspended code waits, before it enters asyncio itself.
 
