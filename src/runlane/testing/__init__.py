@@ -1,1 +1,1 @@
-"""Helpers for tests of applications, and the contract suites of every backend."""
+"""For tests of what runs on virtual time: an event loop whose clock jumps, and processes that can be killed on it."""
