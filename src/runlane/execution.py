@@ -24,6 +24,7 @@ from runlane.records import (
     Finished,
     Lease,
     Outcome,
+    RunError,
     RunRecord,
     StreamEvent,
     ThreadState,
@@ -234,9 +235,12 @@ class Executor:
 
         return self._new_meter(lambda usage: _post(control, report, usage))
 
+    def _secrets(self, run: RunRecord) -> RunSecrets:
+        return RunSecrets(run.kwargs, self._source.private(run))
+
     async def _run(self, attempt: Attempt, publisher: Publisher, meter: Meter | None) -> _Ran:
         run = attempt.claim.run
-        secrets = RunSecrets(run.kwargs, self._source.private(run))
+        secrets = self._secrets(run)
         call = AgentCall(
             run=run,
             emit=publisher.emit if not secrets else lambda name, data: publisher.emit(name, secrets.out_of(data)),
@@ -287,7 +291,8 @@ class Executor:
             )
             if verdict is None:
                 raise LeaseLost(run.run_id, run.attempt)
-            verdict = _without_secrets(verdict, RunSecrets(run.kwargs, self._source.private(run)))
+            if verdict.error is not None:
+                verdict = _without_secrets(verdict, verdict.error, self._secrets(run))
             state = await self._state(attempt, verdict, ran)
             if verdict.event in (RunEvent.FAIL, RunEvent.EXPIRE) and verdict.error is not None:
                 publisher.emit("error", encode({"error": verdict.error.error, "message": verdict.error.message}))
@@ -458,11 +463,8 @@ def _log_raised(run: RunRecord, error: BaseException, secrets: RunSecrets) -> No
     log.info("run.agent_raised run_id=%s\n%s", run.run_id, raised.rstrip())
 
 
-def _without_secrets(verdict: Verdict, secrets: RunSecrets) -> Verdict:
-    error = verdict.error
-    return (
-        verdict if error is None else replace(verdict, error=replace(error, message=secrets.out_of_text(error.message)))
-    )
+def _without_secrets(verdict: Verdict, error: RunError, secrets: RunSecrets) -> Verdict:
+    return replace(verdict, error=replace(error, message=secrets.out_of_text(error.message)))
 
 
 def _on_publish_failure(attempt: Attempt, error: RunlaneError) -> None:

@@ -157,7 +157,7 @@ def test_a_lint_exception_without_words_is_unexplained(line: str, is_explained: 
         ("cd /" + "work/main", True),
         ("'/" + "home/ann/x'", True),
         ("GET /threads/t/runs/wait", False),
-        ("examples/work/graph.py and ~/work/x", False),
+        ("examples/work/graph.py and ~/" + "work/x", False),
         ("/usr/lib/postgresql", False),
     ],
 )

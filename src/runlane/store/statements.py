@@ -25,9 +25,9 @@ _RUN = (
     "idempotency_key, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
     "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at, webhook"
 )
+_PG_NOW = "(extract(epoch from statement_timestamp()) * 1000000)::bigint"
 #: Where the two dialects differ: fragment name -> (SQLite, PostgreSQL). Instants are integers, microseconds of UTC;
 #: a statement has one, and starts after the locks of the one before it were granted.
-_PG_NOW = "(extract(epoch from statement_timestamp()) * 1000000)::bigint"
 _FRAGMENTS = {
     "{now}": (":now", _PG_NOW),
     # Until when a run may be delayed and is due; one that nobody delayed always is, even if the clock was set back.

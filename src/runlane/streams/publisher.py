@@ -84,16 +84,16 @@ class Publisher:
             self._buffered += len(data)
             if self._in_flight or (self._timer and self._buffered < FLUSH_BYTES):
                 return
-            wait_s = self._due() if self._read() else UNREAD_INTERVAL_S
+            wait_s = self._wait_s()
             if wait_s <= 0 or self._buffered >= FLUSH_BYTES:
                 self._submit()
                 return
             self._timer = True
         asyncio.get_running_loop().call_later(wait_s, self._on_timer)
 
-    def _due(self) -> float:
-        """Return in how many seconds a reader's next batch is to be committed."""
-        return self._last_flush + FLUSH_INTERVAL_S - self._control.time()
+    def _wait_s(self) -> float:
+        """Return how long the next batch may gather; 0 or less: it is due. Nobody waits for one that nobody reads."""
+        return self._last_flush + FLUSH_INTERVAL_S - self._control.time() if self._read() else UNREAD_INTERVAL_S
 
     async def ready(self) -> None:
         """Wait, on the agent's loop, until less is uncommitted."""
@@ -208,7 +208,7 @@ class Publisher:
 
     def _continue(self) -> None:
         """Arrange the next batch; the lock is held."""
-        wait_s = self._due() if self._read() else UNREAD_INTERVAL_S
+        wait_s = self._wait_s()
         if wait_s <= 0 or self._followers or self._buffered >= FLUSH_BYTES:
             self._submit()
         elif not self._timer:
