@@ -9,8 +9,8 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from runlane.agents.base import AgentCall, Drained, Snapshot
 from runlane.agents.encode import encode
+from runlane.testing.history import History
 from runlane.testing.virtual_loop import LIFE
-from simulation.history import History
 
 #: What agents do besides their steps. ``steps`` keeps its progress in the ledger and can be continued elsewhere;
 #: ``calling`` also keeps that it began a step, as a tool call stands open in a conversation until it has a result.

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from runlane.rescue import REPAIRS
+from runlane.testing.history import Note
 from simulation.agents import CONTINUED, DEAF
-from simulation.history import Note
 from simulation.lanes import fencing, one_lane, order_of_starts
 from simulation.streams import log_numbers, whole_streams
 from simulation.world import Simulated

@@ -12,9 +12,9 @@ from runlane.errors import ConflictError, NotFound, RunlaneError
 from runlane.lifecycle import DisconnectMode, EndReason, MultitaskStrategy
 from runlane.records import ANY_OWNER, NewRun, StreamEnd, StreamEvent, StreamGap
 from runlane.runtime import Runtime
+from runlane.testing.history import History
+from runlane.testing.process import FOR_EVER, Patience, Process, ProcessGone
 from simulation.agents import MISBEHAVED
-from simulation.history import History
-from simulation.process import FOR_EVER, Patience, Process, ProcessGone
 
 #: Steps of the loop within which a caller is cancelled, if it is.
 STEPS = 60

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from runlane.testing.history import Note
 from simulation.agents import DEAF
-from simulation.history import Note
 from simulation.world import Simulated
 
 Key = tuple[str, int]

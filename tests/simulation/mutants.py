@@ -20,8 +20,8 @@ from runlane.store.ledger import RunStore
 from runlane.store.statements import Query, Rows, Statement, Transaction, statement
 from runlane.streams.bridge import Watch
 from runlane.streams.publisher import Publisher
+from runlane.testing.ledger import FaultyDriver
 from runlane.worker import Worker
-from simulation.ledger import FaultyDriver
 from simulation.world import SETTINGS, Scenario
 
 #: Seeds within which a planted bug has to be found.

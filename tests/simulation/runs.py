@@ -12,9 +12,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
+from runlane.testing.faults import KINDS
 from runlane.testing.virtual_loop import Livelock
 from simulation.checker import violations
-from simulation.faults import KINDS
 from simulation.world import run_world
 
 #: Seeds that once broke a promise, one a line, and what it was.

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import msgspec
 
-from simulation.history import Note
+from runlane.testing.history import Note
 from simulation.world import Simulated
 
 Log = dict[int, tuple[str, bytes]]

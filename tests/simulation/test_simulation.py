@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from runlane.testing.faults import KINDS
 from runlane.testing.virtual_loop import Deadlock, run_virtual
 from simulation import __main__ as command
 from simulation import runs
-from simulation.faults import KINDS
 from simulation.runs import Result, Tally, export, regressions, simulate, simulate_all, workers
 from simulation.world import run_world
 

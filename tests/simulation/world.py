@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runlane.settings import Settings
+from runlane.testing.faults import WEATHERS, Sky
+from runlane.testing.history import History
+from runlane.testing.ledger import FaultyDriver, Ledger
+from runlane.testing.process import Plan, Process
 from runlane.testing.virtual_loop import run_virtual
-from simulation.agents import WELL_BEHAVED
+from simulation.agents import WELL_BEHAVED, StepAgent
 from simulation.clients import Client, Crowd
-from simulation.faults import WEATHERS, Sky
-from simulation.history import History
-from simulation.ledger import FaultyDriver, Ledger
-from simulation.process import Plan, Process
 
 #: How long clients and chaos go on, and how long the world then has to come to rest, in virtual seconds.
 ACTIVE_S = 20.0
@@ -129,9 +129,13 @@ class World:
         dice = random.Random(f"process {self._seed} {self._started}")
         driver = self._scenario.driver(self._ledger, self._sky, dice, hang_s=self._long_s)
         skew_s = dice.choice((0.0, 0.0, 0.0, -1.5, 1.5, -3600.0, 3600.0))
-        process = Process(name, Plan(self._settings, 0.0 if sound else skew_s), driver, self._sky, dice)
+        plan = Plan(self._settings, self._agents, 0.0 if sound else skew_s)
+        process = Process(name, plan, driver, self._sky, dice)
         self._processes.append(process)
         return process
+
+    def _agents(self, process: str) -> Callable[[str], StepAgent]:
+        return lambda behaviour: StepAgent(behaviour, self.history, process)
 
     # Chaos
 

@@ -1,1 +1,1 @@
-"""For tests of what runs on virtual time: an event loop whose clock jumps, and processes that can be killed on it."""
+"""Simulated worlds: virtual time, processes that are killed or stand still, a ledger that is out of reach."""

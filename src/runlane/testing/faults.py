@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runlane.dispatch.local import LocalDispatch
-from simulation.history import History
+from runlane.testing.history import History
 
 #: Every kind of fault that a simulation counts, and what it is.
 KINDS: Final = {

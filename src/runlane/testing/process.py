@@ -14,10 +14,9 @@ from runlane.errors import RunlaneError
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
 from runlane.store.retry import PersistenceRetryPolicy
+from runlane.testing.faults import CarelessDispatch, Sky
+from runlane.testing.ledger import EPOCH_US, FaultyDriver
 from runlane.testing.virtual_loop import LIFE, Life
-from simulation.agents import StepAgent
-from simulation.faults import CarelessDispatch, Sky
-from simulation.ledger import EPOCH_US, FaultyDriver
 
 T = TypeVar("T")
 EPOCH = datetime.fromtimestamp(EPOCH_US / 1_000_000, UTC)
@@ -40,9 +39,10 @@ FOR_EVER = Patience()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What every process of a simulation is started with."""
+    """What a process of a simulation is started with. ``agents(process_name)(graph_id)`` is the agent of its runs."""
 
     settings: Settings
+    agents: Callable[[str], Callable[[str], Any]]
     skew_s: float = 0.0
 
 
@@ -192,7 +192,7 @@ class Process:
             async with open_runtime(
                 settings=self._plan.settings,
                 driver=self.driver,
-                graph_agent=lambda behaviour: StepAgent(behaviour, self._history, self.name),
+                graph_agent=self._plan.agents(self.name),
                 new_dispatch=lambda: CarelessDispatch(self._sky, self._dice),
                 new_id=self._new_id,
                 retry=PersistenceRetryPolicy(random=self._dice.random),

@@ -40,7 +40,7 @@ class History:
         self.notes.append(Note(len(self.notes), self.clock(), kind, facts))
 
     def fault(self, kind: str) -> None:
-        """Count a fault of *kind*, one of :data:`simulation.faults.KINDS`."""
+        """Count a fault of *kind*, one of :data:`runlane.testing.faults.KINDS`."""
         self.faults[kind] += 1
 
     def of(self, *kinds: str) -> Iterator[Note]:

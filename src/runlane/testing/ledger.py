@@ -14,9 +14,9 @@ from runlane.errors import StoreUnavailable
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import T, Transaction
+from runlane.testing.faults import Sky
+from runlane.testing.history import History
 from runlane.testing.virtual_loop import Livelock
-from simulation.faults import Sky
-from simulation.history import History
 
 #: The instant at which every simulation begins, in microseconds of UTC: 2026-01-01.
 EPOCH_US = 1_767_225_600_000_000
