@@ -214,6 +214,7 @@ def _parts(
         source=core.source,
         announcer=core.announcer,
         settings=core.settings,
+        held=worker.holds,
         exclusive=exclusive,
         forget_after_s=_forget_after_s(core.settings),
     )

@@ -64,6 +64,10 @@ class Worker:
         """How many runs execute here now."""
         return len(self._attempts)
 
+    def holds(self, run_id: str) -> bool:
+        """Whether the run's attempt is here, or about to be: its code executes, or has not stopped yet."""
+        return run_id in self._attempts or run_id in self._kept or run_id in self._claiming
+
     async def __aenter__(self) -> Worker:
         for loop in (self._fetch, self._pass_cancels, self._keep_leases):
             self._loops.append(asyncio.get_running_loop().create_task(_supervised(loop)))

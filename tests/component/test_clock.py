@@ -1,4 +1,4 @@
-"""P1, P2: a clock of the machine that is set back holds up no run that nobody delayed."""
+"""P1, P2, P7: a clock of the machine that is set back holds up no run, and one that is set forward takes none away."""
 
 from __future__ import annotations
 
@@ -52,4 +52,41 @@ async def test_a_process_that_starts_after_the_clock_was_set_back_takes_up_what_
     async with opened(driver, now=clock.now, poll_s=0.02) as runtime:
         runtime.agents.attach(waiting.run_id, at_once)
         assert (await ended(runtime, waiting)).status is RunStatus.SUCCESS
+    await driver.aclose()
+
+
+async def test_a_run_goes_on_when_the_clock_is_set_forward() -> None:
+    """As after a laptop was asleep: its lease looks over, but its worker is this process, and lives."""
+    clock, head = Clock(), Scripted()
+    driver = MemoryDriver(clock=clock.us)
+    apply_scripts(driver)
+    async with opened(driver, now=clock.now, max_rescues=0) as runtime:
+        run = await runtime.runs.create("t", agent=head)
+        await soon(head.started.wait())
+        kept = await runtime.runs.create("u")
+        await runtime.runs.set_status(kept.run_id, "running")
+        clock.ahead += timedelta(hours=1)
+        assert await runtime.rescuer.rescue_lost() == ()
+        head.go.set()
+        done = await ended(runtime, run)
+        assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 1, 0)
+        assert (await runtime.runs.set_status(kept.run_id, "success")).status is RunStatus.SUCCESS
+    await driver.aclose()
+
+
+async def test_a_run_of_another_process_goes_on_when_the_ledgers_clock_is_set_forward() -> None:
+    clock, head = Clock(), Scripted()
+    driver = MemoryDriver(clock=clock.us)
+    apply_scripts(driver)
+    async with opened(driver, exclusive=False) as owner, opened(driver, exclusive=False) as other:
+        run = await owner.runs.create("t", agent=head)
+        await soon(head.started.wait())
+        await other.rescuer.rescue_lost()
+        clock.ahead += timedelta(hours=1)
+        assert await other.rescuer.rescue_lost() == ()
+        async with opened(driver, exclusive=False) as fresh:
+            assert await fresh.rescuer.rescue_lost() == ()
+        head.go.set()
+        done = await ended(owner, run)
+        assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 1, 0)
     await driver.aclose()

@@ -11,7 +11,7 @@ import pytest
 
 from runlane.store.cron_transactions import DUE_CRONS, NEXT_CRON
 from runlane.store.event_transactions import HOLDS_LEASE, READ_SEGMENTS
-from runlane.store.lease_transactions import LOST_RUNS, RENEW, RUNNABLE
+from runlane.store.lease_transactions import LEASES, LOST_RUNS, RENEW, RUNNABLE
 from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LIST_RUNS
 from runlane.store.queue_transactions import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
 from runlane.store.run_transactions import (
@@ -67,6 +67,7 @@ HOT = [
     HOLDS_LEASE,
     INFLIGHT,
     LAST_PLACE,
+    LEASES,
     LOCK_RUN,
     LOST_RUNS,
     MEDIAN_DUE,

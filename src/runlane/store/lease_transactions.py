@@ -31,6 +31,11 @@ LOST_RUNS = statement(
           AND ((:exclusive = 1 AND worker_id <> :worker_id) OR COALESCE(lease_expires_at, 0) + :grace_us < {{now}})
         ORDER BY +seq LIMIT :limit""",
 )
+LEASES = statement(
+    "leases",
+    f"""SELECT run_id, attempt, lease_expires_at FROM runs
+        WHERE status IN {_ACTIVE} AND status = {_RUNNING} AND lease_expires_at IS NOT NULL""",
+)
 RUNNABLE = statement(
     "runnable",
     f"""SELECT run_id, CASE WHEN not_before <= {{due}} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END
@@ -64,6 +69,12 @@ def lost_runs(
         worker_id=worker_id, exclusive=int(exclusive), grace_us=int(grace_s * 1_000_000), limit=limit
     )
     return tuple(run_record(row) for row in rows)
+
+
+def leases() -> Transaction[tuple[tuple[str, int, int], ...]]:
+    """Return run id, attempt, and the end in microseconds of every lease; a renewal changes the end."""
+    rows = yield LEASES()
+    return tuple((row["run_id"], row["attempt"], row["lease_expires_at"]) for row in rows)
 
 
 def runnable(limit: int) -> Transaction[tuple[tuple[str, int], ...]]:

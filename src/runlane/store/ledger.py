@@ -172,6 +172,10 @@ class RunStore(CronLedger, WebhookLedger):
         """Return running runs whose lease ended *grace_s* ago; with *exclusive*, all that other workers hold."""
         return await self._read(lambda: owners.lost_runs(worker_id, exclusive=exclusive, grace_s=grace_s))
 
+    async def leases(self) -> tuple[tuple[str, int, int], ...]:
+        """Return run id, attempt, and the end in microseconds of every lease; a renewal changes the end."""
+        return await self._read(owners.leases)
+
     async def runnable(self, *, limit: int = 1000) -> tuple[tuple[str, int], ...]:
         """Return the heads of lanes in which nothing executes: run id, and in how many µs it may start."""
         return await self._read(lambda: owners.runnable(limit))
