@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+#: Characters of a fact that are shown.
+LONGEST_FACT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Note:
             raise AttributeError(name) from None
 
     def __str__(self) -> str:
-        facts = " ".join(f"{name}={value}" for name, value in self.facts.items())
+        facts = " ".join(f"{name}={str(value)[:LONGEST_FACT]}" for name, value in self.facts.items())
         return f"{self.index:5} {self.at_s:9.4f} {self.kind:12} {facts}"
 
 
@@ -36,8 +39,10 @@ class History:
     notes: list[Note] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
 
-    def note(self, kind: str, /, **facts: Any) -> None:
-        self.notes.append(Note(len(self.notes), self.clock(), kind, facts))
+    def note(self, kind: str, /, **facts: Any) -> Note:
+        note = Note(len(self.notes), self.clock(), kind, facts)
+        self.notes.append(note)
+        return note
 
     def fault(self, kind: str) -> None:
         """Count a fault of *kind*, one of :data:`runlane.testing.faults.KINDS`."""

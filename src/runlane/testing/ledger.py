@@ -142,6 +142,7 @@ class FaultyDriver(MemoryDriver):
         self._queue: deque[tuple[Transaction[Any], Settle]] = deque()
         self._pumping = False
         self.cut_off_until = 0.0
+        self.unplugged = False
 
     async def write(self, transaction: Transaction[T]) -> T:
         return await self._ask(transaction, writes=True)
@@ -212,6 +213,8 @@ class FaultyDriver(MemoryDriver):
     def _fate(self, *, writes: bool) -> Fate:
         dice, weather = self._dice, self._sky.weather
         cut_off_s = self.cut_off_until - asyncio.get_running_loop().time()
+        if self.unplugged:
+            return Fate(arrives=False)
         outlives = dice.random() < 0.5
         if cut_off_s > 0:
             late = dice.random() < 0.4

@@ -164,6 +164,12 @@ class Process:
             self._history.note("killed", process=self.name)
             self._gone.set_result(None)
 
+    def bury(self) -> None:
+        """Let what is left of a dead process clean up, without a ledger: for the very end, when nobody looks."""
+        self.driver.unplugged = True
+        self._life.alive = True
+        self._life.thaw()
+
     async def shut_down(self, interruptions: int) -> None:
         """Ask it to stop, and cancel it *interruptions* times more while it does."""
         self._history.note("stopping", process=self.name)

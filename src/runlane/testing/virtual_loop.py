@@ -48,7 +48,10 @@ class Life:
         self._fuse, self._then = 0, None
 
     def thaw(self) -> None:
-        """Let a frozen process go on: first with all that would have happened meanwhile, in its order."""
+        """Let a frozen process go on: first with all that would have happened meanwhile, in its order.
+
+        So does a dead one that is made alive again, which is for the very end: its code may clean up then.
+        """
         self.frozen = False
         loop = cast(Any, asyncio.get_running_loop())
         parked, self._parked = self._parked, []
@@ -61,10 +64,10 @@ class Life:
             if not self._fuse and self._then is not None:
                 then, self._then = self._then, None
                 then()
-        if self.frozen and self.alive:
+        if self.frozen or not self.alive:
             self._parked.append(handle)
             return False
-        return self.alive
+        return True
 
 
 #: The process that the running code belongs to; inherited by its tasks and timers.
@@ -93,8 +96,22 @@ class _Timer(asyncio.TimerHandle):
             super()._run()
 
 
+class _Task(asyncio.Task[Any]):
+    """A task whose place in a set hangs on its number, and not on its address."""
+
+    def __init__(self, number: int, coroutine: Any, **options: Any) -> None:
+        self._number = number
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
-    """Runs everything in a deterministic order, in no time. It has no sockets and no threads."""
+    """Runs everything in a deterministic order, in no time. It has no sockets and no threads.
+
+    What is given to an executor is executed at once, on the loop's own thread.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,6 +119,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._turns = self._turns_at_once = 0
         self._kept: list[asyncio.Task[Any]] = []
+        self._made = 0
         self.set_task_factory(self._new_task)
 
     def time(self) -> float:
@@ -138,6 +156,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         cast(Any, self)._ready.append(step)
         return step
 
+    def run_in_executor(  # type: ignore[override]  # asyncio declares more than it uses
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever awaits it
+            done.set_exception(error)
+        return done
+
     call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
 
     def call_at(  # type: ignore[override]  # asyncio declares more than it uses
@@ -155,7 +183,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _new_task(self, loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task and hold it: that of a dead process must not be collected, which would run its clean-up."""
-        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+        self._made += 1
+        task = _Task(self._made, coroutine, loop=loop, **options)
         self._kept.append(task)
         if len(self._kept) % 1000 == 0:
             self._kept = [kept for kept in self._kept if not kept.done()]
