@@ -7,8 +7,8 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,19 +19,23 @@ import pytest
 from typer.testing import CliRunner
 
 from acceptance.kit import Reader, Server, new_thread
+from doctor_kit import BUSY, DAMAGES, Damage
 from ledger_kit import a_run
 from postgres_cluster import PostgresCluster
 from run_kit import Stepper, at_once, ended, graph_run, opened, soon
 from runlane.cli.main import app
 from runlane.doctor import examine, open_ledger, repair
+from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import CancelAction, EndReason
 from runlane.records import ANY_OWNER, NO_OWNER
 from runlane.runtime import Runtime
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import NewAssistant
 from runlane.store.cron_transactions import CronPlan, CronTarget
+from runlane.store.ledger import RunStore
 from runlane.store.rows import instant
 from runlane.store.sqlite import now_us
+from runlane.store.webhook_transactions import Attempted, DeliveryStatus
 
 HOUR_US = 3_600_000_000
 
@@ -97,10 +101,19 @@ async def _others(runtime: Runtime) -> None:
         )
         target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*")
         await runtime.store.create_cron(name, target, plan)
-    told = a_run("told", webhook="https://hooks.example.com/run")
-    await runtime.store.admit(told)
-    await runtime.store.request_cancel(
-        told.run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL, by=None
+    await _with_webhook(runtime.store, "told")
+    [claimed] = await runtime.store.claim_deliveries(room=1, per_origin=1, busy={}, lease_s=60)
+    sent_at = instant(now_us())
+    attempted = Attempted(number=claimed.attempt, sent_at=sent_at, duration_s=0.1, status_code=200, error=None)
+    assert await runtime.store.settle_delivery(claimed.run_id, attempted, status=DeliveryStatus.DELIVERED)
+    await _with_webhook(runtime.store, "to be told")
+
+
+async def _with_webhook(store: RunStore, thread_id: str) -> None:
+    run = a_run(thread_id, webhook="https://hooks.example.com/run", idempotency_key=thread_id)
+    await store.admit(run)
+    await store.request_cancel(
+        run.run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL, by=None
     )
 
 
@@ -115,6 +128,9 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
         async with opened(database=f"sqlite:///{path}", graphs={"g": stepper.graph()}) as runtime:
             await live(runtime, stepper)
             await live_without_graphs(runtime)
+            items = runtime.long_term_store.for_owner(NO_OWNER)
+            await items.aput(("notes",), "long", {"n": 1}, ttl=None)
+            await items.aput(("notes",), "short", {"n": 2}, ttl=1000)
 
     asyncio.run(make())
     return path
@@ -151,142 +167,6 @@ def dump(path: Path) -> list[str]:
         return list(connection.iterdump())
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """How a ledger is damaged, and what the doctor is to say; *clean* if it can repair it."""
-
-    codes: tuple[str, ...]
-    sql: tuple[str, ...]
-    clean: bool = True
-
-
-ONE = "(SELECT run_id FROM runs WHERE thread_id = 'speaks' ORDER BY seq LIMIT 1)"
-FAILED = "(SELECT run_id FROM runs WHERE thread_id = 'fails')"
-SEQ = "(SELECT seq FROM runs WHERE thread_id = 'speaks' ORDER BY seq LIMIT 1)"
-FUTURE = 2**52
-SECRET = '{"runlane_secrets":true,"config":{"configurable":{"api_key":"planted"}}}'
-RUNNING = "status = 'running', end_reason = NULL, ended_at = NULL, events_end = NULL, worker_id = 'w'"
-BUSY = "UPDATE threads SET status = 'busy' WHERE thread_id = 'speaks'"
-LATE = f"INSERT INTO events VALUES ({SEQ}, 1000, 1000, x'90')"
-
-DAMAGES = {
-    "busy without a run": Damage(("thread.status",), (BUSY,)),
-    "not busy with a run": Damage(
-        ("thread.status",),
-        (f"UPDATE runs SET {RUNNING}, lease_expires_at = {FUTURE} WHERE run_id = {ONE}",),
-    ),
-    "two running in a lane": Damage(
-        ("lane.two_running", "schema.guard"),
-        (
-            "DROP INDEX runs_one_running",
-            f"UPDATE runs SET {RUNNING}, lease_expires_at = {FUTURE} WHERE thread_id = 'speaks'",
-            BUSY,
-        ),
-    ),
-    "the index against that is gone": Damage(("schema.guard",), ("DROP INDEX runs_one_running",)),
-    "a lease that is long over": Damage(
-        ("run.abandoned",), (f"UPDATE runs SET {RUNNING}, lease_expires_at = 1 WHERE run_id = {ONE}", BUSY)
-    ),
-    "running without a lease": Damage(("run.abandoned",), (f"UPDATE runs SET {RUNNING} WHERE run_id = {ONE}", BUSY)),
-    "ended without an instant": Damage(("run.end",), (f"UPDATE runs SET ended_at = NULL WHERE run_id = {ONE}",)),
-    "ended without a last event": Damage(("run.end",), (f"UPDATE runs SET events_end = NULL WHERE run_id = {ONE}",)),
-    "failed without a reason": Damage(("run.end",), (f"UPDATE runs SET end_reason = NULL WHERE run_id = {FAILED}",)),
-    "cancelled without a reason": Damage(
-        ("run.end",), ("UPDATE runs SET end_reason = NULL WHERE cancel_action IS NOT NULL",)
-    ),
-    "succeeded without a reason": Damage(
-        ("run.end",), (f"UPDATE runs SET end_reason = NULL WHERE run_id = {ONE}",), clean=False
-    ),
-    "ended with its secrets": Damage(("run.secrets",), (f"UPDATE runs SET kwargs = '{SECRET}' WHERE run_id = {ONE}",)),
-    "events after the end": Damage(
-        ("events.after_end",),
-        (f"INSERT INTO events SELECT {SEQ}, events_end + 1, events_end + 1, x'90' FROM runs WHERE run_id = {ONE}",),
-    ),
-    "events after the end, and after a gap": Damage(("events.after_end", "events.gap"), (LATE,)),
-    "an end amid a segment": Damage(
-        ("events.after_end",), (f"UPDATE runs SET events_end = 1 WHERE run_id = {ONE}",), clean=False
-    ),
-    "the last events are lost": Damage(
-        ("events.cut_off",), (f"UPDATE runs SET events_end = 1000 WHERE run_id = {ONE}",), clean=False
-    ),
-    "a gap in a log": Damage(
-        ("events.gap",), (f"UPDATE events SET first_seq = first_seq + 1 WHERE run_seq = {SEQ}",), clean=False
-    ),
-    "events of no run": Damage(("events.run",), ("INSERT INTO events VALUES (999999, 1, 1, x'90')",)),
-    "events of a run that was deleted": Damage(("events.run",), (f"DELETE FROM runs WHERE run_id = {ONE}",)),
-    "runs of no thread": Damage(("run.thread",), ("DELETE FROM threads WHERE thread_id = 'speaks'",)),
-    "runs and checkpoints of no thread": Damage(("run.thread",), ("DELETE FROM threads WHERE thread_id = 'graph'",)),
-    "runs of two owners of no thread": Damage(
-        ("run.thread",),
-        ("DELETE FROM threads WHERE thread_id = 'speaks'", f"UPDATE runs SET owner = 'other' WHERE run_id = {ONE}"),
-        clean=False,
-    ),
-    "checkpoints of no thread": Damage(
-        ("checkpoints.thread",),
-        tuple(
-            f"INSERT INTO {table} SELECT {columns} FROM {table} WHERE thread_id = 'graph'"
-            for table, columns in (
-                (
-                    "checkpoints",
-                    "seq + 100000, 'nobody', checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, "
-                    "metadata_type, metadata",
-                ),
-                ("checkpoint_blobs", "'nobody', checkpoint_ns, channel, version, run_id, type, value"),
-                (
-                    "checkpoint_writes",
-                    "'nobody', checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes",
-                ),
-            )
-        ),
-    ),
-    "values of no thread": Damage(
-        ("checkpoints.thread",), ("INSERT INTO checkpoint_blobs VALUES ('nobody', '', 'c', '1', 'r', 'null', x'')",)
-    ),
-    "writes of no thread": Damage(
-        ("checkpoints.thread",),
-        ("INSERT INTO checkpoint_writes VALUES ('nobody', '', 'c', 1, 'r', 't', '', 'null', x'')",),
-    ),
-    "what no run stored of no thread": Damage(
-        ("checkpoints.thread",),
-        ("INSERT INTO checkpoint_blobs VALUES ('nobody', '', 'c', '1', '', 'null', x'')",),
-        clean=False,
-    ),
-    "values that no checkpoint names": Damage(
-        ("checkpoints.values",), ("INSERT INTO checkpoint_blobs VALUES ('graph', '', 'log', 'x', 'r', 'null', x'')",)
-    ),
-    "writes of no checkpoint": Damage(
-        ("checkpoints.writes",),
-        ("INSERT INTO checkpoint_writes VALUES ('graph', '', 'none', 1, 'r', 't', '', 'null', x'')",),
-    ),
-    "a checkpoint that cannot be read": Damage(
-        ("checkpoints.unreadable",),
-        ("UPDATE checkpoints SET checkpoint = x'c1' WHERE seq = (SELECT MIN(seq) FROM checkpoints)",),
-        clean=False,
-    ),
-    "an assistant without its version": Damage(
-        ("assistant.version",), ("DELETE FROM assistant_versions WHERE version = 2",)
-    ),
-    "a cron without its next date": Damage(
-        ("cron.next",), ("UPDATE crons SET next_run_at = NULL WHERE cron_id = 'goes on'",)
-    ),
-    "a cron whose schedule is none": Damage(
-        ("cron.next",), ("UPDATE crons SET next_run_at = NULL, schedule = 'x' WHERE cron_id = 'goes on'",), clean=False
-    ),
-    "a delivery that stays claimed": Damage(
-        ("delivery.stuck",), (f"UPDATE webhook_deliveries SET attempts = 1, next_at = {FUTURE}",)
-    ),
-    "a schema that is behind": Damage(
-        ("schema.behind",),
-        (
-            "ALTER TABLE runs DROP COLUMN webhook",
-            "DROP TABLE webhook_deliveries",
-            "DROP TABLE webhook_attempts",
-            "UPDATE runlane_version SET version_num = '0005'",
-        ),
-    ),
-}
-
-
 def test_a_ledger_with_a_real_history_is_whole(ledger: Path) -> None:
     before = dump(ledger)
     result = doctor(ledger)
@@ -304,34 +184,43 @@ def test_a_ledger_with_a_real_history_is_whole(ledger: Path) -> None:
     assert dump(ledger) == before
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damage_is_found(damage: Damage, ledger: Path) -> None:
-    change(ledger, *damage.sql)
-    assert found(ledger) == set(damage.codes)
+def touched(lines: set[str]) -> set[str]:
+    """Return the tables of *lines* of a dump."""
+    return {line.split('"')[1] for line in lines}
+
+
+def repaired(database: Path | str, damage: Damage) -> None:
+    """Repair *damage*, having checked that all of it is found, and that what can be is clean afterwards."""
+    result = doctor(database, "--repair", "--yes", "--json")
+    assert result.exit_code == (0 if damage.clean else 1), result.output
+    told = json.loads(result.stdout)
+    done, left = ({finding["code"] for finding in told[kind]} for kind in ("repaired", "findings"))
+    assert (done, left) == ((set(damage.codes), set()) if damage.clean else (set(), set(damage.codes)))
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_repair_is_shown_before_it_is_made(damage: Damage, ledger: Path) -> None:
+def test_damage_is_found_and_its_repair_shown_before_it_is_made(damage: Damage, ledger: Path) -> None:
     change(ledger, *damage.sql)
     before = dump(ledger)
     result = doctor(ledger, "--repair", answer="n\n")
     assert result.exit_code == 1
-    lines = result.stdout.splitlines()
-    for code in damage.codes:
-        [line, *_] = [line for line in lines if line.startswith(f"{code} ")]
-        assert (" Repair: " in line) or (" To do: " in line)
+    found_ones = result.stdout.partition("\nChecked ")[0].splitlines()
+    assert {line.partition(" ")[0].removesuffix(":") for line in found_ones} == {*damage.codes, *damage.also}
+    told = " Repair: " if damage.clean else " To do: "
+    assert all(told in line for line in found_ones if line.startswith(damage.codes))
     assert dump(ledger) == before
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_what_needs_no_judgement_is_repaired_and_the_rest_is_left(damage: Damage, ledger: Path) -> None:
+def test_a_repair_makes_the_ledger_whole_and_touches_nothing_sound(damage: Damage, ledger: Path) -> None:
+    whole = set(dump(ledger))
     change(ledger, *damage.sql)
     before = dump(ledger)
-    result = doctor(ledger, "--repair", "--yes")
-    assert result.exit_code == (0 if damage.clean else 1), result.output
-    assert found(ledger) == (set() if damage.clean else set(damage.codes))
+    repaired(ledger, damage)
+    after = dump(ledger)
     if not damage.clean:
-        assert dump(ledger) == before
+        assert after == before
+    assert touched((whole & set(before)) - set(after)) <= set(damage.follows)
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -442,7 +331,7 @@ IN_POSTGRES = [
     name
     for name, damage in DAMAGES.items()
     if "lane.two_running" not in damage.codes
-    and not any(word in sql for sql in damage.sql for word in ("checkpoint", "'graph'", "DROP TABLE"))
+    and not any(word in sql for sql in damage.sql for word in ("checkpoint", "'graph'", "DROP TABLE", "store_"))
 ]
 
 
@@ -472,17 +361,75 @@ def postgres(postgres_cluster: PostgresCluster, postgres_history: str) -> Iterat
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+def test_a_history_in_postgresql_is_whole(postgres: str) -> None:
+    assert found(postgres) == set()
+
+
 @pytest.mark.parametrize("name", IN_POSTGRES)
 def test_postgresql_is_checked_and_repaired_while_it_is_used(name: str, postgres: str) -> None:
     damage = DAMAGES[name]
-    assert found(postgres) == set()
     with psycopg.connect(postgres, autocommit=True) as connection:
+        whole = rows_in(connection)
         for sql in damage.sql:
             connection.execute(sql.replace("x'90'", "'\\x90'"))
-        assert found(postgres) == set(damage.codes)
-        result = doctor(postgres, "--repair", "--yes")
-        assert result.exit_code == (0 if damage.clean else 1), result.output
-        assert found(postgres) == (set() if damage.clean else set(damage.codes))
+        before = rows_in(connection)
+        repaired(postgres, damage)
+        lost = (whole & before) - rows_in(connection)
+    assert {table for table, _ in lost} <= set(damage.follows)
+
+
+def rows_in(connection: psycopg.Connection[Any]) -> set[tuple[str, str]]:
+    """Return all rows of the ledger, each with its table."""
+    tables = [name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    return {(name, row) for name in tables for (row,) in connection.execute(f"SELECT t::text FROM {name} AS t")}
+
+
+async def traffic(runtime: Runtime, examined: asyncio.Event, *, graphs: bool) -> int:
+    """Run, queue, cancel, roll back and delete on a few threads until *examined*; return how many runs there were."""
+    number = 0
+    while not examined.is_set():
+        number += 1
+        thread_id = f"t{number % 7}"
+        kwargs = graph_run() if graphs and number % 3 == 0 else None
+        run = await runtime.runs.create(thread_id, "a", kwargs=kwargs, idempotency_key=f"k{number}")
+        if kwargs is None:
+            runtime.runs.start(run, speaks)
+        if number % 2:
+            action = CancelAction.INTERRUPT if number % 4 == 1 else CancelAction.ROLLBACK
+            await runtime.runs.cancel(run.run_id, action=action)
+        if number % 5 == 0:
+            await _with_webhook(runtime.store, f"hook{number}")
+            await ended(runtime, run)
+            with suppress(ConflictError, NotFound):
+                await runtime.store.delete_thread(
+                    thread_id, owner=ANY_OWNER, first=partial(runtime.saver.removing, thread_id) if graphs else None
+                )
+    return number
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_a_ledger_on_which_runs_come_and_go_has_no_finding(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path / 'runlane.db'}" if database == "sqlite" else request.getfixturevalue("postgres_url")
+    examined, stepper = asyncio.Event(), Stepper()
+    stepper.go.set()
+
+    async def look() -> int:
+        async with open_ledger(Settings(database=url)) as beside:
+            for _ in range(5):
+                report = await examine(beside, page_size=10)
+                assert (report.complete, report.findings) == (True, [])
+            return report.checked["runs"]
+
+    async with opened(database=url, graphs={"g": stepper.graph()}) as runtime, asyncio.TaskGroup() as group:
+        busy = group.create_task(traffic(runtime, examined, graphs=database == "sqlite"))
+        try:
+            while (await soon(asyncio.to_thread(asyncio.run, look()))) < 20:
+                pass
+        finally:
+            examined.set()
+    assert busy.result() > 20
 
 
 def test_a_run_that_a_worker_may_still_execute_is_not_taken_from_it(postgres: str) -> None:

@@ -23,6 +23,7 @@ NOW_DUE = statement("now_due", "UPDATE webhook_deliveries SET next_at = 0 WHERE 
 ENDED_EARLIER = statement(
     "ended_earlier", "UPDATE webhook_deliveries SET ended_at = ended_at - 100000000 WHERE run_id = :run_id"
 )
+RECORDED = statement("recorded", "SELECT 1 FROM webhook_attempts WHERE run_id = :run_id")
 LEASE_S = 60.0
 
 
@@ -293,3 +294,17 @@ async def test_a_delivery_of_an_earlier_version_is_read_without_the_columns_that
     await store.driver.write(forget())
     [delivery] = await claimed(store)
     assert delivery.run.model_name is None
+
+
+async def test_an_attempt_at_a_webhook_that_is_gone_is_not_recorded(store: RunStore) -> None:
+    run_id = await told(store, "t")
+    await claimed(store)
+    await store.settle_delivery(run_id, attempted(1), status=DeliveryStatus.FAILED)
+    await turn(store, ENDED_EARLIER, run_id)
+    assert await store.purge_deliveries(older_than_s=60) == 1
+    assert not await store.settle_delivery(run_id, attempted(2), status=DeliveryStatus.DELIVERED)
+
+    def left() -> Transaction[int]:
+        return len((yield RECORDED(run_id=run_id)))
+
+    assert await store.driver.read(left()) == 0

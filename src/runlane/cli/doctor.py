@@ -68,7 +68,8 @@ def _show(report: Any, in_use: Exception | None) -> None:
         typer.echo(finding.line)
     if in_use is not None:
         typer.echo("Checked beside the process that uses the file; nothing can be repaired while it does.")
-    checked = ", ".join(f"{count} {name}" for name, count in report.checked.items()) or "the file and its schema"
+    counts = [f"{count} {name}" for name, count in report.checked.items() if count]
+    checked = ", ".join(counts) or "the file and its schema"
     repairable = sum(finding.fix is not None for finding in report.findings)
     typer.echo(f"Checked {checked}{'' if report.complete else ', not all'}.")
     if report.findings:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from runlane.doctor import values
-from runlane.doctor.checks import SCANS, Scan
+from runlane.doctor.checks import SCANS, Judge, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
 from runlane.errors import ConfigurationError, LeaseLost, StoreUnavailable
 from runlane.store import doctor_transactions as ledger_sql
 from runlane.store.migrate import is_current
-from runlane.store.statements import Row, Statement, Transaction
+from runlane.store.migrations import Dialect, Index
+from runlane.store.statements import Row, Rows, Statement, Transaction
 
 #: Rows of a page: what is read at once, so that neither memory nor a live server feels the examination.
 PAGE: Final = 500
@@ -62,6 +64,8 @@ async def repair(ledger: OpenLedger, finding: Finding) -> bool:
     try:
         return await finding.fix(ledger)
     except LeaseLost:  # the run has moved on
+        return False
+    except (ValueError, LookupError, TypeError):  # the row cannot be read, which is a finding of its own
         return False
 
 
@@ -134,14 +138,20 @@ async def _all(ledger: OpenLedger, checked: dict[str, int], page_size: int) -> A
     if ledger.sqlite:
         async for finding in _values(ledger, checked):
             yield finding
-    if not await ledger.database.read(_rows(ledger_sql.HAS_GUARD)):
-        yield Finding(
-            code="schema.guard",
-            subject={"index": "runs_one_running"},
-            meaning="The index is missing that keeps two runs of a thread from running at once.",
-            repair="it is made again.",
-            fix=by(ledger_sql.make_guard),
-        )
+    dialect: Dialect = "sqlite" if ledger.sqlite else "postgres"
+    for index in await ledger.database.read(ledger_sql.missing_indexes(dialect)):
+        yield _without_index(index, dialect)
+
+
+def _without_index(index: Index, dialect: Dialect) -> Finding:
+    lacking = "which keeps out what must not be there twice" if index.unique else "so that reads look at whole tables"
+    return Finding(
+        code="schema.guard" if index.unique else "schema.index",
+        subject={"index": index.name},
+        meaning=f"This index is missing, {lacking}.",
+        repair="it is made again; writers wait meanwhile.",
+        fix=by(partial(ledger_sql.make_index, index, dialect)),
+    )
 
 
 async def _scan(ledger: OpenLedger, scan: Scan, checked: dict[str, int], page_size: int) -> AsyncIterator[Finding]:
@@ -154,13 +164,25 @@ async def _scan(ledger: OpenLedger, scan: Scan, checked: dict[str, int], page_si
         checked[scan.name] += count
         for judge, rows in found:
             for row in rows:
-                finding = judge(row, ledger.exclusive)
+                finding = _judged(judge, row, ledger.exclusive)
                 if finding is not None:
                     yield finding
         after = upto
 
 
-def _page(scan: Scan, after: Any, size: int) -> Transaction[tuple[int, Any, list[tuple[Callable[..., Any], Any]]]]:
+def _judged(judge: Judge, row: Row, exclusive: bool) -> Finding | None:
+    try:
+        return judge(row, exclusive)
+    except (ValueError, LookupError, TypeError) as error:
+        return Finding(
+            code="row.unreadable",
+            subject={name: row[name] for name in ("run_id", "thread_id", "cron_id") if name in row},
+            meaning=f"Its row cannot be read ({type(error).__name__}: {error}).",
+            repair="restore the row from a backup, or correct it.",
+        )
+
+
+def _page(scan: Scan, after: Any, size: int) -> Transaction[tuple[int, Any, list[tuple[Judge, Rows]]]]:
     [window] = yield scan.query(after, size)
     if window["upto"] is None:
         return 0, None, []

@@ -8,11 +8,11 @@ from typing import Any, Final
 from runlane.lifecycle import ACTIVE, EndReason, RunStatus
 from runlane.records import Json
 from runlane.store.rows import dumps, loads
-from runlane.store.statements import Row, Transaction, statement
+from runlane.store.statements import Row, Transaction, listed, statement
 
 #: In a run's kwargs: what it wrote into its thread's metadata, and what was there before; not if that is the same.
 BINDING: Final = "thread_binding"
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_ACTIVE = listed(ACTIVE)
 
 THREAD_METADATA = statement("thread_metadata", "SELECT metadata FROM threads WHERE thread_id = :thread_id")
 # Guard: the thread's lock, which the caller holds.

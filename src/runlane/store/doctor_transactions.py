@@ -11,15 +11,17 @@ from typing import Final
 from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus, ThreadStatus
 from runlane.redaction import SECRETS, scrubbed_text
 from runlane.store.assistant_transactions import KEEP_VERSION
-from runlane.store.migrations import VERSION_TABLE
+from runlane.store.doctor_rules import SETTLED
+from runlane.store.migrations import VERSION_TABLE, Dialect, Index, indexes
 from runlane.store.run_transactions import LOCK_RUN, LOCK_THREAD, RESTATE_THREAD, last_event
-from runlane.store.statements import Row, Statement, Transaction, statement
+from runlane.store.statements import Row, Statement, Transaction, listed, statement
+from runlane.store.webhook_transactions import DeliveryStatus
 
 #: Longer than any waiting for a lock or a restart: a lease that is over for so long is rescued by nobody.
 ABANDONED_AFTER_S: Final = 300
 
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
-_TERMINAL = "(" + ", ".join(f"'{s.value}'" for s in sorted(TERMINAL)) + ")"
+_ACTIVE = listed(ACTIVE)
+_TERMINAL = listed(TERMINAL)
 _RUNNING = f"'{RunStatus.RUNNING.value}'"
 _BUSY = f"'{ThreadStatus.BUSY.value}'"
 _CHECKPOINT_TABLES: Final = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
@@ -42,7 +44,11 @@ RUNS: Final = _window("runs", "seq")
 LOGS: Final = _window("events", "run_seq")
 ASSISTANTS: Final = _window("assistants", "assistant_id")
 CRONS: Final = _window("crons", "cron_id")
+VERSIONS: Final = _window("assistant_versions", "assistant_id")
 DELIVERIES: Final = _window("webhook_deliveries", "run_id")
+ATTEMPTS: Final = _window("webhook_attempts", "run_id")
+ITEMS: Final = _window("store_items", "rowid")
+INDEXES: Final = _window("store_index", "rowid")
 _KEYS = " UNION ".join(
     f"SELECT k FROM (SELECT DISTINCT thread_id AS k FROM {table} WHERE thread_id > :after ORDER BY k LIMIT :limit)"
     for table in _CHECKPOINT_TABLES
@@ -59,29 +65,22 @@ HAS_SCHEMA: Final = statement(
 APPLIED: Final = statement("doctor.applied", f"SELECT version_num FROM {VERSION_TABLE}")
 INTEGRITY: Final = statement("doctor.integrity", "PRAGMA integrity_check(100)", postgres="SELECT 'ok' AS said")
 FOREIGN_KEYS: Final = statement("doctor.foreign_keys", "PRAGMA foreign_key_check", postgres="SELECT 1 WHERE 1 = 0")
-HAS_GUARD: Final = statement(
-    "doctor.has_guard",
-    "SELECT 1 AS found FROM sqlite_schema WHERE name = 'runs_one_running'",
-    postgres="SELECT 1 AS found WHERE to_regclass('runs_one_running') IS NOT NULL",
-)
-_TWO_RUNNING: Final = statement(
-    "doctor.any_two_running",
-    f"SELECT thread_id FROM runs WHERE status = {_RUNNING} GROUP BY thread_id HAVING COUNT(*) > 1 LIMIT 1",
-)
-_MAKE_GUARD: Final = statement(
-    "doctor.make_guard",
-    f"CREATE UNIQUE INDEX IF NOT EXISTS runs_one_running ON runs (thread_id) WHERE status = {_RUNNING}",
+INDEXES_THERE: Final = statement(
+    "doctor.indexes",
+    "SELECT name FROM sqlite_schema WHERE type = 'index'",
+    postgres="SELECT indexname AS name FROM pg_indexes WHERE schemaname = ANY (current_schemas(false))",
 )
 
 _HAS_ACTIVE = f"EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id AND runs.status IN {_ACTIVE})"
-_IS_WRONG = f"""(CASE WHEN status = {_BUSY} THEN 1 ELSE 0 END) <> (CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END)"""
+_IS_WRONG = f"""(status = {_BUSY}) <> ({_HAS_ACTIVE})
+  OR (status <> {_BUSY} AND status <> settled AND settled IN {listed(SETTLED)})"""
 WRONG_STATUS: Final = _in_page(
     "wrong_status",
-    f"SELECT thread_id, status, CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END AS active FROM threads WHERE {_IS_WRONG}",
+    f"SELECT thread_id, status, CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END AS active FROM threads WHERE ({_IS_WRONG})",
     "thread_id",
 )
 _STILL_WRONG: Final = statement(
-    "doctor.still_wrong", f"SELECT 1 AS found FROM threads WHERE thread_id = :thread_id AND {_IS_WRONG}"
+    "doctor.still_wrong", f"SELECT 1 AS found FROM threads WHERE thread_id = :thread_id AND ({_IS_WRONG})"
 )
 _OWN = "FROM runs AS own WHERE own.thread_id = runs.thread_id"
 WITHOUT_THREAD: Final = _in_page(
@@ -116,20 +115,33 @@ ABANDONED: Final = _in_page(
         WHERE status = {_RUNNING} AND COALESCE(lease_expires_at, 0) + {ABANDONED_AFTER_S * 1_000_000} < {{now}}""",
     "seq",
 )
+#: Why a run of each terminal status can have ended.
+REASONS: Final = {
+    RunStatus.SUCCESS: {EndReason.COMPLETED, EndReason.PAUSED},
+    RunStatus.ERROR: {EndReason.FAILED, EndReason.WORKER_LOST, EndReason.NEVER_STARTED},
+    RunStatus.TIMEOUT: {EndReason.DEADLINE},
+    RunStatus.INTERRUPTED: set(EndReason)
+    - {EndReason.COMPLETED, EndReason.PAUSED, EndReason.FAILED, EndReason.DEADLINE},
+}
+_FITS = " OR ".join(
+    f"(status = '{status.value}' AND end_reason IN {listed(reasons)})" for status, reasons in REASONS.items()
+)
+_NO_REASON = f"(end_reason IS NULL OR NOT ({_FITS}))"
+_LACKS = f"(ended_at IS NULL OR events_end IS NULL OR {_NO_REASON})"
 UNENDED: Final = _in_page(
     "unended",
     f"""SELECT run_id, thread_id, status, end_reason, error, cancel_action, cancel_reason,
           CASE WHEN ended_at IS NULL THEN 1 ELSE 0 END AS no_instant,
-          CASE WHEN end_reason IS NULL THEN 1 ELSE 0 END AS no_reason,
+          CASE WHEN {_NO_REASON} THEN 1 ELSE 0 END AS no_reason,
           CASE WHEN events_end IS NULL THEN 1 ELSE 0 END AS no_last_event
-        FROM runs WHERE status IN {_TERMINAL} AND (ended_at IS NULL OR end_reason IS NULL OR events_end IS NULL)""",
+        FROM runs WHERE status IN {_TERMINAL} AND {_LACKS}""",
     "seq",
 )
 _SET_END: Final = statement(
     "doctor.set_end",
-    """UPDATE runs SET ended_at = COALESCE(ended_at, updated_at), events_end = COALESCE(events_end, :events_end),
-         end_reason = COALESCE(end_reason, CAST(:end_reason AS TEXT))
-       WHERE run_id = :run_id AND (ended_at IS NULL OR end_reason IS NULL OR events_end IS NULL) RETURNING run_id""",
+    f"""UPDATE runs SET ended_at = COALESCE(ended_at, updated_at), events_end = COALESCE(events_end, :events_end),
+          end_reason = CASE WHEN {_NO_REASON} THEN CAST(:end_reason AS TEXT) ELSE end_reason END
+        WHERE run_id = :run_id AND {_LACKS} RETURNING run_id""",
 )
 _MARK = f'{{"{SECRETS}"'
 _KEEPS = f"status IN {_TERMINAL} AND SUBSTR(kwargs, 1, {len(_MARK)}) = '{_MARK}'"
@@ -158,26 +170,28 @@ GAPS: Final = statement(
          FROM events WHERE run_seq > :after AND run_seq <= :upto) AS segments
        JOIN runs ON runs.seq = run_seq WHERE first_seq <> reached + 1 GROUP BY run_seq, run_id ORDER BY run_seq""",
 )
-_NO_RUN = "NOT EXISTS (SELECT 1 FROM runs WHERE runs.seq = events.run_seq)"
-LOGS_WITHOUT_RUN: Final = statement(
-    "doctor.logs_without_run",
-    f"""SELECT run_seq, COUNT(*) AS n FROM events WHERE {_NO_RUN} AND run_seq > :after AND run_seq <= :upto
-        GROUP BY run_seq ORDER BY run_seq""",
+_SAME = "kept.assistant_id = assistants.assistant_id AND kept.version = assistants.version"
+_ALIKE = " AND ".join(
+    f"COALESCE(kept.{name}, '') = COALESCE(assistants.{name}, '')"
+    for name in ("graph_id", "name", "description", "config", "context", "metadata")
 )
-_DELETE_LOG: Final = statement(
-    "doctor.delete_log", f"DELETE FROM events WHERE run_seq = :run_seq AND {_NO_RUN} RETURNING run_seq"
-)
+_NOT_KEPT = f"NOT EXISTS (SELECT 1 FROM assistant_versions AS kept WHERE {_SAME} AND {_ALIKE})"
+_IS_KEPT = f"EXISTS (SELECT 1 FROM assistant_versions AS kept WHERE {_SAME})"
 WITHOUT_VERSION: Final = _in_page(
     "without_version",
-    """SELECT assistant_id, version FROM assistants WHERE NOT EXISTS (SELECT 1 FROM assistant_versions AS kept
-         WHERE kept.assistant_id = assistants.assistant_id AND kept.version = assistants.version)""",
+    f"""SELECT assistant_id, version, CASE WHEN {_IS_KEPT} THEN 1 ELSE 0 END AS differs
+        FROM assistants WHERE {_NOT_KEPT}""",
     "assistant_id",
 )
 _LOCK_ASSISTANT: Final = statement(
     "doctor.lock_assistant",
-    """SELECT version FROM assistants WHERE assistant_id = :assistant_id AND NOT EXISTS (
-         SELECT 1 FROM assistant_versions AS kept
-         WHERE kept.assistant_id = assistants.assistant_id AND kept.version = assistants.version) {for_update}""",
+    f"""SELECT CASE WHEN {_IS_KEPT} THEN 1 ELSE 0 END AS differs
+        FROM assistants WHERE assistant_id = :assistant_id AND {_NOT_KEPT} {{for_update}}""",
+)
+_RENUMBER: Final = statement(
+    "doctor.renumber",
+    """UPDATE assistants SET version = (SELECT MAX(kept.version) + 1 FROM assistant_versions AS kept
+         WHERE kept.assistant_id = assistants.assistant_id) WHERE assistant_id = :assistant_id""",
 )
 CRONS_WITHOUT_NEXT: Final = _in_page(
     "crons_without_next",
@@ -189,7 +203,7 @@ _SET_NEXT: Final = statement(
     """UPDATE crons SET next_run_at = :next_run_at, revision = revision + 1
        WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 AND next_run_at IS NULL RETURNING cron_id""",
 )
-_STUCK = "status = 'pending' AND next_at > {now} + CAST(:longest_us AS BIGINT)"
+_STUCK = f"status = '{DeliveryStatus.PENDING.value}' AND next_at > {{now}} + CAST(:longest_us AS BIGINT)"
 STUCK_DELIVERIES: Final = _in_page(
     "stuck_deliveries", f"SELECT run_id, next_at, {{now}} AS now_us FROM webhook_deliveries WHERE {_STUCK}", "run_id"
 )
@@ -217,25 +231,6 @@ _DELETE_STORED: Final = tuple(
         f"DELETE FROM {table} AS stored WHERE thread_id = :thread_id AND {_GONE} RETURNING thread_id",
     )
     for table in _CHECKPOINT_TABLES
-)
-# A Command that begins a thread is written by LangGraph for an empty checkpoint, which is never stored, as no task's.
-_OF_NO_TASK: Final = "00000000-0000-0000-0000-000000000000"
-_NO_CHECKPOINT = f"""stored.task_id <> '{_OF_NO_TASK}' AND NOT EXISTS (
-  SELECT 1 FROM checkpoints AS c WHERE c.thread_id = stored.thread_id
-    AND c.checkpoint_ns = stored.checkpoint_ns AND c.checkpoint_id = stored.checkpoint_id)"""
-# What executes may be between two of its writes.
-_SETTLED = f"""EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = stored.thread_id)
-  AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = stored.thread_id AND runs.status = {_RUNNING})"""
-WRITES_WITHOUT_CHECKPOINT: Final = statement(
-    "doctor.writes_without_checkpoint",
-    f"""SELECT thread_id, COUNT(*) AS n FROM checkpoint_writes AS stored
-        WHERE thread_id > :after AND thread_id <= :upto AND {_NO_CHECKPOINT} AND {_SETTLED}
-        GROUP BY thread_id ORDER BY thread_id""",
-)
-_DELETE_WRITES: Final = statement(
-    "doctor.delete_writes",
-    f"""DELETE FROM checkpoint_writes AS stored
-        WHERE thread_id = :thread_id AND {_NO_CHECKPOINT} AND {_SETTLED} RETURNING thread_id""",
 )
 
 
@@ -289,15 +284,13 @@ def delete_late_events(found: Row) -> Transaction[bool]:
     return bool((yield _DELETE_LATE(run_seq=rows[0]["seq"], events_end=found["events_end"])))
 
 
-def delete_log(run_seq: int) -> Transaction[bool]:
-    """Delete the events of a run that does not exist."""
-    return bool((yield _DELETE_LOG(run_seq=run_seq)))
-
-
 def keep_version(assistant_id: str) -> Transaction[bool]:
-    """Keep an assistant's current version among its versions, where it is missing."""
-    if not (yield _LOCK_ASSISTANT(assistant_id=assistant_id)):
+    """Keep what an assistant is among its versions; as a new one if its number is another's."""
+    found = yield _LOCK_ASSISTANT(assistant_id=assistant_id)
+    if not found:
         return False
+    if found[0]["differs"]:
+        yield _RENUMBER(assistant_id=assistant_id)
     yield KEEP_VERSION(assistant_id=assistant_id)
     return True
 
@@ -320,15 +313,18 @@ def delete_stored(thread_id: str) -> Transaction[bool]:
     return deleted
 
 
-def delete_writes(thread_id: str) -> Transaction[bool]:
-    """Delete pending writes of checkpoints that do not exist."""
-    yield LOCK_THREAD(thread_id=thread_id)
-    return bool((yield _DELETE_WRITES(thread_id=thread_id)))
+def missing_indexes(dialect: Dialect) -> Transaction[tuple[Index, ...]]:
+    """Return the indexes of the schema that are not there."""
+    rows = yield INDEXES_THERE()
+    there = {row["name"] for row in rows}
+    return tuple(index for index in indexes(dialect) if index.name not in there)
 
 
-def make_guard() -> Transaction[bool]:
-    """Make the index again that lets one run of a thread execute."""
-    if (yield HAS_GUARD()) or (yield _TWO_RUNNING()):
+def make_index(index: Index, dialect: Dialect) -> Transaction[bool]:
+    """Make a missing index; not one that rows stand in the way of."""
+    if index not in (yield from missing_indexes(dialect)):
         return False
-    yield _MAKE_GUARD()
+    if index.unique and (yield statement("doctor.twice", index.twice)()):
+        return False
+    yield statement("doctor.make_index", index.sql)()
     return True

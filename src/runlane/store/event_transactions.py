@@ -9,9 +9,9 @@ import msgspec
 from runlane.errors import LeaseLost
 from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Lease, StreamEvent
-from runlane.store.statements import Row, Transaction, statement
+from runlane.store.statements import Row, Transaction, listed, statement
 
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_ACTIVE = listed(ACTIVE)
 
 # Guard: the attempt owns its run, and keeps it until the append is committed: whoever ends or takes the run locks its
 # row FOR UPDATE, which waits for this lock; a renewal does not.

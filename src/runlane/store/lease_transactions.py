@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Lease, Renewal, RunRecord
 from runlane.store.rows import lease_record, run_record
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Transaction, listed, statement
 
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_ACTIVE = listed(ACTIVE)
 _PENDING = f"'{RunStatus.PENDING.value}'"
 _RUNNING = f"'{RunStatus.RUNNING.value}'"
 

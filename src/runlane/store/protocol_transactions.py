@@ -8,9 +8,9 @@ from runlane.errors import NoSuchInterrupt
 from runlane.lifecycle import ACTIVE
 from runlane.records import NewRun, RunRecord
 from runlane.store.rows import loads, run_record
-from runlane.store.statements import Row, Transaction, statement
+from runlane.store.statements import Row, Transaction, listed, statement
 
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_ACTIVE = listed(ACTIVE)
 
 # Runs that have something to be read: they are active, or have events, or ended without any.
 RUNS_WITH_EVENTS = statement(

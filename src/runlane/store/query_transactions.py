@@ -13,9 +13,9 @@ from runlane.store.event_transactions import DELETE_EVENTS
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, owner_params, raised, run_record, usage_of, usage_text
 from runlane.store.run_transactions import GET_RUN, LOCK_RUN, LOCK_THREAD
-from runlane.store.statements import Row, Rows, Transaction, statement
+from runlane.store.statements import Row, Rows, Transaction, listed, statement
 
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_ACTIVE = listed(ACTIVE)
 _MINE = "(:any_owner = 1 OR owner = :owner)"
 
 LIST_RUNS = statement(

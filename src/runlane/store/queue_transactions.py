@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runlane.lifecycle import ACTIVE, RunStatus
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Transaction, listed, statement
 
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_ACTIVE = listed(ACTIVE)
 _PENDING = f"'{RunStatus.PENDING.value}'"
 _RUNNING = f"'{RunStatus.RUNNING.value}'"
 _DUE = f"status IN {_ACTIVE} AND status = {_PENDING} AND not_before <= {{due}}"

@@ -61,7 +61,7 @@ from runlane.store.rows import (
     usage_of,
     usage_text,
 )
-from runlane.store.statements import Row, Rows, Transaction, statement
+from runlane.store.statements import Row, Rows, Transaction, listed, statement
 from runlane.store.webhook_transactions import record_delivery
 
 WHOLE_LANE = 2**31
@@ -72,7 +72,7 @@ FINISHES = frozenset(
     {RunEvent.SUCCEED, RunEvent.PAUSE, RunEvent.FAIL, RunEvent.EXPIRE, RunEvent.STOP, RunEvent.RELEASE}
 )
 
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_ACTIVE = listed(ACTIVE)
 _PENDING = f"'{RunStatus.PENDING.value}'"
 _RUNNING = f"'{RunStatus.RUNNING.value}'"
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 Row = Mapping[str, Any]
@@ -72,6 +73,11 @@ def statement(name: str, sql: str, *, postgres: str | None = None) -> Statement:
     for fragment, (in_sqlite, in_postgres) in _FRAGMENTS.items():
         lite, other = lite.replace(fragment, in_sqlite), other.replace(fragment, in_postgres)
     return Statement(name, lite, _NAMED.sub(r"%(\1)s", other.replace("%", "%%")))
+
+
+def listed(members: Iterable[StrEnum]) -> str:
+    """Return *members* as a list in SQL, such as ``('pending', 'running')``."""
+    return "(" + ", ".join(f"'{member.value}'" for member in sorted(members)) + ")"
 
 
 def contains_in_postgres(column: str) -> str:

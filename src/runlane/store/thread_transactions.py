@@ -13,9 +13,9 @@ from runlane.records import Json, Order, Owner, PruneStrategy, Thread, ThreadSta
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
 from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
-from runlane.store.statements import Query, Row, Statement, Transaction, contains_in_postgres, statement
+from runlane.store.statements import Query, Row, Statement, Transaction, contains_in_postgres, listed, statement
 
-_ACTIVE = "(" + ", ".join(f"'{s.value}'" for s in sorted(ACTIVE)) + ")"
+_ACTIVE = listed(ACTIVE)
 _MINE = "(:any_owner = 1 OR owner = :owner)"
 SORT_KEYS = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
 

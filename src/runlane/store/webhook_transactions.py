@@ -120,11 +120,13 @@ CLAIM_DELIVERIES = statement(
                          ORDER BY next_at LIMIT :limit {{skip_locked}})
         RETURNING *""",
 )
+# Guard: the delivery is there; retention may have removed one that a later attempt settled.
 INSERT_ATTEMPT = statement(
     "insert_attempt",
-    """INSERT INTO webhook_attempts (run_id, number, sent_at, duration_us, status_code, error)
-       VALUES (:run_id, :number, :sent_at, :duration_us, :status_code, :error)
-       ON CONFLICT (run_id, number) DO NOTHING""",
+    f"""INSERT INTO webhook_attempts (run_id, number, sent_at, duration_us, status_code, error)
+        SELECT run_id, CAST(:number AS BIGINT), CAST(:sent_at AS BIGINT), CAST(:duration_us AS BIGINT),
+               CAST(:status_code AS BIGINT), CAST(:error AS TEXT) FROM {_D} WHERE run_id = :run_id
+        ON CONFLICT (run_id, number) DO NOTHING""",
 )
 # Guard: no later attempt was claimed, and nobody settled it.
 SETTLE_DELIVERY = statement(

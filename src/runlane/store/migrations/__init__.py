@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Literal
+from typing import Final, Literal
 
 Dialect = Literal["sqlite", "postgres"]
 
 #: Alembic's table of the applied revision; a name of its own, since the database may hold other applications' tables.
 VERSION_TABLE = "runlane_version"
+
+_INDEX: Final = re.compile(r"CREATE (UNIQUE )?INDEX (\w+) ON (\w+) \((.+?)\)(?: WHERE ([^;]+))?;")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An index of the schema, and the statement that makes it. ``twice`` yields a row if it cannot be unique."""
+
+    name: str
+    unique: bool
+    sql: str
+    twice: str
 
 
 def revisions() -> tuple[str, ...]:
@@ -37,3 +51,15 @@ def statements(sql: str) -> Iterator[str]:
             pending = ""
     if pending.strip():
         raise ValueError(f"the script ends within a statement: {pending.strip()[:80]!r}")
+
+
+def indexes(dialect: Dialect) -> Iterator[Index]:
+    """Return the named indexes of the newest schema."""
+    for revision in revisions():
+        for sql in statements(script(revision, dialect)):
+            found = _INDEX.search(sql)
+            if found is not None:
+                unique, name, table, columns, only = found.groups()
+                where = f"WHERE {only}" if only else ""
+                twice = f"SELECT 1 FROM {table} {where} GROUP BY {columns} HAVING COUNT(*) > 1 LIMIT 1"
+                yield Index(name=name, unique=bool(unique), sql=found.group(), twice=twice)

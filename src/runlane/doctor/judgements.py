@@ -1,0 +1,157 @@
+"""What is said and done about breaches that the row itself decides about."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from runlane.crons import next_slot
+from runlane.doctor.findings import Finding, by
+from runlane.errors import InvalidRequest
+from runlane.lifecycle import CancelAction, EndReason, RunStatus, ThreadStatus
+from runlane.schedules import Schedule
+from runlane.store import doctor_transactions as ledger
+from runlane.store.cron_transactions import cron_record
+from runlane.store.rescue_transactions import rescue
+from runlane.store.rows import instant, loads, microseconds, run_record
+from runlane.store.statements import Row, Transaction
+
+#: The doctor never gives a run up: that is for the server, which counts.
+NO_LIMIT: Final = 2**31
+RESTORE: Final = "restore the events from a backup if they matter; the run itself is whole."
+
+
+def thread_status(row: Row, _: bool) -> Finding:
+    meaning = "It says busy, but no run of it is active, so clients wait for nothing."
+    if row["active"]:
+        meaning = "It has an active run, but does not say busy, so it may be changed under the run."
+    elif row["status"] != ThreadStatus.BUSY.value:
+        meaning = "Its status is not the one that its last run left it with."
+    return Finding(
+        code="thread.status",
+        subject={"thread": row["thread_id"], "status": row["status"]},
+        meaning=meaning,
+        repair="its status is computed anew from its runs.",
+        fix=by(partial(ledger.restate, row["thread_id"])),
+    )
+
+
+def no_thread(row: Row, _: bool) -> Finding:
+    one_owner = row["owner"] == row["other"]
+    return Finding(
+        code="run.thread",
+        subject={"thread": row["thread_id"], "runs": row["n"]},
+        meaning="The thread of these runs does not exist, so none of them can be seen or end.",
+        repair="the thread is made again for the owner of its runs, without metadata."
+        if one_owner
+        else "its runs have different owners; restore the thread from a backup, or delete its runs.",
+        fix=by(partial(ledger.make_thread, row["thread_id"])) if one_owner else None,
+    )
+
+
+def second_running(row: Row, exclusive: bool) -> Finding:
+    free = exclusive or bool(row["lapsed"])
+    return Finding(
+        code="lane.two_running",
+        subject={"run": row["run_id"], "thread": row["thread_id"]},
+        meaning="It is running although an earlier run of its thread is.",
+        repair="it goes back to its lane, and continues after the earlier one."
+        if free
+        else "its worker still renews its lease: cancel one of the two, or stop that worker.",
+        fix=by(partial(to_lane, row)) if free else None,
+    )
+
+
+def to_lane(row: Row) -> Transaction[bool]:
+    yield from rescue(run_record(row), NO_LIMIT)
+    return True
+
+
+def unended(row: Row, _: bool) -> Finding:
+    lacking = {"ended_at": "no_instant", "end_reason that fits": "no_reason", "events_end": "no_last_event"}
+    names = [name for name, column in lacking.items() if row[column]]
+    reason = end_reason_of(row) if row["no_reason"] else None
+    known = reason is not None or not row["no_reason"]
+    return Finding(
+        code="run.end",
+        subject={"run": row["run_id"], "status": row["status"]},
+        meaning=f"It has ended, but has no {' and no '.join(names)}.",
+        repair="what is missing is filled in from the run's row and its log."
+        if known
+        else "its row does not say whether it completed or paused; look at its thread, and set end_reason.",
+        fix=by(partial(ledger.complete_end, row, reason)) if known else None,
+    )
+
+
+def end_reason_of(row: Row) -> EndReason | None:
+    """Return why a run ended, as far as the rest of its row says so."""
+    status, cancelled = RunStatus(row["status"]), row["cancel_action"] is not None
+    if status is RunStatus.TIMEOUT:
+        return EndReason.DEADLINE
+    if status is RunStatus.ERROR:
+        kind = "" if row["error"] is None else loads(row["error"])["error"]
+        known = {"WorkerLost": EndReason.WORKER_LOST, "NeverStarted": EndReason.NEVER_STARTED}
+        return known.get(kind, EndReason.FAILED)
+    if status is not RunStatus.INTERRUPTED:
+        return None
+    if not cancelled:
+        return EndReason.DRAINED_OVER
+    rolled_back = row["cancel_action"] == CancelAction.ROLLBACK.value
+    return EndReason.ROLLED_BACK if rolled_back else EndReason(row["cancel_reason"])
+
+
+def last_event(row: Row, _: bool) -> Finding:
+    subject = {"run": row["run_id"], "end": row["events_end"], "last": row["last_seq"]}
+    if row["last_seq"] < row["events_end"]:
+        meaning = "The last events before its end are not in its log."
+        return Finding(code="events.cut_off", subject=subject, meaning=meaning, repair=RESTORE)
+    whole = row["first_after"] > row["events_end"]
+    return Finding(
+        code="events.after_end",
+        subject=subject,
+        meaning="Its log has events after its end, which no reader may see.",
+        repair="the events after its end are deleted."
+        if whole
+        else "one segment holds events from before and after its end; look at it, and correct events_end.",
+        fix=by(partial(ledger.delete_late_events, row)) if whole else None,
+    )
+
+
+def no_version(row: Row, _: bool) -> Finding:
+    meaning, repair = "Its current version is not among its versions", "it is kept among them."
+    if row["differs"]:
+        meaning, repair = "It is not what the version says that it has", "what it is is kept as a new version."
+    return Finding(
+        code="assistant.version",
+        subject={"assistant": row["assistant_id"], "version": row["version"]},
+        meaning=f"{meaning}, so it could not be gone back to.",
+        repair=repair,
+        fix=by(partial(ledger.keep_version, row["assistant_id"])),
+    )
+
+
+def no_next_slot(row: Row, _: bool) -> Finding | None:
+    cron, subject = cron_record(row), {"cron": row["cron_id"]}
+    meaning = "It is enabled and its schedule goes on, but it has no next date, so it never fires."
+    try:
+        slot = next_slot(Schedule(cron.plan.schedule, cron.plan.timezone), instant(row["now_us"]), cron.plan.end_at)
+    except InvalidRequest as error:
+        return Finding(code="cron.next", subject=subject, meaning=str(error), repair="give it a valid schedule.")
+    if slot is None:  # it has fired for the last time
+        return None
+    fix = by(partial(ledger.set_next_slot, row["cron_id"], row["revision"], microseconds(slot)))
+    repair = f"its next date is computed anew: {slot.isoformat()}."
+    return Finding(code="cron.next", subject=subject, meaning=meaning, repair=repair, fix=fix)
+
+
+def stored_without_thread(row: Row, _: bool) -> Finding:
+    of_runs = row["run_id"] != ""
+    return Finding(
+        code="checkpoints.thread",
+        subject={"thread": row["thread_id"], "rows": row["n"]},
+        meaning="Checkpoints, values or pending writes are kept of a thread that does not exist.",
+        repair="they are deleted, as its runs are."
+        if of_runs
+        else "no run wrote them; delete them through the saver if your application does not use it by itself.",
+        fix=by(partial(ledger.delete_stored, row["thread_id"])) if of_runs else None,
+    )
