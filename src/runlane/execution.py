@@ -72,6 +72,18 @@ class Saver(Protocol):
         """Return the transaction that removes everything that these runs checkpointed."""
         ...
 
+    async def flush(self) -> None:
+        """Wait until everything written is committed."""
+        ...
+
+    def gather(self) -> Saver:
+        """Return a saver that keeps what is written, and reads as if it were stored."""
+        ...
+
+    def keep(self, gathering: Any) -> None:
+        """Have :meth:`remaining` also write what *gathering* has kept."""
+        ...
+
     async def seal(self) -> object:
         """End the attempt's writing; :meth:`remaining` then returns what is not written yet."""
         ...

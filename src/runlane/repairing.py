@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from runlane.agents.base import Agent, AgentCall, Snapshot
@@ -79,7 +80,18 @@ class _Watch:
 
 
 async def _repair(agent: Agent | None, call: AgentCall) -> Snapshot:
-    snapshot = Snapshot() if agent is None else await agent.repair(call)
-    if call.saver is not None:
+    """Repair the thread in what the saver gathers for the ending.
+
+    Were it committed before, a crash in between would have the next attempt find a run with nothing left to do.
+    """
+    if call.saver is None:
+        return Snapshot() if agent is None else await agent.repair(call)
+    if agent is None:
         await call.saver.seal()
+        return Snapshot()
+    await call.saver.flush()
+    gathering = call.saver.gather()
+    snapshot = await agent.repair(replace(call, saver=gathering))
+    await call.saver.seal()
+    call.saver.keep(gathering)
     return snapshot

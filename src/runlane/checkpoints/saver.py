@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -43,6 +44,13 @@ Conceal = Callable[[str], str]
 PAGE: Final = 50
 
 
+@dataclass(slots=True)
+class _Reading:
+    """How many reads are with the database."""
+
+    number: int = 0
+
+
 class LedgerSaver(BaseCheckpointSaver[str]):
     """Keeps LangGraph's checkpoints in the ledger.
 
@@ -70,7 +78,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self._read_now: Callable[[Transaction[Any]], Any] | None = getattr(driver, "read_now", None)
         self._writer: AttemptWriter | None = None
         self._gathered: Batch | None = None
-        self._reading = 0
+        self._reading = _Reading()
         self._write_behind = False
         self._conceal: Conceal | None = None
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
@@ -92,6 +100,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         vars(bound).update(vars(self))
         bound._writer = AttemptWriter(self._driver, lease, ahead)
         bound._write_behind, bound._conceal = write_behind, conceal
+        bound._reading = _Reading()
         bound._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
         bound._version_count = itertools.count()
         return bound
@@ -103,7 +112,12 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """
         gathering = copy.copy(self)
         gathering._gathered = Batch()
+        gathering._gathered.extend(self._gathered or Batch())
         return gathering
+
+    def keep(self, gathering: LedgerSaver) -> None:
+        """Have :meth:`remaining` also write what *gathering*, made by this saver's :meth:`gather`, has kept."""
+        self._gathered = gathering._gathered
 
     @asynccontextmanager
     async def draft(self) -> AsyncIterator[LedgerSaver]:
@@ -143,13 +157,13 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         return transactions.put(Batch()) if self._writer is None else await self._writer.seal()
 
     def remaining(self) -> Transaction[None]:
-        """Return the transaction that writes what is left after :meth:`seal`, or was kept by :meth:`gather`.
+        """Return the transaction that writes what is left after :meth:`seal`, and what was gathered.
 
         Make a new one for each try.
         """
         if self._writer is not None:
-            return self._writer.remaining()
-        return transactions.put(self._gathered or Batch())
+            yield from self._writer.remaining()
+        yield from transactions.put(self._gathered or Batch())
 
     def reopen(self) -> None:
         """Take writes again after :meth:`seal`, whose rest is kept, or after an outage, whose losses are not."""
@@ -158,8 +172,8 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     @property
     def waiting(self) -> bool:
-        """Whether a read or a write of this saver is with the database."""
-        return self._reading > 0 or (self._writer is not None and self._writer.waiting)
+        """Whether a read or a write of this saver, or of one that gathers for it, is with the database."""
+        return self._reading.number > 0 or (self._writer is not None and self._writer.waiting)
 
     def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
         """Return the transaction that takes these runs back: the thread reads exactly as before the first of them."""
@@ -182,17 +196,16 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         return None if stored is None else self._tuple(stored)
 
     async def _read(self, reading: Transaction[T]) -> T:
-        if not self._gathered:
-            self._reading += 1
-            try:
-                return await self._driver.read(reading)
-            finally:
-                self._reading -= 1
+        self._reading.number += 1
         try:
+            if not self._gathered:
+                return await self._driver.read(reading)
             await self._driver.write(transactions.as_if(self._gathered, reading))
         except AsIf as answer:
             found: T = answer.found
             return found
+        finally:
+            self._reading.number -= 1
         raise AssertionError("as_if() always raises")
 
     async def alist(
@@ -205,7 +218,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     ) -> AsyncIterator[CheckpointTuple]:
         """Yield checkpoints, newest first."""
         await self.flush()
-        wanted: Wanted | None = _wanted(config, filter, before)
+        wanted: Wanted | None = Wanted.of(config, filter, before)
         left = limit
         seen: set[tuple[str, str, str]] = set()
         while wanted is not None and (left is None or left > 0):
@@ -480,19 +493,6 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
 def _config(row: Params) -> RunnableConfig:
     return {"configurable": {key: row[key] for key in ("thread_id", "checkpoint_ns", "checkpoint_id")}}
-
-
-def _wanted(config: RunnableConfig | None, metadata: dict[str, Any] | None, before: RunnableConfig | None) -> Wanted:
-    at = config["configurable"] if config else {}
-    before_id = before["configurable"].get("checkpoint_id") if before else None
-    thread_id = at.get("thread_id")
-    return Wanted(
-        thread_id=None if thread_id is None else str(thread_id),
-        checkpoint_ns=at.get("checkpoint_ns"),
-        checkpoint_id=at.get("checkpoint_id") or None,
-        metadata=metadata or {},
-        before_id=before_id or transactions.LAST,
-    )
 
 
 def _text_of(error: Any) -> str:

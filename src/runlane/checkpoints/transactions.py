@@ -241,6 +241,20 @@ class Wanted:
     before_id: str = LAST
     before_seq: int = 0
 
+    @classmethod
+    def of(cls, config: Params | None, metadata: Params | None, before: Params | None) -> Wanted:
+        """Return what a saver's listing asks for by a config, metadata to hold, and a checkpoint to begin at."""
+        at = config["configurable"] if config else {}
+        before_id = before["configurable"].get("checkpoint_id") if before else None
+        thread_id = at.get("thread_id")
+        return cls(
+            thread_id=None if thread_id is None else str(thread_id),
+            checkpoint_ns=at.get("checkpoint_ns"),
+            checkpoint_id=at.get("checkpoint_id") or None,
+            metadata=metadata or {},
+            before_id=before_id or LAST,
+        )
+
 
 def fence(lease: Lease) -> Transaction[None]:
     """Refuse to go on unless the attempt still owns its run.
