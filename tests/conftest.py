@@ -35,3 +35,13 @@ def postgres_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
         connection.execute(f'CREATE DATABASE "{name}"')
         yield postgres_cluster.url(name)
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="module")
+def durable_cluster() -> Iterator[PostgresCluster]:
+    """Give a server of this module's own, to be crashed: its database ``ledger`` keeps what it said it committed."""
+    with PostgresCluster() as cluster:
+        with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE ledger")
+            connection.execute("ALTER DATABASE ledger SET synchronous_commit = on")
+        yield cluster

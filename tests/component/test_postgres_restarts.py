@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -16,18 +15,12 @@ from runlane.errors import StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, RunRecord
 from runlane.runtime import Runtime
+from runlane.store.postgres import open_postgres
+from runlane.store.statements import Rows, Transaction, statement
 
 CRASHES, THREADS, RUNS_EACH = 3, 8, 8
-
-
-@pytest.fixture
-def cluster() -> Iterator[PostgresCluster]:
-    """Give a server of this test alone, which keeps what it has said that it committed."""
-    with PostgresCluster() as cluster:
-        with psycopg.connect(cluster.dsn, autocommit=True) as connection:
-            connection.execute("CREATE DATABASE ledger")
-            connection.execute("ALTER DATABASE ledger SET synchronous_commit = on")
-        yield cluster
+#: The number of the transaction.
+XID = "SELECT CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)"
 
 
 async def admitted(runtime: Runtime, thread_id: str, key: str, agent: object) -> RunRecord:
@@ -39,7 +32,9 @@ async def admitted(runtime: Runtime, thread_id: str, key: str, agent: object) ->
             await asyncio.sleep(0.05)
 
 
-async def test_runs_admitted_while_the_database_crashes_again_and_again_all_end_once(cluster: PostgresCluster) -> None:
+async def test_runs_admitted_while_the_database_crashes_again_and_again_all_end_once(
+    durable_cluster: PostgresCluster,
+) -> None:
     calls: Counter[str] = Counter()
     executing: Counter[str] = Counter()
 
@@ -62,9 +57,9 @@ async def test_runs_admitted_while_the_database_crashes_again_and_again_all_end_
         for _ in range(CRASHES):
             await asyncio.sleep(0.2)  # into the work
             assert len(calls) < THREADS * RUNS_EACH, "all is done already"
-            await asyncio.to_thread(cluster.restart)
+            await asyncio.to_thread(durable_cluster.restart)
 
-    async with opened(database=cluster.url("ledger"), poll_s=0.2) as runtime:
+    async with opened(database=durable_cluster.url("ledger"), poll_s=0.2) as runtime:
         async with asyncio.timeout(90), asyncio.TaskGroup() as group:
             crashing = group.create_task(crash())
             clients = [group.create_task(client(runtime, f"t{n}")) for n in range(THREADS)]
@@ -78,3 +73,30 @@ async def test_runs_admitted_while_the_database_crashes_again_and_again_all_end_
             found = await runtime.store.list_runs(f"t{number}", owner=ANY_OWNER, limit=100)
             assert len(found) == RUNS_EACH
             assert (await runtime.store.get_thread(f"t{number}", owner=ANY_OWNER)).status == "idle"
+
+
+async def test_a_write_that_a_crash_undid_is_never_reported_as_done(durable_cluster: PostgresCluster) -> None:
+    url = durable_cluster.url("ledger")
+    with psycopg.connect(url, autocommit=True) as other:  # what is not committed is lost, and with it its number
+        other.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        other.execute("SELECT pg_reload_conf()")
+        other.execute("CREATE TABLE notes (text TEXT)")
+
+    def undone() -> Transaction[None]:
+        number = yield statement("number", f"{XID} AS xid")()
+        yield statement("note", "INSERT INTO notes VALUES ('kept')")()
+        durable_cluster.restart()
+        with psycopg.connect(url, autocommit=True) as other:  # others go on, and get the number again
+            while (given := other.execute(XID).fetchone()) and given[0] < number[0]["xid"]:
+                pass
+
+    driver = await open_postgres(url)
+    with pytest.raises(StoreUnavailable):
+        await driver.write(undone())
+    assert await driver.read(notes()) == ()
+    await driver.aclose()
+
+
+def notes() -> Transaction[Rows]:
+    found = yield statement("notes", "SELECT text FROM notes")()
+    return tuple(found)

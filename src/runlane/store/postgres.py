@@ -24,7 +24,14 @@ from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver
 from runlane.store.statements import Query, Rows, T, Transaction
 
-Connection = AsyncConnection[DictRow]
+
+class Connection(AsyncConnection[DictRow]):
+    """A connection that knows in which life of the server it was made."""
+
+    #: Another one once the server has crashed, or another server has taken its place; ``None`` if it cannot be told.
+    life: str | None = None
+
+
 Cursor = AsyncCursor[DictRow]
 Pool = AsyncConnectionPool[Connection]
 
@@ -33,8 +40,9 @@ MAX_GROUP: Final = 64
 #: Waiting longer than this for a connection or for a lock is an outage to the caller.
 POOL_TIMEOUT_S: Final = 5.0
 LOCK_TIMEOUT_S: Final = 5.0
-#: A process that stopped inside a transaction shall not hold a lane's lock for ever.
-IDLE_TRANSACTION_S: Final = 60.0
+#: For how long a process that stands still inside a transaction holds its lanes' locks: less than others wait for a
+#: lock, so that they get it, and its runs, and others whose leases are over, are taken over.
+IDLE_TRANSACTION_S: Final = 4.0
 #: All statements of the ledger stay prepared on each connection.
 MAX_PREPARED: Final = 500
 #: How often the outcome of a commit whose answer was lost is asked for, and how long to wait in between.
@@ -46,6 +54,11 @@ BEGIN_WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_current_xa
 BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 COMMIT: Final = "COMMIT"
 OUTCOME: Final = "SELECT pg_xact_status(%s::text::xid8) AS status"
+# Statistics are begun anew after a crash, and kept by a clean restart.
+CONFIGURE: Final = """
+    SELECT set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
+           (SELECT stats_reset::text FROM pg_stat_bgwriter) AS life
+"""
 
 
 class PostgresDriver:
@@ -137,14 +150,19 @@ class PostgresDriver:
             else:
                 return result
         assert number is not None
-        await self._look_up(number["xid"], lost)
+        await self._look_up(number["xid"], connection.life, lost)
         return result
 
-    async def _look_up(self, xid: str, lost: psycopg.OperationalError) -> None:
-        """Return if transaction *xid* was committed; raise if it was not, or if nobody can say."""
+    async def _look_up(self, xid: str, life: str | None, lost: psycopg.OperationalError) -> None:
+        """Return if transaction *xid* was committed; raise if it was not, or if nobody can say.
+
+        After a crash nobody can: the server gives the numbers of transactions out again that it had not written down.
+        """
         for _ in range(OUTCOME_TRIES):
             try:
                 async with self._connection() as connection:
+                    if life is None or connection.life != life:
+                        break
                     cursor = await connection.execute(OUTCOME, (xid,))
                     row = await cursor.fetchone()
             except StoreUnavailable:
@@ -203,6 +221,7 @@ async def open_postgres(url: str, *, max_connections: int = 10) -> PostgresDrive
             pass  # the pool would only say that it waited; this says why
         pool: Pool = AsyncConnectionPool(
             url,
+            connection_class=Connection,
             min_size=1,
             max_size=max_connections,
             open=False,
@@ -282,11 +301,9 @@ async def _undone_by_errors(connection: Connection) -> AsyncIterator[None]:
 
 async def _configure(connection: Connection) -> None:
     connection.prepared_max = MAX_PREPARED
-    await connection.execute(
-        "SELECT set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false)",
-        (f"{LOCK_TIMEOUT_S}s", f"{IDLE_TRANSACTION_S}s"),
-        prepare=False,
-    )
+    cursor = await connection.execute(CONFIGURE, (f"{LOCK_TIMEOUT_S}s", f"{IDLE_TRANSACTION_S}s"), prepare=False)
+    row = await cursor.fetchone()
+    connection.life = None if row is None else row["life"]
 
 
 def translate(error: Exception) -> Exception:
