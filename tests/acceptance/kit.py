@@ -10,11 +10,11 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -31,36 +31,29 @@ def free_port() -> int:
         return port
 
 
-class Server:
-    """``runlane serve`` on one port and one database. A context manager that leaves no process behind."""
+def env_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return *settings* as Runlane reads them from the environment."""
+    return {f"RUNLANE_{name.upper()}": str(value) for name, value in settings.items()}
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        project: Path = PROJECT,
-        port: int | None = None,
-        command: str = "serve",
-        log_level: str = "info",
-        **settings: Any,
-    ) -> None:
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.effects = folder / "effects"
+
+class Program:
+    """A process that is started, stopped and read by a test. A context manager that leaves none behind."""
+
+    #: What it says in its log once it does its work.
+    READY = "ready"
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], *, effects: Path, takes_input: bool) -> None:
+        self.effects = effects
         self.effects.touch()
-        self._command = [
-            *(sys.executable, "-P", "-m", "runlane.cli.main", command, str(project)),
-            *("--port", str(self.port), "--database", f"sqlite:///{folder / 'runlane.db'}", "--log-level", log_level),
-        ]
-        self._env = {**os.environ, "EFFECTS": str(self.effects), "COLUMNS": "200"}
-        self._env |= {f"RUNLANE_{name.upper()}": str(value) for name, value in settings.items()}
+        self._command, self._stdin = [*command], PIPE if takes_input else None
+        self._env = {**os.environ, "EFFECTS": str(effects), "COLUMNS": "200", **env}
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._news = asyncio.Condition()
         self.lines: list[str] = []
         self.up = asyncio.Event()
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, failure: type[BaseException] | None, *_: object) -> None:
@@ -80,22 +73,22 @@ class Server:
     def log(self) -> str:
         return "\n".join(self.lines)
 
-    def run_without_privileges(self) -> None:
-        """Start the next process so that permissions of files bind it, if this one is root."""
-        if os.geteuid() == 0:
-            self._command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *self._command]
-
     async def launch(self) -> None:
         """Start the process, and do not wait for it to answer."""
         self.lines = []
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdout=PIPE, stderr=asyncio.subprocess.STDOUT, env=self._env, start_new_session=True
+            *self._command,
+            stdin=self._stdin,
+            stdout=PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._env,
+            start_new_session=True,
         )
         self._reading = asyncio.create_task(self._read(self._process))
 
     async def start(self) -> None:
         await self.launch()
-        await self.said("server.ready", limit_s=START_LIMIT_S)
+        await self.said(self.READY, limit_s=START_LIMIT_S)
         self.up.set()
 
     async def _read(self, process: Process) -> None:
@@ -121,7 +114,7 @@ class Server:
             await self._news.wait_for(
                 lambda: found() or (self._process is not None and self._process.returncode is not None)
             )
-        assert found() or event != "server.ready", self.log
+        assert found() or event != self.READY, self.log
         return found()
 
     def send(self, number: signal.Signals) -> None:
@@ -152,6 +145,35 @@ class Server:
     async def kill(self) -> None:
         self.send(signal.SIGKILL)
         await self.ended()
+
+
+class Server(Program):
+    """``runlane serve`` on one port and one database."""
+
+    READY = "server.ready"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        project: Path = PROJECT,
+        port: int | None = None,
+        command: str = "serve",
+        log_level: str = "info",
+        **settings: Any,
+    ) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        call = [
+            *(sys.executable, "-P", "-m", "runlane.cli.main", command, str(project)),
+            *("--port", str(self.port), "--database", f"sqlite:///{folder / 'runlane.db'}", "--log-level", log_level),
+        ]
+        super().__init__(call, env_of(settings), effects=folder / "effects", takes_input=False)
+
+    def run_without_privileges(self) -> None:
+        """Start the next process so that permissions of files bind it, if this one is root."""
+        if os.geteuid() == 0:
+            self._command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *self._command]
 
     def starts_of(self, name: str) -> Counter[int]:
         """Return how often each step of the run *name* was started, from outside of Runlane."""
