@@ -274,7 +274,8 @@ class Executor:
             return _Ran(agent=agent, call=call, snapshot=None, failure=WorkerLost(run.rescues))
         publisher.emit("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
         try:
-            handle = self._host.start(lambda: _run_agent(agent, call))
+            name = f"run_id={run.run_id} attempt={run.attempt}"
+            handle = self._host.start(lambda: _run_agent(agent, call), name=name)
             snapshot = await attempt.run(handle, call, continuable=agent.continuable and call.saver is not None)
         except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
             if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):

@@ -33,7 +33,8 @@ async def repaired(
         LeaseLost: Another attempt has the run.
     """
     while True:
-        handle = host.start(lambda: _repair(agent, call))
+        name = f"run_id={call.run.run_id} attempt={call.run.attempt} repair=true"
+        handle = host.start(lambda: _repair(agent, call), name=name)
         watch = _Watch(handle, call, limit_s, held)
         try:
             return await handle.done

@@ -135,6 +135,27 @@ async def test_a_database_that_may_not_be_written_is_told_in_one_line_at_the_sta
         await server.start()
 
 
+async def test_when_the_database_s_log_is_removed_nothing_is_accepted_and_all_is_there_after_a_restart(
+    tmp_path: Path, http: httpx.AsyncClient
+) -> None:
+    async with Server(tmp_path) as server:
+        await server.start()
+        thread_id = await new_thread(http, server.url)
+        reader = Reader(server, http, thread_id, "run")
+        async with asyncio.timeout(RUN_LIMIT_S):
+            following = asyncio.create_task(reader.follow(steps_of(reader)))
+            await reader.reaches(2)
+            (tmp_path / "runlane.db-wal").unlink()
+            refused = await http.post(f"{server.url}/threads", json={})
+            assert refused.status_code == 503
+            assert f"{tmp_path / 'runlane.db-wal'} cannot be found" in refused.json()["detail"]
+            await server.kill()
+            await server.start()
+            await following
+        assert reader.ended
+        assert set(server.starts_of("run")) == set(range(1, STEPS + 1))
+
+
 async def test_a_database_file_that_is_removed_is_told_and_once_it_is_back_the_run_goes_on(
     tmp_path: Path, http: httpx.AsyncClient
 ) -> None:
@@ -239,6 +260,10 @@ async def test_a_node_in_a_c_call_that_never_returns_is_reported_as_not_stopped_
         run_id = await create_run(http, server, thread_id, "caller")
         await begins(server)
         await cancelled(http, f"{server.url}/threads/{thread_id}/runs/{run_id}", "wait_in_c")
+        [said] = [line for line in server.lines if "agent.left_behind " in line]
+        assert f"run_id={run_id} attempt=1" in said
+        assert "wait_in_c" in said
+        assert "\nrunlane_left_behind 1.0\n" in (await http.get(f"{server.url}/metrics")).text
         again = await create_run(http, server, thread_id, "steps", name="again")
         assert (await ended_run(http, server, thread_id, again))["status"] == "success"
         server.send(signal.SIGTERM)

@@ -235,6 +235,11 @@ async def test_a_repair_that_comes_too_late_changes_nothing(damage: Damage, ledg
         assert dump(ledger) == before
 
 
+def test_where_code_was_that_ignored_its_deadline_is_no_finding(ledger: Path) -> None:
+    change(ledger, "UPDATE runs SET cancel_blocked_at = 'graph.py:7 node' WHERE thread_id = 'fails'")
+    assert found(ledger) == set()
+
+
 async def test_pages_of_any_size_say_the_same_and_bound_what_is_kept(ledger: Path) -> None:
     change(ledger, "UPDATE runs SET ended_at = NULL", "DELETE FROM threads WHERE thread_id = 'speaks'")
     async with open_ledger(Settings(database=f"sqlite:///{ledger}")) as opened_ledger:

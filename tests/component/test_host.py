@@ -23,7 +23,7 @@ def test_code_that_was_left_behind_is_cancelled_once_more_when_its_loop_closes()
 
     async def main() -> None:
         host = ThreadHost()
-        handle = host.start(stubborn)
+        handle = host.start(stubborn, name="test")
         await host.run(lambda: asyncio.sleep(0))
         handle.cancel()
         await host.run(lambda: asyncio.sleep(0))
@@ -45,7 +45,7 @@ def test_code_that_outlives_the_control_loop_reports_to_nobody_without_an_error(
 
     async def main() -> ThreadHost:
         host = ThreadHost()
-        handle = host.start(blocking)
+        handle = host.start(blocking, name="test")
         handle.abandon()
         with pytest.raises(Abandoned):
             await handle.done
@@ -76,7 +76,7 @@ def test_code_that_is_cancelled_before_its_first_step_has_stopped_at_once() -> N
 
         host.call(block)  # so that start and cancel come to the loop together
         await asyncio.get_running_loop().run_in_executor(None, entered.wait, 20)
-        handle = host.start(code)
+        handle = host.start(code, name="test")
         handle.cancel()
         leave.set()
         with pytest.raises(asyncio.CancelledError):

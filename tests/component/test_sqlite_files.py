@@ -60,6 +60,39 @@ async def test_nothing_is_accepted_into_a_file_that_is_not_there_any_more(path: 
     assert await runs_in(path) == [first, second]
 
 
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+async def test_nothing_is_accepted_into_a_log_that_is_not_there_any_more_and_what_was_is_kept(
+    path: Path, tmp_path: Path, replaced: bool
+) -> None:
+    driver = SqliteDriver(path)
+    store = RunStore(driver, retry=ONCE)
+    first = await admit(store)
+    log = f"{path}-wal"
+    os.unlink(log)
+    if replaced:
+        os.close(os.open(log, os.O_CREAT))
+    with pytest.raises(StoreUnavailable, match=f"{log} .* restart this process"):
+        await admit(store)
+    left = shutil.copy(path, tmp_path / "left.db")  # what a killed process leaves
+    await driver.aclose()
+    assert await runs_in(left) == [first]
+    assert await runs_in(path) == [first]
+
+
+async def test_a_log_that_is_put_back_is_written_again(path: Path) -> None:
+    driver = SqliteDriver(path)
+    store = RunStore(driver, retry=ONCE)
+    first = await admit(store)
+    log = Path(f"{path}-wal")
+    os.rename(log, path.with_name("aside"))
+    with pytest.raises(StoreUnavailable, match="cannot be found"):
+        await admit(store)
+    os.rename(path.with_name("aside"), log)
+    second = await admit(store)
+    await driver.aclose()
+    assert await runs_in(path) == [first, second]
+
+
 def torn_copy(path: Path, place: Path, at: int, junk: bytes) -> Path:
     """Copy the ledger as it is on the disk, its log cut at a byte, or with *junk* from there."""
     place.mkdir()

@@ -15,6 +15,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from agent_kit import StrictModel
 from run_kit import (
     ONCE,
+    PATIENCE_S,
     FaultyDriver,
     Scripted,
     Stepper,
@@ -202,6 +203,58 @@ async def test_a_blocked_synchronous_node_is_named_by_file_and_line() -> None:
         assert receipt.stopped_at is None
         assert "threading.py:" in str(receipt.blocked_at) or "test_worker.py:" in str(receipt.blocked_at)
         leave.set()
+
+
+@pytest.mark.parametrize("synchronous", [True, False], ids=["in a thread", "on the loop"])
+async def test_code_that_outlives_its_deadline_is_named_in_the_log_and_so_is_its_end(
+    synchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    entered, gate = threading.Event(), threading.Lock()
+
+    def blocking(state: Number) -> Number:
+        entered.set()
+        with gate:
+            return {"n": 1}
+
+    async def blocking_the_loop(state: Number) -> Number:
+        return blocking(state)
+
+    node = blocking if synchronous else blocking_the_loop
+    graph = StateGraph(Number).add_node("node", node).add_edge(START, "node").add_edge("node", END)
+    async with opened(graphs={"g": graph}, new_host=ThreadHost, run_timeout_s=0.2) as runtime:
+        with gate:
+            run = await runtime.runs.create_or_reject("t", kwargs=graph_run(input={"n": 0}))
+            await soon(asyncio.to_thread(entered.wait, 20))
+            assert (await ended(runtime, run)).status is RunStatus.TIMEOUT
+            left = warnings_of(caplog, "agent.left_behind ")
+            [said] = [line for line in left if f"run_id={run.run_id} attempt=1 place=" in line]  # not of the repair
+            assert "test_worker.py:" in said
+            assert said.endswith("blocking")
+            assert len(runtime.host.left_behind) == len(left) - len(warnings_of(caplog, "agent.left_behind_ended"))
+        await until(lambda: not runtime.host.left_behind)
+        over = warnings_of(caplog, "agent.left_behind_ended ")
+        assert len(over) == len(left)
+        assert any(f"run_id={run.run_id} attempt=1 after_s=" in line for line in over)
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, key: str) -> list[str]:
+    """Return the warnings that begin with *key*."""
+    return [text for one in caplog.records if one.levelname == "WARNING" and (text := one.getMessage()).startswith(key)]
+
+
+async def test_code_that_stops_when_it_is_told_to_is_not_left_behind(caplog: pytest.LogCaptureFixture) -> None:
+    started = asyncio.Event()
+
+    async def waits(context: RunContext) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with opened(run_timeout_s=0.05, cancel_grace_s=PATIENCE_S) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=waits)
+        assert (await ended(runtime, run)).status is RunStatus.TIMEOUT
+        assert not runtime.host.left_behind
+    assert started.is_set()
+    assert not warnings_of(caplog, "agent.left_behind")
 
 
 async def test_an_asynchronous_node_that_swallows_its_cancel_is_named_by_file_and_line() -> None:

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -73,9 +74,10 @@ class Handle(Generic[T]):
     ``done`` is the coroutine's result or error; whatever it raises, ``SystemExit`` too, stays in there.
     """
 
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], host: AgentHost) -> None:
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], host: AgentHost, name: str) -> None:
         self.done: asyncio.Future[T] = host.control.create_future()
-        self._make, self._host = make, host
+        self._make, self._host, self._name = make, host, name
+        self._left_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._sync_calls: set[_SyncCall] = set()
         self._begun = self._cancelled = False
@@ -94,9 +96,17 @@ class Handle(Generic[T]):
         self._host.call(self._cancel)
 
     def abandon(self) -> None:
-        """Stop waiting for code that does not stop; ``done`` fails with :class:`Abandoned`."""
-        if not self.done.done():
-            self.done.set_exception(Abandoned(self.place()))
+        """Stop waiting for code that does not stop; ``done`` fails with :class:`Abandoned`.
+
+        It is one of the host's ``left_behind`` until it ends, if it ever does; both are logged.
+        """
+        if self.done.done():
+            return
+        place = self.place()
+        self.done.set_exception(Abandoned(place))
+        self._left_at = time.monotonic()
+        self._host.left_behind.add(self)
+        log.warning("agent.left_behind %s place=%s", self._name, place or "unknown")
 
     def place(self) -> str | None:
         """Return where the code is now, as ``file:line function``, if that can be told."""
@@ -146,6 +156,9 @@ class Handle(Generic[T]):
             return
 
     def _settle(self, result: Any, error: BaseException | None) -> None:
+        if self in self._host.left_behind:
+            self._host.left_behind.discard(self)
+            log.warning("agent.left_behind_ended %s after_s=%.3f", self._name, time.monotonic() - self._left_at)
         if self.done.done():
             return
         if error is None:
@@ -159,12 +172,16 @@ class Handle(Generic[T]):
 
 
 class AgentHost(Protocol):
-    """Runs coroutines of agents and reports to the control loop."""
+    """Runs coroutines of agents and reports to the control loop.
+
+    ``left_behind`` is code that nobody waits for any more and that has not ended; it belongs to the control loop.
+    """
 
     control: asyncio.AbstractEventLoop
+    left_behind: set[Handle[Any]]
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Handle[T]:
-        """Start the coroutine that *make* returns, on the agents' loop."""
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
+        """Start the coroutine that *make* returns, on the agents' loop; *name* says in the log whose it is."""
         ...
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -189,9 +206,10 @@ class InlineHost:
 
     def __init__(self) -> None:
         self.control = asyncio.get_running_loop()
+        self.left_behind: set[Handle[Any]] = set()
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Handle[T]:
-        handle = Handle(make, self)
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
+        handle = Handle(make, self, name)
         handle.begin()
         return handle
 
@@ -213,6 +231,7 @@ class ThreadHost:
 
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
         self.control = asyncio.get_running_loop()
+        self.left_behind: set[Handle[Any]] = set()
         self.loop = new_loop()
         self._executor = _TrackingExecutor(SYNC_THREADS, thread_name_prefix=SYNC_THREADS_NAME)
         self.loop.set_default_executor(self._executor)
@@ -221,14 +240,14 @@ class ThreadHost:
         self._thread = threading.Thread(target=self._run, name="runlane-agents", daemon=True)
         self._thread.start()
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Handle[T]:
-        handle = Handle(make, self)
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
+        handle = Handle(make, self, name)
         self.call(handle.begin)
         return handle
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a short coroutine on the agents' loop and return its result; a cancelled caller cancels it."""
-        handle = self.start(make)
+        handle = self.start(make, name="request")
         try:
             return await handle.done
         except asyncio.CancelledError:

@@ -60,6 +60,7 @@ class Metrics:
         )
         self._slots = self._gauge("worker_slots", "Runs that this process may execute at once.")
         self._active = self._gauge("worker_slots_active", "Runs that this process executes.")
+        self._left = self._gauge("left_behind", "Code of ended runs that did not stop and still goes on.")
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"runlane_{name}", text, registry=self.registry)
@@ -73,7 +74,7 @@ class Metrics:
         found[0].inc()
         found[1].observe(latency_s)
 
-    def text(self, queue: QueueStats | None, *, slots: int, active: int) -> bytes:
+    def text(self, queue: QueueStats | None, *, slots: int, active: int, left_behind: int) -> bytes:
         """Return everything as Prometheus reads it; without *queue* the ledger is out."""
         self._up.set(queue is not None)
         # No number is better than the last one that was true.
@@ -82,6 +83,7 @@ class Metrics:
             gauge.set(value)
         self._slots.set(slots)
         self._active.set(active)
+        self._left.set(left_behind)
         return generate_latest(self.registry)
 
     def requests(self) -> dict[str, int]:
@@ -133,7 +135,8 @@ async def metrics(request: Request) -> Response:
         queue = await service.store.queue_stats()
     except StoreUnavailable:  # what the process says of itself is all the more wanted then
         queue = None
-    return Response(counts.text(queue, slots=slots, active=active), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    text = counts.text(queue, slots=slots, active=active, left_behind=len(service.runtime.host.left_behind))
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def _queue(service: Service) -> dict[str, Any]:

@@ -147,21 +147,21 @@ RUN_COUNTS: Final = _rule(
     mend="UPDATE runs SET attempt = CASE WHEN rescues > 1 THEN rescues ELSE 1 END",
     locks=True,
 )
+# Without a cancel there may be a cancel_blocked_at: where code was that ignored its deadline.
 _ASKED = "cancel_requested_at IS NOT NULL"
 RUN_CANCEL: Final = _rule(
     "cancel",
     "runs",
     "seq",
     f"""CASE WHEN {_ASKED} THEN cancel_action IS NULL OR cancel_reason IS NULL
-          ELSE COALESCE(cancel_action, cancel_reason, cancel_blocked_at) IS NOT NULL
+          ELSE COALESCE(cancel_action, cancel_reason) IS NOT NULL
             OR COALESCE(cancel_observed_at, cancel_stopped_at) IS NOT NULL END""",
     shows=_OF_RUN,
     mend=f"""UPDATE runs SET
       cancel_action = CASE WHEN {_ASKED} THEN COALESCE(cancel_action, '{CancelAction.INTERRUPT.value}') END,
       cancel_reason = CASE WHEN {_ASKED} THEN COALESCE(cancel_reason, '{EndReason.USER_CANCEL.value}') END,
       cancel_observed_at = CASE WHEN {_ASKED} THEN cancel_observed_at END,
-      cancel_stopped_at = CASE WHEN {_ASKED} THEN cancel_stopped_at END,
-      cancel_blocked_at = CASE WHEN {_ASKED} THEN cancel_blocked_at END""",
+      cancel_stopped_at = CASE WHEN {_ASKED} THEN cancel_stopped_at END""",
     locks=True,
 )
 RUN_NOT_CANCELLED: Final = _rule(

@@ -68,6 +68,7 @@ class SqliteDriver:
         try:
             _make_private(self.path)
             self._writer = self._connect()
+            self._writer.executescript("BEGIN IMMEDIATE; COMMIT")  # makes the log, where there is none
             self._place = _Place(self.path)
         except (sqlite3.Error, OSError) as error:
             os.close(self._lock_fd)
@@ -78,8 +79,6 @@ class SqliteDriver:
         self._local = threading.local()
         self._read_connections: list[sqlite3.Connection] = []
         self._reads: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
-        self._local = threading.local()
-        self._local_connections: list[sqlite3.Connection] = []
         self._threads = [threading.Thread(target=self._write_forever, name="runlane-write", daemon=True)]
         for number in range(READERS):
             name = f"runlane-read-{number}"
@@ -217,6 +216,8 @@ class SqliteDriver:
         try:
             self._place.check()
         except StoreUnavailable as error:
+            with suppress(sqlite3.Error):  # what is in a log that nobody will find must be in the database
+                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
             return [Answer(submission, None, error) for submission in group]
         return commit_group(self._writer, group, self._clock)
 
@@ -322,21 +323,28 @@ def contains(document: Any, wanted: Any) -> bool:
 
 
 class _Place:
-    """The file that was opened. SQLite goes on writing to one that was removed, and all of it would be lost."""
+    """The files that were opened: the database and its log.
+
+    SQLite goes on writing to those that were removed, and all of it would be lost.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = os.path.abspath(path)
-        self._file = os.stat(self._path)
+        database = os.path.abspath(path)
+        self._files = {name: os.stat(name) for name in (database, f"{database}-wal")}
 
     def check(self) -> None:
-        """Raise StoreUnavailable unless the path still leads to the file that was opened."""
-        try:
-            if os.path.samestat(os.stat(self._path), self._file):
-                return
-            what = "is another file than the one that was opened"
-        except OSError as error:
-            what = f"cannot be found ({error.strerror})"
-        raise StoreUnavailable(f"{self._path} {what}; put that one back, or stop this process before you replace it")
+        """Raise StoreUnavailable unless the paths still lead to the files that were opened."""
+        for path, file in self._files.items():
+            try:
+                if os.path.samestat(os.stat(path), file):
+                    continue
+                what = "is another file than the one that was opened"
+            except OSError as error:
+                what = f"cannot be found ({error.strerror})"
+            hint = "put that one back, or stop this process before you replace it"
+            if path.endswith("-wal"):
+                hint = "nothing is lost, but nothing more is accepted: put that one back, or restart this process"
+            raise StoreUnavailable(f"{path} {what}; {hint}")
 
 
 def _make_private(path: Path) -> None:
