@@ -170,6 +170,10 @@ class Server(Program):
         ]
         super().__init__(call, env_of(settings), effects=folder / "effects", takes_input=False)
 
+    def run_with_open_files(self, soft: int, hard: int) -> None:
+        """Start the next process with these limits of open files."""
+        self._command = ["prlimit", f"--nofile={soft}:{hard}", *self._command]
+
     def run_without_privileges(self) -> None:
         """Start the next process so that permissions of files bind it, if this one is root."""
         if os.geteuid() == 0:

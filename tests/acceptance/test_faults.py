@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from acceptance.kit import RUN_LIMIT_S, Reader, Server, create_run, ended_run, get, new_thread
 
@@ -118,6 +119,23 @@ async def test_without_free_file_descriptors_runs_go_on_and_clients_are_served_a
         await check_done(reader)
         server.send(signal.SIGTERM)
         assert await server.ended() == 0, server.log
+
+
+@pytest.mark.parametrize(("hard", "allowed"), [(2000, 556), (400, 400)], ids=["as far as wanted", "as far as allowed"])
+async def test_a_small_limit_of_open_files_is_raised_at_the_start(
+    hard: int, allowed: int, tmp_path: Path, http: httpx.AsyncClient
+) -> None:
+    async with Server(tmp_path, max_connections=300) as server:
+        server.run_with_open_files(64, hard)
+        await server.start()
+        assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (allowed, hard)
+        warned = [line for line in server.lines if "server.few_open_files" in line]
+        assert bool(warned) == (allowed < 556)
+        assert all("allowed=400 wanted=556 setting=max_connections" in line for line in warned)
+        with ExitStack() as many:
+            for _ in range(100):
+                many.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            assert (await http.get(f"{server.url}/ok")).status_code == 200
 
 
 async def test_a_database_that_may_not_be_written_is_told_in_one_line_at_the_start(tmp_path: Path) -> None:
