@@ -110,12 +110,15 @@ async def test_a_write_that_hangs_delays_no_other_thread() -> None:
         hanging = asyncio.create_task(runtime.runs.create_or_reject("slow", agent=at_once))
         await soon(driver.held.wait())
         gate = driver.gates.pop("admit")
-        await soon(runtime.runs.get(other.run_id))
-        await soon(runtime.runs.list_by_thread("slow"))
-        await ended(runtime, await soon(runtime.runs.create_or_reject("third", agent=at_once)))
-        await soon(runtime.runs.cancel(other.run_id))
+        assert (await soon(runtime.runs.get(other.run_id))).status is RunStatus.PENDING
+        assert await soon(runtime.runs.list_by_thread("slow")) == []
+        third = await ended(runtime, await soon(runtime.runs.create_or_reject("third", agent=at_once)))
+        assert third.status is RunStatus.SUCCESS
+        assert await soon(runtime.runs.cancel(other.run_id)) is not None
+        assert (await ended(runtime, other)).status is RunStatus.INTERRUPTED
+        assert not hanging.done()
         gate.set()
-        await ended(runtime, await soon(hanging))
+        assert (await ended(runtime, await soon(hanging))).status is RunStatus.SUCCESS
 
 
 async def test_a_refused_admission_leaves_the_previous_run_untouched(runtime: Runtime) -> None:

@@ -142,7 +142,7 @@ def test_the_environment_is_set_before_the_graphs_are_imported_and_the_process_w
 
 
 def test_packaging_keys_and_empty_values_are_accepted(project: Project) -> None:
-    project.load(
+    registry = project.load(
         graphs={"a": "main_graphs:graph"},
         python_version="3.12",
         dockerfile_lines=["RUN true"],
@@ -153,6 +153,7 @@ def test_packaging_keys_and_empty_values_are_accepted(project: Project) -> None:
         http={},
         **{"$schema": "x"},
     )
+    assert list(registry.graph_ids) == ["a"]
 
 
 @pytest.mark.parametrize("key", ["ui", "encryption", "priority", "disable_persistence"])

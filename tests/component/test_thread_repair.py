@@ -335,7 +335,9 @@ async def test_a_list_that_can_only_grow_is_repaired_at_its_end() -> None:
     graph.add_edge(START, "agent").add_edge("agent", "act").add_edge("act", END)
     at = desk(graph)
     await at.stopped(began.wait, input={"messages": [HumanMessage("go")]})
-    refuse_unpaired(await messages(at))
+    left = await messages(at)
+    refuse_unpaired(left)
+    assert [message.type for message in left] == ["human", "ai", "tool", "tool"]
 
 
 class Counter(TypedDict, total=False):

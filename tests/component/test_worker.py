@@ -428,12 +428,21 @@ async def test_a_hook_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) 
 
 @on_jumping_time
 async def test_a_hook_that_hangs_does_not_keep_the_process() -> None:
-    async def hangs(run: Any) -> None:
-        await asyncio.Event().wait()
+    hanging, told = asyncio.Event(), asyncio.Event()
 
-    async with opened(hooks=[hangs]) as runtime:
+    async def hangs(run: Any) -> None:
+        hanging.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.set()
+
+    async with asyncio.timeout(600), opened(hooks=[hangs]) as runtime:
         run = await runtime.runs.create_or_reject("t", agent=at_once)
-        await runtime.runs.join(run.run_id)
+        assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+        await hanging.wait()
+        assert not told.is_set()
+    assert told.is_set()
 
 
 # ------------------------------------------------------------------------------------------------------------ drain

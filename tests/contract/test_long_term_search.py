@@ -206,7 +206,9 @@ async def test_an_open_store_deletes_what_has_expired(driver: Driver) -> None:
     store = LedgerLongTermStore(driver, ttl={"omit_expired": False})
     await store.abatch([PutOp(("n",), str(n), {}, ttl=1e-9) for n in range(1500)])
 
-    async with store:
+    assert await store.asearch(("n",), limit=1)
+
+    async with asyncio.timeout(20), store:
         while await store.asearch(("n",), limit=1):  # noqa: ASYNC110 - the ledger tells nobody what it deletes
             await asyncio.sleep(0)
 

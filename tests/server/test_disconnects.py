@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -75,5 +76,7 @@ async def test_any_other_joiner_leaves_no_trace(
 async def test_a_stateless_run_is_cancelled_with_its_client(http: httpx.AsyncClient) -> None:
     body = {"assistant_id": "steps", "input": SLOW, "on_disconnect": "cancel"}
     path = await _leave(http, "POST", "/runs/stream", json=body)
-    while (await http.get(path)).status_code == 200:  # until it is stopped, and gone with its thread
-        pass
+    async with asyncio.timeout(LONG_S):
+        while (answer := await http.get(path)).status_code == 200:  # until it is stopped, and gone with its thread
+            pass
+    assert answer.status_code == 404
