@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,10 @@ STEPS = 60
 
 @dataclass
 class Crowd:
-    """What clients of one world share."""
+    """What clients of one world share.
+
+    ``unruly`` is how likely an agent misbehaves; ``hasty`` how likely a client stops, overtakes or leaves its run.
+    """
 
     seed: int
     history: History
@@ -30,8 +33,10 @@ class Crowd:
     threads: list[str]
     behaviours: Sequence[str]
     unruly: float
+    hasty: float
     busyness_s: float
     until_s: float
+    running: Callable[[], list[str]]
     run_ids: list[str] = field(default_factory=list)
     readers: list[asyncio.Task[None]] = field(default_factory=list)
     ending: bool = False
@@ -58,7 +63,7 @@ class Client:
         self._dice = random.Random(f"client {crowd.seed} {name}")
 
     async def live(self) -> None:
-        acts = (self._admit,) * 3 + (self._stream, self._cancel, self._cancel, self._watch, self._join)
+        acts = (*((self._admit,) * 3), self._stream, self._cancel, self._cancel, self._watch, self._join)
         loop, dice = asyncio.get_running_loop(), self._dice
         while loop.time() < self._crowd.until_s:
             await asyncio.sleep(dice.random() * self._crowd.busyness_s * 2)
@@ -70,8 +75,13 @@ class Client:
             except (ProcessGone, TimeoutError, RunlaneError) as error:
                 self._history.note("refused", client=self._name, error=type(error).__name__)
 
+    def _hasty(self) -> bool:
+        return self._dice.random() < self._crowd.hasty
+
     def _patience(self, longest_s: float | None = 2.0) -> Patience:
         dice = self._dice
+        if not self._hasty():
+            return Patience(seconds=longest_s or 30.0)
         if longest_s is None and dice.random() < 0.5:
             return FOR_EVER
         kind = dice.random()
@@ -81,20 +91,20 @@ class Client:
 
     def _new_run(self) -> NewRun:
         dice = self._dice
-        strategy = dice.choice(list(MultitaskStrategy))
+        strategy = dice.choice(list(MultitaskStrategy)) if self._hasty() else MultitaskStrategy.ENQUEUE
         unruly = dice.random() < self._crowd.unruly
         new = NewRun(
             run_id=f"r{len(self._crowd.run_ids)}",
             thread_id=dice.choice(self._crowd.threads),
             owner="",
             multitask_strategy=strategy,
-            on_disconnect=dice.choice(list(DisconnectMode)),
+            on_disconnect=dice.choice(list(DisconnectMode)) if self._hasty() else DisconnectMode.CONTINUE,
             delay_s=dice.choice((0.0,) * 6 + (0.7, 3.0)),
             idempotency_key=dice.choice((None, None, None, f"key{dice.randint(0, 3)}")),
             kwargs={
                 "graph_id": dice.choice(MISBEHAVED if unruly else self._crowd.behaviours),
-                "steps": dice.randint(0, 4),
-                "pace_s": dice.choice((0.0, 0.02, 0.1, 0.5)),
+                "steps": dice.randint(0, 6),
+                "pace_s": dice.choice((0.0, 0.02, 0.1, 0.5, 1.5)),
             },
         )
         self._crowd.run_ids.append(new.run_id)
@@ -150,9 +160,10 @@ class Client:
 
     async def _cancel(self, process: Process) -> None:
         dice, history = self._dice, self._history
-        if not self._crowd.run_ids:
+        if not self._crowd.run_ids or not self._hasty():
             return
-        run_id = dice.choice(self._crowd.run_ids[-6:])
+        running = self._crowd.running() if dice.random() < 0.5 else []
+        run_id = dice.choice(running or self._crowd.run_ids[-6:])
         action, wait = dice.choice(("interrupt", "rollback")), dice.random() < 0.3
 
         async def cancel(runtime: Runtime) -> Any:

@@ -93,7 +93,12 @@ def order_of_starts(simulated: Simulated) -> Iterator[str]:
 
 
 def fencing(simulated: Simulated) -> Iterator[str]:
-    """P3: what an attempt wrote landed while it owned its run; nobody was robbed while its lease ran."""
+    """P3: what an attempt wrote or removed landed while it owned its run; nobody was robbed while its lease ran."""
+    yield from _writes(simulated)
+    yield from _takings(simulated)
+
+
+def _writes(simulated: Simulated) -> Iterator[str]:
     decode = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
     for note in simulated.history.of("log"):
         for name, data in decode(note.frames):
@@ -104,8 +109,29 @@ def fencing(simulated: Simulated) -> Iterator[str]:
     for note in simulated.history.of("save"):
         if note.status != "running" or not note.checkpoint.startswith(f"{note.attempt:04}-"):
             yield f"checkpoint {note.checkpoint} of {note.run} landed in attempt {note.attempt} ({note.status})"
+    for note in simulated.history.of("remove"):
+        if note.status != "running" or note.worker != note.by:
+            yield f"{note.by} removed {note.checkpoint} of {note.run}, which was {note.status} at {note.worker}"
+
+
+def _takings(simulated: Simulated) -> Iterator[str]:
     latest_us = 0  # who sees that a lease is over may act on it a moment later, when the clock has been set back
-    for note in simulated.history.of("move", "set_back"):
+    heard_at: dict[str, float] = {}
+    for note in simulated.history.of("move", "renew", "ledger_clock"):
+        if note.kind == "renew":
+            heard_at[note.run] = note.at_s
+            continue
         latest_us = max(latest_us, note.at_us)
-        if note.kind == "move" and note.rescues > note.old_rescues and note.lease_until > latest_us:
-            yield f"{note.run} attempt {note.attempt} was taken from a worker whose lease ran"
+        if note.kind == "move" and note.old == "pending":
+            heard_at[note.run] = note.at_s
+        if note.kind == "ledger_clock" or note.old != "running" or note.new == "running":
+            continue
+        who, charged = f"{note.run} attempt {note.attempt}", note.rescues > note.old_rescues
+        if note.by == note.held_by and not charged:
+            continue  # it was the owner who ended it, or handed it back
+        if not charged and note.reason != "worker_lost":
+            yield f"{who} was moved to {note.new} by {note.by}, while {note.held_by} had it"
+        elif note.lease_until > latest_us:
+            yield f"{who} was taken from a worker whose lease ran"
+        elif note.by != note.held_by and note.at_s - heard_at[note.run] < simulated.settings.lease_s:
+            yield f"{who} was taken {note.at_s - heard_at[note.run]:.2f} s after its worker was heard of"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import textwrap
 from collections import defaultdict
@@ -13,6 +14,7 @@ from typing import Any, Final
 from runlane.checkpoints import transactions as checkpoints
 from runlane.execution import Executor, _last_writes, _outcome
 from runlane.manager import RunManager
+from runlane.rescue import Silence
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as leases
 from runlane.store import run_transactions as runs
@@ -20,7 +22,8 @@ from runlane.store.ledger import RunStore
 from runlane.store.statements import Query, Rows, Statement, Transaction, statement
 from runlane.streams.bridge import Watch
 from runlane.streams.publisher import Publisher
-from runlane.testing.ledger import FaultyDriver
+from runlane.testing.ledger import Fate, FaultyDriver
+from runlane.verdict import classify
 from runlane.worker import Worker
 from simulation.world import SETTINGS, Scenario
 
@@ -113,12 +116,53 @@ def _forgetful(transaction: Transaction[Any]) -> Transaction[Any]:
         return stop.value
 
 
+class LateDriver(FaultyDriver):
+    """Is often cut off by what ends an attempt, which arrives when another attempt may have the run: a rare moment."""
+
+    _ends = False
+
+    async def _ask(self, transaction: Transaction[Any], *, writes: bool) -> Any:
+        self._ends = transaction.__name__ in ("finish", "_roll_back")
+        return await super()._ask(transaction, writes=writes)
+
+    def _draw(self, *, writes: bool) -> Fate:
+        ends, self._ends = self._ends, False
+        now = asyncio.get_running_loop().time()
+        if ends and now > self.cut_off_until and self._dice.random() < 0.8:
+            late_s = self._hang_s * (1 + self._dice.random()) / 2
+            self.cut_off_until = now + late_s
+            return Fate(late_s, outlives_sender=True)
+        return super()._draw(writes=writes)
+
+
 MUTANTS: Final[dict[str, Mutant]] = {
     "no fence for events": Mutant(
         found_by="fencing", edits=((events.HOLDS_LEASE, "AND attempt = :attempt AND status = :running", ""),)
     ),
     "no fence for checkpoints": Mutant(
         found_by="fencing", edits=((checkpoints._FENCE, "AND attempt = :attempt AND status = :status", ""),)
+    ),
+    "a rollback is not fenced": Mutant(
+        found_by="fencing",
+        edits=(
+            (
+                Executor._finish,
+                "first = partial(_last_writes, lease, rest, checkpoints)",
+                "if checkpoints is not None and rolled_back:\n"
+                "        await self._store._write(checkpoints)\n"
+                "    first = partial(_last_writes, lease, rest, checkpoints)",
+            ),
+            (checkpoints.delete_runs, "if lease is not None:", "if False:"),
+        ),
+        scenario=Scenario(driver=LateDriver, behaviours=("steps",), hasty=(1.0,)),
+    ),
+    "a stale attempt may finish": Mutant(
+        found_by="fencing",
+        edits=((runs._hold, 'or rows[0]["attempt"] != lease.attempt', ""),),
+        scenario=Scenario(driver=LateDriver, behaviours=("steps",)),
+    ),
+    "a clock that is set forward ends leases": Mutant(
+        found_by="fencing", edits=((Silence.over, "self._asked_at - since >= self._limit_s", "True"),)
     ),
     "runs overtake each other": Mutant(
         found_by="order_of_starts",
@@ -222,6 +266,19 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "a hand-back drops checkpoints": Mutant(
         found_by="handed_back", edits=((_last_writes, "if checkpoints is not None:", "if False:"),)
+    ),
+    "a shutdown does not wait for its agents": Mutant(
+        found_by="quiet_after_shutdown", edits=((Worker.drain, "while self._tasks:", "while False:"),)
+    ),
+    "a shutdown leaves its leases behind": Mutant(
+        found_by="quiet_after_shutdown",
+        edits=((classify, "return Verdict(event=RunEvent.RELEASE, end_reason=None)", "return None"),),
+        scenario=Scenario(behaviours=("steps", "calling"), weathers=("fair", "silence")),
+    ),
+    "an attempt begins after the first checkpoint": Mutant(
+        found_by="progress",
+        edits=((checkpoints._GET_LATEST, "ORDER BY checkpoint_id DESC, seq DESC", "ORDER BY checkpoint_id, seq"),),
+        scenario=Scenario(behaviours=("steps",), weathers=("fair", "slow", "mud")),  # others repair the wrong step, which another check finds
     ),
     "a run crashes workers for ever": Mutant(
         found_by="no_crash_loop", edits=((Executor._run, "if run.rescues > self._settings.max_rescues:", "if False:"),)

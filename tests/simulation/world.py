@@ -46,6 +46,7 @@ class Scenario:
     driver: Callable[..., FaultyDriver] = FaultyDriver
     behaviours: Sequence[str] = WELL_BEHAVED
     weathers: Sequence[str] = tuple(WEATHERS)
+    hasty: Sequence[float] = (0.05, 0.3, 1.0)
 
 
 @dataclass
@@ -94,8 +95,10 @@ class World:
             threads=[f"t{n}" for n in range(dice.randint(1, 4))],
             behaviours=scenario.behaviours,
             unruly=dice.choice((0.0, 0.15, 0.5)),
+            hasty=dice.choice(scenario.hasty),
             busyness_s=dice.choice((0.15, 0.4, 1.0)),
             until_s=ACTIVE_S,
+            running=self._running,
         )
         self._settings = replace(
             scenario.settings,
@@ -127,12 +130,16 @@ class World:
         self._started += 1
         name = f"p{self._started}"
         dice = random.Random(f"process {self._seed} {self._started}")
-        driver = self._scenario.driver(self._ledger, self._sky, dice, hang_s=self._long_s)
+        driver = self._scenario.driver(self._ledger, self._sky, dice, hang_s=self._long_s, process=name)
         skew_s = dice.choice((0.0, 0.0, 0.0, -1.5, 1.5, -3600.0, 3600.0))
         plan = Plan(self._settings, self._agents, 0.0 if sound else skew_s)
         process = Process(name, plan, driver, self._sky, dice)
         self._processes.append(process)
         return process
+
+    def _running(self) -> list[str]:
+        rows = self._ledger.query("SELECT run_id FROM runs WHERE status = 'running' ORDER BY seq")
+        return [row["run_id"] for row in rows]
 
     def _agents(self, process: str) -> Callable[[str], StepAgent]:
         return lambda behaviour: StepAgent(behaviour, self.history, process)
@@ -143,12 +150,23 @@ class World:
         dice = self._dice
         acts = (
             *(self._weather, self._weather, self._start, self._kill, self._cut, self._cut),
-            *(self._freeze, self._freeze, self._shut, self._shut, self._clock, self._set_back),
+            *(self._freeze, self._freeze, self._shut, self._shut, self._clock, self._ledger_clock),
         )
         while self._loop.time() < ACTIVE_S:
-            await asyncio.sleep(dice.random() * 3)
+            if any(process.alive for process in self._processes):
+                await asyncio.sleep(dice.random() * 2)
+                await self._something_executes()
+            else:
+                await asyncio.sleep(dice.random() * 0.5)  # as a service is started again
             living = [process for process in self._processes if process.alive]
             dice.choice(acts if living else (self._start,))(living)
+
+    async def _something_executes(self) -> None:
+        """Wait for a moment in which a fault can hurt, for a while."""
+        for _ in range(self._dice.choice((0, 20, 40))):
+            if any(process.executing for process in self._processes if process.alive and not process.frozen):
+                return
+            await asyncio.sleep(0.05)
 
     def _weather(self, _: list[Process]) -> None:
         self._sky.turn(self._dice.choice(self._scenario.weathers))
@@ -157,27 +175,29 @@ class World:
         if len(living) < 4:
             self._start_process()
 
+    def _victim(self, living: list[Process]) -> Process:
+        """Return a process that executes something, if there is one: it has more to lose."""
+        return self._dice.choice([process for process in living if process.executing] or living)
+
     def _kill(self, living: list[Process]) -> None:
-        self._dice.choice(living).kill(self._steps())
+        self._victim(living).kill(self._steps())
 
     def _cut(self, living: list[Process]) -> None:
         self._dice.choice(living).cut_off(self._dice.random() * self._long_s)
 
     def _freeze(self, living: list[Process]) -> None:
-        busy = [process for process in living if process.executing] or living
         seconds = self._long_s * self._dice.choice((self._dice.random(), 1.0))
-        self._dice.choice(busy).freeze(seconds, self._steps())
+        self._victim(living).freeze(seconds, self._steps())
 
     def _shut(self, living: list[Process]) -> None:
         self.history.fault("shutdown asked")
-        self._loop.create_task(self._dice.choice(living).shut_down(self._dice.randint(0, 4)))
+        self._loop.create_task(self._victim(living).shut_down(self._dice.randint(0, 4)))
 
     def _clock(self, living: list[Process]) -> None:
         self._dice.choice(living).step_clock(self._dice.choice((-3600.0, -30.0, -1.0, 1.0, 30.0, 3600.0)))
 
-    def _set_back(self, _: list[Process]) -> None:
-        if self._dice.random() < 0.5:
-            self._ledger.set_back(self._dice.random() * 5)
+    def _ledger_clock(self, _: list[Process]) -> None:
+        self._ledger.set_clock(self._dice.random() * self._dice.choice((-5.0, -5.0, 5.0, 60.0, 3600.0)))
 
     def _steps(self) -> int:
         return self._dice.choice((0, self._dice.randint(1, STEPS)))

@@ -19,6 +19,7 @@ KINDS: Final = {
     "clock skewed": "a process was started with a clock that is wrong by a second or an hour",
     "clock stepped": "that of one process, by up to an hour",
     "ledger clock set back": "by up to 5 s",
+    "ledger clock set forward": "by up to an hour: leases look over",
     "shutdown asked": "while clients are busy",
     "shutdown signal repeated": "during the shutdown",
     "store slow": "an operation took up to 0.1 s",

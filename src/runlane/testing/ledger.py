@@ -20,6 +20,8 @@ from runlane.testing.virtual_loop import Livelock
 
 #: The instant at which every simulation begins, in microseconds of UTC: 2026-01-01.
 EPOCH_US = 1_767_225_600_000_000
+#: An operation that takes longer is more than slow.
+SLOW_S = 0.1
 #: Transactions in one instant after which it is taken for an endless loop.
 MAX_AT_ONCE = 10_000
 
@@ -35,7 +37,12 @@ CREATE TRIGGER sim_move AFTER UPDATE ON runs
 BEGIN
     SELECT sim_note('move', NEW.run_id, OLD.status, NEW.status, NEW.attempt, OLD.rescues, NEW.rescues, NEW.worker_id,
                     NEW.end_reason, NEW.cancel_action, OLD.lease_expires_at, NEW.cancel_stopped_at IS NOT NULL,
-                    NEW.updated_at);
+                    NEW.updated_at, OLD.worker_id);
+END;
+CREATE TRIGGER sim_renew AFTER UPDATE ON runs
+    WHEN OLD.status = NEW.status AND OLD.attempt = NEW.attempt AND OLD.lease_expires_at <> NEW.lease_expires_at
+BEGIN
+    SELECT sim_note('renew', NEW.run_id, NEW.attempt);
 END;
 CREATE TRIGGER sim_log AFTER INSERT ON events BEGIN
     SELECT sim_note('log', NEW.run_seq, NEW.first_seq, NEW.last_seq, NEW.frames,
@@ -50,15 +57,21 @@ END;
 CREATE TRIGGER sim_save AFTER INSERT ON checkpoints BEGIN
     SELECT sim_note('save', NEW.run_id, NEW.checkpoint_id, {_OWNER.format(run="run_id = NEW.run_id")});
 END;
+CREATE TRIGGER sim_remove AFTER DELETE ON checkpoints BEGIN
+    SELECT sim_note('remove', OLD.run_id, OLD.checkpoint_id, {_OWNER.format(run="run_id = OLD.run_id")},
+                    (SELECT worker_id FROM runs WHERE run_id = OLD.run_id));
+END;
 """
 _FACTS = {
     "admit": ("run", "thread", "seq"),
     "move": (
         *("run", "old", "new", "attempt", "old_rescues", "rescues", "worker", "reason", "action"),
-        *("lease_until", "stopped", "at_us"),
+        *("lease_until", "stopped", "at_us", "held_by"),
     ),
+    "renew": ("run", "attempt"),
     "log": ("seq", "first", "last", "frames", "status", "attempt"),
     "save": ("run", "checkpoint", "status", "attempt"),
+    "remove": ("run", "checkpoint", "status", "attempt", "worker"),
     "state": ("thread", "values"),
     "purge": ("seq", "last", "status"),
 }
@@ -69,7 +82,7 @@ class Ledger(MemoryDriver):
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self._behind_us = 0
+        self._ahead_us = 0
         super().__init__(clock=self.now_us)
         self._uncommitted: list[tuple[Any, ...]] = []
         self._instant, self._at_once = 0.0, 0
@@ -78,22 +91,23 @@ class Ledger(MemoryDriver):
         self.execute_script(_TRIGGERS)
 
     def now_us(self) -> int:
-        return EPOCH_US + int(self.history.clock() * 1_000_000) - self._behind_us
+        return EPOCH_US + int(self.history.clock() * 1_000_000) + self._ahead_us
 
-    def set_back(self, seconds: float) -> None:
-        """Set its clock back, as whoever keeps the machine's time may."""
-        self.history.fault("ledger clock set back")
-        self.history.note("set_back", seconds=round(seconds, 2), at_us=self.now_us())
-        self._behind_us += int(seconds * 1_000_000)
+    def set_clock(self, seconds: float) -> None:
+        """Set its clock forward, or back, as whoever keeps the machine's time may."""
+        self.history.fault("ledger clock set back" if seconds < 0 else "ledger clock set forward")
+        self.history.note("ledger_clock", seconds=round(seconds, 2), at_us=self.now_us())
+        self._ahead_us += int(seconds * 1_000_000)
 
-    def apply(self, transaction: Transaction[T]) -> T:
+    def apply(self, transaction: Transaction[T], by: str = "") -> T:
+        """Run *transaction* atomically, for the process *by*."""
         self._count()
         self._uncommitted.clear()
         result = super().apply(transaction)
         for kind, *values in self._uncommitted:
             if kind == "purge":
                 self.history.fault("events removed")
-            self.history.note(kind, **dict(zip(_FACTS[kind], values, strict=True)))
+            self.history.note(kind, **dict(zip(_FACTS[kind], values, strict=True)), by=by)
         return result
 
     def _count(self) -> None:
@@ -136,13 +150,15 @@ class FaultyDriver(MemoryDriver):
     An operation that was sent may arrive although its sender has gone. Submissions keep their order.
     """
 
-    def __init__(self, ledger: Ledger, sky: Sky, dice: random.Random, *, hang_s: float) -> None:
+    def __init__(self, ledger: Ledger, sky: Sky, dice: random.Random, *, hang_s: float, process: str = "") -> None:
         # No database of its own: the ledger is elsewhere.
         self._ledger, self._sky, self._dice, self._hang_s = ledger, sky, dice, hang_s
+        self._process = process
         self._queue: deque[tuple[Transaction[Any], Settle]] = deque()
         self._pumping = False
         self.cut_off_until = 0.0
         self.unplugged = False
+        self.troubled_until = 0.0
 
     async def write(self, transaction: Transaction[T]) -> T:
         return await self._ask(transaction, writes=True)
@@ -162,7 +178,7 @@ class FaultyDriver(MemoryDriver):
         return
 
     def apply(self, transaction: Transaction[T]) -> T:
-        return self._ledger.apply(transaction)
+        return self._ledger.apply(transaction, self._process)
 
     def _pump(self) -> None:
         self._pumping = bool(self._queue)
@@ -211,6 +227,13 @@ class FaultyDriver(MemoryDriver):
         loop.call_later(fate.before_s, arrive, context=Context() if fate.outlives_sender else senders)
 
     def _fate(self, *, writes: bool) -> Fate:
+        fate = self._draw(writes=writes)
+        if not (fate.arrives and fate.answered) or fate.before_s + fate.after_s > SLOW_S:
+            ends_at = asyncio.get_running_loop().time() + fate.before_s + fate.after_s
+            self.troubled_until = max(self.troubled_until, ends_at)
+        return fate
+
+    def _draw(self, *, writes: bool) -> Fate:
         dice, weather = self._dice, self._sky.weather
         cut_off_s = self.cut_off_until - asyncio.get_running_loop().time()
         if self.unplugged:

@@ -213,7 +213,7 @@ class Process:
             self._history.note("failed", process=self.name, error=type(error).__name__)
         finally:
             if self._life.alive:
-                self._history.note("down", process=self.name)
+                self._history.note("down", process=self.name, troubled_until=self.driver.troubled_until)
                 self._life.alive = False
                 self._gone.set_result(None)
 
