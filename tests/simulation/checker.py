@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from runlane.rescue import REPAIRS
 from runlane.testing.history import Note
-from simulation.agents import CONTINUED, DEAF
+from simulation.agents import CONTINUED
 from simulation.lanes import fencing, one_lane, order_of_starts
+from simulation.shutdowns import quiet_after_shutdown
 from simulation.streams import log_numbers, whole_streams
 from simulation.world import Simulated
 
@@ -130,61 +130,6 @@ def handed_back(simulated: Simulated) -> Iterator[str]:
         elif (note.old, note.new) == ("running", "pending") and note.rescues == note.old_rescues:
             wanted = told[note.run, note.attempt]
             yield from (f"{note.run} was handed back without its step {wanted}" for _ in range(saved[note.run], wanted))
-
-
-def quiet_after_shutdown(simulated: Simulated) -> Iterator[str]:
-    """P6: a process that has shut down has stopped its agents, except those that ignore it, and left no lease behind.
-
-    What it executed when it was told to stop, or since, it ends or hands back, if the ledger answered and it did not
-    stand still meanwhile, nor within a lease's time before.
-    """
-    view = _Shutdowns(simulated.settings.lease_s)
-    for note in simulated.history.notes:
-        yield from view.see(note)
-
-
-@dataclass
-class _Shutdowns:
-    """What processes execute and hold, as far as the notes have been read."""
-
-    lease_s: float
-    executing: dict[tuple[str, int], Note] = field(default_factory=dict)
-    held_by: dict[str, str] = field(default_factory=dict)
-    thawed_at: dict[str, float] = field(default_factory=dict)
-    stopping: dict[str, tuple[float, set[str]]] = field(default_factory=dict)
-
-    def see(self, note: Note) -> Iterator[str]:
-        if note.kind == "begin":
-            self.executing[note.run, note.attempt] = note
-            if note.process in self.stopping:
-                self.stopping[note.process][1].add(note.run)
-        elif note.kind == "stop":
-            self.executing.pop((note.run, note.attempt), None)
-        elif note.kind == "move":
-            self.held_by[note.run] = note.worker if note.new == "running" else ""
-        elif note.kind == "thawed":
-            self.thawed_at[note.process] = note.at_s
-        elif note.kind == "stopping" and note.process not in self.stopping:
-            self.stopping[note.process] = (note.at_s, {begun.run for begun in self._of(note.process)})
-        elif note.kind in ("killed", "down"):
-            for begun in self._of(note.process):
-                del self.executing[begun.run, begun.attempt]
-                if note.kind == "down" and begun.behaviour not in DEAF:
-                    yield f"{note.process} went down while {begun.run} attempt {begun.attempt} executed"
-            if note.kind == "down":
-                yield from self._left(note)
-
-    def _of(self, process: str) -> list[Note]:
-        return [begun for begun in self.executing.values() if begun.process == process]
-
-    def _left(self, note: Note) -> Iterator[str]:
-        stopping_at, runs = self.stopping.get(note.process, (0.0, set()))
-        troubled_until = max(note.troubled_until, self.thawed_at.get(note.process, 0.0))
-        if troubled_until and troubled_until + self.lease_s >= stopping_at:
-            return
-        for run in sorted(runs):
-            if self.held_by[run] == note.process:
-                yield f"{note.process} went down and left {run} with its lease"
 
 
 def progress(simulated: Simulated) -> Iterator[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runlane.errors import ConflictError, NotFound, RunlaneError
+from runlane.errors import ConflictError, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import DisconnectMode, EndReason, MultitaskStrategy
 from runlane.records import ANY_OWNER, NewRun, StreamEnd, StreamEvent, StreamGap
 from runlane.runtime import Runtime
@@ -36,6 +36,7 @@ class Crowd:
     hasty: float
     busyness_s: float
     until_s: float
+    flood: int
     running: Callable[[], list[str]]
     run_ids: list[str] = field(default_factory=list)
     readers: list[asyncio.Task[None]] = field(default_factory=list)
@@ -63,7 +64,10 @@ class Client:
         self._dice = random.Random(f"client {crowd.seed} {name}")
 
     async def live(self) -> None:
-        acts = (*((self._admit,) * 3), self._stream, self._cancel, self._cancel, self._watch, self._join)
+        acts = (
+            *(self._admit, self._admit, self._admit, self._stream, self._cancel, self._cancel),
+            *(self._watch, self._join, self._maintain, self._flood),
+        )
         loop, dice = asyncio.get_running_loop(), self._dice
         while loop.time() < self._crowd.until_s:
             await asyncio.sleep(dice.random() * self._crowd.busyness_s * 2)
@@ -94,7 +98,7 @@ class Client:
         strategy = dice.choice(list(MultitaskStrategy)) if self._hasty() else MultitaskStrategy.ENQUEUE
         unruly = dice.random() < self._crowd.unruly
         new = NewRun(
-            run_id=f"r{len(self._crowd.run_ids)}",
+            run_id=self._new_id(),
             thread_id=dice.choice(self._crowd.threads),
             owner="",
             multitask_strategy=strategy,
@@ -107,9 +111,57 @@ class Client:
                 "pace_s": dice.choice((0.0, 0.02, 0.1, 0.5, 1.5)),
             },
         )
-        self._crowd.run_ids.append(new.run_id)
+        return self._asked(new)
+
+    def _new_id(self) -> str:
+        self._crowd.run_ids.append(f"r{len(self._crowd.run_ids)}")
+        return self._crowd.run_ids[-1]
+
+    def _asked(self, new: NewRun) -> NewRun:
         self._history.note("ask", run=new.run_id, thread=new.thread_id, key=new.idempotency_key)
         return new
+
+    async def _flood(self, process: Process) -> None:
+        """Queue many short runs on one thread, once in a world."""
+        number, self._crowd.flood = self._crowd.flood, 0
+        if not number:
+            return
+        thread_id = self._dice.choice(self._crowd.threads)
+        kwargs = {"graph_id": self._dice.choice(self._crowd.behaviours), "steps": 1, "pace_s": 0.0}
+        enqueue = {"multitask_strategy": MultitaskStrategy.ENQUEUE, "on_disconnect": DisconnectMode.CONTINUE}
+        news = [
+            self._asked(NewRun(run_id=self._new_id(), thread_id=thread_id, owner="", kwargs=kwargs, **enqueue))
+            for _ in range(number)
+        ]
+        self._history.fault("lane flooded")
+
+        async def admit(runtime: Runtime) -> Any:
+            admitted = await runtime.runs.admit_all(news)
+            for one in admitted:
+                one.watch.close()
+            return admitted
+
+        for one, new in zip(await process.ask(admit, self._patience()), news, strict=True):
+            self._told(one, new)
+
+    async def _maintain(self, process: Process) -> None:
+        """Have two processes look after the ledger at the same time."""
+        self._history.fault("maintenance")
+
+        async def maintain(runtime: Runtime) -> None:
+            await asyncio.gather(
+                runtime.runs.reconcile_orphaned_inflight_runs(),
+                runtime.rescuer.rescue_lost(),
+                runtime.rescuer.purge(),
+                runtime.rescuer.dispatch_runnable(),
+            )
+
+        others = [other for other in self._crowd.serving() if other is not process]
+        both = [process, self._dice.choice(others)] if others else [process]
+        asked = [one.ask(maintain, self._patience()) for one in both]
+        for failure in await asyncio.gather(*asked, return_exceptions=True):
+            if failure is not None and not isinstance(failure, ProcessGone | TimeoutError | RunlaneError):
+                raise failure
 
     async def _admit(self, process: Process) -> None:
         new = self._new_run()
@@ -124,6 +176,13 @@ class Client:
         except ConflictError as conflict:
             self._history.note("conflict", run=new.run_id, by=conflict.active_run_id)
             return
+        except (ProcessGone, TimeoutError, StoreUnavailable):
+            serving = self._crowd.serving()
+            if new.idempotency_key is None or not serving:
+                raise
+            self._history.fault("request repeated")
+            new = self._asked(replace(new, run_id=self._new_id()))
+            admitted = await self._dice.choice(serving).ask(admit)
         self._told(admitted, new)
         for _ in range(self._dice.choice((0, 1, 1, 2))):
             self._crowd.read(admitted.run.run_id, self._dice.getrandbits(32), process)

@@ -178,7 +178,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
             (Worker._renew, "self._fence(lost.__contains__)", "pass"),
             (Worker._until_fence, "max(0.0, first)", "1.0"),
         ),
-        scenario=Scenario(behaviours=("silent",)),  # what an agent writes is refused, which would tell it
+        # What an agent writes is refused, which would tell it.
+        scenario=Scenario(behaviours=("silent",), weathers=("fair",), hasty=(0.05,)),
     ),
     "a hint is lost and nobody polls": Mutant(
         found_by="rest", scenario=Scenario(settings=replace(SETTINGS, poll_s=3600))
@@ -278,7 +279,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "an attempt begins after the first checkpoint": Mutant(
         found_by="progress",
         edits=((checkpoints._GET_LATEST, "ORDER BY checkpoint_id DESC, seq DESC", "ORDER BY checkpoint_id, seq"),),
-        scenario=Scenario(behaviours=("steps",), weathers=("fair", "slow", "mud")),  # others repair the wrong step, which another check finds
+        # Other agents repair the wrong step, which another check finds.
+        scenario=Scenario(behaviours=("steps",), weathers=("fair", "slow", "mud")),
     ),
     "a run crashes workers for ever": Mutant(
         found_by="no_crash_loop", edits=((Executor._run, "if run.rescues > self._settings.max_rescues:", "if False:"),)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from runlane.rescue import GRACE_S
 from runlane.settings import Settings
 from runlane.testing.faults import WEATHERS, Sky
 from runlane.testing.history import History
@@ -98,6 +99,7 @@ class World:
             hasty=dice.choice(scenario.hasty),
             busyness_s=dice.choice((0.15, 0.4, 1.0)),
             until_s=ACTIVE_S,
+            flood=dice.choice((0,) * 12 + (40, 40, 200)),
             running=self._running,
         )
         self._settings = replace(
@@ -106,9 +108,11 @@ class World:
             max_rescues=dice.choice((0, 1, 3)),
             run_timeout_s=dice.choice((1.0, 8.0)),
             max_concurrent_runs=dice.choice((1, 2, 6)),
+            max_queued_runs=dice.choice((1000, 1000, 1000, 3)),
             event_retention_s=dice.choice((86_400.0, 86_400.0, 86_400.0, 1.0)),
         )
-        self._long_s = min(self._settings.lease_s, 4.0) * 3 + 3.0
+        # Long enough for others to take what a silent process has.
+        self._long_s = max(3 * min(self._settings.lease_s, 4.0) + 3.0, self._settings.lease_s + GRACE_S + 3.0)
 
     async def run(self) -> Simulated:
         for _ in range(self._dice.randint(1, 3)):
