@@ -11,8 +11,8 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,25 @@ def limited(server: Server, what: int, soft: int) -> Iterator[None]:
 def steps_of(reader: Reader, durability: str = "sync") -> dict[str, Any]:
     state = {"name": reader.name, "steps": STEPS, "seconds": 0.08, "done": 0, "log": []}
     return {"input": state, "durability": durability}
+
+
+@asynccontextmanager
+async def amid_a_run(server: Server, http: httpx.AsyncClient) -> AsyncIterator[Reader]:
+    """Start *server* and a run; give its reader after two steps, and leave once all of it was read."""
+    await server.start()
+    reader = Reader(server, http, await new_thread(http, server.url), "run")
+    async with asyncio.timeout(RUN_LIMIT_S):
+        following = asyncio.create_task(reader.follow(steps_of(reader)))
+        await reader.reaches(2)
+        yield reader
+        await following
+
+
+async def nothing_accepted(server: Server, http: httpx.AsyncClient, why: str) -> None:
+    """Check that a new thread is refused, and that the answer says *why*."""
+    refused = await http.post(f"{server.url}/threads", json={})
+    assert refused.status_code == 503
+    assert why in refused.json()["detail"]
 
 
 async def check_done(reader: Reader) -> None:
@@ -104,18 +123,13 @@ async def test_without_free_file_descriptors_runs_go_on_and_clients_are_served_a
     tmp_path: Path, http: httpx.AsyncClient
 ) -> None:
     async with Server(tmp_path) as server:
-        await server.start()
-        reader = Reader(server, http, await new_thread(http, server.url), "run")
-        async with asyncio.timeout(RUN_LIMIT_S):
-            following = asyncio.create_task(reader.follow(steps_of(reader)))
-            await reader.reaches(2)
+        async with amid_a_run(server, http) as reader:
             with limited(server, resource.RLIMIT_NOFILE, psutil.Process(server.pid).num_fds() + 2), ExitStack() as many:
                 for _ in range(20):
                     many.enter_context(socket.create_connection(("127.0.0.1", server.port)))
                 await reader.reaches(STEPS // 2)
             async with httpx.AsyncClient(trust_env=False, timeout=PROMPT_S) as newcomer:
                 assert (await newcomer.get(f"{server.url}/ok")).status_code == 200
-            await following
         await check_done(reader)
         server.send(signal.SIGTERM)
         assert await server.ended() == 0, server.log
@@ -156,20 +170,13 @@ async def test_a_database_that_may_not_be_written_is_told_in_one_line_at_the_sta
 async def test_when_the_database_s_log_is_removed_nothing_is_accepted_and_all_is_there_after_a_restart(
     tmp_path: Path, http: httpx.AsyncClient
 ) -> None:
+    log = tmp_path / "runlane.db-wal"
     async with Server(tmp_path) as server:
-        await server.start()
-        thread_id = await new_thread(http, server.url)
-        reader = Reader(server, http, thread_id, "run")
-        async with asyncio.timeout(RUN_LIMIT_S):
-            following = asyncio.create_task(reader.follow(steps_of(reader)))
-            await reader.reaches(2)
-            (tmp_path / "runlane.db-wal").unlink()
-            refused = await http.post(f"{server.url}/threads", json={})
-            assert refused.status_code == 503
-            assert f"{tmp_path / 'runlane.db-wal'} cannot be found" in refused.json()["detail"]
+        async with amid_a_run(server, http) as reader:
+            log.unlink()
+            await nothing_accepted(server, http, f"{log} cannot be found")
             await server.kill()
             await server.start()
-            await following
         assert reader.ended
         assert set(server.starts_of("run")) == set(range(1, STEPS + 1))
 
@@ -179,17 +186,10 @@ async def test_a_database_file_that_is_removed_is_told_and_once_it_is_back_the_r
 ) -> None:
     database, aside = tmp_path / "runlane.db", tmp_path / "aside.db"
     async with Server(tmp_path) as server:
-        await server.start()
-        reader = Reader(server, http, await new_thread(http, server.url), "run")
-        async with asyncio.timeout(RUN_LIMIT_S):
-            following = asyncio.create_task(reader.follow(steps_of(reader)))
-            await reader.reaches(2)
+        async with amid_a_run(server, http) as reader:
             shutil.move(database, aside)
-            refused = await http.post(f"{server.url}/threads", json={})
-            assert refused.status_code == 503
-            assert f"{database} cannot be found" in refused.json()["detail"]
+            await nothing_accepted(server, http, f"{database} cannot be found")
             shutil.move(aside, database)
-            await following
         await check_done(reader)
 
 

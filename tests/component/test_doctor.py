@@ -33,6 +33,7 @@ from runlane.settings import Settings
 from runlane.store.assistant_transactions import NewAssistant
 from runlane.store.cron_transactions import CronPlan, CronTarget
 from runlane.store.ledger import RunStore
+from runlane.store.migrations import indexes
 from runlane.store.rows import instant
 from runlane.store.sqlite import now_us
 from runlane.store.webhook_transactions import Attempted, DeliveryStatus
@@ -249,6 +250,21 @@ async def test_pages_of_any_size_say_the_same_and_bound_what_is_kept(ledger: Pat
     assert sorted(finding.line for finding in paged.findings) == sorted(finding.line for finding in whole.findings)
     assert paged.checked == whole.checked
     assert (len(some.findings), some.complete) == (2, False)
+
+
+def test_every_index_of_the_schema_is_looked_for(ledger: Path) -> None:
+    with closing(sqlite3.connect(ledger)) as connection:
+        made = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+    assert {name for (name,) in made} == {index.name for index in indexes("sqlite")}
+
+
+def test_every_index_of_the_schema_is_looked_for_in_postgresql(postgres: str) -> None:
+    with psycopg.connect(postgres) as connection:
+        made = connection.execute(
+            """SELECT indexname FROM pg_indexes WHERE schemaname = 'public'
+                 AND indexname NOT IN (SELECT conname FROM pg_constraint WHERE contype IN ('p', 'u'))"""
+        ).fetchall()
+    assert {name for (name,) in made} == {index.name for index in indexes("postgres")}
 
 
 def test_a_damaged_file_is_said_to_be_and_left_alone(ledger: Path) -> None:

@@ -14,7 +14,10 @@ from runlane.lifecycle import RunStatus
 from runlane.store.run_transactions import LOCK_THREAD
 from runlane.store.statements import Query, Transaction, statement
 
+#: Checkpoints that are read at once.
 PAGE: Final = 500
+#: Keys of values that are held at once, a few MB; all checkpoints of the thread are read for each so many.
+MAX_KEYS: Final = 20_000
 Key = tuple[str, str, str]
 
 # What executes may be between two of its writes.
@@ -100,7 +103,7 @@ def _look(thread_id: str, loads: Loads, *, delete: bool) -> Transaction[Looked]:
     values = unnamed = 0
     last: Key = ("", "", "")
     while True:
-        rows = yield _KEYS(thread_id=thread_id, ns=last[0], channel=last[1], version=last[2], limit=PAGE)
+        rows = yield _KEYS(thread_id=thread_id, ns=last[0], channel=last[1], version=last[2], limit=MAX_KEYS)
         if not rows:
             return Looked(thread_id=thread_id, values=values, unnamed=unnamed)
         keys: list[Key] = [(row["checkpoint_ns"], row["channel"], row["version"]) for row in rows]
