@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import aclosing
 from typing import Any
 
@@ -17,11 +18,16 @@ from langgraph.prebuilt import ToolNode, tools_condition
 
 from agent_kit import StrictModel, tool_call
 from cutting.agent import ENDINGS, GRAPHS, Call, Turn
+from cutting.helpers import SHAPES
 from cutting.judge import history
 from run_kit import FaultyDriver, ended, graph_run, on_jumping_time, opened, soon
 from runlane.lifecycle import RunStatus
 
 CALLS = st.builds(Call, turns=st.integers(0, 8), swallows=st.integers(0, 2), cleans_up=st.integers(0, 5))
+
+
+#: Drawn histories of graphs with subgraphs, for each way of ending.
+EXAMPLES = int(os.environ.get("RUNLANE_CUTTING_EXAMPLES", "4"))
 
 
 def turns(ending: str) -> st.SearchStrategy[Turn]:
@@ -34,6 +40,7 @@ def turns(ending: str) -> st.SearchStrategy[Turn]:
         modes=st.sampled_from([("messages-tuple", "values"), ("messages",), ("protocol",)]),
         grace_turns=st.sampled_from([2, 20, 2000]),
         word_turns=st.integers(0, 2),
+        subgraphs=st.booleans(),
     )
 
 
@@ -54,12 +61,51 @@ def test_a_run_that_is_cut_leaves_a_thread_that_works(ending: str, graph: str) -
     check()
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_run_with_subgraphs_that_is_cut_leaves_all_of_them_able_to_work(ending: str) -> None:
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(
+        st.sampled_from(sorted(SHAPES.keys() - GRAPHS.keys())),
+        st.lists(st.sampled_from(ENDINGS).flatmap(turns), max_size=1),
+        turns(ending),
+        st.booleans(),
+    )
+    def check(shape: str, earlier: list[Turn], last: Turn, go_on: bool) -> None:
+        assert history([*earlier, last], shape, go_on=go_on) == []
+
+    check()
+
+
+@pytest.mark.parametrize("shape", ["persistent_node", "persistent_in_a_tool", "persistent_two_deep", "ordinary_node"])
+def test_tools_of_a_subgraph_that_had_finished_are_not_called_again_and_the_others_are_closed(shape: str) -> None:
+    for at in (45, 60):
+        assert history([Turn(ending="cancel", at=at, rounds=((Call(), Call(turns=40)),))], shape, go_on=True) == []
+
+
+@pytest.mark.parametrize("shape", ["persistent_node", "persistent_in_a_tool", "persistent_two_deep"])
+@pytest.mark.parametrize("ending", ["drain", "crash"])
+def test_a_subgraph_that_remembers_does_not_take_a_new_task_for_its_last(ending: str, shape: str) -> None:
+    """It had not begun when its process left, and the next process resumes the graph around it."""
+    for at in range(0, 12, 3):
+        first, second = Turn(ending="cancel", at=400, rounds=()), Turn(ending=ending, at=at, durability="sync")
+        assert history([first, second], shape) == []
+
+
 @pytest.mark.parametrize("modes", [("messages-tuple",), ("messages",), ("protocol",)])
 @pytest.mark.parametrize("ending", ["crash_then_cancel", "crash_for_good"])
 def test_text_of_a_lost_process_is_kept_if_its_run_ends_then(ending: str, modes: tuple[str, ...]) -> None:
     """Half an answer was read by its viewers, in every one of these moments or in some of them."""
     for at in range(50, 110, 10):
         assert history([Turn(ending=ending, at=at, modes=modes, word_turns=5)], "chat") == []
+
+
+@pytest.mark.parametrize("modes", [("messages-tuple",), ("messages",), ("protocol",)])
+def test_text_of_a_subgraph_in_a_lost_process_is_kept_if_its_run_ends_then(modes: tuple[str, ...]) -> None:
+    for at in (60, 90):
+        turn = Turn(ending="crash_for_good", at=at, modes=modes, word_turns=5, durability="sync", subgraphs=True)
+        assert history([turn], "persistent_node") == []
 
 
 class Choosing:

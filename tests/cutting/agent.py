@@ -62,6 +62,7 @@ class Turn:
     modes: tuple[str, ...] = ("messages-tuple", "values")
     grace_turns: int = 20
     word_turns: int = 1
+    subgraphs: bool = False
 
 
 @dataclass
@@ -85,8 +86,12 @@ class Agent:
                 raise AsTold
             return f"{call_id} done at attempt {number}"
 
-        work.callbacks = [_Heard(self.results)]
-        return work
+        return self.heard(work)
+
+    def heard(self, tool: BaseTool) -> BaseTool:
+        """Have the results of *tool* noted."""
+        tool.callbacks = [_Heard(self.results)]
+        return tool
 
     @staticmethod
     async def _wait(turns: int, swallows: int, cleans_up: int) -> None:
@@ -101,8 +106,8 @@ class Agent:
                     raise
                 swallows -= 1
 
-    def reply(self, messages: Sequence[BaseMessage]) -> AIMessage:
-        """Return what the model says next, which depends on the conversation alone."""
+    def reply(self, messages: Sequence[BaseMessage], prefix: str = "") -> AIMessage:
+        """Return what the model says next, which depends on the conversation alone; *prefix* begins its calls' ids."""
         humans = [at for at, message in enumerate(messages) if isinstance(message, HumanMessage)]
         said = sum(isinstance(message, AIMessage) for message in messages[humans[-1] :])
         turn = self.turns[min(len(humans), len(self.turns)) - 1]
@@ -111,7 +116,7 @@ class Agent:
         calls = [
             tool_call(
                 "work",
-                f"h{len(humans)}-r{said}-c{n}",
+                f"{prefix}h{len(humans)}-r{said}-c{n}",
                 turns=call.turns,
                 swallows=call.swallows,
                 cleans_up=call.cleans_up,
@@ -144,23 +149,24 @@ class ScriptedModel(StrictModel):
     """A strict model whose replies depend on the conversation."""
 
     agent: Any
+    prefix: str = ""
 
     def bind_tools(self, tools: Any, **_: Any) -> Any:
         return self
 
     def _reply(self, messages: Any) -> AIMessage:
         refuse_unpaired(messages)
-        reply: AIMessage = self.agent.reply(messages)
+        reply: AIMessage = self.agent.reply(messages, self.prefix)
         return reply
 
 
-def model_of(agent: Agent) -> ScriptedModel:
-    return ScriptedModel(replies=[], gate=agent.word, agent=agent)
+def model_of(agent: Agent, prefix: str = "") -> ScriptedModel:
+    return ScriptedModel(replies=[], gate=agent.word, agent=agent, prefix=prefix)
 
 
-def chat(agent: Agent) -> Any:
+def chat(agent: Agent, prefix: str = "") -> Any:
     """All calls of a reply are made by one node."""
-    model = model_of(agent)
+    model = model_of(agent, prefix)
 
     async def node(state: MessagesState) -> dict[str, list[BaseMessage]]:
         return {"messages": [await model.ainvoke(state["messages"])]}
@@ -170,9 +176,9 @@ def chat(agent: Agent) -> Any:
     return graph.add_edge(START, "agent").add_conditional_edges("agent", tools_condition).add_edge("tools", "agent")
 
 
-def fanned_out(agent: Agent) -> Any:
+def fanned_out(agent: Agent, prefix: str = "") -> Any:
     """Each call is a task of its own."""
-    model = model_of(agent)
+    model = model_of(agent, prefix)
 
     async def node(state: MessagesState) -> Command[Any]:
         reply = await model.ainvoke(state["messages"])

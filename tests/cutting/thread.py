@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine, Iterable
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from langchain_core.messages import AnyMessage, ToolMessage
 
 from cutting.agent import LOSSES, PATIENCE_S, STOPS, THREAD, TICK_S, Agent, Turn
+from cutting.helpers import Shape
 from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import Registry
 from runlane.checkpoints.saver import LedgerSaver
@@ -32,16 +33,20 @@ class Seen:
     """What is known of a thread at one moment."""
 
     messages: list[AnyMessage]
+    remembered: dict[str, list[AnyMessage]]  # by namespace, of subgraphs with a memory of their own
     checkpoints: list[str]
     values: Any
+
+    def at(self, namespace: str) -> list[AnyMessage]:
+        return self.remembered.get(namespace, []) if namespace else self.messages
 
 
 class Thread:
     """A thread in a ledger that outlives its processes."""
 
-    def __init__(self, agent: Agent, build: Callable[[Agent], Any]) -> None:
+    def __init__(self, agent: Agent, shape: Shape) -> None:
         loop = asyncio.get_running_loop()
-        self.agent, self._build = agent, build
+        self.agent, self.shape = agent, shape
         self.driver = MemoryDriver(clock=lambda: 1_767_225_600_000_000 + int(loop.time() * 1_000_000))
         apply_scripts(self.driver)
         self.store = RunStore(self.driver)
@@ -49,26 +54,33 @@ class Thread:
         self._processes = 0
 
     async def seen(self) -> Seen:
-        saved = await self.saver.aget_tuple({"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}})
-        messages = [] if saved is None else list(saved.checkpoint["channel_values"].get("messages", ()))
         every = [one async for one in self.saver.alist({"configurable": {"thread_id": THREAD}})]
+        remembered: dict[str, list[AnyMessage]] = {}
+        for one in every:  # newest first
+            namespace = one.config["configurable"]["checkpoint_ns"]
+            if ":" not in namespace:
+                remembered.setdefault(namespace, list(one.checkpoint["channel_values"].get("messages", ())))
         threads = await self.store.list_runs(THREAD, owner=ANY_OWNER, limit=1)
         thread = await self.store.get_thread(THREAD, owner=ANY_OWNER) if threads else None
         return Seen(
-            messages=messages,
+            messages=remembered.pop("", []),
+            remembered=remembered,
             checkpoints=[f"{one.config['configurable']} {one.pending_writes}" for one in every],
             values=None if thread is None else thread.values,
         )
 
-    async def durable_results(self) -> dict[str, Any]:
+    async def durable_results(self, homes: Iterable[str] = ("",)) -> dict[str, Any]:
         """Return the tool results that a crash at this moment cannot take away."""
-        saved = await self.saver.aget_tuple({"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}})
-        if saved is None:
-            return {}
-        written = [value for _, channel, value in saved.pending_writes or () if channel == "messages"]
-        found = [saved.checkpoint["channel_values"].get("messages", []), *written]
-        flat = [message for item in found for message in (item if isinstance(item, list) else [item])]
-        return {m.tool_call_id: m.content for m in flat if isinstance(m, ToolMessage)}
+        results: dict[str, Any] = {}
+        for namespace in homes:
+            saved = await self.saver.aget_tuple({"configurable": {"thread_id": THREAD, "checkpoint_ns": namespace}})
+            if saved is None:
+                continue
+            written = [value for _, channel, value in saved.pending_writes or () if channel == "messages"]
+            found = [saved.checkpoint["channel_values"].get("messages", []), *written]
+            flat = [message for item in found for message in (item if isinstance(item, list) else [item])]
+            results |= {m.tool_call_id: m.content for m in flat if isinstance(m, ToolMessage)}
+        return results
 
     def process(self, **changes: Any) -> Any:
         """Return a process on the ledger, to be entered."""
@@ -82,7 +94,7 @@ class Thread:
             "lease_s": 3000.0,
             **changes,
         }
-        registry = Registry.from_graphs({"g": self._build(self.agent)})
+        registry = Registry.from_graphs({"g": self.shape.build(self.agent)})
         return open_runtime(
             settings=Settings(**options),
             driver=self.driver,
@@ -91,11 +103,12 @@ class Thread:
         )
 
     @staticmethod
-    async def admit(runtime: Runtime, text: str, turn: Turn | None = None, **options: Any) -> RunRecord:
-        request: dict[str, Any] = {"graph_id": "g", "input": {"messages": [("user", text)]}}
+    async def admit(runtime: Runtime, text: str | None, turn: Turn | None = None, **options: Any) -> RunRecord:
+        value = None if text is None else {"messages": [("user", text)]}
+        request: dict[str, Any] = {"graph_id": "g", "input": value}
         if turn is not None:
             shown = {"protocol": True} if turn.modes == ("protocol",) else {"stream_mode": list(turn.modes)}
-            request |= {"durability": turn.durability, **shown}
+            request |= {"durability": turn.durability, "stream_subgraphs": turn.subgraphs, **shown}
         return await runtime.runs.create(THREAD, kwargs=request, on_disconnect="continue", **options)
 
 
@@ -103,6 +116,7 @@ class Thread:
 class Cut:
     """What became of a run that was cut."""
 
+    shape: Shape
     turn: Turn
     before: Seen
     after: Seen
@@ -163,11 +177,11 @@ async def cut(thread: Thread, turn: Turn) -> Cut:
         await ended(store, run)
     elif turn.ending == "drain":
         await process.down()
-        began, durable = Counter(agent.began), await thread.durable_results()
+        began, durable = Counter(agent.began), await thread.durable_results(thread.shape.homes.values())
     else:
         process.kill()
         stopped = process
-        began, durable = Counter(agent.began), await thread.durable_results()
+        began, durable = Counter(agent.began), await thread.durable_results(thread.shape.homes.values())
         if turn.ending == "crash_then_cancel":
             await store.request_cancel(
                 run.run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL, by=None
@@ -186,6 +200,7 @@ async def cut(thread: Thread, turn: Turn) -> Cut:
         await stopped.go_on()
         agent.results = reported
     return Cut(
+        shape=thread.shape,
         turn=turn,
         before=before,
         after=after,

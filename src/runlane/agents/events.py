@@ -91,8 +91,7 @@ class Publisher:
             self._emit(_name("values", namespace), data)
 
     def _message(self, namespace: Namespace, message: BaseMessage, metadata: Mapping[str, Any]) -> None:
-        if not namespace:
-            self._observer.streamed(message, metadata)
+        self._observer.streamed(message, metadata, "|".join(namespace) if namespace else "")
         if self._tuples:
             self._emit("messages" if not namespace else _name("messages", namespace), encode((message, metadata)))
             return

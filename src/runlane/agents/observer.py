@@ -26,10 +26,19 @@ class Partial:
         return AIMessage("".join(self.pieces), id=self.message_id)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Superstep:
+    """What one graph streams in one superstep, by message id."""
+
+    step: int
+    partials: dict[str, Partial] = field(default_factory=dict)
+
+
 class Observer(GraphCallbackHandler):
     """Watches one attempt: whether it paused, which tools finished, which assistant text was streamed.
 
-    It is asked about chat-model tokens by :meth:`streamed`, not by LangChain, whose callbacks cost more.
+    It is asked about chat-model tokens by :meth:`streamed`, not by LangChain, whose callbacks cost more. A subgraph is
+    told from the root graph by its checkpoint namespace, that of the root being empty.
     """
 
     run_inline = True
@@ -37,9 +46,9 @@ class Observer(GraphCallbackHandler):
     def __init__(self) -> None:
         self.started = False
         self.paused = False
-        self.tool_results: dict[str, ToolMessage] = {}
-        self._partials: dict[str, Partial] = {}
-        self._step = -1
+        self._tools: dict[UUID, str] = {}
+        self._results: dict[tuple[str, str], ToolMessage] = {}
+        self._streaming: dict[str, _Superstep] = {}
 
     @property
     def ignore_llm(self) -> bool:
@@ -57,43 +66,77 @@ class Observer(GraphCallbackHandler):
     def ignore_retriever(self) -> bool:
         return True
 
-    @property
-    def partials(self) -> list[Partial]:
-        """Texts of the newest superstep, in the order in which they began."""
-        return [partial for partial in self._partials.values() if any(partial.pieces)]
+    def partials(self, namespace: str = "") -> list[Partial]:
+        """Texts of the newest superstep of the graph in *namespace*, in the order in which they began."""
+        superstep = self._streaming.get(namespace)
+        return [] if superstep is None else [one for one in superstep.partials.values() if any(one.pieces)]
+
+    def tool_results(self, namespace: str = "") -> dict[str, ToolMessage]:
+        """Return the results of tools in the graph in *namespace* and below it, by their calls; its own come first."""
+        own, below = {}, {}
+        for (place, call_id), result in self._results.items():
+            if place.rpartition("|")[0] == namespace:
+                own[call_id] = result
+            elif not namespace or place.startswith(f"{namespace}|"):
+                below[call_id] = result
+        return below | own
 
     def on_interrupt(self, event: GraphInterruptEvent) -> None:
         """Note that the graph stopped to wait, for an answer or at a breakpoint."""
         self.paused = True
 
+    def on_tool_start(
+        self,
+        serialized: Any,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note in which task of which graph a tool works."""
+        self._tools[run_id] = (metadata or {}).get("langgraph_checkpoint_ns", "")
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget a tool that failed."""
+        self._tools.pop(run_id, None)
+
     def on_tool_end(self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         """Keep the result of a tool until its node has finished; siblings in the same node may be stopped first."""
+        place = self._tools.pop(run_id, "")
         if isinstance(output, ToolMessage):
-            self.tool_results[output.tool_call_id] = output
+            self._results[place, output.tool_call_id] = output
 
     def superstep_over(self) -> None:
-        """Forget tool results that are in the state by now."""
-        self.tool_results.clear()
+        """Forget what is in the state of the root graph by now, and what its subgraphs did meanwhile."""
+        self._results.clear()
+        if len(self._streaming) > 1:
+            self._streaming = {namespace: of for namespace, of in self._streaming.items() if not namespace}
 
-    def streamed(self, chunk: Any, metadata: Mapping[str, Any]) -> None:
-        """Note one streamed message of the root graph. Texts of earlier supersteps are in the state by now."""
+    def forget(self, namespace: str) -> None:
+        """Forget what the graph in *namespace* has streamed."""
+        self._streaming.pop(namespace, None)
+
+    def streamed(self, chunk: Any, metadata: Mapping[str, Any], namespace: str = "") -> None:
+        """Note one streamed message of a graph. Texts of its earlier supersteps are in its state by now."""
         if isinstance(chunk, AIMessageChunk):
             content = chunk.content
             text = content if type(content) is str else str(chunk.text)
-            self.streamed_text(chunk.id or "", text, metadata)
+            self.streamed_text(chunk.id or "", text, metadata, namespace)
 
-    def streamed_text(self, message_id: str, text: str, metadata: Mapping[str, Any]) -> None:
-        """Note a piece of a message that the root graph streams."""
+    def streamed_text(self, message_id: str, text: str, metadata: Mapping[str, Any], namespace: str = "") -> None:
+        """Note a piece of a message that the graph in *namespace* streams."""
         step = metadata["langgraph_step"]
-        if step != self._step:
-            self._step = step
-            self._partials.clear()
-        partial = self._partials.get(message_id)
+        superstep = self._streaming.get(namespace)
+        if superstep is None or superstep.step != step:
+            superstep = self._streaming[namespace] = _Superstep(step=step)
+        partial = superstep.partials.get(message_id)
         if partial is None:
-            partial = self._partials[message_id] = Partial(
-                message_id=message_id,
-                step=step,
-                # "node:task", and "|..." of functional tasks within it
-                task_id=metadata["langgraph_checkpoint_ns"].partition("|")[0].rpartition(":")[2],
+            # "node:task" within the graph, and "|..." of functional tasks within it
+            place = metadata["langgraph_checkpoint_ns"].removeprefix(f"{namespace}|")
+            partial = superstep.partials[message_id] = Partial(
+                message_id=message_id, step=step, task_id=place.partition("|")[0].rpartition(":")[2]
             )
         partial.pieces.append(text)

@@ -191,6 +191,7 @@ class ProtocolPublisher:
         payload, metadata = params["data"]
         if not isinstance(payload, BaseMessage):
             self._message_event(payload, metadata, params)
+            self._observe(payload, metadata, params["namespace"])
         elif not isinstance(payload, AIMessageChunk):
             for part in message_to_events(payload, message_id=payload.id):
                 self._message_event(part, {**metadata, "run_id": payload.id}, params)
@@ -205,13 +206,18 @@ class ProtocolPublisher:
             data["metadata"] = {name: value for name, value in known.items() if value is not None} | (
                 part.get("metadata") or {}
             )
-        data["id"] = message_id = self._message_ids.get(model_run, model_run)
+        data["id"] = self._message_ids.get(model_run, model_run)
         if part["event"] == "message-finish":
             self._message_ids.pop(model_run, None)
-        delta = part.get("delta")
-        if delta is not None and delta.get("type") == "text-delta" and not params["namespace"]:
-            self._observer.streamed_text(message_id, delta["text"], metadata)
         self._emit("messages", params["namespace"], data, params["timestamp"], node=node)
+
+    def _observe(self, part: Mapping[str, Any], metadata: Mapping[str, Any], namespace: Namespace) -> None:
+        """Tell the observer a piece of text that a chat model streams, unlike a message that a node returns."""
+        delta = part.get("delta")
+        if delta is not None and delta.get("type") == "text-delta":
+            model_run = str(metadata.get("run_id"))
+            message_id = self._message_ids.get(model_run, model_run)
+            self._observer.streamed_text(message_id, delta["text"], metadata, "|".join(namespace))
 
     def _emit(
         self, channel: str, namespace: Namespace, data: Any, timestamp: int | None = None, *, node: str | None = None

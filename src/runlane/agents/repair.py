@@ -7,7 +7,8 @@ work leaves exactly that, and LangGraph drops what finished siblings wrote as so
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -20,8 +21,11 @@ from langgraph.types import StateSnapshot
 
 from runlane.agents.observer import Observer, Partial
 from runlane.agents.registry import Graph
+from runlane.agents.subgraphs import MESSAGES, Namespace, Place, namespaces, place_of
+from runlane.errors import RunlaneError
 
-MESSAGES: Final = "messages"
+log = logging.getLogger("runlane.agents.repair")
+
 #: What the edges of a stopped node may take to say where to go on, in seconds; a repair as a whole has ten by default.
 EDGES_S: Final = 2.0
 CLOSING_TEXT: Final = (
@@ -34,8 +38,9 @@ async def repair_thread(
 ) -> StateSnapshot:
     """Close open tool calls, keep what finished siblings wrote and what the viewer read, and return the new state.
 
-    A thread that waits for an answer stays as it is, and so does one without messages, which LangGraph continues from
-    its checkpoint.
+    A thread that waits for an answer stays as it is, and so does a graph without messages, which LangGraph continues
+    from its checkpoint. Subgraphs are repaired like the root, each in its own checkpoints, if a later run goes on from
+    these: those with a memory of their own, and those that the root has yet to finish.
 
     Args:
         config: Addresses the thread's newest checkpoint; its metadata names the run.
@@ -43,20 +48,75 @@ async def repair_thread(
         touched: Whether an attempt that is not observed may have worked on the thread. A run that was stopped before
             it did anything leaves a pause of an earlier run in peace.
     """
-    state = await graph.aget_state(config)
-    messages = _messages(state)
-    if not messages or state.interrupts or START in state.next:
+    root = Place(graph=graph, config=config, results={})
+    state = await root.state()
+    if state.metadata is None or state.interrupts or START in state.next:
         return state
-    own = (state.metadata or {}).get("run_id") == config["metadata"]["run_id"]
+    own = state.metadata.get("run_id") == config["metadata"]["run_id"]
     if not (own or touched or (observer is not None and observer.started)):
         return state
-    partials = _unfinished_texts(state, observer)
-    stored = await graph.aget_state(state.config) if any(task.result is not None for task in state.tasks) else state
+    changed = await _repair(root, state, observer, goes_on=True)
+    await _repair_subgraphs(root, None if changed else state, observer)
+    return await root.state() if changed else state
+
+
+async def _repair_subgraphs(root: Place, state: StateSnapshot | None, observer: Observer | None) -> None:
+    """Repair the subgraphs of *root*, outer ones first.
+
+    Args:
+        state: That of the root, if it goes on with what it was doing; ``None`` if that was ended.
+    """
+    pending = {} if state is None else {"": state}
+    ended: set[tuple[str, ...]] = set() if pending else {()}
+    for namespace in await namespaces(root.graph.checkpointer, root.config["configurable"]["thread_id"]):
+        goes_on = _goes_on(namespace, pending, ended)
+        if not (goes_on or namespace.remembered):
+            continue
+        try:
+            place = await place_of(root, namespace)
+            if place is None:
+                continue
+            found = await place.state()
+            if await _repair(place, found, observer, goes_on=goes_on):
+                ended.add(namespace.nodes)
+            else:
+                pending[namespace.text] = found
+        except RunlaneError:
+            raise
+        except Exception:  # a subgraph's channels are user code; the others are repaired all the same
+            run_id = root.config["metadata"]["run_id"]
+            log.exception("thread.subgraph_not_repaired run_id=%s namespace=%s", run_id, namespace.text)
+
+
+def _goes_on(namespace: Namespace, pending: Mapping[str, StateSnapshot], ended: Collection[tuple[str, ...]]) -> bool:
+    """Say whether the graph that called the one in *namespace* has yet to finish the task that did."""
+    if not namespace.remembered:
+        caller, task_id = namespace.caller
+        state = pending.get(caller)
+        return state is not None and any(task.id == task_id and task.result is None for task in state.tasks)
+    nodes = namespace.nodes
+    return not any(nodes[: len(outer)] == outer for outer in ended) and nodes[0] in pending[""].next
+
+
+async def _repair(place: Place, state: StateSnapshot, observer: Observer | None, *, goes_on: bool) -> bool:
+    """Repair one graph's conversation; say whether there was something to repair."""
+    messages = _messages(state)
+    if not messages or START in state.next:
+        return False
+    partials = _unfinished_texts(place, state, observer)
+    results = place.results
+    stored = state
+    if any(task.result is not None for task in state.tasks):
+        at = {**place.config["configurable"], "checkpoint_id": state.config["configurable"]["checkpoint_id"]}
+        stored = await place.graph.aget_state({**place.config, "configurable": at})
     # What finished tasks wrote is in the state, but not in the checkpoint: the next input would drop it.
     if not partials and _messages(stored) == messages == mended(messages, {}):
-        return state
-    await _mend(graph, config, state, [partial.message for partial in partials], observer)
-    return await graph.aget_state(config)
+        return False
+    if observer is not None:
+        results = {**results, **observer.tool_results(place.namespace)}
+    node = next((task.name for task in state.tasks if task.result is None), None) if goes_on else None
+    await _mend(place, node, results, [partial.message for partial in partials])
+    return True
 
 
 def mended(messages: Sequence[AnyMessage], results: Mapping[str, ToolMessage]) -> list[AnyMessage]:
@@ -102,7 +162,7 @@ def _closing(call_id: str, name: str | None) -> ToolMessage:
     return ToolMessage(CLOSING_TEXT, tool_call_id=call_id, name=name, status="error", id=str(uuid4()))
 
 
-def _unfinished_texts(state: StateSnapshot, observer: Observer | None) -> list[Partial]:
+def _unfinished_texts(place: Place, state: StateSnapshot, observer: Observer | None) -> list[Partial]:
     """Return streamed texts of tasks that have not finished; a finished one that left out its text chose to."""
     if observer is None or state.metadata is None:
         return []
@@ -112,24 +172,22 @@ def _unfinished_texts(state: StateSnapshot, observer: Observer | None) -> list[P
     known = {message.id for message in _messages(state)}
     return [
         partial
-        for partial in observer.partials
-        if partial.step == step and partial.task_id in unfinished and partial.message_id not in known
+        for partial in observer.partials(place.namespace)
+        if partial.step == step
+        and (partial.task_id in unfinished or not place.known)
+        and partial.message_id not in known
     ]
 
 
 async def _mend(
-    graph: Graph,
-    config: RunnableConfig,
-    state: StateSnapshot,
-    texts: Sequence[AnyMessage],
-    observer: Observer | None,
+    place: Place, node: str | None, results: Mapping[str, ToolMessage], texts: Sequence[AnyMessage]
 ) -> None:
-    """Write the mended conversation as if the stopped node had returned it, so that the graph can go on after it."""
-    node = next((task.name for task in state.tasks if task.result is None), None)
+    """Write the mended conversation as if *node*, which was stopped, had returned it, so that the graph can go on after
+    it; without a node the graph has nothing left to do."""
+    graph, config = place.graph, place.config
     # Ends the superstep: applies what its finished tasks wrote and drops the others, which must not run again.
     await graph.aupdate_state(config, None, as_node=END)
-    messages = _messages(await graph.aget_state(config))
-    results = observer.tool_results if observer is not None else {}
+    messages = _messages(await place.state())
     update = {MESSAGES: _update(graph.channels[MESSAGES], messages, [*mended(messages, results), *texts])}
     if node is not None:
         try:

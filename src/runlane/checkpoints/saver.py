@@ -25,8 +25,8 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR
 
-from runlane.checkpoints import delta, pruning, sizes, transactions
-from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task
+from runlane.checkpoints import delta, pruning, resuming, sizes, transactions
+from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task, text_of
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
@@ -193,7 +193,10 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             stored = await self._read(reading)
         else:
             stored = self._read_now(reading)
-        return None if stored is None else self._tuple(stored)
+        saved = None if stored is None else self._tuple(stored)
+        if saved is not None:
+            await resuming.begin_new_task(self, config, saved)
+        return saved
 
     async def _read(self, reading: Transaction[T]) -> T:
         self._reading.number += 1
@@ -231,6 +234,11 @@ class LedgerSaver(BaseCheckpointSaver[str]):
                 seen.add(key)
                 yield self._tuple(stored)
                 left = None if left is None else left - 1
+
+    async def namespaces(self, thread_id: str) -> list[str]:
+        """Return the namespaces in which a thread has checkpoints: the root graph's, and those of its subgraphs."""
+        await self.flush()
+        return await self._read(transactions.namespaces(str(thread_id)))
 
     def _tuple(self, stored: Stored) -> CheckpointTuple:
         row, loads = stored.row, self.serde.loads_typed
@@ -278,7 +286,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """Store *checkpoint*, with the values of the channels in *new_versions*."""
         batch = self._checkpoint_rows(config, checkpoint, metadata, new_versions)
         await self._store(batch)
-        return _config(batch.checkpoints[0])
+        return {"configurable": batch.address}
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -356,7 +364,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             writes = kept_of_task(writes)
         if self._conceal is not None:
             conceal = self._conceal
-            writes = [(channel, conceal(_text_of(value)) if channel == ERROR else value) for channel, value in writes]
+            writes = [(channel, conceal(text_of(value)) if channel == ERROR else value) for channel, value in writes]
         kind, data = self.serde.dumps_typed([(channel, value) for channel, value in writes])
         row = {
             "thread_id": str(wanted["thread_id"]),
@@ -468,7 +476,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         batch = self._checkpoint_rows(config, checkpoint, metadata, new_versions)
         self._wait(self._store(batch))
-        return _config(batch.checkpoints[0])
+        return {"configurable": batch.address}
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -489,11 +497,3 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return wait_from_another_thread(coroutine, self._loop)
-
-
-def _config(row: Params) -> RunnableConfig:
-    return {"configurable": {key: row[key] for key in ("thread_id", "checkpoint_ns", "checkpoint_id")}}
-
-
-def _text_of(error: Any) -> str:
-    return error if isinstance(error, str) else repr(error)

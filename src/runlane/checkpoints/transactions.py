@@ -113,6 +113,18 @@ _LIST_THREAD: Final = _list("checkpoints.list_thread", "thread_id = :thread_id A
 _LIST_NAMESPACE: Final = _list(
     "checkpoints.list_namespace", "thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND"
 )
+_NAMESPACES: Final = statement(
+    "checkpoints.namespaces",  # goes from each namespace to the next, whatever the number of checkpoints
+    """
+    WITH RECURSIVE found (checkpoint_ns) AS (
+        SELECT min(checkpoint_ns) FROM checkpoints WHERE thread_id = :thread_id
+        UNION ALL
+        SELECT (SELECT min(c.checkpoint_ns) FROM checkpoints AS c
+                WHERE c.thread_id = :thread_id AND c.checkpoint_ns > found.checkpoint_ns)
+        FROM found WHERE found.checkpoint_ns IS NOT NULL)
+    SELECT checkpoint_ns FROM found WHERE checkpoint_ns IS NOT NULL
+    """,
+)
 _THREADS_OF_RUNS: Final = statement(
     "checkpoints.threads_of_runs",  # :run_ids is a JSON array; looks at every checkpoint
     """
@@ -200,6 +212,11 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.checkpoints or self.writes)
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where its first checkpoint is, as LangGraph's ``configurable`` says it."""
+        return {key: self.checkpoints[0][key] for key in ("thread_id", "checkpoint_ns", "checkpoint_id")}
 
     def extend(self, other: Batch) -> None:
         """Append the rows of *other*."""
@@ -331,6 +348,12 @@ def find(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Trans
     else:
         rows = yield _GET_LATEST(thread_id=thread_id, checkpoint_ns=checkpoint_ns)
     return rows[0] if rows else None
+
+
+def namespaces(thread_id: str) -> Transaction[list[str]]:
+    """Return the namespaces in which a thread has checkpoints."""
+    rows = yield _NAMESPACES(thread_id=thread_id)
+    return [row["checkpoint_ns"] for row in rows]
 
 
 def page(wanted: Wanted, size: int, loads: Loads) -> Transaction[tuple[list[Stored], Wanted | None]]:
