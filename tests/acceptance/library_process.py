@@ -154,8 +154,13 @@ class LibraryProcess:
                 await asyncio.sleep(RETRY_S)
 
     async def cancel(self, runtime: Runtime, number: int, run_id: str) -> None:
-        """Cancel a run and wait until it has ended."""
-        receipt = await runtime.runs.cancel(run_id, wait=True)
+        """Cancel a run and wait until it has ended, as a client that does not give up."""
+        while True:
+            try:
+                receipt = await runtime.runs.cancel(run_id, wait=True)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_S)
         say(number, {"stopped": receipt is not None and receipt.stopped_at is not None})
 
     async def hold_still(self, runtime: Runtime, number: int, run_id: str) -> None:

@@ -40,9 +40,9 @@ MAX_GROUP: Final = 64
 #: Waiting longer than this for a connection or for a lock is an outage to the caller.
 POOL_TIMEOUT_S: Final = 5.0
 LOCK_TIMEOUT_S: Final = 5.0
-#: For how long a process that stands still inside a transaction holds its lanes' locks: less than others wait for a
-#: lock, so that they get it, and its runs, and others whose leases are over, are taken over.
-IDLE_TRANSACTION_S: Final = 4.0
+#: For how long a process that stands still inside a transaction holds its lanes' locks. Less than half of what others
+#: wait for a lock: they get it even if a second transaction of that process waited for the first, and has its own time.
+IDLE_TRANSACTION_S: Final = 2.0
 #: All statements of the ledger stay prepared on each connection.
 MAX_PREPARED: Final = 500
 #: How often the outcome of a commit whose answer was lost is asked for, and how long to wait in between.
