@@ -121,9 +121,20 @@ class PostgresCluster:
 
     def restart(self) -> None:
         """Crash the server and start it again, at the same address; it recovers what was committed."""
-        options = ["--silent", "--wait", "--timeout=60", "--mode=immediate", f"--log={self.directory / 'log'}"]
+        self._control("restart", "--mode=immediate", f"--log={self.directory / 'log'}")
+
+    def stop(self) -> None:
+        """Crash the server; :meth:`start` has it back."""
+        self._control("stop", "--mode=immediate")
+
+    def start(self) -> None:
+        """Start the server that :meth:`stop` has stopped, at the same address."""
+        self._control("start", f"--log={self.directory / 'log'}")
+
+    def _control(self, action: str, *options: str) -> None:
+        waits = ["--silent", "--wait", "--timeout=60"]
         done = subprocess.run(
-            [self._programs / "pg_ctl", "restart", *options, f"--pgdata={self.directory / 'data'}"],
+            [self._programs / "pg_ctl", action, *waits, *options, f"--pgdata={self.directory / 'data'}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # the server keeps it open
             stderr=subprocess.DEVNULL,

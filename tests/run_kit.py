@@ -16,6 +16,7 @@ from ledger_kit import turn
 from runlane.agents.coroutine import RunContext
 from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import Registry
+from runlane.errors import StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, StreamItem
 from runlane.runtime import Runtime, open_runtime
@@ -23,6 +24,7 @@ from runlane.settings import Settings
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.retry import PersistenceRetryPolicy
+from runlane.store.sqlite import Clock, now_us
 from runlane.store.statements import Transaction, statement
 
 #: Far more than any wait here takes; a wait that hangs fails its test.
@@ -90,13 +92,14 @@ async def at_once(context: RunContext) -> str:
 
 
 class FaultyDriver(MemoryDriver):
-    """A ledger in memory that fails, counts, and makes callers wait, by the name of a statement."""
+    """A ledger in memory that fails, counts, and makes callers wait, by the name of a statement; or is ``out``."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, clock: Clock = now_us) -> None:
+        super().__init__(clock=clock)
         self.faults: dict[str, BaseException] = {}
         self.gates: dict[str, asyncio.Event] = {}
         self.held = asyncio.Event()
+        self.out = False
         self.counts: dict[str, int] = {}
         apply_scripts(self)
 
@@ -109,6 +112,8 @@ class FaultyDriver(MemoryDriver):
         return await super().write(transaction)
 
     def apply(self, transaction: Transaction[Any]) -> Any:
+        if self.out:
+            raise StoreUnavailable("unplugged")
         return super().apply(self._watched(transaction))
 
     def _watched(self, transaction: Transaction[Any]) -> Transaction[Any]:

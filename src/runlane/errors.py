@@ -20,7 +20,8 @@
     ├── AdmissionClosed          admission_closed       the process is draining
     ├── OwnerRequired            owner_required         tenancy is required and no owner was given
     ├── StoreUnavailable         store_unavailable      nothing was written; try again
-    │   └── LedgerInUse          ledger_in_use          another process owns the database file
+    │   ├── LedgerInUse          ledger_in_use          another process owns the database file
+    │   └── LedgerClosed         ledger_closed          this process has closed it
     ├── ConfigurationError       configuration          settings or langgraph.json
     │   └── GraphLoadError       graph_load             a graph does not import
     ├── WorkerLost               worker_lost            the run has lost too many workers; it is not tried again
@@ -229,6 +230,15 @@ class LedgerInUse(StoreUnavailable):
             f"The database {path} is in use by another Runlane process{f' (pid {pid})' if pid else ''}. "
             "Stop that process, or choose another file with --database.",
         )
+
+
+class LedgerClosed(StoreUnavailable):
+    """This process has closed the ledger, as it is ending; it does not come back."""
+
+    code = "ledger_closed"
+
+    def __init__(self) -> None:
+        super().__init__("it is closed")
 
 
 class ConfigurationError(RunlaneError):

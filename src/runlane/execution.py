@@ -38,7 +38,7 @@ from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction
 from runlane.streams.bridge import StreamBridge
 from runlane.streams.publisher import Publisher
-from runlane.verdict import StopReason, Verdict, classify, run_error
+from runlane.verdict import OUTRANKING, StopReason, Verdict, classify, run_error
 
 log = logging.getLogger("runlane.execution")
 
@@ -93,7 +93,7 @@ class Saver(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Take writes again, after :meth:`seal` or an outage."""
+        """Take writes again, after :meth:`seal`."""
         ...
 
     @property
@@ -141,8 +141,7 @@ class Attempt:
     def stop(self, reason: StopReason, cancel: CancelReceipt | None = None) -> None:
         """Stop the attempt for *reason*: cooperatively, then hard, then by leaving it behind."""
         ranks = list(StopReason)
-        outranks = reason in (StopReason.CANCEL, StopReason.LEASE_LOST)
-        if self.reason is not None and not (outranks and ranks.index(reason) > ranks.index(self.reason)):
+        if self.reason is not None and not (reason in OUTRANKING and ranks.index(reason) > ranks.index(self.reason)):
             return
         self.reason = reason
         if cancel is not None:
@@ -313,7 +312,7 @@ class Executor:
             if publisher.failure is None:
                 try:
                     rest = await publisher.close()
-                except StoreUnavailable:
+                except RunlaneError:
                     continue  # the failure is part of the verdict from now on
             outcome = _outcome(verdict, state, attempt, ran.failure, usage, publisher.last_seq)
             try:

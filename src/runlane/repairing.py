@@ -6,16 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from runlane.agents.base import Agent, AgentCall, Snapshot
 from runlane.agents.host import AgentHost, Handle
-from runlane.errors import LeaseLost, StoreUnavailable
+from runlane.errors import LeaseLost
 
 log = logging.getLogger("runlane.repairing")
-
-#: Pause between tries while the ledger is out.
-RETRY_S: Final = 1.0
 
 
 async def repaired(
@@ -23,8 +19,8 @@ async def repaired(
 ) -> Snapshot | None:
     """Have *agent* repair its thread, or without one only write what the attempt has left to write.
 
-    While the ledger is out or slow this waits and tries again, for as long as the lease is *held*: a thread that is
-    left as it is would refuse its next run. Only code that hangs by itself is left behind after *limit_s*.
+    While the ledger is out or slow this waits, for as long as the lease is *held*: a thread that is left as it is would
+    refuse its next run. Only code that hangs by itself is left behind after *limit_s*.
 
     Returns:
         What the thread looks like; ``None`` if it could not be repaired, which does not keep the run from ending.
@@ -32,32 +28,20 @@ async def repaired(
     Raises:
         LeaseLost: Another attempt has the run.
     """
-    while True:
-        name = f"run_id={call.run.run_id} attempt={call.run.attempt} repair=true"
-        handle = host.start(lambda: _repair(agent, call), name=name)
-        watch = _Watch(handle, call, limit_s, held)
-        try:
-            return await handle.done
-        except LeaseLost:
-            raise
-        except StoreUnavailable as error:
-            _keep(held, call, error)
-            log.warning("thread.repair_delayed run_id=%s why=%s", call.run.run_id, error)
-            await asyncio.sleep(RETRY_S)
-            if call.saver is not None:
-                call.saver.reopen()
-        except BaseException as error:  # the ending is written all the same
-            _keep(held, call, error)
-            log.error("thread.repair_failed run_id=%s", call.run.run_id, exc_info=error)
-            return None
-        finally:
-            watch.stop()
-
-
-def _keep(held: Callable[[], bool], call: AgentCall, error: BaseException) -> None:
-    """Leave the thread to whoever takes the run over, if somebody may: its attempt repairs it."""
-    if not held():
-        raise LeaseLost(call.run.run_id, call.run.attempt) from error
+    name = f"run_id={call.run.run_id} attempt={call.run.attempt} repair=true"
+    handle = host.start(lambda: _repair(agent, call), name=name)
+    watch = _Watch(handle, call, limit_s, held)
+    try:
+        return await handle.done
+    except LeaseLost:
+        raise
+    except BaseException as error:  # the ending is written all the same
+        if not held():  # whoever takes the run over repairs the thread
+            raise LeaseLost(call.run.run_id, call.run.attempt) from error
+        log.error("thread.repair_failed run_id=%s", call.run.run_id, exc_info=error)
+        return None
+    finally:
+        watch.stop()
 
 
 class _Watch:

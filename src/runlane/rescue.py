@@ -47,6 +47,10 @@ class Silence:
         self._since = {lease: self._since.get(lease, at) for lease in leases}
         self._asked_at = asked_at
 
+    def broken(self) -> None:
+        """The ledger was out: nobody knows who would have spoken, and all are given their time again."""
+        self._since = {}
+
     def over(self, run: RunRecord) -> bool:
         """Whether the run's lease has been the same for long enough."""
         if run.lease_expires_at is None:
@@ -72,7 +76,7 @@ class Rescuer:
         forget_after_s: float | None = None,
     ) -> None:
         """Args:
-        held: Whether this process has the run's attempt, which ends by itself if its lease is lost.
+        held: Whether this process has the run's attempt, which ends it or hands it back by itself.
         exclusive: No other process uses this ledger, so whatever another worker's id runs is lost at once.
         forget_after_s: Delete ended runs after so long; ``None`` keeps them.
         """
@@ -168,6 +172,7 @@ class Rescuer:
                     purge_at = loop.time() + PURGE_EVERY_S
                     await self.purge()
             except StoreUnavailable as error:
+                self._silence.broken()
                 log.warning("rescue.waiting why=%s", error)
             except Exception:  # supervisor: a defect here must not end rescuing
                 log.exception("rescue.failed")

@@ -252,7 +252,7 @@ def _executor(core: _Core) -> Executor:
         settings=core.settings,
         announcer=core.announcer,
         saver=core.saver,
-        long_term_store=None if long_term_store is None else long_term_store.for_owner,
+        long_term_store=None if long_term_store is None else long_term_store.for_run,
         new_meter=_new_meter(),
     )
 

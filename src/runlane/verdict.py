@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from runlane.agents.base import Drained
 from runlane.agents.host import Abandoned
@@ -17,12 +18,21 @@ _SHOWN = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, Timeout
 
 
 class StopReason(StrEnum):
-    """Why an attempt is stopped. The first wins, but a cancel outranks a drain, and a lost lease everything."""
+    """Why an attempt is stopped. The first wins, except that those of ``OUTRANKING`` win over all above them.
+
+    A lease lapses if the ledger is out for longer than it lasts: the code has to stop, as another worker may begin, but
+    what the attempt leaves behind is still its own unless one did. A lease is lost if one did, or if the process gives
+    the run up.
+    """
 
     DRAIN = "drain"
+    LAPSED = "lapsed"
     DEADLINE = "deadline"
     CANCEL = "cancel"
     LEASE_LOST = "lease_lost"
+
+
+OUTRANKING: Final = frozenset({StopReason.LAPSED, StopReason.CANCEL, StopReason.LEASE_LOST})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +61,8 @@ def classify(
     Args:
         failure: What the agent raised, ``None`` if it returned.
         cancel: The receipt of a recorded cancel.
-        continuable: Whether another attempt can go on where this one stopped.
+        continuable: Whether another attempt can go on where this one stopped. One that the ledger forced to stop is
+            made again in any case, as after a crash.
     """
     if stop is StopReason.LEASE_LOST or isinstance(failure, LeaseLost):
         return None
@@ -65,6 +76,8 @@ def classify(
             end_reason=EndReason.PAUSED if paused else EndReason.COMPLETED,
         )
     stopped = isinstance(failure, asyncio.CancelledError | Abandoned | Drained)
+    if stop is StopReason.LAPSED and stopped:
+        return Verdict(event=RunEvent.RELEASE, end_reason=None)
     if stop is StopReason.DEADLINE and stopped:
         error = RunError(error="TimeoutError", message="The run took longer than it may.")
         return Verdict(event=RunEvent.EXPIRE, end_reason=EndReason.DEADLINE, error=error)

@@ -23,6 +23,8 @@ log = logging.getLogger("runlane.worker")
 OUTAGE_LIMIT_S: Final = 10.0
 #: Leases are renewed this many times in their lifetime, so that one lost renewal costs nothing.
 RENEWALS_PER_LEASE: Final = 3
+#: How often they are tried while the ledger is out, so that leases that still last are kept once it is back.
+RENEWAL_RETRY_S: Final = 1.0
 
 
 class Worker:
@@ -57,6 +59,7 @@ class Worker:
         self._confirmed: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        self._out = False  # the ledger did not take the last renewal
         self.draining = False
 
     @property
@@ -65,7 +68,7 @@ class Worker:
         return len(self._attempts)
 
     def holds(self, run_id: str) -> bool:
-        """Whether the run's attempt is here, or about to be: its code executes, or has not stopped yet."""
+        """Whether the run's attempt is here, or about to be: its code executes, or what it left is not written yet."""
         return run_id in self._attempts or run_id in self._kept or run_id in self._claiming
 
     async def __aenter__(self) -> Worker:
@@ -95,6 +98,8 @@ class Worker:
                 attempt.stop(StopReason.DRAIN)
             await asyncio.wait(tuple(self._tasks), timeout=0.1)
             if asyncio.get_running_loop().time() > give_up_at:
+                for attempt in tuple(self._attempts.values()):
+                    attempt.stop(StopReason.LEASE_LOST)  # so that nothing is written from now on, half of it least
                 for task in self._tasks:
                     task.cancel()
         for task in self._loops:
@@ -131,13 +136,13 @@ class Worker:
         except StoreUnavailable as error:
             log.warning("run.claim_failed run_id=%s why=%s", run_id, error)
             return
-        if asyncio.get_running_loop().time() - sent_at > self._settings.lease_s / RENEWALS_PER_LEASE:
-            log.warning("run.claimed_late run_id=%s", run_id)
-            return  # the lease may be over before it is first renewed; whoever rescues the run goes on with it
         if claim is None:
             await self._forget_if_ended(run_id)
             return
         attempt = Attempt(claim, self._settings, self._now)
+        if asyncio.get_running_loop().time() - sent_at > self._settings.lease_s / RENEWALS_PER_LEASE:
+            log.warning("run.claimed_late run_id=%s", run_id)
+            attempt.stop(StopReason.LAPSED)  # the lease may be over before it is first renewed
         self._attempts[run_id] = attempt
         self._confirmed[run_id] = sent_at + self._settings.lease_s
         log.info("run.started run_id=%s attempt=%d", run_id, claim.lease.attempt)
@@ -187,46 +192,52 @@ class Worker:
 
     async def _keep_leases(self) -> None:
         while True:
-            await asyncio.sleep(self._until_fence())
-            await self._renew()
+            period_s = self._settings.lease_s / RENEWALS_PER_LEASE
+            await asyncio.sleep(self._until_fence(min(RENEWAL_RETRY_S, period_s) if self._out else period_s))
+            await self._renew(period_s)
 
-    def _until_fence(self) -> float:
-        """Return the seconds until leases are to be renewed, or the first confirmed one is over, if that is sooner."""
+    def _until_fence(self, period_s: float) -> float:
+        """Return *period_s*, or the seconds until the first confirmed lease is over, if that is sooner."""
         first = min(self._confirmed.values(), default=float("inf")) - asyncio.get_running_loop().time()
-        return min(self._settings.lease_s / RENEWALS_PER_LEASE, max(0.0, first))
+        return min(period_s, max(0.0, first))
 
-    async def _renew(self) -> None:
+    async def _renew(self, limit_s: float) -> None:
         now = asyncio.get_running_loop().time()
-        self._fence(lambda run_id: self._confirmed[run_id] <= now)
+        # Without an outage it is this process that stood still, perhaps by what the run did: that is for the rescuer.
+        over = StopReason.LAPSED if self._out else StopReason.LEASE_LOST
+        self._fence(lambda run_id: self._confirmed[run_id] <= now, over)
         held = [
             attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
         ]
         held.extend(self._kept.values())
         if not held:
+            self._out = False
             return
         try:
-            async with asyncio.timeout(self._until_fence()):
+            async with asyncio.timeout(self._until_fence(limit_s)):
                 renewal = await self._store.renew(held, lease_s=self._settings.lease_s)
         except (RunlaneError, TimeoutError) as error:
             log.warning("lease.renewal_failed runs=%d why=%s", len(held), error)
+            self._out = True
             return
+        self._out = False
         for lease in renewal.renewed:
             if lease.run_id in self._confirmed:
                 self._confirmed[lease.run_id] = now + self._settings.lease_s
         lost = {lease.run_id for lease in renewal.lost}
         for run_id in lost:
             self._kept.pop(run_id, None)
-        self._fence(lost.__contains__)
+        self._fence(lost.__contains__, StopReason.LEASE_LOST)
         for receipt in renewal.cancelled:
             attempt = self._attempts.get(receipt.run_id)
             if attempt is not None:
                 attempt.stop(StopReason.CANCEL, receipt)
 
-    def _fence(self, lost: Callable[[str], bool]) -> None:
+    def _fence(self, over: Callable[[str], bool], reason: StopReason) -> None:
         for run_id, attempt in tuple(self._attempts.items()):
-            if lost(run_id):
+            if over(run_id):
                 self._confirmed[run_id] = float("inf")
-                attempt.stop(StopReason.LEASE_LOST)
+                attempt.stop(reason)
 
 
 async def _supervised(loop: Callable[[], Awaitable[None]]) -> None:

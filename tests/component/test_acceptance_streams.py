@@ -10,7 +10,7 @@ Item or known defect -> test:
     22, D41      test_a_viewer_that_leaves_stops_nothing, test_it_can_be_told_when_nobody_reads_a_stream
     23, D42      test_a_waiter_is_answered_with_its_own_runs_result
     D39, D50     test_store_events.py: test_submissions_are_answered_in_the_order_in_which_they_were_queued
-    R18          test_streams.py: test_an_outage_that_lasts_is_told_once_and_then_events_are_dropped
+    R18          test_streams.py: test_an_outage_of_any_length_loses_no_event
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Checkpoints that the ledger cannot take for a while, and for good."""
+"""Checkpoints that the ledger cannot take for a while, or will never take."""
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -47,11 +48,11 @@ async def test_an_outage_that_passes_costs_a_run_none_of_its_checkpoints() -> No
 
 
 @on_jumping_time
-async def test_an_outage_that_lasts_ends_the_run_as_failed() -> None:
+async def test_checkpoints_that_are_refused_for_good_end_the_run_as_failed() -> None:
     driver = FaultyDriver()
 
     async def node(state: Number) -> Number:
-        driver.faults["checkpoints.put"] = StoreUnavailable("unplugged")
+        driver.faults["checkpoints.put"] = sqlite3.IntegrityError("as told")
         return {"n": 1}
 
     async def long(state: Number) -> Number:
@@ -65,7 +66,7 @@ async def test_an_outage_that_lasts_ends_the_run_as_failed() -> None:
         over = await ended(runtime, run)
     assert (over.status, over.end_reason) == (RunStatus.ERROR, EndReason.FAILED)
     assert over.error is not None
-    assert over.error.error == "StoreUnavailable"
+    assert over.error.error == "IntegrityError"
 
 
 # The repair of a thread, and the ledger's bad moments.

@@ -1,19 +1,23 @@
-"""P1, P2 and P11 on PostgreSQL, which crashes and comes back while runs are admitted, executed and finished."""
+"""P1, P2, P5, P7 and P11 on PostgreSQL, which crashes and comes back while runs are admitted, executed and finished.
+
+``RUNLANE_OUTAGE_S`` (default 2) is how long it is gone in the test of a long outage.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 
 import psycopg
 import pytest
 
 from postgres_cluster import PostgresCluster
-from run_kit import ended, opened
+from run_kit import ended, opened, until
 from runlane.agents.coroutine import RunContext
 from runlane.errors import StoreUnavailable
 from runlane.lifecycle import RunStatus
-from runlane.records import ANY_OWNER, RunRecord
+from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
 from runlane.store.postgres import open_postgres
 from runlane.store.statements import Rows, Transaction, statement
@@ -21,6 +25,8 @@ from runlane.store.statements import Rows, Transaction, statement
 CRASHES, THREADS, RUNS_EACH = 3, 8, 8
 #: The number of the transaction.
 XID = "SELECT CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)"
+OUTAGE_S = float(os.environ.get("RUNLANE_OUTAGE_S", "2"))
+LEASE_S = 1.0
 
 
 async def admitted(runtime: Runtime, thread_id: str, key: str, agent: object) -> RunRecord:
@@ -100,3 +106,54 @@ async def test_a_write_that_a_crash_undid_is_never_reported_as_done(durable_clus
 def notes() -> Transaction[Rows]:
     found = yield statement("notes", "SELECT text FROM notes")()
     return tuple(found)
+
+
+async def test_runs_go_on_after_an_outage_that_outlasts_their_leases(durable_cluster: PostgresCluster) -> None:
+    """Those who watch stay, get no word of an error, and see all; who is done meanwhile is not executed again."""
+    calls: Counter[str] = Counter()
+    meanwhile, done = asyncio.Event(), asyncio.Event()
+
+    async def walker(context: RunContext) -> str:
+        calls[context.thread_id] += 1
+        for number in range(100):
+            context.emit("number", number)
+            await asyncio.sleep(0.02)
+        await done.wait()
+        return "done"
+
+    async def short(context: RunContext) -> str:
+        calls[context.thread_id] += 1
+        await meanwhile.wait()
+        return "done"
+
+    async def watch(runtime: Runtime, run: RunRecord, seen: list[StreamItem]) -> None:
+        async for item in runtime.streams.subscribe(run.run_id):
+            seen.append(item)  # noqa: PERF401 - the test waits for the first
+
+    async with opened(database=durable_cluster.url("ledger"), lease_s=LEASE_S, poll_s=0.2, heartbeat_s=0.2) as runtime:
+        walking = [await runtime.runs.create(f"w{n}", agent=walker) for n in range(4)]
+        ending = [await runtime.runs.create(f"s{n}", agent=short) for n in range(4)]
+        found: list[list[StreamItem]] = [[] for _ in [*walking, *ending]]
+        pairs = zip([*walking, *ending], found, strict=True)
+        viewers = [asyncio.create_task(watch(runtime, run, seen)) for run, seen in pairs]
+        await until(lambda: all(found))
+        await asyncio.to_thread(durable_cluster.stop)
+        meanwhile.set()
+        await asyncio.sleep(OUTAGE_S)  # the fault itself
+        with pytest.raises(StoreUnavailable):
+            await runtime.runs.cancel(walking[0].run_id)
+        assert not any(viewer.done() for viewer in viewers)
+        await asyncio.to_thread(durable_cluster.start)
+        done.set()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*viewers)
+        over = [await runtime.runs.get(run.run_id) for run in [*walking, *ending]]
+    assert [(run.status, run.rescues) for run in over] == [(RunStatus.SUCCESS, 0)] * len(over)
+    assert {run.attempt for run in over[:4]} == {2}, "no lease was over"
+    assert [calls[run.thread_id] for run in ending] == [1] * 4
+    for items in found:
+        events = [item for item in items if isinstance(item, StreamEvent)]
+        assert [item.seq for item in events] == list(range(1, len(events) + 1))
+        assert [type(item) for item in items] == [StreamEvent] * len(events) + [StreamEnd]
+        numbers = [int(item.data) for item in events if item.name == "number"]
+        assert numbers[-100:] == list(range(100)) if numbers else len(events) == 1

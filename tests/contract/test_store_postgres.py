@@ -300,6 +300,11 @@ async def test_a_read_sees_one_moment_and_cannot_write(driver: PostgresDriver, u
     assert await driver.read(one("SELECT COUNT(*) AS n FROM events")) == [(1,)]
 
 
+async def test_what_is_too_large_for_ever_is_no_outage(driver: PostgresDriver) -> None:
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+        await driver.write(one("SELECT repeat('x', 2000000000)"))
+
+
 async def test_a_wrong_statement_is_raised_as_it_is_and_leaves_the_connection_usable(driver: PostgresDriver) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable):
         await driver.write(one("SELECT 1 AS n FROM nowhere"))

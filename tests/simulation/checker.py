@@ -198,6 +198,13 @@ def outage_is_not_absence(simulated: Simulated) -> Iterator[str]:
             yield f"a client was told that {note.run} does not exist"
 
 
+def outage_ends_no_run(simulated: Simulated) -> Iterator[str]:
+    """P7: a run waits for the ledger, for as long as it is out, and does not fail for it."""
+    for run in simulated.runs:
+        if run["error"] is not None and json.loads(run["error"])["error"] == "StoreUnavailable":
+            yield f"{run['run_id']} ended as {run['status']} because the ledger was out"
+
+
 def number_of(saved: Note) -> int:
     """Return the number of the checkpoint that was saved; see :class:`simulation.agents.StepAgent`."""
     return int(saved.checkpoint.rpartition("-")[2])
@@ -220,4 +227,5 @@ CHECKS: tuple[Callable[[Simulated], Iterator[str]], ...] = (
     no_crash_loop,
     valid_threads,
     outage_is_not_absence,
+    outage_ends_no_run,
 )

@@ -174,8 +174,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a lost lease is not noticed after a pause": Mutant(
         found_by="one_lane",
         edits=(
-            (Worker._renew, "self._fence(lambda run_id: self._confirmed[run_id] <= now)", "pass"),
-            (Worker._renew, "self._fence(lost.__contains__)", "pass"),
+            (Worker._renew, "self._fence(lambda run_id: self._confirmed[run_id] <= now, over)", "pass"),
+            (Worker._renew, "self._fence(lost.__contains__, StopReason.LEASE_LOST)", "pass"),
             (Worker._until_fence, "max(0.0, first)", "1.0"),
         ),
         # What an agent writes is refused, which would tell it.
@@ -216,7 +216,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         found_by="honest_cancel", edits=((runs.finish, 'row["cancel_requested_at"] is not None', "False"),)
     ),
     "stopped is said of code that runs": Mutant(
-        found_by="stopped_means_stopped", edits=((_outcome, "stopped=left_behind is None", "stopped=True"),)
+        found_by="stopped_means_stopped",
+        edits=((_outcome, "stopped=left_behind is None", "stopped=True"),),
+        scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be left behind
     ),
     "a disconnect stops every run": Mutant(
         found_by="honest_cancel", edits=((RunManager._abandon, "run.on_disconnect is DisconnectMode.CANCEL", "True"),)
@@ -261,6 +263,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
                 "    except StoreUnavailable:\n        raise __import__('runlane').errors.NotFound('run', run_id)",
             ),
         ),
+    ),
+    "an outage ends runs": Mutant(
+        found_by="outage_ends_no_run",
+        edits=((Publisher._on_error, "if passes(error):", "if passes(error) and self._tries < 5:"),),
     ),
     "a drain counts as a crash": Mutant(
         found_by="fencing", edits=((runs.finish, "usage=usage, rescues=0)", "usage=usage, rescues=1)"),)

@@ -111,6 +111,7 @@ class World:
             max_queued_runs=dice.choice((1000, 1000, 1000, 3)),
             event_retention_s=dice.choice((86_400.0, 86_400.0, 86_400.0, 1.0)),
         )
+        self._calm_s = 0.0
         # Long enough for others to take what a silent process has.
         self._long_s = max(3 * min(self._settings.lease_s, 4.0) + 3.0, self._settings.lease_s + GRACE_S + 3.0)
 
@@ -155,8 +156,11 @@ class World:
         acts = (
             *(self._weather, self._weather, self._start, self._kill, self._cut, self._cut),
             *(self._freeze, self._freeze, self._shut, self._shut, self._clock, self._ledger_clock),
+            self._go_out,
         )
         while self._loop.time() < ACTIVE_S:
+            await asyncio.sleep(self._calm_s)
+            self._calm_s = 0.0
             if any(process.alive for process in self._processes):
                 await asyncio.sleep(dice.random() * 2)
                 await self._something_executes()
@@ -202,6 +206,12 @@ class World:
 
     def _ledger_clock(self, _: list[Process]) -> None:
         self._ledger.set_clock(self._dice.random() * self._dice.choice((-5.0, -5.0, 5.0, 60.0, 3600.0)))
+
+    def _go_out(self, _: list[Process]) -> None:
+        if self._dice.random() < 0.2:
+            seconds = 10.0 + self._dice.random() * self._settings.lease_s
+            self._sky.go_out(seconds)
+            self._calm_s = self._dice.choice((0.0, seconds))  # else few runs live to see the end of it
 
     def _steps(self) -> int:
         return self._dice.choice((0, self._dice.randint(1, STEPS)))

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from runlane.errors import ConflictError, LedgerInUse, StoreUnavailable
-from runlane.store.retry import PersistenceRetryPolicy
+from runlane.errors import ConflictError, LedgerClosed, LedgerInUse, StoreUnavailable
+from runlane.store.retry import PersistenceRetryPolicy, passes, pause_s
 
 T = TypeVar("T")
 
@@ -156,3 +156,12 @@ def test_by_default_an_operation_is_tried_for_less_than_its_deadline() -> None:
         return asyncio.get_running_loop().time()
 
     assert 0 < run(elapsed(Operation(*(busy() for _ in range(9))))) < 5.0
+
+
+def test_pauses_of_what_waits_out_an_outage_grow_to_a_second_and_stay_there() -> None:
+    assert [pause_s(failures) for failures in (1, 2, 3, 6, 10_000)] == [0.05, 0.1, 0.2, 1.0, 1.0]
+
+
+def test_what_will_not_pass_is_not_waited_for() -> None:
+    errors = (busy(), LedgerClosed(), LedgerInUse("ledger.db", None), ValueError("mine"))
+    assert [passes(error) for error in errors] == [True, False, False, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
@@ -13,16 +14,15 @@ from langgraph.checkpoint.serde.types import ERROR
 from runlane.checkpoints.transactions import Batch, fenced, put
 from runlane.errors import LeaseLost, StoreUnavailable
 from runlane.records import Lease
+from runlane.store.retry import passes, pause_s
 from runlane.store.statements import Driver, Transaction
+
+log = logging.getLogger("runlane.checkpoints")
 
 #: How long rows may wait for others before they are submitted: a crash repeats the steps of this time at most. A
 #: superstep of a fast graph takes about a millisecond, and a commit with its fsync half of one, beside the threads that
 #: it wakes; so most short runs need only the commit that ends them.
 LINGER_S: Final = 0.02
-#: Tries to write a transaction while the ledger is unavailable; with the delays below about 10 s.
-WRITE_TRIES: Final = 12
-RETRY_DELAY_S: Final = 0.05
-MAX_RETRY_DELAY_S: Final = 1.0
 #: Bytes in memory above which whoever writes waits for the disk.
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 
@@ -67,8 +67,8 @@ class AttemptWriter:
 
     *ahead* lets the run's events go first: a step whose checkpoint is committed is not executed again after a crash, so
     what it told its readers must not be lost. One transaction is on its way at a time; one that the ledger could not
-    take is tried again. Any other failure, and an outage that lasts, is final: nothing is written after it, and every
-    later call raises it. Safe from any thread.
+    take is tried again, for as long as an outage lasts. Any other failure is final: nothing is written after it, and
+    every later call raises it. Safe from any thread.
     """
 
     def __init__(self, driver: Driver, lease: Lease, ahead: Ahead | None = None) -> None:
@@ -91,7 +91,7 @@ class AttemptWriter:
 
         Raises:
             LeaseLost: The attempt does not own its run any more, or is over.
-            StoreUnavailable: Earlier rows could not be written.
+            StoreUnavailable: The ledger was closed before earlier rows were written.
         """
         with self._lock:
             self._check()
@@ -105,7 +105,7 @@ class AttemptWriter:
 
         Raises:
             LeaseLost: The attempt does not own its run any more.
-            StoreUnavailable: Earlier rows could not be written.
+            StoreUnavailable: The ledger was closed before earlier rows were written.
         """
         with self._lock:
             self._check()
@@ -121,7 +121,7 @@ class AttemptWriter:
         """Submit what was added, without waiting for it.
 
         Raises:
-            StoreUnavailable: The driver is closed.
+            LedgerClosed: There is nothing to write to any more.
         """
         with self._lock:
             self._late = self._flying is not None
@@ -156,7 +156,7 @@ class AttemptWriter:
 
         Raises:
             LeaseLost: The attempt does not own its run any more.
-            StoreUnavailable: Rows could not be written.
+            StoreUnavailable: The ledger was closed before they were.
         """
         self._loop = asyncio.get_running_loop()
         self.submit()
@@ -170,7 +170,7 @@ class AttemptWriter:
 
         Raises:
             LeaseLost: The attempt does not own its run any more.
-            StoreUnavailable: Earlier rows could not be written.
+            StoreUnavailable: The ledger was closed before earlier rows were written.
         """
         self._sealed = True
         await self._landed()
@@ -182,10 +182,7 @@ class AttemptWriter:
 
     def reopen(self) -> None:
         """Take writes again; what was left when the writing was sealed comes first. A lost lease stays lost."""
-        with self._lock:
-            self._sealed = False
-            if isinstance(self._failure, StoreUnavailable):
-                self._failure = None
+        self._sealed = False
 
     @property
     def waiting(self) -> bool:
@@ -220,18 +217,19 @@ class AttemptWriter:
         yield from fenced(self.lease, put(self._flying))
 
     def _settled(self, _result: None, error: BaseException | None) -> None:
-        if isinstance(error, StoreUnavailable) and self._send_later():
+        if error is not None and passes(error) and self._send_later(error):
             return
         self._over(error)
 
-    def _send_later(self) -> bool:
-        """Arrange another try, unless there were too many or nobody is left to make it."""
-        self._tries += 1
-        if self._tries > WRITE_TRIES or self._loop is None:
+    def _send_later(self, error: BaseException) -> bool:
+        """Arrange another try, unless nobody is left to make it."""
+        if self._loop is None:
             return False
-        delay_s = min(MAX_RETRY_DELAY_S, RETRY_DELAY_S * 2**self._tries)
+        self._tries += 1
+        if self._tries == 1:
+            log.warning("checkpoints.delayed run_id=%s why=%s", self.lease.run_id, error)
         try:
-            self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._send_quietly)
+            self._loop.call_soon_threadsafe(self._loop.call_later, pause_s(self._tries), self._send_quietly)
         except RuntimeError:  # the loop is closed
             return False
         return True

@@ -8,8 +8,8 @@ import inspect
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -30,25 +30,20 @@ from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task, text
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
-from runlane.errors import ThreadChanged, UnsupportedOption
+from runlane.errors import StoreUnavailable, ThreadChanged, UnsupportedOption
 from runlane.records import Lease
 from runlane.redaction import names_secret
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
+from runlane.store.retry import patiently
 from runlane.store.statements import Driver, Transaction
 
 T = TypeVar("T")
 Conceal = Callable[[str], str]
+ReadNow = Callable[[Transaction[Any]], Any]
 
 #: Rows that a listing reads in one transaction.
 PAGE: Final = 50
-
-
-@dataclass(slots=True)
-class _Reading:
-    """How many reads are with the database."""
-
-    number: int = 0
 
 
 class LedgerSaver(BaseCheckpointSaver[str]):
@@ -74,11 +69,11 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde or LedgerSerializer())
         self._driver = driver
         self._loop = loop or asyncio.get_running_loop()
-        # A point read takes less than handing it to another thread does, so a driver may offer to do it here.
-        self._read_now: Callable[[Transaction[Any]], Any] | None = getattr(driver, "read_now", None)
+        # A point read takes less than handing it to another thread, so a driver may offer to do it here.
+        self._read_now: ReadNow | None = getattr(driver, "read_now", None)
         self._writer: AttemptWriter | None = None
         self._gathered: Batch | None = None
-        self._reading = _Reading()
+        self._reading: list[None] = []  # one for each read on its way, of those that gather for this one too
         self._write_behind = False
         self._conceal: Conceal | None = None
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
@@ -100,7 +95,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         vars(bound).update(vars(self))
         bound._writer = AttemptWriter(self._driver, lease, ahead)
         bound._write_behind, bound._conceal = write_behind, conceal
-        bound._reading = _Reading()
+        bound._reading = []
         bound._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
         bound._version_count = itertools.count()
         return bound
@@ -139,7 +134,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
         Raises:
             LeaseLost: The attempt does not own its run any more; what it wrote since is dropped.
-            StoreUnavailable: Something could not be written; so was nothing after it.
+            LedgerClosed: It was closed before.
         """
         if self._writer is not None:
             await self._writer.flush()
@@ -152,28 +147,25 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
         Raises:
             LeaseLost: The attempt does not own its run any more.
-            StoreUnavailable: Something earlier could not be written.
+            LedgerClosed: Something earlier was not written before that.
         """
         return transactions.put(Batch()) if self._writer is None else await self._writer.seal()
 
     def remaining(self) -> Transaction[None]:
-        """Return the transaction that writes what is left after :meth:`seal`, and what was gathered.
-
-        Make a new one for each try.
-        """
+        """Return a new transaction that writes what is left after :meth:`seal`, and what was gathered."""
         if self._writer is not None:
             yield from self._writer.remaining()
         yield from transactions.put(self._gathered or Batch())
 
     def reopen(self) -> None:
-        """Take writes again after :meth:`seal`, whose rest is kept, or after an outage, whose losses are not."""
+        """Take writes again after :meth:`seal`, whose rest is kept."""
         if self._writer is not None:
             self._writer.reopen()
 
     @property
     def waiting(self) -> bool:
         """Whether a read or a write of this saver, or of one that gathers for it, is with the database."""
-        return self._reading.number > 0 or (self._writer is not None and self._writer.waiting)
+        return bool(self._reading) or (self._writer is not None and self._writer.waiting)
 
     def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
         """Return the transaction that takes these runs back: the thread reads exactly as before the first of them."""
@@ -188,27 +180,33 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
-        reading = transactions.get(*await self._visible(config), self.serde.loads_typed)
-        if self._read_now is None or self._gathered:
-            stored = await self._read(reading)
-        else:
-            stored = self._read_now(reading)
+        reading = partial(transactions.get, *await self._visible(config), self.serde.loads_typed)
+        stored = await self._read(reading, self._read_now)
         saved = None if stored is None else self._tuple(stored)
         if saved is not None:
             await resuming.begin_new_task(self, config, saved)
         return saved
 
-    async def _read(self, reading: Transaction[T]) -> T:
-        self._reading.number += 1
+    async def _read(self, reading: Callable[[], Transaction[T]], read_now: ReadNow | None = None) -> T:
+        """Read, with *read_now* if that can be had. An attempt waits for as long as the ledger is out."""
+        if read_now is not None and not self._gathered:
+            with suppress(StoreUnavailable):
+                return cast(T, read_now(reading()))
+        self._reading.append(None)
+        try:
+            if self._writer is None:
+                return await self._ask(reading)
+            return await patiently(lambda: self._ask(reading))
+        finally:
+            self._reading.pop()
+
+    async def _ask(self, reading: Callable[[], Transaction[T]]) -> T:
         try:
             if not self._gathered:
-                return await self._driver.read(reading)
-            await self._driver.write(transactions.as_if(self._gathered, reading))
+                return await self._driver.read(reading())
+            await self._driver.write(transactions.as_if(self._gathered, reading()))
         except AsIf as answer:
-            found: T = answer.found
-            return found
-        finally:
-            self._reading.number -= 1
+            return cast(T, answer.found)
         raise AssertionError("as_if() always raises")
 
     async def alist(
@@ -226,7 +224,8 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         seen: set[tuple[str, str, str]] = set()
         while wanted is not None and (left is None or left > 0):
             size = PAGE if left is None or filter else min(left, PAGE)
-            found, wanted = await self._read(transactions.page(wanted, size, self.serde.loads_typed))
+            page = partial(transactions.page, wanted, size, self.serde.loads_typed)
+            found, wanted = await self._read(page)
             for stored in found[:left]:
                 key = (stored.row["thread_id"], stored.row["checkpoint_ns"], stored.row["checkpoint_id"])
                 if key in seen:  # an older row of the same checkpoint
@@ -238,7 +237,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     async def namespaces(self, thread_id: str) -> list[str]:
         """Return the namespaces in which a thread has checkpoints: the root graph's, and those of its subgraphs."""
         await self.flush()
-        return await self._read(transactions.namespaces(str(thread_id)))
+        return await self._read(lambda: transactions.namespaces(str(thread_id)))
 
     def _tuple(self, stored: Stored) -> CheckpointTuple:
         row, loads = stored.row, self.serde.loads_typed
@@ -263,7 +262,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """Return what *channels* are rebuilt from, in one read."""
         thread_id, checkpoint_ns, checkpoint_id = await self._visible(config)
         loads = self.serde.loads_typed
-        chain = await self._read(delta.ancestors(thread_id, checkpoint_ns, checkpoint_id, channels, loads))
+        chain = await self._read(partial(delta.ancestors, thread_id, checkpoint_ns, checkpoint_id, channels, loads))
         return delta.histories(chain, channels, loads)
 
     async def _visible(self, config: RunnableConfig) -> tuple[str, str, str | None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 from langgraph.store.base import (
@@ -30,10 +30,13 @@ from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.texts import Texts
 from runlane.errors import InvalidRequest, UnsupportedOption
 from runlane.records import NO_OWNER
+from runlane.store.retry import patiently
 from runlane.store.statements import Driver, Row, Rows, Transaction
 
 if TYPE_CHECKING:  # they need numpy, which only an index does
     from runlane.checkpoints.embeddings import Embedded, SemanticIndex, Vector
+
+T = TypeVar("T")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE_US: Final = 60_000_000
@@ -84,6 +87,7 @@ class LedgerLongTermStore(BaseStore):
         self._driver, self._index = driver, index
         self._loop = loop or asyncio.get_running_loop()
         self._scope = {"owner": owner, "expired_too": not (ttl or {}).get("omit_expired", True)}
+        self._patient = False
         self._sweeper = Sweeper(self.sweep, every_s=60 * ((ttl or {}).get("sweep_interval_minutes") or SWEEP_MINUTES))
 
     async def __aenter__(self) -> LedgerLongTermStore:
@@ -101,6 +105,12 @@ class LedgerLongTermStore(BaseStore):
         other = copy.copy(self)
         other._scope = {**self._scope, "owner": owner}
         return other
+
+    def for_run(self, owner: str) -> LedgerLongTermStore:
+        """Return the store as a run of *owner* has it: it waits for as long as the ledger is out."""
+        waiting = self.for_owner(owner)
+        waiting._patient = True
+        return waiting
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Execute *ops*, and return their results in the same order.
@@ -132,12 +142,16 @@ class LedgerLongTermStore(BaseStore):
         results: list[Result] = [None] * batch.size
         touched: list[Row] = []
         if batch.reads:
-            answers, touched = await self._driver.read(self._read(list(batch.reads.values()), embedded))
+            reads = list(batch.reads.values())
+            answers, touched = await self._ask(lambda: self._driver.read(self._read(reads, embedded)))
             for at, answer in zip(batch.reads, answers, strict=True):
                 results[at] = answer
         if batch.puts or touched:
-            await self._driver.write(self._write(touched, batch.puts, embedded))
+            await self._ask(lambda: self._driver.write(self._write(touched, batch.puts, embedded)))
         return results
+
+    async def _ask(self, operation: Callable[[], Awaitable[T]]) -> T:
+        return await (patiently(operation) if self._patient else operation())
 
     def _read(self, ops: Sequence[ReadOp], embedded: Embedded | None) -> Transaction[tuple[list[Result], list[Row]]]:
         """Answer *ops*, and say which of the rows are to live longer for having been read."""

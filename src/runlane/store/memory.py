@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from typing import Any
 
-from runlane.errors import StoreUnavailable
+from runlane.errors import LedgerClosed
 from runlane.store.delivery import Callback
 from runlane.store.sqlite import Clock, configure, execute, now_us, translate
 from runlane.store.statements import T, Transaction
@@ -32,7 +32,7 @@ class MemoryDriver:
     def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
         """Run *transaction* now; *callback* runs on *loop* soon."""
         if self._closed:
-            raise StoreUnavailable("it is closed")
+            raise LedgerClosed
         try:
             result = self.apply(transaction)
         except Exception as error:  # noqa: BLE001 - it belongs to the waiter
@@ -44,7 +44,7 @@ class MemoryDriver:
         """Run *transaction* atomically on the calling thread."""
         with self._lock:
             if self._closed:
-                raise StoreUnavailable("it is closed")
+                raise LedgerClosed
             self._connection.execute("BEGIN")
             try:
                 result = execute(self._connection, transaction, self._clock())

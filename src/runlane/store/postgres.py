@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from runlane.errors import InvalidRequest, StoreUnavailable
+from runlane.errors import InvalidRequest, LedgerClosed, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver
 from runlane.store.statements import Query, Rows, T, Transaction
 
@@ -48,6 +48,8 @@ MAX_PREPARED: Final = 500
 #: How often the outcome of a commit whose answer was lost is asked for, and how long to wait in between.
 OUTCOME_TRIES: Final = 5
 OUTCOME_DELAY_S: Final = 0.2
+#: The class of what PostgreSQL will never take; psycopg counts it among what passes. Source: PostgreSQL, appendix A.
+TOO_LARGE: Final = "54"
 
 # The transaction's number lets a commit whose answer was lost be looked up.
 BEGIN_WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_current_xact_id()::text AS xid"
@@ -89,7 +91,7 @@ class PostgresDriver:
         """Queue *transaction* from any thread; *callback* runs on *loop* once it is committed or has failed."""
         with self._door:
             if self._closed:
-                raise StoreUnavailable("it is closed")
+                raise LedgerClosed
             self._queue.append(Submission(transaction, loop, callback))
             first = len(self._queue) == 1
         if first:
@@ -105,7 +107,7 @@ class PostgresDriver:
     async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
         if self._closed:
             work.close()
-            raise StoreUnavailable("it is closed")
+            raise LedgerClosed
         return await self._pass_home(self._counted(work))
 
     async def _counted(self, work: Coroutine[Any, Any, T]) -> T:
@@ -226,6 +228,7 @@ async def open_postgres(url: str, *, max_connections: int = 10) -> PostgresDrive
             max_size=max_connections,
             open=False,
             timeout=POOL_TIMEOUT_S,
+            reconnect_timeout=POOL_TIMEOUT_S,
             configure=_configure,
             kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 0},
         )
@@ -310,6 +313,8 @@ def translate(error: Exception) -> Exception:
     """Return what callers see: a lost connection, contention or a full server is an outage; the rest is a defect."""
     outages = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.TransactionTimeout)
     dropped = isinstance(error, psycopg.InterfaceError | psycopg.errors.IdleInTransactionSessionTimeout)
+    if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(TOO_LARGE):
+        return error
     if dropped or isinstance(error, outages):
         unavailable = StoreUnavailable(f"PostgreSQL says: {_first_line(error)}")
         unavailable.__cause__ = error

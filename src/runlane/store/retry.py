@@ -6,11 +6,15 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from runlane.errors import LedgerInUse, StoreUnavailable
+from runlane.errors import LedgerClosed, LedgerInUse, StoreUnavailable
 
 T = TypeVar("T")
+
+#: The first pause of work that waits out an outage, and the longest, so that it goes on soon after the end of it.
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +47,37 @@ class PersistenceRetryPolicy:
         while True:
             try:
                 return await operation()
-            except LedgerInUse:
-                raise
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                if not passes(error):
+                    raise
                 failures += 1
                 delay = self.delay_s(failures)
                 if failures >= self.max_attempts or clock() + delay > deadline:
                     raise
                 await asyncio.sleep(delay)
+
+
+def passes(error: BaseException) -> bool:
+    """Say whether *error* is an outage, which ends by itself or once an operator has mended what is wrong."""
+    return isinstance(error, StoreUnavailable) and not isinstance(error, LedgerInUse | LedgerClosed)
+
+
+def pause_s(failures: int) -> float:
+    """Return how long work that waits out an outage pauses after *failures* failures in a row (from 1)."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10))
+
+
+async def patiently(operation: Callable[[], Awaitable[T]]) -> T:
+    """Return what *operation* returns, trying again for as long as an outage lasts.
+
+    For the work of attempts, which end by other means: they are stopped, or their process closes the ledger.
+    """
+    failures = 0
+    while True:
+        try:
+            return await operation()
+        except StoreUnavailable as error:
+            if not passes(error):
+                raise
+        failures += 1
+        await asyncio.sleep(pause_s(failures))

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from runlane.errors import InvalidRequest, LedgerInUse, StoreUnavailable
+from runlane.errors import InvalidRequest, LedgerClosed, LedgerInUse, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver, resolve
 from runlane.store.filters import matches
 from runlane.store.statements import Query, Rows, T, Transaction, run
@@ -99,7 +99,7 @@ class SqliteDriver:
     def _put(self, line: queue.SimpleQueue[Submission | None], submission: Submission) -> None:
         with self._door:
             if self._closed:
-                raise StoreUnavailable("it is closed")
+                raise LedgerClosed
             line.put(submission)
 
     async def read(self, transaction: Transaction[T]) -> T:
@@ -114,7 +114,7 @@ class SqliteDriver:
         A transaction of one statement needs no *snapshot*, which costs as much as the statement.
         """
         if self._closed:
-            raise StoreUnavailable("it is closed")
+            raise LedgerClosed
         if snapshot:
             return read_on(self._reader(), transaction, self._clock)
         try:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from runlane.errors import RunlaneError, StoreUnavailable
 from runlane.records import Claim, StreamEvent
 from runlane.store.ledger import RunStore
+from runlane.store.retry import passes, patiently, pause_s
+
+log = logging.getLogger("runlane.streams")
 
 #: A commit carries what gathered in this time. Shorter costs a commit per token, longer is seen by a reader.
 FLUSH_INTERVAL_S: Final = 0.005
@@ -20,10 +25,6 @@ UNREAD_INTERVAL_S: Final = 0.05
 FLUSH_BYTES: Final = 256 * 1024
 #: An agent with more than this uncommitted is asked to wait.
 MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
-#: Tries to append a batch while the ledger is unavailable; with the delays below about 10 s.
-APPEND_TRIES: Final = 12
-RETRY_DELAY_S: Final = 0.05
-MAX_RETRY_DELAY_S: Final = 1.0
 #: How many events of earlier attempts are read at most: far more than one superstep streams.
 EARLIER_EVENTS: Final = 20_000
 
@@ -32,9 +33,9 @@ class Publisher:
     """Publishes events of one attempt. :meth:`emit` is for the agent's loop, everything else for the control loop.
 
     At most one batch is being committed at a time, so that order and numbering need no more than a counter. A batch
-    that is not committed is tried again. While *read* says that somebody reads the stream, the first event after a
-    pause is committed at once; otherwise it waits for others. A lost lease, or an outage that lasts, is told to
-    *on_failure* once, and from then on events are dropped.
+    that is not committed is tried again, for as long as an outage lasts: an agent that goes on meanwhile is held back
+    by :meth:`ready`. While *read* says that somebody reads the stream, the first event after a pause is committed at
+    once; otherwise it waits for others. A lost lease is told to *on_failure* once, and from then on events are dropped.
     """
 
     def __init__(
@@ -107,17 +108,16 @@ class Publisher:
             await space.wait()
 
     async def earlier(self) -> list[StreamEvent]:
-        """Return, on the agent's loop, the newest events of the attempts before this one, oldest first.
-
-        Raises:
-            StoreUnavailable: They cannot be read now.
-        """
+        """Return, on the agent's loop, the newest events of the attempts before this one, oldest first."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._read_earlier(), self._control))
 
     async def _read_earlier(self) -> list[StreamEvent]:
         found: list[StreamEvent] = []
         cursor = max(0, self._earlier_end - EARLIER_EVENTS)
-        while cursor < self._earlier_end and (page := await self._store.read_events(self._run_seq, after=cursor)):
+        while cursor < self._earlier_end:
+            page = await patiently(partial(self._store.read_events, self._run_seq, after=cursor))
+            if not page:
+                break
             found.extend(event for event in page if event.seq <= self._earlier_end)
             cursor = page[-1].seq
         return found
@@ -216,9 +216,11 @@ class Publisher:
             self._control.call_later(wait_s, self._on_timer)
 
     def _on_error(self, error: BaseException) -> None:
-        if isinstance(error, StoreUnavailable) and self._tries < APPEND_TRIES:
+        if passes(error):
             self._tries += 1
-            self._control.call_later(min(MAX_RETRY_DELAY_S, RETRY_DELAY_S * 2**self._tries), self._append)
+            if self._tries == 1:
+                log.warning("events.delayed run_id=%s why=%s", self._lease.run_id, error)
+            self._control.call_later(pause_s(self._tries), self._append)
             return
         with self._lock:
             self.failure = error if isinstance(error, RunlaneError) else StoreUnavailable(str(error))

@@ -20,6 +20,7 @@ KINDS: Final = {
     "clock stepped": "that of one process, by up to an hour",
     "ledger clock set back": "by up to 5 s",
     "ledger clock set forward": "by up to an hour: leases look over",
+    "ledger out": "for everybody, for longer than ten seconds and than any lease",
     "shutdown asked": "while clients are busy",
     "shutdown signal repeated": "during the shutdown",
     "store slow": "an operation took up to 0.1 s",
@@ -73,15 +74,25 @@ class Sky:
     """The weather of a world, which changes."""
 
     def __init__(self, history: History) -> None:
-        self.history, self.weather = history, FINE
+        self.history, self._turned, self._out_until = history, FINE, 0.0
+
+    @property
+    def weather(self) -> Weather:
+        return WEATHERS["outage"] if self.history.clock() < self._out_until else self._turned
 
     def turn(self, kind: str) -> None:
         """Have the weather of *kind* from now on."""
-        self.weather = WEATHERS[kind]
+        self._turned = WEATHERS[kind]
         self.history.note("weather", is_=kind)
 
+    def go_out(self, seconds: float) -> None:
+        """Have no ledger for *seconds*, whatever the weather turns to."""
+        self.history.fault("ledger out")
+        self.history.note("out", seconds=round(seconds, 2))
+        self._out_until = self.history.clock() + seconds
+
     def clear(self) -> None:
-        self.weather = FINE
+        self._turned, self._out_until = FINE, 0.0
 
 
 class CarelessDispatch(LocalDispatch):
