@@ -21,6 +21,8 @@ log = logging.getLogger("runlane.worker")
 
 #: How long a drain waits for an ending that cannot be written, beyond what stopping and repairing may take.
 OUTAGE_LIMIT_S: Final = 10.0
+#: How often a drain looks what is left.
+DRAIN_TURN_S: Final = 0.1
 #: Leases are renewed this many times in their lifetime, so that one lost renewal costs nothing.
 RENEWALS_PER_LEASE: Final = 3
 #: How often they are tried while the ledger is out, so that leases that still last are kept once it is back.
@@ -92,12 +94,13 @@ class Worker:
         if self._tasks and grace_s > 0:
             await asyncio.wait(tuple(self._tasks), timeout=grace_s)
         stages_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
-        give_up_at = asyncio.get_running_loop().time() + 2 * stages_s + OUTAGE_LIMIT_S
+        turns = int((2 * stages_s + OUTAGE_LIMIT_S) / DRAIN_TURN_S)  # time in which this process stands still is none
         while self._tasks:
+            turns -= 1
             for attempt in tuple(self._attempts.values()):
                 attempt.stop(StopReason.DRAIN)
-            await asyncio.wait(tuple(self._tasks), timeout=0.1)
-            if asyncio.get_running_loop().time() > give_up_at:
+            await asyncio.wait(tuple(self._tasks), timeout=DRAIN_TURN_S)
+            if turns < 0:
                 for attempt in tuple(self._attempts.values()):
                     attempt.stop(StopReason.LEASE_LOST)  # so that nothing is written from now on, half of it least
                 for task in self._tasks:

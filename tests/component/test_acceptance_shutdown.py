@@ -33,7 +33,7 @@ from run_kit import (
 )
 from runlane import StoreUnavailable
 from runlane.agents.coroutine import RunContext
-from runlane.lifecycle import EndReason, RunStatus
+from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import StreamEnd
 from runlane.runtime import Runtime
 
@@ -133,6 +133,36 @@ async def test_a_drain_does_not_wait_for_the_database_to_renew_leases() -> None:
         await driver.held.wait()
         await asyncio.wait_for(runtime.runs.shutdown(0), 5)
         assert (await runtime.runs.get(run.run_id)).status.terminal
+
+
+@on_jumping_time
+async def test_a_drain_that_stood_still_does_not_take_code_for_stopped_that_goes_on() -> None:
+    """P4: the time in which the process stands still is none in which code could have stopped."""
+    go = asyncio.Event()
+    started = asyncio.Event()
+
+    async def stone(_: RunContext) -> None:
+        started.set()
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go.wait()
+
+    loop: Any = asyncio.get_running_loop()
+    async with opened(lease_s=3600, poll_s=3600, cancel_grace_s=0.3, abandon_after_s=0.4) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=stone)
+        await started.wait()
+        drain = asyncio.create_task(runtime.runs.shutdown(0))
+        await asyncio.sleep(0.05)
+        await runtime.store.request_cancel(
+            run.run_id, owner=run.owner, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL
+        )
+        loop.jumped_s += 60
+        await drain
+        receipt = (await runtime.runs.get(run.run_id)).cancel
+        go.set()
+        assert receipt is not None
+        assert receipt.stopped_at is None
+        assert receipt.blocked_at is not None
 
 
 async def test_a_second_cancel_skips_no_stage_of_an_ending() -> None:
