@@ -45,23 +45,29 @@ async def repaired(
 
 
 class _Watch:
-    """Leaves a repair behind that takes too long, unless it is the ledger that does."""
+    """Leaves a repair behind that takes too long, unless it is the ledger that does, or the process stood still.
+
+    It looks twice in that time: after a pause, or an answer of the ledger, the code has half of it to go on.
+    """
 
     def __init__(self, handle: Handle[Snapshot], call: AgentCall, limit_s: float, held: Callable[[], bool]) -> None:
-        self._handle, self._call, self._limit_s, self._held = handle, call, limit_s, held
+        self._handle, self._call, self._every_s, self._held = handle, call, limit_s / 2, held
+        self._seen = False
         self._wait()
 
     def stop(self) -> None:
         self._timer.cancel()
 
     def _wait(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._expire)
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._look)
 
-    def _expire(self) -> None:
-        if self._call.saver is not None and self._call.saver.waiting and self._held():
-            self._wait()
-        else:
+    def _look(self) -> None:
+        waits = self._call.saver is not None and self._call.saver.waiting and self._held()
+        if self._seen and not waits:
             self._handle.abandon()
+            return
+        self._seen = not waits
+        self._wait()
 
 
 async def _repair(agent: Agent | None, call: AgentCall) -> Snapshot:
