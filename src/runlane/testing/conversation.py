@@ -101,14 +101,15 @@ class Conversation:
         for process in self._processes:
             if process.alive:
                 await process.shut_down(0)
-            process.bury()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for _ in range(LAST_WORDS_S):
-            for task in tasks:
-                task.cancel()
+            for process in self._processes:  # again, as one that has gone down may have left code behind
+                process.bury()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
             if not tasks:
                 break
-            _, tasks = await asyncio.wait(tasks, timeout=1.0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1.0)
         await asyncio.get_running_loop().shutdown_asyncgens()
 
     # Processes
