@@ -26,6 +26,7 @@ from runlane.store.migrate import apply_scripts
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.sqlite import Clock, now_us
 from runlane.store.statements import Transaction, statement
+from runlane.testing.virtual_loop import run_virtual
 
 #: Far more than any wait here takes; a wait that hangs fails its test.
 PATIENCE_S = 20.0
@@ -161,6 +162,19 @@ def on_jumping_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
     def run(*args: Any, **kwargs: Any) -> None:
         with asyncio.Runner(loop_factory=JumpingLoop) as runner:
             runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def on_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make *test* run on a loop whose waits take no time, and whose time does not pass while others work either.
+
+    For tests of graphs: what LangGraph gives to threads is executed at once.
+    """
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        run_virtual(functools.partial(test, *args, **kwargs))
 
     return run
 

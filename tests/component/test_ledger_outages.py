@@ -20,7 +20,7 @@ from langgraph.runtime import Runtime as GraphRuntime
 
 from agent_kit import tool_call
 from ledger_kit import a_run, claim
-from run_kit import FaultyDriver, Scripted, graph_run, on_jumping_time, opened, until
+from run_kit import FaultyDriver, Scripted, graph_run, on_virtual_time, opened, until
 from runlane.agents.coroutine import RunContext
 from runlane.errors import StoreUnavailable
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
@@ -45,7 +45,7 @@ class Walk:
 
     def __init__(self, steps: int = STEPS, step_s: float = STEP_S) -> None:
         self.taken: Counter[int] = Counter()
-        self.steps, self._step_s = steps, step_s
+        self.steps, self._step_s, self.stopped = steps, step_s, False
         self._begun: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
 
     def graph(self) -> StateGraph[Any]:
@@ -56,7 +56,11 @@ class Walk:
         number = len(state.get("log", [])) + 1
         self.taken[number] += 1
         self._begun[number].set()
-        await asyncio.sleep(self._step_s)
+        try:
+            await asyncio.sleep(self._step_s)
+        except asyncio.CancelledError:
+            self.stopped = True
+            raise
         return {"log": [*state.get("log", []), number]}
 
     def _next(self, state: Log) -> str:
@@ -67,14 +71,14 @@ class Walk:
 
 
 def a_ledger() -> FaultyDriver:
-    """Return a ledger whose clock jumps along, so that leases end there too."""
+    """Return a ledger whose clock goes along, so that leases end there too."""
     loop, began_us = asyncio.get_running_loop(), now_us()
     began_s = loop.time()
     return FaultyDriver(clock=lambda: began_us + int((loop.time() - began_s) * 1_000_000))
 
 
 async def ended(runtime: Runtime, run: RunRecord) -> RunRecord:
-    """Wait, on the clock that jumps, until *run* has ended, and return it."""
+    """Wait, on the virtual clock, until *run* has ended, and return it."""
     await runtime.runs.join(run.run_id)
     return await runtime.runs.get(run.run_id)
 
@@ -118,7 +122,7 @@ def check_whole(found: list[StreamItem]) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "attempts"), [(5.0, 1), (20.0, 1), (60.0, 2), (LONG_S, 2)])
-@on_jumping_time
+@on_virtual_time
 async def test_a_run_goes_on_after_an_outage_of_any_length_and_repeats_no_step_that_was_done(
     seconds: float, attempts: int
 ) -> None:
@@ -140,7 +144,7 @@ async def test_a_run_goes_on_after_an_outage_of_any_length_and_repeats_no_step_t
     check_whole(await viewer)
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_an_outage_is_not_charged_to_the_run_however_often_it_happens() -> None:
     driver, walk = a_ledger(), Walk()
     async with opened(driver, graphs={"g": walk.graph()}, lease_s=LEASE_S, max_rescues=0) as runtime:
@@ -152,7 +156,7 @@ async def test_an_outage_is_not_charged_to_the_run_however_often_it_happens() ->
     assert (over.status, over.rescues) == (RunStatus.SUCCESS, 0)
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_code_that_is_done_during_an_outage_is_not_executed_again() -> None:
     driver, agent = a_ledger(), Scripted(result="all of it", events=[("e", 1)])
     async with opened(driver, lease_s=LEASE_S) as runtime:
@@ -171,7 +175,7 @@ async def test_code_that_is_done_during_an_outage_is_not_executed_again() -> Non
 
 
 @pytest.mark.parametrize("seconds", [5.0, LONG_S])
-@on_jumping_time
+@on_virtual_time
 async def test_a_graph_that_is_done_during_an_outage_ends_as_a_success_without_another_step(seconds: float) -> None:
     driver, walk = a_ledger(), Walk(steps=4)
     async with opened(driver, graphs={"g": walk.graph()}, lease_s=LEASE_S) as runtime:
@@ -187,7 +191,7 @@ async def test_a_graph_that_is_done_during_an_outage_ends_as_a_success_without_a
     check_whole(await viewer)
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_a_run_that_was_cancelled_before_the_outage_is_stopped_after_it() -> None:
     driver, walk = a_ledger(), Walk()
     async with opened(driver, graphs={"g": walk.graph()}, lease_s=LEASE_S) as runtime:
@@ -201,7 +205,7 @@ async def test_a_run_that_was_cancelled_before_the_outage_is_stopped_after_it() 
     assert (over.status, over.end_reason, over.attempt) == (RunStatus.INTERRUPTED, EndReason.USER_CANCEL, 1)
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_a_cancel_during_an_outage_is_refused_and_one_after_it_stops_the_run() -> None:
     driver, walk = a_ledger(), Walk()
     async with opened(driver, graphs={"g": walk.graph()}, lease_s=LEASE_S) as runtime:
@@ -216,7 +220,7 @@ async def test_a_cancel_during_an_outage_is_refused_and_one_after_it_stops_the_r
     assert receipt.stopped_at is not None
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_what_an_agent_reads_and_writes_during_an_outage_waits_for_the_ledger() -> None:
     driver = a_ledger()
     out = asyncio.Event()
@@ -226,6 +230,7 @@ async def test_what_an_agent_reads_and_writes_during_an_outage_waits_for_the_led
 
     async def notes(state: Log, runtime: GraphRuntime[None]) -> Log:
         out.set()
+        await asyncio.sleep(1)
         assert runtime.store is not None
         await runtime.store.aput(("n",), "key", {"value": 1})
         found = await runtime.store.aget(("n",), "key")
@@ -244,7 +249,7 @@ async def test_what_an_agent_reads_and_writes_during_an_outage_waits_for_the_led
             assert (await ended(runtime, run)).status is RunStatus.SUCCESS
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_an_attempt_that_begins_as_the_ledger_goes_out_begins_when_it_is_back() -> None:
     driver, walk = a_ledger(), Walk(steps=2)
     async with opened(driver, graphs={"g": walk.graph()}, lease_s=LEASE_S) as runtime:
@@ -255,7 +260,7 @@ async def test_an_attempt_that_begins_as_the_ledger_goes_out_begins_when_it_is_b
     assert (over.status, over.attempt) == (RunStatus.SUCCESS, 1)
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_a_thread_is_repaired_after_the_outage_in_which_its_run_failed() -> None:
     driver, began = a_ledger(), asyncio.Event()
 
@@ -270,7 +275,7 @@ async def test_a_thread_is_repaired_after_the_outage_in_which_its_run_failed() -
     assert found.checkpoint["channel_values"]["messages"][-1].type == "tool"
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_an_agent_that_streams_during_an_outage_is_held_back_and_loses_nothing() -> None:
     driver, pieces, made = a_ledger(), 64, 0
     piece = "x" * (MAX_BUFFERED_BYTES // 8)
@@ -294,19 +299,20 @@ async def test_an_agent_that_streams_during_an_outage_is_held_back_and_loses_not
     assert len(found) == 1 + pieces + 1
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_a_run_that_the_application_executes_is_its_own_after_an_outage() -> None:
     driver = a_ledger()
     async with opened(driver, lease_s=LEASE_S) as runtime:
         run = await runtime.runs.create_or_reject("t")
         await runtime.runs.set_status(run.run_id, "running")
         await outage(driver, LONG_S)
+        assert await runtime.rescuer.rescue_lost() == ()
         await asyncio.sleep(2 * LEASE_S)
         over = await runtime.runs.set_status(run.run_id, "success")
     assert (over.status, over.attempt, over.rescues) == (RunStatus.SUCCESS, 1, 0)
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_a_shutdown_during_an_outage_ends_in_time_and_the_next_process_goes_on() -> None:
     driver, walk = a_ledger(), Walk()
     clock = asyncio.get_running_loop().time
@@ -324,7 +330,7 @@ async def test_a_shutdown_during_an_outage_ends_in_time_and_the_next_process_goe
     assert {step for step, count in walk.taken.items() if count > 1} <= {3, 4}
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_a_process_that_gives_up_a_run_does_not_end_it_with_its_thread_half_repaired() -> None:
     driver, began = a_ledger(), asyncio.Event()
     async with opened(driver, graphs={"g": failing(began)}, lease_s=LEASE_S) as runtime:
@@ -341,7 +347,7 @@ async def test_a_process_that_gives_up_a_run_does_not_end_it_with_its_thread_hal
     assert found.checkpoint["channel_values"]["messages"][-1].type == "tool"
 
 
-@on_jumping_time
+@on_virtual_time
 async def test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_back() -> None:
     """A rescuer that was cut off cannot tell the dead from those who were cut off too."""
     driver, agent = a_ledger(), Scripted()
@@ -351,6 +357,7 @@ async def test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_ba
         run_id = admission.run.run_id
         runtime.agents.attach(run_id, agent)
         lease = (await claim(store, run_id, worker_id="another")).lease
+        await asyncio.sleep(LEASE_S / 2)  # it has been seen, and is silent from now on
         await outage(driver, LONG_S)
         await asyncio.sleep(LEASE_S - 1.0)
         current = await runtime.runs.get(run_id, owner=ANY_OWNER)
@@ -361,7 +368,35 @@ async def test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_ba
         assert (await ended(runtime, admission.run)).rescues == 1
 
 
-@on_jumping_time
+@on_virtual_time
+async def test_a_lease_that_still_lasts_is_kept_once_the_ledger_is_back() -> None:
+    driver, agent = a_ledger(), Scripted()
+    async with opened(driver, lease_s=LEASE_S) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=agent)
+        await agent.started.wait()
+        await asyncio.sleep(LEASE_S / 3 + 1)  # just renewed
+        await outage(driver, LEASE_S - 6)
+        await asyncio.sleep(LEASE_S)
+        assert not agent.stopping.is_set()
+        agent.go.set()
+        assert (await ended(runtime, run)).attempt == 1
+
+
+@on_virtual_time
+async def test_a_lease_that_runs_out_stops_code_that_was_only_asked_to_drain() -> None:
+    driver, walk = a_ledger(), Walk(step_s=LONG_S)
+    async with opened(driver, graphs={"g": walk.graph()}, lease_s=LEASE_S, cancel_grace_s=LONG_S) as runtime:
+        await runtime.runs.create_or_reject("t", kwargs=graph_run())
+        await walk.reaches(1)
+        driver.out = True
+        draining = asyncio.create_task(runtime.runs.shutdown(0.0))
+        await asyncio.sleep(LEASE_S + 1)
+        assert walk.stopped
+        driver.out = False
+        await draining
+
+
+@on_virtual_time
 async def test_a_claim_whose_answer_comes_late_is_handed_back_and_not_charged() -> None:
     driver, agent = a_ledger(), Scripted()
     async with opened(driver, lease_s=LEASE_S) as runtime:
