@@ -119,7 +119,7 @@ class Conversation:
         self._continuable = agent.continuable
         name = f"p{len(self._processes) + 1}"
         dice = random.Random(f"{name} {self._world.seed}")
-        driver = FaultyDriver(self._ledger, self._sky, dice, hang_s=LONG_S)
+        driver = FaultyDriver(self._ledger, self._sky, dice, hang_s=LONG_S, process=name)
         process = Process(name, Plan(SETTINGS, lambda _: lambda _: agent), driver, self._sky, dice)
         self._processes.append(process)
         return process

@@ -82,7 +82,6 @@ def _play(
         await conversation.bury()
         return broken
 
-    text = history.text
     try:
         broken = run_virtual(main)
     except (Deadlock, Livelock) as error:
@@ -91,7 +90,7 @@ def _play(
     report.runs += len(world.runs)
     report.endings.update(run.status.value for run in world.runs)
     if broken:
-        report.failures.append(Failure(seed, tuple(broken), text()))
+        report.failures.append(Failure(seed, tuple(broken), history.text()))
 
 
 def _checked(check: Callable[[World], None] | None, world: World) -> list[str]:
