@@ -258,12 +258,8 @@ class RunManager:
         return list(found)
 
     async def has_inflight(self, thread_id: str, *, owner: OwnerArgument = _UNSET) -> bool:
-        """Say whether the thread has a pending or running run, in any process."""
-        wanted = self._any_owner("has_inflight", owner)
-        for status in (RunStatus.RUNNING, RunStatus.PENDING):
-            if await self._store.list_runs(thread_id, owner=wanted, status=status, limit=1):
-                return True
-        return False
+        """Return whether the thread has a pending or running run, in any process."""
+        return await self._store.has_active(thread_id, owner=self._any_owner("has_inflight", owner))
 
     async def usage_by_thread(self, thread_id: str, *, owner: OwnerArgument = _UNSET) -> Usage:
         """Return what all runs of the thread used, whatever their ending."""

@@ -22,6 +22,8 @@ from runlane.errors import OwnerRequired
 from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
 from runlane.records import Usage
 from runlane.runtime import Runtime
+from runlane.store.ledger import RunStore
+from runlane.store.statements import Transaction
 
 Call = Callable[[Runtime, str, Any], Awaitable[Any]]
 
@@ -70,6 +72,28 @@ async def test_lists_have_the_runs_of_their_owner_only(runtime: Runtime) -> None
     assert len(await runtime.runs.list_by_thread("t", owner=ANY_OWNER)) == 1
     assert await runtime.runs.has_inflight("t", owner="ann")
     assert (await runtime.runs.usage_by_thread("t", owner="ann")).total_tokens == 5
+
+
+async def test_a_run_that_starts_while_its_thread_is_asked_is_in_flight() -> None:
+    driver = StartingDriver()
+    async with opened(driver) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        driver.run_id = run.run_id
+        assert await runtime.runs.has_inflight("t")
+        assert (await runtime.runs.get(run.run_id)).status is RunStatus.RUNNING
+
+
+class StartingDriver(FaultyDriver):
+    """A ledger in which another worker starts a run directly after the next read."""
+
+    run_id: str | None = None
+
+    async def read(self, transaction: Transaction[Any]) -> Any:
+        found = await super().read(transaction)
+        if self.run_id is not None:
+            run_id, self.run_id = self.run_id, None
+            assert await RunStore(self).claim(run_id, "another-worker", lease_s=60)
+        return found
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -128,7 +152,7 @@ async def test_an_outage_is_never_an_absence() -> None:
     driver = FaultyDriver()
     async with opened(driver, retry=ONCE, poll_s=3600) as runtime:
         run = await runtime.runs.create_or_reject("t")
-        for name in ("get_run", "list_runs", "thread_usage"):
+        for name in ("get_run", "list_runs", "has_active", "thread_usage"):
             driver.faults[name] = StoreUnavailable("unplugged")
         for call in CALLS.values():
             with pytest.raises(StoreUnavailable):

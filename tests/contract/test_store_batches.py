@@ -132,6 +132,19 @@ async def test_active_runs_are_paged_by_status_newest_first(store: RunStore) -> 
     assert [run.run_id for run in await store.active_runs(owner=NO_OWNER, status=RunStatus.RUNNING)] == [executing]
     everyones = await store.active_runs(owner=ANY_OWNER, status=RunStatus.PENDING)
     assert [run.run_id for run in everyones] == [foreign, *reversed(pending)]
+    both = await store.active_runs(owner=NO_OWNER, status=None)
+    assert [run.run_id for run in both] == [*reversed(pending), executing]
+
+
+async def test_a_thread_has_an_active_run_from_its_admission_to_its_end(store: RunStore) -> None:
+    assert not await store.has_active("t", owner=ANY_OWNER)
+    lease = (await claim(store, await admit(store, owner="ann"))).lease
+    for owner, found in (("ann", True), (ANY_OWNER, True), ("eve", False)):
+        assert await store.has_active("t", owner=owner) is found
+    await finish(store, lease, RunEvent.RELEASE)
+    assert await store.has_active("t", owner="ann")
+    await finish(store, (await claim(store, lease.run_id)).lease)
+    assert not await store.has_active("t", owner="ann")
 
 
 # Turns.

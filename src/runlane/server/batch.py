@@ -27,9 +27,9 @@ MAX_BATCH: Final = 1000
 #: Runs that are cancelled together, so that as many cancels share a commit.
 _PAGE: Final = 200
 _STATUSES: Final = {
-    "pending": (RunStatus.PENDING,),
-    "running": (RunStatus.RUNNING,),
-    "all": (RunStatus.PENDING, RunStatus.RUNNING),  # nothing that is pending starts because what ran was cancelled
+    "pending": RunStatus.PENDING,
+    "running": RunStatus.RUNNING,
+    "all": None,  # both at once: between two lists a run may go from one to the other
 }
 
 
@@ -107,14 +107,12 @@ async def _cancel_named(service: Service, access: Access, body: RunsCancel, acti
 
 async def _cancel_by_status(service: Service, access: Access, status: str, action: CancelAction) -> int:
     """Cancel every run that has the status now, the last admitted first, page by page."""
-    cancelled = 0
-    for wanted in _STATUSES[status]:
-        before_seq = 2**62
-        while page := await service.store.active_runs(
-            owner=access.reads, where=access.where, status=wanted, before_seq=before_seq, limit=_PAGE
-        ):
-            before_seq = page[-1].seq
-            cancelled += await _cancel(service, list(page), action)
+    cancelled, before_seq = 0, 2**62
+    while page := await service.store.active_runs(
+        owner=access.reads, where=access.where, status=_STATUSES[status], before_seq=before_seq, limit=_PAGE
+    ):
+        before_seq = page[-1].seq
+        cancelled += await _cancel(service, list(page), action)
     return cancelled
 
 

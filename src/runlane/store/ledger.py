@@ -212,16 +212,20 @@ class RunStore(CronLedger, WebhookLedger):
         """Return what each of *run_ids* waits for, without those that are not pending."""
         return await self._read(lambda: queries.waiting_on(run_ids))
 
+    async def has_active(self, thread_id: str, *, owner: Owner) -> bool:
+        """Return whether the thread has a pending or running run."""
+        return await self._read(lambda: queries.has_active(thread_id, owner))
+
     async def active_runs(
         self,
         *,
         owner: Owner,
-        status: RunStatus,
+        status: RunStatus | None,
         where: Json | None = None,
         before_seq: int = 2**62,
         limit: int = 500,
     ) -> tuple[RunRecord, ...]:
-        """Return pending, or running, runs of all threads that match *where*, the newest admission first."""
+        """Return active runs of all threads that match *where*, with *status* if given, newest admission first."""
         return await self._read(lambda: queries.active_runs(owner, where, status, before_seq, limit))
 
     async def turns(self, thread_id: str, *, after_us: int, after_seq: int, limit: int) -> tuple[RunRecord, ...]:

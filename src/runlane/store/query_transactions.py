@@ -33,7 +33,13 @@ LIST_ALL_RUNS = statement(
 INFLIGHT = statement(
     "inflight", f"SELECT {{run}} FROM runs WHERE status IN {_ACTIVE} AND +seq > :after ORDER BY +seq LIMIT :limit"
 )
-_ACTIVE_OF = f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND status = :status AND {_MINE} AND +seq < :before
+# Pending and running together, since a run may start, or be handed back, between two statements.
+HAS_ACTIVE = statement(
+    "has_active",
+    f"SELECT 1 AS found FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND {_MINE} LIMIT 1",
+)
+_ACTIVE_OF = f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
+  AND {_MINE} AND +seq < :before
   AND EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND {MATCHES})
   ORDER BY +seq DESC LIMIT :limit"""
 ACTIVE_RUNS_OF = statement("active_runs_of", _ACTIVE_OF, postgres=_ACTIVE_OF.replace(MATCHES, MATCHES_PG))
@@ -125,12 +131,22 @@ def _waiting_on(row: Row) -> WaitingOn:
     return WaitingOn(reason="slots")
 
 
+def has_active(thread_id: str, owner: Owner) -> Transaction[bool]:
+    """Return whether the thread has a pending or running run."""
+    rows = yield HAS_ACTIVE(thread_id=thread_id, **owner_params(owner))
+    return bool(rows)
+
+
 def active_runs(
-    owner: Owner, where: Json | None, status: RunStatus, before_seq: int, limit: int
+    owner: Owner, where: Json | None, status: RunStatus | None, before_seq: int, limit: int
 ) -> Transaction[tuple[RunRecord, ...]]:
     """Return pending or running runs with a ``seq`` below *before_seq*, the newest admission first."""
     rows = yield ACTIVE_RUNS_OF(
-        status=status.value, before=before_seq, limit=limit, **filter_params(where), **owner_params(owner)
+        status=None if status is None else status.value,
+        before=before_seq,
+        limit=limit,
+        **filter_params(where),
+        **owner_params(owner),
     )
     return tuple(run_record(row) for row in rows)
 
