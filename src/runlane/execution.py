@@ -17,6 +17,7 @@ from runlane.agents.host import Abandoned, AgentHost, Handle
 from runlane.announcer import Announcer
 from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.lifecycle import EndReason, RunEvent
+from runlane.progress import Progress
 from runlane.records import (
     ANY_OWNER,
     CancelReceipt,
@@ -223,28 +224,18 @@ class Executor:
         """Execute *attempt* to its end, whatever happens, and announce it."""
         claim = attempt.claim
         publisher = self._bridge.open(claim, lambda error: _on_publish_failure(attempt, error))
-        meter = self._meter(claim.run)
-        ran = await self._run(attempt, publisher, meter)
+        progress = Progress(self._store, claim)
+        meter = None if self._new_meter is None else self._new_meter(progress.report)
+        try:
+            ran = await self._run(attempt, publisher, meter)
+        finally:
+            await progress.aclose()
         usage = _total(claim.run.usage, meter)
         try:
             await self._conclude(attempt, ran, publisher, usage)
         except LeaseLost:
             log.warning("run.lease_lost run_id=%s attempt=%d", claim.run.run_id, claim.lease.attempt)
             self._bridge.release(claim.run.run_id)
-
-    def _meter(self, run: RunRecord) -> Meter | None:
-        if self._new_meter is None:
-            return None
-        control = asyncio.get_running_loop()
-        tasks: set[asyncio.Task[bool]] = set()
-
-        def report(usage: Usage) -> None:
-            task = control.create_task(self._store.set_progress(run.run_id, run.usage + usage))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-            task.add_done_callback(_swallow_outage)
-
-        return self._new_meter(lambda usage: _post(control, report, usage))
 
     def _secrets(self, run: RunRecord) -> RunSecrets:
         return RunSecrets(run.kwargs, self._source.private(run))
@@ -485,15 +476,3 @@ def _on_publish_failure(attempt: Attempt, error: RunlaneError) -> None:
         attempt.stop(StopReason.LEASE_LOST)
     else:
         attempt.fail(error)
-
-
-def _post(loop: asyncio.AbstractEventLoop, function: Callable[[Usage], None], usage: Usage) -> None:
-    try:
-        loop.call_soon_threadsafe(function, usage)
-    except RuntimeError:  # the loop is closed: the process is ending
-        return
-
-
-def _swallow_outage(task: asyncio.Task[bool]) -> None:
-    if not task.cancelled() and isinstance(task.exception(), StoreUnavailable):
-        log.warning("run.progress_not_written")

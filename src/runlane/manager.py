@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from runlane.admission import check_counters, check_model, check_new, check_page, parse_choice, parse_strategy
@@ -20,6 +22,7 @@ from runlane.errors import (
     NotFound,
     OwnerRequired,
     RunlaneError,
+    StoreUnavailable,
 )
 from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunEvent, RunStatus, move
 from runlane.records import (
@@ -38,6 +41,7 @@ from runlane.records import (
     Usage,
 )
 from runlane.store.ledger import RunStore
+from runlane.store.retry import patiently
 from runlane.streams.bridge import Ending, StreamBridge, Watch
 
 log = logging.getLogger("runlane.manager")
@@ -189,10 +193,13 @@ class RunManager:
             return  # nothing was admitted, and nobody is left to be told
         for admitted in found:
             admitted.watch.close()
-            run = admitted.run
-            unwanted = run.on_disconnect is DisconnectMode.CANCEL or not self._source.has(run.run_id)
-            if unwanted and not admitted.reused:
-                await self._cancel(run.run_id, run.owner, CancelAction.INTERRUPT, EndReason.DISCONNECT, None)
+        for run in (admitted.run for admitted in found if not admitted.reused):
+            if run.on_disconnect is DisconnectMode.CANCEL or not self._source.has(run.run_id):
+                wanted = (run.run_id, run.owner, CancelAction.INTERRUPT, EndReason.DISCONNECT, None)
+                try:
+                    await patiently(partial(self._cancel, *wanted))
+                except (NotFound, StoreUnavailable) as error:  # it was deleted, or this process has closed the ledger
+                    log.warning("run.unwanted_not_cancelled run_id=%s why=%s", run.run_id, error)
 
     async def _admit(self, new: NewRun, agent: Any) -> list[Admitted]:
         if agent is not None:
@@ -332,8 +339,8 @@ class RunManager:
         Raises:
             InvalidRequest: A name is not one of Usage's fields, or its value is of another kind.
         """
-        run = await self.get(run_id, owner=owner)
-        return await self._store.set_progress(run_id, replace(run.usage, **check_counters(counters)))
+        await self.get(run_id, owner=owner)
+        return await self._store.set_progress(run_id, check_counters(counters))
 
     async def update_run_completion(
         self, run_id: str, *, status: str | None = None, owner: OwnerArgument = _UNSET, **counters: Any
@@ -437,13 +444,13 @@ class RunManager:
         return rescued
 
     async def cleanup(self, run_id: str, *, delay_s: float = 300.0, owner: OwnerArgument = _UNSET) -> None:
-        """Delete an ended run with its events after *delay_s*; an active run is never removed."""
+        """Delete an ended run with its events after *delay_s*; an active run stays, an unknown one is no error."""
         wanted = self._any_owner("cleanup", owner)
         if delay_s > 0:
             await asyncio.sleep(delay_s)
-        run = await self._store.get_run(run_id, owner=wanted)
-        if run.status.terminal:
-            await self._store.delete_run(run_id, owner=wanted)
+        with suppress(NotFound):
+            if (await self._store.get_run(run_id, owner=wanted)).status.terminal:
+                await self._store.delete_run(run_id, owner=wanted)
 
     async def delete(self, run_id: str, *, owner: OwnerArgument = _UNSET) -> None:
         """Stop the run if it is active, wait until it has ended, and delete it with its events."""

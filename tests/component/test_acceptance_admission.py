@@ -22,11 +22,12 @@ from typing import Any
 import pytest
 
 from ledger_kit import a_run
-from run_kit import ONCE, FaultyDriver, Scripted, at_once, ended, items, opened, soon, status
+from run_kit import ONCE, FaultyDriver, Scripted, at_once, ended, items, on_jumping_time, opened, soon, status
 from runlane import AdmissionClosed, ConflictError, InvalidRequest, NotFound, StoreUnavailable
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, StreamEnd
 from runlane.runtime import Runtime
+from runlane.store.retry import PersistenceRetryPolicy
 
 
 async def test_of_many_admissions_at_once_one_wins(runtime: Runtime) -> None:
@@ -169,6 +170,29 @@ async def test_a_cancelled_caller_leaves_no_active_replacement(with_code: bool) 
         assert run.status is RunStatus.INTERRUPTED
         assert run.end_reason is EndReason.DISCONNECT
         assert idle(runtime)
+
+
+@on_jumping_time
+async def test_a_cancelled_caller_leaves_no_active_run_behind_an_outage_either() -> None:
+    driver = FaultyDriver()
+    async with opened(driver) as runtime:
+        driver.gates["admit"] = asyncio.Event()
+        caller = asyncio.create_task(runtime.runs.create_or_reject("t"))
+        await soon(driver.held.wait())
+        caller.cancel()
+        driver.faults["record_cancel"] = StoreUnavailable("unplugged")
+        driver.gates.pop("admit").set()
+        await asyncio.wait([caller])
+        await soon(_counted(driver, "record_cancel", 2 * PersistenceRetryPolicy().max_attempts))
+        driver.faults.clear()
+        await soon(nothing_active(runtime, "t"))
+        (run,) = await runtime.runs.list_by_thread("t")
+        assert (run.status, run.end_reason) == (RunStatus.INTERRUPTED, EndReason.DISCONNECT)
+
+
+async def _counted(driver: FaultyDriver, name: str, count: int) -> None:
+    while driver.counts.get(name, 0) < count:  # noqa: ASYNC110 - what is waited for has no signal for tests
+        await asyncio.sleep(1)
 
 
 async def test_a_run_that_is_to_go_on_without_its_client_survives_a_cancelled_caller() -> None:

@@ -72,6 +72,8 @@ async def test_cleanup_removes_ended_runs_only(runtime: Runtime) -> None:
         await runtime.store.delete_run(run.run_id, owner=ANY_OWNER)
     agent.go.set()
     await ended(runtime, run)
+    await runtime.runs.cleanup(run.run_id, delay_s=0, owner="eve")
+    assert (await runtime.runs.get(run.run_id)).status is RunStatus.SUCCESS
     await runtime.runs.cleanup(run.run_id, delay_s=0)
     with pytest.raises(NotFound):
         await runtime.runs.get(run.run_id)

@@ -36,7 +36,6 @@ CALLS: dict[str, Call] = {
     "update_run_progress": lambda runtime, run_id, owner: runtime.runs.update_run_progress(run_id, **owner),
     "update_run_completion": lambda runtime, run_id, owner: runtime.runs.update_run_completion(run_id, **owner),
     "cancel": lambda runtime, run_id, owner: runtime.runs.cancel(run_id, **owner),
-    "cleanup": lambda runtime, run_id, owner: runtime.runs.cleanup(run_id, delay_s=0, **owner),
     "delete": lambda runtime, run_id, owner: runtime.runs.delete(run_id, **owner),
     "subscribe": lambda runtime, run_id, owner: items(runtime, run_id, **owner),
 }

@@ -42,7 +42,8 @@ from run_kit import (
 from runlane import ConflictError, IllegalTransition, InvalidRequest, NotFound, StoreUnavailable, Usage
 from runlane.errors import CancelRecorded
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
-from runlane.records import ANY_OWNER, RunRecord, StreamEnd
+from runlane.progress import Progress
+from runlane.records import ANY_OWNER, Claim, RunRecord, StreamEnd
 from runlane.runtime import Runtime
 from runlane.store.retry import PersistenceRetryPolicy
 
@@ -394,10 +395,13 @@ async def test_writes_to_an_unknown_run_make_none(runtime: Runtime) -> None:
         runtime.runs.update_run_completion("nobody", total_tokens=1),
         runtime.runs.cancel("nobody"),
         runtime.runs.delete("nobody"),
-        runtime.runs.cleanup("nobody", delay_s=0),
     ):
         with pytest.raises(NotFound):
             await write
+
+
+async def test_cleaning_up_an_unknown_run_is_no_error(runtime: Runtime) -> None:
+    await runtime.runs.cleanup("nobody", delay_s=0)
     assert await runtime.store.list_runs(None, owner=ANY_OWNER) == ()
 
 
@@ -439,6 +443,44 @@ async def test_counters_never_fall(runtime: Runtime) -> None:
     done = await runtime.runs.update_run_completion(run.run_id, status="success", total_tokens=8, llm_calls=2)
     assert done.status is RunStatus.SUCCESS
     assert (done.usage.total_tokens, done.usage.llm_calls) == (10, 2)
+
+
+async def test_progress_that_arrives_late_overwrites_nothing_newer() -> None:
+    driver = FaultyDriver()
+    async with opened(driver) as runtime:
+        run = await in_status(runtime, "running")
+        await runtime.runs.update_run_progress(run.run_id, last_ai_message="older")
+        gate = driver.gates["set_progress"] = asyncio.Event()
+        late = asyncio.create_task(runtime.runs.update_run_progress(run.run_id, total_tokens=5))
+        await soon(driver.held.wait())
+        del driver.gates["set_progress"]
+        await runtime.runs.update_run_progress(run.run_id, last_ai_message="newer")
+        gate.set()
+        assert await soon(late)
+        assert (await runtime.runs.get(run.run_id)).usage == Usage(total_tokens=5, last_ai_message="newer")
+
+
+async def test_progress_that_is_written_again_after_an_outage_overwrites_nothing_newer() -> None:
+    driver = FaultyDriver()
+    async with opened(driver) as runtime:
+        claim = await running_elsewhere(runtime)
+        progress = Progress(runtime.store, claim)
+        driver.faults["set_usage"] = StoreUnavailable("unplugged")
+        progress.report(Usage(llm_calls=1, last_ai_message="older"))
+        await until(lambda: driver.counts.get("set_usage"))
+        driver.faults.clear()
+        progress.report(Usage(llm_calls=2, last_ai_message="newer"))
+        await until(lambda: driver.counts["set_usage"] == 3)
+        await progress.aclose()
+        usage = (await runtime.runs.get(claim.run.run_id)).usage
+        assert (usage.llm_calls, usage.last_ai_message) == (2, "newer")
+
+
+async def running_elsewhere(runtime: Runtime) -> Claim:
+    run = await runtime.runs.create_or_reject("t")
+    claim = await runtime.store.claim(run.run_id, "another-worker", lease_s=60)
+    assert claim is not None
+    return claim
 
 
 @pytest.mark.parametrize("ending", ["success", "error", "timeout", "interrupted"])

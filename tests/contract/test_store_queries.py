@@ -119,34 +119,54 @@ async def test_a_waiter_of_a_failed_run_gets_its_error(store: RunStore) -> None:
 
 async def test_progress_is_recorded_while_a_run_is_active_and_never_falls(store: RunStore) -> None:
     lease = await running(store)
-    assert await store.set_progress(lease.run_id, USAGE)
-    assert await store.set_progress(lease.run_id, replace(USAGE, input_tokens=1, llm_calls=3, first_human_message="hi"))
+    assert await store.set_progress(lease.run_id, asdict(USAGE))
+    assert await store.set_progress(
+        lease.run_id, asdict(replace(USAGE, input_tokens=1, llm_calls=3, first_human_message="hi"))
+    )
     run = await store.get_run(lease.run_id, owner=ANY_OWNER)
     assert run.usage == replace(USAGE, llm_calls=3, first_human_message="hi")
-    assert not await store.set_progress("nobody", USAGE)
+    assert not await store.set_progress("nobody", asdict(USAGE))
 
 
 async def test_the_numbers_of_a_model_and_a_text_that_were_recorded_stay(store: RunStore) -> None:
     lease = await running(store)
     before = replace(USAGE, by_model={"m": {"input_tokens": 5, "llm_calls": 1}}, last_ai_message="hi")
-    await store.set_progress(lease.run_id, before)
-    await store.set_progress(lease.run_id, Usage(by_model={"m": {"input_tokens": 2, "llm_calls": 2}, "n": {}}))
+    await store.set_progress(lease.run_id, asdict(before))
+    await store.set_progress(lease.run_id, {"by_model": {"m": {"input_tokens": 2, "llm_calls": 2}, "n": {}}})
     run = await store.complete_usage(lease.run_id, {"by_model": {"n": {"llm_calls": 1}}})
     both = {"m": {"input_tokens": 5, "llm_calls": 2}, "n": {"llm_calls": 1}}
     assert run.usage == replace(before, by_model=both)
 
 
+async def test_progress_changes_only_the_fields_that_it_names(store: RunStore) -> None:
+    lease = await running(store)
+    await store.set_progress(lease.run_id, {"last_ai_message": "newer", "by_model": {"m": {"llm_calls": 1}}})
+    await store.set_progress(lease.run_id, {"total_tokens": 5, "first_human_message": None})
+    run = await store.get_run(lease.run_id, owner=ANY_OWNER)
+    assert run.usage == Usage(total_tokens=5, last_ai_message="newer", by_model={"m": {"llm_calls": 1}})
+
+
+async def test_progress_of_an_attempt_that_lost_its_run_is_not_recorded(store: RunStore) -> None:
+    lease = await running(store)
+    assert await store.set_progress(lease.run_id, {"llm_calls": 1}, attempt=lease.attempt)
+    await finish(store, lease, RunEvent.RELEASE)
+    assert not await store.set_progress(lease.run_id, {"llm_calls": 2}, attempt=lease.attempt)
+    await claim(store, lease.run_id)
+    assert not await store.set_progress(lease.run_id, {"llm_calls": 2}, attempt=lease.attempt)
+    assert (await store.get_run(lease.run_id, owner=ANY_OWNER)).usage.llm_calls == 1
+
+
 @pytest.mark.parametrize("event", [RunEvent.SUCCEED, RunEvent.STOP, RunEvent.FAIL, RunEvent.RELEASE])
 async def test_the_end_of_an_attempt_records_its_counters_whatever_it_is(store: RunStore, event: RunEvent) -> None:
     lease = await running(store)
-    await store.set_progress(lease.run_id, replace(USAGE, llm_calls=9))
+    await store.set_progress(lease.run_id, asdict(replace(USAGE, llm_calls=9)))
     run = (await finish(store, lease, event, usage=USAGE)).run
     assert run.usage == replace(USAGE, llm_calls=9)
 
 
 async def test_an_end_without_counters_keeps_those_of_the_progress(store: RunStore) -> None:
     lease = await running(store)
-    await store.set_progress(lease.run_id, USAGE)
+    await store.set_progress(lease.run_id, asdict(USAGE))
     assert (await finish(store, lease, RunEvent.EXPIRE)).run.usage == USAGE
 
 

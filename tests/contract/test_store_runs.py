@@ -121,7 +121,7 @@ async def test_a_lease_of_a_future_attempt_is_refused(store: RunStore) -> None:
 
 
 async def _progress(store: RunStore, run: RunRecord, lease: Lease) -> None:
-    assert await store.set_progress(run.run_id, Usage(llm_calls=9)) is False
+    assert await store.set_progress(run.run_id, {"llm_calls": 9}) is False
 
 
 async def _renew(store: RunStore, run: RunRecord, lease: Lease) -> None:

@@ -257,9 +257,12 @@ class RunStore(CronLedger, WebhookLedger):
         """Record which model the run uses."""
         return await self._write(lambda: queries.set_model(run_id, model_name))
 
-    async def set_progress(self, run_id: str, usage: Usage) -> bool:
-        """Record usage of an active run; ``False`` once it has ended, with nothing written."""
-        return await self._write(lambda: queries.set_progress(run_id, usage))
+    async def set_progress(self, run_id: str, changes: Mapping[str, Any], *, attempt: int | None = None) -> bool:
+        """Merge counters into those of an active run; ``False``, with nothing written, once it has ended.
+
+        With *attempt* also once another attempt has the run.
+        """
+        return await self._write(lambda: queries.set_progress(run_id, changes, attempt))
 
     async def complete_usage(self, run_id: str, changes: Mapping[str, Any]) -> RunRecord:
         """Record final counters, for any kind of ending; a number never falls, a missing run is never made."""

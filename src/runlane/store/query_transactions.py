@@ -206,13 +206,26 @@ def set_model(run_id: str, model_name: str | None) -> Transaction[RunRecord]:
     return run_record(rows[0])
 
 
-def set_progress(run_id: str, usage: Usage) -> Transaction[bool]:
-    """Record *usage* while the run is active, and say whether it was; a counter never falls."""
+def set_progress(run_id: str, changes: Mapping[str, Any], attempt: int | None) -> Transaction[bool]:
+    """Record counters of an active run and return whether it was active; see :func:`_merged`.
+
+    With *attempt*, it must be the one that executes: nothing is written once another has the run.
+    """
     rows = yield LOCK_RUN(run_id=run_id)
     if not rows or RunStatus(rows[0]["status"]).terminal:
         return False
-    yield SET_USAGE(run_id=run_id, usage=usage_text(raised(usage_of(rows[0]["usage"]), usage)))
+    executes = RunStatus(rows[0]["status"]) is RunStatus.RUNNING and rows[0]["attempt"] == attempt
+    if attempt is not None and not executes:
+        return False
+    yield SET_USAGE(run_id=run_id, usage=_merged(rows[0], changes))
     return True
+
+
+def _merged(row: Row, changes: Mapping[str, Any]) -> str:
+    """Return the usage in *row* with *changes*, field by field: a number never falls, a field not given stays."""
+    usage = usage_of(row["usage"])
+    given = {name: value for name, value in changes.items() if value is not None}
+    return usage_text(raised(usage, replace(usage, **given)))
 
 
 def complete_usage(run_id: str, changes: Mapping[str, Any]) -> Transaction[RunRecord]:
@@ -224,9 +237,7 @@ def complete_usage(run_id: str, changes: Mapping[str, Any]) -> Transaction[RunRe
     rows = yield LOCK_RUN(run_id=run_id)
     if not rows:
         raise NotFound("run", run_id)
-    usage = usage_of(rows[0]["usage"])
-    given = {name: value for name, value in changes.items() if value is not None}
-    rows = yield SET_USAGE(run_id=run_id, usage=usage_text(raised(usage, replace(usage, **given))))
+    rows = yield SET_USAGE(run_id=run_id, usage=_merged(rows[0], changes))
     return run_record(rows[0])
 
 

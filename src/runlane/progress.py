@@ -1,0 +1,54 @@
+"""What an attempt has used so far, recorded while it executes: one write at a time, and the newest state last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import asdict
+
+from runlane.errors import StoreUnavailable
+from runlane.records import Claim, Usage
+from runlane.store.ledger import RunStore
+
+log = logging.getLogger("runlane.progress")
+
+
+class Progress:
+    """Records an attempt's usage. Reports that come while one is written are merged into one, so none overtakes."""
+
+    def __init__(self, store: RunStore, claim: Claim) -> None:
+        self._store = store
+        self._lease = claim.lease
+        self._before = claim.run.usage
+        self._loop = asyncio.get_running_loop()
+        self._newest: Usage | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def report(self, used: Usage) -> None:
+        """Record, soon, what the attempt has *used* in all. May be called from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._take, used)
+        except RuntimeError:  # the loop is closed: the process is ending
+            return
+
+    async def aclose(self) -> None:
+        """Record nothing more; the attempt's ending has the final counters."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _take(self, used: Usage) -> None:
+        self._newest = used
+        if not self._closed and (self._task is None or self._task.done()):
+            self._task = self._loop.create_task(self._write())
+
+    async def _write(self) -> None:
+        while self._newest is not None:
+            used, self._newest = self._newest, None
+            try:
+                changes = asdict(self._before + used)
+                await self._store.set_progress(self._lease.run_id, changes, attempt=self._lease.attempt)
+            except StoreUnavailable as error:
+                log.warning("run.progress_not_written run_id=%s why=%s", self._lease.run_id, error)
