@@ -66,7 +66,9 @@ def running_server(
     given = {"heartbeat_s": HEARTBEAT_S, "max_body_bytes": MAX_BODY_BYTES, **settings}
     registry = None if graphs is None else Registry.from_graphs(graphs)
     config_path = project if graphs is None else None
-    app = create_app(config_path, Settings(database=database, synchronous="normal", **given), registry=registry)
+    app = create_app(
+        config_path, Settings(database=database, synchronous="normal", **given), registry=registry, loopback=True
+    )
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn_config(app, log_level="error", timeout_graceful_shutdown=2)

@@ -63,6 +63,8 @@ class Settings:
         request_timeout_s: A request that has not arrived so long after its beginning is refused with 408.
         strict: Refuse unknown request fields instead of naming them in ``Runlane-Ignored``.
         require_owner: Calls of the library must name an owner.
+        allowed_hosts: Names, separated by spaces, of a proxy or a tunnel in front of a server that listens on this
+            machine only and asks nobody who they are; it takes no others, but addresses and ``localhost``.
         api_keys: A file of API keys, which every request must then have one of; empty: none is asked for.
         auth_missing_handler: What a user of the project's own authentication may touch where no ``@auth.on`` handler
             decides: their ``own`` things, whatever they ask for (``allow``), or nothing (``deny``).
@@ -90,6 +92,7 @@ class Settings:
     request_timeout_s: float = 120.0
     strict: bool = False
     require_owner: bool = False
+    allowed_hosts: str = ""
     api_keys: str = ""
     auth_missing_handler: str = "own"
     webhook_secret: str = field(default="", repr=False)

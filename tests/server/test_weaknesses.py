@@ -143,7 +143,7 @@ PROOFS = {
         "server/test_auth.py::test_the_status_the_text_and_the_headers_of_a_refusal_are_the_handlers_own",
     ],
     "33 a preflight for a private network is refused": [
-        "server/test_system.py::test_a_preflight_allows_every_header_and_a_private_network",
+        "server/test_origins.py::test_a_private_network_is_reached_by_named_origins_or_with_authentication",
     ],
     "34 tools answer text that is no JSON": [
         "server/test_mcp.py::test_a_call_runs_the_assistant_and_answers_json_as_an_object_and_as_text",

@@ -42,6 +42,7 @@ from runlane.server.edge import Edge, on_error, on_http_error
 from runlane.server.front import RESERVED, Front, custom_app
 from runlane.server.http_section import HttpSection, http_section
 from runlane.server.metrics import Metered, Metrics
+from runlane.server.origins import OriginGuard
 from runlane.server.routing import direct, schemas
 from runlane.server.service import open_service
 from runlane.settings import Settings
@@ -82,11 +83,17 @@ DOCUMENTED = (
 )
 
 
-def create_app(config: Path | None, settings: Settings, *, registry: Registry | None = None) -> Starlette:
+def create_app(
+    config: Path | None, settings: Settings, *, registry: Registry | None = None, loopback: bool = False
+) -> Starlette:
     """Return the application for the graphs of *config* (a langgraph.json) or *registry*.
 
     Its lifespan opens the runtime; ``app.state.service`` is the :class:`~runlane.server.service.Service` meanwhile.
-    Serve ``app.state.front``, which has the application's own routes and the path that all is mounted under.
+    Serve ``app.state.front``, which has the application's own routes and the path that all is mounted under, and
+    refuses what pages of other origins may not send.
+
+    Args:
+        loopback: It is served on an address of this machine only.
 
     Raises:
         ConfigurationError: The section ``http`` cannot be honoured.
@@ -115,7 +122,10 @@ def create_app(config: Path | None, settings: Settings, *, registry: Registry | 
     )
     app.router.redirect_slashes = False
     app.state.settings, app.state.metrics, app.state.custom = settings, counts, custom
-    app.state.front = app if custom is None and not section.mount_prefix else Front(app, custom, section)
+    front = app if custom is None and not section.mount_prefix else Front(app, custom, section)
+    app.state.front = OriginGuard(
+        front, app, section.cors, loopback=loopback, allowed_hosts=settings.allowed_hosts.split()
+    )
     return app
 
 

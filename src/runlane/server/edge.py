@@ -60,7 +60,8 @@ RETRY_AFTER_S = "1"
 PASSING: Final = (429, 503)
 
 
-def _error(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:
+def error_response(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an error as every route answers it."""
     return Response(orjson.dumps({"detail": detail, "code": code}), status, headers, "application/json")
 
 
@@ -68,24 +69,25 @@ async def on_error(request: Request, error: Exception) -> Response:
     for kind, status in STATUSES:
         if isinstance(error, kind):
             code = error.code if isinstance(error, RunlaneError) else "unserialisable"
-            return _error(status, str(error), code, {"Retry-After": RETRY_AFTER_S} if status in PASSING else None)
+            headers = {"Retry-After": RETRY_AFTER_S} if status in PASSING else None
+            return error_response(status, str(error), code, headers)
     return await on_defect(request, error)
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, str(error.detail), "http", dict(error.headers or {}))
+    return error_response(error.status_code, str(error.detail), "http", dict(error.headers or {}))
 
 
 async def on_defect(request: Request, error: Exception) -> Response:
     log.error("request.failed method=%s path=%s", request.method, request.url.path, exc_info=error)
-    return _error(500, "Internal server error; the server's log has the cause.", "internal")
+    return error_response(500, "Internal server error; the server's log has the cause.", "internal")
 
 
 class Edge:
     """Wraps every request: CORS, the header that names ignored fields, and the answer to a defect.
 
-    Source: Fetch standard, CORS protocol; private network access preflights are answered too.
+    Source: Fetch standard, CORS protocol; Private Network Access (WICG).
     """
 
     def __init__(self, app: ASGIApp, cors: CorsSection = CORS) -> None:
@@ -97,7 +99,7 @@ class Edge:
             return
         headers = Headers(scope=scope)
         if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            await Response(status_code=200, headers=self._cors.preflight(headers))(scope, receive, send)
+            await Response(status_code=200, headers=self._preflight(scope, headers))(scope, receive, send)
             return
         state = scope.setdefault("state", {})
         answer, started = self._cors.answer(headers["origin"]) if "origin" in headers else {}, False
@@ -118,6 +120,14 @@ class Edge:
             if started:
                 raise
             await (await on_defect(Request(scope), error))(scope, receive, send_on)
+
+    def _preflight(self, scope: Scope, headers: Headers) -> dict[str, str]:
+        """Return the answer's headers. Pages from the internet reach a private network only if they are meant to.
+
+        That is so where their origin is named, or where the server asks who they are.
+        """
+        guarded = scope["app"].state.service.authority is not None
+        return self._cors.preflight(headers, private_network=guarded or self._cors.names(headers.get("origin", "")))
 
 
 def _header_text(names: list[str]) -> str:

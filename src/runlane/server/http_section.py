@@ -20,6 +20,8 @@ SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorizati
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 EXPOSED: Final = ("content-location", "location", "x-pagination-total", "x-pagination-next", "runlane-ignored")
 DEFAULT_MAX_AGE_S: Final = 600
+#: Origins that nobody means to allow. Source: RFC 2606, names that are reserved.
+_NOBODYS: Final = ("https://any.invalid", "http://other.invalid:8080")
 
 
 class CorsSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
@@ -34,10 +36,19 @@ class CorsSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, froz
     max_age: int = DEFAULT_MAX_AGE_S
 
     def allows(self, origin: str) -> bool:
-        """Say whether a page of *origin* may read answers."""
-        if "*" in self.allow_origins or origin in self.allow_origins:
+        """Return whether a page of *origin* may read answers, and send what changes something."""
+        return "*" in self.allow_origins or self.names(origin)
+
+    def names(self, origin: str) -> bool:
+        """Return whether *origin* itself is configured, and not only every one."""
+        if origin in self.allow_origins:
             return True
         return self.allow_origin_regex is not None and re.fullmatch(self.allow_origin_regex, origin) is not None
+
+    @property
+    def allows_every(self) -> bool:
+        """Whether pages of every origin are allowed, by ``*`` or by a pattern that is as wide."""
+        return all(self.allows(origin) for origin in _NOBODYS)
 
     def answer(self, origin: str) -> dict[str, str]:
         """Return the headers of every answer to a page of *origin*."""
@@ -49,8 +60,12 @@ class CorsSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, froz
         found = {"access-control-allow-origin": origin, "access-control-expose-headers": exposed, "vary": "origin"}
         return {**found, "access-control-allow-credentials": "true"} if self.allow_credentials else found
 
-    def preflight(self, asked: Headers) -> dict[str, str]:
-        """Return the headers of the answer to a preflight request."""
+    def preflight(self, asked: Headers, *, private_network: bool) -> dict[str, str]:
+        """Return the headers of the answer to a preflight request.
+
+        Args:
+            private_network: Whether a page from the internet may call a server in a private network.
+        """
         methods = METHODS if "*" in self.allow_methods else self.allow_methods
         every = "*" in self.allow_headers
         allowed = {
@@ -61,7 +76,7 @@ class CorsSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, froz
             else ", ".join(self.allow_headers),
             "access-control-max-age": str(self.max_age),
         }
-        if asked.get("access-control-request-private-network") == "true":
+        if private_network and asked.get("access-control-request-private-network") == "true":
             allowed["access-control-allow-private-network"] = "true"
         return allowed
 
@@ -133,4 +148,9 @@ def http_section(file: GraphsFile | None) -> HttpSection:
         re.compile(section.cors.allow_origin_regex or "")
     except (re.error, OverflowError, RecursionError) as error:
         raise ConfigurationError(f"{file.path}: http.cors.allow_origin_regex: {error}.") from error
+    if section.cors.allow_credentials and section.cors.allows_every:
+        raise ConfigurationError(
+            f"{file.path}: http.cors.allow_credentials needs allow_origins that name origins: with every origin "
+            "allowed, any page could act as whoever is logged in."
+        )
     return section

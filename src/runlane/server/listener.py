@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from typing import Final
 
@@ -43,6 +44,11 @@ def not_available(host: str, port: int, error: Exception) -> ConfigurationError:
             f"Port {port} on {host} is in use. Stop what listens there, or choose another port with --port."
         )
     return ConfigurationError(f"Cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}.")
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Return whether only this machine reaches *listener*."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def url_of(listener: socket.socket) -> str:

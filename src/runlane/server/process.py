@@ -30,7 +30,7 @@ from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
 from runlane.server.bounded_http import OTHER_FILES, bounded_http, limits_of
-from runlane.server.listener import bind, not_available, url_of
+from runlane.server.listener import bind, is_loopback, not_available, url_of
 from runlane.settings import Settings
 
 log = logging.getLogger("runlane.server")
@@ -119,7 +119,7 @@ def serve(config: Path, settings: Settings, *, host: str, port: int, listener: s
     try:
         _allow_open_files(settings.max_connections + OTHER_FILES)
         listener = listener or bind(host, port)
-        app = create_app(config, settings, registry=load_registry(config))
+        app = create_app(config, settings, registry=load_registry(config), loopback=is_loopback(listener))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             signals.attach(runner.get_loop())
             runner.run(_serve(app, listener, signals))
