@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from langgraph_sdk import get_client
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from runlane.errors import ConfigurationError
 from runlane.server.app import create_app
@@ -65,6 +67,28 @@ def ok():
 
 not_an_app = object()
 """
+OPEN_APP = """
+from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+
+async def mine(request):
+    return PlainTextResponse("mine")
+
+async def talk(socket):
+    await socket.accept()
+    await socket.send_text("mine")
+    await socket.close()
+
+app = FastAPI()
+app.router.routes[:0] = [
+    Route("/", mine),
+    Route("/info", mine),
+    WebSocketRoute("/info", talk),
+    Mount("/below", routes=[Route("/info", mine)]),
+]
+app.add_api_route("/own", lambda: "mine")
+"""
 AUTH = """
 from langgraph_sdk import Auth
 auth = Auth()
@@ -81,6 +105,7 @@ def written(folder: Path, **sections: Any) -> Path:
     """Write a project whose ``http`` section has what is given, and return its langgraph.json."""
     (folder / "seen_graph.py").write_text(GRAPHS)
     (folder / "own_app.py").write_text(APP)
+    (folder / "open_app.py").write_text(OPEN_APP)
     (folder / "own_auth.py").write_text(AUTH)
     auth = sections.pop("auth", None)
     config = {"graphs": {"seen": "./seen_graph.py:graph"}, "http": sections, **({"auth": auth} if auth else {})}
@@ -136,6 +161,22 @@ def test_an_application_s_routes_ask_who_calls_only_if_that_is_wanted(tmp_path: 
         assert http.get("/mine", headers={"authorization": "Bearer good"}).status_code == 200
         assert http.post("/threads", json={}).status_code == 401
         assert http.post("/threads", json={}, headers={"authorization": "Bearer good"}).status_code == 200
+
+
+async def test_nothing_of_an_application_is_exempt_from_authentication(tmp_path: Path) -> None:
+    auth = {"path": "./own_auth.py:auth"}
+    sections = {"app": "./open_app.py:app", "enable_custom_route_auth": True, "auth": auth}
+    with served(tmp_path, **sections) as server, calling(server) as http:
+        for path in ("/", "/info", "/below/info"):
+            assert http.get(path).status_code == 401, path
+            assert http.get(path, headers={"authorization": "Bearer good"}).text == "mine", path
+        with pytest.raises(ConnectionClosed) as closed:
+            async with connect(f"ws{server.url.removeprefix('http')}/info") as socket:
+                await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
+        assert "/own" not in http.get("/openapi.json").json()["paths"]
+        assert http.get("/ok").status_code == 200
 
 
 @pytest.mark.parametrize(("order", "sees"), [("auth_first", False), ("middleware_first", True)])

@@ -155,6 +155,8 @@ def openapi_document(section: HttpSection | None = None, custom: Starlette | Non
 async def _openapi(request: Request) -> Response:
     state = request.app.state
     if not hasattr(state, "openapi"):  # it takes a moment, and few ask
-        document = openapi_document(state.service.section, state.custom)
+        section: HttpSection = state.service.section
+        hidden = section.enable_custom_route_auth and state.service.authority is not None
+        document = openapi_document(section, None if hidden else state.custom)
         state.openapi = orjson.dumps(secured(document, state.service.authority))
     return Response(state.openapi, media_type="application/json")

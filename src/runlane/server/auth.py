@@ -37,7 +37,7 @@ from runlane.store.filters import filter_params
 
 log = logging.getLogger("runlane.auth")
 
-#: What anybody may ask: that the server is there, what it is, and how it fares.
+#: What anybody may ask of the API: that the server is there, what it is, and how it fares.
 EXEMPT: Final = frozenset({"/", "/ok", "/info", "/metrics", "/docs", "/openapi.json"})
 #: Where a request has its :class:`User`; ``user`` beside it may be replaced by an application's middleware.
 USER: Final = "runlane.user"
@@ -316,11 +316,11 @@ class _Cache:
 class Gate:
     """Lets nothing through to a route, known or not, that the process's authority does not know the sender of."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, exempt: frozenset[str] = EXEMPT) -> None:
+        self._app, self._exempt = app, exempt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        authority = _authority(scope) if scope["type"] in ("http", "websocket") else None
+        authority = _authority(scope, self._exempt) if scope["type"] in ("http", "websocket") else None
         if authority is None or USER in scope:
             await self._app(scope, receive, send)
             return
@@ -341,14 +341,14 @@ class Gate:
         await self._app(scope, received.reader() if authority.reads_body else receive, send)
 
 
-def _authority(scope: Scope) -> Authority | None:
+def _authority(scope: Scope, exempt: frozenset[str]) -> Authority | None:
     if isinstance(scope.get("user"), User):
         return None  # known already: this is the gate of the API behind that of the application beside it
     authority = cast(Authority | None, scope["app"].state.service.authority)
     if authority is None:
         return None
     path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-    return None if path in EXEMPT else authority
+    return None if path in exempt else authority
 
 
 class _Received:

@@ -39,8 +39,8 @@ class Front:
     """Serves the API beside an application of the user's.
 
     The application's routes come first, its middleware wraps the API too, and what it has no route for is the API's.
-    Its routes are open to all unless ``enable_custom_route_auth`` is set. With ``auth_first`` its middleware sees only
-    requests of users who are known.
+    Its routes are open to all; with ``enable_custom_route_auth`` none is, whatever its path. With ``auth_first`` its
+    middleware sees only requests of users who are known.
     """
 
     def __init__(self, api: Starlette, custom: Starlette | None, section: HttpSection) -> None:
@@ -49,9 +49,9 @@ class Front:
         if custom is not None:
             custom.router.default = api
             beside = custom
-        gated: ASGIApp = Gate(beside)
-        self._beside = gated if section.middleware_order == "auth_first" and custom is not None else beside
-        self._own = gated if section.enable_custom_route_auth else beside
+        auth_first = section.middleware_order == "auth_first" and custom is not None
+        self._beside = Gate(beside) if auth_first else beside
+        self._own = Gate(beside, exempt=frozenset()) if section.enable_custom_route_auth else beside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
