@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from uuid import uuid4
 
 import pytest
 from langgraph_sdk import get_client
@@ -40,6 +41,21 @@ async def test_values_come_up_to_the_last_one_which_is_the_output(client: LangGr
         output = await thread.output
     assert [message["type"] for message in values[-1]["messages"]] == ["human", "ai"]
     assert [message["id"] for message in output["messages"]] == [message["id"] for message in values[-1]["messages"]]
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+async def test_what_is_opened_before_the_first_run_is_told_of_it(client: LangGraphClient, transport: Transport) -> None:
+    async with client.threads.stream(str(uuid4()), assistant_id="chat", transport=transport) as thread:
+        messages = asyncio.ensure_future(_all(thread.messages))
+        begun = asyncio.ensure_future(anext(aiter(thread.subscribe(["lifecycle"]))))
+        await asyncio.wait([messages, begun], timeout=0.3)  # time in which a stream that is refused would end
+        await thread.run.start(input=human("hello"))
+        assert [await message.text for message in await messages] == ["echo: hello"]
+        assert (await begun)["params"]["data"]["event"] == "running"
+
+
+async def _all(items: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in items]
 
 
 async def test_messages_stream_piece_by_piece(client: LangGraphClient) -> None:

@@ -262,9 +262,36 @@ async def test_a_filter_that_makes_no_sense_is_refused(thread: Wire, body: Any) 
     assert "detail" in answer.json()
 
 
-async def test_a_thread_that_there_is_not_is_told(thread: Wire) -> None:
-    answer = await thread.http.post(f"/threads/{thread.thread_id}/stream/events", json={"channels": ["values"]})
+async def test_a_stream_of_a_thread_that_does_not_exist_yet_waits_for_its_first_run(thread: Wire) -> None:
+    async with thread.events("values", "lifecycle") as events:
+        waiting = asyncio.ensure_future(anext(events))
+        async with thread.events("lifecycle"):  # answered after the one before it
+            assert not waiting.done()
+        run_id = await thread.start("chat", input=human("hello"))
+        assert [await waiting, *await up_to_end(events, run_id)] == await thread.until(run_id, "values", "lifecycle")
+
+
+async def test_a_waiting_stream_has_heartbeats_and_is_not_listed_as_a_thread(thread: Wire) -> None:
+    path, body = f"/threads/{thread.thread_id}", {"channels": ["lifecycle"]}
+    async with thread.http.stream("POST", f"{path}/stream/events", json=body) as response:
+        assert [line async for line in _some(response.aiter_lines(), 6)] == [": heartbeat", ""] * 3
+        assert (await thread.http.get(path)).status_code == 404
+
+
+async def test_a_reader_that_comes_back_to_a_deleted_thread_is_told(thread: Wire) -> None:
+    last = (await thread.until(await thread.start("chat", input=human("x"))))[-1]["seq"]
+    path = f"/threads/{thread.thread_id}"
+    await thread.http.delete(path)
+    answer = await thread.http.post(f"{path}/stream/events", json={"channels": ["values"], "since": last})
     assert answer.status_code == 404
+
+
+async def test_a_number_of_another_threads_event_says_nothing_about_that_thread(thread: Wire) -> None:
+    other = Wire(thread.http)
+    theirs = await other.until(await other.start("chat", input=human("x")))
+    await thread.until(await thread.start("chat", input=human("y")))
+    third = await thread.start("chat", input=human("z"))
+    assert (await thread.until(third, "lifecycle", since=theirs[0]["seq"]))[0]["method"] == "lifecycle"
 
 
 async def test_a_thread_that_is_deleted_ends_its_streams(thread: Wire) -> None:

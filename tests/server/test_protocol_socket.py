@@ -138,13 +138,13 @@ async def test_a_subscription_that_makes_no_sense_is_refused(socket: Socket) -> 
     assert (await socket.command("subscription.reconnect", run_id="x"))["error"] == "not_supported"
 
 
-async def test_a_thread_that_there_is_not_is_told_and_the_socket_closed(socket: Socket) -> None:
-    answer = await socket.command("subscription.subscribe", channels=["values"])
-    assert "not found" in answer["message"]
-    with pytest.raises(ConnectionClosed) as closed:
-        await socket.connection.recv()
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4404
+async def test_a_subscription_to_a_thread_that_does_not_exist_yet_waits_for_its_first_run(
+    socket: Socket, thread: Wire
+) -> None:
+    await socket.subscribe("values", "lifecycle")
+    assert socket.events == []
+    run_id = await socket.start("chat", input=human("hello"))
+    assert await socket.until(run_id) == await thread.until(run_id, "values", "lifecycle")
 
 
 async def test_an_assistant_that_there_is_not_leaves_the_socket_open(socket: Socket) -> None:

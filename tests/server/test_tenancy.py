@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from websockets.sync.client import connect
 
 from auth_kit import bearer, guarded_server, keyed_server
 from server_kit import PATIENCE_S, Server
-from tenancy_kit import BODIES, Belongings, ask, belongings, foreign, path_of, routes
+from tenancy_kit import BODIES, RUN, Belongings, ask, belongings, foreign, path_of, routes
 
 USERS = ("alice", "bob", "carol", "mallory")
 Login = Callable[[str], httpx.Client]
@@ -155,3 +156,35 @@ def _seen(client: httpx.Client, has: Belongings) -> dict[str, Any]:
     for path in (f"/threads/{has.waiting_thread_id}", f"/threads/{has.waiting_thread_id}/runs"):
         seen[path] = ask(client, "GET", path).text
     return seen
+
+
+def test_who_waits_for_a_thread_that_another_tenant_creates_sees_nothing_of_it(tenants: tuple[Server, Login]) -> None:
+    alice, mallory = tenants[1]("alice"), tenants[1]("mallory")
+    path = f"/threads/{uuid4()}"
+    with mallory.stream("POST", f"{path}/stream/events", json={"channels": ["values", "lifecycle"]}) as waiting:
+        assert waiting.status_code == 200
+        assert alice.post(f"{path}/runs/wait", json={**RUN, "if_not_exists": "create"}).status_code == 200
+        told = [line for line in waiting.iter_lines() if line[:1] not in ("", ":")]
+    assert told[0] == "event: error"
+    assert "no_such_thread" in told[1]
+    assert len(told) == 2
+
+
+def test_a_reader_sees_nothing_of_a_thread_that_another_tenant_created_in_place_of_theirs(
+    tenants: tuple[Server, Login],
+) -> None:
+    alice, mallory = tenants[1]("alice"), tenants[1]("mallory")
+    made = {"thread_id": str(uuid4())}
+    path = f"/threads/{made['thread_id']}"
+    for method, route, body in (
+        ("POST", f"{path}/stream/events", {"channels": ["values", "lifecycle"]}),
+        ("GET", f"{path}/stream", None),
+    ):
+        mallory.post("/threads", json=made).raise_for_status()
+        with mallory.stream(method, route, json=body) as reading:
+            assert mallory.delete(path).status_code == 204
+            run = {**RUN, "if_not_exists": "create"}
+            assert alice.post(f"{path}/runs/wait", json=run).status_code == 200
+            told = [line for line in reading.iter_lines() if line.startswith("event:")]
+        assert set(told) <= {"event: error"}
+        assert alice.delete(path).status_code == 204

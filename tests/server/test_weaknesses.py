@@ -96,7 +96,7 @@ PROOFS = {
     "19 errors are hidden behind a 200": [
         f"{HERE}::test_what_does_not_exist_is_404_on_every_route_that_streams_or_waits",
         "server/test_thread_stream.py::test_a_missing_thread_is_404_and_nonsense_is_422",
-        "server/test_protocol_events.py::test_a_thread_that_there_is_not_is_told",
+        "server/test_protocol_events.py::test_a_reader_that_comes_back_to_a_deleted_thread_is_told",
     ],
     "20 channels stay empty": ["server/test_protocol_events.py::test_every_channel_delivers"],
     "21 streams are kept in memory for ever, and for readers that do not read": [

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from starlette.requests import HTTPConnection
 
-from runlane.records import NO_OWNER, Owner
+from runlane.records import NO_OWNER, AnyOwner, Owner, Thread
 from runlane.store.filters import matches
 
 
@@ -27,6 +27,11 @@ class Access:
     reads: Owner
     where: Mapping[str, Any] | None = None
     user: User | None = None
+
+    def sees(self, thread: Thread) -> bool:
+        """Return whether *thread*, read without regard to its owner, may be touched; if not, it is not found."""
+        mine = isinstance(self.reads, AnyOwner) or thread.owner == self.reads
+        return mine and self.permits(thread.metadata)
 
     def permits(self, metadata: Mapping[str, Any]) -> bool:
         """Say whether a thing with *metadata*, of an owner that is read, may be touched; if not, it is not found."""

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from runlane.agents.protocol_events import run_api_event
 from runlane.errors import InvalidRequest, NotFound
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Thread
+from runlane.server.access import Access
 from runlane.server.requests import query_list
 from runlane.server.responses import FROM_START, HEARTBEAT, SSE_HEADERS, StreamingBody
 from runlane.server.routing import reach_thread, route, service_of
@@ -33,12 +34,12 @@ async def join_thread(request: Request) -> Any:
     modes = frozenset(query_list(request, "stream_mode", "stream_modes") or ["run_modes"])
     if unknown := sorted(modes - _MODES):
         raise InvalidRequest(f"stream_mode {unknown[0]!r} does not exist; there are {', '.join(sorted(_MODES))}.")
-    _, thread = await reach_thread(request, "read")
+    access, thread = await reach_thread(request, "read")
     after = _position(request.headers.get("last-event-id"))
     if after is None:
         after = max(await newest_position(service.store, thread.thread_id), between_runs(thread.state_updated_at))
     return StreamingBody(
-        _ThreadReader(service, thread.thread_id, modes, after).pieces(),
+        _ThreadReader(service, access, thread.thread_id, modes, after).pieces(),
         media_type="text/event-stream; charset=utf-8",
         headers=SSE_HEADERS,
     )
@@ -66,8 +67,10 @@ def _frame(name: str, data: bytes, at: Position) -> bytes:
 class _ThreadReader:
     """One reader of a thread's stream."""
 
-    def __init__(self, service: Service, thread_id: str, modes: Set[str], after: Position) -> None:
+    def __init__(self, service: Service, access: Access, thread_id: str, modes: Set[str], after: Position) -> None:
         self._service, self._thread_id, self._modes, self._after = service, thread_id, modes, after
+        self._access = access
+        self._reading: str | None = None
         self._quiet_since = asyncio.get_running_loop().time()
         self._known_state = START
 
@@ -76,13 +79,17 @@ class _ThreadReader:
         yield HEARTBEAT
         with streams.thread_news(self._thread_id) as news:
             async for found in read_thread(streams, store, self._thread_id, self._after, news):
-                if found is not None:
-                    data = self._run_frames(*found)
-                else:
+                if found is None or found[0].run_id != self._reading:
                     try:
                         thread = await store.get_thread(self._thread_id, owner=ANY_OWNER)
                     except NotFound:
                         return  # it was deleted
+                    if not self._access.sees(thread):
+                        return  # and created again by somebody else
+                if found is not None:
+                    self._reading = found[0].run_id
+                    data = self._run_frames(*found)
+                else:
                     data = await self._state_frame(thread) or await self._wait(news)
                 if data := data or self._heartbeat_if_quiet():
                     self._quiet_since = asyncio.get_running_loop().time()

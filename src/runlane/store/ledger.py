@@ -308,9 +308,12 @@ class RunStore(CronLedger, WebhookLedger):
         """Return the number of the newest event in a run's log; 0 if there is none."""
         return await self._look(lambda: runs.last_event(run_seq))
 
-    async def stream_end(self, run_seq: int) -> StreamEnd | None:
-        """Return the end of a run's stream, or ``None`` while the run is active."""
-        return await self._look(lambda: queries.stream_end(run_seq))
+    async def stream_end(self, run_seq: int, *, thread_id: str | None = None) -> StreamEnd | None:
+        """Return the end of a run's stream, or ``None`` while the run is active.
+
+        A run of another thread than *thread_id*, if that is given, is as one that was deleted.
+        """
+        return await self._look(lambda: queries.stream_end(run_seq, thread_id))
 
     async def purge_events(self, *, older_than_s: float, limit: int = 100) -> int:
         """Remove the events of up to *limit* runs that ended long enough ago; return of how many."""

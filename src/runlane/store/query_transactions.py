@@ -182,10 +182,10 @@ def run_result(run_id: str, owner: Owner) -> Transaction[tuple[RunStatus, bytes 
     )
 
 
-def stream_end(run_seq: int) -> Transaction[StreamEnd | None]:
+def stream_end(run_seq: int, thread_id: str | None) -> Transaction[StreamEnd | None]:
     """Return the end of a run's stream, or ``None`` while the run is active."""
     rows = yield RUN_BY_SEQ(seq=run_seq)
-    if not rows:
+    if not rows or thread_id not in (None, rows[0]["thread_id"]):
         return StreamEnd(seq=0, status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK)
     return _end_of(rows[0])
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { test } from "node:test";
-import { connect, fresh, human, open, proxy, until } from "./kit.mjs";
+import { all, connect, fresh, human, open, proxy, until } from "./kit.mjs";
 
 const client = connect();
 
@@ -27,6 +27,16 @@ test("a run is started on a thread that the client names, and its output comes",
     const output = await thread.output;
     assert.equal(output.messages.length, 2);
     assert.equal((await client.runs.get(threadId, run_id)).status, "success");
+  });
+});
+
+test("what is opened before the first run creates the thread is told of it", async () => {
+  await using(client.threads.stream(randomUUID(), { assistantId: "chat" }), async (thread) => {
+    const values = all(thread.values);
+    const lifecycle = (await thread.subscribe(["lifecycle"]))[Symbol.asyncIterator]();
+    await thread.run.start({ input: human("hi there") });
+    await until(lifecycle, (event) => event.params.data.event === "completed");
+    assert.equal((await values).at(-1).messages.length, 2);
   });
 });
 

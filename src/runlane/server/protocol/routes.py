@@ -24,7 +24,7 @@ from runlane.server.protocol.socket import serve_socket
 from runlane.server.protocol.thread import ThreadEvents
 from runlane.server.requests import BadRequest, Body, ignore, path_uuid
 from runlane.server.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, StreamingBody, json_response
-from runlane.server.routing import direct, reach_thread, route, service_of
+from runlane.server.routing import authorize, direct, route, service_of
 
 router = APIRouter(tags=["Protocol"])
 #: A heartbeat is due after this part of its time: timers are not exact.
@@ -67,8 +67,10 @@ async def stream_events(request: Request) -> Any:
         wanted = subscription(value)
     except InvalidRequest as error:
         raise BadRequest(str(error)) from None
-    service, (_, thread) = service_of(request), await reach_thread(request, "read")
-    events = ThreadEvents(service.store, service.streams, thread.thread_id, wanted, now=_now)
+    service, thread_id = service_of(request), path_uuid(request, "thread")
+    access = await authorize(request, "threads", "read", {"thread_id": thread_id})
+    events = ThreadEvents(service.store, service.streams, thread_id, wanted, access=access, now=_now)
+    await events.exists()
     return StreamingBody(
         _frames(events, service.streams.heartbeat_s), media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS
     )

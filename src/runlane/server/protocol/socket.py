@@ -7,12 +7,11 @@ import logging
 from collections.abc import Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runlane.errors import InvalidRequest, NotFound, RunlaneError, StoreUnavailable
@@ -21,7 +20,7 @@ from runlane.server.protocol.commands import execute
 from runlane.server.protocol.events import Subscription, subscription
 from runlane.server.protocol.refusals import Refused, refusal
 from runlane.server.protocol.thread import ThreadEvents
-from runlane.server.routing import authorize, reach_thread, service_of
+from runlane.server.routing import authorize, service_of
 
 #: Subscriptions of one socket; a page has a few for each part of it.
 MAX_SUBSCRIPTIONS: Final = 256
@@ -122,10 +121,13 @@ class Session:
     async def _subscribe(self, wanted: Subscription) -> Mapping[str, Any]:
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise Refused("invalid_argument", f"A socket has at most {MAX_SUBSCRIPTIONS} subscriptions; drop some.")
-        await reach_thread(cast(Request, self._socket), "read")
+        access = await authorize(self._socket, "threads", "read", {"thread_id": self._thread_id})
+        service = service_of(self._socket)
+        events = ThreadEvents(service.store, service.streams, self._thread_id, wanted, access=access, now=_now)
+        await events.exists()
         self._subscribed += 1
         subscription_id = f"subscription-{self._subscribed}"
-        self._subscriptions[subscription_id] = asyncio.ensure_future(self._pump(wanted))
+        self._subscriptions[subscription_id] = asyncio.ensure_future(self._pump(events))
         return {"subscription_id": subscription_id}
 
     def _unsubscribe(self, params: Any) -> Mapping[str, Any]:
@@ -136,10 +138,8 @@ class Session:
         task.cancel()
         return {}
 
-    async def _pump(self, wanted: Subscription) -> None:
+    async def _pump(self, events: ThreadEvents) -> None:
         """Send the events of one subscription until it is dropped or the process closes."""
-        service = service_of(self._socket)
-        events = ThreadEvents(service.store, service.streams, self._thread_id, wanted, now=_now)
         try:
             async with aclosing(events.batches()) as batches:
                 async for batch in batches:
@@ -147,7 +147,7 @@ class Session:
                         await self._send(event.text)
                         self._sent_seq = max(self._sent_seq, event.seq)
             await self._close(_RESTARTING, "The server closes; connect again.")
-        except NotFound as error:  # the thread was deleted
+        except NotFound as error:  # the thread was deleted, or is another owner's
             await self._close(_STATUS + 404, str(error))
         except StoreUnavailable:
             await self._close(_TRY_AGAIN, "The ledger is unavailable; connect again.")

@@ -8,8 +8,10 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
+from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, RunRecord
+from runlane.server.access import Access
 from runlane.server.protocol.events import QUESTION, RunEvents, Subscription, WireEvent, gap_event, place, position
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import StreamBridge
@@ -22,7 +24,10 @@ PAUSE_DELAY_S: Final = 0.1
 
 
 class ThreadEvents:
-    """A reader of one thread. It keeps no events: a slow one reads from the log."""
+    """A reader of one thread, which may not exist yet. It keeps no events: a slow one reads from the log.
+
+    Clients make a thread's id, open its stream, and let their first ``run.start`` create the thread.
+    """
 
     def __init__(
         self,
@@ -31,13 +36,33 @@ class ThreadEvents:
         thread_id: str,
         wanted: Subscription,
         *,
+        access: Access,
         now: Callable[[], datetime],
     ) -> None:
         self._store, self._bridge, self._thread_id, self._wanted, self._now = store, bridge, thread_id, wanted, now
+        self._access = access
+        self._existed = False
         self._since = wanted.since or 0
         self._passed = max(0, place(self._since)[0] - 1)
         self._read: set[int] = set()
         self._in_order = self._newest = True
+
+    async def exists(self) -> bool:
+        """Return whether the thread exists already; events come once it does.
+
+        Raises:
+            NotFound: It is not the client's, or it was deleted: the client has read from it.
+        """
+        try:
+            thread = await self._store.get_thread(self._thread_id, owner=ANY_OWNER)
+        except NotFound:
+            if self._existed or self._since:
+                raise
+            return False
+        if not self._access.sees(thread):
+            raise NotFound("thread", self._thread_id)
+        self._existed = True
+        return True
 
     async def batches(self) -> AsyncGenerator[Sequence[WireEvent], None]:
         """Yield events in batches, without end; an empty one comes after silence, or where nothing is wanted.
@@ -45,7 +70,7 @@ class ThreadEvents:
         Ends when the process closes.
 
         Raises:
-            NotFound: The thread was deleted.
+            NotFound: The thread was deleted, or was created by another owner meanwhile.
         """
         with self._bridge.thread_news(self._thread_id) as wake:
             if self._since and (gap := await self._gap()) is not None:
@@ -53,12 +78,12 @@ class ThreadEvents:
             while not self._bridge.dismissed:
                 wake.clear()
                 run = await self._next()
-                if run is not None:
+                # In this order: of a thread that another owner created since the look for runs, none was found.
+                if await self.exists() and run is not None:
                     async with aclosing(self._of_run(run)) as batches:
                         async for batch in batches:
                             yield batch
                 elif not await self._heard(wake):
-                    await self._store.get_thread(self._thread_id, owner=ANY_OWNER)
                     yield ()
 
     async def _heard(self, wake: asyncio.Event) -> bool:
@@ -115,7 +140,7 @@ class ThreadEvents:
     async def _gap(self) -> WireEvent | None:
         """Return the word that what followed the client's number was removed, or ``None``."""
         run_seq, number = place(self._since)
-        end = await self._store.stream_end(run_seq)
+        end = await self._store.stream_end(run_seq, thread_id=self._thread_id)
         if end is None or end.seq <= number:
             return None
         kept = await self._store.runs_with_events(self._thread_id, after_seq=run_seq - 1, limit=1)
