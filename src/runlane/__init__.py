@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runlane.application import ApplicationAttempt
 from runlane.errors import (
     AdmissionClosed,
     ConflictError,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ANY_OWNER",
     "AdmissionClosed",
+    "ApplicationAttempt",
     "CancelAction",
     "CancelReceipt",
     "ConflictError",

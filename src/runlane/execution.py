@@ -131,6 +131,7 @@ class Attempt:
         self.reason: StopReason | None = None
         self.cancel = claim.run.cancel
         self.observed_at: datetime | None = None
+        self.over: asyncio.Future[RunRecord] = asyncio.get_running_loop().create_future()
         self._failure: RunlaneError | None = None
         self._handle: Handle[Snapshot] | None = None
         self._call: AgentCall | None = None
@@ -232,10 +233,12 @@ class Executor:
             await progress.aclose()
         usage = _total(claim.run.usage, meter)
         try:
-            await self._conclude(attempt, ran, publisher, usage)
+            attempt.over.set_result(await self._conclude(attempt, ran, publisher, usage))
         except LeaseLost:
             log.warning("run.lease_lost run_id=%s attempt=%d", claim.run.run_id, claim.lease.attempt)
             self._bridge.release(claim.run.run_id)
+        finally:
+            attempt.over.cancel()  # unless it has a result
 
     def _secrets(self, run: RunRecord) -> RunSecrets:
         return RunSecrets(run.kwargs, self._source.private(run))
@@ -253,6 +256,8 @@ class Executor:
             saver=None if self._saver is None else self._bind(self._saver, attempt, publisher, secrets),
             store=None if self._long_term_store is None else self._long_term_store(run.owner),
             callbacks=() if meter is None else (meter,),
+            cancelled=lambda: attempt.cancel,
+            over=attempt.over,
         )
         try:
             agent = self._source.agent(run)
@@ -282,7 +287,7 @@ class Executor:
             conceal=secrets.out_of_text,
         )
 
-    async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> None:
+    async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> RunRecord:
         run = attempt.claim.run
         while True:
             verdict = classify(
@@ -320,7 +325,7 @@ class Executor:
             self._announcer.announce(
                 finished, events_end=outcome.events_end, result=None if state is None else state.result
             )
-            return
+            return finished.run
 
     async def _recorded_cancel(self, attempt: Attempt) -> CancelReceipt | None:
         """Read the cancel that stands in the way of an ending, for as long as it takes and the lease is held."""

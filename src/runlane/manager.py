@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -14,17 +14,16 @@ from typing import Any, Final
 from runlane.admission import check_counters, check_model, check_new, check_page, parse_choice, parse_strategy
 from runlane.agents.sources import RunAgents
 from runlane.announcer import Announcer
+from runlane.application import ApplicationAttempt, ApplicationRuns, outlast
 from runlane.dispatch.base import Dispatch
 from runlane.errors import (
     AdmissionClosed,
-    IllegalTransition,
-    LeaseLost,
     NotFound,
     OwnerRequired,
     RunlaneError,
     StoreUnavailable,
 )
-from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunEvent, RunStatus, move
+from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
 from runlane.records import (
     ANY_OWNER,
     NO_OWNER,
@@ -34,7 +33,6 @@ from runlane.records import (
     Finished,
     Lease,
     NewRun,
-    Outcome,
     Owner,
     RunError,
     RunRecord,
@@ -45,13 +43,6 @@ from runlane.store.retry import patiently
 from runlane.streams.bridge import Ending, StreamBridge, Watch
 
 log = logging.getLogger("runlane.manager")
-
-_ENDINGS: Final[Mapping[RunStatus, tuple[RunEvent, EndReason]]] = {
-    RunStatus.SUCCESS: (RunEvent.SUCCEED, EndReason.COMPLETED),
-    RunStatus.ERROR: (RunEvent.FAIL, EndReason.FAILED),
-    RunStatus.TIMEOUT: (RunEvent.EXPIRE, EndReason.DEADLINE),
-    RunStatus.INTERRUPTED: (RunEvent.STOP, EndReason.USER_CANCEL),
-}
 
 
 class _Unset:
@@ -97,12 +88,24 @@ class RunManager:
         require_owner: bool = False,
     ) -> None:
         self._store, self._bridge, self._dispatch, self._source = store, bridge, dispatch, source
-        self._announcer, self._new_id, self._worker_id = announcer, new_id, worker_id
+        self._announcer, self._new_id = announcer, new_id
         self._reconcile, self._drain = reconcile, drain
-        self._lease_s, self._require_owner, self._now = lease_s, require_owner, now
-        self._leases = leases
+        self._require_owner, self._now = require_owner, now
         self._abandoned: set[asyncio.Task[None]] = set()
-        self.closed = False
+        self._closing = asyncio.Event()
+        self._application = ApplicationRuns(
+            store=store,
+            bridge=bridge,
+            source=source,
+            announcer=announcer,
+            worker_id=worker_id,
+            leases=leases,
+            lease_s=lease_s,
+            start=self.start,
+            cancel=lambda run, reason: self.cancel_run(run.run_id, reason=reason, owner=run.owner),
+            record_progress=self.update_run_progress,
+            closing=self._closing,
+        )
 
     # Admission
 
@@ -236,6 +239,22 @@ class RunManager:
         wait_s = (run.not_before - self._now()).total_seconds() if run.not_before > run.created_at else 0.0
         self._dispatch.submit(run.run_id, delay_s=max(0.0, wait_s))
 
+    def attempt(self, run: RunRecord) -> AbstractAsyncContextManager[ApplicationAttempt]:
+        """Execute an admitted run in the block of ``async with``: its end is the run's.
+
+        The block begins once it is the run's turn. The run ends as ``success`` if the block is left, as ``error`` if an
+        exception leaves it (which is raised again), and as ``interrupted`` if the block's task is cancelled from
+        outside. If the run has to stop, the attempt's ``abort_event`` is set and the block is cancelled, and again
+        after ``cancel_grace_s``; once it is over, what follows it goes on, and ``attempt.ended`` says how the run
+        ended. The block must stay in one task: do not ``yield`` in it, except in a generator that one task exhausts.
+
+        Raises:
+            IllegalTransition: The run has started or ended, or other code is attached to it.
+            AdmissionClosed: This process began to drain before it was the run's turn; the run is ``interrupted``.
+            LeaseLost: The block was stopped, or has ended, after another process had taken the run.
+        """
+        return self._application.attempt(run)
+
     # Reading
 
     async def get(self, run_id: str, *, owner: OwnerArgument = _UNSET) -> RunRecord:
@@ -292,38 +311,9 @@ class RunManager:
         """
         run = await self.get(run_id, owner=owner)
         wanted = parse_choice(RunStatus, "status", status)
-        if wanted is RunStatus.RUNNING:
-            return await self._claim(run)
-        if wanted not in _ENDINGS:
-            raise IllegalTransition(run_id, run.status.value, f"set {wanted.value}")
-        event, reason = _ENDINGS[wanted]
         if run.status is RunStatus.PENDING and wanted is RunStatus.INTERRUPTED:
             return (await self.cancel_run(run_id, owner=run.owner)).run
-        move(run_id, run.status, event)
-        lease = self._leases.get(run_id)
-        if lease is None:
-            raise IllegalTransition(run_id, run.status.value, f"set {wanted.value} by another worker")
-        outcome = Outcome(
-            event=event,
-            end_reason=reason if run.cancel is None else run.cancel.reason,
-            error=None if error is None else RunError(error="Error", message=error),
-        )
-        try:
-            finished = await self._store.finish(lease, outcome)
-        except LeaseLost as lost:
-            self._leases.pop(run_id, None)
-            raise IllegalTransition(run_id, run.status.value, f"set {wanted.value} after losing it") from lost
-        self._leases.pop(run_id, None)
-        self._announcer.announce(finished, events_end=0)
-        return finished.run
-
-    async def _claim(self, run: RunRecord) -> RunRecord:
-        move(run.run_id, run.status, RunEvent.CLAIM)
-        claim = await self._store.claim(run.run_id, self._worker_id, lease_s=self._lease_s)
-        if claim is None:
-            raise IllegalTransition(run.run_id, run.status.value, "claim while another run of its thread is before it")
-        self._leases[run.run_id] = claim.lease
-        return claim.run
+        return await self._application.set_status(run, wanted, error)
 
     async def update_model_name(
         self, run_id: str, model_name: str | None, *, owner: OwnerArgument = _UNSET
@@ -463,19 +453,13 @@ class RunManager:
 
         Survives any number of cancellations of its caller until it is done; a second call waits for the same.
         """
-        self.closed = True
-        drained = asyncio.ensure_future(self._drain(timeout_s))
-        cancelled = False
-        while not drained.done():
-            try:
-                await asyncio.shield(drained)
-            except asyncio.CancelledError:
-                if drained.cancelled():
-                    raise
-                cancelled = True
-        drained.result()
-        if cancelled:
-            raise asyncio.CancelledError
+        self._closing.set()
+        await outlast(self._drain(timeout_s))
+
+    @property
+    def closed(self) -> bool:
+        """Whether admission is closed."""
+        return self._closing.is_set()
 
     # Owners
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from runlane.records import RunRecord, StreamEvent
+from runlane.records import CancelReceipt, RunRecord, StreamEvent
 
 #: Publishes one event: its name and its JSON text. Called on the agent's loop, in order; cheap; never blocks.
 Emit = Callable[[str, bytes], None]
@@ -57,7 +58,9 @@ class AgentCall:
     checkpoints. ``saver`` and ``store`` are LangGraph's ``BaseCheckpointSaver`` and ``BaseStore``; the saver is bound
     to this attempt, so that a fenced attempt writes nothing. An agent awaits ``ready()`` while ``congested()``, which
     bounds what is not yet committed. ``earlier()`` returns the newest events of the attempts before this one, oldest
-    first. ``callbacks`` are LangChain callback handlers.
+    first. ``callbacks`` are LangChain callback handlers. ``cancelled()`` returns the receipt of a cancel of the run.
+    ``over``, a future of the control loop, is the run once the attempt's ending is recorded; it is cancelled if the
+    attempt has lost its run.
     """
 
     run: RunRecord
@@ -70,6 +73,8 @@ class AgentCall:
     saver: Any = None
     store: Any = None
     callbacks: Sequence[Any] = ()
+    cancelled: Callable[[], CancelReceipt | None] = field(default=lambda: None)
+    over: asyncio.Future[RunRecord] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,10 @@ class RunAgents:
         """Whether this process can execute the run."""
         return self._graph_agent is not None or run_id in self._attached
 
+    def attached(self, run_id: str) -> bool:
+        """Whether code is attached to the run."""
+        return run_id in self._attached
+
     def agent(self, run: RunRecord) -> Agent:
         """Return the run's agent.
 
