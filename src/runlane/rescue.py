@@ -156,7 +156,7 @@ class Rescuer:
             pass  # in parts, so that writers in between do not wait long
         if self._forget_after_s is None:
             return
-        while old := await self._store.forgettable(older_than_s=self._forget_after_s, only_temporary=False):
+        while old := await self._store.forgettable(older_than_s=self._forget_after_s):
             for run in old:
                 await self._store.delete_run(run.run_id, owner=run.owner)
 

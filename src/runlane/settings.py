@@ -31,6 +31,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "heartbeat_s": (0.01, 3600),
     "event_retention_s": (1, 10 * 365 * 86_400),
     "run_retention_s": (0, 10 * 365 * 86_400),
+    "stateless_retention_s": (0, 10 * 365 * 86_400),
     "max_body_bytes": (1024, 2**31),
     "max_connections": (1, 1_000_000),
     "request_timeout_s": (0.1, 86_400),
@@ -58,6 +59,7 @@ class Settings:
         heartbeat_s: Silence on a stream after which a comment is sent.
         event_retention_s: Events of an ended run are kept for so long.
         run_retention_s: Ended runs are kept for so long, with their usage and idempotency keys; 0 keeps them.
+        stateless_retention_s: Ended stateless runs are kept for so long, with their threads, for readers that were cut.
         max_body_bytes: Larger request bodies are refused with 413, larger messages on sockets with 1009.
         max_connections: More connections at once, idle ones and streams included, are refused with 503.
         request_timeout_s: A request that has not arrived so long after its beginning is refused with 408.
@@ -87,6 +89,7 @@ class Settings:
     heartbeat_s: float = 5.0
     event_retention_s: float = 86_400.0
     run_retention_s: float = 0.0
+    stateless_retention_s: float = 300.0
     max_body_bytes: int = 50 * 1024 * 1024
     max_connections: int = 10_000
     request_timeout_s: float = 120.0

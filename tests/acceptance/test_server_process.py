@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -191,3 +192,30 @@ async def test_a_client_that_waits_for_a_result_gets_the_runs_own_across_a_resta
         result = await waiting
         assert [entry["step"] for entry in result["log"]] == [1, 2, 3, 4, 5]
         assert server.starts_of("run") == dict.fromkeys(range(1, 6), 1)
+
+
+@pytest.mark.filterwarnings("ignore:Request failed, attempting reconnect")
+async def test_streams_of_stateless_runs_go_on_across_a_restart(tmp_path: Path) -> None:
+    async with Server(tmp_path, drain_grace_s=0) as server, get_client(url=server.url) as client:
+        await server.start()
+        begun: asyncio.Queue[str] = asyncio.Queue()
+
+        async def read(name: str) -> list[Any]:
+            state = {"name": name, "steps": 5, "seconds": 0.2, "done": 0, "log": []}
+            parts = []
+            async for part in client.runs.stream(None, "steps", input=state, stream_mode="updates"):
+                parts.append(part)
+                if len(parts) == 2:  # after its first step
+                    begun.put_nowait(name)
+            return parts
+
+        names = [f"run-{number}" for number in range(5)]
+        reading = [asyncio.create_task(read(name)) for name in names]
+        for _ in names:
+            await begun.get()
+        server.send(signal.SIGTERM)
+        assert await server.ended() == 0
+        await server.start()
+        for name, parts in zip(names, await asyncio.gather(*reading), strict=True):
+            assert [part.event for part in parts if part.event != "metadata"] == ["updates"] * 5 + ["end"]
+            assert server.starts_of(name) == dict.fromkeys(range(1, 6), 1)

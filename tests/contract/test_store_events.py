@@ -226,8 +226,7 @@ async def test_old_runs_are_found_oldest_first_for_being_forgotten(store: RunSto
     active = await running(store, "d", temporary=True)
     for run_id in (old, temporary):
         await turn(store, LONG_AGO, run_id)
-    found = await store.forgettable(older_than_s=60, only_temporary=False)
+    found = await store.forgettable(older_than_s=60)
     assert [run.run_id for run in found] == [old, temporary]
-    assert [run.run_id for run in await store.forgettable(older_than_s=60, only_temporary=True)] == [temporary]
-    assert len(await store.forgettable(older_than_s=60, only_temporary=False, limit=1)) == 1
+    assert len(await store.forgettable(older_than_s=60, limit=1)) == 1
     assert not {fresh, active.run_id} & {run.run_id for run in found}

@@ -14,6 +14,7 @@ from runlane.lifecycle import RunEvent, ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, StreamEvent, Thread, ThreadState, ThreadTtl
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver, Transaction, statement
+from runlane.store.thread_transactions import ThreadFilter
 
 MINUTE, HOUR = ThreadTtl(ttl_s=60), ThreadTtl(ttl_s=3600, strategy="keep_latest")
 STATE = ThreadState(values=b'{"n":1}', interrupts={"task": [{"id": "i", "value": "ok?"}]}, unfinished=True)
@@ -88,6 +89,30 @@ async def test_threads_have_the_stores_time_unless_their_creator_says_otherwise(
     for thread_id in ("admitted", "one", "two"):
         assert (await get(store, thread_id)).ttl == HOUR
     assert (await make(RunStore(driver), "bare")).ttl is None
+
+
+async def test_threads_of_stateless_runs_are_not_listed_and_expire_apart_from_others(store: RunStore) -> None:
+    await ended(store, "own", thread_ttl=MINUTE, temporary=True)
+    await make(store, "named", ttl=MINUTE)
+    found = await store.search_threads(owner=ANY_OWNER, where=ThreadFilter())
+    assert [thread.thread_id for thread in found] == ["named"]
+    assert await store.count_threads(owner=ANY_OWNER, where=ThreadFilter(ids=("own", "named"))) == 1
+    every = await store.all_threads(owner=ANY_OWNER, where=ThreadFilter(), limit=10)
+    assert [thread.thread_id for thread in every] == ["named", "own"]
+    after = await store.all_threads(owner=ANY_OWNER, where=ThreadFilter(), after="named", limit=10)
+    assert [thread.thread_id for thread in after] == ["own"]
+    assert await store.all_threads(owner="eve", where=ThreadFilter(), limit=10) == ()
+    for thread_id in ("own", "named"):
+        await age(store, 61, thread_id)
+    assert await store.expired_threads(limit=10, temporary=True) == (("own", "delete"),)
+    assert await expired(store) == [("named", "delete")]
+
+
+async def test_a_copy_of_a_stateless_runs_thread_is_one_like_any_other(store: RunStore) -> None:
+    await ended(store, "own", thread_ttl=MINUTE, temporary=True)
+    copied = await store.copy_thread("own", "kept", reads=ANY_OWNER, owner=NO_OWNER, metadata={})
+    assert copied.ttl is None
+    assert await store.count_threads(owner=ANY_OWNER, where=ThreadFilter()) == 1
 
 
 async def test_the_longest_expired_come_first(store: RunStore) -> None:

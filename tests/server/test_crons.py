@@ -13,7 +13,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from auth_kit import bearer, guarded_server
-from server_kit import LONG_S, NOWHERE, PATIENCE_S, begun, ended, gone, running_server, sdk, system_id
+from server_kit import LONG_S, NOWHERE, PATIENCE_S, begun, ended, running_server, sdk, system_id
 
 SECOND = timedelta(seconds=1)
 #: Not before this year is over, and never while a test of these runs.
@@ -116,13 +116,15 @@ async def test_a_cron_of_seconds_starts_a_run_within_a_second_of_its_slot(
     assert other["thread_id"] != run["thread_id"]
 
 
-async def test_the_thread_of_a_run_is_deleted_with_it_unless_it_is_to_be_kept(
+async def test_the_thread_of_a_run_is_temporary_unless_it_is_to_be_kept(
     crons: Any, client: LangGraphClient, http: httpx.AsyncClient
 ) -> None:
     made = await crons.create("steps", schedule=EVERY_SECOND, input={"steps": 1})
     cron = await fired(http, made["cron_id"])
     assert made["on_run_completed"] == "delete"
-    await gone(client, f"/runs/{cron['last_run_id']}")
+    run = (await http.get(f"/runs/{cron['last_run_id']}")).json()
+    assert run["kwargs"]["temporary"] is True
+    assert await client.threads.search(ids=[run["thread_id"]]) == []
 
 
 async def test_the_runs_of_a_cron_on_a_thread_are_on_that_thread(

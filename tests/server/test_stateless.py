@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from server_kit import LONG_S, NOWHERE, gone, read_frames
+from runlane.retention import Sweeper
+from server_kit import LONG_S, NOWHERE, parse_frames, read_frames, running_server
 
 STEP = {"steps": 2, "delay_s": 0}
+#: What a run leaves behind.
+TABLES = ("threads", "runs", "events", "checkpoints")
 
 
-async def test_a_stateless_wait_answers_and_leaves_no_thread(client: LangGraphClient, http: httpx.AsyncClient) -> None:
+async def unlisted(client: LangGraphClient, thread_id: str) -> None:
+    """Check that the thread of a stateless run is nobody's thread to find, though its run can be read."""
+    assert await client.threads.search(ids=[thread_id]) == []
+
+
+async def test_a_stateless_wait_answers_and_lists_no_thread(client: LangGraphClient, http: httpx.AsyncClient) -> None:
     answer = await http.post("/runs/wait", json={"assistant_id": "steps", "input": STEP})
     assert answer.json() == {**STEP, "done": [0, 1]}
     location = answer.headers["location"]
     assert location.startswith("/threads/")
     assert location.endswith("/join")
-    await gone(client, f"/threads/{location.split('/')[2]}")
+    await unlisted(client, location.split("/")[2])
 
 
 async def test_a_stateless_stream_is_addressed_so_that_it_can_be_joined(
@@ -27,8 +39,9 @@ async def test_a_stateless_stream_is_addressed_so_that_it_can_be_joined(
     body = {"assistant_id": "steps", "input": {"steps": 1, "delay_s": LONG_S}, "stream_mode": ["tasks", "values"]}
     async with http.stream("POST", "/runs/stream", json=body) as answer:
         path, location = answer.headers["content-location"], answer.headers["location"]
-        assert location == f"{path}/stream"
         run_id = path.removeprefix("/runs/")
+        thread_id = (await http.get(path)).json()["thread_id"]
+        assert location == f"/threads/{thread_id}{path}/stream"  # clients ask after no other form
         lines = answer.aiter_lines()
         while await anext(lines) != "event: tasks":
             pass
@@ -41,15 +54,51 @@ async def test_a_stateless_stream_is_addressed_so_that_it_can_be_joined(
             assert (await http.post(f"{path}/cancel")).status_code == 202
             assert [line async for line in replayed if line.startswith("event: ")][-1] == "event: end"
         assert [line async for line in lines if line.startswith("event: ")][-1] == "event: end"
-    await gone(client, f"/threads/{run['thread_id']}")
+    await unlisted(client, thread_id)
 
 
 async def test_a_stateless_run_in_the_background_runs(client: LangGraphClient, http: httpx.AsyncClient) -> None:
     answer = await http.post("/runs", json={"assistant_id": "steps", "input": STEP})
     run = answer.json()
     assert answer.headers["content-location"] == f"/runs/{run['run_id']}"
+    assert answer.headers["location"] == f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
     assert run["kwargs"]["temporary"] is True
-    await gone(client, f"/threads/{run['thread_id']}")
+    await unlisted(client, run["thread_id"])
+
+
+@pytest.mark.parametrize("cut_after", [0, 1, 3])
+async def test_a_reader_that_was_cut_and_comes_back_after_the_end_gets_the_rest(
+    client: LangGraphClient, http: httpx.AsyncClient, cut_after: int
+) -> None:
+    body = {"assistant_id": "steps", "input": STEP, "stream_mode": "updates"}
+    async with http.stream("POST", "/runs/stream", json=body) as answer:
+        path, location = answer.headers["content-location"], answer.headers["location"]
+        frames = parse_frames((await answer.aread()).decode())
+    frames = [frame for frame in frames if frame.name != ":"]
+    assert (await http.get(path)).json()["status"] == "success"
+    seen = {"Last-Event-ID": frames[cut_after - 1].id or ""} if cut_after else {"Last-Event-ID": "-1"}
+    assert await read_frames(http, "GET", location, headers=seen) == frames[cut_after:]
+    assert await read_frames(http, "GET", f"{path}/stream", headers=seen) == frames[cut_after:]
+    assert (await http.get(f"{path}/join")).json() == {**STEP, "done": [0, 1]}
+
+
+async def test_a_stateless_run_is_deleted_with_everything_after_a_retention_of_its_own(tmp_path: Path) -> None:
+    with running_server(f"sqlite:///{tmp_path}/runlane.db", stateless_retention_s=0) as server, ExitStack() as stack:
+        service = server.app.state.service
+        http = stack.enter_context(httpx.Client(base_url=server.url))
+        keyed = http.post("/runs/wait", json={"assistant_id": "steps", "input": STEP}, headers={"Idempotency-Key": "k"})
+        plain = http.post("/runs/wait", json={"assistant_id": "steps", "input": STEP})
+        sweeper = Sweeper(store=service.store, saver=service.runtime.saver)
+        server.on_loop(sweeper.sweep_temporary())
+        assert http.get(plain.headers["content-location"]).status_code == 404
+        assert http.get(f"/threads/{plain.headers['location'].split('/')[2]}").status_code == 404
+        assert http.get(keyed.headers["content-location"]).status_code == 200
+        with closing(sqlite3.connect(tmp_path / "runlane.db")) as ledger:
+            counts = {table: ledger.execute(f"SELECT COUNT(*) FROM {table}").fetchone() for table in TABLES}
+        assert counts == {"threads": (1,), "runs": (1,), "events": (1,), "checkpoints": counts["checkpoints"]}
+        assert http.delete(f"/threads/{keyed.headers['location'].split('/')[2]}").status_code == 204
+        with closing(sqlite3.connect(tmp_path / "runlane.db")) as ledger:
+            assert [ledger.execute(f"SELECT COUNT(*) FROM {table}").fetchone() for table in TABLES] == [(0,)] * 4
 
 
 async def test_keep_keeps_the_thread(client: LangGraphClient) -> None:

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
+from runlane.retention import Sweeper
 from server_kit import NOWHERE, Server, begun, ended, gone, running_server, sdk
 
 TESTS = Path(__file__).parents[1]
@@ -86,6 +87,7 @@ PROOFS = {
     ],
     "17 the address of a stateless stream does not exist": [
         "server/test_stateless.py::test_a_stateless_stream_is_addressed_so_that_it_can_be_joined",
+        "acceptance/test_server_process.py::test_streams_of_stateless_runs_go_on_across_a_restart",
     ],
     "18 no stream says how its run ended, and a timeout looks like a result": [
         "component/test_acceptance_streams.py::test_every_ending_has_exactly_one_end",
@@ -100,7 +102,7 @@ PROOFS = {
     ],
     "20 channels stay empty": ["server/test_protocol_events.py::test_every_channel_delivers"],
     "21 streams are kept in memory for ever, and for readers that do not read": [
-        f"{HERE}::test_nothing_of_a_stateless_run_remains_once_it_was_read",
+        f"{HERE}::test_nothing_of_a_stateless_run_remains_once_its_retention_is_over",
         "component/test_streams.py::test_a_reader_that_does_not_read_makes_nothing_grow",
         "component/test_streams.py::test_the_tail_is_bounded_in_bytes",
     ],
@@ -247,17 +249,17 @@ async def test_what_does_not_exist_is_404_on_every_route_that_streams_or_waits(
 @pytest.fixture
 def alone() -> Iterator[Server]:
     """Give a server on which nothing else happens."""
-    with running_server("memory://") as running:
+    with running_server("memory://", stateless_retention_s=0) as running:
         yield running
 
 
-async def test_nothing_of_a_stateless_run_remains_once_it_was_read(alone: Server) -> None:
+async def test_nothing_of_a_stateless_run_remains_once_its_retention_is_over(alone: Server) -> None:
     service = alone.app.state.service
     async with sdk(alone) as client:
         stream = client.runs.stream(None, "steps", input={"steps": 300}, stream_mode="debug", stream_resumable=True)
         parts = [part async for part in stream]
         assert len(parts) > 300
-        await gone(client, f"/runs/{parts[0].data['run_id']}")
+        assert alone.on_loop(Sweeper(store=service.store, saver=service.runtime.saver).sweep_temporary()) == 1
         assert vars(service.streams)["_live"] == {}
         assert alone.on_loop(service.store.read_events(1, after=0)) == ()
         assert await client.threads.count() == 0

@@ -259,8 +259,8 @@ async def _delete_threads(request: Request, assistant_id: str) -> None:
     thread_ids: list[str] = []
     page: Sequence[Thread] | None = None
     while page is None or len(page) == _PAGE:
-        page = await service.store.search_threads(
-            owner=searching.reads, where=where, sort_by="thread_id", order="asc", limit=_PAGE, offset=len(thread_ids)
+        page = await service.store.all_threads(
+            owner=searching.reads, where=where, after=thread_ids[-1] if thread_ids else "", limit=_PAGE
         )
         thread_ids += [thread.thread_id for thread in page]
     for thread_id in thread_ids:

@@ -19,6 +19,7 @@ from runlane.server.assistants import assistant_to_run, clean, find_assistant
 from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
 from runlane.server.routing import authorize, service_of
 from runlane.server.service import Service
+from runlane.settings import Settings
 
 #: Names the threads of stateless runs that have an idempotency key.
 _KEYED: Final = UUID("5b1f9d0e-7f0c-4f5e-9a6b-0c8f4f0d2a41")
@@ -102,7 +103,6 @@ async def new_run(
     given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
     metadata = {name: value for name, value in given.items() if name not in OF_ONE_RUN}
     temporary = stateless and body.on_completion == "delete"
-    stays = temporary and key is not None  # for a while, so that the key finds the run after its end too
     return NewRun(
         run_id=service.new_id(),
         thread_id=thread_id or _own_thread_id(owner, key, index),
@@ -115,12 +115,18 @@ async def new_run(
         kwargs=kwargs,
         create_thread=stateless or body.if_not_exists == "create",
         thread_metadata=ids,
-        thread_ttl=ThreadTtl(ttl_s=service.runtime.settings.event_retention_s) if stays else None,
-        temporary=temporary and not stays,
+        thread_ttl=_temporary_ttl(service.runtime.settings, key) if temporary else None,
+        temporary=temporary,
         delay_s=body.after_seconds or 0.0,
         idempotency_key=key,
         webhook=body.webhook,
     )
+
+
+def _temporary_ttl(settings: Settings, key: str | None) -> ThreadTtl:
+    """Return how long a stateless run stays after its end: for readers that were cut, and for its idempotency key."""
+    ttl_s = settings.stateless_retention_s
+    return ThreadTtl(ttl_s=ttl_s if key is None else max(ttl_s, settings.event_retention_s))
 
 
 async def admit(service: Service, new: NewRun) -> Admitted:

@@ -75,6 +75,7 @@ def _stream(
     service: Service, watch: Watch, path: str, *, after: int | None, modes: list[str], cancel: bool
 ) -> StreamingBody:
     run = watch.run
+    location = f"{_paths(run, stateless=False)}/stream"
     write = EventWriter(run, modes)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -89,7 +90,7 @@ def _stream(
                 yield data or HEARTBEAT
                 quiet_since = time()
 
-    headers = {**SSE_HEADERS, "content-location": path, "location": f"{path}/stream"}
+    headers = {**SSE_HEADERS, "content-location": path, "location": location}
     return StreamingBody(
         pieces(),
         media_type="text/event-stream; charset=utf-8",
@@ -169,7 +170,8 @@ async def _create(request: Request, thread_id: str | None) -> Response:
     _, admitted = await _admit(request, thread_id)
     admitted.watch.close()
     path = _paths(admitted.run, stateless=thread_id is None)
-    return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": f"{path}/stream"})
+    location = f"{_paths(admitted.run, stateless=False)}/stream"
+    return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": location})
 
 
 @route(router, "POST", "/threads/{thread_id}/runs", body=RunCreate, statuses=(400, 404, 409, 429))

@@ -97,14 +97,11 @@ class Service:
         self.streams.dismiss_readers()
 
     async def ended(self, run: RunRecord) -> None:
-        """Tell the run's webhook; remove a rolled back run, and a temporary thread once it has been read."""
+        """Tell the run's webhook; remove a rolled back run."""
         if run.webhook is not None:
             self.webhooks.wake()
         self.users.forget(run.run_id)
-        if run.temporary:
-            await self.streams.unwatched(run.run_id)
-            await self.delete_thread(run.thread_id, ANY_OWNER)
-        elif run.end_reason is EndReason.ROLLED_BACK:
+        if run.end_reason is EndReason.ROLLED_BACK:
             await self.delete_rolled_back(run.run_id)
 
     async def delete_rolled_back(self, run_id: str) -> None:
@@ -222,8 +219,6 @@ async def open_service(
         service.system_assistants = await register_system_assistants(runtime.store, registry)
         service.users = users
         late.append(service)
-        for run in await runtime.store.forgettable(older_than_s=0.0, only_temporary=True, limit=1000):
-            await service.ended(run)
         sweeper = Sweeper(store=runtime.store, saver=runtime.saver, every_s=expiry.every_s, limit=expiry.limit)
         await stack.enter_async_context(sweeper)
         yield service

@@ -276,11 +276,9 @@ class RunStore(CronLedger, WebhookLedger):
         """Return the usage of each run of a thread, whatever its ending."""
         return await self._read(lambda: queries.thread_usage(thread_id, owner))
 
-    async def forgettable(
-        self, *, older_than_s: float, only_temporary: bool, limit: int = 200
-    ) -> tuple[RunRecord, ...]:
+    async def forgettable(self, *, older_than_s: float, limit: int = 200) -> tuple[RunRecord, ...]:
         """Return runs that ended more than *older_than_s* ago."""
-        return await self._read(lambda: queries.forgettable(older_than_s, only_temporary=only_temporary, limit=limit))
+        return await self._read(lambda: queries.forgettable(older_than_s, limit))
 
     # Events.
 
@@ -405,6 +403,12 @@ class RunStore(CronLedger, WebhookLedger):
             lambda: threads.search_threads(owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset)
         )
 
+    async def all_threads(
+        self, *, owner: Owner, where: ThreadFilter, after: str = "", limit: int
+    ) -> tuple[Thread, ...]:
+        """Return threads that match *where*, those of stateless runs too, with ids above *after*, in their order."""
+        return await self._read(lambda: threads.all_threads(owner, where, after, limit))
+
     async def count_threads(self, *, owner: Owner, where: ThreadFilter) -> int:
         """Count threads that match *where*."""
         return await self._read(lambda: threads.count_threads(owner, where))
@@ -413,9 +417,12 @@ class RunStore(CronLedger, WebhookLedger):
         """Delete a thread, its runs and their events, after *first*; ConflictError while a run is active."""
         await self._write(lambda: threads.delete_thread(thread_id, owner, first))
 
-    async def expired_threads(self, *, limit: int) -> tuple[tuple[str, PruneStrategy], ...]:
-        """Return idle threads of all owners whose time is over, and what is to become of each."""
-        return await self._read(lambda: threads.expired_threads(limit))
+    async def expired_threads(self, *, limit: int, temporary: bool = False) -> tuple[tuple[str, PruneStrategy], ...]:
+        """Return idle threads of all owners whose time is over, and what is to become of each.
+
+        Those of stateless runs (*temporary*), or all others.
+        """
+        return await self._read(lambda: threads.expired_threads(limit, temporary=temporary))
 
     async def expire_thread(
         self, thread_id: str, strategy: PruneStrategy, *, first: Part | None = None

@@ -87,7 +87,7 @@ THREAD_USAGE = statement(
 FORGET_RUNS = statement(
     "forget_runs",
     f"""SELECT {{run}} FROM runs WHERE status NOT IN {_ACTIVE} AND ended_at < {{now}} - :age_us
-          AND (:only_temporary = 0 OR temporary = 1) ORDER BY ended_at LIMIT :limit""",
+        ORDER BY ended_at LIMIT :limit""",
 )
 
 
@@ -268,7 +268,7 @@ def thread_usage(thread_id: str, owner: Owner) -> Transaction[tuple[Usage, ...]]
     return tuple(usage_of(row["usage"]) for row in rows)
 
 
-def forgettable(older_than_s: float, *, only_temporary: bool, limit: int) -> Transaction[tuple[RunRecord, ...]]:
+def forgettable(older_than_s: float, limit: int) -> Transaction[tuple[RunRecord, ...]]:
     """Return runs that ended more than *older_than_s* ago, oldest first."""
-    rows = yield FORGET_RUNS(age_us=int(older_than_s * 1_000_000), only_temporary=int(only_temporary), limit=limit)
+    rows = yield FORGET_RUNS(age_us=int(older_than_s * 1_000_000), limit=limit)
     return tuple(run_record(row) for row in rows)

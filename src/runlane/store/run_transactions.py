@@ -82,9 +82,9 @@ LOCK_THREAD = statement("lock_thread", "SELECT * FROM threads WHERE thread_id = 
 INSERT_THREAD = statement(
     "insert_thread",
     """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts,
-                          created_at, updated_at, state_updated_at, ttl_us, ttl_strategy)
+                          created_at, updated_at, state_updated_at, ttl_us, ttl_strategy, temporary)
        VALUES (:thread_id, :owner, :status, :status, :metadata, :config, '{}', {now}, {now}, {now},
-               CAST(:ttl_us AS BIGINT), :ttl_strategy)
+               CAST(:ttl_us AS BIGINT), :ttl_strategy, :temporary)
        ON CONFLICT (thread_id) DO NOTHING RETURNING *""",
 )
 MARK_BUSY = statement(
@@ -278,6 +278,7 @@ def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]
             metadata=dumps(redacted({**(new.default_metadata or {}), **new.metadata})),
             config="{}",
             **ttl_params(new.thread_ttl or ttl),
+            temporary=int(new.temporary),
         )
         found = yield LOCK_THREAD(thread_id=new.thread_id)
         if made:

@@ -47,12 +47,14 @@ COPY_THREAD = statement(
     """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, state_values, interrupts, error,
                             created_at, updated_at, state_updated_at, ttl_us, ttl_strategy)
        SELECT :target, :owner, settled, settled, :metadata, config, state_values, interrupts, error,
-              {now}, {now}, {now}, ttl_us, ttl_strategy FROM threads WHERE thread_id = :source RETURNING *""",
+              {now}, {now}, {now}, CASE WHEN temporary = 0 THEN ttl_us END,
+              CASE WHEN temporary = 0 THEN ttl_strategy END FROM threads WHERE thread_id = :source RETURNING *""",
 )
 _EXPIRED = "ttl_us IS NOT NULL AND swept_at < updated_at AND updated_at + ttl_us <= {now}"
 EXPIRED_THREADS = statement(
     "expired_threads",
     f"""SELECT thread_id, ttl_strategy FROM threads WHERE {_EXPIRED} AND status <> '{ThreadStatus.BUSY.value}'
+          AND temporary = :temporary
         ORDER BY updated_at + ttl_us LIMIT :limit""",
 )
 LOCK_EXPIRED = statement(
@@ -81,19 +83,29 @@ _FILTER_PG = f"""FROM threads WHERE {_MINE}
   AND (CAST(:state_values AS TEXT) IS NULL OR {contains_in_postgres("state_values")})
   AND {MATCHES_PG}"""
 
+#: Threads of stateless runs are not listed.
+_LISTED = "AND temporary = 0"
 COUNT_THREADS = statement(
-    "count_threads", f"SELECT COUNT(*) AS n {_FILTER}", postgres=f"SELECT COUNT(*) AS n {_FILTER_PG}"
+    "count_threads",
+    f"SELECT COUNT(*) AS n {_FILTER} {_LISTED}",
+    postgres=f"SELECT COUNT(*) AS n {_FILTER_PG} {_LISTED}",
 )
 
 
-def _search(key: str, order: str) -> Statement:
-    tail = f"ORDER BY {key} {order}, thread_id {order} LIMIT :limit OFFSET :offset"
-    return statement(
-        f"search_threads_{key}_{order}", f"SELECT * {_FILTER} {tail}", postgres=f"SELECT * {_FILTER_PG} {tail}"
+def _search(name: str, tail: str) -> Statement:
+    return statement(name, f"SELECT * {_FILTER} {tail}", postgres=f"SELECT * {_FILTER_PG} {tail}")
+
+
+SEARCH_THREADS = {
+    (key, order): _search(
+        f"search_threads_{key}_{order}",
+        f"{_LISTED} ORDER BY {key} {order}, thread_id {order} LIMIT :limit OFFSET :offset",
     )
-
-
-SEARCH_THREADS = {(key, order): _search(key, order) for key in SORT_KEYS for order in ("asc", "desc")}
+    for key in SORT_KEYS
+    for order in ("asc", "desc")
+}
+# In the order of their ids, those of stateless runs too.
+ALL_THREADS = _search("all_threads", "AND thread_id > :after ORDER BY thread_id LIMIT :limit")
 
 
 #: Makes a transaction that is part of another: what is to happen to the checkpoints of a thread.
@@ -146,6 +158,7 @@ def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thre
         metadata=dumps(new.metadata),
         config="{}",
         **ttl_params(new.ttl),
+        temporary=0,
     )
     if made:
         if new.first is not None:
@@ -282,6 +295,12 @@ def search_threads(
     return tuple(thread_record(row) for row in rows)
 
 
+def all_threads(owner: Owner, where: ThreadFilter, after: str, limit: int) -> Transaction[tuple[Thread, ...]]:
+    """Return threads that match *where*, those of stateless runs too, with ids above *after*, in their order."""
+    rows = yield ALL_THREADS(after=after, limit=limit, **where.params(), **owner_params(owner))
+    return tuple(thread_record(row) for row in rows)
+
+
 def count_threads(owner: Owner, where: ThreadFilter) -> Transaction[int]:
     """Count threads that match *where*."""
     rows = yield COUNT_THREADS(**where.params(), **owner_params(owner))
@@ -289,9 +308,12 @@ def count_threads(owner: Owner, where: ThreadFilter) -> Transaction[int]:
     return count
 
 
-def expired_threads(limit: int) -> Transaction[tuple[tuple[str, PruneStrategy], ...]]:
-    """Return idle threads of all owners whose time is over, the longest first, and what is to become of them."""
-    rows = yield EXPIRED_THREADS(limit=limit)
+def expired_threads(limit: int, *, temporary: bool) -> Transaction[tuple[tuple[str, PruneStrategy], ...]]:
+    """Return idle threads of all owners whose time is over, the longest first, and what is to become of them.
+
+    Those of stateless runs (*temporary*), or all others.
+    """
+    rows = yield EXPIRED_THREADS(limit=limit, temporary=int(temporary))
     return tuple((row["thread_id"], row["ttl_strategy"]) for row in rows)
 
 
