@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.application import ApplicationAttempt
 from runlane.errors import (
     AdmissionClosed,
+    CancelRecorded,
     ConflictError,
     IllegalTransition,
     InvalidRequest,
     LeaseLost,
     NotFound,
+    OwnerRequired,
     QueueFull,
     RunlaneError,
     StoreUnavailable,
@@ -20,10 +26,12 @@ from runlane.manager import RunManager
 from runlane.records import (
     ANY_OWNER,
     CancelReceipt,
+    RunError,
     RunRecord,
     StreamEnd,
     StreamEvent,
     StreamGap,
+    StreamItem,
     Thread,
     Usage,
 )
@@ -31,7 +39,10 @@ from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.streams.bridge import StreamBridge
+from runlane.streams.bridge import Ending, StreamBridge
+
+if TYPE_CHECKING:
+    from runlane.agents.graph import GraphAgent
 
 __version__ = "0.1.0"
 
@@ -41,16 +52,23 @@ __all__ = [
     "ApplicationAttempt",
     "CancelAction",
     "CancelReceipt",
+    "CancelRecorded",
     "ConflictError",
+    "CoroutineAgent",
     "DisconnectMode",
     "EndReason",
+    "Ending",
+    "GraphAgent",
     "IllegalTransition",
     "InvalidRequest",
     "LeaseLost",
     "MultitaskStrategy",
     "NotFound",
+    "OwnerRequired",
     "PersistenceRetryPolicy",
     "QueueFull",
+    "RunContext",
+    "RunError",
     "RunManager",
     "RunRecord",
     "RunStatus",
@@ -63,8 +81,16 @@ __all__ = [
     "StreamEnd",
     "StreamEvent",
     "StreamGap",
+    "StreamItem",
     "Thread",
     "UnsupportedStrategyError",
     "Usage",
     "open_runtime",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs the extra ``agents`` once it is asked for, so that the rest works without it."""
+    if name == "GraphAgent":
+        return import_module("runlane.agents.graph").GraphAgent
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,12 @@ E = TypeVar("E", bound=StrEnum)
 THREAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 MAX_KEY: Final = 255
 MAX_LIST: Final = 1000
+#: Counters as DeerFlow's run manager spells them.
+_SPELLINGS: Final = {
+    "total_input_tokens": "input_tokens",
+    "total_output_tokens": "output_tokens",
+    "llm_call_count": "llm_calls",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,16 +105,24 @@ def check_model(model_name: object) -> None:
 
 
 def check_counters(given: Mapping[str, object]) -> dict[str, Any]:
-    """Return the counters in *given*, without those that are ``None``.
+    """Return the counters in *given* by the names of Usage's fields, without those that are ``None``.
 
     Raises:
-        InvalidRequest: A name is not one of Usage's fields, or a value cannot be added to what other runs used.
+        InvalidRequest: A name is not one of Usage's fields, nor another spelling of one; two spellings of one are
+            given; or a value cannot be added to what other runs used.
     """
     defaults = Usage()
-    unknown = sorted(set(given) - set(Usage.__dataclass_fields__))
+    unknown = sorted(set(given) - set(Usage.__dataclass_fields__) - set(_SPELLINGS))
     if unknown:
         raise InvalidRequest(f"There are no counters {', '.join(unknown)}; see Usage.")
-    counters = {name: value for name, value in given.items() if value is not None}
+    counters: dict[str, Any] = {}
+    for spelling, value in given.items():
+        name = _SPELLINGS.get(spelling, spelling)
+        if value is None:
+            continue
+        if name in counters:
+            raise InvalidRequest(f"The counter {name} is given twice, in two spellings.")
+        counters[name] = value
     for name, value in counters.items():
         default = getattr(defaults, name)
         if default is None and not isinstance(value, str):

@@ -12,15 +12,15 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 
 from runlane.agents.base import AgentCall, Snapshot
 from runlane.agents.encode import encode
-from runlane.agents.sources import RunAgents
+from runlane.agents.sources import AgentLike, RunAgents
 from runlane.announcer import Announcer
 from runlane.errors import AdmissionClosed, IllegalTransition, LeaseLost, NotFound, StoreUnavailable
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus, move
-from runlane.records import Lease, Outcome, RunError, RunRecord
+from runlane.records import Counters, Lease, Outcome, RunError, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge
@@ -120,7 +120,7 @@ class ApplicationAttempt:
             return None
         return ended if ended.status.terminal else None
 
-    async def record_progress(self, **counters: Any) -> bool:
+    async def record_progress(self, **counters: Unpack[Counters]) -> bool:
         """Record counters of the run; ``False`` if it has ended.
 
         Raises:
@@ -249,7 +249,7 @@ class ApplicationRuns:
         worker_id: str,
         leases: MutableMapping[str, Lease],
         lease_s: float,
-        start: Callable[[RunRecord, Any], None],
+        start: Callable[[RunRecord, AgentLike], None],
         cancel: Callable[[RunRecord, EndReason], Awaitable[object]],
         record_progress: RecordProgress,
         closing: asyncio.Event,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from runlane.errors import IllegalTransition
 
@@ -90,6 +90,12 @@ class CancelAction(StrEnum):
     INTERRUPT = "interrupt"
     ROLLBACK = "rollback"
 
+
+#: What callers may spell: a member, or its text.
+StatusLike = RunStatus | Literal["pending", "running", "success", "error", "timeout", "interrupted"]
+DisconnectLike = DisconnectMode | Literal["cancel", "continue"]
+StrategyLike = MultitaskStrategy | Literal["reject", "enqueue", "interrupt", "rollback"]
+ActionLike = CancelAction | Literal["interrupt", "rollback"]
 
 _S, _E = RunStatus, RunEvent
 

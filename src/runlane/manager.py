@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
-from runlane.admission import check_counters, check_model, check_new, check_page, parse_choice, parse_strategy
-from runlane.agents.sources import RunAgents
+from runlane.admission import check_counters, check_model, check_page, parse_choice, parse_strategy
+from runlane.admissions import Admissions, Admitted
+from runlane.agents.sources import AgentLike, RunAgents
 from runlane.announcer import Announcer
 from runlane.application import ApplicationAttempt, ApplicationRuns, outlast
 from runlane.dispatch.base import Dispatch
 from runlane.errors import (
-    AdmissionClosed,
+    CancelRecorded,
+    IllegalTransition,
     NotFound,
     OwnerRequired,
-    RunlaneError,
-    StoreUnavailable,
 )
-from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
+from runlane.lifecycle import (
+    ActionLike,
+    CancelAction,
+    DisconnectLike,
+    DisconnectMode,
+    EndReason,
+    MultitaskStrategy,
+    RunStatus,
+    StatusLike,
+    StrategyLike,
+)
 from runlane.records import (
     ANY_OWNER,
     NO_OWNER,
     Admission,
     Cancelled,
     CancelReceipt,
+    Counters,
     Finished,
     Lease,
     NewRun,
@@ -39,10 +47,7 @@ from runlane.records import (
     Usage,
 )
 from runlane.store.ledger import RunStore
-from runlane.store.retry import patiently
-from runlane.streams.bridge import Ending, StreamBridge, Watch
-
-log = logging.getLogger("runlane.manager")
+from runlane.streams.bridge import Ending, StreamBridge
 
 
 class _Unset:
@@ -51,15 +56,6 @@ class _Unset:
 
 _UNSET: Final = _Unset()
 OwnerArgument = Owner | _Unset
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """A run that was admitted, with a reader of its stream; ``reused`` says that an idempotency key found it."""
-
-    run: RunRecord
-    watch: Watch
-    reused: bool
 
 
 class RunManager:
@@ -91,8 +87,16 @@ class RunManager:
         self._announcer, self._new_id = announcer, new_id
         self._reconcile, self._drain = reconcile, drain
         self._require_owner, self._now = require_owner, now
-        self._abandoned: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
+        self._admissions = Admissions(
+            store=store,
+            bridge=bridge,
+            dispatch=dispatch,
+            source=source,
+            tell=self._tell,
+            cancel=lambda run: self._cancel(run.run_id, run.owner, CancelAction.INTERRUPT, EndReason.DISCONNECT, None),
+            closing=self._closing,
+        )
         self._application = ApplicationRuns(
             store=store,
             bridge=bridge,
@@ -109,10 +113,34 @@ class RunManager:
 
     # Admission
 
-    async def create(self, thread_id: str, assistant_id: str | None = None, **options: Any) -> RunRecord:
-        """Admit a run behind whatever the thread has; see :meth:`create_or_reject` for *options*."""
+    async def create(
+        self,
+        thread_id: str,
+        assistant_id: str | None = None,
+        *,
+        multitask_strategy: StrategyLike = MultitaskStrategy.ENQUEUE,
+        on_disconnect: DisconnectLike = DisconnectMode.CANCEL,
+        metadata: Mapping[str, Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        model_name: str | None = None,
+        delay_s: float = 0.0,
+        idempotency_key: str | None = None,
+        agent: AgentLike | None = None,
+        owner: OwnerArgument = _UNSET,
+    ) -> RunRecord:
+        """Admit a run behind whatever the thread has; otherwise the same as :meth:`create_or_reject`."""
         return await self.create_or_reject(
-            thread_id, assistant_id, multitask_strategy=MultitaskStrategy.ENQUEUE.value, **options
+            thread_id,
+            assistant_id,
+            multitask_strategy=multitask_strategy,
+            on_disconnect=on_disconnect,
+            metadata=metadata,
+            kwargs=kwargs,
+            model_name=model_name,
+            delay_s=delay_s,
+            idempotency_key=idempotency_key,
+            agent=agent,
+            owner=owner,
         )
 
     async def create_or_reject(
@@ -120,14 +148,14 @@ class RunManager:
         thread_id: str,
         assistant_id: str | None = None,
         *,
-        multitask_strategy: str = MultitaskStrategy.REJECT.value,
-        on_disconnect: str = DisconnectMode.CANCEL.value,
+        multitask_strategy: StrategyLike = MultitaskStrategy.REJECT,
+        on_disconnect: DisconnectLike = DisconnectMode.CANCEL,
         metadata: Mapping[str, Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         model_name: str | None = None,
         delay_s: float = 0.0,
         idempotency_key: str | None = None,
-        agent: Any = None,
+        agent: AgentLike | None = None,
         owner: OwnerArgument = _UNSET,
     ) -> RunRecord:
         """Admit a run to *thread_id*, durably, or refuse it; nothing is touched when it is refused.
@@ -158,78 +186,23 @@ class RunManager:
         admitted.watch.close()
         return admitted.run
 
-    async def admit(self, new: NewRun, *, agent: Any = None) -> Admitted:
+    async def admit(self, new: NewRun, *, agent: AgentLike | None = None) -> Admitted:
         """Admit *new* and return it with a watch that has missed nothing. The caller closes the watch.
 
         Once begun, the admission is carried through even if the caller is cancelled: no run is left half admitted.
         A run whose caller is gone before it knew of it is cancelled, unless it is to go on without its client.
         """
-        return (await self._carry_through(self._admit(new, agent), new))[0]
+        return await self._admissions.admit(new, agent)
 
     async def admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
         """Admit each of *news* as :meth:`admit` does, in one transaction: all of them, or none."""
-        return await self._carry_through(self._admit_all(news), *news)
-
-    async def _carry_through(self, admitting: Coroutine[Any, Any, list[Admitted]], *news: NewRun) -> list[Admitted]:
-        try:
-            if self.closed:
-                raise AdmissionClosed
-            for new in news:
-                check_new(new)
-        except BaseException:
-            admitting.close()
-            raise
-        admission = asyncio.ensure_future(admitting)
-        try:
-            return await asyncio.shield(admission)
-        except asyncio.CancelledError:
-            abandoned = asyncio.get_running_loop().create_task(self._abandon(admission))
-            self._abandoned.add(abandoned)
-            abandoned.add_done_callback(self._abandoned.discard)
-            raise
-
-    async def _abandon(self, admission: asyncio.Future[list[Admitted]]) -> None:
-        """Settle an admission whose caller was cancelled."""
-        try:
-            found = await admission
-        except RunlaneError:
-            return  # nothing was admitted, and nobody is left to be told
-        for admitted in found:
-            admitted.watch.close()
-        for run in (admitted.run for admitted in found if not admitted.reused):
-            if run.on_disconnect is DisconnectMode.CANCEL or not self._source.has(run.run_id):
-                wanted = (run.run_id, run.owner, CancelAction.INTERRUPT, EndReason.DISCONNECT, None)
-                try:
-                    await patiently(partial(self._cancel, *wanted))
-                except (NotFound, StoreUnavailable) as error:  # it was deleted, or this process has closed the ledger
-                    log.warning("run.unwanted_not_cancelled run_id=%s why=%s", run.run_id, error)
-
-    async def _admit(self, new: NewRun, agent: Any) -> list[Admitted]:
-        if agent is not None:
-            self._source.attach(new.run_id, agent)
-        try:
-            admission = await self._store.admit(new)
-        except BaseException:
-            self._source.forget(new.run_id)
-            raise
-        return [self.admitted(new, admission)]
-
-    async def _admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
-        return [self.admitted(*pair) for pair in zip(news, await self._store.admit_all(news), strict=True)]
+        return await self._admissions.admit_all(news)
 
     def admitted(self, new: NewRun, admission: Admission) -> Admitted:
         """Tell of an admission that was committed, and watch its run; the caller closes the watch."""
-        run = admission.run
-        watch = self._bridge.watch(run, admitted_now=not admission.reused)
-        for cancelled in admission.cancelled:
-            self._tell(cancelled)
-        if admission.reused:
-            self._source.forget(new.run_id)
-        elif self._source.has(run.run_id) and (admission.runnable or new.delay_s > 0):
-            self._dispatch.submit(run.run_id, delay_s=new.delay_s)
-        return Admitted(run=run, watch=watch, reused=admission.reused)
+        return self._admissions.admitted(new, admission)
 
-    def start(self, run: RunRecord, agent: Any) -> None:
+    def start(self, run: RunRecord, agent: AgentLike) -> None:
         """Attach *agent*, an async function or async generator of one argument, to an admitted run.
 
         It is called once the run is its lane's head. Attaching to a run that has ended does nothing.
@@ -301,7 +274,7 @@ class RunManager:
     # Writing
 
     async def set_status(
-        self, run_id: str, status: str, *, error: str | None = None, owner: OwnerArgument = _UNSET
+        self, run_id: str, status: StatusLike, *, error: str | None = None, owner: OwnerArgument = _UNSET
     ) -> RunRecord:
         """Move a run that the application executes itself, without :meth:`start`: to ``running``, then to an ending.
 
@@ -323,7 +296,9 @@ class RunManager:
         await self.get(run_id, owner=owner)
         return await self._store.set_model(run_id, model_name)
 
-    async def update_run_progress(self, run_id: str, *, owner: OwnerArgument = _UNSET, **counters: Any) -> bool:
+    async def update_run_progress(
+        self, run_id: str, *, owner: OwnerArgument = _UNSET, **counters: Unpack[Counters]
+    ) -> bool:
         """Record counters of an active run; ``False``, with nothing written, once it has ended.
 
         Raises:
@@ -333,13 +308,29 @@ class RunManager:
         return await self._store.set_progress(run_id, check_counters(counters))
 
     async def update_run_completion(
-        self, run_id: str, *, status: str | None = None, owner: OwnerArgument = _UNSET, **counters: Any
+        self,
+        run_id: str,
+        *,
+        status: StatusLike | None = None,
+        error: str | None = None,
+        owner: OwnerArgument = _UNSET,
+        **counters: Unpack[Counters],
     ) -> RunRecord:
-        """Record final counters, for any kind of ending; numbers never fall. With *status*, end the run first."""
+        """Record final counters, for any kind of ending; numbers never fall. With *status*, end the run first.
+
+        Raises:
+            IllegalTransition: The run cannot end as *status*; the counters are recorded all the same.
+            CancelRecorded: A cancel came first; the counters are recorded all the same.
+        """
         checked = check_counters(counters)
         run = await self.get(run_id, owner=owner)
-        if status is not None and run.status.value != status:
-            await self.set_status(run_id, status, owner=run.owner)
+        try:
+            if status is not None and run.status != status:
+                await self.set_status(run_id, status, error=error, owner=run.owner)
+        except (IllegalTransition, CancelRecorded):
+            if checked:
+                await self._store.complete_usage(run_id, checked)
+            raise
         return await self._store.complete_usage(run_id, checked)
 
     # Control
@@ -348,7 +339,7 @@ class RunManager:
         self,
         run_id: str,
         *,
-        action: str = CancelAction.INTERRUPT.value,
+        action: ActionLike = CancelAction.INTERRUPT,
         reason: EndReason = EndReason.USER_CANCEL,
         by: str | None = None,
         wait: bool = False,
@@ -376,7 +367,7 @@ class RunManager:
         self,
         run_id: str,
         *,
-        action: str = CancelAction.INTERRUPT.value,
+        action: ActionLike = CancelAction.INTERRUPT,
         reason: EndReason = EndReason.USER_CANCEL,
         by: str | None = None,
         owner: OwnerArgument = _UNSET,
@@ -448,13 +439,15 @@ class RunManager:
         await self.cancel(run_id, wait=True, owner=wanted)
         await self._store.delete_run(run_id, owner=wanted)
 
-    async def shutdown(self, timeout_s: float = 5.0) -> None:
-        """Close admission, let runs finish for *timeout_s*, stop the rest and record each ending as it settles.
+    async def shutdown(self, grace_s: float = 5.0) -> None:
+        """Close admission, let runs finish for *grace_s*, stop the rest and record each ending as it settles.
+
+        That takes at most *grace_s*, two times ``cancel_grace_s + abandon_after_s``, and 10 s for a ledger that is out.
 
         Survives any number of cancellations of its caller until it is done; a second call waits for the same.
         """
         self._closing.set()
-        await outlast(self._drain(timeout_s))
+        await outlast(self._drain(grace_s))
 
     @property
     def closed(self) -> bool:

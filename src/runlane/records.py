@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
 
 from runlane.lifecycle import (
     CancelAction,
@@ -82,6 +82,29 @@ class Usage:
             else self.first_human_message,
             last_ai_message=self.last_ai_message if later.last_ai_message is None else later.last_ai_message,
         )
+
+
+class Counters(TypedDict, total=False):
+    """Arguments that record what a run used: fields of :class:`Usage`; ``None`` leaves a field as it is.
+
+    The last three are other spellings, of ``input_tokens``, ``output_tokens`` and ``llm_calls``.
+    """
+
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    llm_calls: int | None
+    cached_input_tokens: int | None
+    lead_agent_tokens: int | None
+    subagent_tokens: int | None
+    middleware_tokens: int | None
+    message_count: int | None
+    by_model: Mapping[str, Mapping[str, int]] | None
+    first_human_message: str | None
+    last_ai_message: str | None
+    total_input_tokens: int | None
+    total_output_tokens: int | None
+    llm_call_count: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

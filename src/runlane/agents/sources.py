@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from runlane.agents.base import Agent
-from runlane.agents.coroutine import CoroutineAgent
+from runlane.agents.coroutine import CoroutineAgent, CoroutineFunction
 from runlane.errors import InvalidRequest, NotFound
 from runlane.records import RunRecord
+
+#: What can be attached to a run.
+AgentLike = Agent | CoroutineFunction
 
 
 class RunAgents:
@@ -26,15 +29,18 @@ class RunAgents:
         self._graph_agent, self._private_of = graph_agent, private_of
         self._attached: dict[str, Agent] = {}
 
-    def attach(self, run_id: str, agent: Any) -> None:
+    def attach(self, run_id: str, agent: AgentLike) -> None:
         """Make *agent*, an :class:`Agent` or an async function or generator of one argument, what the run executes.
 
         Raises:
             InvalidRequest: It is neither.
         """
-        if not hasattr(agent, "repair") and not callable(agent):
+        if _is_agent(agent):
+            self._attached[run_id] = agent
+        elif callable(agent):
+            self._attached[run_id] = CoroutineAgent(agent)
+        else:
             raise InvalidRequest(f"{agent!r} is no agent: it must be an async function or async generator function.")
-        self._attached[run_id] = agent if hasattr(agent, "repair") else CoroutineAgent(agent)
 
     def has(self, run_id: str) -> bool:
         """Whether this process can execute the run."""
@@ -65,3 +71,7 @@ class RunAgents:
     def forget(self, run_id: str) -> None:
         """Drop what was attached; the run has ended."""
         self._attached.pop(run_id, None)
+
+
+def _is_agent(agent: AgentLike) -> TypeGuard[Agent]:
+    return hasattr(agent, "repair")

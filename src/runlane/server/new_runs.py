@@ -10,9 +10,9 @@ from uuid import UUID, uuid4, uuid5
 import msgspec
 from starlette.requests import Request
 
+from runlane.admissions import Admitted
 from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
-from runlane.manager import Admitted
 from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, Assistant, NewRun, ThreadTtl
 from runlane.server.access import Access
 from runlane.server.assistants import assistant_to_run, clean, find_assistant

@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from runlane.admissions import Admitted
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
-from runlane.manager import Admitted
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd
 from runlane.server.new_runs import admit, prepare_run
 from runlane.server.requests import (

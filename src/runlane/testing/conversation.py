@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from runlane.agents.base import Agent
 from runlane.errors import AdmissionClosed, StoreUnavailable
-from runlane.lifecycle import EndReason, RunStatus
+from runlane.lifecycle import ActionLike, EndReason, RunStatus, StrategyLike
 from runlane.records import ANY_OWNER, RunRecord
 from runlane.runtime import Runtime
 from runlane.settings import Settings
@@ -81,7 +81,7 @@ class Conversation:
     async def _play(self, turns: Sequence[Turn], run_ids: list[str], keeper: asyncio.Task[None]) -> None:
         dice = self._dice
         for number, turn in enumerate(turns):
-            strategy = dice.choice(("enqueue", "interrupt", "rollback"))
+            strategy: StrategyLike = dice.choice(("enqueue", "interrupt", "rollback"))
             if strategy != "enqueue":
                 self._may_stop.update(run_ids)
             run_ids.append(await self._say(turn, f"turn {number}", strategy))
@@ -145,7 +145,7 @@ class Conversation:
 
     # The client
 
-    async def _say(self, turn: Turn, key: str, strategy: str) -> str:
+    async def _say(self, turn: Turn, key: str, strategy: StrategyLike) -> str:
         kwargs = {**turn.options, "graph_id": GRAPH_ID}
         kwargs |= {"input": turn.input} if turn.command is None else {"command": dict(turn.command)}
 
@@ -226,7 +226,7 @@ class Conversation:
     async def _rollback(self, run_id: str) -> None:
         await self._cancel(run_id, "rollback")
 
-    async def _cancel(self, run_id: str, action: str) -> None:
+    async def _cancel(self, run_id: str, action: ActionLike) -> None:
         await self._moment()
         if not self._resting:
             self._may_stop.add(run_id)
