@@ -29,12 +29,19 @@ def guarded_server(folder: Path, auth: str = "plain", **settings: Any) -> Iterat
 
 
 @contextmanager
-def keyed_server(folder: Path, *owners: str) -> Iterator[tuple[Server, dict[str, str]]]:
+def keyed_server(folder: Path, *owners: str, **settings: Any) -> Iterator[tuple[Server, dict[str, str]]]:
     """Serve with API keys; give the key of each of *owners* too."""
     file = folder / "keys"
     keys = {owner: new_key(owner, file) for owner in owners}
-    with running_server(f"sqlite:///{folder}/runlane.db", api_keys=str(file)) as running:
+    with running_server(f"sqlite:///{folder}/runlane.db", api_keys=str(file), **settings) as running:
         yield running, keys
+
+
+def revoke(folder: Path, owner: str) -> None:
+    """Remove the keys of *owner* from the file of :func:`keyed_server`."""
+    file = folder / "keys"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.endswith(f" {owner}\n")))
 
 
 def bearer(name: str) -> dict[str, str]:

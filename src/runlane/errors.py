@@ -19,6 +19,7 @@
     ├── LeaseLost                lease_lost             the attempt no longer owns its run
     ├── AdmissionClosed          admission_closed       the process is draining
     ├── OwnerRequired            owner_required         tenancy is required and no owner was given
+    ├── OwnerUnknown             owner_unknown          authentication does not know the owner of a cron any more
     ├── StoreUnavailable         store_unavailable      nothing was written; try again
     │   ├── LedgerInUse          ledger_in_use          another process owns the database file
     │   └── LedgerClosed         ledger_closed          this process has closed it
@@ -255,6 +256,16 @@ class GraphLoadError(ConfigurationError):
     def __init__(self, graph_id: str, spec: str, why: str) -> None:
         self.graph_id, self.spec = graph_id, spec
         super().__init__(f"Graph {graph_id!r} ({spec}) could not be loaded: {why}")
+
+
+class OwnerUnknown(RunlaneError):
+    """Nobody could send a request as the owner of a cron any more, so that its runs are not started either."""
+
+    code = "owner_unknown"
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        super().__init__(f"The owner {owner!r} is not known to this server's authentication; the cron is suspended.")
 
 
 class WorkerLost(RunlaneError):

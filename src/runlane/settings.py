@@ -35,6 +35,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "max_body_bytes": (1024, 2**31),
     "max_connections": (1, 1_000_000),
     "request_timeout_s": (0.1, 86_400),
+    "reauthenticate_s": (0.01, 86_400),
     "webhook_retention_s": (1, 10 * 365 * 86_400),
 }
 
@@ -70,6 +71,7 @@ class Settings:
         api_keys: A file of API keys, which every request must then have one of; empty: none is asked for.
         auth_missing_handler: What a user of the project's own authentication may touch where no ``@auth.on`` handler
             decides: their ``own`` things, whatever they ask for (``allow``), or nothing (``deny``).
+        reauthenticate_s: How often the sender of a request that goes on, a stream or a socket, is asked for again.
         webhook_secret: What webhooks are signed with (``whsec_...``, or several separated by spaces); empty: nothing.
         webhook_retention_s: Webhooks that were delivered or given up are kept for so long.
     """
@@ -98,6 +100,7 @@ class Settings:
     allowed_hosts: str = ""
     api_keys: str = ""
     auth_missing_handler: str = "own"
+    reauthenticate_s: float = 30.0
     webhook_secret: str = field(default="", repr=False)
     webhook_retention_s: float = 7 * 86_400.0
 

@@ -115,6 +115,14 @@ class Authority(Protocol):
         """
         ...
 
+    def version(self) -> object:
+        """Return what its answers depend on, as far as it can tell; once it is another, all have to be asked again."""
+        ...
+
+    async def knows(self, owner: str) -> bool:
+        """Return whether *owner* could still send a request; ``True`` where nobody can tell."""
+        ...
+
     async def aclose(self) -> None:
         """Release what it holds; a second call does nothing."""
         ...

@@ -37,9 +37,10 @@ from runlane.server import (
     threads,
     webhooks,
 )
-from runlane.server.auth import Gate, secured
+from runlane.server.auth import secured
 from runlane.server.edge import Edge, on_error, on_http_error
 from runlane.server.front import RESERVED, Front, custom_app
+from runlane.server.gate import Gate
 from runlane.server.http_section import HttpSection, http_section
 from runlane.server.metrics import Metered, Metrics
 from runlane.server.origins import OriginGuard

@@ -1,4 +1,4 @@
-"""Authentication and authorisation by the application's own ``langgraph_sdk.Auth``, and the gate before every route."""
+"""Authentication and authorisation by the application's own ``langgraph_sdk.Auth``."""
 
 from __future__ import annotations
 
@@ -15,32 +15,25 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
-import orjson
 from langgraph_sdk import Auth
 from langgraph_sdk.auth.exceptions import HTTPException as SdkHTTPException
-from starlette.authentication import AuthCredentials
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from runlane.agents.langgraph_json import GraphsFile, read_graphs_file
 from runlane.agents.registry import import_object
 from runlane.errors import ConfigurationError, InvalidRequest
 from runlane.records import ANY_OWNER
 from runlane.server.access import Access, Authority, User
-from runlane.server.json_bodies import EncodedBody, PayloadTooLarge, read_json
+from runlane.server.json_bodies import read_json
 from runlane.server.keys import ApiKeys, check_owner
 from runlane.settings import Settings
 from runlane.store.filters import filter_params
 
 log = logging.getLogger("runlane.auth")
 
-#: What anybody may ask of the API: that the server is there, what it is, and how it fares.
-EXEMPT: Final = frozenset({"/", "/ok", "/info", "/metrics", "/docs", "/openapi.json"})
-#: Where a request has its :class:`User`; ``user`` beside it may be replaced by an application's middleware.
-USER: Final = "runlane.user"
 #: What a handler may ask for by name.
 _PARAMETERS: Final = frozenset(
     {"request", "body", "path", "method", "path_params", "query_params", "headers", "authorization", "scopes"}
@@ -72,6 +65,7 @@ class AuthSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     allow_langsmith_api_keys: bool = False
     openapi: OpenApiSection | None = None
     cache: CacheSection | None = None
+    known_user: str | None = None
 
 
 def load_authority(config: Path | None, settings: Settings) -> Authority | None:
@@ -109,6 +103,7 @@ class ProjectAuth:
         self._authenticate: Callable[..., Any] = auth._authenticate_handler
         self._wanted = _wanted(where, self._authenticate)
         self._cache = None if section.cache is None else _Cache(file.path, section.cache)
+        self._known_user = _function(file, "auth.known_user", section.known_user)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="auth")
         self.openapi: Mapping[str, Any] = {} if section.openapi is None else msgspec.to_builtins(section.openapi)
 
@@ -127,7 +122,7 @@ class ProjectAuth:
             return found
         arguments = await _arguments(connection, self._wanted)
         try:
-            user = _user(await self._called(arguments))
+            user = _user(await self._called(self._authenticate, **arguments))
         except (HTTPException, SdkHTTPException) as error:
             raise _as_raised(error) from error
         except InvalidRequest:
@@ -138,11 +133,17 @@ class ProjectAuth:
             self._cache.put(key, user)
         return user
 
-    async def _called(self, arguments: dict[str, Any]) -> Any:
-        handler = self._authenticate
+    def version(self) -> object:
+        return None  # nobody tells when the application changes its mind
+
+    async def knows(self, owner: str) -> bool:
+        """Return what the application's ``known_user`` says; without one every owner is known."""
+        return self._known_user is None or bool(await self._called(self._known_user, owner))
+
+    async def _called(self, handler: Callable[..., Any], *given: Any, **arguments: Any) -> Any:
         if inspect.iscoroutinefunction(handler):
-            return await handler(**arguments)
-        call = functools.partial(contextvars.copy_context().run, handler, **arguments)
+            return await handler(*given, **arguments)
+        call = functools.partial(contextvars.copy_context().run, handler, *given, **arguments)
         found = await asyncio.get_running_loop().run_in_executor(self._threads, call)
         return await found if inspect.isawaitable(found) else found
 
@@ -191,6 +192,15 @@ class ProjectAuth:
         except Exception as error:  # as above
             raise _defect(f"{resource}.{action}", error) from error
         raise _forbidden(resource, action)
+
+
+def _function(file: GraphsFile, where: str, spec: str | None) -> Callable[..., Any] | None:
+    if spec is None:
+        return None
+    found = import_object(file, where, spec)
+    if not callable(found):
+        raise ConfigurationError(f"{file.path}: {where} {spec!r} is a {type(found).__name__}, not a function.")
+    return cast(Callable[..., Any], found)
 
 
 def _wanted(where: str, handler: Callable[..., Any]) -> frozenset[str]:
@@ -311,80 +321,3 @@ class _Cache:
         self._users.move_to_end(key)
         if len(self._users) > self._max_size:
             self._users.popitem(last=False)
-
-
-class Gate:
-    """Lets nothing through to a route, known or not, that the process's authority does not know the sender of."""
-
-    def __init__(self, app: ASGIApp, exempt: frozenset[str] = EXEMPT) -> None:
-        self._app, self._exempt = app, exempt
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        authority = _authority(scope, self._exempt) if scope["type"] in ("http", "websocket") else None
-        if authority is None or USER in scope:
-            await self._app(scope, receive, send)
-            return
-        if authority.reads_body:
-            receive = (received := _Received(receive, scope["app"].state.settings.max_body_bytes)).reader()
-        connection = Request(scope, receive) if scope["type"] == "http" else HTTPConnection(scope)
-        try:
-            user = await authority.authenticate(connection)
-        except HTTPException as error:
-            await _refuse(scope, receive, send, error)
-            return
-        except InvalidRequest as error:  # the body that the handler wanted to see
-            status = 413 if isinstance(error, PayloadTooLarge) else 415 if isinstance(error, EncodedBody) else 422
-            await _refuse(scope, receive, send, HTTPException(status, str(error)))
-            return
-        scope[USER] = scope["user"] = user
-        scope["auth"] = AuthCredentials(user.permissions)
-        await self._app(scope, received.reader() if authority.reads_body else receive, send)
-
-
-def _authority(scope: Scope, exempt: frozenset[str]) -> Authority | None:
-    if isinstance(scope.get("user"), User):
-        return None  # known already: this is the gate of the API behind that of the application beside it
-    authority = cast(Authority | None, scope["app"].state.service.authority)
-    if authority is None:
-        return None
-    path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-    return None if path in exempt else authority
-
-
-class _Received:
-    """What was received of a request, for the authentication and once more for the route."""
-
-    def __init__(self, receive: Receive, limit_bytes: int) -> None:
-        self._receive, self._limit_bytes, self._size = receive, limit_bytes, 0
-        self._messages: list[Message] = []
-
-    def reader(self) -> Receive:
-        """Return a way to receive all of the request, from its beginning."""
-        position = 0
-
-        async def read() -> Message:
-            nonlocal position
-            if position == len(self._messages):
-                await self._take()
-            position += 1
-            return self._messages[position - 1]
-
-        return read
-
-    async def _take(self) -> None:
-        message = await self._receive()
-        self._size += len(message.get("body", b""))
-        if self._size > self._limit_bytes:
-            raise PayloadTooLarge(self._limit_bytes)
-        self._messages.append(message)
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, error: HTTPException) -> None:
-    """Answer *error*; a socket is closed with 4000 + status, as a page cannot read the status of a handshake."""
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.accept"})
-        await send({"type": "websocket.close", "code": 4000 + error.status_code, "reason": str(error.detail)[:100]})
-        return
-    body = orjson.dumps({"detail": str(error.detail), "code": "http"})
-    await Response(body, error.status_code, dict(error.headers or {}), "application/json")(scope, receive, send)

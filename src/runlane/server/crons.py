@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.crons import CronScheduler, next_slot
-from runlane.errors import CronChanged, InvalidRequest, NotFound, UnsupportedOption
+from runlane.errors import CronChanged, InvalidRequest, NotFound, OwnerUnknown, UnsupportedOption
 from runlane.records import ANY_OWNER, PERMISSIONS, NewRun
 from runlane.runtime import new_run_id, utc_now
 from runlane.schedules import Schedule
@@ -147,12 +147,23 @@ def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
     """Return what fires the crons of *service*'s ledger while this process admits runs."""
     return CronScheduler(
         store=service.store,
-        make_run=lambda cron, slot: _run_of(service, cron, slot),
+        make_run=lambda cron, slot: _due_run(service, cron, slot),
         admitted=lambda new, admission: service.runs.admitted(new, admission).watch.close(),
         closed=lambda: service.runs.closed,
         poll_s=poll_s,
         now=utc_now,
     )
+
+
+async def _due_run(service: Service, cron: Cron, slot: datetime) -> NewRun:
+    """Return the run of *cron* for *slot*.
+
+    Raises:
+        OwnerUnknown: Its owner could not start it themselves any more.
+    """
+    if service.authority is not None and not await service.authority.knows(cron.target.owner):
+        raise OwnerUnknown(cron.target.owner)
+    return await _run_of(service, cron, slot)
 
 
 async def _run_of(service: Service, cron: Cron, slot: datetime) -> NewRun:

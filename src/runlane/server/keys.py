@@ -148,6 +148,15 @@ class ApiKeys:
         """Return the user's own things."""
         return Access(owner=user.identity, reads=user.identity, user=user)
 
+    def version(self) -> object:
+        """Return which content of the file is in use."""
+        self._current()
+        return self._version
+
+    async def knows(self, owner: str) -> bool:
+        """Return whether the file has a key of *owner*."""
+        return any(found == owner for _, found in self._current().values())
+
     async def aclose(self) -> None:
         """Nothing is held."""
 

@@ -134,6 +134,7 @@ def serve(config: Path, settings: Settings, *, host: str, port: int, listener: s
 
 async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) -> None:
     address = listener.getsockname()[:2]
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     async with app.router.lifespan_context(app):
         _share_the_interpreter()
         _spare_the_collector()
@@ -212,7 +213,6 @@ async def _over(serving: asyncio.Task[None], address: tuple[str, int]) -> None:
 
 
 async def _drain(service: Any, signals: StopSignals) -> None:
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
     hurry = asyncio.create_task(_hurry(service, signals))
     try:
         await service.drain()
@@ -222,7 +222,7 @@ async def _drain(service: Any, signals: StopSignals) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Answers are cut off on purpose when the process closes: clients that wait for a run ask the next process."""
+    """Answers are cut off on purpose, and that is logged: the process closes, or a reader is not known any more."""
     return "without completing response" not in record.getMessage()
 
 

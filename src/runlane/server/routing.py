@@ -20,7 +20,7 @@ from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, Thread
 from runlane.server.access import OPEN, Access, User
-from runlane.server.auth import EXEMPT, USER
+from runlane.server.gate import EXEMPT, USER
 from runlane.server.requests import Body, ignore, path_uuid
 from runlane.server.service import Service
 from runlane.store.webhook_transactions import DeliveryStatus

@@ -26,6 +26,7 @@ from runlane.server.access import Access, Authority
 from runlane.server.auth import load_authority
 from runlane.server.deliveries import new_deliverer
 from runlane.server.expiry import load_expiry
+from runlane.server.grants import Grants
 from runlane.server.http_section import HttpSection
 from runlane.server.long_term import load_store
 from runlane.settings import Settings
@@ -54,9 +55,9 @@ class Service:
         registry: Registry,
         host: ThreadHost,
         webhooks: Deliverer,
-        authority: Authority | None = None,
+        grants: Grants | None = None,
     ) -> None:
-        self.runtime, self.registry, self._host, self.authority = runtime, registry, host, authority
+        self.runtime, self.registry, self._host, self.grants = runtime, registry, host, grants
         self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
         self.new_id = new_run_id
         self.section = HttpSection()
@@ -64,6 +65,11 @@ class Service:
         self.system_assistants: dict[str, Assistant] = {}
         self.webhooks = webhooks
         self._drained: asyncio.Task[None] | None = None
+
+    @property
+    def authority(self) -> Authority | None:
+        """What says who sends a request; ``None`` if nobody is asked."""
+        return None if self.grants is None else self.grants.authority
 
     def states(self, access: Access | str) -> ThreadStates:
         """Return the states of threads as the user of *access*, or an owner of theirs, sees them.
@@ -201,8 +207,10 @@ async def open_service(
     expiry = load_expiry(config)
     async with AsyncExitStack() as stack:
         authority = await asyncio.get_running_loop().run_in_executor(None, load_authority, config, settings)
+        grants = None
         if authority is not None:
             stack.push_async_callback(authority.aclose)
+            grants = await stack.enter_async_context(Grants(authority, every_s=settings.reauthenticate_s))
         runtime = await stack.enter_async_context(
             open_runtime(
                 settings=settings,
@@ -215,7 +223,7 @@ async def open_service(
             )
         )
         webhooks = await stack.enter_async_context(new_deliverer(config, runtime))
-        service = Service(runtime, registry, hosts[0], webhooks, authority)
+        service = Service(runtime, registry, hosts[0], webhooks, grants)
         service.system_assistants = await register_system_assistants(runtime.store, registry)
         service.users = users
         late.append(service)
