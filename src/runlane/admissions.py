@@ -18,6 +18,7 @@ from runlane.records import Admission, Cancelled, NewRun, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge, Watch
+from runlane.work import own_task
 
 log = logging.getLogger("runlane.manager")
 
@@ -76,11 +77,11 @@ class Admissions:
         except BaseException:
             admitting.close()
             raise
-        admission = asyncio.ensure_future(admitting)
+        admission = own_task(admitting)
         try:
             return await asyncio.shield(admission)
         except asyncio.CancelledError:
-            abandoned = asyncio.get_running_loop().create_task(self._abandon(admission))
+            abandoned = own_task(self._abandon(admission))
             self._abandoned.add(abandoned)
             abandoned.add_done_callback(self._abandoned.discard)
             raise

@@ -10,6 +10,7 @@ from typing import Final
 from runlane.dispatch.base import Dispatch
 from runlane.records import Finished, RunRecord
 from runlane.streams.bridge import StreamBridge
+from runlane.work import own_task
 
 log = logging.getLogger("runlane.announcer")
 
@@ -33,7 +34,7 @@ class Announcer:
         if run.status.terminal:
             self._bridge.close(run, events_end=events_end, result=result)
             for hook in self._hooks:
-                task = asyncio.get_running_loop().create_task(_run_hook(hook, run))
+                task = own_task(_run_hook(hook, run))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         else:

@@ -24,6 +24,7 @@ from runlane.records import Counters, Lease, Outcome, RunError, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge
+from runlane.work import own_task
 
 log = logging.getLogger("runlane.application")
 T = TypeVar("T")
@@ -223,7 +224,7 @@ class _Block:
 
 async def outlast(waiting: Awaitable[T]) -> T:
     """Return what *waiting* does, however often the caller is cancelled; CancelledError is raised after that."""
-    future = asyncio.ensure_future(waiting)
+    future = own_task(waiting) if asyncio.iscoroutine(waiting) else asyncio.ensure_future(waiting)
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()

@@ -7,21 +7,20 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from typing import Any, Final, Protocol
 
 from runlane.agents.base import Agent, AgentCall, Drained, Snapshot
 from runlane.agents.encode import encode
-from runlane.agents.host import Abandoned, AgentHost, Handle
+from runlane.agents.host import Abandoned, AgentHost
 from runlane.announcer import Announcer
+from runlane.attempt import Attempt
 from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.lifecycle import EndReason, RunEvent
 from runlane.progress import Progress
 from runlane.records import (
     ANY_OWNER,
     CancelReceipt,
-    Claim,
     Finished,
     Lease,
     Outcome,
@@ -39,7 +38,7 @@ from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction
 from runlane.streams.bridge import StreamBridge
 from runlane.streams.publisher import Publisher
-from runlane.verdict import OUTRANKING, StopReason, Verdict, classify, run_error
+from runlane.verdict import StopReason, Verdict, classify, run_error
 
 log = logging.getLogger("runlane.execution")
 
@@ -121,74 +120,6 @@ class AgentSource(Protocol):
     def forget(self, run_id: str) -> None:
         """The run has ended."""
         ...
-
-
-class Attempt:
-    """A claimed run while it executes here; :meth:`stop` is how anybody ends it early."""
-
-    def __init__(self, claim: Claim, settings: Settings, now: Callable[[], datetime]) -> None:
-        self.claim, self._settings, self._now = claim, settings, now
-        self.reason: StopReason | None = None
-        self.cancel = claim.run.cancel
-        self.observed_at: datetime | None = None
-        self.over: asyncio.Future[RunRecord] = asyncio.get_running_loop().create_future()
-        self._failure: RunlaneError | None = None
-        self._handle: Handle[Snapshot] | None = None
-        self._call: AgentCall | None = None
-        self._continuable = False
-        self._timers: list[asyncio.TimerHandle] = []
-        if self.cancel is not None:
-            self.stop(StopReason.CANCEL, self.cancel)
-
-    def stop(self, reason: StopReason, cancel: CancelReceipt | None = None) -> None:
-        """Stop the attempt for *reason*: cooperatively, then hard, then by leaving it behind."""
-        ranks = list(StopReason)
-        if self.reason is not None and not (reason in OUTRANKING and ranks.index(reason) > ranks.index(self.reason)):
-            return
-        self.reason = reason
-        if cancel is not None:
-            self.cancel, self.observed_at = cancel, self._now()
-        self._act()
-
-    def fail(self, error: RunlaneError) -> None:
-        """Stop the attempt because of *error* of our own; :meth:`run` raises it."""
-        self._failure = error
-        self._act()
-
-    async def run(self, handle: Handle[Snapshot], call: AgentCall, *, continuable: bool) -> Snapshot:
-        """Wait for the agent, within the run's deadline. One that is not *continuable* has no boundary to drain to.
-
-        Raises:
-            BaseException: What the agent raised; CancelledError, Drained or Abandoned if it was stopped.
-        """
-        self._handle, self._call, self._continuable = handle, call, continuable
-        self._later(self._settings.run_timeout_s, lambda: self.stop(StopReason.DEADLINE))
-        if self.reason is not None or self._failure is not None:
-            self._act()
-        try:
-            return await handle.done
-        except asyncio.CancelledError:
-            if self._failure is not None:
-                raise self._failure from None
-            raise
-        finally:
-            for timer in self._timers:
-                timer.cancel()
-
-    def _act(self) -> None:
-        if self._handle is None or self._call is None:
-            return
-        grace, last = self._settings.cancel_grace_s, self._settings.abandon_after_s
-        if self._failure is None and self.reason is StopReason.DRAIN and self._continuable:
-            self._call.drain.request()
-            self._later(grace, self._handle.cancel)
-        else:
-            self._handle.cancel()
-            self._later(grace, self._handle.cancel)
-        self._later(grace + last, self._handle.abandon)
-
-    def _later(self, delay_s: float, function: Callable[[], None]) -> None:
-        self._timers.append(asyncio.get_running_loop().call_later(delay_s, function))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,7 +241,7 @@ class Executor:
                     rest = await publisher.close()
                 except RunlaneError:
                     continue  # the failure is part of the verdict from now on
-            outcome = _outcome(verdict, state, attempt, ran.failure, usage, publisher.last_seq)
+            outcome = _outcome(verdict, state, attempt, usage, publisher.last_seq)
             try:
                 finished = await self._finish(attempt, outcome, verdict, ran.call.saver, rest)
             except CancelRecorded:
@@ -417,11 +348,10 @@ def _outcome(
     verdict: Verdict,
     state: ThreadState | None,
     attempt: Attempt,
-    failure: BaseException | None,
     usage: Usage | None,
     events_end: int | None,
 ) -> Outcome:
-    left_behind = failure if isinstance(failure, Abandoned) else None
+    abandoned = attempt.abandoned
     return Outcome(
         event=verdict.event,
         end_reason=verdict.end_reason,
@@ -430,8 +360,8 @@ def _outcome(
         usage=usage,
         events_end=events_end,
         observed_at=attempt.observed_at,
-        stopped=left_behind is None,
-        blocked_at=None if left_behind is None else left_behind.place,
+        stopped=abandoned is None,
+        blocked_at=None if abandoned is None else abandoned.place,
     )
 
 

@@ -48,6 +48,7 @@ from runlane.records import (
 )
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Ending, StreamBridge
+from runlane.work import own_task
 
 
 class _Unset:
@@ -375,7 +376,7 @@ class RunManager:
         """Record a cancel and pass it on; return the run as it is now."""
         wanted = self._any_owner("cancel", owner)
         checked = parse_choice(CancelAction, "action", action)
-        return await asyncio.shield(asyncio.ensure_future(self._cancel(run_id, wanted, checked, reason, by)))
+        return await asyncio.shield(own_task(self._cancel(run_id, wanted, checked, reason, by)))
 
     async def _cancel(
         self, run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from runlane.errors import StoreUnavailable
 from runlane.records import Claim, Usage
 from runlane.store.ledger import RunStore
+from runlane.work import own_task
 
 log = logging.getLogger("runlane.progress")
 
@@ -42,7 +43,7 @@ class Progress:
     def _take(self, used: Usage) -> None:
         self._newest = used
         if not self._closed and (self._task is None or self._task.done()):
-            self._task = self._loop.create_task(self._write())
+            self._task = own_task(self._write())
 
     async def _write(self) -> None:
         while self._newest is not None:

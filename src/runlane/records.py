@@ -111,7 +111,7 @@ class Counters(TypedDict, total=False):
 class CancelReceipt:
     """What became of a cancel. ``stopped_at`` is set only once the run's code has really stopped.
 
-    ``blocked_at`` names the place (``file:line function``) of code that ignored the cancel and was left behind; its
+    ``blocked_at`` names the place (``file:line function``) of code that ignored the cancel and was abandoned; its
     later writes are fenced.
     """
 

@@ -20,7 +20,7 @@ async def repaired(
     """Have *agent* repair its thread, or without one only write what the attempt has left to write.
 
     While the ledger is out or slow this waits, for as long as the lease is *held*: a thread that is left as it is would
-    refuse its next run. Only code that hangs by itself is left behind after *limit_s*.
+    refuse its next run. Only code that hangs by itself is abandoned after *limit_s*.
 
     Returns:
         What the thread looks like; ``None`` if it could not be repaired, which does not keep the run from ending.
@@ -45,7 +45,7 @@ async def repaired(
 
 
 class _Watch:
-    """Leaves a repair behind that takes too long, unless it is the ledger that does, or the process stood still.
+    """Abandons a repair that takes too long, unless it is the ledger that does, or the process stood still.
 
     It looks twice in that time: after a pause, or an answer of the ledger, the code has half of it to go on.
     """

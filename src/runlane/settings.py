@@ -53,7 +53,7 @@ class Settings:
         lease_s: A worker that has not renewed its leases for this long is dead. Renewed every third of it.
         max_rescues: A run that loses its worker more often than this ends as ``error``.
         cancel_grace_s: How long cancelled code may clean up before it is cancelled again.
-        abandon_after_s: How long after that until it is left behind and reported.
+        abandon_after_s: How long after that until it is abandoned and reported.
         drain_grace_s: How long runs may go on after SIGTERM before they are stopped and handed back.
         start_within_s: A run that no code is attached to for so long ends as ``error`` (library only).
         poll_s: How often the ledger is asked for work whose notice was lost.

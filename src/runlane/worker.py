@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import datetime
 from typing import Final
 
+from runlane.attempt import Attempt
 from runlane.dispatch.base import Dispatch
 from runlane.errors import NotFound, RunlaneError, StoreUnavailable
-from runlane.execution import AgentSource, Attempt, Executor
+from runlane.execution import AgentSource, Executor
 from runlane.records import ANY_OWNER, Claim, Lease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
@@ -86,7 +87,7 @@ class Worker:
 
         An ending that cannot be written because the ledger is out is given up in the end: the run is rescued later.
 
-        Returns once no code of a run executes here, or was left behind. A second call waits for the same.
+        Returns once no code of a run executes here, or it is abandoned. A second call waits for the same.
         """
         self.draining = True
         for task in self._loops[:1]:

@@ -278,15 +278,15 @@ async def test_a_node_in_a_c_call_that_never_returns_is_reported_as_not_stopped_
         run_id = await create_run(http, server, thread_id, "caller")
         await begins(server)
         await cancelled(http, f"{server.url}/threads/{thread_id}/runs/{run_id}", "wait_in_c")
-        [said] = [line for line in server.lines if "agent.left_behind " in line]
+        [said] = [line for line in server.lines if "agent.abandoned " in line]
         assert f"run_id={run_id} attempt=1" in said
         assert "wait_in_c" in said
-        assert "\nrunlane_left_behind 1.0\n" in (await http.get(f"{server.url}/metrics")).text
+        assert "\nrunlane_abandoned 1.0\n" in (await http.get(f"{server.url}/metrics")).text
         again = await create_run(http, server, thread_id, "steps", name="again")
         assert (await ended_run(http, server, thread_id, again))["status"] == "success"
         server.send(signal.SIGTERM)
         assert await server.ended() == 0, server.log
-        assert "server.threads_left_behind" in server.log
+        assert "server.threads_abandoned" in server.log
 
 
 async def begins(server: Server) -> None:

@@ -276,7 +276,7 @@ async def test_a_waiting_replacement_can_be_cancelled(runtime: Runtime) -> None:
 
 
 async def test_a_run_that_never_stops_does_not_block_its_thread_for_ever(runtime: Runtime) -> None:
-    """Item 5: it is left behind, and said so."""
+    """Item 5: it is abandoned, and said so."""
     never = asyncio.Event()
 
     async def stubborn(context: Any) -> None:

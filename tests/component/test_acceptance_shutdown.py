@@ -72,7 +72,7 @@ async def test_each_outcome_is_durable_as_its_run_settles(runtime: Runtime) -> N
 
 
 async def test_a_stuck_run_takes_nothing_from_the_others(runtime: Runtime) -> None:
-    """Item 24: it is left behind, and recorded too."""
+    """Item 24: it is abandoned, and recorded too."""
     never = asyncio.Event()
     started = asyncio.Event()
 

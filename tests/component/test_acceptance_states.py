@@ -311,7 +311,7 @@ async def test_a_rollback_leaves_the_thread_as_before_the_run(tmp_path: Any) -> 
 
 
 async def test_a_rollback_of_an_abandoned_agent_removes_what_it_writes_afterwards() -> None:
-    """Item 11: the agent goes on after it was left behind; its later checkpoints do not land."""
+    """Item 11: the agent goes on after it was abandoned; its later checkpoints do not land."""
     stepper = Stepper()
 
     class Deaf(asyncio.Event):

@@ -11,7 +11,7 @@ import pytest
 from runlane.agents.host import Abandoned, ThreadHost
 
 
-def test_code_that_was_left_behind_is_cancelled_once_more_when_its_loop_closes() -> None:
+def test_abandoned_code_is_cancelled_once_more_when_its_loop_closes() -> None:
     cancels: list[str] = []
 
     async def stubborn() -> None:

@@ -1,4 +1,4 @@
-"""P8: a repair that hangs is left behind, and one that only stood still with its process is not."""
+"""P8: a repair that hangs is abandoned, and one that only stood still with its process is not."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ async def test_a_repair_goes_on_after_its_process_stood_still() -> None:
 
 
 @on_jumping_time
-async def test_a_repair_that_hangs_is_left_behind() -> None:
+async def test_a_repair_that_hangs_is_abandoned() -> None:
     assert await repair(Repairing(3600), stands_still_s=0) is None

@@ -153,7 +153,7 @@ async def test_an_agent_that_swallows_the_first_cancel_is_cancelled_again() -> N
         assert (await runtime.runs.get(run.run_id)).status is RunStatus.INTERRUPTED  # though it returned
 
 
-async def test_code_that_ignores_every_cancel_is_left_behind_and_named() -> None:
+async def test_code_that_ignores_every_cancel_is_abandoned_and_named() -> None:
     never = asyncio.Event()
     started = asyncio.Event()
 
@@ -226,13 +226,13 @@ async def test_code_that_outlives_its_deadline_is_named_in_the_log_and_so_is_its
             run = await runtime.runs.create_or_reject("t", kwargs=graph_run(input={"n": 0}))
             await soon(asyncio.to_thread(entered.wait, 20))
             assert (await ended(runtime, run)).status is RunStatus.TIMEOUT
-            left = warnings_of(caplog, "agent.left_behind ")
+            left = warnings_of(caplog, "agent.abandoned ")
             [said] = [line for line in left if f"run_id={run.run_id} attempt=1 place=" in line]  # not of the repair
             assert "test_worker.py:" in said
             assert said.endswith("blocking")
-            assert len(runtime.host.left_behind) == len(left) - len(warnings_of(caplog, "agent.left_behind_ended"))
-        await until(lambda: not runtime.host.left_behind)
-        over = warnings_of(caplog, "agent.left_behind_ended ")
+            assert len(runtime.host.abandoned) == len(left) - len(warnings_of(caplog, "agent.abandoned_ended"))
+        await until(lambda: not runtime.host.abandoned)
+        over = warnings_of(caplog, "agent.abandoned_ended ")
         assert len(over) == len(left)
         assert any(f"run_id={run.run_id} attempt=1 after_s=" in line for line in over)
 
@@ -242,7 +242,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture, key: str) -> list[str]:
     return [text for one in caplog.records if one.levelname == "WARNING" and (text := one.getMessage()).startswith(key)]
 
 
-async def test_code_that_stops_when_it_is_told_to_is_not_left_behind(caplog: pytest.LogCaptureFixture) -> None:
+async def test_code_that_stops_when_it_is_told_to_is_not_abandoned(caplog: pytest.LogCaptureFixture) -> None:
     started = asyncio.Event()
 
     async def waits(context: RunContext) -> None:
@@ -252,9 +252,9 @@ async def test_code_that_stops_when_it_is_told_to_is_not_left_behind(caplog: pyt
     async with opened(run_timeout_s=0.05, cancel_grace_s=PATIENCE_S) as runtime:
         run = await runtime.runs.create_or_reject("t", agent=waits)
         assert (await ended(runtime, run)).status is RunStatus.TIMEOUT
-        assert not runtime.host.left_behind
+        assert not runtime.host.abandoned
     assert started.is_set()
-    assert not warnings_of(caplog, "agent.left_behind")
+    assert not warnings_of(caplog, "agent.abandoned")
 
 
 async def test_an_asynchronous_node_that_swallows_its_cancel_is_named_by_file_and_line() -> None:

@@ -248,7 +248,7 @@ async def test_a_receipt_tells_when_the_cancel_was_seen_and_when_the_code_stoppe
     assert (run.cancel.observed_at, run.cancel.stopped_at) == (seen_at, run.ended_at)
 
 
-async def test_code_that_was_left_behind_is_named_and_never_called_stopped(store: RunStore) -> None:
+async def test_abandoned_code_is_named_and_never_called_stopped(store: RunStore) -> None:
     lease = await running(store)
     await cancel(store, lease.run_id)
     run = (await finish(store, lease, RunEvent.STOP, stopped=False, blocked_at="graph.py:7 node")).run

@@ -217,8 +217,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "stopped is said of code that runs": Mutant(
         found_by="stopped_means_stopped",
-        edits=((_outcome, "stopped=left_behind is None", "stopped=True"),),
-        scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be left behind
+        edits=((_outcome, "stopped=abandoned is None", "stopped=True"),),
+        scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be abandoned
     ),
     "a disconnect stops every run": Mutant(
         found_by="honest_cancel", edits=((RunManager._abandon, "run.on_disconnect is DisconnectMode.CANCEL", "True"),)

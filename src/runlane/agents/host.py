@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from runlane.agents.places import describe, innermost, polls
+from runlane.agents.tracking import TrackingExecutor, TrackingTasks, serves_others, track
+from runlane.work import WORK, Work
 
 log = logging.getLogger("runlane.agents")
 T = TypeVar("T")
@@ -22,96 +23,75 @@ T = TypeVar("T")
 SYNC_THREADS = 256
 #: How those threads' names begin.
 SYNC_THREADS_NAME = "runlane-node"
-#: What code that was left behind gets for its last words when the loop closes, in seconds.
+#: What abandoned code gets for its last words when the loop closes, in seconds.
 LAST_WORDS_S = 0.5
-
-_current: contextvars.ContextVar[set[_SyncCall] | None] = contextvars.ContextVar("runlane_sync_calls", default=None)
 
 
 class Abandoned(Exception):  # an outcome, not an error
-    """Cancelled code did not stop in time and was left behind; ``place`` says where it is."""
+    """Cancelled code did not stop in time and was abandoned; ``place`` says where it is."""
 
     def __init__(self, place: str | None) -> None:
         self.place = place
         super().__init__(place or "unknown place")
 
 
-class _SyncCall:
-    """A synchronous function that runs on a pool thread for an agent."""
-
-    __slots__ = ("future", "thread_id")
-
-    def __init__(self) -> None:
-        self.thread_id: int | None = None
-        self.future: Future[Any] | None = None
-
-
-class _TrackingExecutor(ThreadPoolExecutor):
-    """A thread pool that knows which agent each running call belongs to."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        calls = _current.get()
-        if calls is None:
-            return super().submit(fn, *args, **kwargs)
-        call = _SyncCall()
-
-        def tracked() -> Any:
-            call.thread_id = threading.get_ident()
-            try:
-                return fn(*args, **kwargs)
-            finally:
-                calls.discard(call)
-
-        calls.add(call)
-        call.future = super().submit(tracked)
-        call.future.add_done_callback(lambda _: calls.discard(call))
-        return call.future
-
-
 class Handle(Generic[T]):
-    """A coroutine on the agents' loop, seen from the control loop.
+    """A coroutine on the agents' loop, seen from the control loop, with everything that it starts there.
 
-    ``done`` is the coroutine's result or error; whatever it raises, ``SystemExit`` too, stays in there.
+    ``done`` is the coroutine's result or error, once all that it started has ended too, or is abandoned; whatever it
+    raises, ``SystemExit`` too, stays in there. ``returned`` is set before, if the coroutine has ended and something
+    that it started has not: after a failure that is cancelled at once, otherwise it may finish.
     """
 
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], host: AgentHost, name: str) -> None:
+    def __init__(
+        self, make: Callable[[], Coroutine[Any, Any, T]], host: AgentHost, name: str, *, tracked: bool = True
+    ) -> None:
         self.done: asyncio.Future[T] = host.control.create_future()
-        self._make, self._host, self._name = make, host, name
-        self._left_at = 0.0
+        self.returned: asyncio.Future[None] = host.control.create_future()
+        self.abandoned: Abandoned | None = None
+        self._make = make
+        self._host = host
+        self._name = name
+        self._abandoned_at = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._sync_calls: set[_SyncCall] = set()
+        self._work = Work()
+        self._tracked = tracked
+        self._ended: tuple[T | None, BaseException | None] | None = None
         self._begun = self._cancelled = False
 
     def begin(self) -> None:
         """Start, on the agents' loop."""
         context = contextvars.copy_context()
-        context.run(_current.set, self._sync_calls)
+        context.run(WORK.set, self._work if self._tracked else None)
         if not self._cancelled:
             self._task = asyncio.get_running_loop().create_task(self._run(), context=context)
         else:
             self._report(None, asyncio.CancelledError())
 
     def cancel(self) -> None:
-        """Ask the code to stop; may be repeated."""
+        """Ask the code to stop, and what it started; may be repeated."""
         self._host.call(self._cancel)
 
     def abandon(self) -> None:
-        """Stop waiting for code that does not stop; ``done`` fails with :class:`Abandoned`.
+        """Stop waiting for code that does not stop.
 
-        It is one of the host's ``left_behind`` until it ends, if it ever does; both are logged.
+        ``done`` fails with :class:`Abandoned`; if only something that the code started goes on, it is the code's own
+        result or error. The handle is one of the host's ``abandoned`` until all has ended, if it ever does; both are
+        logged.
         """
         if self.done.done():
             return
         place = self.place()
-        self.done.set_exception(Abandoned(place))
-        self._left_at = time.monotonic()
-        self._host.left_behind.add(self)
-        log.warning("agent.left_behind %s place=%s", self._name, place or "unknown")
+        self.abandoned = Abandoned(place)
+        self._tell(*(self._ended or (None, self.abandoned)))
+        self._abandoned_at = time.monotonic()
+        self._host.abandoned.add(self)
+        log.warning("agent.abandoned %s place=%s", self._name, place or "unknown")
 
     def place(self) -> str | None:
         """Return where the code is now, as ``file:line function``, if that can be told."""
         frames = sys._current_frames()
-        for call in tuple(self._sync_calls):
+        for call in tuple(self._work.calls):
             if call.thread_id in frames:
                 return describe(frames[call.thread_id])
         blocked = frames.get(self._host.blocked_thread() or 0)
@@ -129,38 +109,68 @@ class Handle(Generic[T]):
 
     async def _run(self) -> None:
         self._begun = True
+        result: T | None = None
+        failure: BaseException | None = None
         try:
             if self._cancelled:
                 raise asyncio.CancelledError
             result = await self._make()
         except BaseException as error:  # noqa: BLE001 - supervisor: the attempt decides what any ending means
-            await self._sync_calls_over()
-            self._report(None, error)
-        else:
-            self._report(result, None)
+            failure = error
+        self._ended = result, failure
+        await self._rest_over(stop=failure is not None)
+        self._report(result, failure)
 
-    async def _sync_calls_over(self) -> None:
-        """Wait for pool threads that a cancel cannot reach, so that "stopped" is true when it is said."""
-        if self._host.control.is_closed():
-            return
-        while waiting := [asyncio.wrap_future(c.future) for c in tuple(self._sync_calls) if c.future is not None]:
+    async def _rest_over(self, *, stop: bool) -> None:
+        """Wait for what the code started and did not wait for, so that "stopped" is true when it is said.
+
+        Tasks are cancelled if they are to *stop*, and at each cancel from then on. A pool thread has to return by
+        itself.
+        """
+        told = False
+        told_to_stop: set[asyncio.Task[Any]] = set()
+        while (rest := self._rest()) and not self._host.control.is_closed():
+            if not told:
+                told = True
+                self._post(self._set_returned)
+            if stop:
+                for task in self._tasks() - told_to_stop:
+                    told_to_stop.add(task)
+                    task.cancel()
             try:
-                await asyncio.wait(waiting)
-            except asyncio.CancelledError:  # repeated cancels change nothing: the thread has to return by itself
-                continue
+                await asyncio.wait(rest)
+            except asyncio.CancelledError:
+                stop = True
+                told_to_stop.clear()
+
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return {task for task in tuple(self._work.tasks) if task is not self._task and not serves_others(task)}
+
+    def _rest(self) -> set[asyncio.Future[Any]]:
+        threads = {asyncio.wrap_future(call.future) for call in tuple(self._work.calls) if call.future is not None}
+        return self._tasks() | threads
 
     def _report(self, result: T | None, error: BaseException | None) -> None:
+        self._post(self._settle, result, error)
+
+    def _post(self, function: Callable[..., None], *args: Any) -> None:
         try:
-            self._host.control.call_soon_threadsafe(self._settle, result, error)
-        except RuntimeError:  # the control loop is closed: nobody waits for code that was left behind
+            self._host.control.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # the control loop is closed: nobody waits for abandoned code
             return
 
+    def _set_returned(self) -> None:
+        if not self.done.done():
+            self.returned.set_result(None)
+
     def _settle(self, result: Any, error: BaseException | None) -> None:
-        if self in self._host.left_behind:
-            self._host.left_behind.discard(self)
-            log.warning("agent.left_behind_ended %s after_s=%.3f", self._name, time.monotonic() - self._left_at)
-        if self.done.done():
-            return
+        if self in self._host.abandoned:
+            self._host.abandoned.discard(self)
+            log.warning("agent.abandoned_ended %s after_s=%.3f", self._name, time.monotonic() - self._abandoned_at)
+        if not self.done.done():
+            self._tell(result, error)
+
+    def _tell(self, result: Any, error: BaseException | None) -> None:
         if error is None:
             self.done.set_result(result)
         elif isinstance(error, asyncio.CancelledError):
@@ -174,11 +184,11 @@ class Handle(Generic[T]):
 class AgentHost(Protocol):
     """Runs coroutines of agents and reports to the control loop.
 
-    ``left_behind`` is code that nobody waits for any more and that has not ended; it belongs to the control loop.
+    ``abandoned`` is code that nobody waits for any more and that has not ended; it belongs to the control loop.
     """
 
     control: asyncio.AbstractEventLoop
-    left_behind: set[Handle[Any]]
+    abandoned: set[Handle[Any]]
 
     def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
         """Start the coroutine that *make* returns, on the agents' loop; *name* says in the log whose it is."""
@@ -197,7 +207,7 @@ class AgentHost(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Stop the loop; code that still runs is left behind."""
+        """Stop the loop; code that still runs is abandoned."""
         ...
 
 
@@ -206,7 +216,8 @@ class InlineHost:
 
     def __init__(self) -> None:
         self.control = asyncio.get_running_loop()
-        self.left_behind: set[Handle[Any]] = set()
+        self.abandoned: set[Handle[Any]] = set()
+        track(self.control)
 
     def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
         handle = Handle(make, self, name)
@@ -231,10 +242,11 @@ class ThreadHost:
 
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
         self.control = asyncio.get_running_loop()
-        self.left_behind: set[Handle[Any]] = set()
+        self.abandoned: set[Handle[Any]] = set()
         self.loop = new_loop()
-        self._executor = _TrackingExecutor(SYNC_THREADS, thread_name_prefix=SYNC_THREADS_NAME)
+        self._executor = TrackingExecutor(SYNC_THREADS, thread_name_prefix=SYNC_THREADS_NAME)
         self.loop.set_default_executor(self._executor)
+        self.loop.set_task_factory(TrackingTasks(None))
         self._unanswered = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="runlane-agents", daemon=True)
@@ -247,7 +259,8 @@ class ThreadHost:
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a short coroutine on the agents' loop and return its result; a cancelled caller cancels it."""
-        handle = self.start(make, name="request")
+        handle = Handle(make, self, "request", tracked=False)
+        self.call(handle.begin)
         try:
             return await handle.done
         except asyncio.CancelledError:
@@ -281,10 +294,10 @@ class ThreadHost:
             except (SystemExit, KeyboardInterrupt) as error:
                 # asyncio lets these out of the loop after it gave them to the task's waiter; other runs go on.
                 log.warning("agent.raised_exit error=%s", type(error).__name__)
-        self._end_left_behind()
+        self._end_abandoned()
 
-    def _end_left_behind(self) -> None:
-        """Cancel code that was left behind once more, so that it is not torn down half-way by the garbage collector."""
+    def _end_abandoned(self) -> None:
+        """Cancel abandoned code once more, so that it is not torn down half-way by the garbage collector."""
         left = asyncio.all_tasks(self.loop)
         for task in left:
             task.cancel()

@@ -60,7 +60,7 @@ class Metrics:
         )
         self._slots = self._gauge("worker_slots", "Runs that this process may execute at once.")
         self._active = self._gauge("worker_slots_active", "Runs that this process executes.")
-        self._left = self._gauge("left_behind", "Code of ended runs that did not stop and still goes on.")
+        self._abandoned = self._gauge("abandoned", "Code of ended runs that did not stop and still goes on.")
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"runlane_{name}", text, registry=self.registry)
@@ -74,7 +74,7 @@ class Metrics:
         found[0].inc()
         found[1].observe(latency_s)
 
-    def text(self, queue: QueueStats | None, *, slots: int, active: int, left_behind: int) -> bytes:
+    def text(self, queue: QueueStats | None, *, slots: int, active: int, abandoned: int) -> bytes:
         """Return everything as Prometheus reads it; without *queue* the ledger is out."""
         self._up.set(queue is not None)
         # No number is better than the last one that was true.
@@ -83,7 +83,7 @@ class Metrics:
             gauge.set(value)
         self._slots.set(slots)
         self._active.set(active)
-        self._left.set(left_behind)
+        self._abandoned.set(abandoned)
         return generate_latest(self.registry)
 
     def requests(self) -> dict[str, int]:
@@ -135,7 +135,7 @@ async def metrics(request: Request) -> Response:
         queue = await service.store.queue_stats()
     except StoreUnavailable:  # what the process says of itself is all the more wanted then
         queue = None
-    text = counts.text(queue, slots=slots, active=active, left_behind=len(service.runtime.host.left_behind))
+    text = counts.text(queue, slots=slots, active=active, abandoned=len(service.runtime.host.abandoned))
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

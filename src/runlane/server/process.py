@@ -238,14 +238,14 @@ def _is_waited_for(thread: threading.Thread) -> bool:
 
 
 def exit_process(code: int) -> None:
-    """End the process with *code*, even if a node left behind still blocks a thread, which Python would wait for."""
+    """End the process with *code*, even if an abandoned node still blocks a thread, which Python would wait for."""
     others = [thread for thread in threading.enumerate() if _is_waited_for(thread)]
     give_up_at = time.monotonic() + THREADS_GRACE_S
     for thread in others:
         thread.join(max(0.0, give_up_at - time.monotonic()))
     left = [thread.name for thread in others if thread.is_alive()]
     if left:
-        log.warning("server.threads_left_behind threads=%s", ",".join(left))
+        log.warning("server.threads_abandoned threads=%s", ",".join(left))
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

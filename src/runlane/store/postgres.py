@@ -23,6 +23,7 @@ from psycopg_pool import AsyncConnectionPool
 from runlane.errors import InvalidRequest, LedgerClosed, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver
 from runlane.store.statements import Query, Rows, T, Transaction
+from runlane.work import own_task
 
 
 class Connection(AsyncConnection[DictRow]):
@@ -199,7 +200,7 @@ class PostgresDriver:
 
     def _start_sender(self) -> None:
         if self._sender is None or self._sender.done():
-            self._sender = self._loop.create_task(self._send(), name="runlane-submissions")
+            self._sender = own_task(self._send(), name="runlane-submissions")
 
     async def _send(self) -> None:
         while self._queue:

@@ -126,7 +126,7 @@ class Publisher:
         """Take nothing more, wait until nothing is on its way, and return what is left to commit.
 
         That is made part of the transaction that ends the attempt, which saves a short run a commit of its own, and is
-        told to :meth:`landed` then; until then a second call returns the same. Code that was left behind may go on
+        told to :meth:`landed` then; until then a second call returns the same. Abandoned code may go on
         emitting: its events would come after the end, and are dropped.
 
         Raises:
