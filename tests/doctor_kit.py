@@ -37,6 +37,7 @@ DAMAGES = {
         (f"UPDATE runs SET {RUNNING}, lease_expires_at = {FUTURE} WHERE run_id = {ONE}",),
         follows=("threads",),
     ),
+    "a thread that no search by its metadata finds": Damage(("thread.search",), ("DELETE FROM thread_terms",)),
     "two running in a lane": Damage(
         ("lane.two_running", "schema.guard"),
         (
@@ -269,6 +270,9 @@ DAMAGES = {
             "ALTER TABLE runs DROP COLUMN webhook",
             "DROP TABLE webhook_deliveries",
             "DROP TABLE webhook_attempts",
+            *(f"DROP TRIGGER thread_terms_{when}" for when in ("added", "changed", "removed")),
+            "DROP TABLE thread_terms",
+            "ALTER TABLE threads DROP COLUMN temporary",
             "UPDATE runlane_version SET version_num = '0005'",
         ),
     ),

@@ -75,6 +75,7 @@ async def live(runtime: Runtime, stepper: Stepper) -> None:
 
 async def live_without_graphs(runtime: Runtime) -> None:
     """Do what an application does whose agents are coroutines."""
+    await runtime.store.create_thread("noted", owner=NO_OWNER, metadata={"user": "ann"})
     for thread_id, agent in (("fails", fails), ("speaks", speaks), ("speaks", at_once)):
         run = await runtime.runs.create(thread_id, "a")
         runtime.runs.start(run, agent)

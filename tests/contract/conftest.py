@@ -18,7 +18,8 @@ from runlane.store.postgres import open_postgres
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
 
-TABLES = "threads, assistants, assistant_versions, runs, events, crons, webhook_deliveries, webhook_attempts"
+TABLES = """threads, thread_terms, assistants, assistant_versions, runs, events, crons, webhook_deliveries,
+  webhook_attempts"""
 
 
 @pytest.fixture(scope="session")

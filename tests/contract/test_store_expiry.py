@@ -14,7 +14,7 @@ from runlane.lifecycle import RunEvent, ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, StreamEvent, Thread, ThreadState, ThreadTtl
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver, Transaction, statement
-from runlane.store.thread_transactions import ThreadFilter
+from runlane.store.thread_search import ThreadFilter
 
 MINUTE, HOUR = ThreadTtl(ttl_s=60), ThreadTtl(ttl_s=3600, strategy="keep_latest")
 STATE = ThreadState(values=b'{"n":1}', interrupts={"task": [{"id": "i", "value": "ok?"}]}, unfinished=True)

@@ -12,7 +12,7 @@ from runlane.records import ANY_OWNER, NO_OWNER
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.filters import matches
 from runlane.store.ledger import RunStore
-from runlane.store.thread_transactions import ThreadFilter
+from runlane.store.thread_search import ThreadFilter
 
 DOCUMENTS: list[dict[str, Any]] = [
     {},

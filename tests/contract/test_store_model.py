@@ -25,7 +25,7 @@ from runlane.store.migrate import apply_scripts
 from runlane.store.postgres import open_postgres
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
-from runlane.store.thread_transactions import ThreadFilter
+from runlane.store.thread_search import ThreadFilter
 
 MAX_RESCUES = 1
 STATUS = {
@@ -258,7 +258,7 @@ def open_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     async def postgres() -> Driver:
         url = request.getfixturevalue("postgres_ledger")
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("TRUNCATE threads, runs, events RESTART IDENTITY")
+            connection.execute("TRUNCATE threads, thread_terms, runs, events RESTART IDENTITY")
         return await open_postgres(url, max_connections=1)
 
     # Asked for here, since a fixture cannot be set up on the loop that a driver is opened on.

@@ -18,7 +18,7 @@ from runlane.store.ledger import RunStore
 from runlane.store.rows import microseconds
 from runlane.store.statements import Transaction
 from runlane.store.task_transactions import TaskFilter
-from runlane.store.thread_transactions import ThreadFilter
+from runlane.store.thread_search import ThreadFilter
 
 USAGE = Usage(input_tokens=5, output_tokens=7, total_tokens=12, llm_calls=2, by_model={"m": {"total": 12}})
 

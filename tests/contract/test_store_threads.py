@@ -12,7 +12,7 @@ from runlane.errors import AlreadyExists, ConflictError, InvalidRequest, NotFoun
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, RunError, Thread, ThreadState
 from runlane.store.ledger import RunStore
-from runlane.store.thread_transactions import SORT_KEYS, ThreadFilter
+from runlane.store.thread_search import SORT_KEYS, ThreadFilter
 
 IDLE, BUSY, INTERRUPTED, ERROR = ThreadStatus.IDLE, ThreadStatus.BUSY, ThreadStatus.INTERRUPTED, ThreadStatus.ERROR
 ASKED = ThreadState(values=b'{"n":1}', interrupts={"task": [{"value": "ok?"}]}, unfinished=True)

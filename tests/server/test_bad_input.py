@@ -14,7 +14,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from runlane.records import ANY_OWNER
-from runlane.store.thread_transactions import ThreadFilter
+from runlane.store.thread_search import ThreadFilter
 from server_kit import MAX_BODY_BYTES, NOWHERE, PATIENCE_S, Server
 
 RUN = {"assistant_id": "steps", "input": {"steps": 1, "delay_s": 0}}

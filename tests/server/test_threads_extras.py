@@ -182,6 +182,21 @@ async def test_the_total_of_a_search_is_the_total(http: httpx.AsyncClient, clien
     assert headers == [("7", "2"), ("7", "4"), ("7", None), ("7", None)]
 
 
+async def test_a_filter_that_costs_too_much_is_422_and_says_what_is_too_large(http: httpx.AsyncClient) -> None:
+    wide = {str(number): number for number in range(1001)}
+    for path, body in (
+        ("/threads/search", {"metadata": wide}),
+        ("/threads/search", {"values": wide}),
+        ("/threads/count", {"metadata": wide}),
+        ("/assistants/search", {"metadata": wide}),
+        ("/runs/crons/search", {"metadata": wide}),
+        ("/store/items/search", {"namespace_prefix": ["a"], "filter": wide}),
+    ):
+        answer = await http.post(path, json=body)
+        assert answer.status_code == 422, path
+        assert f"{[*body][-1]} has more than 1000 values" in answer.json()["detail"]
+
+
 async def test_a_deleted_thread_leaves_no_checkpoint(server: Server, client: LangGraphClient, thread_id: str) -> None:
     saver = server.app.state.service.runtime.saver
     await client.runs.wait(thread_id, "steps", input={"steps": 2})

@@ -10,6 +10,7 @@ import orjson
 from langgraph.store.base import MatchCondition
 
 from runlane.errors import ConfigurationError, InvalidRequest
+from runlane.store.filters import check_size
 from runlane.store.statements import Transaction, statement
 
 #: Namespaces are stored as their labels, each followed by this; no label may contain it.
@@ -171,11 +172,12 @@ def namespace_matches(namespace: tuple[str, ...], condition: MatchCondition) -> 
 
 
 def check_filter(wanted: Any) -> None:
-    """See that a filter uses operators that there are.
+    """Raise InvalidRequest if a filter uses an operator that does not exist, or costs too much to compare with."""
+    check_size("filter", wanted)
+    _check_operators(wanted)
 
-    Raises:
-        InvalidRequest: It does not.
-    """
+
+def _check_operators(wanted: Any) -> None:
     if not isinstance(wanted, dict):
         return
     operators = any(key.startswith("$") for key in wanted)
@@ -183,7 +185,7 @@ def check_filter(wanted: Any) -> None:
         if operators and key not in OPERATORS:
             raise InvalidRequest(f"Filter operator {key!r} does not exist; use {', '.join(OPERATORS)}.")
         if not operators:
-            check_filter(inner)
+            _check_operators(inner)
 
 
 def value_matches(value: Any, wanted: Any) -> bool:

@@ -14,6 +14,7 @@ from runlane.store import doctor_transactions as ledger
 from runlane.store.doctor_rules import Rule, mended
 from runlane.store.rows import instant
 from runlane.store.statements import Query, Row, Rows, Statement, Transaction
+from runlane.store.thread_search import FIND_NOT_IN_INDEX, add_to_index
 from runlane.webhooks.deliverer import JITTER, MAX_RETRY_AFTER_S, RETRY_DELAYS_S
 
 #: The longest that a delivery waits for its next try.
@@ -93,6 +94,14 @@ _THREADS: Final = (
         {"thread": "thread_id"},
         "It has a time to live or what is to be done then, but not both, so it is in the way of those that expire.",
         "it does not expire any more; give it a ttl again.",
+    ),
+    _check(
+        "thread.search",
+        FIND_NOT_IN_INDEX,
+        {"thread": "thread_id"},
+        "A text of its metadata is not in the index of searches, which do not find it by that.",
+        "it is added to the index.",
+        add_to_index,
     ),
 )
 _RUNS: Final = (

@@ -30,7 +30,7 @@ from runlane.server.responses import assistant_wire, json_response, raw_json, se
 from runlane.server.routing import authorize, route, service_of
 from runlane.server.service import Service
 from runlane.store.assistant_transactions import SHARED_OWNER, AssistantFilter, NewAssistant
-from runlane.store.thread_transactions import ThreadFilter
+from runlane.store.thread_search import ThreadFilter
 
 router = APIRouter(tags=["Assistants"])
 #: Threads that are looked up at once.

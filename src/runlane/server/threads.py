@@ -18,7 +18,7 @@ from runlane.errors import AlreadyExists, InvalidRequest, NotFound, ThreadChange
 from runlane.lifecycle import ThreadStatus
 from runlane.records import Json, Owner, Thread, ThreadState, ThreadTtl
 from runlane.server.access import Access
-from runlane.server.assistants import clean, pagination
+from runlane.server.assistants import clean
 from runlane.server.extraction import Extraction
 from runlane.server.requests import (
     BadRequest,
@@ -41,11 +41,14 @@ from runlane.server.requests import (
 from runlane.server.responses import json_response, raw_json, selected, thread_wire, ttl_wire
 from runlane.server.routing import authorize, reach_thread, route, service_of
 from runlane.server.service import Service
-from runlane.store.thread_transactions import Part, ThreadFilter
+from runlane.store.thread_search import ThreadFilter
+from runlane.store.thread_transactions import Part
 
 router = APIRouter(tags=["Threads"])
 #: A state update is made again if something else came before it; each time it is as if it had come later.
 UPDATE_TRIES = 10
+#: A search counts what it finds up to this number; beyond that a count costs more than the search, and is not told.
+MAX_TOTAL: Final = 1000
 #: What clients may select though no thread has it.
 _LEGACY: Final[Json] = {"context": {}}
 
@@ -134,7 +137,7 @@ def _state_of(snapshot: Snapshot) -> ThreadState:
 
 @route(router, "POST", "/threads/search", body=ThreadSearch)
 async def search_threads(request: Request) -> Response:
-    """Find threads, the last changed first."""
+    """Find threads, the last changed first; X-Pagination-Total counts them, unless there are very many."""
     service, body = service_of(request), await read_body(request, ThreadSearch)
     owner, where = await _searched(request, body)
     extraction = None if body.extract is None else Extraction(body.extract)
@@ -143,17 +146,20 @@ async def search_threads(request: Request) -> Response:
         where=where,
         sort_by=body.sort_by or "updated_at",
         order=body.sort_order or "desc",
-        limit=body.limit,
+        limit=body.limit + 1,
         offset=body.offset,
     )
-    total = await service.store.count_threads(owner=owner, where=where)
-    rows = []
-    for thread in found:
+    counted = await service.store.count_threads(owner=owner, where=where, at_most=MAX_TOTAL + 1)
+    rows: list[Any] = []
+    for thread in found[: body.limit]:
         wire = thread_wire(thread)
         rows.append(selected(wire, body.select, legacy=_LEGACY))
         if extraction is not None:
             rows[-1]["extracted"] = extraction(wire)
-    return json_response(rows, headers=pagination(total, body.offset, len(found)))
+    headers = {} if counted > MAX_TOTAL else {"X-Pagination-Total": str(counted)}
+    if len(found) > body.limit:
+        headers["X-Pagination-Next"] = str(body.offset + body.limit)
+    return json_response(rows, headers=headers)
 
 
 @route(router, "POST", "/threads/count", body=ThreadSearch)

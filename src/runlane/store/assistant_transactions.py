@@ -8,7 +8,7 @@ from typing import Any
 
 from runlane.errors import AlreadyExists, NotFound
 from runlane.records import Assistant, Json, Order, Owner
-from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
+from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params
 from runlane.store.rows import assistant_record, dumps, loads, owner_params
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 
@@ -107,6 +107,9 @@ class AssistantFilter:
     name: str | None = None
     metadata: Json | None = None
     where: Json | None = None
+
+    def __post_init__(self) -> None:
+        check_size("metadata", self.metadata)
 
     def params(self) -> dict[str, Any]:
         name = self.name

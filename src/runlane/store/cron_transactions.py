@@ -10,7 +10,7 @@ from typing import Any, Literal
 from runlane.errors import ConflictError, CronChanged, NotFound, QueueFull
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, Admission, Json, NewRun, Order, Owner, RunError, ThreadTtl
-from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
+from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params
 from runlane.store.rows import (
     dumps,
     error_text,
@@ -192,6 +192,9 @@ class CronFilter:
     enabled: bool | None = None
     metadata: Json | None = None
     where: Json | None = None
+
+    def __post_init__(self) -> None:
+        check_size("metadata", self.metadata)
 
     def params(self) -> dict[str, Any]:
         return {

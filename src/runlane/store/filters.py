@@ -10,12 +10,12 @@ Source: filters of ``langgraph_sdk.Auth``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
 
-from runlane.errors import ConfigurationError
+from runlane.errors import ConfigurationError, InvalidRequest
 
 #: The condition on the column ``metadata`` with the parameters of :func:`filter_params`, in SQLite and PostgreSQL.
 MATCHES: Final = "(CAST(:where_json AS TEXT) IS NULL OR json_matches(metadata, :where_json))"
@@ -25,6 +25,9 @@ MATCHES_PG: Final = (
 )
 #: What JSON documents are stored with.
 _LARGEST: Final = 2**63
+#: Values of a filter that a client sends, and how deep it may be: every row is compared with it.
+MAX_VALUES: Final = 1000
+MAX_DEPTH: Final = 16
 _Term = tuple[str, str, Any]
 
 
@@ -42,6 +45,32 @@ def filter_params(where: Mapping[str, Any] | None) -> dict[str, Any]:
     if not where:
         return {"where_json": None, "where_path": None}
     return {"where_path": f"strict {_path(where)}", "where_json": orjson.dumps(where).decode()}
+
+
+def wanted_texts(where: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Return keys that *where* wants to have one text, with that text; there may be conditions beside them."""
+    for operator, key, value in _terms(where):
+        if operator == "$eq" and isinstance(value, str):
+            yield key, value
+
+
+def check_size(name: str, wanted: Any) -> None:
+    """Raise InvalidRequest if *wanted*, with which many rows are to be compared, is too large or too deep for that."""
+    left, level = MAX_VALUES, [wanted]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in _inner(value)]
+        left -= len(level)
+        if not level:
+            return
+        if left < 0:
+            raise InvalidRequest(f"{name} has more than {MAX_VALUES} values, which is too many to search by.")
+    raise InvalidRequest(f"{name} is nested more than {MAX_DEPTH} levels deep, which is too deep to search by.")
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _terms(where: Any) -> Iterator[_Term]:

@@ -42,13 +42,15 @@ from runlane.store import queue_transactions as queues
 from runlane.store import rescue_transactions as rescues
 from runlane.store import run_transactions as runs
 from runlane.store import task_transactions as tasks
+from runlane.store import thread_search
 from runlane.store import thread_transactions as threads
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.cron_ledger import CronLedger
 from runlane.store.queue_transactions import QueueStats
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver, Transaction
-from runlane.store.thread_transactions import NewThread, Part, ThreadFilter
+from runlane.store.thread_search import ThreadFilter
+from runlane.store.thread_transactions import NewThread, Part
 from runlane.store.webhook_ledger import WebhookLedger
 
 T = TypeVar("T")
@@ -400,18 +402,18 @@ class RunStore(CronLedger, WebhookLedger):
     ) -> tuple[Thread, ...]:
         """Return threads that match *where*, sorted by one of ``SORT_KEYS``."""
         return await self._read(
-            lambda: threads.search_threads(owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset)
+            lambda: thread_search.search_threads(owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset)
         )
 
     async def all_threads(
         self, *, owner: Owner, where: ThreadFilter, after: str = "", limit: int
     ) -> tuple[Thread, ...]:
         """Return threads that match *where*, those of stateless runs too, with ids above *after*, in their order."""
-        return await self._read(lambda: threads.all_threads(owner, where, after, limit))
+        return await self._read(lambda: thread_search.all_threads(owner, where, after, limit))
 
-    async def count_threads(self, *, owner: Owner, where: ThreadFilter) -> int:
-        """Count threads that match *where*."""
-        return await self._read(lambda: threads.count_threads(owner, where))
+    async def count_threads(self, *, owner: Owner, where: ThreadFilter, at_most: int | None = None) -> int:
+        """Return how many threads match *where*, or *at_most*."""
+        return await self._read(lambda: thread_search.count_threads(owner, where, at_most=at_most))
 
     async def delete_thread(self, thread_id: str, *, owner: Owner, first: Part | None = None) -> None:
         """Delete a thread, its runs and their events, after *first*; ConflictError while a run is active."""

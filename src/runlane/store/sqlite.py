@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import queue
 import sqlite3
@@ -15,6 +14,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
+
+import orjson
 
 from runlane.errors import InvalidRequest, LedgerClosed, LedgerInUse, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver, resolve
@@ -263,8 +264,8 @@ def configure(connection: sqlite3.Connection) -> None:
     """Set what every connection needs: the functions that the statements use."""
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute("PRAGMA cache_size=-32000")
-    connection.create_function("json_contains", 2, _json_contains, deterministic=True)
-    connection.create_function("json_matches", 2, _json_matches, deterministic=True)
+    connection.create_function("json_contains", 2, _JsonFilter(contains), deterministic=True)
+    connection.create_function("json_matches", 2, _JsonFilter(_matches), deterministic=True)
 
 
 def execute(connection: sqlite3.Connection, transaction: Transaction[T], now: int) -> T:
@@ -302,13 +303,25 @@ def translate(error: Exception) -> Exception:
     return error
 
 
-def _json_contains(document: str | None, wanted: str) -> bool:
-    return document is not None and contains(json.loads(document), json.loads(wanted))
+class _JsonFilter:
+    """An SQL function that compares a JSON document with a JSON filter, which is parsed once for all rows."""
+
+    def __init__(self, holds: Callable[[Any, Any], bool]) -> None:
+        self._holds = holds
+        self._text: str | None = None
+        self._wanted: Any = None
+
+    def __call__(self, document: str | None, wanted: str | None) -> bool:
+        if wanted is None:  # SQLite may compute both sides of an OR
+            return True
+        if wanted != self._text:
+            self._wanted = orjson.loads(wanted)
+            self._text = wanted
+        return document is not None and self._holds(orjson.loads(document), self._wanted)
 
 
-def _json_matches(document: str, where: str | None) -> bool:
-    # SQLite may compute both sides of an OR.
-    return where is None or matches(json.loads(where), json.loads(document))
+def _matches(document: Any, where: Any) -> bool:
+    return matches(where, document)
 
 
 def contains(document: Any, wanted: Any) -> bool:

@@ -9,15 +9,13 @@ from typing import Any
 
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
 from runlane.lifecycle import ACTIVE, ThreadStatus
-from runlane.records import Json, Order, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
-from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
+from runlane.records import Json, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
 from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
-from runlane.store.statements import Query, Row, Statement, Transaction, contains_in_postgres, listed, statement
+from runlane.store.statements import Query, Row, Transaction, listed, statement
 
 _ACTIVE = listed(ACTIVE)
 _MINE = "(:any_owner = 1 OR owner = :owner)"
-SORT_KEYS = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
 
 GET_THREAD = statement("get_thread", f"SELECT * FROM threads WHERE thread_id = :thread_id AND {_MINE}")
 PATCH_THREAD = statement(
@@ -70,66 +68,8 @@ DELETE_THREAD_EVENTS = statement(
 DELETE_THREAD_RUNS = statement("delete_thread_runs", "DELETE FROM runs WHERE thread_id = :thread_id")
 DELETE_THREAD = statement("delete_thread", "DELETE FROM threads WHERE thread_id = :thread_id")
 
-_FILTER = f"""FROM threads WHERE {_MINE}
-  AND (CAST(:ids AS TEXT) IS NULL OR thread_id IN (SELECT value FROM json_each(:ids)))
-  AND (CAST(:status AS TEXT) IS NULL OR status = :status)
-  AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata))
-  AND (CAST(:state_values AS TEXT) IS NULL OR json_contains(state_values, :state_values))
-  AND {MATCHES}"""
-_FILTER_PG = f"""FROM threads WHERE {_MINE}
-  AND (CAST(:ids AS TEXT) IS NULL OR CAST(:ids AS jsonb) @> to_jsonb(thread_id))
-  AND (CAST(:status AS TEXT) IS NULL OR status = :status)
-  AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres("metadata")})
-  AND (CAST(:state_values AS TEXT) IS NULL OR {contains_in_postgres("state_values")})
-  AND {MATCHES_PG}"""
-
-#: Threads of stateless runs are not listed.
-_LISTED = "AND temporary = 0"
-COUNT_THREADS = statement(
-    "count_threads",
-    f"SELECT COUNT(*) AS n {_FILTER} {_LISTED}",
-    postgres=f"SELECT COUNT(*) AS n {_FILTER_PG} {_LISTED}",
-)
-
-
-def _search(name: str, tail: str) -> Statement:
-    return statement(name, f"SELECT * {_FILTER} {tail}", postgres=f"SELECT * {_FILTER_PG} {tail}")
-
-
-SEARCH_THREADS = {
-    (key, order): _search(
-        f"search_threads_{key}_{order}",
-        f"{_LISTED} ORDER BY {key} {order}, thread_id {order} LIMIT :limit OFFSET :offset",
-    )
-    for key in SORT_KEYS
-    for order in ("asc", "desc")
-}
-# In the order of their ids, those of stateless runs too.
-ALL_THREADS = _search("all_threads", "AND thread_id > :after ORDER BY thread_id LIMIT :limit")
-
-
 #: Makes a transaction that is part of another: what is to happen to the checkpoints of a thread.
 Part = Callable[[], Transaction[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadFilter:
-    """Which threads: each given condition must hold; mappings match as PostgreSQL's ``@>``, *where* is a filter."""
-
-    ids: tuple[str, ...] | None = None
-    status: ThreadStatus | None = None
-    metadata: Json | None = None
-    values: Json | None = None
-    where: Json | None = None
-
-    def params(self) -> dict[str, Any]:
-        return {
-            "ids": None if self.ids is None else dumps(self.ids),
-            "status": None if self.status is None else self.status.value,
-            "metadata": dumps(self.metadata) if self.metadata else None,
-            "state_values": dumps(self.values) if self.values else None,
-            **filter_params(self.where),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,27 +225,6 @@ def copy_thread(
         yield from first()
     rows = yield COPY_THREAD(source=source, target=target, owner=owner, metadata=dumps(metadata))
     return thread_record(rows[0])
-
-
-def search_threads(
-    owner: Owner, where: ThreadFilter, *, sort_by: str, order: Order, limit: int, offset: int
-) -> Transaction[tuple[Thread, ...]]:
-    """Return threads that match *where*, sorted, ties by id."""
-    rows = yield SEARCH_THREADS[sort_by, order](limit=limit, offset=offset, **where.params(), **owner_params(owner))
-    return tuple(thread_record(row) for row in rows)
-
-
-def all_threads(owner: Owner, where: ThreadFilter, after: str, limit: int) -> Transaction[tuple[Thread, ...]]:
-    """Return threads that match *where*, those of stateless runs too, with ids above *after*, in their order."""
-    rows = yield ALL_THREADS(after=after, limit=limit, **where.params(), **owner_params(owner))
-    return tuple(thread_record(row) for row in rows)
-
-
-def count_threads(owner: Owner, where: ThreadFilter) -> Transaction[int]:
-    """Count threads that match *where*."""
-    rows = yield COUNT_THREADS(**where.params(), **owner_params(owner))
-    count: int = rows[0]["n"]
-    return count
 
 
 def expired_threads(limit: int, *, temporary: bool) -> Transaction[tuple[tuple[str, PruneStrategy], ...]]:

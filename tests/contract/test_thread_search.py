@@ -1,0 +1,188 @@
+"""Searches of threads: what they find, whichever index they read, and what a search may cost."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger_kit import admit
+from runlane.errors import InvalidRequest
+from runlane.records import ANY_OWNER, NO_OWNER, Owner
+from runlane.store.filters import MAX_DEPTH, MAX_VALUES
+from runlane.store.ledger import RunStore
+from runlane.store.sqlite import configure, contains, execute
+from runlane.store.statements import Driver, Transaction, statement
+from runlane.store.thread_search import NARROW, PAGE, SORT_KEYS, ThreadFilter, search_threads
+
+INSERT = statement(
+    "insert_thread",
+    """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts,
+                            created_at, updated_at, state_updated_at)
+       VALUES (:thread_id, :owner, 'idle', 'idle', :metadata, '{}', '{}', :at, :at, :at)""",
+)
+GRAPH = '{{"graph_id": "{}"}}'
+TERMS = statement("terms", "SELECT term, minute, thread_id FROM thread_terms ORDER BY term, minute, thread_id")
+MINUTE_US = 60_000_000
+WANTED: tuple[dict[str, Any], ...] = (
+    {"graph_id": "agent"},
+    {"graph_id": "rare"},
+    {"graph_id": "agent", "n": 1},
+    {"n": 2},
+    {"graph_id": 5},
+)
+
+
+async def fill(driver: Driver, rows: list[dict[str, Any]]) -> None:
+    def insert() -> Transaction[None]:
+        yield INSERT.many(rows)
+
+    await driver.write(insert())
+
+
+def row(number: int, metadata: str, *, owner: str = "", at: int = 0) -> dict[str, Any]:
+    return {"thread_id": f"t{number:06}", "owner": owner, "metadata": metadata, "at": at}
+
+
+async def terms(driver: Driver) -> set[tuple[str, str]]:
+    def read() -> Transaction[set[tuple[str, str]]]:
+        rows = yield TERMS()
+        return {(found["term"], found["thread_id"]) for found in rows}
+
+    return await driver.read(read())
+
+
+async def test_every_page_is_that_of_the_whole_sorted_result(driver: Driver, store: RunStore) -> None:
+    dice = random.Random(7)
+    graphs = ["agent"] * 30 + ["rare"]
+    documents = {f"t{number:06}": {"graph_id": dice.choice(graphs), "n": number % 3} for number in range(3 * PAGE)}
+    changed = {thread_id: dice.randrange(40 * MINUTE_US) for thread_id in documents}
+    owners = {thread_id: dice.choice(["ann", "bob", "bob"]) for thread_id in documents}
+    rows = [
+        row(int(thread_id[1:]), f'{{"graph_id": "{it["graph_id"]}", "n": {it["n"]}}}', at=changed[thread_id])
+        | {"owner": owners[thread_id]}
+        for thread_id, it in documents.items()
+    ]
+    await fill(driver, rows)
+    asked: list[tuple[Owner, dict[str, Any]]] = [
+        (owner, metadata) for owner in ("ann", "bob", "eve", ANY_OWNER) for metadata in WANTED
+    ]
+    for owner, metadata in asked:
+        expected = [
+            thread_id
+            for thread_id, document in documents.items()
+            if contains(document, metadata) and owner in (ANY_OWNER, owners[thread_id])
+        ]
+        where = ThreadFilter(metadata=metadata)
+        assert await store.count_threads(owner=owner, where=where) == len(expected)
+        assert await store.count_threads(owner=owner, where=where, at_most=7) == min(7, len(expected))
+        for sort_by in ("updated_at", "thread_id"):
+            for order in ("asc", "desc"):
+                key = changed.__getitem__ if sort_by == "updated_at" else lambda _: 0
+                expected.sort(key=lambda one: (key(one), one), reverse=order == "desc")
+                for offset, limit in ((0, 10), (PAGE - 5, 20), (len(expected) - 3, 10)):
+                    found = await store.search_threads(
+                        owner=owner, where=where, sort_by=sort_by, order=order, limit=limit, offset=max(0, offset)
+                    )
+                    wanted = expected[max(0, offset) : max(0, offset) + limit]
+                    assert [one.thread_id for one in found] == wanted, (owner, metadata, sort_by, order, offset)
+
+
+@pytest.mark.parametrize("key", SORT_KEYS)
+async def test_threads_with_one_text_are_sorted_by_every_key(driver: Driver, store: RunStore, key: str) -> None:
+    await fill(driver, [row(number, '{"k": "v"}', at=(number * 7) % 11 * MINUTE_US) for number in range(PAGE + 20)])
+    whole = await store.search_threads(owner=ANY_OWNER, where=ThreadFilter(), sort_by=key, order="asc", limit=2 * PAGE)
+    found = await store.search_threads(
+        owner=ANY_OWNER, where=ThreadFilter(metadata={"k": "v"}), sort_by=key, order="asc", limit=2 * PAGE
+    )
+    assert found == whole
+
+
+async def test_terms_follow_the_threads(driver: Driver, store: RunStore) -> None:
+    await store.create_thread("made", owner="ann", metadata={"user": "ann", "n": 1, "deep": {"a": "b"}})
+    assert await terms(driver) == {("user=ann", "made")}
+    await store.patch_thread("made", owner="ann", metadata={"user": "bob", "team": "red"})
+    assert await terms(driver) == {("user=bob", "made"), ("team=red", "made")}
+    await admit(store, "run", thread_metadata={"graph_id": "agent"})
+    assert ("graph_id=agent", "run") in await terms(driver)
+    await admit(store, "stateless", temporary=True, thread_metadata={"graph_id": "agent"})
+    await store.copy_thread("made", "copy", reads=ANY_OWNER, owner="eve", metadata={"user": "bob"})
+    assert ("user=bob", "copy") in await terms(driver)
+    await store.delete_thread("made", owner="ann")
+    assert await terms(driver) == {("graph_id=agent", "run"), ("user=bob", "copy")}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"a=b": "c"},
+        {"a": "b=c"},
+        {'q"': "x"},
+        {"back\\slash": "x"},
+        {"k": "\\u0000"},
+        {"k": "a\0b"},
+        {"k" * 65: "long key"},
+        {"k": "v" * 257},
+        {"k": "ü€𝄞" * 80},
+        {"": ""},
+    ],
+    ids=repr,
+)
+async def test_a_text_is_found_whether_or_not_the_index_can_have_it(store: RunStore, metadata: dict[str, Any]) -> None:
+    await store.create_thread("t", owner=NO_OWNER, metadata=metadata)
+    for owner in (ANY_OWNER, NO_OWNER):
+        for where in (ThreadFilter(metadata=metadata), ThreadFilter(metadata=metadata, ids=("t", "other"))):
+            assert [one.thread_id for one in await store.search_threads(owner=owner, where=where)] == ["t"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {str(number): number for number in range(MAX_VALUES + 1)},
+        {"list": list(range(MAX_VALUES))},
+        {"deep": eval("[" * MAX_DEPTH + "]" * MAX_DEPTH)},
+    ],
+    ids=["wide", "long", "deep"],
+)
+def test_a_filter_that_costs_too_much_to_compare_is_refused(wanted: dict[str, Any]) -> None:
+    for name in ("metadata", "values"):
+        with pytest.raises(InvalidRequest, match=name):
+            ThreadFilter(**{name: wanted})
+
+
+@pytest.mark.parametrize("owner", [NO_OWNER, ANY_OWNER], ids=["one owner", "all owners"])
+@pytest.mark.parametrize("wanted", ["agent", "rare", "nobody"])
+def test_a_search_by_text_costs_the_same_among_many_threads(sqlite_ledger: Path, wanted: str, owner: Owner) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        with closing(sqlite3.connect(sqlite_ledger)) as empty:
+            empty.backup(connection)
+        configure(connection)
+        costs = []
+        for begin in (0, NARROW):
+            threads = range(begin, begin + 2 * NARROW if begin else NARROW)
+            connection.executemany(INSERT.sqlite, [row(n, GRAPH.format(_graph(n)), at=n * 10**6) for n in threads])
+            costs.append(_steps(connection, owner, ThreadFilter(metadata={"graph_id": wanted})))
+    assert costs[1] < costs[0] * 1.5 + 100
+
+
+def _graph(number: int) -> str:
+    return "rare" if number % 1000 == 1 and number < NARROW else "agent"
+
+
+def _steps(connection: sqlite3.Connection, owner: Owner, where: ThreadFilter) -> int:
+    """Return how much of SQLite's virtual machine a search took, in hundreds of steps."""
+    ticks = 0
+
+    def tick() -> int:
+        nonlocal ticks
+        ticks += 1
+        return 0
+
+    connection.set_progress_handler(tick, 100)
+    execute(connection, search_threads(owner, where, sort_by="updated_at", order="desc", limit=10, offset=0), 0)
+    connection.set_progress_handler(None, 100)
+    return ticks
