@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from runlane.admission import check_new
 from runlane.errors import CronChanged, InvalidRequest, NotFound, RunlaneError, StoreUnavailable
 from runlane.records import Admission, NewRun, RunError
 from runlane.schedules import Schedule
@@ -156,7 +157,9 @@ class CronScheduler:
         if not found.fire:
             return firing
         try:
-            return replace(firing, new=await self._make_run(cron, found.slot))
+            new = await self._make_run(cron, found.slot)
+            check_new(new)
+            return replace(firing, new=new)
         except StoreUnavailable:
             raise
         except RunlaneError as error:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-import timeit
 from typing import Any
 
 import pytest
 
-from runlane.redaction import SECRETS, RunSecrets, marked, names_secret, redact_text, redacted, scrubbed_text, shown
+from runlane.errors import InvalidRequest
+from runlane.redaction import (
+    MAX_SECRETS,
+    MAX_TEXT,
+    SECRETS,
+    RunSecrets,
+    check_secrets,
+    marked,
+    names_secret,
+    redact_text,
+    redacted,
+    scrubbed_text,
+    shortened,
+    shown,
+)
 from runlane.store.rows import dumps
 
 SECRET = "planted-secret-0123456789"
@@ -19,6 +32,9 @@ SECRET = "planted-secret-0123456789"
         *("api_key", "apiKey", "apikey", "OPENAI_API_KEY", "openaiApiKey", "x-api-key", "apiKeys", "token"),
         *("accessToken", "auth_token", "secret", "client_secret", "password", "db-password", "Authorization"),
         *("cookie", "private_key", "aws_secret_access_key", "credentials", "refreshToken", "userPassword"),
+        *("openAIApiKey", "AzureOpenAIAPIKey", "OPENAI_API_KEY_PROD", "auth_header", "api_key_2"),
+        *("authHeaders", "DB_PASS", "apiKeyDev", "token1", "secret_value", "connectionString", "TOKEN_OLD"),
+        "x" * 1000 + "_password",
     ],
 )
 def test_what_is_called_like_a_secret_is_one(name: str) -> None:
@@ -29,14 +45,53 @@ def test_what_is_called_like_a_secret_is_one(name: str) -> None:
     "name",
     [
         *("key", "keys", "max_tokens", "tokenizer", "token_count", "monkey", "keyboard", "author", "custom_key"),
-        *("thread_id", "model", "passenger", "primary_key_name", "auth_mode", "session_key_length", ""),
+        *("thread_id", "model", "passenger", "primary_key_name", "auth_mode", "session_key_length", "", "prod", "2"),
+        *("page_token", "nextPageToken", "max_output_tokens", "eos_token", "public_key", "cookie_policy", "secretary"),
     ],
 )
 def test_other_names_are_not(name: str) -> None:
     given = {name: 5, "inner": [{name: None}]}
     assert redacted(given) == given
-    if name != "max_tokens":  # a number in practice, which is no secret
-        assert not names_secret(name)
+    assert not names_secret(name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("postgres://u:pw@h", "redis://:pw@cache:6379/0", "Bearer abcdefgh", "Basic dXNlcjpwYXNz"),
+        *("AKIAIOSFODNN7EXAMPLE", "sk-proj-0123456789abcdef", "ghp_0123456789abcdefghij"),
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc_def",
+    ],
+)
+def test_a_value_in_the_form_of_a_secret_is_one_whatever_its_name(value: str) -> None:
+    given = {"config": {"configurable": {"db": value, "all": [value, "x"]}, "metadata": {"db": value}}}
+    shown_values = shown(marked(given))["config"]
+    assert shown_values == {"configurable": {"db": "***", "all": ["***", "x"]}, "metadata": {"db": value}}
+    said = RunSecrets(marked(given)).out_of(dumps({"db": value}).encode())
+    assert said == b'{"db":"***"}'
+
+
+@pytest.mark.parametrize("value", ["https://example.org/a:b?c=d@e", "use postgres://u:pw@h here", "sk-learn"])
+def test_a_value_that_only_mentions_one_is_not(value: str) -> None:
+    assert redacted({"text": value}) == {"text": value}
+
+
+def test_metadata_is_the_clients_own() -> None:
+    kwargs = {"config": {"metadata": {"token": SECRET}, "tags": ["a"]}}
+    assert marked(kwargs) is kwargs
+
+
+def test_more_secrets_than_can_be_kept_out_of_events_are_refused() -> None:
+    check_secrets({"config": {"configurable": {f"token_{n}": f"v{n}" for n in range(MAX_SECRETS)}}})
+    for many in ({f"token_{n}": "v" for n in range(20_000)}, {"tokens": ["v"] * 20_000}):
+        with pytest.raises(InvalidRequest, match="more than 100 secrets"):
+            check_secrets({"context": many})
+
+
+def test_a_text_is_cut_before_it_is_looked_through() -> None:
+    assert len(redact_text("a " * MAX_TEXT)) == MAX_TEXT
+    assert shortened("short", 10) == "short"
+    assert shortened("a" * 600 + "b" * 600, 400) == f"{'a' * 300}... (800 characters left out) ...{'b' * 100}"
 
 
 def test_only_secrets_are_replaced_at_any_depth() -> None:
@@ -97,12 +152,16 @@ def test_events_lose_the_fields_and_long_secrets_wherever_they_stand() -> None:
         f"OPENAI_API_KEY={SECRET}",
         "Incorrect API key provided: sk-proj-abcdefghijklmnop0123456789",
         "jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc_def-123456",
+        f"Authorization: Token {SECRET}",
+        f'{{\\"api_key\\": \\"{SECRET}\\"}}',
+        f"OPENAI_API_KEY_PROD={SECRET} auth_header={SECRET}",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET.replace('-', '')}\n-----END RSA PRIVATE KEY-----",
     ],
 )
 def test_a_line_of_a_log_loses_its_secret_only(line: str) -> None:
     left = redact_text(line)
     assert "***" in left
-    assert not any(part in left for part in (SECRET, "abcdefghijklmnop", "eyJzdWIi")), left
+    assert not any(part in left for part in (SECRET, SECRET.replace("-", ""), "abcdefghijklmnop", "eyJzdWIi")), left
     assert redact_text(left) == left
 
 
@@ -111,24 +170,9 @@ def test_a_line_of_a_log_loses_its_secret_only(line: str) -> None:
     [
         "event=run.finished run_id=1 attempt=2 reason=completed duration_s=1.84",
         "event=http.request client=127.0.0.1:5000 method=GET path=/threads/a@b/runs status=200",
-        "max_tokens=100 token_count=5 key=value http://localhost:8124/docs",
+        "max_tokens=4096 tokens=15000 page_token=abcdef token_count=5 key=value http://localhost:8124/docs",
         "basic authentication failed; the token is missing",
     ],
 )
 def test_an_ordinary_line_stays_as_it_is(line: str) -> None:
     assert redact_text(line) == line
-
-
-def test_a_line_costs_little_however_long_it_is() -> None:
-    for line in (
-        "a" * 200_000,
-        "://" * 50_000,
-        "token=" * 40_000,
-        "eyJ" * 50_000,
-        "sk-" * 50_000,
-        "a-" * 100_000,
-        "cookie=" * 30_000,
-        "://" + "a:" * 99_000,
-        "-eyJ" * 9_000,
-    ):
-        assert timeit.timeit(lambda line=line: redact_text(line), number=1) < 2

@@ -14,7 +14,7 @@ from runlane.errors import InvalidRequest
 MAX_DEPTH = 200
 #: Of a body, in all. A history of long texts has thousands, a matrix of vectors a million.
 MAX_VALUES = 2_000_000
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 class PayloadTooLarge(InvalidRequest):

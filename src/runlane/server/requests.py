@@ -118,7 +118,7 @@ class AssistantPatch(Body):
 class AssistantSearch(Body):
     metadata: Object | None = None
     graph_id: str | None = None
-    name: str | None = None
+    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
     limit: Limit = 10
     offset: Offset = 0
     sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] | None = None
