@@ -85,7 +85,7 @@ def project(tmp_path: Path) -> Path:
             "LG_WEBHOOK_TOKEN": f"{CANARY}webhook",
             "CRASHED": str(tmp_path / "crashed"),
         },
-        "http": {"configurable_headers": {"includes": ["x-*"]}},
+        "http": {"configurable_headers": {"includes": ["x-*", "x-auth-token"]}},
         "webhooks": {
             "url": {"disable_loopback": False},
             "headers": {"Authorization": "Bearer ${{ env.LG_WEBHOOK_TOKEN }}"},
@@ -120,7 +120,7 @@ async def _every_ending(client: Client, to: Receiver) -> dict[str, str]:
         for end in ("success", "failure", "strange"):
             thread_id = threads[end] = (await client.got("POST", "/threads", {}))["thread_id"]
             secrets: Any = {"configurable": SECRETS} if place == "config" else SECRETS
-            given = {"webhook": to.url(), "metadata": {"token": f"{CANARY}metadata"}, place: secrets}
+            given = {"webhook": to.url(), "metadata": {"kind": "canary"}, place: secrets}
             run_id = await client.run(end, thread_id, **given)
             ended = await client.got("GET", f"/threads/{thread_id}/runs/{run_id}")
             assert ended["status"] == ("success" if end == "success" else "error"), ended

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from runlane.errors import ConfigurationError
 from runlane.server.app import create_app
+from runlane.server.http_section import HeadersSection
 from runlane.settings import Settings
 from server_kit import Server, running_server
 
@@ -225,6 +226,21 @@ async def test_chosen_headers_reach_the_graph_and_secret_ones_never(tmp_path: Pa
             run = {"assistant_id": "seen", "input": {}}
             seen = http.post("/runs/wait", json=run).json()["seen"]
     assert seen == {"x-team": "red"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"), [(["*"], set()), (["x-*"], set()), (["*", "X-Auth-Token"], {"x-auth-token"})]
+)
+def test_no_pattern_means_a_header_that_carries_a_secret(chosen: list[str], seen: set[str]) -> None:
+    secrets = {
+        "x-auth-token": "t",
+        "x-amz-security-token": "t",
+        "X-Forwarded-Authorization": "t",
+        "x-upstream": "Bearer abcdefgh",
+        "cookie": "a=b",
+    }
+    passed = HeadersSection(includes=tuple(chosen)).passed({**secrets, "x-team": "red"})
+    assert set(passed) == {"x-team", *seen}
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_planted_secret_is_nowhere_but_in_the_graph(
 ) -> None:
     with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as http:
         body: dict[str, Any] = {"assistant_id": "g", "input": {"fail": fails}, "stream_mode": MODES}
-        body["metadata"] = {"token": SECRET, "kind": "test"}
+        body["metadata"] = {"page_token": "abc", "kind": "test"}
         if place == "config":
             body["config"] = CONFIG
         elif place == "context":
@@ -96,7 +96,6 @@ def test_a_planted_secret_is_nowhere_but_in_the_graph(
         runs = http.get(f"/threads/{thread}/runs").json()
         assert {run["kwargs"]["config"]["configurable"]["api_key"] for run in runs} == {"***"}
         assert runs[0]["kwargs"]["config"]["configurable"]["model"] == "m"
-        assert runs[0]["metadata"]["token"] == "***"
         for run in runs:
             _clean(http.get(f"/threads/{thread}/runs/{run['run_id']}").text)
         ended = next(run["run_id"] for run in runs if run["run_id"] != delayed.json()["run_id"])
@@ -121,6 +120,22 @@ def _rows(database: Path) -> str:
     found = [str(row) for table in tables for row in connection.execute(f"SELECT * FROM {table}")]
     connection.close()
     return "\n".join(found)
+
+
+def test_a_clients_metadata_stays_as_it_was_sent(server: Server) -> None:
+    metadata = {"max_tokens": "4096", "page_token": "abc", "cookie": "theme=dark", "db": "postgres://u:pw@h"}
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as http:
+        body = {"assistant_id": "g", "input": {}, "config": CONFIG, "metadata": metadata, "if_not_exists": "create"}
+        thread = "6d0c1f5e-4b58-4c1e-9d70-6f6f1f0b2a11"
+        http.post(f"/threads/{thread}/runs/wait", json={**body, "metadata": metadata})
+        run = http.get(f"/threads/{thread}/runs").json()[0]
+        assert run["metadata"].items() >= metadata.items()
+        assert http.get(f"/threads/{thread}").json()["metadata"].items() >= metadata.items()
+        assert http.get(f"/threads/{thread}/state").json()["metadata"].items() >= metadata.items()
+        later = {"assistant_id": "g", "input": {}, "config": {"metadata": metadata}, "after_seconds": 1000}
+        made = http.post("/runs", json=later).json()
+        assert made["metadata"].items() >= metadata.items()
+        assert made["kwargs"]["config"]["metadata"] == metadata
 
 
 def test_a_run_that_goes_on_later_still_has_its_secret(server: Server, database: Path) -> None:

@@ -32,7 +32,7 @@ from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
 from runlane.errors import StoreUnavailable, ThreadChanged, UnsupportedOption
 from runlane.records import Lease
-from runlane.redaction import names_secret
+from runlane.redaction import is_secret
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.retry import patiently
@@ -321,7 +321,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         values = body.pop("channel_values")
         # LangGraph adds what the run is configured with, which clients see and nothing reads again.
         every = get_checkpoint_metadata(config, metadata)
-        merged = {name: value for name, value in every.items() if not names_secret(name)}
+        merged = {name: value for name, value in every.items() if name not in wanted or not is_secret(name, value)}
         run_id = self._run_id(merged)
         kind, data = dumps(body)
         metadata_kind, metadata_data = dumps(merged)

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 
 from runlane.agents.langgraph_json import GraphsFile
 from runlane.errors import ConfigurationError
+from runlane.redaction import is_secret
 
 #: Groups of routes that can be disabled.
 Group = Literal["assistants", "threads", "runs", "store", "mcp", "a2a", "meta", "webhooks", "event_streaming", "ui"]
@@ -82,7 +83,10 @@ class CorsSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, froz
 
 
 class HeadersSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """Which request headers a graph finds in ``config.configurable``: patterns with ``*``; those excluded never."""
+    """Which request headers a graph finds in ``config.configurable``: patterns with ``*``; those excluded never.
+
+    One that is called like a secret has to be named: no pattern means it.
+    """
 
     includes: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
@@ -94,10 +98,14 @@ class HeadersSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, f
         return {
             name: value
             for name, value in ((name.lower(), value) for name, value in headers.items())
-            if name not in SECRET_HEADERS
-            and any(fnmatchcase(name, pattern.lower()) for pattern in self.includes)
-            and not any(fnmatchcase(name, pattern.lower()) for pattern in self.excludes)
+            if self._includes(name, value) and not any(fnmatchcase(name, pattern.lower()) for pattern in self.excludes)
         }
+
+    def _includes(self, name: str, value: str) -> bool:
+        if name in SECRET_HEADERS:
+            return False
+        patterns = [pattern.lower() for pattern in self.includes]
+        return name in patterns or (not is_secret(name, value) and any(fnmatchcase(name, one) for one in patterns))
 
 
 class HttpSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):

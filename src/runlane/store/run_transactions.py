@@ -43,7 +43,7 @@ from runlane.records import (
     RunRecord,
     ThreadTtl,
 )
-from runlane.redaction import marked, redacted, scrubbed_text
+from runlane.redaction import marked, scrubbed_text
 from runlane.store.binding_transactions import bound, unbind
 from runlane.store.filters import matches
 from runlane.store.protocol_transactions import check_answers
@@ -275,7 +275,7 @@ def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]
             thread_id=new.thread_id,
             owner=new.owner,
             status=ThreadStatus.IDLE.value,
-            metadata=dumps(redacted({**(new.default_metadata or {}), **new.metadata})),
+            metadata=dumps({**(new.default_metadata or {}), **new.metadata}),
             config="{}",
             **ttl_params(new.thread_ttl or ttl),
             temporary=int(new.temporary),
@@ -307,7 +307,7 @@ def _insert(new: NewRun, thread_metadata: Json) -> Any:
         assistant_id=new.assistant_id,
         strategy=new.multitask_strategy.value,
         on_disconnect=new.on_disconnect.value,
-        metadata=dumps(redacted(metadata)),
+        metadata=dumps(metadata),
         kwargs=dumps(marked(bound(new.kwargs, thread_metadata, new.thread_metadata))),
         model_name=new.model_name,
         temporary=int(new.temporary),
