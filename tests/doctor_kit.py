@@ -267,13 +267,12 @@ DAMAGES = {
     "a schema that is behind": Damage(
         ("schema.behind",),
         (
-            "ALTER TABLE runs DROP COLUMN webhook",
-            "DROP TABLE webhook_deliveries",
-            "DROP TABLE webhook_attempts",
-            *(f"DROP TRIGGER thread_terms_{when}" for when in ("added", "changed", "removed")),
-            "DROP TABLE thread_terms",
-            "ALTER TABLE threads DROP COLUMN temporary",
-            "UPDATE runlane_version SET version_num = '0005'",
+            "DROP INDEX runs_by_start",
+            "ALTER TABLE runs DROP COLUMN start_order",
+            "ALTER TABLE runs DROP COLUMN lease_us",
+            "ALTER TABLE threads DROP COLUMN state_order",
+            "DROP TABLE start_orders",
+            "UPDATE runlane_version SET version_num = '0008'",
         ),
     ),
 }

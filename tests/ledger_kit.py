@@ -6,8 +6,21 @@ from typing import Any
 from uuid import uuid4
 
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunEvent
-from runlane.records import ANY_OWNER, NO_OWNER, Admission, Cancelled, Claim, Finished, Lease, NewRun, Outcome, Owner
+from runlane.records import (
+    ANY_OWNER,
+    NO_OWNER,
+    Admission,
+    Cancelled,
+    Claim,
+    Finished,
+    Lease,
+    NewRun,
+    Outcome,
+    Owner,
+    SeenLease,
+)
 from runlane.store.ledger import RunStore
+from runlane.store.rows import instant
 from runlane.store.statements import Statement, Transaction, statement
 
 WORKER = "worker-1"
@@ -60,6 +73,18 @@ def outcome(event: RunEvent, **changes: Any) -> Outcome:
 
 async def finish(store: RunStore, lease: Lease, event: RunEvent = RunEvent.SUCCEED, **changes: Any) -> Finished:
     return await store.finish(lease, outcome(event, **changes))
+
+
+async def held(store: RunStore, run_id: str) -> SeenLease:
+    """Return the lease of a run as another process sees it."""
+    run = await store.get_run(run_id, owner=ANY_OWNER)
+    return SeenLease(
+        run_id=run_id,
+        attempt=run.attempt,
+        worker_id=run.worker_id or "",
+        lease_s=60,
+        expires_at=run.lease_expires_at or instant(0),
+    )
 
 
 async def cancel(

@@ -137,8 +137,9 @@ class RunError:
 class RunRecord:
     """One run, as the ledger has it.
 
-    ``seq`` orders all runs by admission; ``attempt`` counts claims and is the fencing token; ``rescues`` counts lost
-    workers. ``kwargs`` is what the agent is called with, ``metadata`` is the caller's.
+    ``seq`` orders all runs by admission, ``start_order`` those of a thread by their starts; ``attempt`` counts
+    claims and is the fencing token; ``rescues`` counts lost workers. ``kwargs`` is what the agent is called with,
+    ``metadata`` is the caller's.
     """
 
     run_id: str
@@ -167,6 +168,7 @@ class RunRecord:
     ended_at: datetime | None
     lease_expires_at: datetime | None = None
     webhook: str | None = None
+    start_order: int | None = None
 
 
 #: ``delete`` removes a thread with all that it has, ``keep_latest`` only the checkpoints that its newest do without.
@@ -183,7 +185,10 @@ class ThreadTtl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thread:
-    """One thread. ``values``, ``interrupts`` and ``error`` are those of its last finished run, already JSON values."""
+    """One thread. ``values``, ``interrupts`` and ``error`` are those of its last finished run, already JSON values.
+
+    ``state_order`` is the place, among the starts of its runs, of the last state that was written outside of a run.
+    """
 
     thread_id: str
     owner: str
@@ -197,6 +202,7 @@ class Thread:
     updated_at: datetime
     state_updated_at: datetime
     ttl: ThreadTtl | None = None
+    state_order: int = 0
 
     @property
     def expires_at(self) -> datetime | None:
@@ -230,6 +236,17 @@ class Lease:
     seq: int
     worker_id: str
     attempt: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenLease:
+    """A lease as others see it: how long it is, and its end on the ledger's clock, which each renewal changes."""
+
+    run_id: str
+    attempt: int
+    worker_id: str
+    lease_s: float
     expires_at: datetime
 
 

@@ -12,37 +12,34 @@ from runlane.dispatch.base import Dispatch
 from runlane.errors import LeaseLost, StoreUnavailable
 from runlane.execution import AgentSource
 from runlane.lifecycle import EndReason
-from runlane.records import RunError, RunRecord
+from runlane.records import RunError, RunRecord, SeenLease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
-from runlane.store.rows import microseconds
 
 log = logging.getLogger("runlane.rescue")
 
 #: A lease is over for others only this much later, so that a slow renewal is not taken for a death.
 GRACE_S: Final = 2.0
-#: A run, its attempt, and the end of its lease in microseconds, which a renewal changes.
-Seen = tuple[str, int, int]
 PURGE_EVERY_S: Final = 60.0
 #: A run that has lost its worker too often is not executed again, but claimed to make its thread valid and to end it.
 #: A worker may be lost at that too; after so many of them the run is ended with its thread as it is.
 REPAIRS: Final = 3
 
 
-class Silence:
-    """For how long other workers have not renewed their leases, by the clock of this process, which nobody sets.
+class LeaseObserver:
+    """For how long workers have not renewed their leases, by the clock of this process, which nobody sets.
 
-    The ledger's clock says when a lease is over. If it is set forward, all leases look over, and their owners live.
+    The ledger's clock may be set: forward, and all leases look over while their owners live; back, and a dead worker's
+    lease lies in the future.
 
     Source: client-go's leader election, which measures the time since it saw a record change.
     """
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._since: dict[Seen, float] = {}
+    def __init__(self) -> None:
+        self._since: dict[SeenLease, float] = {}
         self._asked_at = 0.0
 
-    def note(self, leases: Iterable[Seen], *, asked_at: float, at: float) -> None:
+    def note(self, leases: Iterable[SeenLease], *, asked_at: float, at: float) -> None:
         """Take note of all leases there are, which were *asked* for and are known since, both on the loop's clock."""
         self._since = {lease: self._since.get(lease, at) for lease in leases}
         self._asked_at = asked_at
@@ -51,12 +48,10 @@ class Silence:
         """The ledger was out: nobody knows who would have spoken, and all are given their time again."""
         self._since = {}
 
-    def over(self, run: RunRecord) -> bool:
-        """Whether the run's lease has been the same for long enough."""
-        if run.lease_expires_at is None:
-            return True
-        since = self._since.get((run.run_id, run.attempt, microseconds(run.lease_expires_at)))
-        return since is not None and self._asked_at - since >= self._limit_s
+    def over(self, lease: SeenLease) -> bool:
+        """Return whether *lease* has been the same for its whole length, and a grace time."""
+        since = self._since.get(lease)
+        return since is not None and self._asked_at - since >= lease.lease_s + GRACE_S
 
 
 class Rescuer:
@@ -83,7 +78,7 @@ class Rescuer:
         self._worker_id, self._store, self._dispatch, self._source = worker_id, store, dispatch, source
         self._announcer, self._settings = announcer, settings
         self._held, self._exclusive, self._forget_after_s = held, exclusive, forget_after_s
-        self._silence = Silence(settings.lease_s + GRACE_S)
+        self._observer = LeaseObserver()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Rescuer:
@@ -100,38 +95,34 @@ class Rescuer:
     async def rescue_lost(self) -> tuple[RunRecord, ...]:
         """Take every lost run from its dead worker; return what became of them.
 
-        A run of another worker is lost if its lease is over, and was not renewed for so long while this process
-        watched. What this process holds is not lost, whatever the clocks say.
+        A run is lost if its lease was not renewed for its length while this process watched. What this process holds is
+        not lost, and what another worker holds of a ledger that is only this process's is lost at once.
         """
         rescued: list[RunRecord] = []
-        if not self._exclusive:
-            asked_at = asyncio.get_running_loop().time()
-            leases = await self._store.leases()
-            self._silence.note(leases, asked_at=asked_at, at=asyncio.get_running_loop().time())
-        while lost := await self._lost():
-            for run in lost:
-                finished = await self._rescue(run)
-                if finished is not None:
-                    rescued.append(finished)
+        asked_at = asyncio.get_running_loop().time()
+        leases = await self._store.leases()
+        self._observer.note(leases, asked_at=asked_at, at=asyncio.get_running_loop().time())
+        for lease in leases:
+            finished = await self._rescue(lease) if self._is_lost(lease) else None
+            if finished is not None:
+                rescued.append(finished)
         return tuple(rescued)
 
-    async def _lost(self) -> list[RunRecord]:
-        found = await self._store.lost_runs(self._worker_id, exclusive=self._exclusive, grace_s=GRACE_S)
-        return [run for run in found if self._is_lost(run)]
+    def _is_lost(self, lease: SeenLease) -> bool:
+        if lease.worker_id == self._worker_id:
+            return not self._held(lease.run_id) and self._observer.over(lease)
+        return self._exclusive or self._observer.over(lease)
 
-    def _is_lost(self, run: RunRecord) -> bool:
-        if run.worker_id == self._worker_id:
-            return not self._held(run.run_id)
-        return self._exclusive or self._silence.over(run)
-
-    async def _rescue(self, run: RunRecord) -> RunRecord | None:
+    async def _rescue(self, lease: SeenLease) -> RunRecord | None:
         try:
-            finished = await self._store.rescue(run, max_rescues=self._settings.max_rescues + REPAIRS)
+            finished = await self._store.rescue(lease, max_rescues=self._settings.max_rescues + REPAIRS)
         except LeaseLost:
             return None  # it was renewed or finished since it was seen
-        log.warning("run.rescued run_id=%s attempt=%d status=%s", run.run_id, run.attempt, finished.run.status.value)
+        log.warning(
+            "run.rescued run_id=%s attempt=%d status=%s", lease.run_id, lease.attempt, finished.run.status.value
+        )
         if finished.run.status.terminal:
-            self._source.forget(run.run_id)
+            self._source.forget(lease.run_id)
         self._announcer.announce(finished)
         return finished.run
 
@@ -172,7 +163,7 @@ class Rescuer:
                     purge_at = loop.time() + PURGE_EVERY_S
                     await self.purge()
             except StoreUnavailable as error:
-                self._silence.broken()
+                self._observer.broken()
                 log.warning("rescue.waiting why=%s", error)
             except Exception:  # supervisor: a defect here must not end rescuing
                 log.exception("rescue.failed")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
-from run_kit import Scripted, at_once, ended, opened, soon
+from run_kit import FaultyDriver, Scripted, at_once, ended, on_jumping_time, opened, soon
 from runlane.lifecycle import RunStatus
+from runlane.records import ANY_OWNER
+from runlane.rescue import GRACE_S
+from runlane.runtime import Runtime
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
+from runlane.streams.threads import Position, newest_position, read_thread
 
 
 class Clock:
@@ -90,3 +95,57 @@ async def test_a_run_of_another_process_goes_on_when_the_ledgers_clock_is_set_fo
         done = await ended(owner, run)
         assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 1, 0)
     await driver.aclose()
+
+
+async def test_a_threads_stream_has_every_run_once_after_the_clock_was_set_back() -> None:
+    clock = Clock()
+    driver = MemoryDriver(clock=clock.us)
+    apply_scripts(driver)
+    async with opened(driver, now=clock.now, poll_s=0.02) as runtime:
+        before = await runtime.runs.create("t", agent=at_once)
+        await ended(runtime, before)
+        cursor = await newest_position(runtime.store, await runtime.store.get_thread("t", owner=ANY_OWNER))
+        clock.ahead -= timedelta(hours=1)
+        after = [await runtime.runs.create("t", agent=at_once) for _ in range(2)]
+        for run in after:
+            await ended(runtime, run)
+        assert await read(runtime, cursor) == [run.run_id for run in after]
+        assert await read(runtime, Position(0, 0)) == [before.run_id, *(run.run_id for run in after)]
+    await driver.aclose()
+
+
+async def read(runtime: Runtime, after: Position) -> list[str]:
+    """Return the runs that a reader of the thread is told of, in their order."""
+    told: list[str] = []
+    async for found in read_thread(runtime.streams, runtime.store, "t", after, asyncio.Event()):
+        if found is None:
+            break
+        run, _ = found
+        if run.run_id not in told[-1:]:
+            told.append(run.run_id)
+    return told
+
+
+@on_jumping_time
+async def test_a_dead_workers_run_is_rescued_although_its_lease_lies_in_the_future() -> None:
+    clock = Clock()
+    driver = FaultyDriver(clock=clock.us)
+    async with opened(driver, poll_s=3600, exclusive=False) as runtime:
+        run = await runtime.runs.create("t")
+        assert await runtime.store.claim(run.run_id, "dead-worker", lease_s=30.0)
+        clock.ahead -= timedelta(hours=1)
+        assert await runtime.rescuer.rescue_lost() == ()
+        await asyncio.sleep(30.0 + GRACE_S)
+        assert [taken.run_id for taken in await runtime.rescuer.rescue_lost()] == [run.run_id]
+
+
+@on_jumping_time
+async def test_a_process_with_short_leases_waits_for_the_whole_lease_of_another() -> None:
+    async with opened(FaultyDriver(), poll_s=3600, exclusive=False, lease_s=5.0) as runtime:
+        run = await runtime.runs.create("t")
+        assert await runtime.store.claim(run.run_id, "worker-with-long-leases", lease_s=60.0)
+        assert await runtime.rescuer.rescue_lost() == ()
+        await asyncio.sleep(60.0)
+        assert await runtime.rescuer.rescue_lost() == ()
+        await asyncio.sleep(GRACE_S)
+        assert [taken.run_id for taken in await runtime.rescuer.rescue_lost()] == [run.run_id]

@@ -125,9 +125,7 @@ def test_a_cursor_is_a_position_or_an_invalid_request(cursor: str) -> None:
         assert at is None or 0 <= at < 2**63, "a database has no such number"
     with contextlib.suppress(InvalidRequest):
         position = _position(cursor)
-        assert position is None or all(
-            -1 <= part < 2**63 for part in (position.turn_us, position.run_seq, position.seq)
-        )
+        assert position is None or all(-1 <= part < 2**63 for part in (position.order, position.seq))
 
 
 @fuzzed(120)

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from ledger_kit import DUE, LAPSED, a_run, admission, admit, cancel, claim, ended, finish, running, turn
+from ledger_kit import DUE, a_run, admission, admit, cancel, claim, ended, finish, held, running, turn
 from runlane.errors import KeyReused, NotFound
 from runlane.lifecycle import RunEvent, RunStatus
-from runlane.records import ANY_OWNER, FINGERPRINT, NO_OWNER, ThreadTtl, WaitingOn
+from runlane.records import ANY_OWNER, FINGERPRINT, NO_OWNER, RunRecord, ThreadState, ThreadTtl, WaitingOn
 from runlane.store.ledger import RunStore
 
 HOUR_S = 3600.0
@@ -147,15 +147,21 @@ async def test_a_thread_has_an_active_run_from_its_admission_to_its_end(store: R
     assert not await store.has_active("t", owner="ann")
 
 
-# Turns.
+# Starts.
 
 
-async def _turns(store: RunStore, after_us: int = 0, after_seq: int = 0) -> list[str]:
-    return [run.run_id for run in await store.turns("t", after_us=after_us, after_seq=after_seq, limit=100)]
+async def _started(store: RunStore, from_order: int = 0) -> list[str]:
+    return [run.run_id for run in await store.started_runs("t", from_order=from_order, limit=100)]
 
 
-async def test_turns_come_in_the_order_of_starts_not_of_admissions(store: RunStore) -> None:
-    assert await store.last_turn("t") is None
+async def _last_started(store: RunStore) -> RunRecord:
+    last = await store.last_started("t")
+    assert last is not None
+    return last
+
+
+async def test_runs_are_numbered_in_the_order_of_starts_not_of_admissions(store: RunStore) -> None:
+    assert await store.last_started("t") is None
     delayed = await admit(store, delay_s=HOUR_S)
     first = await ended(store)
     cancelled = await admit(store)
@@ -163,23 +169,41 @@ async def test_turns_come_in_the_order_of_starts_not_of_admissions(store: RunSto
     await turn(store, DUE, delayed)
     lease = (await claim(store, delayed)).lease
     await admit(store)
-    assert await _turns(store) == [first, cancelled, delayed]
-    last = await store.last_turn("t")
-    assert last is not None
-    assert last.run_id == delayed
+    assert await _started(store) == [first, cancelled, delayed]
+    assert (await _last_started(store)).run_id == delayed
     await finish(store, lease, RunEvent.FAIL)
     await ended(store, "u")
-    assert await _turns(store) == [first, cancelled, delayed]
+    assert await _started(store) == [first, cancelled, delayed]
+    second, third = [run.start_order for run in await store.started_runs("t", from_order=0, limit=100)][1:]
+    assert second is not None
+    assert third is not None
+    assert await _started(store, second) == [cancelled, delayed]
+    assert await _started(store, second + 1) == [delayed]
+    assert await _started(store, third + 1) == []
 
 
-async def test_a_run_that_goes_on_after_its_worker_died_keeps_its_turn(store: RunStore) -> None:
+async def test_a_run_that_goes_on_after_its_worker_died_keeps_its_place(store: RunStore) -> None:
     lease = await running(store)
-    await turn(store, LAPSED, lease.run_id)
-    (lost,) = await store.lost_runs("other", exclusive=False, grace_s=0)
-    await store.rescue(lost, max_rescues=3)
-    before = await store.last_turn("t")
+    before = await _last_started(store)
+    await store.rescue(await held(store, lease.run_id), max_rescues=3)
     await claim(store, lease.run_id)
-    after = await store.last_turn("t")
-    assert before is not None
-    assert after is not None
-    assert (after.run_id, after.started_at) == (lease.run_id, before.started_at)
+    after = await _last_started(store)
+    assert (after.run_id, after.start_order) == (lease.run_id, before.start_order)
+
+
+async def test_the_place_of_a_deleted_run_is_not_given_out_again(store: RunStore) -> None:
+    await ended(store)
+    deleted = await _last_started(store)
+    await store.delete_run(deleted.run_id, owner=ANY_OWNER)
+    await ended(store)
+    following = await _last_started(store)
+    assert (following.start_order or 0) > (deleted.start_order or 0)
+
+
+async def test_a_state_from_outside_has_its_place_between_the_runs_before_and_after_it(store: RunStore) -> None:
+    first = await store.get_run(await ended(store), owner=ANY_OWNER)
+    written = await store.set_thread_state("t", owner=ANY_OWNER, state=ThreadState(values=b"{}"), metadata={})
+    second = await store.get_run(await ended(store), owner=ANY_OWNER)
+    assert (first.start_order or 0) < written.state_order < (second.start_order or 0)
+    copied = await store.copy_thread("t", "u", reads=ANY_OWNER, owner=NO_OWNER, metadata={})
+    assert copied.state_order > (second.start_order or 0)

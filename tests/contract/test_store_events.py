@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ledger_kit import LONG_AGO, claim, ended, finish, running, turn
+from ledger_kit import LONG_AGO, claim, ended, finish, held, running, turn
 from runlane.errors import LeaseLost
 from runlane.lifecycle import EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Lease, StreamEnd, StreamEvent
@@ -141,7 +141,7 @@ async def test_one_refused_append_does_not_harm_those_queued_with_it(store: RunS
 async def test_an_old_attempt_appends_nothing_and_the_next_one_goes_on_behind_what_is_there(store: RunStore) -> None:
     old = await running(store)
     await submit(store, old, numbered(1, 5))
-    await store.rescue(await store.get_run(old.run_id, owner=ANY_OWNER), max_rescues=3)
+    await store.rescue(await held(store, old.run_id), max_rescues=3)
     with pytest.raises(LeaseLost):
         await submit(store, old, numbered(6, 6))
     claimed = await claim(store, old.run_id)
@@ -170,7 +170,7 @@ async def test_a_stream_has_no_end_while_its_run_is_active_and_one_afterwards(st
 async def test_a_run_given_up_ends_its_stream_behind_its_last_event(store: RunStore) -> None:
     lease = await running(store)
     await submit(store, lease, numbered(1, 3))
-    await store.rescue(await store.get_run(lease.run_id, owner=ANY_OWNER), max_rescues=0)
+    await store.rescue(await held(store, lease.run_id), max_rescues=0)
     assert await store.stream_end(lease.seq) == StreamEnd(
         seq=4, status=RunStatus.ERROR, end_reason=EndReason.WORKER_LOST
     )

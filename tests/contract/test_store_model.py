@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from ledger_kit import ENDINGS, WORKER, a_run, outcome
+from ledger_kit import ENDINGS, WORKER, a_run, held, outcome
 from runlane.errors import CancelRecorded, ConflictError, LeaseLost, RunlaneError
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
-from runlane.records import ANY_OWNER, Lease, NewRun, RunRecord
+from runlane.records import ANY_OWNER, Lease, NewRun, SeenLease
 from runlane.store.ledger import RunStore
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
@@ -207,7 +207,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99))
     def rescue(self, index: int) -> None:
         run = self.pick(index)
-        seen: RunRecord = self.ask(self.store.get_run(run.run_id, owner=ANY_OWNER))
+        seen: SeenLease = self.ask(held(self.store, run.run_id))
         answer = self.ask(self.store.rescue(seen, max_rescues=MAX_RESCUES))
         expected = self.model.rescue(run)
         assert expected is None or answer is expected

@@ -11,8 +11,8 @@ import pytest
 
 from runlane.store.cron_transactions import DUE_CRONS, NEXT_CRON
 from runlane.store.event_transactions import HOLDS_LEASE, READ_SEGMENTS
-from runlane.store.lease_transactions import LEASES, LOST_RUNS, RENEW, RUNNABLE
-from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LIST_RUNS
+from runlane.store.lease_transactions import LEASES, RENEW, RUNNABLE
+from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LAST_STARTED, LIST_RUNS, STARTED_RUNS
 from runlane.store.queue_transactions import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
 from runlane.store.run_transactions import (
     ACTIVE_RUNS,
@@ -69,7 +69,6 @@ HOT = [
     LAST_PLACE,
     LEASES,
     LOCK_RUN,
-    LOST_RUNS,
     MEDIAN_DUE,
     NEXT_CRON,
     NEXT_OF_LANE,
@@ -161,7 +160,9 @@ def test_a_statement_that_scans_ended_runs_would_be_found(ledger: sqlite3.Connec
     [
         (EXPIRED_THREADS, "threads_expiring"),
         (FORGET_RUNS, "runs_ended"),
+        (LAST_STARTED, "runs_by_start"),
         (LIST_RUNS, "runs_by_thread"),
+        (STARTED_RUNS, "runs_by_start"),
         (READ_SEGMENTS, "sqlite_autoindex_events_1"),
     ],
     ids=lambda value: getattr(value, "name", value),

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from ledger_kit import a_run, admit, claim, finish, running
+from ledger_kit import a_run, admit, claim, finish, held, running
 from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, StreamEvent
@@ -234,7 +234,7 @@ async def test_waiting_too_long_for_a_lock_is_an_outage(store: RunStore, url: st
 
 async def test_a_run_is_not_taken_from_an_attempt_in_the_middle_of_an_append(store: RunStore, url: str) -> None:
     lease = await running(store)
-    seen = await store.get_run(lease.run_id, owner=ANY_OWNER)
+    seen = await held(store, lease.run_id)
     hasty = await impatient(url)
     rescuer = RunStore(hasty, retry=ONCE)
     with locked(url, HOLDS_LEASE.postgres, run_id=lease.run_id, attempt=1, running="running") as appending:
@@ -243,7 +243,7 @@ async def test_a_run_is_not_taken_from_an_attempt_in_the_middle_of_an_append(sto
                 await taken
         assert (await rescuer.renew([lease], lease_s=60)).lost == ()
         appending.rollback()
-        renewed = await store.get_run(lease.run_id, owner=ANY_OWNER)
+        renewed = await held(store, lease.run_id)
         assert (await rescuer.rescue(renewed, max_rescues=1)).run.rescues == 1
     await hasty.aclose()
 

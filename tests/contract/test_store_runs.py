@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ledger_kit import ENDINGS, LAPSED, WORKER, admit, cancel, claim, ended, finish, outcome, running, turn
+from ledger_kit import ENDINGS, WORKER, admit, cancel, claim, ended, finish, held, outcome, running
 from runlane.errors import CancelRecorded, IllegalTransition, LeaseLost, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Lease, RunError, RunRecord, StreamEvent, Usage
@@ -105,7 +105,7 @@ async def test_finish_refuses_events_that_are_not_an_attempts_own(store: RunStor
 @pytest.mark.parametrize("event", [*ENDINGS, RunEvent.RELEASE])
 async def test_finish_with_a_stale_lease_writes_nothing(store: RunStore, event: RunEvent) -> None:
     stale = await running(store)
-    await store.rescue(await get(store, stale.run_id), max_rescues=3)
+    await store.rescue(await held(store, stale.run_id), max_rescues=3)
     with pytest.raises(LeaseLost):
         await finish(store, stale, event)
     current = await claim(store, stale.run_id, "other")
@@ -143,7 +143,7 @@ async def _give_up(store: RunStore, run: RunRecord, lease: Lease) -> None:
 
 async def _rescue(store: RunStore, run: RunRecord, lease: Lease) -> None:
     with pytest.raises(LeaseLost):
-        await store.rescue(run, max_rescues=3)
+        await store.rescue(await held(store, run.run_id), max_rescues=3)
 
 
 async def _finish(store: RunStore, run: RunRecord, lease: Lease) -> None:
@@ -297,7 +297,7 @@ async def test_a_released_run_stays_at_the_head_of_its_lane_and_is_charged_nothi
 async def test_a_rescued_run_goes_back_to_the_head_of_its_lane_and_its_old_attempt_is_fenced(store: RunStore) -> None:
     lease = await running(store)
     second = await admit(store)
-    rescued = await store.rescue(await get(store, lease.run_id), max_rescues=1)
+    rescued = await store.rescue(await held(store, lease.run_id), max_rescues=1)
     assert (rescued.run.status, rescued.run.rescues, rescued.next_run_id) == (RunStatus.PENDING, 1, lease.run_id)
     assert await store.claim(second, WORKER, lease_s=60) is None
     assert (await claim(store, lease.run_id)).run.attempt == 2
@@ -309,9 +309,9 @@ async def test_a_run_that_kills_its_worker_too_often_ends_as_error_and_frees_its
     run_id, following = await admit(store), await admit(store)
     for _ in range(2):
         await claim(store, run_id)
-        await store.rescue(await get(store, run_id), max_rescues=2)
+        await store.rescue(await held(store, run_id), max_rescues=2)
     await claim(store, run_id)
-    given_up = await store.rescue(await get(store, run_id), max_rescues=2)
+    given_up = await store.rescue(await held(store, run_id), max_rescues=2)
     assert (given_up.run.status, given_up.run.end_reason) == (RunStatus.ERROR, EndReason.WORKER_LOST)
     assert given_up.run.error is not None
     assert given_up.run.error.message.startswith("The worker died 3 times")
@@ -321,7 +321,7 @@ async def test_a_run_that_kills_its_worker_too_often_ends_as_error_and_frees_its
 async def test_a_cancelled_run_that_is_given_up_has_been_stopped(store: RunStore) -> None:
     lease = await running(store)
     await cancel(store, lease.run_id)
-    given_up = (await store.rescue(await get(store, lease.run_id), max_rescues=0)).run
+    given_up = (await store.rescue(await held(store, lease.run_id), max_rescues=0)).run
     assert (given_up.status, given_up.end_reason) == (RunStatus.INTERRUPTED, EndReason.WORKER_LOST)
     assert given_up.cancel is not None
     assert given_up.cancel.stopped_at is not None
@@ -329,7 +329,7 @@ async def test_a_cancelled_run_that_is_given_up_has_been_stopped(store: RunStore
 
 async def test_a_rescue_of_a_run_that_moved_on_changes_nothing(store: RunStore) -> None:
     lease = await running(store)
-    seen = await get(store, lease.run_id)
+    seen = await held(store, lease.run_id)
     await finish(store, lease, RunEvent.RELEASE)
     claimed = await claim(store, lease.run_id, "other")
     with pytest.raises(LeaseLost):
@@ -339,7 +339,7 @@ async def test_a_rescue_of_a_run_that_moved_on_changes_nothing(store: RunStore) 
 
 async def test_a_run_whose_lease_was_renewed_since_it_was_seen_is_not_rescued(store: RunStore) -> None:
     lease = await running(store)
-    seen = await get(store, lease.run_id)
+    seen = await held(store, lease.run_id)
     await store.renew([lease], lease_s=600)
     with pytest.raises(LeaseLost):
         await store.rescue(seen, max_rescues=3)
@@ -347,7 +347,7 @@ async def test_a_run_whose_lease_was_renewed_since_it_was_seen_is_not_rescued(st
 
 
 async def test_of_several_rescuers_one_succeeds(store: RunStore) -> None:
-    seen = await get(store, (await running(store)).run_id)
+    seen = await held(store, (await running(store)).run_id)
     results = await asyncio.gather(*(store.rescue(seen, max_rescues=3) for _ in range(5)), return_exceptions=True)
     assert [type(result) for result in results].count(LeaseLost) == 4
     assert (await get(store, seen.run_id)).rescues == 1
@@ -368,24 +368,16 @@ async def test_a_pending_run_can_be_given_up_and_a_running_one_cannot(store: Run
 # leases
 
 
-async def test_only_runs_whose_lease_lapsed_are_lost(store: RunStore) -> None:
-    lapsed, alive = await running(store, "a"), await running(store, "b")
+async def test_every_running_run_has_a_lease_with_its_length_and_its_end(store: RunStore) -> None:
+    first = await running(store, "a")
+    second = (await claim(store, await admit(store, "b"), "other")).lease
     await admit(store, "c")
     await ended(store, "d")
-    await turn(store, LAPSED, lapsed.run_id)
-    lost = await store.lost_runs("another", exclusive=False, grace_s=30)
-    assert [run.run_id for run in lost] == [lapsed.run_id]
-    assert await store.lost_runs("another", exclusive=False, grace_s=90) == ()
-    assert alive.run_id not in {run.run_id for run in lost}
-
-
-async def test_an_exclusive_worker_finds_the_runs_of_all_others(store: RunStore) -> None:
-    theirs, mine = await running(store, "a"), await running(store, "b")
-    assert [run.run_id for run in await store.lost_runs("new", exclusive=True, grace_s=0)] == [
-        theirs.run_id,
-        mine.run_id,
-    ]
-    assert await store.lost_runs(WORKER, exclusive=True, grace_s=0) == ()
+    assert await store.leases() == (await held(store, first.run_id), await held(store, second.run_id))
+    await store.renew([first], lease_s=600)
+    renewed, unchanged = await store.leases()
+    assert (renewed.lease_s, unchanged) == (600, await held(store, second.run_id))
+    assert renewed.expires_at > first.expires_at
 
 
 async def test_a_renewal_extends_what_is_held_and_tells_what_is_lost_or_cancelled(store: RunStore) -> None:

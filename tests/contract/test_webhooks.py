@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ledger_kit import LAPSED, WORKER, admission, admit, cancel, claim, ended, finish, running, turn
+from ledger_kit import admission, admit, cancel, claim, ended, finish, held, running, turn
 from runlane.errors import CancelRecorded, LeaseLost, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState
@@ -63,9 +63,7 @@ async def by_being_superseded(store: RunStore) -> str:
 
 async def by_a_dead_worker(store: RunStore) -> str:
     lease = await running(store, webhook=HOOK)
-    await turn(store, LAPSED, lease.run_id)
-    [lost] = await store.lost_runs(WORKER, exclusive=False, grace_s=1)
-    await store.rescue(lost, max_rescues=0)
+    await store.rescue(await held(store, lease.run_id), max_rescues=0)
     return lease.run_id
 
 
@@ -138,9 +136,7 @@ async def test_a_run_that_goes_on_elsewhere_has_nothing_to_tell(store: RunStore)
     lease = await running(store, webhook=HOOK)
     await finish(store, lease, RunEvent.RELEASE)
     lease = (await claim(store, lease.run_id)).lease
-    await turn(store, LAPSED, lease.run_id)
-    [lost] = await store.lost_runs(WORKER, exclusive=False, grace_s=1)
-    await store.rescue(lost, max_rescues=3)
+    await store.rescue(await held(store, lease.run_id), max_rescues=3)
     assert await store.list_deliveries(owner=ANY_OWNER) == ()
 
 

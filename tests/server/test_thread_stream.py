@@ -215,7 +215,7 @@ async def test_a_missing_thread_is_404_and_nonsense_is_422(http: httpx.AsyncClie
     assert (await http.get(f"/threads/{NOWHERE}/stream")).status_code == 404
     bad_mode = await http.get(f"/threads/{thread_id}/stream", params={"stream_mode": "values"})
     assert (bad_mode.status_code, "'values'" in bad_mode.text) == (422, True)
-    for bad_id in ("garbage", "1-2", "1-2-3-4", "9" * 30 + "-1-1"):
+    for bad_id in ("garbage", "1", "1-2-3", "9" * 30 + "-1"):
         answer = await http.get(f"/threads/{thread_id}/stream", headers={"Last-Event-ID": bad_id})
         assert answer.status_code == 422, bad_id
 

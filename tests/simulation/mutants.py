@@ -14,7 +14,7 @@ from typing import Any, Final
 from runlane.checkpoints import transactions as checkpoints
 from runlane.execution import Executor, _last_writes, _outcome
 from runlane.manager import RunManager
-from runlane.rescue import Silence
+from runlane.rescue import LeaseObserver
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as leases
 from runlane.store import run_transactions as runs
@@ -161,15 +161,16 @@ MUTANTS: Final[dict[str, Mutant]] = {
         edits=((runs._hold, 'or rows[0]["attempt"] != lease.attempt', ""),),
         scenario=Scenario(driver=LateDriver, behaviours=("steps",)),
     ),
-    "a clock that is set forward ends leases": Mutant(
-        found_by="fencing", edits=((Silence.over, "self._asked_at - since >= self._limit_s", "True"),)
+    "a lease is not given its time": Mutant(
+        found_by="fencing",
+        edits=((LeaseObserver.over, "self._asked_at - since >= lease.lease_s + GRACE_S", "True"),),
     ),
     "runs overtake each other": Mutant(
         found_by="order_of_starts",
         edits=((runs.CLAIM_RUN, "other.seq < runs.seq", "0"), (leases.RUNNABLE, "other.seq < runs.seq", "0")),
     ),
     "workers are taken for dead": Mutant(
-        found_by="fencing", edits=((leases.LOST_RUNS, "+ :grace_us < :now", "- 1000000000000 < :now"),)
+        found_by="fencing", edits=((LeaseObserver.over, "lease.lease_s + GRACE_S", "GRACE_S"),)
     ),
     "a lost lease is not noticed after a pause": Mutant(
         found_by="one_lane",

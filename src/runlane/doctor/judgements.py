@@ -13,7 +13,7 @@ from runlane.schedules import Schedule
 from runlane.store import doctor_transactions as ledger
 from runlane.store.cron_transactions import cron_record
 from runlane.store.rescue_transactions import rescue
-from runlane.store.rows import instant, loads, microseconds, run_record
+from runlane.store.rows import instant, loads, microseconds, seen_lease
 from runlane.store.statements import Row, Transaction
 
 #: The doctor never gives a run up: that is for the server, which counts.
@@ -63,7 +63,7 @@ def second_running(row: Row, exclusive: bool) -> Finding:
 
 
 def to_lane(row: Row) -> Transaction[bool]:
-    yield from rescue(run_record(row), NO_LIMIT)
+    yield from rescue(seen_lease(row), NO_LIMIT)
     return True
 
 

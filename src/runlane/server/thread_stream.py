@@ -20,11 +20,11 @@ from runlane.server.responses import FROM_START, HEARTBEAT, SSE_HEADERS, Streami
 from runlane.server.routing import reach_thread, route, service_of
 from runlane.server.service import Service
 from runlane.streams.bridge import Batch
-from runlane.streams.threads import START, Position, between_runs, newest_position, past, read_thread, turn_of
+from runlane.streams.threads import START, Position, newest_position, past, read_thread, start_of, state_of
 
 router = APIRouter(tags=["Threads"])
 _MODES: Final = frozenset({"run_modes", "lifecycle", "state_update"})
-_POSITION: Final = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})\Z")
+_POSITION: Final = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
 
 
 @route(router, "GET", "/threads/{thread_id}/stream", statuses=(404,), query=("stream_mode", "stream_modes"))
@@ -37,7 +37,7 @@ async def join_thread(request: Request) -> Any:
     access, thread = await reach_thread(request, "read")
     after = _position(request.headers.get("last-event-id"))
     if after is None:
-        after = max(await newest_position(service.store, thread.thread_id), between_runs(thread.state_updated_at))
+        after = await newest_position(service.store, thread)
     return StreamingBody(
         _ThreadReader(service, access, thread.thread_id, modes, after).pieces(),
         media_type="text/event-stream; charset=utf-8",
@@ -60,8 +60,7 @@ def _position(last_event_id: str | None) -> Position | None:
 
 def _frame(name: str, data: bytes, at: Position) -> bytes:
     """Return an event whose id says where its reader goes on; ids of one stream never repeat, and sort as text."""
-    place = (at.turn_us, at.run_seq, at.seq)
-    return b"event: %s\r\ndata: %s\r\nid: %016d-%010d-%08d\r\n\r\n" % (name.encode(), data, *place)
+    return b"event: %s\r\ndata: %s\r\nid: %012d-%08d\r\n\r\n" % (name.encode(), data, at.order, at.seq)
 
 
 class _ThreadReader:
@@ -110,14 +109,14 @@ class _ThreadReader:
     def _run_frames(self, run: RunRecord, batch: Batch) -> bytes:
         if not batch:
             return HEARTBEAT
-        start, frames = turn_of(run), []
+        order, frames = start_of(run).order, []
         for logged in batch:
             item = run_api_event(run, logged) if isinstance(logged, StreamEvent) else logged
             if item is None:
                 continue
             if isinstance(item, StreamEvent):
                 if "run_modes" in self._modes or (item.name == "metadata" and "lifecycle" in self._modes):
-                    frames.append(_frame(item.name, item.data, Position(start.turn_us, start.run_seq, item.seq)))
+                    frames.append(_frame(item.name, item.data, Position(order, item.seq)))
             elif self._modes & {"run_modes", "lifecycle"}:
                 if isinstance(item, StreamEnd):
                     done = orjson.dumps({"status": "run_done", "run_id": run.run_id})
@@ -128,7 +127,7 @@ class _ThreadReader:
 
     async def _state_frame(self, thread: Thread) -> bytes:
         """Return the newest state as an event, if it was written outside of a run and has not been told."""
-        at, service = between_runs(thread.state_updated_at), self._service
+        at, service = state_of(thread), self._service
         graph_id = service.graph_of(thread)
         if "state_update" not in self._modes or at <= max(self._after, self._known_state) or graph_id is None:
             return b""

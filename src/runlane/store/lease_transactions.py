@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runlane.lifecycle import ACTIVE, RunStatus
-from runlane.records import Lease, Renewal, RunRecord
-from runlane.store.rows import lease_record, run_record
+from runlane.records import Lease, Renewal, SeenLease
+from runlane.store.rows import lease_record, run_record, seen_lease
 from runlane.store.statements import Transaction, listed, statement
 
 _ACTIVE = listed(ACTIVE)
@@ -21,20 +21,14 @@ OBSERVE_CANCEL = statement(
 )
 RENEW = statement(
     "renew",
-    f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us
+    f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us, lease_us = :lease_us
         WHERE run_id = :run_id AND attempt = :attempt AND status = {_RUNNING} RETURNING {{run}}""",
 )
 # `+seq` keeps SQLite on the index of active runs; by the primary key it would read every run there ever was.
-LOST_RUNS = statement(
-    "lost_runs",
-    f"""SELECT {{run}} FROM runs WHERE status IN {_ACTIVE} AND status = {_RUNNING}
-          AND ((:exclusive = 1 AND worker_id <> :worker_id) OR COALESCE(lease_expires_at, 0) + :grace_us < {{now}})
-        ORDER BY +seq LIMIT :limit""",
-)
 LEASES = statement(
     "leases",
-    f"""SELECT run_id, attempt, lease_expires_at FROM runs
-        WHERE status IN {_ACTIVE} AND status = {_RUNNING} AND lease_expires_at IS NOT NULL""",
+    f"""SELECT run_id, attempt, worker_id, lease_us, lease_expires_at FROM runs
+        WHERE status IN {_ACTIVE} AND status = {_RUNNING} ORDER BY +seq""",
 )
 RUNNABLE = statement(
     "runnable",
@@ -61,20 +55,10 @@ def renew(leases: Sequence[Lease], lease_s: float) -> Transaction[Renewal]:
     return Renewal(renewed=tuple(renewed), lost=tuple(lost), cancelled=tuple(cancelled))
 
 
-def lost_runs(
-    worker_id: str, *, exclusive: bool, grace_s: float, limit: int = 100
-) -> Transaction[tuple[RunRecord, ...]]:
-    """Return running runs whose lease is over by *grace_s*; with *exclusive* also all of other workers."""
-    rows = yield LOST_RUNS(
-        worker_id=worker_id, exclusive=int(exclusive), grace_us=int(grace_s * 1_000_000), limit=limit
-    )
-    return tuple(run_record(row) for row in rows)
-
-
-def leases() -> Transaction[tuple[tuple[str, int, int], ...]]:
-    """Return run id, attempt, and the end in microseconds of every lease; a renewal changes the end."""
+def leases() -> Transaction[tuple[SeenLease, ...]]:
+    """Return the lease of every running run, in the order of admission."""
     rows = yield LEASES()
-    return tuple((row["run_id"], row["attempt"], row["lease_expires_at"]) for row in rows)
+    return tuple(seen_lease(row) for row in rows)
 
 
 def runnable(limit: int) -> Transaction[tuple[tuple[str, int], ...]]:

@@ -25,6 +25,7 @@ from runlane.records import (
     Renewal,
     RunError,
     RunRecord,
+    SeenLease,
     StreamEnd,
     StreamEvent,
     Thread,
@@ -148,7 +149,7 @@ class RunStore(CronLedger, WebhookLedger):
         """
         return await self._write(lambda: runs.finish(lease, outcome, first))
 
-    async def rescue(self, lost: RunRecord, *, max_rescues: int) -> Finished:
+    async def rescue(self, lost: SeenLease, *, max_rescues: int) -> Finished:
         """Take a run from its dead worker, back to its lane or to ``error``.
 
         Raises:
@@ -170,12 +171,8 @@ class RunStore(CronLedger, WebhookLedger):
         """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
         await self._write(lambda: owners.observe_cancel(lease, at_us))
 
-    async def lost_runs(self, worker_id: str, *, exclusive: bool, grace_s: float) -> tuple[RunRecord, ...]:
-        """Return running runs whose lease ended *grace_s* ago; with *exclusive*, all that other workers hold."""
-        return await self._read(lambda: owners.lost_runs(worker_id, exclusive=exclusive, grace_s=grace_s))
-
-    async def leases(self) -> tuple[tuple[str, int, int], ...]:
-        """Return run id, attempt, and the end in microseconds of every lease; a renewal changes the end."""
+    async def leases(self) -> tuple[SeenLease, ...]:
+        """Return the lease of every running run."""
         return await self._read(owners.leases)
 
     async def runnable(self, *, limit: int = 1000) -> tuple[tuple[str, int], ...]:
@@ -230,16 +227,13 @@ class RunStore(CronLedger, WebhookLedger):
         """Return active runs of all threads that match *where*, with *status* if given, newest admission first."""
         return await self._read(lambda: queries.active_runs(owner, where, status, before_seq, limit))
 
-    async def turns(self, thread_id: str, *, after_us: int, after_seq: int, limit: int) -> tuple[RunRecord, ...]:
-        """Return runs of a thread in the order in which they started, or ended without having started.
+    async def started_runs(self, thread_id: str, *, from_order: int, limit: int) -> tuple[RunRecord, ...]:
+        """Return runs of a thread from a ``start_order`` on: they started, or ended without having started."""
+        return await self._read(lambda: queries.started_runs(thread_id, from_order, limit))
 
-        The first one is the run *after_seq*, if its turn came at *after_us*, or the one that follows.
-        """
-        return await self._read(lambda: queries.turns(thread_id, after_us, after_seq, limit))
-
-    async def last_turn(self, thread_id: str) -> RunRecord | None:
+    async def last_started(self, thread_id: str) -> RunRecord | None:
         """Return the run of a thread that started last, or ended last without having started."""
-        return await self._read(lambda: queries.last_turn(thread_id))
+        return await self._read(lambda: queries.last_started(thread_id))
 
     async def queue_stats(self) -> QueueStats:
         """Count active runs of all owners, and measure for how long they have waited."""

@@ -43,17 +43,16 @@ _ACTIVE_OF = f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND (CAST(:status 
   AND EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND {MATCHES})
   ORDER BY +seq DESC LIMIT :limit"""
 ACTIVE_RUNS_OF = statement("active_runs_of", _ACTIVE_OF, postgres=_ACTIVE_OF.replace(MATCHES, MATCHES_PG))
-# Runs in the order in which their turns came: when they started, or ended without having started.
-TURNS = statement(
-    "turns",
-    """SELECT {run} FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) >= :after_us
-         AND (COALESCE(started_at, ended_at) > :after_us OR seq >= :after_seq)
-       ORDER BY COALESCE(started_at, ended_at), seq LIMIT :limit""",
+# Runs in the order in which they started, or ended without having started.
+STARTED_RUNS = statement(
+    "started_runs",
+    """SELECT {run} FROM runs WHERE thread_id = :thread_id AND start_order >= :from_order
+       ORDER BY start_order LIMIT :limit""",
 )
-LAST_TURN = statement(
-    "last_turn",
-    """SELECT {run} FROM runs WHERE thread_id = :thread_id AND COALESCE(started_at, ended_at) IS NOT NULL
-       ORDER BY COALESCE(started_at, ended_at) DESC, seq DESC LIMIT 1""",
+LAST_STARTED = statement(
+    "last_started",
+    """SELECT {run} FROM runs WHERE thread_id = :thread_id AND start_order IS NOT NULL
+       ORDER BY start_order DESC LIMIT 1""",
 )
 # Of pending runs: whether they are due, and else the run of their lane whose end lets them start.
 _WAITING = f"""SELECT run_id, not_before, CASE WHEN not_before > {{due}} THEN 1 ELSE 0 END AS delayed, COALESCE(
@@ -151,15 +150,15 @@ def active_runs(
     return tuple(run_record(row) for row in rows)
 
 
-def turns(thread_id: str, after_us: int, after_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
-    """Return runs of a thread whose turn has come, from the turn (*after_us*, *after_seq*) on, in their order."""
-    rows = yield TURNS(thread_id=thread_id, after_us=after_us, after_seq=after_seq, limit=limit)
+def started_runs(thread_id: str, from_order: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
+    """Return runs of a thread that started, or ended without, from *from_order* on, in their order."""
+    rows = yield STARTED_RUNS(thread_id=thread_id, from_order=from_order, limit=limit)
     return tuple(run_record(row) for row in rows)
 
 
-def last_turn(thread_id: str) -> Transaction[RunRecord | None]:
-    """Return the run of a thread whose turn came last; ``None`` if none has had its turn."""
-    rows = yield LAST_TURN(thread_id=thread_id)
+def last_started(thread_id: str) -> Transaction[RunRecord | None]:
+    """Return the run of a thread that started, or ended without, last; ``None`` if there is none."""
+    rows = yield LAST_STARTED(thread_id=thread_id)
     return run_record(rows[0]) if rows else None
 
 

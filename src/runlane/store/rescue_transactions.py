@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from runlane.errors import LeaseLost
 from runlane.lifecycle import EndReason, RunEvent, RunStatus, move
-from runlane.records import Finished, Outcome, RunError, RunRecord
-from runlane.store.rows import maybe_instant, run_record
+from runlane.records import Finished, Outcome, RunError, SeenLease
+from runlane.store.rows import instant, run_record
 from runlane.store.run_transactions import (
     LOCK_RUN,
     LOCK_THREAD,
@@ -18,18 +18,19 @@ from runlane.store.run_transactions import (
 from runlane.store.statements import Row, Transaction
 
 
-def rescue(lost: RunRecord, max_rescues: int) -> Transaction[Finished]:
-    """Take *lost* from its dead worker: back to its lane, or to ``error`` once it has killed *max_rescues* workers.
+def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:
+    """Take a run from its dead worker: back to its lane, or to ``error`` once it has killed *max_rescues* workers.
 
     Raises:
         LeaseLost: The run moved on, or its lease was renewed, since it was seen.
     """
-    thread = yield LOCK_THREAD(thread_id=lost.thread_id)
+    found = yield THREAD_OF_RUN(run_id=lost.run_id)
+    thread = yield LOCK_THREAD(thread_id=found[0]["thread_id"] if found else None)
     rows = yield LOCK_RUN(run_id=lost.run_id)
     if not thread or not rows or rows[0]["attempt"] != lost.attempt:
         raise LeaseLost(lost.run_id, lost.attempt)
     row, current = rows[0], RunStatus(rows[0]["status"])
-    if current is not RunStatus.RUNNING or maybe_instant(row["lease_expires_at"]) != lost.lease_expires_at:
+    if current is not RunStatus.RUNNING or instant(row["lease_expires_at"] or 0) != lost.expires_at:
         raise LeaseLost(lost.run_id, lost.attempt)
     if row["rescues"] < max_rescues:
         move(lost.run_id, current, RunEvent.RESCUE)

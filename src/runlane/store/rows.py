@@ -26,6 +26,7 @@ from runlane.records import (
     Owner,
     RunError,
     RunRecord,
+    SeenLease,
     Thread,
     ThreadTtl,
     Usage,
@@ -176,6 +177,7 @@ def run_record(row: Row) -> RunRecord:
         ended_at=maybe_instant(row["ended_at"]),
         lease_expires_at=maybe_instant(row["lease_expires_at"]),
         webhook=row["webhook"],
+        start_order=row["start_order"],
     )
 
 
@@ -187,6 +189,16 @@ def lease_record(row: Row) -> Lease:
         worker_id=row["worker_id"],
         attempt=row["attempt"],
         expires_at=instant(row["lease_expires_at"]),
+    )
+
+
+def seen_lease(row: Row) -> SeenLease:
+    return SeenLease(
+        run_id=row["run_id"],
+        attempt=row["attempt"],
+        worker_id=row["worker_id"],
+        lease_s=row["lease_us"] / 1_000_000,
+        expires_at=instant(row["lease_expires_at"] or 0),
     )
 
 
@@ -203,6 +215,7 @@ def thread_record(row: Row) -> Thread:
         created_at=instant(row["created_at"]),
         updated_at=instant(row["updated_at"]),
         state_updated_at=instant(row["state_updated_at"]),
+        state_order=row["state_order"],
         ttl=None if row["ttl_us"] is None else ThreadTtl(ttl_s=row["ttl_us"] / 1_000_000, strategy=row["ttl_strategy"]),
     )
 

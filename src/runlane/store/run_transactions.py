@@ -61,6 +61,7 @@ from runlane.store.rows import (
     usage_of,
     usage_text,
 )
+from runlane.store.start_order import placed
 from runlane.store.statements import Row, Rows, Transaction, listed, statement
 from runlane.store.webhook_transactions import record_delivery
 
@@ -146,7 +147,8 @@ THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run
 CLAIM_RUN = statement(
     "claim_run",
     f"""UPDATE runs SET status = {_RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
-          lease_expires_at = {{now}} + :lease_us, started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
+          lease_expires_at = {{now}} + :lease_us, lease_us = :lease_us,
+          started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
         WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{due}} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
             AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
@@ -374,9 +376,10 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
         stopped=1,
         blocked_at=None,
     )
+    ended = yield from placed(rows[0])
     yield from unbind(row, wholly=rolled_back)
-    yield from record_delivery(rows[0], None)
-    return Cancelled(run=run_record(rows[0]), ended=True)
+    yield from record_delivery(ended, None)
+    return Cancelled(run=run_record(ended), ended=True)
 
 
 def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | None]:
@@ -385,7 +388,7 @@ def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | No
     rows = yield CLAIM_RUN(run_id=run_id, worker_id=worker_id, lease_us=int(lease_s * 1_000_000))
     if not rows:
         return None
-    row, last = rows[0], 0
+    row, last = (yield from placed(rows[0])), 0
     if row["attempt"] > 1:
         last = yield from last_event(row["seq"])
     return Claim(run=run_record(row), lease=lease_record(row), events_end=last)
@@ -460,8 +463,9 @@ def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) ->
         stopped=int(outcome.stopped),
         blocked_at=outcome.blocked_at,
     )
-    yield from record_delivery(rows[0], None if outcome.state is None else outcome.state.values)
-    return run_record(rows[0])
+    ended = yield from placed(rows[0])
+    yield from record_delivery(ended, None if outcome.state is None else outcome.state.values)
+    return run_record(ended)
 
 
 def settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[None]:

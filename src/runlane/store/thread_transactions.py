@@ -12,7 +12,8 @@ from runlane.lifecycle import ACTIVE, ThreadStatus
 from runlane.records import Json, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
 from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
-from runlane.store.statements import Query, Row, Transaction, listed, statement
+from runlane.store.start_order import next_order
+from runlane.store.statements import Row, Rows, Transaction, listed, statement
 
 _ACTIVE = listed(ACTIVE)
 _MINE = "(:any_owner = 1 OR owner = :owner)"
@@ -31,7 +32,7 @@ SET_STATE = statement(
     "set_state",
     """UPDATE threads SET
          state_values = COALESCE(:state_values, state_values), interrupts = :interrupts, settled = :settled,
-         status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}
+         status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}, state_order = :state_order
        WHERE thread_id = :thread_id RETURNING *""",
 )
 BEGUN_RUN = statement(
@@ -43,9 +44,9 @@ BEGUN_RUN = statement(
 COPY_THREAD = statement(
     "copy_thread",
     """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, state_values, interrupts, error,
-                            created_at, updated_at, state_updated_at, ttl_us, ttl_strategy)
+                            created_at, updated_at, state_updated_at, state_order, ttl_us, ttl_strategy)
        SELECT :target, :owner, settled, settled, :metadata, config, state_values, interrupts, error,
-              {now}, {now}, {now}, CASE WHEN temporary = 0 THEN ttl_us END,
+              {now}, {now}, {now}, :state_order, CASE WHEN temporary = 0 THEN ttl_us END,
               CASE WHEN temporary = 0 THEN ttl_strategy END FROM threads WHERE thread_id = :source RETURNING *""",
 )
 _EXPIRED = "ttl_us IS NOT NULL AND swept_at < updated_at AND updated_at + ttl_us <= {now}"
@@ -104,7 +105,7 @@ def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thre
         if new.first is not None:
             yield from new.first()
         if new.state is not None:
-            made = yield _set_state(thread_id, new.state)
+            made = yield from _set_state(thread_id, new.state)
         return thread_record(made[0])
     found = yield GET_THREAD(thread_id=thread_id, **owner_params(owner))
     if not found or not if_exists_return:
@@ -181,20 +182,23 @@ def set_thread_state(
         raise ThreadChanged(thread_id)
     if first is not None:
         yield from first()
-    rows = yield _set_state(thread_id, state)
+    rows = yield from _set_state(thread_id, state)
     if metadata:
         rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps({**thread.metadata, **metadata}))
     return thread_record(rows[0])
 
 
-def _set_state(thread_id: str, state: ThreadState) -> Query:
+def _set_state(thread_id: str, state: ThreadState) -> Transaction[Rows]:
     waiting = state.unfinished or bool(state.interrupts)
-    return SET_STATE(
+    state_order = yield from next_order()
+    rows = yield SET_STATE(
         thread_id=thread_id,
+        state_order=state_order,
         state_values=maybe_text(state.values),
         interrupts=dumps(state.interrupts),
         settled=(ThreadStatus.INTERRUPTED if waiting else ThreadStatus.IDLE).value,
     )
+    return rows
 
 
 def change_idle_thread(thread_id: str, owner: Owner, first: Part) -> Transaction[None]:
@@ -223,7 +227,10 @@ def copy_thread(
         raise ConflictError(source, begun[0]["run_id"])
     if first is not None:
         yield from first()
-    rows = yield COPY_THREAD(source=source, target=target, owner=owner, metadata=dumps(metadata))
+    state_order = yield from next_order()
+    rows = yield COPY_THREAD(
+        source=source, target=target, owner=owner, metadata=dumps(metadata), state_order=state_order
+    )
     return thread_record(rows[0])
 
 

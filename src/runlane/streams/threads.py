@@ -1,16 +1,14 @@
-"""The stream of a thread: the streams of its runs, one after the other, in the order in which their turns came."""
+"""The stream of a thread: the streams of its runs, one after the other, in the order of their starts."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
-from runlane.records import RunRecord, StreamEnd
+from runlane.records import RunRecord, StreamEnd, Thread
 from runlane.store.ledger import RunStore
-from runlane.store.rows import microseconds
 from runlane.streams.bridge import Batch, StreamBridge
 
 #: Runs looked up at once by a reader that catches up.
@@ -21,48 +19,43 @@ PAGE: Final = 50
 class Position:
     """A place in a thread's stream, after which a reader goes on.
 
-    A run's turn comes when it starts, or when it ends without having started. ``turn_us`` is that instant in
-    microseconds of UTC, ``run_seq`` the run's number and ``seq`` the event's. Runs of a thread do not overlap, so that
-    places sort as they were reached.
+    ``order`` is the run's ``start_order``, or that of a state that was written while no run was active; ``seq`` is the
+    event's number. Runs of a thread do not overlap, so that places sort as they were reached.
     """
 
-    turn_us: int
-    run_seq: int
+    order: int
     seq: int
 
 
-START: Final = Position(0, 0, 0)
+START: Final = Position(0, 0)
 
 
-def turn_of(run: RunRecord) -> Position:
-    """Return the place before the first event of a run whose turn has come."""
-    return Position(_turn_us(run), run.seq, 0)
+def start_of(run: RunRecord) -> Position:
+    """Return the place before the first event of a run that has started, or ended without."""
+    assert run.start_order is not None, "it has not started"
+    return Position(run.start_order, 0)
 
 
 def past(run: RunRecord) -> Position:
     """Return the place after a run's end: of the end itself."""
-    return Position(_turn_us(run), run.seq + 1, 0)
+    return Position(start_of(run).order + 1, 0)
 
 
-def between_runs(at: datetime) -> Position:
-    """Return the place of something that happened at *at*, while no run was active."""
-    return Position(microseconds(at), 0, 0)
+def state_of(thread: Thread) -> Position:
+    """Return the place of the state that was last written outside of a run; ``START`` if none was."""
+    return Position(thread.state_order, 1) if thread.state_order else START
 
 
-def _turn_us(run: RunRecord) -> int:
-    came_at = run.started_at or run.ended_at
-    assert came_at is not None, "its turn has not come"
-    return microseconds(came_at)
-
-
-async def newest_position(store: RunStore, thread_id: str) -> Position:
+async def newest_position(store: RunStore, thread: Thread) -> Position:
     """Return the place from which on nothing has happened yet."""
-    found = await store.last_turn(thread_id)
+    found = await store.last_started(thread.thread_id)
     if found is None:
-        return START
-    if found.status.terminal:
-        return past(found)
-    return Position(_turn_us(found), found.seq, await store.last_event(found.seq))
+        newest = START
+    elif found.status.terminal:
+        newest = past(found)
+    else:
+        newest = Position(start_of(found).order, await store.last_event(found.seq))
+    return max(newest, state_of(thread))
 
 
 async def read_thread(
@@ -75,10 +68,9 @@ async def read_thread(
     """
     while not bridge.dismissed:
         news.clear()
-        found = await store.turns(thread_id, after_us=after.turn_us, after_seq=after.run_seq, limit=PAGE)
+        found = await store.started_runs(thread_id, from_order=after.order, limit=PAGE)
         for run in found:
-            start, ended = turn_of(run), False
-            seen = after.seq if (start.turn_us, start.run_seq) == (after.turn_us, after.run_seq) else 0
+            ended, seen = False, after.seq if run.start_order == after.order else 0
             with bridge.watch(run) as watch:
                 async for batch in watch.batches(after=seen):
                     yield run, batch
