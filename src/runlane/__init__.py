@@ -37,6 +37,7 @@ from runlane.records import (
 )
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
+from runlane.signals import drain_on_signals
 from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.streams.bridge import Ending, StreamBridge
@@ -85,6 +86,7 @@ __all__ = [
     "Thread",
     "UnsupportedStrategyError",
     "Usage",
+    "drain_on_signals",
     "open_runtime",
 ]
 

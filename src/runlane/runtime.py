@@ -57,6 +57,18 @@ class Runtime:
     saver: Any
     long_term_store: Any
 
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Admit nothing more, let runs finish, stop the rest, then let readers of streams stop where they are.
+
+        For a process that is told to stop while responses are open. A later call with a shorter grace hurries an
+        earlier one.
+
+        Args:
+            grace_s: How long runs may go on; the setting ``drain_grace_s`` by default.
+        """
+        await self.runs.shutdown(self.settings.drain_grace_s if grace_s is None else grace_s)
+        self.streams.dismiss_readers()
+
 
 def utc_now() -> datetime:
     """Return the present instant."""

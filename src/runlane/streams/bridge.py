@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from runlane.errors import InvalidRequest, NotFound, OwnerRequired, RunlaneError
+from runlane.errors import AdmissionClosed, InvalidRequest, NotFound, OwnerRequired, RunlaneError
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import (
     ANY_OWNER,
@@ -192,12 +192,16 @@ class StreamBridge:
                     yield item
 
     async def ended(self, run: RunRecord) -> Ending:
-        """Wait until the run has ended."""
+        """Wait until the run has ended.
+
+        Raises:
+            AdmissionClosed: This process closes, and the run goes on elsewhere or later.
+        """
         with self.watch(run) as watch:
             async for ending in watch.ending():
                 if ending is not None:
                     return ending
-        raise NotFound("run", run.run_id)
+        raise AdmissionClosed
 
     async def unwatched(self, run_id: str) -> None:
         """Wait until nobody reads the run's stream."""
