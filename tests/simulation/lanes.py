@@ -115,23 +115,19 @@ def _writes(simulated: Simulated) -> Iterator[str]:
 
 
 def _takings(simulated: Simulated) -> Iterator[str]:
-    latest_us = 0  # who sees that a lease is over may act on it a moment later, when the clock has been set back
     heard_at: dict[str, float] = {}
-    for note in simulated.history.of("move", "renew", "ledger_clock"):
+    for note in simulated.history.of("move", "renew"):
         if note.kind == "renew":
             heard_at[note.run] = note.at_s
             continue
-        latest_us = max(latest_us, note.at_us)
-        if note.kind == "move" and note.old == "pending":
+        if note.old == "pending":
             heard_at[note.run] = note.at_s
-        if note.kind == "ledger_clock" or note.old != "running" or note.new == "running":
+        if note.old != "running" or note.new == "running":
             continue
         who, charged = f"{note.run} attempt {note.attempt}", note.rescues > note.old_rescues
         if note.by == note.held_by and not charged:
             continue  # it was the owner who ended it, or handed it back
         if not charged and note.reason != "worker_lost":
             yield f"{who} was moved to {note.new} by {note.by}, while {note.held_by} had it"
-        elif note.lease_until > latest_us:
-            yield f"{who} was taken from a worker whose lease ran"
         elif note.by != note.held_by and note.at_s - heard_at[note.run] < simulated.settings.lease_s:
             yield f"{who} was taken {note.at_s - heard_at[note.run]:.2f} s after its worker was heard of"
