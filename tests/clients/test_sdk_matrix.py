@@ -1,4 +1,7 @@
-"""The two newest minor versions of the official Python client, each in its own environment; and all its methods."""
+"""Versions of LangGraph's packages, each in an environment of its own: minor versions of the client, the oldest graphs.
+
+All other tests run with the newest versions.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,18 @@ from server_kit import Server
 ENVIRONMENT = {**os.environ, "UV_SYSTEM_CERTS": "1"}
 UV = Path(sys.executable).with_name("uv")
 LOCKS = sorted(HERE.glob("sdk-*.lock"))
+ROOT = HERE.parents[1]
+OLDEST = HERE / "langgraph-oldest.lock"
+#: What depends on LangGraph most: execution, interrupts, subgraphs, checkpoints, both protocols.
+GRAPH_TESTS = (
+    "component/test_graph_agent.py",
+    "component/test_graph_agent_state.py",
+    "component/test_subgraphs.py",
+    "component/test_half_done_tasks.py",
+    "contract/test_checkpoints_delta.py",
+    "server/test_interrupts.py",
+    "server/test_protocol_events.py",
+)
 CLIENTS = {
     "assistants": AssistantsClient,
     "threads": ThreadsClient,
@@ -27,9 +42,15 @@ CLIENTS = {
 }
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, timeout_s: float = 120) -> str:
     done = subprocess.run(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
     if done.returncode != 0:
         pytest.fail(done.stdout, pytrace=False)
@@ -44,10 +65,26 @@ def test_a_version_of_the_client_manages_all_that_it_can_ask(lock: Path, server:
     assert run(python, HERE / "sdk_smoke.py", server.url).startswith(lock.stem.removeprefix("sdk-") + ".")
 
 
+def test_the_oldest_langgraph_passes_the_tests_of_graphs(tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv")
+    run(UV, "pip", "sync", "--quiet", "--python", python, "--require-hashes", ROOT / "requirements.lock")
+    run(UV, "pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes", "-r", OLDEST)
+    run(UV, "pip", "install", "--quiet", "--python", python, "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    tests = [ROOT / "tests" / name for name in GRAPH_TESTS]
+    run(python, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--rootdir", ROOT, *tests, timeout_s=170)
+
+
+def test_the_oldest_langgraph_is_the_lower_bound_of_the_package() -> None:
+    tested = dict(re.findall(r"^([a-z-]+)==([\d.]+)", OLDEST.read_text(), re.MULTILINE))
+    [bounds] = re.findall(r"^agents = \[(.+)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert tested == dict(re.findall(r'"([a-z-]+)>=([\d.]+)', bounds))
+
+
 def test_there_are_two_minor_versions_and_the_newest_is_the_one_that_all_tests_use() -> None:
     versions = [re.search(r"^langgraph-sdk==(\d+\.\d+)", lock.read_text(), re.MULTILINE) for lock in LOCKS]
     minors = [found[1] for found in versions if found]
-    [used] = re.findall(r'"langgraph-sdk>=(\d+\.\d+)', (HERE.parents[1] / "pyproject.toml").read_text())
+    [used] = re.findall(r'"langgraph-sdk>=(\d+\.\d+)', (ROOT / "pyproject.toml").read_text())
     assert (len(minors), minors[-1]) == (2, used)
 
 

@@ -80,3 +80,19 @@ async def test_pruning_leaves_the_changes_that_the_latest_state_is_rebuilt_from(
 
     assert (await graph.aget_state(CONFIG)).values == before
     assert 1 < len(await history(saver)) < count_before
+
+
+async def test_a_fork_from_a_checkpoint_that_was_superseded_changes_no_other_branch(saver: LedgerSaver) -> None:
+    found = []
+    for one in (saver, InMemorySaver()):
+        graph = changing_graph().compile(checkpointer=one)
+        await graph.ainvoke({}, CONFIG)
+        states = [state async for state in graph.aget_state_history(CONFIG)]
+        newest, earlier = states[0], states[4]
+        fork = await graph.aupdate_state(earlier.config, {"log": "forked"}, as_node="step")
+        forked = await graph.ainvoke(None, fork)
+        seen = [(await graph.aget_state(state.config)).values for state in (newest, earlier)]
+        found.append((forked, *seen))
+    assert found[0] == found[1]
+    assert found[0][0]["log"][:5] == ["step 1", "step 2", "step 3", "step 4", "forked"]
+    assert found[0][1]["log"] == [f"step {n}" for n in range(1, 9)]

@@ -117,10 +117,12 @@ async def test_an_answer_to_what_was_not_asked_fails_if_it_is_to_be_strict(
     stray = {"resume": {"0" * 32: "yes"}}
     ignored: Any = await client.runs.wait(thread_id, "approval", command=stray)
     assert ignored["__interrupt__"][0]["id"] == pending["id"]
+    before = await client.threads.get_state(thread_id)
     failed: Any = await client.runs.wait(thread_id, "approval", command=stray, strict_resume=True, raise_error=False)
     assert failed["__error__"]["error"] == "UnknownInterruptError"
     assert "0" * 32 in failed["__error__"]["message"]
     state = await client.threads.get_state(thread_id)
+    assert state["checkpoint"] == before["checkpoint"]  # it failed before anything was written
     assert [one["id"] for one in state["interrupts"]] == [pending["id"]]
     command: Any = {"resume": {pending["id"]: "yes"}}
     values: Any = await client.runs.wait(thread_id, "approval", command=command, strict_resume=True)

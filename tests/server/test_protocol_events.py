@@ -122,6 +122,18 @@ async def test_who_only_listens_for_questions_and_ends_hears_of_them_last(thread
     assert heard == ["data", "control"]
 
 
+async def test_a_question_has_the_schema_of_its_answer_however_the_run_was_started(thread: Wire) -> None:
+    native = await thread.until(await thread.start("counted", input={}), "input", "lifecycle")
+    other = Wire(thread.http)
+    path = f"/threads/{other.thread_id}/runs/wait"
+    body = {"assistant_id": "counted", "input": {}, "if_not_exists": "create"}
+    assert (await thread.http.post(path, json=body)).status_code == 200
+    async with other.events("input") as events:
+        shared = [await anext(events)]
+    for [question] in (of(native, "input.requested"), of(shared, "input.requested")):
+        assert (question["value"], question["response_schema"]) == ("how many?", {"type": "integer"})
+
+
 async def test_a_question_names_the_subgraph_that_asks(thread: Wire) -> None:
     events = await thread.until(await thread.start("nested_approval", input={"topic": "x"}))
     [question] = [event for event in events if event["method"] == "input.requested"]

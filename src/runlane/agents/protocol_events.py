@@ -148,6 +148,8 @@ class ProtocolPublisher:
         """Publish what the graph waits for; the last events of a run that pauses."""
         for item in interrupts:
             data = {"interrupt_id": item.id, "payload": item.value, "value": item.value}
+            if item.response_schema is not None:
+                data["response_schema"] = item.response_schema
             self._emit("input.requested", self._asked_in.get(item.id, ()), data)
 
     def _state(self, params: Mapping[str, Any]) -> None:

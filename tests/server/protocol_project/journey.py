@@ -48,6 +48,11 @@ async def rest(state: Inn) -> dict[str, Any]:
     return {"rested": "well"}
 
 
+async def ask_with_schema(state: Journey) -> dict[str, Any]:
+    """Ask for an answer of a certain kind."""
+    return {"stops": [interrupt("how many?", response_schema={"type": "integer"})]}
+
+
 async def ask_twice(state: Journey) -> dict[str, Any]:
     """Ask two questions in one node, which have one id."""
     return {"stops": [interrupt("first?"), interrupt("second?")]}
@@ -153,3 +158,9 @@ _twice.add_node("ask_twice", ask_twice)
 _twice.add_edge(START, "ask_twice")
 _twice.add_edge("ask_twice", END)
 twice = _twice.compile()
+
+_counted = StateGraph(Journey)
+_counted.add_node("ask_with_schema", ask_with_schema)
+_counted.add_edge(START, "ask_with_schema")
+_counted.add_edge("ask_with_schema", END)
+counted = _counted.compile()

@@ -193,6 +193,8 @@ class RunEvents:
         if not self._wanted.wants("input", ()):
             return None
         data = {"interrupt_id": item["id"], "payload": item["value"], "value": item["value"]}
+        if item.get("response_schema") is not None:
+            data["response_schema"] = item["response_schema"]
         params = wire_params((), at, orjson.dumps(data))
         return self._wire(number, QUESTION, params, self._special_id(QUESTION, (), params), pauses=True)
 
