@@ -15,6 +15,7 @@ from runlane.agents.encode import encode
 from runlane.agents.host import Abandoned, AgentHost
 from runlane.announcer import Announcer
 from runlane.attempt import Attempt
+from runlane.error_texts import ErrorTexts
 from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.lifecycle import EndReason, RunEvent
 from runlane.progress import Progress
@@ -63,7 +64,7 @@ class Saver(Protocol):
         *,
         write_behind: bool,
         ahead: Callable[[Callable[[], None]], bool] | None = None,
-        conceal: Callable[[str], str] | None = None,
+        conceal: Callable[[Any], str] | None = None,
     ) -> Saver:
         """Return the checkpointer of one attempt: nothing is written once the lease is lost; errors are concealed."""
         ...
@@ -150,6 +151,7 @@ class Executor:
     ) -> None:
         self._store, self._bridge, self._host, self._source = store, bridge, host, source
         self._settings, self._announcer = settings, announcer
+        self._errors = ErrorTexts(masked=settings.mask_errors)
         self._saver, self._long_term_store, self._new_meter = saver, long_term_store, new_meter
 
     async def execute(self, attempt: Attempt) -> None:
@@ -188,6 +190,7 @@ class Executor:
             store=None if self._long_term_store is None else self._long_term_store(run.owner),
             callbacks=() if meter is None else (meter,),
             cancelled=lambda: attempt.cancel,
+            errors=self._errors,
             over=attempt.over,
         )
         try:
@@ -209,13 +212,12 @@ class Executor:
             return _Ran(agent=agent, call=call, snapshot=None, failure=error)
         return _Ran(agent=agent, call=call, snapshot=snapshot, failure=None)
 
-    @staticmethod
-    def _bind(saver: Saver, attempt: Attempt, publisher: Publisher, secrets: RunSecrets) -> Any:
+    def _bind(self, saver: Saver, attempt: Attempt, publisher: Publisher, secrets: RunSecrets) -> Any:
         return saver.bind(
             attempt.claim.lease,
             write_behind=attempt.claim.run.kwargs.get("durability") != "sync",
             ahead=publisher.ahead,
-            conceal=secrets.out_of_text,
+            conceal=lambda error: secrets.out_of_text(self._errors.representation(error)),
         )
 
     async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> RunRecord:
@@ -227,6 +229,7 @@ class Executor:
                 attempt.cancel,
                 paused=ran.snapshot is not None and ran.snapshot.paused,
                 continuable=ran.call.saver is not None and ran.agent is not None and ran.agent.continuable,
+                errors=self._errors,
             )
             if verdict is None:
                 raise LeaseLost(run.run_id, run.attempt)

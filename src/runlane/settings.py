@@ -66,6 +66,8 @@ class Settings:
         request_timeout_s: A request that has not arrived so long after its beginning is refused with 408.
         strict: Refuse unknown request fields instead of naming them in ``Runlane-Ignored``.
         require_owner: Calls of the library must name an owner.
+        mask_errors: Show "An internal error occurred" for exceptions whose class does not say that their text was
+            written for callers; ``False`` shows all texts, without secrets.
         allowed_hosts: Names, separated by spaces, of a proxy or a tunnel in front of a server that listens on this
             machine only and asks nobody who they are; it takes no others, but addresses and ``localhost``.
         api_keys: A file of API keys, which every request must then have one of; empty: none is asked for.
@@ -97,6 +99,7 @@ class Settings:
     request_timeout_s: float = 120.0
     strict: bool = False
     require_owner: bool = False
+    mask_errors: bool = True
     allowed_hosts: str = ""
     api_keys: str = ""
     auth_missing_handler: str = "own"

@@ -9,12 +9,10 @@ from typing import Final
 
 from runlane.agents.base import Drained
 from runlane.agents.host import Abandoned
-from runlane.errors import LeaseLost, RunlaneError, WorkerLost
+from runlane.error_texts import MASKED, ErrorTexts
+from runlane.errors import LeaseLost, WorkerLost
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.records import CancelReceipt, RunError
-
-#: Exceptions whose text was written for whoever called the agent; others may carry what nobody should see.
-_SHOWN = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, TimeoutError, RunlaneError)
 
 
 class StopReason(StrEnum):
@@ -55,6 +53,7 @@ def classify(
     *,
     paused: bool,
     continuable: bool,
+    errors: ErrorTexts = MASKED,
 ) -> Verdict | None:
     """Decide how an attempt ends. The whole policy; ``None`` means that nothing may be written.
 
@@ -63,6 +62,7 @@ def classify(
         cancel: The receipt of a recorded cancel.
         continuable: Whether another attempt can go on where this one stopped. One that the ledger forced to stop is
             made again in any case, as after a crash.
+        errors: What of an exception's text may be shown.
     """
     if stop is StopReason.LEASE_LOST or isinstance(failure, LeaseLost):
         return None
@@ -87,7 +87,7 @@ def classify(
         error = RunError(error="Drained", message="The process was shut down before the run had ended.")
         return Verdict(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
     reason = EndReason.WORKER_LOST if isinstance(failure, WorkerLost) else EndReason.FAILED
-    return Verdict(event=RunEvent.FAIL, end_reason=reason, error=run_error(failure))
+    return Verdict(event=RunEvent.FAIL, end_reason=reason, error=run_error(failure, errors))
 
 
 def _cancel_text(cancel: CancelReceipt) -> str:
@@ -95,12 +95,8 @@ def _cancel_text(cancel: CancelReceipt) -> str:
     return f"The run was stopped{by}: {cancel.reason.value}."
 
 
-def run_error(failure: BaseException) -> RunError:
+def run_error(failure: BaseException, errors: ErrorTexts = MASKED) -> RunError:
     """Return *failure* as it may be shown: texts of unknown exception classes stay in the log."""
     if isinstance(failure, asyncio.CancelledError):
         return RunError(error="CancelledError", message="The agent cancelled itself.")
-    shown = isinstance(failure, _SHOWN) or type(failure).__module__.startswith("langgraph.")
-    return RunError(
-        error=type(failure).__name__,
-        message=str(failure).replace("\x00", "\ufffd") if shown else "An internal error occurred",
-    )
+    return RunError(error=type(failure).__name__, message=errors.message(failure))

@@ -30,7 +30,7 @@ def test_an_argument_wins_over_the_environment_which_wins_over_the_default() -> 
 def test_every_setting_can_be_given_in_the_environment(name: str) -> None:
     default = getattr(Settings(), name)
     text = {"database": "memory://", "synchronous": "normal", "auth_missing_handler": "deny"}.get(name)
-    text = text or ("true" if isinstance(default, bool) else str(default + type(default)(1)))
+    text = text or (str(not default).lower() if isinstance(default, bool) else str(default + type(default)(1)))
     found = getattr(Settings.load({f"RUNLANE_{name.upper()}": text}), name)
     assert found != default
     assert type(found) is type(default)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from runlane.error_texts import MASKED, ErrorTexts
 from runlane.records import CancelReceipt, RunRecord, StreamEvent
 
 #: Publishes one event: its name and its JSON text. Called on the agent's loop, in order; cheap; never blocks.
@@ -59,6 +60,7 @@ class AgentCall:
     to this attempt, so that a fenced attempt writes nothing. An agent awaits ``ready()`` while ``congested()``, which
     bounds what is not yet committed. ``earlier()`` returns the newest events of the attempts before this one, oldest
     first. ``callbacks`` are LangChain callback handlers. ``cancelled()`` returns the receipt of a cancel of the run.
+    ``errors`` says what of an exception may be shown.
     ``over``, a future of the control loop, is the run once the attempt's ending is recorded; it is cancelled if the
     attempt has lost its run.
     """
@@ -75,6 +77,7 @@ class AgentCall:
     callbacks: Sequence[Any] = ()
     cancelled: Callable[[], CancelReceipt | None] = field(default=lambda: None)
     over: asyncio.Future[RunRecord] | None = None
+    errors: ErrorTexts = MASKED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

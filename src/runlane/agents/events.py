@@ -12,6 +12,7 @@ from runlane.agents.base import Emit
 from runlane.agents.encode import encode, encode_lenient
 from runlane.agents.observer import Observer
 from runlane.agents.users import without_user
+from runlane.error_texts import MASKED, ErrorTexts
 
 INTERRUPT: Final = "__interrupt__"
 #: LangGraph's own mode for each mode of the API; ``events`` has none, it is another way to call the graph.
@@ -34,8 +35,9 @@ class Publisher:
     ``values`` is the newest state of the root graph (``None`` before the first), ``values_data`` its JSON text.
     """
 
-    def __init__(self, emit: Emit, modes: Sequence[str], observer: Observer) -> None:
+    def __init__(self, emit: Emit, modes: Sequence[str], observer: Observer, errors: ErrorTexts = MASKED) -> None:
         self._emit = emit
+        self._errors = errors
         self._asked = frozenset(modes)
         self._tuples = "messages-tuple" in self._asked
         self._observer = observer
@@ -71,6 +73,7 @@ class Publisher:
         elif mode == "values":
             self._state(namespace, payload)
         else:
+            payload = self._errors.of_tasks(mode, payload)
             if mode == "debug":
                 payload = _debug(payload)
             elif mode == "checkpoints":
@@ -80,6 +83,9 @@ class Publisher:
     def trace(self, event: Mapping[str, Any]) -> None:
         """Publish one event of LangChain's own event stream; what has no JSON form is shown by its ``repr``."""
         self._observer.started = True
+        error = event["data"].get("error")
+        if error is not None:
+            event = {**event, "data": {**event["data"], "error": self._errors.representation(error)}}
         self._emit("events", encode_lenient(event))
 
     def _state(self, namespace: Namespace, payload: Any) -> None:

@@ -145,8 +145,8 @@ def bound(graph: Graph, saver: Any, store: Any) -> Graph:
 
 def _publisher(call: AgentCall, observer: Observer) -> Publisher | ProtocolPublisher:
     if call.run.kwargs.get("protocol"):
-        return ProtocolPublisher(call.emit, observer)
-    return Publisher(call.emit, call.run.kwargs.get("stream_mode") or ["values"], observer)
+        return ProtocolPublisher(call.emit, observer, call.errors)
+    return Publisher(call.emit, call.run.kwargs.get("stream_mode") or ["values"], observer, call.errors)
 
 
 async def _pump(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
+
+#: Errors of tools and tasks that are remembered until the stream tells their texts, which it does soon.
+_MAX_RAISED: Final = 64
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +41,9 @@ class _Superstep:
 class Observer(GraphCallbackHandler):
     """Watches one attempt: whether it paused, which tools finished, which assistant text was streamed.
 
+    ``raised`` has the newest errors, by which texts of errors that a stream
+    tells without their classes are known.
+
     It is asked about chat-model tokens by :meth:`streamed`, not by LangChain, whose callbacks cost more. A subgraph is
     told from the root graph by its checkpoint namespace, that of the root being empty.
     """
@@ -46,6 +53,7 @@ class Observer(GraphCallbackHandler):
     def __init__(self) -> None:
         self.started = False
         self.paused = False
+        self.raised: deque[BaseException] = deque(maxlen=_MAX_RAISED)
         self._tools: dict[UUID, str] = {}
         self._results: dict[tuple[str, str], ToolMessage] = {}
         self._streaming: dict[str, _Superstep] = {}
@@ -100,8 +108,9 @@ class Observer(GraphCallbackHandler):
         self._tools[run_id] = (metadata or {}).get("langgraph_checkpoint_ns", "")
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a tool that failed."""
+        """Forget a tool that failed, and remember why."""
         self._tools.pop(run_id, None)
+        self.raised.append(error)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         """Keep the result of a tool until its node has finished; siblings in the same node may be stopped first."""

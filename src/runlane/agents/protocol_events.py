@@ -22,6 +22,7 @@ from runlane.agents.base import AgentCall, Emit
 from runlane.agents.encode import encode
 from runlane.agents.observer import Observer
 from runlane.agents.registry import Graph
+from runlane.error_texts import MASKED, ErrorTexts
 from runlane.records import RunRecord, StreamEvent
 
 #: The channel through which :class:`Taps` brings task events past the transformers that keep them for themselves.
@@ -98,8 +99,9 @@ async def pump_protocol(
 class ProtocolPublisher:
     """Emits the events of one attempt, each payload encoded once, and remembers the state that was seen last."""
 
-    def __init__(self, emit: Emit, observer: Observer) -> None:
+    def __init__(self, emit: Emit, observer: Observer, errors: ErrorTexts = MASKED) -> None:
         self._emit_event, self._observer = emit, observer
+        self._errors = errors
         self._held: dict[tuple[str, ...], Mapping[str, Any]] = {}
         self._message_ids: dict[str, str] = {}
         self._asked_in: dict[str, Namespace] = {}
@@ -172,10 +174,14 @@ class ProtocolPublisher:
         data, namespace = params["data"], params["namespace"]
         for item in data.get("interrupts") or ():
             self._asked_in.setdefault(item["id"], namespace)  # the innermost graph tells first
-        self._emit("tasks", namespace, data, params["timestamp"])
+        if isinstance(data.get("error"), BaseException):
+            self._observer.raised.append(data["error"])
+        self._emit("tasks", namespace, self._errors.of_tasks("tasks", data), params["timestamp"])
 
     def _plain(self, method: str, params: Mapping[str, Any]) -> None:
         data = params["data"]
+        if method == "tools" and data.get("event") == "tool-error":
+            data = {**data, "message": self._errors.of_text(data["message"], self._observer.raised)}
         name = data.get("name") if method == "custom" and isinstance(data, dict) else None
         channel = f"{_CUSTOM}{name}" if isinstance(name, str) and name else method
         self._emit(channel, params["namespace"], data, params["timestamp"])
@@ -186,6 +192,8 @@ class ProtocolPublisher:
 
     def _lifecycle(self, params: Mapping[str, Any]) -> None:
         data = params["data"]
+        if data.get("error") is not None:
+            data = {**data, "error": self._errors.of_text(data["error"], self._observer.raised)}
         if data["event"] != "drained":  # it goes on in the next attempt
             self._emit("lifecycle", data["namespace"], data, params["timestamp"])
 

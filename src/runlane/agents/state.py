@@ -23,6 +23,7 @@ from runlane.agents.events import checkpoint_keys
 from runlane.agents.graph import bound, check_checkpoint, snapshot_of
 from runlane.agents.invocation import command_of, thread_config
 from runlane.agents.registry import Graph, GraphUse, Registry
+from runlane.error_texts import MASKED
 from runlane.errors import InvalidRequest, RunlaneError
 
 Checkpoint = Mapping[str, Any] | str | None
@@ -221,7 +222,8 @@ class ThreadStates:
             except (RunlaneError, Unserialisable):
                 raise
             except Exception as exc:  # what LangGraph, reducers and schemas raise about values that do not fit
-                why = str(exc) if isinstance(exc, InvalidUpdateError) else f"{type(exc).__name__}: {exc}"
+                of_class = "" if isinstance(exc, InvalidUpdateError) else f"{type(exc).__name__}: "
+                why = of_class + MASKED.message(exc)
                 raise InvalidRequest(f"The state cannot be updated: {why}") from exc
             newest = await graph.aget_state(thread_config(config["configurable"]["thread_id"]))
             return checkpoint_keys(written) or {}, snapshot_of(newest)

@@ -44,11 +44,6 @@ _HANDLED: Final = "__error_source_node__"
 _WRITER_THREAD: Final = cast(asyncio.AbstractEventLoop, _WriterThread())
 
 
-def text_of(error: Any) -> str:
-    """Return an error that a task wrote, as text."""
-    return error if isinstance(error, str) else repr(error)
-
-
 def kept_of_task(writes: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
     """Return what is stored of a task: of one that failed or was cancelled, not what it had written until then.
 

@@ -26,7 +26,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR
 
 from runlane.checkpoints import delta, pruning, resuming, sizes, transactions
-from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task, text_of
+from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
@@ -39,7 +39,7 @@ from runlane.store.retry import patiently
 from runlane.store.statements import Driver, Transaction
 
 T = TypeVar("T")
-Conceal = Callable[[str], str]
+Conceal = Callable[[Any], str]
 ReadNow = Callable[[Transaction[Any]], Any]
 
 #: Rows that a listing reads in one transaction.
@@ -89,7 +89,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             write_behind: Return from writes before they are committed (durability ``async`` and ``exit``); a failure
                 is raised by the next write, and by :meth:`flush`. Otherwise writes are committed when they return.
             ahead: Lets the run's events be committed before the checkpoints that follow them.
-            conceal: Takes the run's secrets out of the texts of errors.
+            conceal: Returns the text of an error that a task wrote as it may be shown.
         """
         bound = object.__new__(type(self))  # copy.copy() takes longer than a commit's share of a run
         vars(bound).update(vars(self))
@@ -363,7 +363,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             writes = kept_of_task(writes)
         if self._conceal is not None:
             conceal = self._conceal
-            writes = [(channel, conceal(text_of(value)) if channel == ERROR else value) for channel, value in writes]
+            writes = [(channel, conceal(value) if channel == ERROR else value) for channel, value in writes]
         kind, data = self.serde.dumps_typed([(channel, value) for channel, value in writes])
         row = {
             "thread_id": str(wanted["thread_id"]),
