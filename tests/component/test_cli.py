@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from runlane.agents.registry import load_registry
-from runlane.cli.client import ServerEvent, parse_events
+from runlane.cli.client import ServerEvent, _lines, parse_events
 from runlane.cli.logs import KeyValueFormatter, LogLevel, configure_logging
 from runlane.cli.main import app
 from runlane.cli.project import find_project
@@ -197,6 +197,11 @@ def test_pretty_logs_show_the_event(root_logger: logging.Logger, capsys: pytest.
     configure_logging(LogLevel.INFO, pretty=True)
     logging.getLogger("runlane.worker").info("run.started run_id=[r1]")
     assert "run.started run_id=[r1]" in capsys.readouterr().err
+
+
+def test_lines_of_a_stream_end_with_lf_or_cr_lf_and_nowhere_else() -> None:
+    pieces = [b'data: "a\xe2\x80', b'\xa8b"\r', b"\n\xc2\x85\x0b\x1c\n", b"\ncut off"]
+    assert list(_lines(iter(pieces))) == ['data: "a\u2028b"', "\x85\x0b\x1c", ""]
 
 
 def test_events_are_parsed_and_comments_and_cut_off_events_dropped() -> None:

@@ -16,6 +16,9 @@ from runlane.errors import ConfigurationError
 from runlane.server.keys import ApiKeys, new_key, read_keys
 from server_kit import NOWHERE, Server
 
+#: Whatever ends a line for some reader; the file's own lines end with the first two.
+ENDS = ("\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
+
 
 def ask(server: Server, path: str = f"/threads/{NOWHERE}", **headers: str) -> httpx.Response:
     return httpx.get(server.url + path, headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -85,11 +88,19 @@ def test_the_command_prints_the_key_once_and_keeps_its_hash_only(tmp_path: Path)
     assert again.stdout.strip() != key
 
 
-@pytest.mark.parametrize("owner", ["", " ", "*", "a\nb", "x" * 513])
+@pytest.mark.parametrize("owner", ["", " ", "*", "x" * 513, *(f"a{end}b" for end in ENDS), "a\x7fb"])
 def test_an_owner_that_can_own_nothing_gets_no_key(tmp_path: Path, owner: str) -> None:
     refused = CliRunner().invoke(app, ["keys", "new", owner, "--file", str(tmp_path / "keys")])
     assert refused.exit_code != 0
     assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize("end", ENDS[2:])
+def test_an_owners_name_adds_no_line(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "keys"
+    forged = f"0123456789abcdef {'0' * 64} admin"
+    file.write_text(f"fedcba9876543210 {'1' * 64} eve{end}{forged}\n", encoding="utf-8")
+    assert read_keys(file) == {}, "neither the line nor what stands in its owner's name"
 
 
 def test_a_line_that_is_not_understood_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

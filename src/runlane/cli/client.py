@@ -147,7 +147,7 @@ class Client:
             if response.is_error:
                 response.read()
             _check(response, "run", run_id)
-            yield from parse_events(response.iter_lines())
+            yield from parse_events(_lines(response.iter_bytes()))
 
     def _strange(self) -> ServerError:
         return ServerError(f"{self._url} does not answer like a Runlane server.")
@@ -177,6 +177,17 @@ def _check(response: httpx.Response, kind: str, key: str) -> None:
         except (ValueError, KeyError, TypeError):
             detail = response.reason_phrase
         raise ServerError(f"The server refused ({response.status_code}): {detail}")
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    """Yield the lines of a stream, which end with LF or CR LF; others split at U+2028 too, which JSON may contain."""
+    held: list[bytes] = []
+    for piece in pieces:
+        first, *others = piece.split(b"\n")
+        held.append(first)
+        for other in others:
+            yield b"".join(held).removesuffix(b"\r").decode(errors="replace")
+            held = [other]
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[ServerEvent]:

@@ -264,7 +264,7 @@ def _user(answer: Any) -> User:
     if isinstance(answer, str):
         return User(check_owner(answer))
     read = answer.get if isinstance(answer, Mapping) else functools.partial(getattr, answer)
-    if read("is_authenticated", True) is False:
+    if read("is_authenticated", True) is not True:  # 0, None or "false" do not say that somebody is
         raise HTTPException(401, "Unauthorized")
     permissions = read("permissions", None) or ()
     if not isinstance(permissions, Sequence | set | frozenset) or not all(isinstance(one, str) for one in permissions):

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ log = logging.getLogger("runlane.auth")
 #: ``rlk_<id>_<secret>``: the id, which is no secret, finds the line of the file; the secret has 256 bits.
 _KEY: Final = re.compile(r"rlk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})\Z")
 _LINE: Final = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{64}) (\S.*)\Z")
+#: Control characters, separators of lines and paragraphs, surrogates: whatever ends a line for any reader.
+_NEVER_IN_OWNERS: Final = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _NOBODY: Final = ("0" * 64, "")
 _HEADER: Final = "# API keys of Runlane: <id> <SHA-256 of the key> <owner>. Remove a line to revoke its key.\n"
 
@@ -33,15 +36,15 @@ def check_owner(owner: Any) -> str:
     """Return *owner* if rows can belong to it.
 
     Raises:
-        ConfigurationError: It is no text, empty, longer than 512 characters, has a control character or a lone
-            surrogate, or is the name under which things are shared.
+        ConfigurationError: It is no text, empty, longer than 512 characters, has a control character, a separator of
+            lines or a lone surrogate, or is the name under which things are shared.
     """
     if not isinstance(owner, str) or not owner.strip() or len(owner) > 512 or owner == SHARED_OWNER:
         raise ConfigurationError(
             f"The identity of a user must be a text of 1 to 512 characters, and not '*'; it is {owner!r:.80}."
         )
-    if any(char < " " or "\ud800" <= char <= "\udfff" for char in owner):
-        raise ConfigurationError(f"The identity {owner!r:.80} has a character that cannot be stored.")
+    if any(unicodedata.category(char) in _NEVER_IN_OWNERS for char in owner):
+        raise ConfigurationError(f"The identity {owner!r:.80} has a character that no identity can have.")
     return owner
 
 
@@ -76,7 +79,7 @@ def read_keys(file: Path) -> dict[str, tuple[str, str]]:
         OSError: The file cannot be read.
     """
     found: dict[str, tuple[str, str]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ def authenticate_in_a_thread(authorization: str | None, path: str, path_params: 
         raise HTTPException(403, "Banned")
     if name == "broken":
         raise ValueError(f"cannot reach the directory with {SECRET}")
-    if name in ("nobody", "anonymous"):
-        return None if name == "nobody" else {"identity": "x", "is_authenticated": False}
+    if name == "nobody":
+        return None
+    if name.startswith("is:"):
+        return {"identity": "x", "is_authenticated": json.loads(name.removeprefix("is:"))}
     if name in ("*", "empty"):
         return name.removeprefix("empty")
     assert threading.current_thread() is not threading.main_thread()
