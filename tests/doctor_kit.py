@@ -267,12 +267,8 @@ DAMAGES = {
     "a schema that is behind": Damage(
         ("schema.behind",),
         (
-            "DROP INDEX runs_by_start",
-            "ALTER TABLE runs DROP COLUMN start_order",
-            "ALTER TABLE runs DROP COLUMN lease_us",
-            "ALTER TABLE threads DROP COLUMN state_order",
-            "DROP TABLE start_orders",
-            "UPDATE runlane_version SET version_num = '0008'",
+            "ALTER TABLE runs DROP COLUMN graph_id",
+            "UPDATE runlane_version SET version_num = '0009'",
         ),
     ),
 }

@@ -87,6 +87,11 @@ async def held(store: RunStore, run_id: str) -> SeenLease:
     )
 
 
+def next_id(done: Finished | Cancelled) -> str | None:
+    """Return the id of the run that may start now."""
+    return None if done.next_run is None else done.next_run.run_id
+
+
 async def cancel(
     store: RunStore,
     run_id: str,

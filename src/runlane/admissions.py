@@ -14,7 +14,7 @@ from runlane.agents.sources import AgentLike, RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import DisconnectMode
-from runlane.records import Admission, Cancelled, NewRun, RunRecord
+from runlane.records import Admission, Cancelled, Head, NewRun, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge, Watch
@@ -123,5 +123,5 @@ class Admissions:
         if admission.reused:
             self._source.forget(new.run_id)
         elif self._source.has(run.run_id) and (admission.runnable or new.delay_s > 0):
-            self._dispatch.submit(run.run_id, delay_s=new.delay_s)
+            self._dispatch.submit(Head.of(run), delay_s=new.delay_s)
         return Admitted(run=run, watch=watch, reused=admission.reused)

@@ -39,8 +39,8 @@ class Announcer:
                 task.add_done_callback(self._tasks.discard)
         else:
             self._bridge.release(run.run_id)
-        if finished.next_run_id is not None:
-            self._dispatch.submit(finished.next_run_id)
+        if finished.next_run is not None:
+            self._dispatch.submit(finished.next_run)
 
     async def aclose(self) -> None:
         """Wait for the hooks that still run, but not for ever."""

@@ -39,6 +39,7 @@ from runlane.records import (
     CancelReceipt,
     Counters,
     Finished,
+    Head,
     Lease,
     NewRun,
     Owner,
@@ -211,7 +212,7 @@ class RunManager:
         self._source.attach(run.run_id, agent)
         # A run that nobody delayed is due at once, whatever became of the clock since it was admitted.
         wait_s = (run.not_before - self._now()).total_seconds() if run.not_before > run.created_at else 0.0
-        self._dispatch.submit(run.run_id, delay_s=max(0.0, wait_s))
+        self._dispatch.submit(Head.of(run), delay_s=max(0.0, wait_s))
 
     def attempt(self, run: RunRecord) -> AbstractAsyncContextManager[ApplicationAttempt]:
         """Execute an admitted run in the block of ``async with``: its end is the run's.
@@ -393,11 +394,11 @@ class RunManager:
         if not run.status.terminal:
             self._dispatch.cancel(run.run_id)
             if run.status is RunStatus.PENDING:
-                self._dispatch.submit(run.run_id)
+                self._dispatch.submit(Head.of(run))
         elif cancelled.ended:
             self._source.forget(run.run_id)
             self._dispatch.cancel(run.run_id)
-            self._announcer.announce(Finished(run=run, next_run_id=cancelled.next_run_id), events_end=0)
+            self._announcer.announce(Finished(run=run, next_run=cancelled.next_run), events_end=0)
 
     async def reconcile_orphaned_inflight_runs(
         self, error: str | None = None, before: datetime | None = None

@@ -362,6 +362,28 @@ class NewRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The run at the head of its thread's lane, and what it is counted by when slots are shared."""
+
+    run_id: str
+    seq: int
+    owner: str
+    assistant_id: str | None
+    graph_id: str | None
+
+    @classmethod
+    def of(cls, run: RunRecord) -> Head:
+        """Return *run* as the head of its lane."""
+        return cls(
+            run_id=run.run_id,
+            seq=run.seq,
+            owner=run.owner,
+            assistant_id=run.assistant_id,
+            graph_id=run.kwargs.get("graph_id"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingOn:
     """Why a run is pending: until an instant, behind a run of its thread, or for a free slot of a worker."""
 
@@ -379,7 +401,7 @@ class Cancelled:
 
     run: RunRecord
     ended: bool = False
-    next_run_id: str | None = None
+    next_run: Head | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,7 +428,7 @@ class Finished:
     """A run that ended or was handed back, and the run of its lane that may be claimed now, if any."""
 
     run: RunRecord
-    next_run_id: str | None
+    next_run: Head | None
 
 
 StreamItem = StreamEvent | StreamGap | StreamEnd

@@ -21,6 +21,8 @@ log = logging.getLogger("runlane.rescue")
 #: A lease is over for others only this much later, so that a slow renewal is not taken for a death.
 GRACE_S: Final = 2.0
 PURGE_EVERY_S: Final = 60.0
+#: Heads of lanes that are read at once.
+PAGE: Final = 1000
 #: A run that has lost its worker too often is not executed again, but claimed to make its thread valid and to end it.
 #: A worker may be lost at that too; after so many of them the run is ended with its thread as it is.
 REPAIRS: Final = 3
@@ -128,12 +130,15 @@ class Rescuer:
 
     async def dispatch_runnable(self) -> None:
         """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time."""
-        for run_id, wait_us in await self._store.runnable():
-            wait_s = wait_us / 1_000_000
-            if self._source.has(run_id):
-                self._dispatch.submit(run_id, delay_s=max(0.0, wait_s))
-            elif -wait_s > self._settings.start_within_s:
-                await self._give_up(run_id)
+        after_seq = 0
+        while page := await self._store.runnable(after_seq=after_seq, limit=PAGE):
+            for head, wait_us in page:
+                wait_s = wait_us / 1_000_000
+                if self._source.has(head.run_id):
+                    self._dispatch.submit(head, delay_s=max(0.0, wait_s))
+                elif -wait_s > self._settings.start_within_s:
+                    await self._give_up(head.run_id)
+            after_seq = page[-1][0].seq
 
     async def _give_up(self, run_id: str) -> None:
         error = RunError(error="NeverStarted", message="No code was attached to this run in time; see start().")

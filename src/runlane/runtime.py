@@ -17,6 +17,7 @@ from runlane.agents.host import AgentHost, InlineHost
 from runlane.agents.sources import RunAgents
 from runlane.announcer import Announcer, Ended
 from runlane.dispatch.base import Dispatch
+from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
 from runlane.errors import ConfigurationError
 from runlane.execution import Executor
@@ -116,7 +117,7 @@ async def open_runtime(
     new_host: Callable[[], AgentHost] = InlineHost,
     new_store: Callable[[Driver, AgentHost], Any] | None = None,
     hooks: Sequence[Ended] = (),
-    new_dispatch: Callable[[], Dispatch] = LocalDispatch,
+    new_dispatch: Callable[[Limits], Dispatch] = LocalDispatch,
     new_id: Callable[[], str] = new_run_id,
     retry: PersistenceRetryPolicy | None = None,
     thread_ttl: ThreadTtl | None = None,
@@ -153,7 +154,8 @@ async def open_runtime(
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
         store = RunStore(driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs)
         source = RunAgents(graph_agent, private_of)
-        core = _core(settings, store, new_dispatch(), source, new_host(), new_store, hooks)
+        dispatch = new_dispatch(_limits(settings, exclusive=alone))
+        core = _core(settings, store, dispatch, source, new_host(), new_store, hooks)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
@@ -246,6 +248,25 @@ def _parts(
         require_owner=core.settings.require_owner,
     )
     return _runtime(core, manager, worker, rescuer)
+
+
+def _limits(settings: Settings, *, exclusive: bool) -> Limits:
+    """Return how many runs may be in slots at once.
+
+    Raises:
+        ConfigurationError: There are limits, and other processes that would have to count together.
+    """
+    limits = Limits(
+        per_owner=settings.max_runs_per_owner,
+        per_assistant=settings.max_runs_per_assistant,
+        per_graph=settings.max_runs_per_graph,
+    )
+    if limits != Limits() and not exclusive:
+        raise ConfigurationError(
+            "max_runs_per_owner, max_runs_per_assistant and max_runs_per_graph hold in one process only: set them to 0 "
+            "where processes share a database."
+        )
+    return limits
 
 
 def _forget_after_s(settings: Settings) -> float | None:

@@ -20,6 +20,9 @@ _KINDS: Mapping[str, str] = {"bool": "true or false", "int": "a whole number", "
 _BOUNDS: Mapping[str, tuple[float, float]] = {
     "max_concurrent_runs": (1, 1_000_000),
     "max_queued_runs": (1, 1_000_000),
+    "max_runs_per_owner": (0, 1_000_000),
+    "max_runs_per_assistant": (0, 1_000_000),
+    "max_runs_per_graph": (0, 1_000_000),
     "run_timeout_s": (0.001, 365 * 86_400),
     "lease_s": (0.1, 86_400),
     "max_rescues": (0, 1000),
@@ -49,6 +52,9 @@ class Settings:
         synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
         max_queued_runs: Runs that may wait behind the head of one thread's lane; more are refused.
+        max_runs_per_owner: Runs of one owner that execute at once; 0 is no limit. SQLite only, as the next two.
+        max_runs_per_assistant: Runs of one assistant that execute at once; 0 is no limit.
+        max_runs_per_graph: Runs of one graph that execute at once; 0 is no limit.
         run_timeout_s: A run that executes longer ends as ``timeout``.
         lease_s: A worker that has not renewed its leases for this long is dead. Renewed every third of it.
         max_rescues: A run that loses its worker more often than this ends as ``error``.
@@ -82,6 +88,9 @@ class Settings:
     synchronous: str = "full"
     max_concurrent_runs: int = 1000
     max_queued_runs: int = 1000
+    max_runs_per_owner: int = 0
+    max_runs_per_assistant: int = 0
+    max_runs_per_graph: int = 0
     run_timeout_s: float = 86_400.0
     lease_s: float = 30.0
     max_rescues: int = 3

@@ -7,13 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from runlane.attempt import Attempt
 from runlane.dispatch.base import Dispatch
 from runlane.errors import NotFound, RunlaneError, StoreUnavailable
 from runlane.execution import AgentSource, Executor
-from runlane.records import ANY_OWNER, Claim, Lease
+from runlane.records import ANY_OWNER, Claim, Head, Lease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.verdict import StopReason
@@ -114,20 +115,24 @@ class Worker:
         while True:
             await self._slots.acquire()
             try:
-                run_id = await self._dispatch.next_run()
+                head = await self._dispatch.next_run()
             except BaseException:
                 self._slots.release()
                 raise
-            if not self._source.has(run_id):
-                self._slots.release()
+            if not self._source.has(head.run_id):
+                self._leave(head)
                 continue
-            task = asyncio.get_running_loop().create_task(self._execute(run_id))
+            task = asyncio.get_running_loop().create_task(self._execute(head.run_id))
             self._tasks.add(task)
-            task.add_done_callback(self._done)
+            task.add_done_callback(partial(self._done, head))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _leave(self, head: Head) -> None:
+        self._dispatch.done(head)
         self._slots.release()
+
+    def _done(self, head: Head, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._leave(head)
         if not task.cancelled() and task.exception() is not None:
             log.error("run.attempt_crashed", exc_info=task.exception())
 

@@ -7,7 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from ledger_kit import DUE, SET_BACK, WORKER, a_run, admission, admit, cancel, claim, ended, finish, running, turn
+from ledger_kit import (
+    DUE,
+    SET_BACK,
+    WORKER,
+    a_run,
+    admission,
+    admit,
+    cancel,
+    claim,
+    ended,
+    finish,
+    next_id,
+    running,
+    turn,
+)
 from runlane.errors import AlreadyExists, ConflictError, NotFound, QueueFull
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunEvent, RunStatus, ThreadStatus
 from runlane.records import ANY_OWNER, Claim
@@ -24,7 +38,7 @@ async def statuses(store: RunStore, thread_id: str = "t") -> list[tuple[str, str
 
 
 async def claimable(store: RunStore) -> list[str]:
-    return [run_id for run_id, _ in await store.runnable()]
+    return [head.run_id for head, _ in await store.runnable()]
 
 
 # An idle thread.
@@ -63,7 +77,7 @@ async def test_enqueue_waits_and_touches_nothing(store: RunStore) -> None:
     assert (admitted.runnable, admitted.cancelled) == (False, ())
     assert await store.claim(admitted.run.run_id, WORKER, lease_s=60) is None
     assert [status for _, status in await statuses(store)] == ["running", "pending", "pending"]
-    assert (await finish(store, lease)).next_run_id == waiting
+    assert next_id(await finish(store, lease)) == waiting
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,7 @@ async def test_superseding_cancels_what_is_active_and_waits_for_it(
         )
         assert run.cancel.requested_by == new
     assert await store.claim(new, WORKER, lease_s=60) is None
-    assert (await finish(store, lease, RunEvent.STOP)).next_run_id == new
+    assert next_id(await finish(store, lease, RunEvent.STOP)) == new
     await claim(store, new)
 
 
@@ -148,7 +162,7 @@ async def test_fifty_concurrent_admissions_leave_one_lane_in_order(store: RunSto
     order, lease = [], claims[0].lease
     while True:
         order.append(lease.seq)
-        following = (await finish(store, lease, RunEvent.STOP)).next_run_id
+        following = next_id(await finish(store, lease, RunEvent.STOP))
         if following is None:
             break
         lease = (await claim(store, following)).lease
@@ -166,8 +180,8 @@ async def test_a_delayed_run_cannot_be_claimed_before_it_is_due(store: RunStore)
     assert not admitted.runnable
     assert (run.not_before - run.created_at).total_seconds() == HOUR_S
     assert await store.claim(run.run_id, WORKER, lease_s=60) is None
-    [(run_id, wait_us)] = await store.runnable()
-    assert run_id == run.run_id
+    [(head, wait_us)] = await store.runnable()
+    assert head.run_id == run.run_id
     assert 0 < wait_us <= HOUR_S * 1_000_000
     await turn(store, DUE, run.run_id)
     await claim(store, run.run_id)
@@ -180,7 +194,7 @@ async def test_a_delayed_run_does_not_hold_up_later_ones(store: RunStore) -> Non
     lease = (await claim(store, later.run.run_id)).lease
     await turn(store, DUE, delayed)
     assert await store.claim(delayed, WORKER, lease_s=60) is None
-    assert (await finish(store, lease)).next_run_id == delayed
+    assert next_id(await finish(store, lease)) == delayed
 
 
 async def test_a_delayed_run_that_came_due_goes_before_later_ones(store: RunStore) -> None:
@@ -206,13 +220,13 @@ async def test_reject_is_refused_by_a_delayed_run(store: RunStore) -> None:
 
 async def test_cancelling_the_head_of_a_lane_names_the_next_one(store: RunStore) -> None:
     head, following = await admit(store), await admit(store)
-    assert (await cancel(store, head)).next_run_id == following
+    assert next_id(await cancel(store, head)) == following
 
 
 async def test_cancelling_a_waiting_run_starts_nothing_while_another_executes(store: RunStore) -> None:
     await running(store)
     waiting, _ = await admit(store), await admit(store)
-    assert (await cancel(store, waiting)).next_run_id is None
+    assert next_id(await cancel(store, waiting)) is None
 
 
 # A clock that is set back.
@@ -223,9 +237,9 @@ async def test_a_run_that_nobody_delayed_is_due_even_if_the_clock_was_set_back_s
     delayed = await admit(store, "u", delay_s=HOUR_S)
     for run_id in (following, last, delayed):
         await turn(store, SET_BACK, run_id)
-    assert (await finish(store, lease)).next_run_id == following
-    [(due_id, due_us), (later_id, later_us)] = await store.runnable()
-    assert (due_id, later_id) == (following, delayed)
+    assert next_id(await finish(store, lease)) == following
+    [(due, due_us), (later, later_us)] = await store.runnable()
+    assert (due.run_id, later.run_id) == (following, delayed)
     assert later_us - due_us > 1.5 * HOUR_S * 1_000_000
     waiting = await store.waiting_on([following, last, delayed])
     assert [waiting[run_id].reason for run_id in (following, last, delayed)] == ["slots", "run", "delay"]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from ledger_kit import ENDINGS, WORKER, a_run, held, outcome
+from ledger_kit import ENDINGS, WORKER, a_run, held, next_id, outcome
 from runlane.errors import CancelRecorded, ConflictError, LeaseLost, RunlaneError
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.records import ANY_OWNER, Lease, NewRun, SeenLease
@@ -185,7 +185,7 @@ class LedgerMachine(RuleBasedStateMachine):
         answer = self.ask(asked)
         self.model.cancel(run, action.value)
         assert answer.run.status.value == run.status
-        assert answer.next_run_id == (self.model.head(run.thread_id) if ended_here else None)
+        assert next_id(answer) == (self.model.head(run.thread_id) if ended_here else None)
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -201,7 +201,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if expected is not None:
             assert answer is expected
         else:
-            assert answer.next_run_id == self.model.head(lease.thread_id)
+            assert next_id(answer) == self.model.head(lease.thread_id)
 
     @precondition(lambda self: self.model.runs)
     @rule(index=st.integers(0, 99))
@@ -231,7 +231,7 @@ class LedgerMachine(RuleBasedStateMachine):
         threads = self.ask(self.store.search_threads(owner=ANY_OWNER, where=ThreadFilter(), limit=10))
         assert {thread.thread_id: thread.status.value for thread in threads} == self.model.threads()
         heads = {head for head in map(self.model.head, self.model.settled) if head is not None}
-        assert {run_id for run_id, _ in self.ask(self.store.runnable())} == heads
+        assert {head.run_id for head, _ in self.ask(self.store.runnable())} == heads
         for run in runs:
             assert run.status.terminal == (run.ended_at is not None) == (run.end_reason is not None)
 

@@ -89,9 +89,12 @@ async def test_active_runs_of_all_owners_are_found_oldest_first_in_pieces(store:
     assert [run.run_id for run in await store.inflight_runs(after_seq=found[-1].seq)] == active[2:]
 
 
-async def test_no_more_heads_of_lanes_are_returned_than_asked_for(store: RunStore) -> None:
-    heads = [await admit(store, str(n)) for n in range(3)]
-    assert [run_id for run_id, _ in await store.runnable(limit=2)] == heads[:2]
+async def test_heads_of_lanes_are_read_page_by_page_with_what_they_are_counted_by(store: RunStore) -> None:
+    heads = [await admit(store, str(n), owner=f"owner-{n}", kwargs={"graph_id": f"g{n}"}) for n in range(3)]
+    first = await store.runnable(limit=2)
+    second = await store.runnable(after_seq=first[-1][0].seq, limit=2)
+    assert [head.run_id for head, _ in (*first, *second)] == heads
+    assert [(head.owner, head.graph_id) for head, _ in second] == [("owner-2", "g2")]
 
 
 # Results.

@@ -9,7 +9,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ledger_kit import ENDINGS, WORKER, admit, cancel, claim, ended, finish, held, outcome, running
+from ledger_kit import (
+    ENDINGS,
+    WORKER,
+    admit,
+    cancel,
+    claim,
+    ended,
+    finish,
+    held,
+    next_id,
+    outcome,
+    running,
+)
 from runlane.errors import CancelRecorded, IllegalTransition, LeaseLost, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Lease, RunError, RunRecord, StreamEvent, Usage
@@ -286,7 +298,7 @@ async def test_a_released_run_stays_at_the_head_of_its_lane_and_is_charged_nothi
     first = await running(store)
     second = await admit(store)
     released = await finish(store, first, RunEvent.RELEASE, usage=Usage(llm_calls=2))
-    assert released.next_run_id == first.run_id
+    assert next_id(released) == first.run_id
     assert (released.run.status, released.run.rescues, released.run.worker_id) == (RunStatus.PENDING, 0, None)
     assert released.run.usage.llm_calls == 2
     assert await store.claim(second, WORKER, lease_s=60) is None
@@ -298,7 +310,7 @@ async def test_a_rescued_run_goes_back_to_the_head_of_its_lane_and_its_old_attem
     lease = await running(store)
     second = await admit(store)
     rescued = await store.rescue(await held(store, lease.run_id), max_rescues=1)
-    assert (rescued.run.status, rescued.run.rescues, rescued.next_run_id) == (RunStatus.PENDING, 1, lease.run_id)
+    assert (rescued.run.status, rescued.run.rescues, next_id(rescued)) == (RunStatus.PENDING, 1, lease.run_id)
     assert await store.claim(second, WORKER, lease_s=60) is None
     assert (await claim(store, lease.run_id)).run.attempt == 2
     with pytest.raises(LeaseLost):
@@ -315,7 +327,7 @@ async def test_a_run_that_kills_its_worker_too_often_ends_as_error_and_frees_its
     assert (given_up.run.status, given_up.run.end_reason) == (RunStatus.ERROR, EndReason.WORKER_LOST)
     assert given_up.run.error is not None
     assert given_up.run.error.message.startswith("The worker died 3 times")
-    assert given_up.next_run_id == following
+    assert next_id(given_up) == following
 
 
 async def test_a_cancelled_run_that_is_given_up_has_been_stopped(store: RunStore) -> None:
@@ -359,7 +371,7 @@ async def test_a_pending_run_can_be_given_up_and_a_running_one_cannot(store: Run
     done = await store.give_up(pending, EndReason.NEVER_STARTED, error)
     assert done is not None
     assert (done.run.status, done.run.end_reason, done.run.error) == (RunStatus.ERROR, EndReason.NEVER_STARTED, error)
-    assert done.next_run_id == following
+    assert next_id(done) == following
     await claim(store, following)
     assert await store.give_up(following, EndReason.NEVER_STARTED, error) is None
     assert await store.give_up("nobody", EndReason.NEVER_STARTED, error) is None

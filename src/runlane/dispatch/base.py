@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from runlane.records import Head
+
 
 class Dispatch(Protocol):
     """Hints, never facts: the ledger decides. A lost or repeated hint does no harm, since workers also ask the ledger.
@@ -11,16 +13,20 @@ class Dispatch(Protocol):
     Source: design of job queues whose queue holds only runnable work.
     """
 
-    def submit(self, run_id: str, *, delay_s: float = 0.0) -> None:
-        """Say that *run_id* may be claimed, now or in *delay_s* seconds."""
+    def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
+        """Tell that *head* may be claimed, now or in *delay_s* seconds."""
         ...
 
     def cancel(self, run_id: str) -> None:
         """Say that a cancel of *run_id* was recorded."""
         ...
 
-    async def next_run(self) -> str:
-        """Wait for a run that may be claimed."""
+    async def next_run(self) -> Head:
+        """Wait for a run that may be claimed, and count it as one in a slot until :meth:`done`."""
+        ...
+
+    def done(self, head: Head) -> None:
+        """Tell that *head*, which :meth:`next_run` returned, has left its slot."""
         ...
 
     async def next_cancel(self) -> str:

@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import asyncio
 
+from runlane.dispatch.fair import FairQueue, Limits
+from runlane.records import Head
+
 
 class LocalDispatch:
-    """A :class:`~runlane.dispatch.base.Dispatch` on queues of the running event loop."""
+    """A :class:`~runlane.dispatch.base.Dispatch` within the running event loop, which shares slots among owners."""
 
-    def __init__(self) -> None:
-        self._runs: asyncio.Queue[str] = asyncio.Queue()
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._waiting = FairQueue(limits or Limits())
+        self._changed = asyncio.Event()
         self._cancels: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def submit(self, run_id: str, *, delay_s: float = 0.0) -> None:
-        self._drop_timer(run_id)
+    def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
+        self._drop_timer(head.run_id)
         if delay_s > 0:
-            self._timers[run_id] = asyncio.get_running_loop().call_later(delay_s, self.submit, run_id)
-        elif run_id not in self._queued:
-            self._queued.add(run_id)
-            self._runs.put_nowait(run_id)
+            self._timers[head.run_id] = asyncio.get_running_loop().call_later(delay_s, self.submit, head)
+        elif head.run_id not in self._queued:
+            self._queued.add(head.run_id)
+            self._waiting.put(head)
+            self._changed.set()
 
     def cancel(self, run_id: str) -> None:
         self._drop_timer(run_id)
         self._cancels.put_nowait(run_id)
 
-    async def next_run(self) -> str:
-        run_id = await self._runs.get()
-        self._queued.discard(run_id)
-        return run_id
+    async def next_run(self) -> Head:
+        while (head := self._waiting.get()) is None:
+            self._changed.clear()
+            await self._changed.wait()
+        self._queued.discard(head.run_id)
+        return head
+
+    def done(self, head: Head) -> None:
+        self._waiting.done(head)
+        self._changed.set()
 
     async def next_cancel(self) -> str:
         return await self._cancels.get()

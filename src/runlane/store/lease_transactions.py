@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runlane.lifecycle import ACTIVE, RunStatus
-from runlane.records import Lease, Renewal, SeenLease
-from runlane.store.rows import lease_record, run_record, seen_lease
+from runlane.records import Head, Lease, Renewal, SeenLease
+from runlane.store.rows import head_record, lease_record, run_record, seen_lease
 from runlane.store.statements import Transaction, listed, statement
 
 _ACTIVE = listed(ACTIVE)
@@ -32,10 +32,12 @@ LEASES = statement(
 )
 RUNNABLE = statement(
     "runnable",
-    f"""SELECT run_id, CASE WHEN not_before <= {{due}} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END
+    f"""SELECT seq, run_id, owner, assistant_id, graph_id,
+          CASE WHEN not_before <= {{due}} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END
           AS wait_us FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
             AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
+          AND +seq > :after_seq
         ORDER BY +seq LIMIT :limit""",
 )
 
@@ -61,13 +63,13 @@ def leases() -> Transaction[tuple[SeenLease, ...]]:
     return tuple(seen_lease(row) for row in rows)
 
 
-def runnable(limit: int) -> Transaction[tuple[tuple[str, int], ...]]:
-    """Return the heads of all lanes in which nothing executes: run id, and in how many µs it may start.
+def runnable(after_seq: int, limit: int) -> Transaction[tuple[tuple[Head, int], ...]]:
+    """Return the next heads of lanes in which nothing executes, and in how many µs each may start.
 
     That is negative for what is due. The ledger's clock says it, since the caller's may go wrong.
     """
-    rows = yield RUNNABLE(limit=limit)
-    return tuple((row["run_id"], row["wait_us"]) for row in rows)
+    rows = yield RUNNABLE(after_seq=after_seq, limit=limit)
+    return tuple((head_record(row), row["wait_us"]) for row in rows)
 
 
 def observe_cancel(lease: Lease, at_us: int) -> Transaction[None]:

@@ -15,6 +15,7 @@ from runlane.records import (
     Cancelled,
     Claim,
     Finished,
+    Head,
     Json,
     Lease,
     NewRun,
@@ -175,9 +176,9 @@ class RunStore(CronLedger, WebhookLedger):
         """Return the lease of every running run."""
         return await self._read(owners.leases)
 
-    async def runnable(self, *, limit: int = 1000) -> tuple[tuple[str, int], ...]:
-        """Return the heads of lanes in which nothing executes: run id, and in how many µs it may start."""
-        return await self._read(lambda: owners.runnable(limit))
+    async def runnable(self, *, after_seq: int = 0, limit: int = 1000) -> tuple[tuple[Head, int], ...]:
+        """Return the next heads of lanes in which nothing executes, and in how many µs each may start."""
+        return await self._read(lambda: owners.runnable(after_seq, limit))
 
     # Runs: reading, and writes that move nothing.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runlane.errors import LeaseLost
 from runlane.lifecycle import EndReason, RunEvent, RunStatus, move
 from runlane.records import Finished, Outcome, RunError, SeenLease
-from runlane.store.rows import instant, run_record
+from runlane.store.rows import head_record, instant, run_record
 from runlane.store.run_transactions import (
     LOCK_RUN,
     LOCK_THREAD,
@@ -35,7 +35,7 @@ def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:
     if row["rescues"] < max_rescues:
         move(lost.run_id, current, RunEvent.RESCUE)
         rows = yield RELEASE_RUN(run_id=lost.run_id, usage=None, rescues=1)
-        return Finished(run=run_record(rows[0]), next_run_id=lost.run_id)
+        return Finished(run=run_record(rows[0]), next_run=head_record(rows[0]))
     error = RunError(
         error="WorkerLost",
         message=f"The worker died {row['rescues'] + 1} times while it executed this run; it is not tried again.",
@@ -74,4 +74,4 @@ def _give_up(thread: Row, row: Row, reason: EndReason, error: RunError) -> Trans
     run = yield from end_run(row, status, outcome, None)
     yield from settle(thread, status, outcome)
     following = yield NEXT_OF_LANE(thread_id=row["thread_id"])
-    return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)
+    return Finished(run=run, next_run=head_record(following[0]) if following else None)

@@ -22,6 +22,7 @@ from runlane.records import (
     AnyOwner,
     Assistant,
     CancelReceipt,
+    Head,
     Lease,
     Owner,
     RunError,
@@ -178,6 +179,16 @@ def run_record(row: Row) -> RunRecord:
         lease_expires_at=maybe_instant(row["lease_expires_at"]),
         webhook=row["webhook"],
         start_order=row["start_order"],
+    )
+
+
+def head_record(row: Row) -> Head:
+    return Head(
+        run_id=row["run_id"],
+        seq=row["seq"],
+        owner=row["owner"],
+        assistant_id=row["assistant_id"],
+        graph_id=row["graph_id"],
     )
 
 

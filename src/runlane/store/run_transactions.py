@@ -50,6 +50,7 @@ from runlane.store.protocol_transactions import check_answers
 from runlane.store.rows import (
     dumps,
     error_text,
+    head_record,
     lease_record,
     loads,
     maybe_text,
@@ -126,10 +127,10 @@ FIND_KEY = statement(
 # Guard: the run id is new; a repeated admission after a lost answer finds its own row.
 INSERT_RUN = statement(
     "insert_run",
-    f"""INSERT INTO runs (run_id, thread_id, owner, assistant_id, status, multitask_strategy, on_disconnect, metadata,
-                         kwargs, model_name, temporary, idempotency_key, webhook, not_before, created_at,
+    f"""INSERT INTO runs (run_id, thread_id, owner, assistant_id, graph_id, status, multitask_strategy, on_disconnect,
+                         metadata, kwargs, model_name, temporary, idempotency_key, webhook, not_before, created_at,
                          updated_at)
-        VALUES (:run_id, :thread_id, :owner, :assistant_id, {_PENDING}, :strategy, :on_disconnect, :metadata,
+        VALUES (:run_id, :thread_id, :owner, :assistant_id, :graph_id, {_PENDING}, :strategy, :on_disconnect, :metadata,
                 :kwargs, :model_name, :temporary, :key, :webhook, {{now}} + :delay_us, {{now}}, {{now}})
         ON CONFLICT (run_id) DO NOTHING RETURNING {{run}}""",
 )
@@ -158,8 +159,8 @@ LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM even
 # The lane's head, if it is due and nothing of the thread executes.
 NEXT_OF_LANE = statement(
     "next_of_lane",
-    f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND status = {_PENDING}
-          AND not_before <= {{due}}
+    f"""SELECT run_id, seq, owner, assistant_id, graph_id FROM runs
+        WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND status = {_PENDING} AND not_before <= {{due}}
           AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {_RUNNING})
         ORDER BY seq LIMIT 1""",
 )
@@ -307,6 +308,7 @@ def _insert(new: NewRun, thread_metadata: Json) -> Any:
         thread_id=new.thread_id,
         owner=new.owner,
         assistant_id=new.assistant_id,
+        graph_id=new.kwargs.get("graph_id"),
         strategy=new.multitask_strategy.value,
         on_disconnect=new.on_disconnect.value,
         metadata=dumps(metadata),
@@ -348,7 +350,7 @@ def request_cancel(
     thread_id = done.run.thread_id
     yield RESTATE_THREAD(thread_id=thread_id)
     following = yield NEXT_OF_LANE(thread_id=thread_id)
-    return Cancelled(run=done.run, ended=True, next_run_id=following[0]["run_id"] if following else None)
+    return Cancelled(run=done.run, ended=True, next_run=head_record(following[0]) if following else None)
 
 
 def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -> Transaction[Cancelled]:
@@ -436,13 +438,13 @@ def finish(
     usage = None if outcome.usage is None else usage_text(raised(usage_of(row["usage"]), outcome.usage))
     if status is RunStatus.PENDING:
         rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
-        return Finished(run=run_record(rows[0]), next_run_id=lease.run_id)
+        return Finished(run=run_record(rows[0]), next_run=head_record(rows[0]))
     run = yield from end_run(row, status, outcome, usage)
     if outcome.end_reason is EndReason.ROLLED_BACK:
         yield from unbind(row, wholly=True)
     yield from settle(thread, status, outcome)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
-    return Finished(run=run, next_run_id=following[0]["run_id"] if following else None)
+    return Finished(run=run, next_run=head_record(following[0]) if following else None)
 
 
 def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Transaction[RunRecord]:

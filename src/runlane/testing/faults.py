@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runlane.dispatch.local import LocalDispatch
+from runlane.records import Head
 from runlane.testing.history import History
 
 #: Every kind of fault that a simulation counts, and what it is.
@@ -102,8 +103,8 @@ class CarelessDispatch(LocalDispatch):
         super().__init__()
         self._sky, self._careless = sky, dice
 
-    def submit(self, run_id: str, *, delay_s: float = 0.0) -> None:
-        self._carry(lambda: LocalDispatch.submit(self, run_id, delay_s=delay_s))
+    def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
+        self._carry(lambda: LocalDispatch.submit(self, head, delay_s=delay_s))
 
     def cancel(self, run_id: str) -> None:
         self._carry(lambda: LocalDispatch.cancel(self, run_id))

@@ -199,7 +199,7 @@ class Process:
                 settings=self._plan.settings,
                 driver=self.driver,
                 graph_agent=self._plan.agents(self.name),
-                new_dispatch=lambda: CarelessDispatch(self._sky, self._dice),
+                new_dispatch=lambda _: CarelessDispatch(self._sky, self._dice),
                 new_id=self._new_id,
                 retry=PersistenceRetryPolicy(random=self._dice.random),
                 exclusive=False,
