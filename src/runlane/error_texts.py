@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from runlane.errors import RunlaneError
 from runlane.redaction import redact_text, shortened
+from runlane.storable import storable
 
 #: Stands for a text that is not shown; the log has it.
 HIDDEN: Final = "An internal error occurred"
@@ -25,7 +26,7 @@ class ErrorTexts:
 
     def message(self, error: BaseException) -> str:
         """Return the text of *error* as it may be shown."""
-        return _storable(str(error)) if self._shows(error) else HIDDEN
+        return _told(str, error) if self._shows(error) else HIDDEN
 
     def representation(self, error: Any) -> str:
         """Return the ``repr`` of *error* as it may be shown; a text is one that was shown before."""
@@ -33,14 +34,14 @@ class ErrorTexts:
             return error
         if isinstance(error, BaseException) and not self._shows(error):
             return f"{type(error).__name__}({HIDDEN!r})"
-        return _storable(repr(error))
+        return _told(repr, error)
 
     def of_text(self, text: str, raised: Iterable[BaseException]) -> str:
         """Return *text*, the ``str`` of an error of an unknown class, as it may be shown; it may be one of *raised*."""
         for error in raised:
-            if str(error) == text:
+            if _told(str, error) == _shown(text):
                 return self.message(error)
-        return HIDDEN if self.masked else _storable(text)
+        return HIDDEN if self.masked else _shown(text)
 
     def of_tasks(self, mode: str, payload: Any) -> Any:
         """Return *payload*, a part of a graph's stream, with its tasks' errors as they may be shown."""
@@ -66,5 +67,13 @@ class ErrorTexts:
 MASKED: Final = ErrorTexts()
 
 
-def _storable(text: str) -> str:
-    return shortened(redact_text(text), MAX_ERROR_TEXT).replace("\x00", "\ufffd")
+def _told(function: Callable[[Any], str], error: Any) -> str:
+    """Return what *function*, ``str`` or ``repr``, says of *error*, as it may be stored and shown."""
+    try:
+        return _shown(function(error))
+    except Exception:  # noqa: BLE001 - the application's own class may raise anything as it is asked for its text
+        return f"{type(error).__name__} without a text"
+
+
+def _shown(text: str) -> str:
+    return storable(shortened(redact_text(text), MAX_ERROR_TEXT))

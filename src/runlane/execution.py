@@ -15,6 +15,7 @@ from runlane.agents.encode import encode
 from runlane.agents.host import Abandoned, AgentHost
 from runlane.announcer import Announcer
 from runlane.attempt import Attempt
+from runlane.ending import Checkpoints, LastWrites, minimal_verdict, minimal_writes, outcome_of
 from runlane.error_texts import ErrorTexts
 from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.lifecycle import EndReason, RunEvent
@@ -34,7 +35,6 @@ from runlane.records import (
 from runlane.redaction import RunSecrets
 from runlane.repairing import repaired
 from runlane.settings import Settings
-from runlane.store.event_transactions import insert_events
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction
 from runlane.streams.bridge import StreamBridge
@@ -158,20 +158,64 @@ class Executor:
         """Execute *attempt* to its end, whatever happens, and announce it."""
         claim = attempt.claim
         publisher = self._bridge.open(claim, lambda error: _on_publish_failure(attempt, error))
-        progress = Progress(self._store, claim)
-        meter = None if self._new_meter is None else self._new_meter(progress.report)
         try:
-            ran = await self._run(attempt, publisher, meter)
-        finally:
-            await progress.aclose()
-        usage = _total(claim.run.usage, meter)
-        try:
-            attempt.over.set_result(await self._conclude(attempt, ran, publisher, usage))
+            attempt.over.set_result(await self._ended(attempt, publisher))
         except LeaseLost:
             log.warning("run.lease_lost run_id=%s attempt=%d", claim.run.run_id, claim.lease.attempt)
             self._bridge.release(claim.run.run_id)
         finally:
             attempt.over.cancel()  # unless it has a result
+
+    async def _ended(self, attempt: Attempt, publisher: Publisher) -> RunRecord:
+        claim, saver = attempt.claim, None
+        progress = Progress(self._store, claim)
+        try:
+            meter = None if self._new_meter is None else self._new_meter(progress.report)
+            try:
+                ran = await self._run(attempt, publisher, meter)
+            finally:
+                await progress.aclose()
+            saver = ran.call.saver
+            return await self._conclude(attempt, ran, publisher, _total(claim.run.usage, meter))
+        except LeaseLost:
+            raise
+        except Exception as error:  # whatever stands in the way of an ending must not have the run executed again
+            log.exception("run.ending_refused run_id=%s attempt=%d", claim.run.run_id, claim.run.attempt)
+            return await self._end_minimally(attempt, error, publisher, saver)
+
+    async def _end_minimally(
+        self, attempt: Attempt, why: Exception, publisher: Publisher, saver: Saver | None
+    ) -> RunRecord:
+        """End the run as one that failed, with as much of what it has left to write as the ledger takes."""
+        lease, verdict = attempt.claim.lease, minimal_verdict(attempt, why)
+        ways = minimal_writes(
+            lease,
+            await _rest(publisher),
+            events_end=publisher.last_seq,
+            verdict=verdict,
+            checkpoints=None if saver is None else saver.remaining,
+        )
+        while True:
+            writes = ways[0]
+            outcome = outcome_of(attempt, verdict, state=None, usage=None, events_end=writes.events_end)
+            try:
+                finished = await self._store.finish(lease, outcome, first=writes.transaction)
+            except LeaseLost:
+                raise
+            except CancelRecorded:
+                attempt.cancel = await self._recorded_cancel(attempt)
+                verdict = minimal_verdict(attempt, why)
+            except StoreUnavailable as error:
+                await _pause(attempt, error)
+            except Exception as error:  # noqa: BLE001 - as above
+                if len(ways) > 1:
+                    ways = ways[1:]
+                else:
+                    await _pause(attempt, error)
+            else:
+                publisher.landed(tuple(writes.events))
+                self._tell(attempt, finished, outcome)
+                return finished.run
 
     def _secrets(self, run: RunRecord) -> RunSecrets:
         return RunSecrets(run.kwargs, self._source.private(run))
@@ -244,7 +288,7 @@ class Executor:
                     rest = await publisher.close()
                 except RunlaneError:
                     continue  # the failure is part of the verdict from now on
-            outcome = _outcome(verdict, state, attempt, usage, publisher.last_seq)
+            outcome = outcome_of(attempt, verdict, state=state, usage=usage, events_end=publisher.last_seq)
             try:
                 finished = await self._finish(attempt, outcome, verdict, ran.call.saver, rest)
             except CancelRecorded:
@@ -253,12 +297,7 @@ class Executor:
                     ran.call.saver.reopen()
                 continue
             publisher.landed(rest)
-            self._log(attempt, finished, verdict)
-            if finished.run.status.terminal:
-                self._source.forget(run.run_id)
-            self._announcer.announce(
-                finished, events_end=outcome.events_end, result=None if state is None else state.result
-            )
+            self._tell(attempt, finished, outcome)
             return finished.run
 
     async def _recorded_cancel(self, attempt: Attempt) -> CancelReceipt | None:
@@ -284,20 +323,20 @@ class Executor:
         """
         lease = attempt.claim.lease
 
-        checkpoints: Callable[[], Transaction[None]] | None = None
+        checkpoints: Checkpoints | None = None
         if saver is not None:
             rolled_back = verdict.end_reason is EndReason.ROLLED_BACK
             checkpoints = partial(_roll_back, saver, lease) if rolled_back else saver.remaining
-        first = partial(_last_writes, lease, rest, checkpoints)
+        writes = LastWrites(lease=lease, events=rest, checkpoints=checkpoints)
         while True:
             try:
-                return await self._store.finish(lease, outcome, first=first)
+                return await self._store.finish(lease, outcome, first=writes.transaction)
             except StoreUnavailable as error:
                 await _pause(attempt, error)
             except RollbackFailed as error:
                 log.exception("run.rollback_failed run_id=%s", lease.run_id)
                 outcome = _not_rolled_back(outcome, error)
-                first = partial(_last_writes, lease, rest, None)
+                writes = replace(writes, checkpoints=None)
 
     async def _state(self, attempt: Attempt, verdict: Verdict, ran: _Ran) -> ThreadState | None:
         """Return what the run leaves on its thread, after making the thread valid if the run was cut short."""
@@ -324,20 +363,14 @@ class Executor:
             agent, call, host=self._host, limit_s=limit_s, held=lambda: attempt.reason is not StopReason.LEASE_LOST
         )
 
-    @staticmethod
-    def _log(attempt: Attempt, finished: Finished, verdict: Verdict) -> None:
+    def _tell(self, attempt: Attempt, finished: Finished, outcome: Outcome) -> None:
         run = finished.run
-        reason = verdict.end_reason.value if verdict.end_reason else verdict.event.value
+        reason = outcome.end_reason.value if outcome.end_reason else outcome.event.value
         log.info("run.finished run_id=%s attempt=%d status=%s reason=%s", run.run_id, run.attempt, run.status, reason)
-
-
-def _last_writes(
-    lease: Lease, rest: tuple[StreamEvent, ...], checkpoints: Callable[[], Transaction[None]] | None
-) -> Transaction[None]:
-    if rest:
-        yield from insert_events(lease, rest)
-    if checkpoints is not None:
-        yield from checkpoints()
+        if run.status.terminal:
+            self._source.forget(run.run_id)
+        result = None if outcome.state is None else outcome.state.result
+        self._announcer.announce(finished, events_end=outcome.events_end, result=result)
 
 
 async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
@@ -347,25 +380,11 @@ async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
     return snapshot
 
 
-def _outcome(
-    verdict: Verdict,
-    state: ThreadState | None,
-    attempt: Attempt,
-    usage: Usage | None,
-    events_end: int | None,
-) -> Outcome:
-    abandoned = attempt.abandoned
-    return Outcome(
-        event=verdict.event,
-        end_reason=verdict.end_reason,
-        error=verdict.error,
-        state=state,
-        usage=usage,
-        events_end=events_end,
-        observed_at=attempt.observed_at,
-        stopped=abandoned is None,
-        blocked_at=None if abandoned is None else abandoned.place,
-    )
+async def _rest(publisher: Publisher) -> tuple[StreamEvent, ...]:
+    try:
+        return await publisher.close()
+    except RunlaneError:
+        return ()
 
 
 def _roll_back(saver: Saver, lease: Lease) -> Transaction[None]:
@@ -379,7 +398,7 @@ def _not_rolled_back(outcome: Outcome, error: RollbackFailed) -> Outcome:
     return replace(outcome, end_reason=EndReason.USER_CANCEL, error=run_error(error))
 
 
-async def _pause(attempt: Attempt, error: StoreUnavailable) -> None:
+async def _pause(attempt: Attempt, error: Exception) -> None:
     """Wait before the next try to end *attempt*.
 
     Raises:

@@ -31,9 +31,12 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk, LLMResult
 
 from runlane.records import Usage
+from runlane.storable import storable
 
 Caller = Literal["lead_agent", "subagent", "middleware"]
 
+#: No call has more tokens; a larger number is nonsense, and sums of it would not fit into a column.
+MAX_COUNT: Final = 10**12
 #: Enough for a list of runs to show what each was about, without copying documents into the ledger.
 MAX_TEXT_CHARS: Final = 2000
 UNKNOWN_MODEL: Final = "unknown"
@@ -123,7 +126,7 @@ class UsageCallback(BaseCallbackHandler):
                 tokens = _Tokens.of(
                     record.input_tokens, record.output_tokens, record.total_tokens, record.cached_input_tokens
                 )
-                call = _Call(caller=_caller([record.tag]), model=record.model, tokens=tokens)
+                call = _Call(caller=_caller([record.tag]), model=storable(record.model), tokens=tokens)
                 self._done = merge(self._done, call.usage(llm_calls=0))
         self._report()
 
@@ -304,15 +307,15 @@ class _Call:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value <= MAX_COUNT else 0
 
 
 def _name(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return storable(value) if isinstance(value, str) and value else None
 
 
 def _clip(text: str) -> str:
-    return str(text[:MAX_TEXT_CHARS])
+    return storable(str(text[:MAX_TEXT_CHARS]))
 
 
 def _caller(tags: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Caller:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from runlane.checkpoints import transactions as checkpoints
-from runlane.execution import Executor, _last_writes, _outcome
+from runlane.ending import LastWrites, outcome_of
+from runlane.execution import Executor
 from runlane.manager import RunManager
 from runlane.rescue import LeaseObserver
 from runlane.store import event_transactions as events
@@ -147,10 +148,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
         edits=(
             (
                 Executor._finish,
-                "first = partial(_last_writes, lease, rest, checkpoints)",
+                "writes = LastWrites(lease=lease, events=rest, checkpoints=checkpoints)",
                 "if checkpoints is not None and rolled_back:\n"
                 "        await self._store._write(checkpoints)\n"
-                "    first = partial(_last_writes, lease, rest, checkpoints)",
+                "    writes = LastWrites(lease=lease, events=rest, checkpoints=checkpoints)",
             ),
             (checkpoints.delete_runs, "if lease is not None:", "if False:"),
         ),
@@ -218,7 +219,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "stopped is said of code that runs": Mutant(
         found_by="stopped_means_stopped",
-        edits=((_outcome, "stopped=abandoned is None", "stopped=True"),),
+        edits=((outcome_of, "stopped=abandoned is None", "stopped=True"),),
         scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be abandoned
     ),
     "a disconnect stops every run": Mutant(
@@ -273,7 +274,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         found_by="fencing", edits=((runs.finish, "usage=usage, rescues=0)", "usage=usage, rescues=1)"),)
     ),
     "a hand-back drops checkpoints": Mutant(
-        found_by="handed_back", edits=((_last_writes, "if checkpoints is not None:", "if False:"),)
+        found_by="handed_back", edits=((LastWrites.transaction, "if self.checkpoints is not None:", "if False:"),)
     ),
     "a shutdown does not wait for its agents": Mutant(
         found_by="quiet_after_shutdown", edits=((Worker.drain, "while self._tasks:", "while False:"),)

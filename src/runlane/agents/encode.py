@@ -22,6 +22,7 @@ from uuid import UUID
 import orjson
 
 from runlane.redaction import redact_text
+from runlane.storable import storable
 
 #: orjson's own limit of nesting; the slow path keeps it, so that a document never depends on which path made it.
 MAX_DEPTH: Final = 254
@@ -121,7 +122,7 @@ def _plain(value: Any, path: tuple[int, ...], otherwise: Callable[[Any], Any] | 
     if type(value) in _NATIVE_TYPES:
         return value
     if isinstance(value, (str, int)):
-        return _text(value) if isinstance(value, str) else _integer(value)
+        return storable(value) if isinstance(value, str) else _integer(value)
     if id(value) in path:
         return _without_form(value, "A value refers to itself and has no JSON form.", otherwise)
     if len(path) >= MAX_DEPTH:
@@ -149,12 +150,7 @@ def _integer(value: int) -> Any:
 def _without_form(value: Any, why: str, otherwise: Callable[[Any], Any] | None) -> Any:
     if otherwise is None:
         raise Unserialisable(why)
-    return _text(otherwise(value))
-
-
-def _text(value: str) -> str:
-    """Return *value* as text that UTF-8 can express."""
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return storable(otherwise(value))
 
 
 def _key(key: Any) -> str:
@@ -162,7 +158,7 @@ def _key(key: Any) -> str:
     if isinstance(key, Enum):
         key = key.value
     if isinstance(key, str):
-        return _text(key)
+        return storable(key)
     if key is None or isinstance(key, bool):
         return "null" if key is None else str(key).lower()
     return key.isoformat() if isinstance(key, (date, time)) else str(key)

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, Final
 
+from runlane.storable import storable
+
 #: More than any real chain of awaits has links.
 _MAX_LINKS: Final = 1000
 
 
 def describe(frame: FrameType) -> str:
     """Return *frame* as ``file:line function``."""
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
+    return storable(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}")
 
 
 def polls(frame: FrameType) -> bool:

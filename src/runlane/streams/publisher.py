@@ -11,6 +11,7 @@ from typing import Final
 
 from runlane.errors import RunlaneError, StoreUnavailable
 from runlane.records import Claim, StreamEvent
+from runlane.storable import storable
 from runlane.store.ledger import RunStore
 from runlane.store.retry import passes, patiently, pause_s
 
@@ -81,7 +82,7 @@ class Publisher:
             if self._closed or self.failure is not None:
                 return
             self._seq += 1
-            self._buffer.append(StreamEvent(seq=self._seq, name=name, data=data))
+            self._buffer.append(StreamEvent(seq=self._seq, name=storable(name), data=data))
             self._buffered += len(data)
             if self._in_flight or (self._timer and self._buffered < FLUSH_BYTES):
                 return
