@@ -67,6 +67,19 @@ async def test_messages_stream_piece_by_piece(client: LangGraphClient) -> None:
         assert streams[0].node == "answer"
 
 
+async def test_messages_that_a_node_returns_without_streaming_them_are_in_the_values_alone(
+    client: LangGraphClient,
+) -> None:
+    async with client.threads.stream(assistant_id="letter") as thread:
+        await thread.run.start(input={})
+        streams = [stream async for stream in thread.messages]
+        assert [await stream.text for stream in streams] == ["dear reader"]
+        output = await thread.output
+    written, *returned = output["messages"]
+    assert written["id"] == streams[0].message_id
+    assert [message["content"] for message in returned] == ["yours", "", "thanks"]
+
+
 async def test_tool_calls_have_their_input_and_output(client: LangGraphClient) -> None:
     async with client.threads.stream(assistant_id="tools") as thread:
         await thread.run.start(input=human("add"))

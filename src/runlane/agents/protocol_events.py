@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import orjson
 from langchain_core._api.beta_decorator import suppress_langchain_beta_warning
-from langchain_core.language_models._compat_bridge import message_to_events
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.stream import ProtocolEvent, StreamChannel, StreamTransformer
 from langgraph.types import Interrupt
@@ -198,13 +197,11 @@ class ProtocolPublisher:
             self._emit("lifecycle", data["namespace"], data, params["timestamp"])
 
     def _message(self, params: Mapping[str, Any]) -> None:
+        """Publish what a chat model streams. A whole message is one that a node returns: the state has it."""
         payload, metadata = params["data"]
         if not isinstance(payload, BaseMessage):
             self._message_event(payload, metadata, params)
             self._observe(payload, metadata, params["namespace"])
-        elif not isinstance(payload, AIMessageChunk):
-            for part in message_to_events(payload, message_id=payload.id):
-                self._message_event(part, {**metadata, "run_id": payload.id}, params)
 
     def _message_event(self, part: Mapping[str, Any], metadata: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """Publish one event of a message, with the ids by which messages that stream at once are told apart."""
@@ -222,7 +219,7 @@ class ProtocolPublisher:
         self._emit("messages", params["namespace"], data, params["timestamp"], node=node)
 
     def _observe(self, part: Mapping[str, Any], metadata: Mapping[str, Any], namespace: Namespace) -> None:
-        """Tell the observer a piece of text that a chat model streams, unlike a message that a node returns."""
+        """Tell the observer a piece of text that a chat model streams."""
         delta = part.get("delta")
         if delta is not None and delta.get("type") == "text-delta":
             model_run = str(metadata.get("run_id"))

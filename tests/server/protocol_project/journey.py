@@ -7,8 +7,8 @@ import operator
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
@@ -51,6 +51,18 @@ async def rest(state: Inn) -> dict[str, Any]:
 async def ask_with_schema(state: Journey) -> dict[str, Any]:
     """Ask for an answer of a certain kind."""
     return {"stops": [interrupt("how many?", response_schema={"type": "integer"})]}
+
+
+async def write(state: Journey) -> dict[str, Any]:
+    """Let a chat model write a letter."""
+    model = GenericFakeChatModel(messages=iter([AIMessage("dear reader")]))
+    return {"messages": [await model.ainvoke("a letter")]}
+
+
+async def sign(state: Journey) -> dict[str, Any]:
+    """Return messages that no model has streamed."""
+    call = {"name": "post", "args": {}, "id": "call-1"}
+    return {"messages": [AIMessage("yours"), AIMessage("", tool_calls=[call]), HumanMessage("thanks")]}
 
 
 async def ask_twice(state: Journey) -> dict[str, Any]:
@@ -164,3 +176,11 @@ _counted.add_node("ask_with_schema", ask_with_schema)
 _counted.add_edge(START, "ask_with_schema")
 _counted.add_edge("ask_with_schema", END)
 counted = _counted.compile()
+
+_letter = StateGraph(Journey)
+_letter.add_node("write", write)
+_letter.add_node("sign", sign)
+_letter.add_edge(START, "write")
+_letter.add_edge("write", "sign")
+_letter.add_edge("sign", END)
+letter = _letter.compile()
