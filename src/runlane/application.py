@@ -18,13 +18,13 @@ from runlane.agents.base import AgentCall, Snapshot
 from runlane.agents.encode import encode
 from runlane.agents.sources import AgentLike, RunAgents
 from runlane.announcer import Announcer
-from runlane.errors import AdmissionClosed, IllegalTransition, LeaseLost, NotFound, StoreUnavailable
+from runlane.errors import AdmissionClosed, IllegalTransition, LeaseLost, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus, move
 from runlane.records import Counters, Lease, Outcome, RunError, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge
-from runlane.work import own_task
+from runlane.work import WORK, Work, own_task
 
 log = logging.getLogger("runlane.application")
 T = TypeVar("T")
@@ -150,6 +150,8 @@ class _Block:
         self._over: concurrent.futures.Future[BaseException | None] = concurrent.futures.Future()
         self._cancels: int | None = None  # sent to the block; None: it is not entered
         self._outer = 0
+        self._work: Work | None = None
+        self._work_before: Work | None = None
 
     # Agent
 
@@ -166,6 +168,7 @@ class _Block:
         self._loop.call_soon_threadsafe(self._call, call)
         over = asyncio.wrap_future(self._over)
         here = asyncio.get_running_loop() is self._loop
+        self._work = WORK.get() if here else None  # tasks of another loop cannot be waited for
         waited: set[asyncio.Future[Any]] = {over, self._task} if here else {over}  # its task tells where it is
         stopped = False
         while not over.done():
@@ -190,12 +193,15 @@ class _Block:
     # The block
 
     def enter(self) -> None:
-        """Begin the block: from now on it is cancelled if the run has to stop."""
+        """Begin the block: from now on it is cancelled if the run has to stop, and what it starts is the run's."""
+        self._work_before = WORK.get()
+        WORK.set(self._work)
         self._outer = self._task.cancelling()
         self._cancels = 0
 
     def exit(self) -> None:
         """End the block: what cancelled it because of the run is no cancel of its task."""
+        WORK.set(self._work_before)
         for _ in range(self._cancels or 0):
             self._task.uncancel()
         self._cancels = None
@@ -274,17 +280,12 @@ class ApplicationRuns:
     @asynccontextmanager
     async def attempt(self, run: RunRecord) -> AsyncIterator[ApplicationAttempt]:
         """Execute *run* in the block; see :meth:`RunManager.attempt`."""
-        current = await self._store.get_run(run.run_id, owner=run.owner)
-        move(run.run_id, current.status, RunEvent.CLAIM)
-        if self._source.attached(run.run_id):
-            raise IllegalTransition(run.run_id, current.status.value, "attempt while other code is attached")
         block = _Block()
-        self._start(run, block)
+        await self._attach(run, block)
         attempt = ApplicationAttempt(await self._turn(run, block), block, self._record_progress)
         if block.abort_event.is_set():  # between the claim and the block: it is not begun
             await outlast(self._leave(attempt, block, asyncio.CancelledError()))
-            self._check_ended(attempt)
-            raise IllegalTransition(run.run_id, current.status.value, "begin after its cancel")
+            move(run.run_id, self._ended(attempt).status, RunEvent.CLAIM)
         failure: BaseException | None = None
         block.enter()
         try:
@@ -296,12 +297,31 @@ class ApplicationRuns:
         stopped = isinstance(failure, asyncio.CancelledError) and attempt.abort_event.is_set()
         if failure is not None and (not stopped or block.cancelled_from_outside):
             raise failure
-        self._check_ended(attempt)
+        self._ended(attempt)
+
+    async def _attach(self, run: RunRecord, block: _Block) -> None:
+        """Attach the block to the run, which may start from now on."""
+
+        async def attach() -> None:
+            current = await self._store.get_run(run.run_id, owner=run.owner)
+            move(run.run_id, current.status, RunEvent.CLAIM)
+            if self._source.attached(run.run_id):
+                raise IllegalTransition(run.run_id, current.status.value, "attempt while other code is attached")
+            self._start(run, block)
+
+        attaching = own_task(attach())
+        try:
+            await asyncio.shield(attaching)
+        except asyncio.CancelledError:
+            with suppress(RunlaneError):  # then the run is not this block's
+                await outlast(attaching)
+                await outlast(self._withdraw(run, block, EndReason.DISCONNECT))
+            raise
 
     async def _turn(self, run: RunRecord, block: _Block) -> AgentCall:
         """Wait until the worker has claimed the run."""
-        ended = asyncio.ensure_future(patiently(partial(self._bridge.ended, run)))
-        closing = asyncio.ensure_future(self._closing.wait())
+        ended = own_task(patiently(partial(self._bridge.ended, run)))
+        closing = own_task(self._closing.wait())
         try:
             first: set[asyncio.Future[Any]] = {block.called, ended, closing}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -323,6 +343,8 @@ class ApplicationRuns:
         """End a run whose block will never be entered."""
         await self._try_to_cancel(run, reason)
         block.leave(asyncio.CancelledError())
+        with suppress(RunlaneError):  # it was deleted, or this process has closed the ledger
+            await self._bridge.ended(run)
 
     async def _leave(self, attempt: ApplicationAttempt, block: _Block, failure: BaseException | None) -> None:
         """Have the run end as the block did, and wait until that is recorded."""
@@ -339,9 +361,10 @@ class ApplicationRuns:
             log.warning("run.unwanted_not_cancelled run_id=%s why=%s", run.run_id, error)
 
     @staticmethod
-    def _check_ended(attempt: ApplicationAttempt) -> None:
+    def _ended(attempt: ApplicationAttempt) -> RunRecord:
         if attempt.ended is None:
             raise LeaseLost(attempt.run.run_id, attempt.run.attempt)
+        return attempt.ended
 
     async def set_status(self, run: RunRecord, status: RunStatus, error: str | None) -> RunRecord:
         """Claim or end *run*; see :meth:`RunManager.set_status`."""

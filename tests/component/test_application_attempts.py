@@ -29,6 +29,7 @@ from runlane import (
 from runlane.agents.host import ThreadHost
 from runlane.application import ApplicationAttempt
 from runlane.runtime import Runtime
+from runlane.work import WORK
 
 Body = Callable[[ApplicationAttempt], Any]
 
@@ -188,11 +189,28 @@ async def test_an_application_that_waits_no_longer_leaves_no_run_behind(runtime:
     assert not waiting.begun.is_set()
 
 
+async def test_an_application_that_leaves_at_once_leaves_no_run_behind() -> None:
+    driver = FaultyDriver()
+    async with opened(driver) as runtime:
+        waiting = Application(runtime, await runtime.runs.create("t"))
+        await asyncio.sleep(0)
+        waiting.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(waiting.task)
+        assert (await runtime.runs.get(waiting.run.run_id)).end_reason is EndReason.DISCONNECT
+        assert not waiting.begun.is_set()
+
+
 async def test_a_timeout_of_the_application_around_its_block_works(runtime: Runtime) -> None:
     run = await runtime.runs.create_or_reject("t")
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01), runtime.runs.attempt(run):
+    timed_out = False
+    try:
+        async with asyncio.timeout(None) as timeout, runtime.runs.attempt(run):
+            timeout.reschedule(asyncio.get_running_loop().time())
             await asyncio.Event().wait()
+    except TimeoutError:
+        timed_out = True
+    assert timed_out
     assert (await runtime.runs.get(run.run_id)).status is RunStatus.INTERRUPTED
 
 
@@ -267,6 +285,36 @@ async def test_a_block_that_does_not_stop_is_left_behind_by_its_run_and_its_plac
     await soon(application.task)
     assert application.ended == (RunStatus.INTERRUPTED, EndReason.USER_CANCEL)
     assert await items(runtime, application.run.run_id) == before
+
+
+async def test_what_a_block_started_ends_before_its_run_does(runtime: Runtime) -> None:
+    """A task that the block leaves behind is stopped, and the run waits for it."""
+    stopped: list[RunStatus] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def beside(attempt: ApplicationAttempt) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append((await runtime.runs.get(attempt.run.run_id)).status)
+
+    async def start_and_fail(attempt: ApplicationAttempt) -> None:
+        tasks.append(asyncio.create_task(beside(attempt)))
+        await asyncio.sleep(0)
+        raise ValueError("no such city")
+
+    application = await begun(runtime, body=start_and_fail)
+    with pytest.raises(ValueError, match="no such city"):
+        await soon(application.task)
+    assert stopped == [RunStatus.RUNNING]
+    assert application.ended[0] is RunStatus.ERROR
+
+
+async def test_what_follows_a_block_is_not_of_its_run(runtime: Runtime) -> None:
+    run = await runtime.runs.create_or_reject("t")
+    async with runtime.runs.attempt(run):
+        assert WORK.get() is not None
+    assert WORK.get() is None
 
 
 async def test_a_block_that_lost_its_run_writes_nothing_and_is_told() -> None:
