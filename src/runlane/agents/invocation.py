@@ -6,7 +6,7 @@ Source: the LangGraph Server's assembly of a run's config.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -88,7 +88,8 @@ def command_of(command: Mapping[str, Any]) -> Command[Any]:
 def run_context(graph: Graph, kwargs: Mapping[str, Any]) -> Any:
     """Return the run's context, reduced to what the graph's context schema knows; ``None`` if there is none.
 
-    A graph with a schema that was given no context takes it from ``configurable``, as older clients send it.
+    A graph with a schema that was given no context takes it from ``configurable``, as older clients send it. If that
+    has none either, and all that the schema has are defaults, the context is those.
     """
     context = kwargs.get("context")
     if isinstance(context, dict):
@@ -100,7 +101,7 @@ def run_context(graph: Graph, kwargs: Mapping[str, Any]) -> Any:
         context = _allowed((kwargs.get("config") or {}).get("configurable") or {})
     if isinstance(context, dict):
         context = {key: value for key, value in context.items() if key in known}
-    return context or None
+    return context or ({} if _has_defaults(graph.context_schema) else None)
 
 
 def _fields(schema: Any) -> frozenset[str] | None:
@@ -111,6 +112,18 @@ def _fields(schema: Any) -> frozenset[str] | None:
     if is_dataclass(schema):
         return frozenset(field.name for field in fields(schema))
     return frozenset(getattr(schema, "__annotations__", ())) or None
+
+
+def _has_defaults(schema: Any) -> bool:
+    """Return whether a context can be made with nothing given, so that LangGraph makes *schema* of an empty one."""
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return not any(field.is_required() for field in schema.model_fields.values())
+    if is_dataclass(schema):
+        return all(
+            not field.init or field.default is not MISSING or field.default_factory is not MISSING
+            for field in fields(schema)
+        )
+    return not getattr(schema, "__required_keys__", True)
 
 
 def _allowed(configurable: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,14 @@ class Registry:
     def graph_ids(self) -> tuple[str, ...]:
         return tuple(self._entries)
 
+    def is_made(self, graph_id: str) -> bool:
+        """Return whether a factory makes the graph, by the configuration that it is given.
+
+        Raises:
+            NotFound: There is no such graph.
+        """
+        return self._entry(graph_id).factory is not None
+
     def description(self, graph_id: str) -> str | None:
         """Return what the configuration says the graph is for.
 
@@ -249,7 +257,8 @@ def _wants_runtime(parameter: inspect.Parameter) -> bool:
 async def _made(graph_id: str, entry: _Entry, use: GraphUse, stack: AsyncExitStack) -> Graph:
     """Call the factory of *entry*; what it opened stays open on *stack*."""
     factory = cast(Callable[..., Any], entry.factory)
-    arguments = {"config": use.config or {}, "runtime": _server_runtime(use)}
+    config = {**(use.config or {}), "configurable": (use.config or {}).get("configurable") or {}}
+    arguments = {"config": config, "runtime": _server_runtime(use)}
     made = factory(*(arguments[name] for name in entry.parameters))
     if inspect.isawaitable(made):
         made = await made

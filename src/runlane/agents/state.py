@@ -78,10 +78,19 @@ ALL_FIELDS: Final = StateFields()
 
 
 class ThreadStates:
-    """The state of threads, as their graphs see it. A thread is a ``thread_id``; *saver* is any checkpointer."""
+    """The state of threads, as their graphs see it. A thread is a ``thread_id``; *saver* is any checkpointer.
 
-    def __init__(self, registry: Registry, *, store: Any = None, user: Any = None) -> None:
-        self._registry, self._store, self._user = registry, store, user
+    Args:
+        config: What a factory is given to make the graph.
+    """
+
+    def __init__(
+        self, registry: Registry, *, store: Any = None, user: Any = None, config: RunnableConfig | None = None
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._user = user
+        self._config = config
 
     async def get(
         self,
@@ -230,7 +239,8 @@ class ThreadStates:
 
     @asynccontextmanager
     async def _open(self, graph_id: str, access: AccessContext, saver: Any) -> AsyncIterator[Graph]:
-        async with self._registry.open(graph_id, GraphUse(access=access, store=self._store, user=self._user)) as graph:
+        use = GraphUse(access=access, config=self._config, store=self._store, user=self._user)
+        async with self._registry.open(graph_id, use) as graph:
             yield bound(graph, saver, self._store)
 
 

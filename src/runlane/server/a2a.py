@@ -48,7 +48,7 @@ from runlane.server.new_runs import admit, prepare_run
 from runlane.server.requests import BadRequest, Body, Command, RunCreate
 from runlane.server.responses import SSE_HEADERS, BrokenOff, Last, StreamingBody, json_response
 from runlane.server.routing import route, service_of
-from runlane.server.service import Service
+from runlane.server.service import Service, graph_config
 from runlane.streams.bridge import Ending, Watch
 
 router = APIRouter(tags=["A2A"])
@@ -115,7 +115,7 @@ async def _agent(request: Request, named: str) -> Assistant:
     service, assistant = service_of(request), await assistant_to_run(request, named)
     if assistant.graph_id not in service.registry.graph_ids:
         raise NotFound("graph", assistant.graph_id)
-    states = service.states(assistant.owner)
+    states = service.states(assistant.owner, graph_config(assistant))
     schemas = orjson.loads(await service.on_agents(lambda: states.schemas(assistant.graph_id)))
     if "messages" not in ((schemas["input_schema"] or {}).get("properties") or {}):
         raise NotFound("agent that takes messages", named)

@@ -28,7 +28,7 @@ from runlane.server.requests import (
 )
 from runlane.server.responses import assistant_wire, json_response, raw_json, selected
 from runlane.server.routing import authorize, route, service_of
-from runlane.server.service import Service
+from runlane.server.service import Service, graph_config
 from runlane.store.assistant_transactions import SHARED_OWNER, AssistantFilter, NewAssistant
 from runlane.store.thread_search import ThreadFilter
 
@@ -280,7 +280,7 @@ async def draw_assistant(request: Request) -> Response:
     access = await authorize(request, "assistants", "read", {"assistant_id": text})
     assistant = _permitted(access, await find_assistant(service, access.reads, text))
     xray = _xray(request.query_params.get("xray", "false"))
-    states = service.states(access)
+    states = service.states(access, graph_config(assistant))
     return raw_json(await service.on_agents(lambda: states.draw(assistant.graph_id, xray=xray)))
 
 
@@ -298,7 +298,7 @@ async def assistant_schemas(request: Request) -> Response:
     """Return the graph's JSON Schemas."""
     service = service_of(request)
     access, assistant = await _named(request, "read")
-    states = service.states(access)
+    states = service.states(access, graph_config(assistant))
     return raw_json(await service.on_agents(lambda: states.schemas(assistant.graph_id)))
 
 
@@ -308,7 +308,7 @@ async def assistant_subgraphs(request: Request) -> Response:
     """Return the schemas of the graph's subgraphs."""
     service = service_of(request)
     access, assistant = await _named(request, "read")
-    states, namespace = service.states(access), request.path_params.get("namespace")
+    states, namespace = service.states(access, graph_config(assistant)), request.path_params.get("namespace")
     recurse = query_flag(request, "recurse")
     return raw_json(
         await service.on_agents(lambda: states.subgraphs(assistant.graph_id, namespace=namespace, recurse=recurse))

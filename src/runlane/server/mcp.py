@@ -25,6 +25,7 @@ from runlane.server.new_runs import admit, prepare_run
 from runlane.server.requests import Body, RunCreate
 from runlane.server.responses import BrokenOff, Last, StreamingBody, json_response
 from runlane.server.routing import authorize, route, service_of
+from runlane.server.service import graph_config
 from runlane.server.tools import input_of, input_schema, named
 from runlane.store.assistant_transactions import AssistantFilter
 from runlane.streams.bridge import Ending
@@ -128,23 +129,31 @@ async def _visible(request: Request) -> tuple[str, dict[str, Assistant]]:
 
 async def _tools(request: Request) -> list[dict[str, Any]]:
     owner, visible = await _visible(request)
-    graphs = {one.graph_id for one in visible.values()}
-    schemas = {graph_id: await _schema(request, owner, graph_id) for graph_id in graphs}
+    schemas: dict[str, Any] = {}
+    for one in visible.values():
+        if _maker(request, one) not in schemas:
+            schemas[_maker(request, one)] = await _schema(request, owner, one)
     return [
         {
             "name": name,
             "title": one.name,
             "description": one.description or f"Runs the agent {one.name}.",
-            "inputSchema": input_schema(schemas[one.graph_id]),
+            "inputSchema": input_schema(schemas[_maker(request, one)]),
         }
         for name, one in visible.items()
     ]
 
 
-async def _schema(request: Request, owner: str, graph_id: str) -> Any:
+def _maker(request: Request, assistant: Assistant) -> str:
+    """Return what decides the graph: its own id, or the assistant's whose configuration a factory makes it by."""
+    made = service_of(request).registry.is_made(assistant.graph_id)
+    return assistant.assistant_id if made else assistant.graph_id
+
+
+async def _schema(request: Request, owner: str, assistant: Assistant) -> Any:
     """Return the JSON Schema of the graph's input; any object will do for a graph that cannot be made now."""
-    service = service_of(request)
-    states = service.states(owner)
+    service, graph_id = service_of(request), assistant.graph_id
+    states = service.states(owner, graph_config(assistant))
     try:
         return orjson.loads(await service.on_agents(lambda: states.schemas(graph_id)))["input_schema"]
     except Exception as error:  # the application's factory may raise anything, and the other tools are to be listed
@@ -164,7 +173,7 @@ async def _call(request: Request, asked: int | str, params: Mapping[str, Any]) -
         raise Refused(INVALID_PARAMS, f"Unknown tool: {name!r}.")
     if not isinstance(arguments, dict):
         raise Refused(INVALID_PARAMS, "'arguments' must be an object.")
-    given = input_of(arguments, await _schema(request, owner, assistant.graph_id))
+    given = input_of(arguments, await _schema(request, owner, assistant))
     try:
         new = await prepare_run(request, RunCreate(assistant_id=assistant.assistant_id, input=given), None)
     except (InvalidRequest, NotFound) as error:

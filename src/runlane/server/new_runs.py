@@ -13,7 +13,7 @@ from starlette.requests import Request
 from runlane.admissions import Admitted
 from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
-from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, Assistant, NewRun, ThreadTtl
+from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, Assistant, Json, NewRun, ThreadTtl
 from runlane.server.access import Access
 from runlane.server.assistants import assistant_to_run, clean, find_assistant
 from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
@@ -180,7 +180,7 @@ def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
     optional = {
         "input": body.input,
         "command": None if body.command is None else clean(body.command),
-        "context": body.context or assistant.context or None,
+        "context": _context(body, config, assistant),
         "stream_subgraphs": body.stream_subgraphs or None,
         "strict_resume": body.strict_resume or None,
         "interrupt_before": body.interrupt_before,
@@ -190,6 +190,17 @@ def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
         "checkpoint_id": None if body.checkpoint_id is None else checkpoint_uuid(body.checkpoint_id),
     }
     return {**kwargs, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _context(body: RunCreate, config: Json, assistant: Assistant) -> dict[str, Any] | None:
+    """Return the assistant's context with what the request changes of it: its own context, or its ``configurable``.
+
+    ``None`` leaves it to the graph, which may find its context in ``configurable``.
+    """
+    if not assistant.context:
+        return body.context or None
+    changed = {name: value for name, value in config["configurable"].items() if name in assistant.context}
+    return {**assistant.context, **changed, **(body.context or {})}
 
 
 def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import uvloop
+from langchain_core.runnables import RunnableConfig
 
 from runlane.agents.graph import GraphAgent
 from runlane.agents.host import ThreadHost
+from runlane.agents.invocation import run_config
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.state import ThreadStates
-from runlane.agents.users import RunUsers, run_user
+from runlane.agents.users import RunUser, RunUsers, run_user
 from runlane.crons import CronScheduler
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
@@ -71,19 +73,38 @@ class Service:
         """What says who sends a request; ``None`` if nobody is asked."""
         return None if self.grants is None else self.grants.authority
 
-    def states(self, access: Access | str) -> ThreadStates:
+    def states(self, access: Access | str, config: RunnableConfig | None = None) -> ThreadStates:
         """Return the states of threads as the user of *access*, or an owner of theirs, sees them.
 
         Call its methods through :meth:`on_agents`.
+
+        Args:
+            config: What a factory makes the graph by.
         """
         if isinstance(access, str):
             access = Access(owner=access, reads=access)
-        user, store = access.user, self.runtime.long_term_store
+        store = self.runtime.long_term_store
         return ThreadStates(
             self.registry,
             store=None if store is None else store.for_owner(access.owner),
-            user=None if user is None else run_user(user.identity, user.permissions, user.fields()),
+            user=_run_user(access),
+            config=config,
         )
+
+    async def states_of(self, access: Access | str, thread: Thread, graph_id: str) -> ThreadStates:
+        """Return the states of *thread*; a factory gets the configuration of its last run, else of its assistant."""
+        if not self.registry.is_made(graph_id):
+            return self.states(access)
+        runs = await self.store.list_runs(thread.thread_id, owner=ANY_OWNER, limit=1)
+        if runs and runs[0].kwargs.get("graph_id") == graph_id:
+            user = None if isinstance(access, str) else _run_user(access)
+            return self.states(access, run_config(runs[0], graph_id, user=user, fork=False))
+        assistant_id = thread.metadata.get("assistant_id")
+        config: RunnableConfig = {}
+        if isinstance(assistant_id, str):
+            with suppress(NotFound):  # it was deleted since; its threads can still be read
+                config = graph_config(await self.store.get_assistant(assistant_id, owner=ANY_OWNER))
+        return self.states(access, config)
 
     async def on_agents(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine where graphs run."""
@@ -153,6 +174,18 @@ class Service:
         """Return the graph that last ran on the thread."""
         graph_id = thread.metadata.get("graph_id")
         return graph_id if isinstance(graph_id, str) and graph_id in self.registry.graph_ids else None
+
+
+def graph_config(assistant: Assistant) -> RunnableConfig:
+    """Return what a factory makes the graph of *assistant* by, where there is no run."""
+    ids = {"assistant_id": assistant.assistant_id, "graph_id": assistant.graph_id}
+    configurable = {**(assistant.config.get("configurable") or {}), **ids}
+    return cast(RunnableConfig, {**assistant.config, "configurable": configurable})
+
+
+def _run_user(access: Access) -> RunUser | None:
+    user = access.user
+    return None if user is None else run_user(user.identity, user.permissions, user.fields())
 
 
 async def register_system_assistants(store: RunStore, registry: Registry) -> dict[str, Assistant]:

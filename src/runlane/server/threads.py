@@ -228,7 +228,7 @@ async def _state(request: Request, checkpoint: Any, *, subgraphs: bool, select: 
     graph_id = service.graph_of(thread)
     if graph_id is None:
         return json_response(fields(_empty_state(thread, checkpoint)))
-    states, saver = service.states(access), service.runtime.saver
+    states, saver = await service.states_of(access, thread, graph_id), service.runtime.saver
     return raw_json(
         await service.on_agents(
             lambda: states.get(graph_id, saver, thread.thread_id, checkpoint, subgraphs=subgraphs, fields=fields)
@@ -308,7 +308,7 @@ async def _updated(service: Service, access: Access, thread_id: str, body: State
     if saver is None:
         raise BadRequest("This database keeps no checkpoints yet.")
     checkpoint = checkpoint_address(body.checkpoint) or (body.checkpoint_id and checkpoint_uuid(body.checkpoint_id))
-    states, gathering = service.states(access), saver.gather()
+    states, gathering = await service.states_of(access, thread, graph_id), saver.gather()
     try:
         address, snapshot = await service.on_agents(
             lambda: states.update(
@@ -349,7 +349,7 @@ async def _history(request: Request, query: HistoryQuery) -> Response:
     graph_id = service.graph_of(thread)
     if graph_id is None:
         return json_response([])
-    states, saver = service.states(access), service.runtime.saver
+    states, saver = await service.states_of(access, thread, graph_id), service.runtime.saver
     checkpoint, before = checkpoint_address(query.checkpoint), cursor_address(query.before)
     return raw_json(
         await service.on_agents(

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import EndReason, ThreadStatus
-from runlane.records import NewRun, Thread
+from runlane.records import Json, NewRun, Thread
 from runlane.server.new_runs import admit, prepare_run
 from runlane.server.protocol.inspection import get_state, get_tree, list_checkpoints
 from runlane.server.protocol.refusals import Refused, converted, refusal
@@ -154,23 +154,28 @@ async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[s
     if not answers or len({answer.interrupt_id for answer in answers}) != len(answers):
         raise Refused("invalid_argument", "'responses' must have one answer per interrupt, and at least one.")
     _, thread = await reach_thread(cast(Request, connection), "read")
+    runs = await service_of(connection).store.list_runs(thread.thread_id, owner=thread.owner, limit=1)
+    asked: Json = runs[0].kwargs if runs else {}
     create = RunCreate(
         assistant_id=_assistant_of(thread),
         command=Command(
             resume={answer.interrupt_id: answer.response for answer in answers}, update=body.update, goto=body.goto
         ),
-        config=await _paused_config(connection, thread, body.config),
+        config=_resumed_config(asked, body.config),
         metadata=body.metadata,
     )
     new = await _prepared(connection, create, thread_id)
+    if asked.get("context"):
+        changed = (body.config.configurable if body.config else None) or {}
+        context = {name: changed.get(name, value) for name, value in asked["context"].items()}
+        new = replace(new, kwargs={**new.kwargs, "context": context})
     await _admitted(connection, _answering(new, tuple(answer.interrupt_id for answer in answers)))
     return {}
 
 
-async def _paused_config(connection: HTTPConnection, thread: Thread, given: RunConfig | None) -> RunConfig | None:
-    """Return the config of the run that asked, changed by what was *given* with the answer."""
-    runs = await service_of(connection).store.list_runs(thread.thread_id, owner=thread.owner, limit=1)
-    before = dict(runs[0].kwargs.get("config") or {}) if runs else {}
+def _resumed_config(asked: Json, given: RunConfig | None) -> RunConfig:
+    """Return the config of the run that *asked*, changed by what was *given* with the answer."""
+    before = dict(asked.get("config") or {})
     changes = {} if given is None else msgspec.to_builtins(given)
     merged = {**before, **{name: value for name, value in changes.items() if value is not None}}
     configurable = {**(before.get("configurable") or {}), **(changes.get("configurable") or {})}
