@@ -267,8 +267,9 @@ DAMAGES = {
     "a schema that is behind": Damage(
         ("schema.behind",),
         (
-            "ALTER TABLE runs DROP COLUMN graph_id",
-            "UPDATE runlane_version SET version_num = '0009'",
+            "ALTER TABLE runs DROP COLUMN home",
+            "DROP TABLE workers",
+            "UPDATE runlane_version SET version_num = '0010'",
         ),
     ),
 }

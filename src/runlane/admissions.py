@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -44,9 +44,11 @@ class Admissions:
         source: RunAgents,
         tell: Callable[[Cancelled], None],
         cancel: Callable[[RunRecord], Awaitable[object]],
+        worker_id: str,
         closing: asyncio.Event,
     ) -> None:
         """Args:
+        worker_id: This process, the home of runs that are not of a graph.
         tell: Passes on what an admission did to the runs before it.
         cancel: Cancels a run whose caller is gone.
         closing: Set once this process drains.
@@ -57,6 +59,7 @@ class Admissions:
         self._source = source
         self._tell = tell
         self._cancel = cancel
+        self._worker_id = worker_id
         self._closing = closing
         self._abandoned: set[asyncio.Task[None]] = set()
 
@@ -95,7 +98,7 @@ class Admissions:
         for admitted in found:
             admitted.watch.close()
         for run in (admitted.run for admitted in found if not admitted.reused):
-            if run.on_disconnect is DisconnectMode.CANCEL or not self._source.has(run.run_id):
+            if run.on_disconnect is DisconnectMode.CANCEL or not self._source.can_execute(run.run_id, run.home):
                 try:
                     await patiently(partial(self._cancel, run))
                 except (NotFound, StoreUnavailable) as error:  # it was deleted, or this process has closed the ledger
@@ -105,14 +108,20 @@ class Admissions:
         if agent is not None:
             self._source.attach(new.run_id, agent)
         try:
-            admission = await self._store.admit(new)
+            admission = await self._store.admit(self._at_home(new, agent))
         except BaseException:
             self._source.forget(new.run_id)
             raise
         return [self.admitted(new, admission)]
 
+    def _at_home(self, new: NewRun, agent: AgentLike | None = None) -> NewRun:
+        """Return *new* with this process as its home, unless every process that has its graph can execute it."""
+        names_graph = bool(new.kwargs.get("graph_id"))
+        return new if names_graph and agent is None else replace(new, home=self._worker_id)
+
     async def _admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
-        return [self.admitted(*pair) for pair in zip(news, await self._store.admit_all(news), strict=True)]
+        admissions = await self._store.admit_all([self._at_home(new) for new in news])
+        return [self.admitted(*pair) for pair in zip(news, admissions, strict=True)]
 
     def admitted(self, new: NewRun, admission: Admission) -> Admitted:
         """Tell of an admission that was committed, and watch its run; the caller closes the watch."""
@@ -122,6 +131,6 @@ class Admissions:
             self._tell(cancelled)
         if admission.reused:
             self._source.forget(new.run_id)
-        elif self._source.has(run.run_id) and (admission.runnable or new.delay_s > 0):
+        elif self._source.can_execute(run.run_id, run.home) and (admission.runnable or new.delay_s > 0):
             self._dispatch.submit(Head.of(run), delay_s=new.delay_s)
         return Admitted(run=run, watch=watch, reused=admission.reused)

@@ -106,8 +106,12 @@ class Saver(Protocol):
 class AgentSource(Protocol):
     """Finds what a run executes."""
 
-    def has(self, run_id: str) -> bool:
-        """Whether this process can execute the run."""
+    def can_execute(self, run_id: str, home: str | None) -> bool:
+        """Return whether this process has the run's code, or the graphs for a run without a *home*."""
+        ...
+
+    def attached(self, run_id: str) -> bool:
+        """Return whether code is attached to the run."""
         ...
 
     def agent(self, run: RunRecord) -> Agent:

@@ -79,6 +79,7 @@ class RunManager:
         new_id: Callable[[], str],
         worker_id: str,
         reconcile: Callable[[], Awaitable[Sequence[RunRecord]]],
+        orphaned: Callable[[str, str | None], bool],
         drain: Callable[[float], Coroutine[Any, Any, None]],
         leases: MutableMapping[str, Lease],
         lease_s: float,
@@ -88,6 +89,7 @@ class RunManager:
         self._store, self._bridge, self._dispatch, self._source = store, bridge, dispatch, source
         self._announcer, self._new_id = announcer, new_id
         self._reconcile, self._drain = reconcile, drain
+        self._orphaned = orphaned
         self._require_owner, self._now = require_owner, now
         self._closing = asyncio.Event()
         self._admissions = Admissions(
@@ -97,6 +99,7 @@ class RunManager:
             source=source,
             tell=self._tell,
             cancel=lambda run: self._cancel(run.run_id, run.owner, CancelAction.INTERRUPT, EndReason.DISCONNECT, None),
+            worker_id=worker_id,
             closing=self._closing,
         )
         self._application = ApplicationRuns(
@@ -417,10 +420,10 @@ class RunManager:
             after_seq = page[-1].seq
             for run in page:
                 late = before is not None and run.created_at > before
-                if run.status is not RunStatus.PENDING or late or self._source.has(run.run_id):
+                if run.status is not RunStatus.PENDING or late or not self._orphaned(run.run_id, run.home):
                     continue
                 failed = RunError(error="WorkerLost", message=text)
-                finished = await self._store.give_up(run.run_id, EndReason.WORKER_LOST, failed)
+                finished = await self._store.give_up(run.run_id, EndReason.WORKER_LOST, failed, home=run.home)
                 if finished is not None:
                     self._announcer.announce(finished)
                     rescued.append(finished.run)

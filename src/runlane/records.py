@@ -139,7 +139,8 @@ class RunRecord:
 
     ``seq`` orders all runs by admission, ``start_order`` those of a thread by their starts; ``attempt`` counts
     claims and is the fencing token; ``rescues`` counts lost workers. ``kwargs`` is what the agent is called with,
-    ``metadata`` is the caller's.
+    ``metadata`` is the caller's. ``home`` is the worker in whose process the run's code lives; ``None``: every worker
+    that has its graph can execute it.
     """
 
     run_id: str
@@ -169,6 +170,7 @@ class RunRecord:
     lease_expires_at: datetime | None = None
     webhook: str | None = None
     start_order: int | None = None
+    home: str | None = None
 
 
 #: ``delete`` removes a thread with all that it has, ``keep_latest`` only the checkpoints that its newest do without.
@@ -251,6 +253,15 @@ class SeenLease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenWorker:
+    """A worker as others see it: each beat shows that it lives, and comes well within ``lease_s``."""
+
+    worker_id: str
+    beats: int
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
     """The answer to a heartbeat: leases that live on, those that are lost, and cancels asked for meanwhile."""
 
@@ -330,7 +341,7 @@ PERMISSIONS: Final = "permissions"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """A run to be admitted; ``webhook`` is the URL that is told of its end.
+    """A run to be admitted; ``webhook`` is the URL that is told of its end, ``home`` as in :class:`RunRecord`.
 
     ``create_thread`` makes a missing thread; ``answers`` are the ids of interrupts that it answers, each of which has
     to be open; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated admission answer the first one's
@@ -358,6 +369,7 @@ class NewRun:
     thread_where: Json | None = None
     webhook: str | None = None
     idempotency_key: str | None = None
+    home: str | None = None
     answers: tuple[str, ...] = ()
 
 
@@ -370,6 +382,7 @@ class Head:
     owner: str
     assistant_id: str | None
     graph_id: str | None
+    home: str | None
 
     @classmethod
     def of(cls, run: RunRecord) -> Head:
@@ -380,6 +393,7 @@ class Head:
             owner=run.owner,
             assistant_id=run.assistant_id,
             graph_id=run.kwargs.get("graph_id"),
+            home=run.home,
         )
 
 

@@ -4,56 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from runlane.announcer import Announcer
 from runlane.dispatch.base import Dispatch
-from runlane.errors import LeaseLost, StoreUnavailable
+from runlane.errors import LeaseLost, NotFound, StoreUnavailable
 from runlane.execution import AgentSource
 from runlane.lifecycle import EndReason
-from runlane.records import RunError, RunRecord, SeenLease
+from runlane.liveness import LeaseObserver, Neighbours
+from runlane.records import ANY_OWNER, Head, RunError, RunRecord, SeenLease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 
 log = logging.getLogger("runlane.rescue")
 
-#: A lease is over for others only this much later, so that a slow renewal is not taken for a death.
-GRACE_S: Final = 2.0
 PURGE_EVERY_S: Final = 60.0
 #: Heads of lanes that are read at once.
 PAGE: Final = 1000
 #: A run that has lost its worker too often is not executed again, but claimed to make its thread valid and to end it.
 #: A worker may be lost at that too; after so many of them the run is ended with its thread as it is.
 REPAIRS: Final = 3
-
-
-class LeaseObserver:
-    """For how long workers have not renewed their leases, by the clock of this process, which nobody sets.
-
-    The ledger's clock may be set: forward, and all leases look over while their owners live; back, and a dead worker's
-    lease lies in the future.
-
-    Source: client-go's leader election, which measures the time since it saw a record change.
-    """
-
-    def __init__(self) -> None:
-        self._since: dict[SeenLease, float] = {}
-        self._asked_at = 0.0
-
-    def note(self, leases: Iterable[SeenLease], *, asked_at: float, at: float) -> None:
-        """Take note of all leases there are, which were *asked* for and are known since, both on the loop's clock."""
-        self._since = {lease: self._since.get(lease, at) for lease in leases}
-        self._asked_at = asked_at
-
-    def broken(self) -> None:
-        """The ledger was out: nobody knows who would have spoken, and all are given their time again."""
-        self._since = {}
-
-    def over(self, lease: SeenLease) -> bool:
-        """Return whether *lease* has been the same for its whole length, and a grace time."""
-        since = self._since.get(lease)
-        return since is not None and self._asked_at - since >= lease.lease_s + GRACE_S
 
 
 class Rescuer:
@@ -80,10 +52,12 @@ class Rescuer:
         self._worker_id, self._store, self._dispatch, self._source = worker_id, store, dispatch, source
         self._announcer, self._settings = announcer, settings
         self._held, self._exclusive, self._forget_after_s = held, exclusive, forget_after_s
-        self._observer = LeaseObserver()
+        self._observer: LeaseObserver[SeenLease] = LeaseObserver()
+        self._neighbours = Neighbours(store=store, worker_id=worker_id, lease_s=settings.lease_s, exclusive=exclusive)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Rescuer:
+        await self._neighbours.enter()
         await self.rescue_lost()
         await self.dispatch_runnable()
         self._task = asyncio.get_running_loop().create_task(self._poll())
@@ -93,6 +67,7 @@ class Rescuer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._neighbours.leave()
 
     async def rescue_lost(self) -> tuple[RunRecord, ...]:
         """Take every lost run from its dead worker; return what became of them.
@@ -101,6 +76,7 @@ class Rescuer:
         not lost, and what another worker holds of a ledger that is only this process's is lost at once.
         """
         rescued: list[RunRecord] = []
+        await self._neighbours.look()
         asked_at = asyncio.get_running_loop().time()
         leases = await self._store.leases()
         self._observer.note(leases, asked_at=asked_at, at=asyncio.get_running_loop().time())
@@ -128,21 +104,45 @@ class Rescuer:
         self._announcer.announce(finished)
         return finished.run
 
+    def orphaned(self, run_id: str, home: str | None) -> bool:
+        """Return whether no living process is known to have the code of a pending run."""
+        if self._source.can_execute(run_id, home):
+            return False
+        if home is None:
+            return not self._neighbours.any_lives
+        return not self._neighbours.lives(home)
+
     async def dispatch_runnable(self) -> None:
         """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time."""
         after_seq = 0
         while page := await self._store.runnable(after_seq=after_seq, limit=PAGE):
-            for head, wait_us in page:
+            for found, wait_us in page:
+                head = await self._freed(found)
                 wait_s = wait_us / 1_000_000
-                if self._source.has(head.run_id):
+                if self._source.can_execute(head.run_id, head.home):
                     self._dispatch.submit(head, delay_s=max(0.0, wait_s))
-                elif -wait_s > self._settings.start_within_s:
-                    await self._give_up(head.run_id)
+                elif -wait_s > self._settings.start_within_s and self.orphaned(head.run_id, head.home):
+                    await self._give_up(head)
             after_seq = page[-1][0].seq
 
-    async def _give_up(self, run_id: str) -> None:
+    async def _freed(self, head: Head) -> Head:
+        """Return *head*, which loses its home if that is dead and other processes can execute its graph."""
+        home = head.home
+        if home is None or home == self._worker_id or self._neighbours.lives(home) or head.graph_id is None:
+            return head
+        await self._store.free_run(head.run_id, home=home)
+        return replace(head, home=None)
+
+    async def _give_up(self, head: Head) -> None:
+        reason = EndReason.NEVER_STARTED
         error = RunError(error="NeverStarted", message="No code was attached to this run in time; see start().")
-        finished = await self._store.give_up(run_id, EndReason.NEVER_STARTED, error)
+        try:
+            if (await self._store.get_run(head.run_id, owner=ANY_OWNER)).rescues:
+                reason = EndReason.WORKER_LOST
+                error = RunError(error="WorkerLost", message="The process that had this run's code died.")
+            finished = await self._store.give_up(head.run_id, reason, error, home=head.home)
+        except NotFound:
+            return
         if finished is not None:
             self._announcer.announce(finished)
 
@@ -169,6 +169,7 @@ class Rescuer:
                     await self.purge()
             except StoreUnavailable as error:
                 self._observer.broken()
+                self._neighbours.broken()
                 log.warning("rescue.waiting why=%s", error)
             except Exception:  # supervisor: a defect here must not end rescuing
                 log.exception("rescue.failed")

@@ -219,6 +219,7 @@ def _parts(
         source=core.source,
         settings=core.settings,
         now=now,
+        shared=not exclusive,
         kept=kept,
     )
     rescuer = Rescuer(
@@ -241,6 +242,7 @@ def _parts(
         new_id=new_id,
         worker_id=worker_id,
         reconcile=rescuer.rescue_lost,
+        orphaned=rescuer.orphaned,
         drain=worker.drain,
         leases=kept,
         lease_s=core.settings.lease_s,

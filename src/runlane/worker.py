@@ -47,15 +47,18 @@ class Worker:
         source: AgentSource,
         settings: Settings,
         now: Callable[[], datetime],
+        shared: bool = False,
         kept: MutableMapping[str, Lease] | None = None,
     ) -> None:
         """Args:
+        shared: Other processes use the ledger, and are shown at each renewal that this one lives.
         kept: Leases of runs that the application executes by itself; they are renewed too, and lost ones leave it.
         """
         self.worker_id = worker_id
         self._kept = {} if kept is None else kept
         self._store, self._dispatch, self._executor, self._source = store, dispatch, executor, source
         self._settings, self._now = settings, now
+        self._shared = shared
         self._slots = asyncio.Semaphore(settings.max_concurrent_runs)
         self._attempts: dict[str, Attempt] = {}
         self._claiming: Counter[str] = Counter()
@@ -119,7 +122,7 @@ class Worker:
             except BaseException:
                 self._slots.release()
                 raise
-            if not self._source.has(head.run_id):
+            if not self._source.can_execute(head.run_id, head.home):
                 self._leave(head)
                 continue
             task = asyncio.get_running_loop().create_task(self._execute(head.run_id))
@@ -165,7 +168,8 @@ class Worker:
         """Claim the run. A cancel that is told meanwhile finds no attempt yet, and is told again."""
         self._claiming[run_id] += 1
         try:
-            return await self._store.claim(run_id, self.worker_id, lease_s=self._settings.lease_s)
+            lease_s, has_code = self._settings.lease_s, self._source.attached(run_id)
+            return await self._store.claim(run_id, self.worker_id, lease_s=lease_s, has_code=has_code)
         finally:
             self._claiming[run_id] -= 1
             if not self._claiming[run_id]:
@@ -219,12 +223,13 @@ class Worker:
             attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
         ]
         held.extend(self._kept.values())
-        if not held:
+        if not held and not self._shared:
             self._out = False
             return
+        beats = self.worker_id if self._shared else None
         try:
             async with asyncio.timeout(self._until_fence(limit_s)):
-                renewal = await self._store.renew(held, lease_s=self._settings.lease_s)
+                renewal = await self._store.renew(held, lease_s=self._settings.lease_s, worker_id=beats)
         except (RunlaneError, TimeoutError) as error:
             log.warning("lease.renewal_failed runs=%d why=%s", len(held), error)
             self._out = True

@@ -151,8 +151,8 @@ async def nothing_left(runtime: Runtime) -> None:
         lambda: runtime.worker._attempts,
         lambda: runtime.worker._confirmed,
         lambda: runtime.worker._tasks,
-        lambda: runtime.runs._leases,
-        lambda: runtime.runs._abandoned,
+        lambda: runtime.runs._application._leases,
+        lambda: runtime.runs._admissions._abandoned,
         lambda: dispatch._queued,
         lambda: dispatch._timers,
     )

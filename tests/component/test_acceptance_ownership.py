@@ -36,8 +36,8 @@ from run_kit import (
 from runlane import IllegalTransition, StoreUnavailable
 from runlane.errors import LedgerInUse
 from runlane.lifecycle import EndReason, RunStatus
+from runlane.liveness import GRACE_S
 from runlane.records import StreamEnd
-from runlane.rescue import GRACE_S
 from runlane.runtime import Runtime, open_runtime
 
 

@@ -18,7 +18,7 @@ from runlane.store.postgres import open_postgres
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
 
-TABLES = """threads, thread_terms, assistants, assistant_versions, runs, events, crons, webhook_deliveries,
+TABLES = """workers, threads, thread_terms, assistants, assistant_versions, runs, events, crons, webhook_deliveries,
   webhook_attempts"""
 
 

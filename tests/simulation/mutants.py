@@ -14,8 +14,8 @@ from typing import Any, Final
 from runlane.checkpoints import transactions as checkpoints
 from runlane.ending import LastWrites, outcome_of
 from runlane.execution import Executor
+from runlane.liveness import LeaseObserver
 from runlane.manager import RunManager
-from runlane.rescue import LeaseObserver
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as leases
 from runlane.store import run_transactions as runs

@@ -42,9 +42,9 @@ class RunAgents:
         else:
             raise InvalidRequest(f"{agent!r} is no agent: it must be an async function or async generator function.")
 
-    def has(self, run_id: str) -> bool:
-        """Whether this process can execute the run."""
-        return self._graph_agent is not None or run_id in self._attached
+    def can_execute(self, run_id: str, home: str | None) -> bool:
+        """Return whether this process has the run's code, or the graphs for a run without a *home*."""
+        return run_id in self._attached or (home is None and self._graph_agent is not None)
 
     def attached(self, run_id: str) -> bool:
         """Whether code is attached to the run."""

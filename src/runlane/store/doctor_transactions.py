@@ -12,8 +12,9 @@ from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus, ThreadStat
 from runlane.redaction import SECRETS, scrubbed_text
 from runlane.store.assistant_transactions import KEEP_VERSION
 from runlane.store.doctor_rules import SETTLED
+from runlane.store.event_transactions import last_event
 from runlane.store.migrations import VERSION_TABLE, Dialect, Index, indexes
-from runlane.store.run_transactions import LOCK_RUN, LOCK_THREAD, RESTATE_THREAD, last_event
+from runlane.store.run_transactions import LOCK_RUN, LOCK_THREAD, RESTATE_THREAD
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
 from runlane.store.webhook_transactions import DeliveryStatus
 

@@ -49,6 +49,7 @@ FIRST_SEGMENTS = 4
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
+LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
 
 
 def append_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[None]:
@@ -118,3 +119,10 @@ def purge_events(older_than_s: float, limit: int) -> Transaction[int]:
     """Remove the events of up to *limit* runs that ended more than *older_than_s* ago; return of how many."""
     gone = yield PURGE_EVENTS(age_us=int(older_than_s * 1_000_000), limit=limit)
     return len({row["run_seq"] for row in gone})
+
+
+def last_event(run_seq: int) -> Transaction[int]:
+    """Return the number of the newest event in a run's log; 0 if there is none."""
+    rows = yield LAST_EVENT(run_seq=run_seq)
+    newest: int = rows[0]["last_seq"] or 0
+    return newest

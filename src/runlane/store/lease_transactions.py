@@ -8,6 +8,7 @@ from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Head, Lease, Renewal, SeenLease
 from runlane.store.rows import head_record, lease_record, run_record, seen_lease
 from runlane.store.statements import Transaction, listed, statement
+from runlane.store.worker_transactions import beat
 
 _ACTIVE = listed(ACTIVE)
 _PENDING = f"'{RunStatus.PENDING.value}'"
@@ -32,7 +33,7 @@ LEASES = statement(
 )
 RUNNABLE = statement(
     "runnable",
-    f"""SELECT seq, run_id, owner, assistant_id, graph_id,
+    f"""SELECT seq, run_id, owner, assistant_id, graph_id, home,
           CASE WHEN not_before <= {{due}} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END
           AS wait_us FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
@@ -42,8 +43,10 @@ RUNNABLE = statement(
 )
 
 
-def renew(leases: Sequence[Lease], lease_s: float) -> Transaction[Renewal]:
-    """Extend *leases* and report which are lost and which runs were cancelled meanwhile."""
+def renew(leases: Sequence[Lease], lease_s: float, worker_id: str | None) -> Transaction[Renewal]:
+    """Extend *leases* and report which are lost and which runs were cancelled meanwhile; *worker_id* lives."""
+    if worker_id is not None:
+        yield from beat(worker_id, lease_s)
     renewed, lost, cancelled = [], [], []
     for lease in leases:
         rows = yield RENEW(run_id=lease.run_id, attempt=lease.attempt, lease_us=int(lease_s * 1_000_000))
@@ -66,7 +69,7 @@ def leases() -> Transaction[tuple[SeenLease, ...]]:
 def runnable(after_seq: int, limit: int) -> Transaction[tuple[tuple[Head, int], ...]]:
     """Return the next heads of lanes in which nothing executes, and in how many µs each may start.
 
-    That is negative for what is due. The ledger's clock says it, since the caller's may go wrong.
+    The ledger's clock says when they may start, since the caller's may go wrong.
     """
     rows = yield RUNNABLE(after_seq=after_seq, limit=limit)
     return tuple((head_record(row), row["wait_us"]) for row in rows)

@@ -54,6 +54,7 @@ from runlane.store.statements import Driver, Transaction
 from runlane.store.thread_search import ThreadFilter
 from runlane.store.thread_transactions import NewThread, Part
 from runlane.store.webhook_ledger import WebhookLedger
+from runlane.store.worker_ledger import WorkerLedger
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ T = TypeVar("T")
 READ_SEGMENTS, READ_BYTES = 64, 1024 * 1024
 
 
-class RunStore(CronLedger, WebhookLedger):
+class RunStore(CronLedger, WebhookLedger, WorkerLedger):
     """The ledger of threads, assistants, runs, crons and events.
 
     Every method is one transaction, repeated by the retry policy while the database is unavailable for a passing
@@ -123,9 +124,14 @@ class RunStore(CronLedger, WebhookLedger):
         """Admit each of *news* as :meth:`admit` does, or none of them."""
         return await self._write(lambda: runs.admit_all(news, self._thread_ttl, self._max_queued_runs))
 
-    async def claim(self, run_id: str, worker_id: str, *, lease_s: float) -> Claim | None:
-        """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``."""
-        return await self._write(lambda: runs.claim(run_id, worker_id, lease_s))
+    async def claim(self, run_id: str, worker_id: str, *, lease_s: float, has_code: bool = True) -> Claim | None:
+        """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``.
+
+        Args:
+            has_code: The caller executes the run's own code, so that the run is at home there from now on. Without it
+                only a run without a home is claimed.
+        """
+        return await self._write(lambda: runs.claim(run_id, worker_id, lease_s, has_code))
 
     async def request_cancel(
         self, run_id: str, *, owner: Owner, action: CancelAction, reason: EndReason, by: str | None = None
@@ -158,15 +164,17 @@ class RunStore(CronLedger, WebhookLedger):
         """
         return await self._write(lambda: rescues.rescue(lost, max_rescues))
 
-    async def give_up(self, run_id: str, reason: EndReason, error: RunError) -> Finished | None:
-        """End a pending run that nobody will start; ``None`` if it is no longer pending."""
-        return await self._write(lambda: rescues.give_up(run_id, reason, error))
+    async def give_up(
+        self, run_id: str, reason: EndReason, error: RunError, *, home: str | None = None
+    ) -> Finished | None:
+        """End a pending run that nobody will start; ``None`` if it is no longer pending, or has not this *home*."""
+        return await self._write(lambda: rescues.give_up(run_id, reason, error, home))
 
     # Runs: leases and discovery.
 
-    async def renew(self, leases: Sequence[Lease], *, lease_s: float) -> Renewal:
-        """Extend *leases* in one transaction; report lost ones and cancels asked for meanwhile."""
-        return await self._write(lambda: owners.renew(leases, lease_s))
+    async def renew(self, leases: Sequence[Lease], *, lease_s: float, worker_id: str | None = None) -> Renewal:
+        """Extend *leases* in one transaction, report lost ones and cancels asked for meanwhile; *worker_id* beats."""
+        return await self._write(lambda: owners.renew(leases, lease_s, worker_id))
 
     async def observe_cancel(self, lease: Lease, at_us: int) -> None:
         """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
@@ -301,7 +309,7 @@ class RunStore(CronLedger, WebhookLedger):
 
     async def last_event(self, run_seq: int) -> int:
         """Return the number of the newest event in a run's log; 0 if there is none."""
-        return await self._look(lambda: runs.last_event(run_seq))
+        return await self._look(lambda: events.last_event(run_seq))
 
     async def stream_end(self, run_seq: int, *, thread_id: str | None = None) -> StreamEnd | None:
         """Return the end of a run's stream, or ``None`` while the run is active.

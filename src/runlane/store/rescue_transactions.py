@@ -44,14 +44,14 @@ def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:
     return finished
 
 
-def give_up(run_id: str, reason: EndReason, error: RunError) -> Transaction[Finished | None]:
-    """End a pending run that nobody will start; ``None`` if it is no longer pending."""
+def give_up(run_id: str, reason: EndReason, error: RunError, home: str | None) -> Transaction[Finished | None]:
+    """End a pending run that nobody will start; ``None`` if it is no longer pending, or has another home by now."""
     found = yield THREAD_OF_RUN(run_id=run_id)
     if not found:
         return None
     thread = yield LOCK_THREAD(thread_id=found[0]["thread_id"])
     rows = yield LOCK_RUN(run_id=run_id)
-    if not rows or RunStatus(rows[0]["status"]) is not RunStatus.PENDING:
+    if not rows or RunStatus(rows[0]["status"]) is not RunStatus.PENDING or rows[0]["home"] != home:
         return None
     finished = yield from _give_up(thread[0], rows[0], reason, error)
     return finished

@@ -179,6 +179,7 @@ def run_record(row: Row) -> RunRecord:
         lease_expires_at=maybe_instant(row["lease_expires_at"]),
         webhook=row["webhook"],
         start_order=row["start_order"],
+        home=row["home"],
     )
 
 
@@ -189,6 +190,7 @@ def head_record(row: Row) -> Head:
         owner=row["owner"],
         assistant_id=row["assistant_id"],
         graph_id=row["graph_id"],
+        home=row["home"],
     )
 
 

@@ -45,6 +45,7 @@ from runlane.records import (
 )
 from runlane.redaction import marked, scrubbed_text
 from runlane.store.binding_transactions import bound, unbind
+from runlane.store.event_transactions import last_event
 from runlane.store.filters import matches
 from runlane.store.protocol_transactions import check_answers
 from runlane.store.rows import (
@@ -128,10 +129,10 @@ FIND_KEY = statement(
 INSERT_RUN = statement(
     "insert_run",
     f"""INSERT INTO runs (run_id, thread_id, owner, assistant_id, graph_id, status, multitask_strategy, on_disconnect,
-                         metadata, kwargs, model_name, temporary, idempotency_key, webhook, not_before, created_at,
-                         updated_at)
+                         metadata, kwargs, model_name, temporary, idempotency_key, webhook, home, not_before,
+                         created_at, updated_at)
         VALUES (:run_id, :thread_id, :owner, :assistant_id, :graph_id, {_PENDING}, :strategy, :on_disconnect, :metadata,
-                :kwargs, :model_name, :temporary, :key, :webhook, {{now}} + :delay_us, {{now}}, {{now}})
+                :kwargs, :model_name, :temporary, :key, :webhook, :home, {{now}} + :delay_us, {{now}}, {{now}})
         ON CONFLICT (run_id) DO NOTHING RETURNING {{run}}""",
 )
 GET_RUN = statement("get_run", "SELECT {run} FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
@@ -144,22 +145,23 @@ LOCK_LANE = statement(
     " WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id) FOR UPDATE",
 )
 THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
-# Guard: pending, due, no run of the thread executes, and no earlier run of the lane is due.
+# Guard: pending, due, no run of the thread executes, no earlier run of the lane is due, and it has no home elsewhere.
 CLAIM_RUN = statement(
     "claim_run",
     f"""UPDATE runs SET status = {_RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
           lease_expires_at = {{now}} + :lease_us, lease_us = :lease_us,
+          home = CASE WHEN :has_code = 1 THEN :worker_id ELSE home END,
           started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
-        WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{due}} AND NOT EXISTS (
+        WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{due}}
+          AND (:has_code = 1 OR home IS NULL) AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
             AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
         RETURNING {{run}}""",
 )
-LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
 # The lane's head, if it is due and nothing of the thread executes.
 NEXT_OF_LANE = statement(
     "next_of_lane",
-    f"""SELECT run_id, seq, owner, assistant_id, graph_id FROM runs
+    f"""SELECT run_id, seq, owner, assistant_id, graph_id, home FROM runs
         WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND status = {_PENDING} AND not_before <= {{due}}
           AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {_RUNNING})
         ORDER BY seq LIMIT 1""",
@@ -317,6 +319,7 @@ def _insert(new: NewRun, thread_metadata: Json) -> Any:
         temporary=int(new.temporary),
         key=new.idempotency_key,
         webhook=new.webhook,
+        home=new.home,
         delay_us=int(new.delay_s * 1_000_000),
     )
 
@@ -384,23 +387,21 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
     return Cancelled(run=run_record(ended), ended=True)
 
 
-def claim(run_id: str, worker_id: str, lease_s: float) -> Transaction[Claim | None]:
-    """Start an attempt at *run_id* if it is its lane's head and nothing of the thread executes; else ``None``."""
+def claim(run_id: str, worker_id: str, lease_s: float, has_code: bool) -> Transaction[Claim | None]:
+    """Start an attempt at *run_id* if it is its lane's head and nothing of the thread executes; else ``None``.
+
+    Without the run's own code (*has_code*) a worker can only claim a run that has no home.
+    """
     yield LOCK_LANE(run_id=run_id)
-    rows = yield CLAIM_RUN(run_id=run_id, worker_id=worker_id, lease_us=int(lease_s * 1_000_000))
+    rows = yield CLAIM_RUN(
+        run_id=run_id, worker_id=worker_id, lease_us=int(lease_s * 1_000_000), has_code=int(has_code)
+    )
     if not rows:
         return None
     row, last = (yield from placed(rows[0])), 0
     if row["attempt"] > 1:
         last = yield from last_event(row["seq"])
     return Claim(run=run_record(row), lease=lease_record(row), events_end=last)
-
-
-def last_event(run_seq: int) -> Transaction[int]:
-    """Return the number of the newest event in a run's log; 0 if there is none."""
-    rows = yield LAST_EVENT(run_seq=run_seq)
-    newest: int = rows[0]["last_seq"] or 0
-    return newest
 
 
 def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:

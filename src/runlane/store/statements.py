@@ -25,7 +25,7 @@ _RUN = (
     "lease_expires_at, multitask_strategy, on_disconnect, metadata, kwargs, model_name, error, usage, events_end, "
     "temporary, idempotency_key, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
     "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at, webhook, "
-    "start_order, lease_us"
+    "start_order, lease_us, home"
 )
 _PG_NOW = "(extract(epoch from statement_timestamp()) * 1000000)::bigint"
 #: Where the two dialects differ: fragment name -> (SQLite, PostgreSQL). Instants are integers, microseconds of UTC;

@@ -36,7 +36,7 @@ CREATE TRIGGER sim_move AFTER UPDATE ON runs
       OR (OLD.ended_at IS NOT NULL AND OLD.ended_at IS NOT NEW.ended_at)
 BEGIN
     SELECT sim_note('move', NEW.run_id, OLD.status, NEW.status, NEW.attempt, OLD.rescues, NEW.rescues, NEW.worker_id,
-                    NEW.end_reason, NEW.cancel_action, OLD.lease_expires_at, NEW.cancel_stopped_at IS NOT NULL,
+                    NEW.end_reason, NEW.cancel_action, NEW.cancel_stopped_at IS NOT NULL,
                     NEW.updated_at, OLD.worker_id);
 END;
 CREATE TRIGGER sim_renew AFTER UPDATE ON runs
@@ -66,7 +66,7 @@ _FACTS = {
     "admit": ("run", "thread", "seq"),
     "move": (
         *("run", "old", "new", "attempt", "old_rescues", "rescues", "worker", "reason", "action"),
-        *("lease_until", "stopped", "at_us", "held_by"),
+        *("stopped", "at_us", "held_by"),
     ),
     "renew": ("run", "attempt"),
     "log": ("seq", "first", "last", "frames", "status", "attempt"),

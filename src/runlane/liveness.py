@@ -1,0 +1,107 @@
+"""Who of those that share a ledger lives, as this process has observed, by its own clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterable
+from typing import Final, Generic, Protocol, TypeVar
+
+from runlane.errors import StoreUnavailable
+from runlane.records import SeenWorker
+from runlane.store.ledger import RunStore
+
+#: A lease is over for others only this much later, so that a slow renewal is not taken for a death.
+GRACE_S: Final = 2.0
+
+
+class _Leased(Hashable, Protocol):
+    """A value that each renewal changes, and that is over if it stays the same for ``lease_s``."""
+
+    @property
+    def lease_s(self) -> float: ...
+
+
+L = TypeVar("L", bound=_Leased)
+
+
+class LeaseObserver(Generic[L]):
+    """For how long leases have not been renewed, by the clock of this process, which nobody sets.
+
+    The ledger's clock may be set: forward, and all leases look over while their owners live; back, and a dead worker's
+    lease lies in the future.
+
+    Source: client-go's leader election, which measures the time since it saw a record change.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[L, float] = {}
+        self._asked_at = 0.0
+
+    def note(self, leases: Iterable[L], *, asked_at: float, at: float) -> None:
+        """Take note of all leases there are, which were *asked* for and are known since, both on the loop's clock."""
+        self._since = {lease: self._since.get(lease, at) for lease in leases}
+        self._asked_at = asked_at
+
+    def broken(self) -> None:
+        """The ledger was out: nobody knows who would have spoken, and all are given their time again."""
+        self._since = {}
+
+    def over(self, lease: L) -> bool:
+        """Return whether *lease* has been the same for its whole length, and a grace time."""
+        since = self._since.get(lease)
+        return since is not None and self._asked_at - since >= lease.lease_s + GRACE_S
+
+
+class Neighbours:
+    """The other workers of a ledger. One that is only this process's has none: what was at home elsewhere is nobody's.
+
+    Each beats in the ledger while it lives, its worker with the renewals; one that stands still for long is forgotten.
+    """
+
+    def __init__(self, *, store: RunStore, worker_id: str, lease_s: float, exclusive: bool) -> None:
+        self._store = store
+        self._worker_id = worker_id
+        self._lease_s = lease_s
+        self._exclusive = exclusive
+        self._observer: LeaseObserver[SeenWorker] = LeaseObserver()
+        self._living: frozenset[str] = frozenset()
+
+    @property
+    def any_lives(self) -> bool:
+        """Whether another process uses the ledger, which may have graphs that this one has not."""
+        return bool(self._living)
+
+    def lives(self, worker_id: str) -> bool:
+        """Return whether another worker has not been found dead."""
+        return worker_id in self._living
+
+    async def enter(self) -> None:
+        """Show the others that this process lives, before it admits anything."""
+        if not self._exclusive:
+            await self._store.beat(self._worker_id, lease_s=self._lease_s)
+
+    async def leave(self) -> None:
+        """Tell the others that this process stops."""
+        if self._exclusive:
+            return
+        try:
+            await self._store.leave(self._worker_id)
+        except StoreUnavailable:
+            return  # they will see that it does not beat any more
+
+    async def look(self) -> None:
+        """Find out who lives, and forget who is dead."""
+        if self._exclusive:
+            return
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
+        workers = await self._store.workers()
+        self._observer.note(workers, asked_at=asked_at, at=clock())
+        dead = [worker for worker in workers if worker.worker_id != self._worker_id and self._observer.over(worker)]
+        self._living = frozenset(worker.worker_id for worker in workers if worker not in dead) - {self._worker_id}
+        for worker in dead:
+            await self._store.forget_worker(worker)
+
+    def broken(self) -> None:
+        """The ledger was out: all are given their time again."""
+        self._observer.broken()

@@ -1,0 +1,51 @@
+"""Workers that share a ledger: which of them live, and runs whose code lives in one of them, their home."""
+
+from __future__ import annotations
+
+from runlane.lifecycle import RunStatus
+from runlane.records import SeenWorker
+from runlane.store.statements import Transaction, statement
+
+_PENDING = f"'{RunStatus.PENDING.value}'"
+
+BEAT = statement(
+    "beat",
+    """INSERT INTO workers (worker_id, beats, lease_us) VALUES (:worker_id, 1, :lease_us)
+       ON CONFLICT (worker_id) DO UPDATE SET beats = workers.beats + 1, lease_us = :lease_us""",
+)
+WORKERS = statement("workers", "SELECT worker_id, beats, lease_us FROM workers ORDER BY worker_id")
+# Guard: it has not beaten since it was seen.
+FORGET_WORKER = statement("forget_worker", "DELETE FROM workers WHERE worker_id = :worker_id AND beats = :beats")
+LEAVE = statement("leave", "DELETE FROM workers WHERE worker_id = :worker_id")
+# Guard: pending, and of the home that was seen.
+FREE_RUN = statement(
+    "free_run", f"UPDATE runs SET home = NULL WHERE run_id = :run_id AND home = :home AND status = {_PENDING}"
+)
+
+
+def beat(worker_id: str, lease_s: float) -> Transaction[None]:
+    """Record that a worker lives; to others it is dead once they have seen no beat for *lease_s* and a grace time."""
+    yield BEAT(worker_id=worker_id, lease_us=int(lease_s * 1_000_000))
+
+
+def workers() -> Transaction[tuple[SeenWorker, ...]]:
+    """Return the workers that have not left, dead ones among them."""
+    rows = yield WORKERS()
+    return tuple(
+        SeenWorker(worker_id=row["worker_id"], beats=row["beats"], lease_s=row["lease_us"] / 1_000_000) for row in rows
+    )
+
+
+def forget_worker(dead: SeenWorker) -> Transaction[None]:
+    """Remove a dead worker, unless it has beaten since it was seen."""
+    yield FORGET_WORKER(worker_id=dead.worker_id, beats=dead.beats)
+
+
+def leave(worker_id: str) -> Transaction[None]:
+    """Remove a worker that stops."""
+    yield LEAVE(worker_id=worker_id)
+
+
+def free_run(run_id: str, home: str) -> Transaction[None]:
+    """Let every worker that has its graph execute a pending run of a dead *home*."""
+    yield FREE_RUN(run_id=run_id, home=home)
