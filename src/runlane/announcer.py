@@ -38,7 +38,7 @@ class Announcer:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         else:
-            self._bridge.release(run.run_id)
+            self._bridge.release(run.run_id, run.attempt)
         if finished.next_run is not None:
             self._dispatch.submit(finished.next_run)
 

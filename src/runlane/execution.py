@@ -166,7 +166,7 @@ class Executor:
             attempt.over.set_result(await self._ended(attempt, publisher))
         except LeaseLost:
             log.warning("run.lease_lost run_id=%s attempt=%d", claim.run.run_id, claim.lease.attempt)
-            self._bridge.release(claim.run.run_id)
+            self._bridge.release(claim.run.run_id, claim.lease.attempt)
         finally:
             attempt.over.cancel()  # unless it has a result
 

@@ -40,12 +40,12 @@ class Rescuer:
         source: AgentSource,
         announcer: Announcer,
         settings: Settings,
-        held: Callable[[str], bool],
+        held: Callable[[str, int], bool],
         exclusive: bool,
         forget_after_s: float | None = None,
     ) -> None:
         """Args:
-        held: Whether this process has the run's attempt, which ends it or hands it back by itself.
+        held: Whether this process has an attempt of a run, given its number, which ends it or hands it back by itself.
         exclusive: No other process uses this ledger, so whatever another worker's id runs is lost at once.
         forget_after_s: Delete ended runs after so long; ``None`` keeps them.
         """
@@ -88,7 +88,7 @@ class Rescuer:
 
     def _is_lost(self, lease: SeenLease) -> bool:
         if lease.worker_id == self._worker_id:
-            return not self._held(lease.run_id) and self._observer.over(lease)
+            return not self._held(lease.run_id, lease.attempt) and self._observer.over(lease)
         return self._exclusive or self._observer.over(lease)
 
     async def _rescue(self, lease: SeenLease) -> RunRecord | None:

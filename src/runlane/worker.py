@@ -14,7 +14,7 @@ from runlane.attempt import Attempt
 from runlane.dispatch.base import Dispatch
 from runlane.errors import NotFound, RunlaneError, StoreUnavailable
 from runlane.execution import AgentSource, Executor
-from runlane.records import ANY_OWNER, Claim, Head, Lease
+from runlane.records import ANY_OWNER, CancelReceipt, Claim, Head, Lease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.verdict import StopReason
@@ -29,6 +29,10 @@ DRAIN_TURN_S: Final = 0.1
 RENEWALS_PER_LEASE: Final = 3
 #: How often they are tried while the ledger is out, so that leases that still last are kept once it is back.
 RENEWAL_RETRY_S: Final = 1.0
+
+
+#: A run's id and the number of an attempt: nothing of one attempt counts for another, not within a process either.
+AttemptKey = tuple[str, int]
 
 
 class Worker:
@@ -60,10 +64,11 @@ class Worker:
         self._settings, self._now = settings, now
         self._shared = shared
         self._slots = asyncio.Semaphore(settings.max_concurrent_runs)
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[AttemptKey, Attempt] = {}
+        self._executing: Counter[str] = Counter()
         self._claiming: Counter[str] = Counter()
         self._cancelled_early: set[str] = set()  # told of a cancel while their claim was on its way
-        self._confirmed: dict[str, float] = {}
+        self._confirmed: dict[AttemptKey, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._out = False  # the ledger did not take the last renewal
@@ -74,9 +79,11 @@ class Worker:
         """How many runs execute here now."""
         return len(self._attempts)
 
-    def holds(self, run_id: str) -> bool:
-        """Whether the run's attempt is here, or about to be: its code executes, or what it left is not written yet."""
-        return run_id in self._attempts or run_id in self._kept or run_id in self._claiming
+    def holds(self, run_id: str, attempt: int) -> bool:
+        """Whether the attempt is here, or about to be: its code executes, or what it left is not written yet."""
+        kept = self._kept.get(run_id)
+        here = (run_id, attempt) in self._attempts or (kept is not None and kept.attempt == attempt)
+        return here or run_id in self._claiming
 
     async def __aenter__(self) -> Worker:
         for loop in (self._fetch, self._pass_cancels, self._keep_leases):
@@ -140,7 +147,7 @@ class Worker:
             log.error("run.attempt_crashed", exc_info=task.exception())
 
     async def _execute(self, run_id: str) -> None:
-        if run_id in self._attempts:
+        if run_id in self._executing:
             return  # an attempt that lost its lease has not stopped yet; the ledger offers the run again
         sent_at = asyncio.get_running_loop().time()
         try:
@@ -155,14 +162,17 @@ class Worker:
         if asyncio.get_running_loop().time() - sent_at > self._settings.lease_s / RENEWALS_PER_LEASE:
             log.warning("run.claimed_late run_id=%s", run_id)
             attempt.stop(StopReason.LAPSED)  # the lease may be over before it is first renewed
-        self._attempts[run_id] = attempt
-        self._confirmed[run_id] = sent_at + self._settings.lease_s
+        key = run_id, claim.lease.attempt
+        self._attempts[key] = attempt
+        self._confirmed[key] = sent_at + self._settings.lease_s
+        self._executing[run_id] += 1
         log.info("run.started run_id=%s attempt=%d", run_id, claim.lease.attempt)
         try:
             await self._executor.execute(attempt)
         finally:
-            self._attempts.pop(run_id, None)
-            self._confirmed.pop(run_id, None)
+            del self._attempts[key]
+            del self._confirmed[key]
+            _count_down(self._executing, run_id)
 
     async def _claim(self, run_id: str) -> Claim | None:
         """Claim the run. A cancel that is told meanwhile finds no attempt yet, and is told again."""
@@ -171,12 +181,9 @@ class Worker:
             lease_s, has_code = self._settings.lease_s, self._source.attached(run_id)
             return await self._store.claim(run_id, self.worker_id, lease_s=lease_s, has_code=has_code)
         finally:
-            self._claiming[run_id] -= 1
-            if not self._claiming[run_id]:
-                del self._claiming[run_id]
-                if run_id in self._cancelled_early:
-                    self._cancelled_early.discard(run_id)
-                    self._dispatch.cancel(run_id)
+            if not _count_down(self._claiming, run_id) and run_id in self._cancelled_early:
+                self._cancelled_early.discard(run_id)
+                self._dispatch.cancel(run_id)
 
     async def _forget_if_ended(self, run_id: str) -> None:
         try:
@@ -191,17 +198,16 @@ class Worker:
     async def _pass_cancels(self) -> None:
         while True:
             run_id = await self._dispatch.next_cancel()
-            attempt = self._attempts.get(run_id)
-            if attempt is None:
-                if run_id in self._claiming:
-                    self._cancelled_early.add(run_id)
+            if run_id in self._claiming:
+                self._cancelled_early.add(run_id)
+            if run_id not in self._executing:
                 continue
             try:
                 run = await self._store.get_run(run_id, owner=ANY_OWNER)
             except (NotFound, StoreUnavailable):
                 continue  # the next renewal reports the cancel again
             if run.cancel is not None:
-                attempt.stop(StopReason.CANCEL, run.cancel)
+                self._cancel(run.cancel)
 
     async def _keep_leases(self) -> None:
         while True:
@@ -218,7 +224,7 @@ class Worker:
         now = asyncio.get_running_loop().time()
         # Without an outage it is this process that stood still, perhaps by what the run did: that is for the rescuer.
         over = StopReason.LAPSED if self._out else StopReason.LEASE_LOST
-        self._fence(lambda run_id: self._confirmed[run_id] <= now, over)
+        self._fence(lambda key: self._confirmed[key] <= now, over)
         held = [
             attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
         ]
@@ -236,22 +242,37 @@ class Worker:
             return
         self._out = False
         for lease in renewal.renewed:
-            if lease.run_id in self._confirmed:
-                self._confirmed[lease.run_id] = now + self._settings.lease_s
-        lost = {lease.run_id for lease in renewal.lost}
-        for run_id in lost:
-            self._kept.pop(run_id, None)
+            if (lease.run_id, lease.attempt) in self._confirmed:
+                self._confirmed[lease.run_id, lease.attempt] = now + self._settings.lease_s
+        lost = {(lease.run_id, lease.attempt) for lease in renewal.lost}
+        for run_id, kept in tuple(self._kept.items()):
+            if (run_id, kept.attempt) in lost:
+                del self._kept[run_id]
         self._fence(lost.__contains__, StopReason.LEASE_LOST)
         for receipt in renewal.cancelled:
-            attempt = self._attempts.get(receipt.run_id)
-            if attempt is not None:
-                attempt.stop(StopReason.CANCEL, receipt)
+            self._cancel(receipt)
 
-    def _fence(self, over: Callable[[str], bool], reason: StopReason) -> None:
-        for run_id, attempt in tuple(self._attempts.items()):
-            if over(run_id):
-                self._confirmed[run_id] = float("inf")
+    def _cancel(self, receipt: CancelReceipt) -> None:
+        """Stop whatever executes the run here: a cancel is the run's, and holds for each of its attempts."""
+        if receipt.run_id in self._executing:
+            for (run_id, _), attempt in tuple(self._attempts.items()):
+                if run_id == receipt.run_id:
+                    attempt.stop(StopReason.CANCEL, receipt)
+
+    def _fence(self, over: Callable[[AttemptKey], bool], reason: StopReason) -> None:
+        for key, attempt in tuple(self._attempts.items()):
+            if over(key):
+                self._confirmed[key] = float("inf")
                 attempt.stop(reason)
+
+
+def _count_down(counter: Counter[str], run_id: str) -> int:
+    """Return how many are left of *run_id*, of which one less is counted from now on."""
+    counter[run_id] -= 1
+    left = counter[run_id]
+    if not left:
+        del counter[run_id]
+    return left
 
 
 async def _supervised(loop: Callable[[], Awaitable[None]]) -> None:

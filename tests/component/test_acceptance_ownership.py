@@ -34,6 +34,8 @@ from run_kit import (
     until,
 )
 from runlane import IllegalTransition, StoreUnavailable
+from runlane.agents.base import Drained
+from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import LedgerInUse
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.liveness import GRACE_S
@@ -203,6 +205,51 @@ async def test_a_run_that_was_renewed_since_it_was_seen_is_left_alone() -> None:
         with pytest.raises(Exception, match="no longer owns"):
             await runtime.store.rescue(seen, max_rescues=3)
         assert await status(runtime, run) is RunStatus.SUCCESS
+
+
+@on_jumping_time
+async def test_a_renewal_that_is_answered_late_says_nothing_of_the_next_attempt_in_the_same_process() -> None:
+    driver, gate = FaultyDriver(), asyncio.Event()
+    again, go, calls = asyncio.Event(), asyncio.Event(), []
+
+    async def code(context: RunContext) -> str:
+        calls.append(context.run.attempt)
+        if len(calls) == 1:
+            driver.gates["renew"] = gate
+            await driver.held.wait()  # the lease of this attempt is on its way
+            raise Drained
+        again.set()
+        await go.wait()
+        return "done"
+
+    async with opened(driver, poll_s=3600, lease_s=30.0) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=CoroutineAgent(code, continuable=True))
+        await again.wait()
+        del driver.gates["renew"]
+        gate.set()
+        await asyncio.sleep(60)  # of the loop's own time: renewals come and go
+        assert await status(runtime, run) is RunStatus.RUNNING
+        go.set()
+        done = await ended(runtime, run)
+        assert (done.status, done.attempt, done.rescues, calls) == (RunStatus.SUCCESS, 2, 0, [1, 2])
+
+
+@on_jumping_time
+async def test_a_renewal_that_is_answered_late_leaves_the_next_lease_of_an_application_alone() -> None:
+    driver, gate = FaultyDriver(), asyncio.Event()
+    async with opened(driver, poll_s=3600, lease_s=30.0) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        await runtime.runs.set_status(run.run_id, "running")
+        driver.gates["renew"] = gate
+        await driver.held.wait()
+        await runtime.store.rescue(await held(runtime.store, run.run_id), max_rescues=3)
+        await runtime.runs.set_status(run.run_id, "running")
+        del driver.gates["renew"]
+        gate.set()
+        await asyncio.sleep(60)
+        await runtime.runs.set_status(run.run_id, "success")
+        done = await runtime.runs.get(run.run_id)
+        assert (done.status, done.attempt) == (RunStatus.SUCCESS, 2)
 
 
 async def test_a_run_that_kills_its_worker_ends() -> None:

@@ -94,13 +94,22 @@ async def test_numbers_go_on_across_attempts(stage: Stage) -> None:
     stage.emit(1, 2, 3)
     await stage.landed()
     await finish(stage.store, stage.claim.lease, RunEvent.RELEASE, events_end=3)
-    stage.bridge.release(stage.run.run_id)
+    stage.bridge.release(stage.run.run_id, 1)
     await stage.begin(attempt_of=stage.run.run_id)
     stage.emit(4, 5)
     await stage.end()
     found = await soon(reader)
     assert numbers(found) == [1, 2, 3, 4, 5]
     assert await stage.read() == found
+
+
+async def test_the_late_release_of_an_attempt_leaves_the_stream_of_the_next_one_alone(stage: Stage) -> None:
+    await finish(stage.store, stage.claim.lease, RunEvent.RELEASE, events_end=0)
+    await stage.begin(attempt_of=stage.run.run_id)
+    stage.bridge.release(stage.run.run_id, 1)
+    stage.emit(1)
+    await stage.landed()
+    assert [event.seq for event in stage.tail().tail] == [1]
 
 
 async def test_a_reader_that_comes_back_gets_every_later_event_once_from_any_cursor(stage: Stage) -> None:

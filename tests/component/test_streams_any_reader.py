@@ -107,7 +107,7 @@ class History:
         await self.landed()
         last = self.stage.publisher.last_seq
         await finish(self.stage.store, self.stage.claim.lease, RunEvent.RELEASE, events_end=last)
-        self.stage.bridge.release(self.stage.run.run_id)
+        self.stage.bridge.release(self.stage.run.run_id, self.stage.run.attempt)
         await self.stage.begin(attempt_of=self.stage.run.run_id)
 
     async def end(self) -> None:

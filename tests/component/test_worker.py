@@ -468,7 +468,7 @@ async def test_a_drained_graph_is_handed_back_at_a_boundary_and_goes_on_without_
         run = await runtime.runs.create_or_reject("t", kwargs=graph_run())
         await soon(stepper.started.wait())
         drain = asyncio.create_task(runtime.worker.drain(0.001))
-        attempt = runtime.worker._attempts[run.run_id]
+        attempt = runtime.worker._attempts[run.run_id, 1]
         await until(lambda: attempt.reason is not None)
         stepper.go.set()
         await soon(drain)

@@ -176,7 +176,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a lost lease is not noticed after a pause": Mutant(
         found_by="one_lane",
         edits=(
-            (Worker._renew, "self._fence(lambda run_id: self._confirmed[run_id] <= now, over)", "pass"),
+            (Worker._renew, "self._fence(lambda key: self._confirmed[key] <= now, over)", "pass"),
             (Worker._renew, "self._fence(lost.__contains__, StopReason.LEASE_LOST)", "pass"),
             (Worker._until_fence, "max(0.0, first)", "1.0"),
         ),

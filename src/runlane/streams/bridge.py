@@ -125,10 +125,10 @@ class StreamBridge:
             on_failure=on_failure,
         )
 
-    def release(self, run_id: str) -> None:
-        """Forget an attempt whose run goes on elsewhere or later; readers stay."""
+    def release(self, run_id: str, attempt: int) -> None:
+        """Forget an attempt whose run goes on elsewhere or later; readers stay, and so does a later attempt."""
         live = self._live.get(run_id)
-        if live is not None:
+        if live is not None and live.attempt <= attempt:
             live.executing = False
             live.doubt()
             live.wake()
