@@ -74,11 +74,11 @@ class Receiver:
         self.requests: list[Received] = []
         self._came = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self.address, self.port = "127.0.0.1", 0
         self.scheme = "http"
 
-    def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
-        return f"{self.scheme}://{host}:{self.port}{path}"
+    def url(self, path: str = "/hook", host: str = "") -> str:
+        return f"{self.scheme}://{host or self.address}:{self.port}{path}"
 
     async def got(self, count: int) -> list[Received]:
         """Return the requests once there are *count*."""
@@ -118,10 +118,13 @@ def _field(line: str) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def receiver(*script: Behave, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
-    """Listen on a port of this machine."""
+async def receiver(
+    *script: Behave, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+) -> AsyncIterator[Receiver]:
+    """Listen on a port of this machine, which has many addresses."""
     made = Receiver(*script)
-    server = await asyncio.start_server(made.connected, "127.0.0.1", 0, ssl=tls)
+    made.address = address
+    server = await asyncio.start_server(made.connected, address, 0, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
     made.scheme = "http" if tls is None else "https"
     try:

@@ -104,7 +104,7 @@ async def _others(runtime: Runtime) -> None:
         target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*")
         await runtime.store.create_cron(name, target, plan)
     await _with_webhook(runtime.store, "told")
-    [claimed] = await runtime.store.claim_deliveries(room=1, per_origin=1, busy={}, lease_s=60)
+    [claimed] = await runtime.store.claim_deliveries(capacity=1, per_host=1, busy={}, lease_s=60)
     sent_at = instant(now_us())
     attempted = Attempted(number=claimed.attempt, sent_at=sent_at, duration_s=0.1, status_code=200, error=None)
     assert await runtime.store.settle_delivery(claimed.run_id, attempted, status=DeliveryStatus.DELIVERED)

@@ -11,7 +11,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from runlane.store.migrate import apply_scripts, migrate_sqlite
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import statement
 from runlane.store.webhook_transactions import Attempted, Delivery, DeliveryStatus
-from runlane.webhooks.deliverer import MAX_PER_ORIGIN, RETRY_DELAYS_S, Deliverer
+from runlane.webhooks.deliverer import MAX_IN_FLIGHT, RETRY_DELAYS_S, Deliverer
 from runlane.webhooks.policy import UrlRules, WebhookPolicy
-from runlane.webhooks.sender import Sender
+from runlane.webhooks.sender import CROWDED, MAX_PER_PLACE, UNREACHABLE, Places, Sender
 from webhook_kit import PATIENCE_S, Receiver, answers, closes, drips, receiver, stalls
 
 KEY = b"k" * 32
@@ -234,18 +234,69 @@ async def test_who_never_answers_is_given_up_in_time_and_tried_again(store: RunS
 
 async def test_a_slow_receiver_holds_up_nobody_else_however_much_waits_for_it(store: RunStore) -> None:
     until = asyncio.Event()
-    waiting = MAX_PER_ORIGIN * 10
-    async with receiver(*[stalls(until)] * waiting) as slow, receiver() as quick:
+    share = MAX_PER_PLACE // 2
+    waiting = share * 10
+    async with receiver(*[stalls(until)] * waiting) as slow, receiver(address="127.0.0.2") as quick:
         for n in range(waiting):
             await ended(store, f"slow-{n}", webhook=slow.url())
         for n in range(20):
             await ended(store, f"quick-{n}", webhook=quick.url())
         async with deliverer(store):
             await quick.got(20)
-            await slow.got(MAX_PER_ORIGIN)
-            assert len(slow.requests) == MAX_PER_ORIGIN
+            await slow.got(share)
+            assert len(slow.requests) == share
             until.set()
             await slow.got(waiting)
+
+
+async def test_one_tenants_tarpits_stop_no_others_whatever_names_and_ports_they_have(store: RunStore) -> None:
+    """A tenant's names that all lead to four ports of one host took every place there was."""
+    until, caught = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def tarpit(writer: asyncio.StreamWriter) -> None:
+        caught.release()
+        await stalls(until)(writer)
+
+    async def names(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"] if host.endswith("trap.example") else [host]
+
+    async with AsyncExitStack() as stack:
+        traps = [await stack.enter_async_context(receiver(*[tarpit] * 200)) for _ in range(4)]
+        same_host = await stack.enter_async_context(receiver())
+        other_host = await stack.enter_async_context(receiver(address="127.0.0.2"))
+        for n in range(MAX_IN_FLIGHT * 3):
+            url = traps[n % 4].url(host=f"{n % 40}.trap.example")
+            await ended(store, f"mallory-{n}", owner="mallory", webhook=url)
+        policy = WebhookPolicy(rules=LOCAL)
+        sender = Sender(policy.permits, resolve=names)
+        working = await stack.enter_async_context(deliverer(store, policy, sender=sender, close_grace_s=0.01))
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in range(MAX_PER_PLACE // 2):
+                await caught.acquire()
+        for n in range(20):
+            to = same_host if n % 2 else other_host
+            await ended(store, f"ben-{n}", owner="ben", webhook=to.url())
+            working.wake()
+        await same_host.got(10)
+        await other_host.got(10)
+        assert caught.locked()  # and no more were caught
+        until.set()
+
+
+async def test_what_finds_no_place_at_its_host_is_sent_later_and_that_is_no_try(store: RunStore) -> None:
+    places = Places(2)
+    await places.enter("", {"127.0.0.1"})
+    async with receiver() as to:
+        policy = WebhookPolicy(rules=LOCAL)
+        run_id = await ended(store, webhook=to.url())
+        async with deliverer(store, policy, sender=Sender(policy.permits, places=places, timeout_s=0.05)) as working:
+            delivery, [attempt] = await settled(store, run_id)
+            assert (delivery.status, attempt.error, to.requests) == (DeliveryStatus.PENDING, CROWDED, [])
+            await places.leave("", {"127.0.0.1"})
+            await turn(store, NOW_DUE, run_id)
+            working.wake()
+            delivery, _ = await settled(store, run_id, 2)
+    assert delivery.status is DeliveryStatus.DELIVERED
 
 
 @asynccontextmanager
@@ -296,7 +347,7 @@ async def test_what_a_killed_process_had_claimed_is_sent_again_when_its_lease_is
     async with receiver() as to:
         async with process(path) as (store, _):
             run_id = await ended(store, webhook=to.url())
-            claimed = await store.claim_deliveries(room=1, per_origin=1, busy={}, lease_s=60)
+            claimed = await store.claim_deliveries(capacity=1, per_host=1, busy={}, lease_s=60)
             assert len(claimed) == 1
         async with process(path) as (store, working):
             await turn(store, NOW_DUE, run_id)
@@ -349,7 +400,7 @@ async def test_a_name_that_leads_inside_is_not_connected_to(store: RunStore, add
         async with deliverer(store, public, sender=Sender(public.permits, resolve=Names(addresses))):
             _, [attempt] = await settled(store, run_id)
         assert inside.requests == []
-    assert attempt.error == "The host leads to an address that is not allowed."
+    assert attempt.error == UNREACHABLE
 
 
 async def test_a_name_is_looked_up_once_for_its_check_and_its_use(store: RunStore) -> None:
@@ -364,7 +415,7 @@ async def test_a_name_is_looked_up_once_for_its_check_and_its_use(store: RunStor
             await store.send_again(run_id)
             working.wake()
             _, history = await settled(store, run_id, 2)
-    assert history[1].error == "The host leads to an address that is not allowed."
+    assert history[1].error == UNREACHABLE
 
 
 async def test_the_next_address_of_a_name_is_tried_when_one_does_not_answer(store: RunStore) -> None:
@@ -384,10 +435,10 @@ async def test_a_numeric_name_of_this_machine_is_found_out_when_it_is_looked_up(
         async with deliverer(store, public):
             _, [attempt] = await settled(store, run_id)
         assert inside.requests == []
-    assert attempt.error == "The host leads to an address that is not allowed."
+    assert attempt.error == UNREACHABLE
 
 
-async def test_a_name_that_nobody_has_is_a_failed_attempt(store: RunStore) -> None:
+async def test_a_name_that_nobody_has_is_not_told_from_one_that_leads_inside(store: RunStore) -> None:
     async def nobody(host: str, port: int) -> Sequence[str]:
         raise OSError(-2, "Name or service not known")
 
@@ -396,7 +447,7 @@ async def test_a_name_that_nobody_has_is_a_failed_attempt(store: RunStore) -> No
     async with deliverer(store, policy, sender=Sender(policy.permits, resolve=nobody)):
         delivery, [attempt] = await settled(store, run_id)
     assert delivery.status is DeliveryStatus.PENDING
-    assert attempt.error == "ConnectError: the host cannot be found: Name or service not known"
+    assert attempt.error == UNREACHABLE
 
 
 async def test_a_url_that_the_rules_no_longer_allow_is_not_told(store: RunStore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +13,10 @@ from ledger_kit import admission, admit, cancel, claim, ended, finish, held, run
 from runlane.errors import CancelRecorded, LeaseLost, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState
-from runlane.store import run_transactions
+from runlane.store import run_transactions, webhook_transactions
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Query, Transaction, statement
-from runlane.store.webhook_transactions import MAX_PART_BYTES, Attempted, ClaimedDelivery, DeliveryStatus
+from runlane.store.webhook_transactions import MAX_PART_BYTES, Attempted, ClaimedDelivery, DeliveryStatus, Lane
 
 HOOK = "https://hooks.example.com/run?token=1"
 NOW_DUE = statement("now_due", "UPDATE webhook_deliveries SET next_at = 0 WHERE run_id = :run_id")
@@ -27,9 +27,14 @@ RECORDED = statement("recorded", "SELECT 1 FROM webhook_attempts WHERE run_id = 
 LEASE_S = 60.0
 
 
-async def claimed(store: RunStore, room: int = 100, per_origin: int = 100, **busy: int) -> tuple[ClaimedDelivery, ...]:
-    hosts = {f"https://{name}.example.com": count for name, count in busy.items()}
-    return await store.claim_deliveries(room=room, per_origin=per_origin, busy=hosts, lease_s=LEASE_S)
+async def claimed(
+    store: RunStore, capacity: int = 200, per_host: int = 200, busy: Mapping[Lane, int] | None = None
+) -> tuple[ClaimedDelivery, ...]:
+    return await store.claim_deliveries(capacity=capacity, per_host=per_host, busy=busy or {}, lease_s=LEASE_S)
+
+
+def lane(name: str, owner: str = NO_OWNER) -> Lane:
+    return Lane(owner=owner, host=f"{name}.example.com")
 
 
 def attempted(number: int, **changes: Any) -> Attempted:
@@ -219,16 +224,65 @@ async def test_a_failed_attempt_is_tried_again_after_its_delay_and_no_sooner(sto
 async def test_no_receiver_gets_more_than_its_share_however_much_waits_for_it(store: RunStore) -> None:
     slow = [await told(store, f"slow-{n}", "https://slow.example.com/") for n in range(5)]
     quick = await told(store, "quick", "https://quick.example.com/")
-    first = await claimed(store, room=4, per_origin=2)
+    first = await claimed(store, capacity=8, per_host=4)
     assert [one.run.run_id for one in first] == [*slow[:2], quick]
-    assert await claimed(store, room=4, per_origin=2, slow=2) == ()
-    assert [one.run.run_id for one in await claimed(store, room=4, per_origin=2, slow=1)] == [slow[2]]
-    assert [one.run.run_id for one in await claimed(store, room=1, per_origin=9)] == [slow[3]]
+    assert [one.lane for one in first] == [lane("slow"), lane("slow"), lane("quick")]
+    assert await claimed(store, capacity=8, per_host=4, busy={lane("slow"): 2}) == ()
+    assert [one.run.run_id for one in await claimed(store, capacity=8, per_host=4, busy={lane("slow"): 1})] == [slow[2]]
+    assert [one.run.run_id for one in await claimed(store, capacity=2, per_host=9)] == [slow[3]]
+
+
+async def test_ports_and_schemes_of_one_host_are_one_receiver(store: RunStore) -> None:
+    for port in range(8000, 8006):
+        await told(store, f"t-{port}", f"http://SLOW.example.com.:{port}/{port}")
+    found = await claimed(store, capacity=100, per_host=4)
+    assert [one.lane for one in found] == [lane("slow")] * 2
+
+
+async def test_no_owner_gets_more_than_half_of_what_the_others_leave_and_the_least_busy_come_first(
+    store: RunStore,
+) -> None:
+    for n in range(20):
+        await told(store, f"ann-{n}", f"https://{n}.example.com/", owner="ann")
+    ben = await told(store, "ben", "https://0.example.com/", owner="ben")
+    found = await claimed(store, capacity=16)
+    assert [one.lane.owner for one in found] == ["ann"] * 8 + ["ben"]
+    busy = {lane(str(n), "ann"): 1 for n in range(8)}
+    assert await claimed(store, capacity=16, busy=busy) == ()
+    await turn(store, NOW_DUE, ben)
+    assert [one.run_id for one in await claimed(store, capacity=9, busy=busy)] == [ben]
+    assert await claimed(store, capacity=8, busy=busy) == ()
+
+
+async def test_what_waits_longest_is_claimed_however_many_hosts_its_owner_has(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_transactions, "MOST_HOSTS", 3)
+    for n in range(10):
+        await told(store, f"t-{n}", f"https://{n}.example.com/")
+    first = await told(store, "z", "https://z.example.com/")
+    await turn(store, NOW_DUE, first)
+    assert first in [one.run_id for one in await claimed(store, capacity=4)]
+
+
+async def test_an_attempt_that_does_not_count_is_listed_and_no_try(store: RunStore) -> None:
+    run_id = await told(store, "t")
+    await claimed(store)
+    assert await store.settle_delivery(run_id, attempted(1), status=DeliveryStatus.PENDING, counts=False)
+    [second] = await claimed(store)
+    assert (second.attempt, second.tries) == (2, 1)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "nonsense", ""])
+async def test_a_run_ends_whatever_its_webhook_is(store: RunStore, url: str) -> None:
+    run_id = await told(store, "t", url)
+    [delivery] = await claimed(store)
+    assert (delivery.run_id, delivery.lane.host) == (run_id, "")
 
 
 async def test_claimers_at_the_same_time_share_what_is_due(store: RunStore) -> None:
     runs = {await told(store, f"t-{n}", f"https://{n % 3}.example.com/") for n in range(12)}
-    found = await asyncio.gather(*(claimed(store, room=3) for _ in range(6)))
+    found = await asyncio.gather(*(claimed(store, capacity=6) for _ in range(6)))
     while more := await claimed(store):
         found.append(more)
     ids = [one.run.run_id for some in found for one in some]

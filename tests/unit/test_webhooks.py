@@ -13,9 +13,9 @@ import pytest
 from runlane.errors import ConfigurationError, InvalidRequest
 from runlane.settings import Settings
 from runlane.store.webhook_transactions import DeliveryStatus
-from runlane.webhooks.deliverer import MAX_RETRY_AFTER_S, RETRY_DELAYS_S, follows
+from runlane.webhooks.deliverer import CROWDED_DELAY_S, MAX_RETRY_AFTER_S, RETRY_DELAYS_S, follows
 from runlane.webhooks.policy import UrlRules, WebhookPolicy, WebhooksSection, webhook_policy
-from runlane.webhooks.sender import Answer
+from runlane.webhooks.sender import CROWDED, Answer
 from runlane.webhooks.signing import signature, signing_keys
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -66,6 +66,12 @@ def policy(**rules: Any) -> WebhookPolicy:
         "http://[2002:7f00:1::]/",
         "http://169.254.169.254/latest/meta-data/",
         "http://[fe80::1]/",
+        "http://168.63.129.16/",
+        "http://192.0.0.192/",
+        "http://192.88.99.1/",
+        "http://100.100.100.200/",
+        "http://[3fff::1]/",
+        "http://[fd00:ec2::254]/",
         "http://10.0.0.1/",
         "http://172.16.0.1/",
         "http://192.168.1.1/",
@@ -147,6 +153,13 @@ def test_a_section_that_cannot_be_honoured_is_refused_and_shows_no_value(section
     assert "hidden" not in str(refused.value)
 
 
+def test_a_signature_is_the_one_of_the_standards_own_library() -> None:
+    """Recorded from ``standardwebhooks`` for Python, with the values that the standard's libraries are tested with."""
+    keys = signing_keys("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    signed = signature(keys, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
 def test_a_signature_is_what_the_standard_says_once_for_each_key() -> None:
     other = b"o" * 24
     keys = signing_keys(f"{SECRET} whsec_{base64.b64encode(other).decode()}")
@@ -179,6 +192,11 @@ def test_a_malformed_secret_is_refused_and_not_shown(secret: str) -> None:
 )
 def test_an_answer_decides_what_follows(answer: Answer, status: DeliveryStatus) -> None:
     assert follows(answer, 1, NOW, 0.5)[0] is status
+
+
+def test_what_was_not_asked_is_sent_soon_however_often_that_was() -> None:
+    crowded = Answer(error=CROWDED, crowded=True)
+    assert follows(crowded, len(RETRY_DELAYS_S) + 5, NOW, 0.5) == (DeliveryStatus.PENDING, CROWDED_DELAY_S)
 
 
 def test_tries_are_spread_over_a_day_and_then_given_up() -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from runlane.records import Owner
 from runlane.store import webhook_transactions as webhooks
 from runlane.store.statements import Transaction
-from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, Delivery, DeliveryStatus
+from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, Delivery, DeliveryStatus, Lane
 
 T = TypeVar("T")
 
@@ -23,16 +23,16 @@ class WebhookLedger:
         raise NotImplementedError
 
     async def claim_deliveries(
-        self, *, room: int, per_origin: int, busy: Mapping[str, int], lease_s: float
+        self, *, capacity: int, per_host: int, busy: Mapping[Lane, int], lease_s: float
     ) -> tuple[ClaimedDelivery, ...]:
-        """Claim up to *room* due deliveries, of no receiver more than *per_origin* less those of it in *busy*."""
-        return await self._write(lambda: webhooks.claim_deliveries(room, per_origin, busy, lease_s))
+        """Claim due deliveries for a process that sends *capacity* at once, *per_host* to one host, *busy* already."""
+        return await self._write(lambda: webhooks.claim_deliveries(capacity, per_host, busy, lease_s))
 
     async def settle_delivery(
-        self, run_id: str, attempted: Attempted, *, status: DeliveryStatus, delay_s: float = 0.0
+        self, run_id: str, attempted: Attempted, *, status: DeliveryStatus, delay_s: float = 0.0, counts: bool = True
     ) -> bool:
         """Record an attempt and what follows; ``False``: a later attempt, or who settled it before, decides."""
-        return await self._write(lambda: webhooks.settle_delivery(run_id, attempted, status, delay_s))
+        return await self._write(lambda: webhooks.settle_delivery(run_id, attempted, status, delay_s, counts=counts))
 
     async def send_again(self, run_id: str) -> Delivery:
         """Make a run's delivery due now, whatever became of it; NotFound if it has none."""

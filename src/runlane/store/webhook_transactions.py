@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,10 +19,13 @@ from runlane.errors import NotFound
 from runlane.records import Json, Owner, RunRecord
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, maybe_instant, microseconds, owner_params, run_record
+from runlane.store.shares import allowance
 from runlane.store.statements import Row, Transaction, statement
 
 #: Larger values, input or metadata are left out of a webhook: few receivers take more, and it is stored once more here.
 MAX_PART_BYTES: Final = 2 * 1024 * 1024
+#: Hosts of one owner that are looked at for what is due, by each of two ways: more than can be told at once.
+MOST_HOSTS: Final = 256
 
 
 class DeliveryStatus(StrEnum):
@@ -64,6 +68,14 @@ class Attempted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """Deliveries of one owner to one host, by its name in the URL."""
+
+    owner: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedDelivery:
     """A delivery to be tried now.
 
@@ -72,8 +84,8 @@ class ClaimedDelivery:
     """
 
     run_id: str
+    lane: Lane
     url: str
-    origin: str
     snapshot: str = field(repr=False)
     values: str | None = field(repr=False)
     omitted: tuple[str, ...]
@@ -92,32 +104,51 @@ THREAD_LEFT = statement("thread_left", "SELECT state_values, metadata FROM threa
 # Guard: the run has none yet. It is part of the transaction that ends the run, under its thread's lock.
 INSERT_DELIVERY = statement(
     "insert_delivery",
-    f"""INSERT INTO {_D} (run_id, thread_id, owner, metadata, url, origin, run, state_values, omitted, status,
+    f"""INSERT INTO {_D} (run_id, thread_id, owner, metadata, url, host, run, state_values, omitted, status,
                         next_at, created_at)
-        VALUES (:run_id, :thread_id, :owner, :metadata, :url, :origin, :run, :state_values, :omitted, '{_P}',
+        VALUES (:run_id, :thread_id, :owner, :metadata, :url, :host, :run, :state_values, :omitted, '{_P}',
                 {{now}}, {{now}})
         ON CONFLICT (run_id) DO NOTHING""",
 )
-# Every receiver with something due, the one that waits longest first. The recursion jumps from origin to origin in the
-# index, so that what one receiver has waiting costs the others nothing.
-DUE_ORIGINS = statement(
-    "due_origins",
-    f"""WITH RECURSIVE known(origin) AS (
-          SELECT MIN(origin) FROM {_D} WHERE status = '{_P}'
+# Every owner with something due, the one that waits longest first. The recursion jumps from owner to owner in the
+# index, so that what one of them has waiting costs the others nothing.
+DUE_OWNERS = statement(
+    "due_owners",
+    f"""WITH RECURSIVE known(owner) AS (
+          SELECT MIN(owner) FROM {_D} WHERE status = '{_P}'
           UNION ALL
-          SELECT (SELECT MIN(origin) FROM {_D} WHERE status = '{_P}' AND origin > known.origin)
-            FROM known WHERE known.origin IS NOT NULL)
-        SELECT origin, due FROM (
-          SELECT origin, (SELECT MIN(next_at) FROM {_D} WHERE status = '{_P}' AND origin = known.origin) AS due
-            FROM known WHERE origin IS NOT NULL) AS waiting
+          SELECT (SELECT MIN(owner) FROM {_D} WHERE status = '{_P}' AND owner > known.owner)
+            FROM known WHERE known.owner IS NOT NULL)
+        SELECT owner, due FROM (
+          SELECT owner, (SELECT MIN(next_at) FROM {_D} WHERE status = '{_P}' AND owner = known.owner) AS due
+            FROM known WHERE owner IS NOT NULL) AS waiting
+        WHERE due <= {{now}} ORDER BY due LIMIT :limit""",
+)
+# Hosts of one owner with something due, the one that waits longest first: of the first :most that have anything
+# waiting, by jumps in the index, and of the :most deliveries that wait longest. So neither many hosts nor much for one
+# host make it long, and whoever waits longest is seen.
+DUE_HOSTS = statement(
+    "due_hosts",
+    f"""WITH RECURSIVE known(host, n) AS (
+          SELECT MIN(host), 1 FROM {_D} WHERE status = '{_P}' AND owner = :owner
+          UNION ALL
+          SELECT (SELECT MIN(host) FROM {_D} WHERE status = '{_P}' AND owner = :owner AND host > known.host), n + 1
+            FROM known WHERE known.host IS NOT NULL AND n < :most),
+        longest(host) AS (
+          SELECT host FROM {_D} WHERE status = '{_P}' AND owner = :owner AND next_at <= {{now}}
+            ORDER BY next_at LIMIT :most)
+        SELECT host, due FROM (
+          SELECT host, (SELECT MIN(next_at) FROM {_D}
+                          WHERE status = '{_P}' AND owner = :owner AND host = found.host) AS due
+            FROM (SELECT host FROM known WHERE host IS NOT NULL UNION SELECT host FROM longest) AS found) AS waiting
         WHERE due <= {{now}} ORDER BY due LIMIT :limit""",
 )
 # Guard: pending and due; what another process is claiming is passed over.
 CLAIM_DELIVERIES = statement(
     "claim_deliveries",
     f"""UPDATE {_D} SET attempts = attempts + 1, tries = tries + 1, next_at = {{now}} + :lease_us
-        WHERE run_id IN (SELECT run_id FROM {_D} WHERE status = '{_P}' AND origin = :origin AND next_at <= {{now}}
-                         ORDER BY next_at LIMIT :limit {{skip_locked}})
+        WHERE run_id IN (SELECT run_id FROM {_D} WHERE status = '{_P}' AND owner = :owner AND host = :host
+                           AND next_at <= {{now}} ORDER BY next_at LIMIT :limit {{skip_locked}})
         RETURNING *""",
 )
 # Guard: the delivery is there; retention may have removed one that a later attempt settled.
@@ -131,7 +162,7 @@ INSERT_ATTEMPT = statement(
 # Guard: no later attempt was claimed, and nobody settled it.
 SETTLE_DELIVERY = statement(
     "settle_delivery",
-    f"""UPDATE {_D} SET status = :status, next_at = {{now}} + :delay_us,
+    f"""UPDATE {_D} SET status = :status, next_at = {{now}} + :delay_us, tries = tries - :uncounted,
           ended_at = CASE WHEN :pending = 1 THEN NULL ELSE {{now}} END
         WHERE run_id = :run_id AND attempts = :attempt AND status = '{_P}' RETURNING run_id""",
 )
@@ -170,36 +201,85 @@ def record_delivery(run: Row, values: bytes | None) -> Transaction[None]:
     parts = {"values": None if run["temporary"] else left, "kwargs": run["kwargs"], "metadata": run["metadata"]}
     omitted = [name for name, text in parts.items() if text is not None and len(text.encode()) > MAX_PART_BYTES]
     small: dict[str, Any] = {name: "{}" for name in omitted if name != "values"}
-    url = urlsplit(run["webhook"])
     yield INSERT_DELIVERY(
         run_id=run["run_id"],
         thread_id=run["thread_id"],
         owner=run["owner"],
         metadata=thread["metadata"],
         url=run["webhook"],
-        origin=f"{url.scheme}://{url.netloc}".lower(),
+        host=_host(run["webhook"]),
         run=dumps({**dict(run), "result": None, **small}),
         state_values=None if "values" in omitted else parts["values"],
         omitted=dumps(omitted),
     )
 
 
+def _host(url: str) -> str:
+    """Return the host in *url*; a library's caller may have given none."""
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+class _Places:
+    """Who is being told, and how many more of an owner's deliveries may be sent."""
+
+    def __init__(self, capacity: int, per_host: int, busy: Mapping[Lane, int]) -> None:
+        self._capacity, self._per_host = capacity, per_host
+        self._lanes = Counter(busy)
+
+    def of(self, owner: str) -> int:
+        return sum(count for lane, count in self._lanes.items() if lane.owner == owner)
+
+    def more(self, lane: Lane) -> int:
+        mine, all_ = self.of(lane.owner), self._lanes.total()
+        at_host = sum(count for one, count in self._lanes.items() if one.host == lane.host)
+        of_lane = self._lanes[lane]
+        return min(
+            allowance(self._capacity, mine=mine, others=all_ - mine),
+            allowance(self._per_host, mine=of_lane, others=at_host - of_lane),
+        )
+
+    def take(self, lane: Lane, count: int) -> None:
+        self._lanes[lane] += count
+
+
 def claim_deliveries(
-    room: int, per_origin: int, busy: Mapping[str, int], lease_s: float
+    capacity: int, per_host: int, busy: Mapping[Lane, int], lease_s: float
 ) -> Transaction[tuple[ClaimedDelivery, ...]]:
-    """Claim up to *room* due deliveries, and of no receiver more than *per_origin* less those of it in *busy*."""
+    """Claim due deliveries for a process that sends *capacity* at once, *per_host* to one host, and *busy* already.
+
+    Nobody takes more than an :func:`~runlane.store.shares.allowance` of either, those first who have the least.
+    """
     claimed: list[ClaimedDelivery] = []
-    origins = yield DUE_ORIGINS(limit=room + len(busy))
-    for row in origins:
-        limit = min(room - len(claimed), per_origin - busy.get(row["origin"], 0))
-        if limit > 0:
-            rows = yield CLAIM_DELIVERIES(origin=row["origin"], limit=limit, lease_us=int(lease_s * 1_000_000))
-            claimed += [_claimed(one) for one in sorted(rows, key=lambda one: one["created_at"])]
+    places = _Places(capacity, per_host, busy)
+    if sum(busy.values()) >= capacity:
+        return ()
+    owners = yield DUE_OWNERS(limit=capacity + len(busy))
+    for owner in sorted((row["owner"] for row in owners), key=places.of):
+        if places.more(Lane(owner=owner, host="")) == 0:
+            continue
+        hosts = yield DUE_HOSTS(owner=owner, most=MOST_HOSTS, limit=capacity + len(busy))
+        for lane in [Lane(owner=owner, host=row["host"]) for row in hosts]:
+            limit = places.more(lane)
+            if limit > 0:
+                rows = yield CLAIM_DELIVERIES(
+                    owner=owner, host=lane.host, limit=limit, lease_us=int(lease_s * 1_000_000)
+                )
+                places.take(lane, len(rows))
+                claimed += [_claimed(one) for one in sorted(rows, key=lambda one: one["created_at"])]
     return tuple(claimed)
 
 
-def settle_delivery(run_id: str, attempted: Attempted, status: DeliveryStatus, delay_s: float) -> Transaction[bool]:
-    """Record an attempt and what follows: an end, or the next one in *delay_s*. ``False``: a later attempt decides."""
+def settle_delivery(
+    run_id: str, attempted: Attempted, status: DeliveryStatus, delay_s: float, *, counts: bool = True
+) -> Transaction[bool]:
+    """Record an attempt and what follows: an end, or the next one in *delay_s*. ``False``: a later attempt decides.
+
+    Args:
+        counts: The attempt is one of the tries that a delivery has.
+    """
     yield INSERT_ATTEMPT(
         run_id=run_id,
         number=attempted.number,
@@ -214,6 +294,7 @@ def settle_delivery(run_id: str, attempted: Attempted, status: DeliveryStatus, d
         status=status.value,
         pending=int(status is DeliveryStatus.PENDING),
         delay_us=int(delay_s * 1_000_000),
+        uncounted=int(not counts),
     )
     return bool(rows)
 
@@ -275,8 +356,8 @@ class _Snapshot(dict[str, Any]):
 def _claimed(row: Row) -> ClaimedDelivery:
     return ClaimedDelivery(
         run_id=row["run_id"],
+        lane=Lane(owner=row["owner"], host=row["host"]),
         url=row["url"],
-        origin=row["origin"],
         snapshot=row["run"],
         values=row["state_values"],
         omitted=tuple(loads(row["omitted"])),

@@ -16,9 +16,9 @@ from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.records import RunRecord
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
-from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, DeliveryStatus
+from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, DeliveryStatus, Lane
 from runlane.webhooks.policy import WebhookPolicy
-from runlane.webhooks.sender import Answer, Sender
+from runlane.webhooks.sender import MAX_PER_PLACE, Answer, Sender
 from runlane.webhooks.signing import signature, signing_keys
 
 log = logging.getLogger("runlane.webhooks")
@@ -29,10 +29,11 @@ RETRY_DELAYS_S: Final = (5, 30, 120, 600, 1800, 3600, 7200, 14_400, 28_800, 28_8
 JITTER: Final = 0.2
 #: A receiver may ask to be left alone for so long, at most.
 MAX_RETRY_AFTER_S: Final = 28_800.0
-#: Sent at the same time by one process, in all and to one receiver.
-MAX_IN_FLIGHT: Final = 32
-MAX_PER_ORIGIN: Final = 8
-#: More than an attempt takes, with the writing of its outcome.
+#: Sent at the same time by one process. An owner who is alone has half of it.
+MAX_IN_FLIGHT: Final = 64
+#: After which a delivery is tried again that found no free place at its host's address.
+CROWDED_DELAY_S: Final = 5.0
+#: More than an attempt takes: looking up a name, waiting for a place, sending, and writing the outcome.
 LEASE_S: Final = 120.0
 #: What is on its way when the process stops may arrive for so long; then it is sent again by the next one.
 CLOSE_GRACE_S: Final = 2.0
@@ -56,6 +57,8 @@ def follows(answer: Answer, tries: int, now: datetime, chance: float) -> tuple[D
         return DeliveryStatus.DELIVERED, 0.0
     if answer.status_code == 410:
         return DeliveryStatus.GONE, 0.0
+    if answer.crowded:
+        return DeliveryStatus.PENDING, CROWDED_DELAY_S
     if tries > len(RETRY_DELAYS_S):
         return DeliveryStatus.FAILED, 0.0
     delay_s = RETRY_DELAYS_S[tries - 1] * (1 - JITTER + 2 * JITTER * chance)
@@ -90,7 +93,7 @@ class Deliverer:
         self._keys = signing_keys(settings.webhook_secret)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._sending: dict[asyncio.Task[None], str] = {}
+        self._sending: dict[asyncio.Task[None], Lane] = {}
 
     async def __aenter__(self) -> Deliverer:
         self._task = asyncio.get_running_loop().create_task(self._poll())
@@ -105,6 +108,7 @@ class Deliverer:
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
+        self._sender.close()
 
     def wake(self) -> None:
         """Look now for what is due."""
@@ -136,15 +140,15 @@ class Deliverer:
                 continue
 
     async def _send_due(self) -> None:
-        room = MAX_IN_FLIGHT - len(self._sending)
-        if room == 0:
+        if len(self._sending) >= MAX_IN_FLIGHT:
             return
+        busy = Counter(self._sending.values())
         due = await self._store.claim_deliveries(
-            room=room, per_origin=MAX_PER_ORIGIN, busy=Counter(self._sending.values()), lease_s=LEASE_S
+            capacity=MAX_IN_FLIGHT, per_host=MAX_PER_PLACE, busy=busy, lease_s=LEASE_S
         )
         for delivery in due:
             task = asyncio.get_running_loop().create_task(self._deliver(delivery))
-            self._sending[task] = delivery.origin
+            self._sending[task] = delivery.lane
             task.add_done_callback(self._sent)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
@@ -173,7 +177,11 @@ class Deliverer:
         )
         try:
             await self._store.settle_delivery(
-                delivery.run_id, attempted, status=status, delay_s=0.0 if stopped else delay_s
+                delivery.run_id,
+                attempted,
+                status=status,
+                delay_s=0.0 if stopped else delay_s,
+                counts=not answer.crowded,
             )
         except StoreUnavailable as error:  # it is sent again once its lease is over
             log.warning("webhook.outcome_not_written run_id=%s why=%s", delivery.run_id, error)
@@ -187,7 +195,8 @@ class Deliverer:
         except InvalidRequest as error:  # the rules have changed since the run was admitted
             return Answer(error=str(error))
         body = self.body(delivery, sent_at)
-        return await self._sender.post(target, self._headers(delivery.run_id, sent_at, body), body)
+        headers = self._headers(delivery.run_id, sent_at, body)
+        return await self._sender.post(target, headers, body, owner=delivery.lane.owner)
 
     def body(self, delivery: ClaimedDelivery, sent_at: datetime) -> bytes:
         """Return what is sent: the run's fields as it ended, with its values, and when that happened."""

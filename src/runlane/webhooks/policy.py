@@ -1,6 +1,6 @@
 """Which URLs may be told of a run's end, and what is sent along. Pure, but for reading the environment once.
 
-Source: the key ``webhooks`` of ``langgraph.json`` as the LangGraph CLI documents it; RFC 6890 for addresses.
+Source: the key ``webhooks`` of ``langgraph.json`` as the LangGraph CLI documents it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ import httpx
 import msgspec
 
 from runlane.errors import ConfigurationError, InvalidRequest
+from runlane.webhooks.addresses import kind_of
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-#: Addresses of IPv4 hosts in networks that have IPv6 only.
-NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-#: Sites' own addresses of old, which are routed like private ones.
-SITE_LOCAL: Final = ipaddress.IPv6Network("fec0::/10")
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: What only Runlane may say, or what would change where a request ends.
 OWN_HEADERS: Final = frozenset({"connection", "content-length", "content-type", "host", "te", "transfer-encoding"})
@@ -111,16 +107,18 @@ class WebhookPolicy:
     def permits(self, address: str) -> bool:
         """Say whether *address* (an IP address) may be connected to.
 
-        Public ones may; those of this machine and of private networks where the rules say so; others (link-local,
-        where clouds keep credentials, multicast, reserved) never.
+        Public ones may; those of this machine and of private networks where the rules say so; others (those where
+        clouds keep credentials, multicast, reserved) never.
         """
-        found = _inner(ipaddress.ip_address(address))
-        if found.is_loopback:
-            return not self.rules.disable_loopback
-        if found.is_unspecified or found.is_link_local or found.is_multicast or found.is_reserved:
-            return False
-        private = not found.is_global or (found.version == 6 and found in SITE_LOCAL)
-        return not private or not self.rules.disable_private_ips
+        match kind_of(ipaddress.ip_address(address)):
+            case "public":
+                return True
+            case "private":
+                return not self.rules.disable_private_ips
+            case "loopback":
+                return not self.rules.disable_loopback
+            case "never":
+                return False
 
 
 def webhook_policy(section: WebhooksSection, environment: Mapping[str, str], fields: frozenset[str]) -> WebhookPolicy:
@@ -171,13 +169,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _inner(address: Address) -> Address:
-    """Return the IPv4 address inside of an IPv6 one, where there is one: packets end there."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    teredo = address.teredo
-    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)
