@@ -14,6 +14,7 @@ import pytest
 from langgraph_sdk import get_client
 
 from acceptance.kit import PROJECT, Reader, Server, create_run, ended_run, get, new_thread
+from runlane.server.keys import new_key
 
 
 async def test_a_draining_server_answers_but_admits_nothing_and_lets_runs_finish(
@@ -219,3 +220,15 @@ async def test_streams_of_stateless_runs_go_on_across_a_restart(tmp_path: Path) 
         for name, parts in zip(names, await asyncio.gather(*reading), strict=True):
             assert [part.event for part in parts if part.event != "metadata"] == ["updates"] * 5 + ["end"]
             assert server.starts_of(name) == dict.fromkeys(range(1, 6), 1)
+
+
+async def test_a_server_that_everybody_reaches_warns_and_names_its_address(tmp_path: Path) -> None:
+    async with Server(tmp_path, host="0.0.0.0") as server:
+        await server.start()
+        assert f"server.open_to_everyone address=0.0.0.0:{server.port}" in server.log
+        assert f"url={server.url} address=0.0.0.0:{server.port}" in server.log
+    key_file = tmp_path / "keys"
+    new_key("ann", key_file)
+    async with Server(tmp_path, host="0.0.0.0", api_keys=str(key_file)) as server:
+        await server.start()
+        assert "open_to_everyone" not in server.log

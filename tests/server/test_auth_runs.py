@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from auth_kit import bearer, guarded_server
+from runlane.server.keyed_threads import keyed_thread_id
 from server_kit import NOWHERE, Server
 
 SECRET = "token-7f3a9c"
@@ -111,3 +112,18 @@ def test_a_graph_factory_is_given_the_user_of_every_use(alice: httpx.Client) -> 
     assert alice.get(f"/threads/{thread_id}/state").json()["metadata"]["step"] == 1
     updated = alice.post(f"/threads/{thread_id}/state", json={"values": {"mood": "calm"}, "as_node": "alice_known"})
     assert updated.status_code == 200
+
+
+def test_nobody_makes_the_thread_of_another_owners_run_with_a_key(guarded: Server, alice: httpx.Client) -> None:
+    keyed = keyed_thread_id("alice", "order-1", None)
+    with httpx.Client(base_url=guarded.url, headers=bearer("eve")) as eve:
+        made = eve.post("/threads", json={"thread_id": keyed})
+        assert (made.status_code, made.json()["code"]) == (422, "invalid_request")
+        run = {"assistant_id": "configured", "input": {}, "if_not_exists": "create"}
+        assert eve.post(f"/threads/{keyed}/runs", json=run).status_code == 404
+        started = {"id": 1, "method": "run.start", "params": {"assistant_id": "configured", "input": {}}}
+        assert eve.post(f"/threads/{keyed}/commands", json=started).status_code == 404
+    kept = {"assistant_id": "configured", "input": {}, "on_completion": "keep"}
+    ran = alice.post("/runs", json=kept, headers={"idempotency-key": "order-1"})
+    assert (ran.status_code, ran.json()["thread_id"]) == (200, keyed)
+    assert alice.post(f"/threads/{keyed}/runs", json={**kept, "if_not_exists": "create"}).status_code == 200

@@ -18,7 +18,7 @@ from server_kit import NOWHERE, PATIENCE_S, Server, running_server
 
 LIMIT = 1_000_000
 MIB = 1 << 20
-HOST = b"Host: x\r\n"
+HOST = b"Host: localhost\r\n"
 #: What a refusal may leave in memory, for whatever was sent.
 KEPT_BYTES = 96 * MIB
 
@@ -129,7 +129,7 @@ def test_a_head_and_a_body_of_legal_sizes_are_taken_however_they_arrive(server: 
 )
 def test_a_body_whose_end_is_not_certain_is_refused(server: Server, framing: bytes) -> None:
     """Else a proxy in front and the server could take different bytes for the next request."""
-    smuggled = b"0\r\n\r\nGET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    smuggled = b"0\r\n\r\nGET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
     line = _answer(server, b"POST /threads HTTP/1.1\r\n" + HOST + framing + b"\r\n{}" + smuggled)
     assert _refused(line), line
 
@@ -180,9 +180,9 @@ def test_requests_that_never_end_and_idle_connections_delay_nobody(server: Serve
         for number in range(300):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE_S))
             if number % 3 == 1:
-                connection.sendall(b"POST /threads HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+                connection.sendall(b"POST /threads HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
             elif number % 3 == 2:
-                connection.sendall(b"POST /threads HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+                connection.sendall(b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
         slowest = 0.0
         for _ in range(20):
             began = time.monotonic()

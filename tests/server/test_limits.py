@@ -24,8 +24,9 @@ from runlane.settings import Settings
 from server_kit import PATIENCE_S, Server, running_server
 
 TIMEOUT_S = 2.0
-HEAD = b"POST /threads HTTP/1.1\r\nHost: x\r\n"
-USED = b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n"
+LINE_END = b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEAD = b"POST /threads HTTP/1.1\r\nHost: localhost\r\n"
+USED = b"GET /ok HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -75,8 +76,8 @@ def raw(limited: Server) -> Iterator[Raw]:
     [
         ([HEAD, b"X-Big: " + b"a" * 70_000, b"\r\n\r\n"], f"larger than {MAX_HEAD_BYTES} bytes"),
         ([HEAD, b"X-Big: " + b"a" * 70_000], f"larger than {MAX_HEAD_BYTES} bytes"),
-        ([b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"], f"larger than {MAX_HEAD_BYTES} bytes"),
-        ([b"GET /ok?" + b"a=1&" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"], f"larger than {MAX_HEAD_BYTES} bytes"),
+        ([b"GET /" + b"a" * 70_000 + LINE_END], f"larger than {MAX_HEAD_BYTES} bytes"),
+        ([b"GET /ok?" + b"a=1&" * 20_000 + LINE_END], f"larger than {MAX_HEAD_BYTES} bytes"),
         ([HEAD, b"a: 1\r\n" * MAX_HEADERS, b"\r\n"], f"more than {MAX_HEADERS} headers"),
         ([CHUNKED, b"2\r\n{}\r\n", b"0\r\n", b"X-Trailer: 1\r\n" * 40_000], "trailers"),
         ([CHUNKED, b"2\r\n{}\r\n", b"0\r\n", b"X-Trailer: ", b"a" * 600_000], "trailers"),
@@ -91,6 +92,14 @@ def test_what_is_too_large_is_refused_and_named_though_more_is_on_its_way(
     status, body, response = raw.answer()
     assert (status, body["code"], response.headers["connection"]) == (431, "headers_too_large", "close")
     assert told in body["detail"]
+    assert raw.closed()
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nhost: a\r\n"])
+def test_a_request_without_one_host_is_refused(raw: Raw, hosts: bytes) -> None:
+    raw.send(b"GET /ok HTTP/1.1\r\n" + hosts + b"\r\n")
+    status, body, response = raw.answer()
+    assert (status, body["code"], response.headers["connection"]) == (400, "host_not_single", "close")
     assert raw.closed()
 
 

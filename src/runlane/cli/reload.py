@@ -22,7 +22,7 @@ from watchfiles import Change, DefaultFilter, watch
 
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.errors import ConfigurationError
-from runlane.server.listener import bind, url_of
+from runlane.server.listener import address_of, bind, is_loopback, url_of
 
 #: A server that is told to stop and has not after this long is killed; its runs are continued all the same.
 STOP_LIMIT_S: Final = 30.0
@@ -57,7 +57,7 @@ def serve_and_reload(config: Path, options: Sequence[str], *, host: str, port: i
         stop.set()
 
     with bind(host, port) as listener:
-        _greet(config, url_of(listener))
+        _greet(config, listener)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stopping)
         with _Child(config, options, listener) as child:
@@ -77,9 +77,13 @@ def serve_and_reload(config: Path, options: Sequence[str], *, host: str, port: i
             return child.stop()
 
 
-def _greet(config: Path, url: str) -> None:
+def _greet(config: Path, listener: socket.socket) -> None:
+    url = url_of(listener)
     typer.secho("\n  Runlane", bold=True, err=True)
-    for name, value in (("API", url), ("Docs", f"{url}/docs"), ("Project", config.parent)):
+    lines = [("API", url), ("Docs", f"{url}/docs"), ("Project", config.parent)]
+    if not is_loopback(listener):  # the server warns, if it asks nobody who they are
+        lines.insert(1, ("Network", f"reachable from other machines: listens on {address_of(listener)}"))
+    for name, value in lines:
         typer.echo(f"  {name:<8} {value}", err=True)
     typer.echo("", err=True)
 

@@ -24,7 +24,12 @@ OTHER_FILES: Final = 256
 _LINGER_S: Final = 2.0
 _MAX_LINGERING: Final = 100
 
-_REASONS: Final = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+_REASONS: Final = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,10 @@ class _Refused(Exception):  # a way out of the parser
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Refuses what is too large as soon as it is, what takes too long when it has, and connections beyond the limit."""
+    """Refuses what is too large as soon as it is, what takes too long when it has, and connections beyond the limit.
+
+    A request without one header ``Host`` is refused too: a proxy and this server could take different ones of two.
+    """
 
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -103,6 +111,9 @@ class BoundedHttp(HttpToolsProtocol):
             raise _Refused
         if self._loose + self._arrived > MAX_HEAD_BYTES and self._size() > MAX_HEAD_BYTES:
             self._refusal = _too_large()
+            raise _Refused
+        if self.parser.get_http_version() != "1.0" and sum(name == b"host" for name, _ in self.headers) != 1:
+            self._refusal = 400, "host_not_single", "A request has one header Host (RFC 9112, section 3.2)."
             raise _Refused
         self._in_head, self._moved = False, True
         super().on_headers_complete()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Any, Final
-from uuid import UUID, uuid4, uuid5
+from typing import Any
+from uuid import uuid4
 
 import msgspec
 from starlette.requests import Request
@@ -16,13 +16,11 @@ from runlane.lifecycle import DisconnectMode, MultitaskStrategy
 from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, Assistant, Json, NewRun, ThreadTtl
 from runlane.server.access import Access
 from runlane.server.assistants import assistant_to_run, clean, find_assistant
+from runlane.server.keyed_threads import is_keyed, keyed_thread_id
 from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
 from runlane.server.routing import authorize, service_of
 from runlane.server.service import Service
 from runlane.settings import Settings
-
-#: Names the threads of stateless runs that have an idempotency key.
-_KEYED: Final = UUID("5b1f9d0e-7f0c-4f5e-9a6b-0c8f4f0d2a41")
 
 
 class NotFoundForRun(NotFound):
@@ -105,7 +103,7 @@ async def new_run(
     temporary = stateless and body.on_completion == "delete"
     return NewRun(
         run_id=service.new_id(),
-        thread_id=thread_id or _own_thread_id(owner, key, index),
+        thread_id=thread_id or (str(uuid4()) if key is None else keyed_thread_id(owner, key, index)),
         owner=owner,
         assistant_id=assistant.assistant_id,
         multitask_strategy=MultitaskStrategy(body.multitask_strategy),
@@ -113,7 +111,7 @@ async def new_run(
         metadata={**metadata, **ids},
         default_metadata=assistant.metadata,
         kwargs=kwargs,
-        create_thread=stateless or body.if_not_exists == "create",
+        create_thread=thread_id is None or (body.if_not_exists == "create" and not is_keyed(thread_id)),
         thread_metadata=ids,
         thread_ttl=_temporary_ttl(service.runtime.settings, key) if temporary else None,
         temporary=temporary,
@@ -217,10 +215,3 @@ def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
 def _fingerprint(body: RunCreate) -> str:
     """Return what tells two requests with one idempotency key apart."""
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()
-
-
-def _own_thread_id(owner: str, key: str | None, index: int | None) -> str:
-    """Return the id of a stateless run's thread; a repeated request with a key finds that of the first one."""
-    if key is None:
-        return str(uuid4())
-    return str(uuid5(_KEYED, f"{owner}\n{'' if index is None else index}\n{key}"))

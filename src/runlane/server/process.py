@@ -30,7 +30,7 @@ from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
 from runlane.server.bounded_http import OTHER_FILES, bounded_http, limits_of
-from runlane.server.listener import bind, is_loopback, not_available, url_of
+from runlane.server.listener import address_of, bind, is_loopback, not_available, url_of
 from runlane.settings import Settings
 
 log = logging.getLogger("runlane.server")
@@ -99,7 +99,7 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
-            log.info("server.ready url=%s pid=%d", url_of(listener), os.getpid())
+            log.info("server.ready url=%s address=%s pid=%d", url_of(listener), address_of(listener), os.getpid())
 
 
 def serve(config: Path, settings: Settings, *, host: str, port: int, listener: socket.socket | None = None) -> int:
@@ -136,6 +136,7 @@ async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) 
     address = listener.getsockname()[:2]
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     async with app.router.lifespan_context(app):
+        _warn_if_open(app, listener)
         _share_the_interpreter()
         _spare_the_collector()
         server = _Uvicorn(
@@ -157,6 +158,16 @@ async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) 
             server.should_exit = True
             await _over(serving, address)
     log.info("server.stopped")
+
+
+def _warn_if_open(app: Starlette, listener: socket.socket) -> None:
+    """Warn if whoever reaches this machine owns everything on it."""
+    if app.state.service.authority is None and not is_loopback(listener):
+        log.warning(
+            "server.open_to_everyone address=%s why=nobody_is_asked_who_they_are "
+            'remedy="set api_keys, or auth in langgraph.json; or listen on 127.0.0.1"',
+            address_of(listener),
+        )
 
 
 def _allow_open_files(wanted: int) -> None:

@@ -20,6 +20,7 @@ from runlane.records import Json, Owner, Thread, ThreadState, ThreadTtl
 from runlane.server.access import Access
 from runlane.server.assistants import clean
 from runlane.server.extraction import Extraction
+from runlane.server.keyed_threads import is_keyed
 from runlane.server.requests import (
     BadRequest,
     HistoryQuery,
@@ -66,6 +67,8 @@ async def create_thread(request: Request) -> Response:
     """Create a thread, with a history if ``supersteps`` are given: all of them are written, or there is no thread."""
     body = await read_body(request, ThreadCreate)
     thread_id, ttl = str(body.thread_id or uuid4()), _ttl(body.ttl)
+    if is_keyed(thread_id):
+        raise InvalidRequest("thread_id has the form of the threads of runs with an Idempotency-Key; choose another.")
     value: dict[str, Any] = {
         "thread_id": thread_id,
         "metadata": body.metadata or {},
