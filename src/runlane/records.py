@@ -299,6 +299,11 @@ class StreamEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamHeartbeat:
+    """Nothing happened on a stream for ``heartbeat_s``: something to send, so that a broken connection is noticed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadState:
     """What a run left on its thread, as JSON text.
 

@@ -254,6 +254,25 @@ async def test_silence_is_a_heartbeat_and_no_item() -> None:
 
 
 @on_jumping_time
+async def test_a_subscriber_may_ask_for_heartbeats() -> None:
+    """It gets one for each time of silence; who does not ask gets none."""
+    stage = await Stage().begin()
+
+    async def read(**options: Any) -> list[Any]:
+        return [item async for item in stage.bridge.subscribe(stage.run.run_id, **options)]
+
+    asking, plain = asyncio.ensure_future(read(heartbeats=True)), asyncio.ensure_future(read())
+    await asyncio.sleep(2.5 * HEARTBEAT_S)
+    stage.emit(1)
+    await stage.landed()
+    await asyncio.sleep(1.5 * HEARTBEAT_S)
+    await stage.end()
+    names = [type(item).__name__ for item in await asking]
+    assert names == ["StreamHeartbeat", "StreamHeartbeat", "StreamEvent", "StreamHeartbeat", "StreamEnd"]
+    assert [type(item).__name__ for item in await plain] == ["StreamEvent", "StreamEnd"]
+
+
+@on_jumping_time
 async def test_a_reader_of_a_run_executed_elsewhere_hears_of_it_within_a_heartbeat() -> None:
     stage = await Stage().begin()
     elsewhere = StreamBridge(stage.store, heartbeat_s=HEARTBEAT_S)

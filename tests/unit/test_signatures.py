@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator
 
 from runlane import (
     CancelAction, CancelRecorded, CoroutineAgent, Ending, GraphAgent, OwnerRequired, RunContext, RunError, RunManager,
-    RunRecord, StreamItem,
+    RunRecord, StreamBridge, StreamHeartbeat, StreamItem,
 )
 
 
@@ -40,7 +40,7 @@ async def steps(context: RunContext) -> AsyncIterator[tuple[str, int]]:
     yield "step", 1
 
 
-async def use(runs: RunManager, graph: GraphAgent) -> Ending:
+async def use(runs: RunManager, streams: StreamBridge, graph: GraphAgent) -> Ending:
     run = await runs.create("t", multitask_strategy="interrupt", on_disconnect="continue", metadata={"a": 1})
     run = await runs.create_or_reject("t", "a", multitask_strategy="enqueue", agent=steps, kwargs={"input": 1})
     runs.start(run, answer)
@@ -55,6 +55,10 @@ async def use(runs: RunManager, graph: GraphAgent) -> Ending:
     await runs.update_run_progress(run.run_id, total_input_tokens=1, llm_calls=None)
     await runs.update_run_completion(run.run_id, status="error", error="it failed", llm_call_count=2)
     await runs.shutdown(grace_s=1)
+    async for item in streams.subscribe(run.run_id):
+        only: StreamItem = item
+    async for beat in streams.subscribe(run.run_id, heartbeats=True):
+        either: StreamItem | StreamHeartbeat = beat
     return await runs.join(run.run_id)
 """
 WRONG = {

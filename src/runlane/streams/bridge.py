@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal, overload
 
 from runlane.errors import AdmissionClosed, InvalidRequest, NotFound, OwnerRequired, RunlaneError
 from runlane.lifecycle import EndReason, RunStatus
@@ -21,6 +21,7 @@ from runlane.records import (
     StreamEnd,
     StreamEvent,
     StreamGap,
+    StreamHeartbeat,
     StreamItem,
 )
 from runlane.store.ledger import RunStore
@@ -167,12 +168,26 @@ class StreamBridge:
 
     # For readers.
 
+    @overload
+    def subscribe(
+        self, run_id: str, *, after: int | None = 0, heartbeats: Literal[False] = False, owner: Owner | None = None
+    ) -> AsyncGenerator[StreamItem, None]: ...
+
+    @overload
+    def subscribe(
+        self, run_id: str, *, after: int | None = 0, heartbeats: bool, owner: Owner | None = None
+    ) -> AsyncGenerator[StreamItem | StreamHeartbeat, None]: ...
+
     async def subscribe(
-        self, run_id: str, *, after: int | None = 0, owner: Owner | None = None
-    ) -> AsyncIterator[StreamItem]:
+        self, run_id: str, *, after: int | None = 0, heartbeats: bool = False, owner: Owner | None = None
+    ) -> AsyncGenerator[StreamItem | StreamHeartbeat, None]:
         """Yield the run's events with numbers above *after* (``None``: from now on), then its one end.
 
-        A :class:`StreamGap` says that retention removed what came next.
+        A :class:`StreamGap` says that retention removed what came next. Without an end the process closes: another one
+        has the rest.
+
+        Args:
+            heartbeats: Also yield a :class:`StreamHeartbeat` after each ``heartbeat_s`` in which nothing happened.
 
         Raises:
             NotFound: No such run for *owner*.
@@ -190,6 +205,8 @@ class StreamBridge:
             async for batch in watch.batches(after=after):
                 for item in batch:
                     yield item
+                if heartbeats and not batch:
+                    yield StreamHeartbeat()
 
     async def ended(self, run: RunRecord) -> Ending:
         """Wait until the run has ended.
