@@ -12,7 +12,7 @@ from runlane.records import Head
 
 
 def head(run_id: str, owner: str = "ann", assistant_id: str | None = None, graph_id: str | None = None) -> Head:
-    return Head(run_id=run_id, seq=1, owner=owner, assistant_id=assistant_id, graph_id=graph_id)
+    return Head(run_id=run_id, seq=1, owner=owner, assistant_id=assistant_id, graph_id=graph_id, home=None)
 
 
 def taken(queue: FairQueue, number: int) -> list[str]:
