@@ -25,7 +25,7 @@ from langgraph.store.memory import InMemoryStore
 
 import runlane.store
 from runlane.checkpoints.store import LedgerLongTermStore
-from runlane.errors import InvalidRequest, UnsupportedOption
+from runlane.errors import InvalidRequest
 from runlane.store.memory import MemoryDriver
 from runlane.store.sqlite import SqliteDriver
 
@@ -277,8 +277,6 @@ async def test_owners_do_not_see_each_others_items(store: LedgerLongTermStore) -
 @pytest.mark.parametrize(
     ("refused", "error"),
     [
-        (SearchOp(("n",), query="similar"), UnsupportedOption),
-        (PutOp(("n",), "k", {}, index=["text"]), UnsupportedOption),
         (SearchOp(("n",), filter={"v": {"$near": 1}}), InvalidRequest),
         (SearchOp(("n",), limit=-1), InvalidRequest),
         (PutOp(("n",), "k", {"v": object()}), InvalidRequest),
@@ -296,6 +294,18 @@ async def test_what_cannot_be_honoured_is_refused_and_the_whole_batch_with_it(
         await store.abatch([PutOp(("n",), "other", {}), refused])
 
     assert [item.key for item in await store.asearch(())] == ["there"]
+
+
+async def test_without_an_index_queries_and_fields_to_embed_have_no_effect_which_is_logged_once(
+    store: LedgerLongTermStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    for owner in ("", "ann"):
+        mine = store.for_owner(owner)
+        await mine.aput(("n",), "old", {"text": "blue"}, index=["text"])
+        await mine.aput(("n",), "new", {"text": "red"})
+        found = await mine.asearch(("n",), query="blue", filter={"text": {"$ne": "green"}})
+        assert [(item.key, item.score) for item in found] == [("new", None), ("old", None)]
+    assert [record.levelname for record in caplog.records if "store.no_index" in record.getMessage()] == ["WARNING"]
 
 
 async def test_an_index_that_is_declined_is_no_index(store: LedgerLongTermStore) -> None:

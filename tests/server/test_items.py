@@ -320,16 +320,17 @@ async def test_what_makes_no_sense_is_refused_and_the_answer_says_what(
     assert says in response.json()["detail"]
 
 
-async def test_without_an_index_likeness_is_refused_and_the_rest_works(
+async def test_without_an_index_queries_and_fields_to_embed_are_ignored_and_named(
     client: LangGraphClient, http: httpx.AsyncClient, root: str
 ) -> None:
-    indexed = await http.put("/store/items", json=put(namespace=[root], index=["text"]))
+    indexed = await http.put("/store/items", json=put(namespace=[root], key="old", index=["text"]))
+    await client.store.put_item([root], key="new", value={"text": "blue"}, index=False)
     query = await http.post("/store/items/search", json={"namespace_prefix": [root], "query": "red"})
-    await client.store.put_item([root], key="k", value={"text": "red"}, index=False)
 
-    assert indexed.status_code == query.status_code == 422
-    assert indexed.json()["code"] == query.json()["code"] == "unsupported_option"
-    assert await found(client, root, query="") == ["k"]
+    assert (indexed.status_code, indexed.headers["runlane-ignored"]) == (204, "index")
+    assert (query.status_code, query.headers["runlane-ignored"]) == (200, "query")
+    assert [item["key"] for item in query.json()["items"]] == ["new", "old"]
+    assert "runlane-ignored" not in (await http.put("/store/items", json=put(namespace=[root]))).headers
 
 
 def written(folder: Path, store: Any, **keys: Any) -> Path:

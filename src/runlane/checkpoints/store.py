@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import heapq
+import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -28,7 +30,7 @@ from runlane.checkpoints import items
 from runlane.checkpoints.sweeper import Sweeper
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.texts import Texts
-from runlane.errors import InvalidRequest, UnsupportedOption
+from runlane.errors import InvalidRequest
 from runlane.records import NO_OWNER
 from runlane.store.retry import patiently
 from runlane.store.statements import Driver, Row, Rows, Transaction
@@ -37,6 +39,7 @@ if TYPE_CHECKING:  # they need numpy, which only an index does
     from runlane.checkpoints.embeddings import Embedded, SemanticIndex, Vector
 
 T = TypeVar("T")
+log = logging.getLogger("runlane.store")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE_US: Final = 60_000_000
@@ -46,7 +49,6 @@ MAX_TTL_MINUTES: Final = 525_600_000
 SWEEP_MINUTES: Final = 5
 #: Items that a search holds at a time, with their values and vectors.
 SCANNED: Final = 256
-NO_INDEX: Final = "this store has no index; see 'store.index' in langgraph.json."
 
 ReadOp = GetOp | SearchOp | ListNamespacesOp
 #: Less is better: what is compared, how recent the change is, where the item is.
@@ -57,9 +59,10 @@ class LedgerLongTermStore(BaseStore):
     """Keeps an owner's items in the ledger.
 
     A batch sees the store as it was before the batch: its reads are one snapshot, then its writes are one transaction.
-    A search answers the most alike items first if it has a query, else the most recently changed. An expired item is
-    gone at once, unless the configuration says ``omit_expired: False``. The synchronous methods work from other threads
-    than the loop's.
+    A search answers the most alike items first if it has a query and there is an index, else the most recently changed.
+    Without an index neither a query nor fields to embed have an effect, as in LangGraph's own stores; that is logged
+    once. An expired item is gone at once, unless the configuration says ``omit_expired: False``. The synchronous
+    methods work from other threads than the loop's.
 
     Entered as a context, it deletes expired items every now and then; without that, :meth:`sweep` does.
     """
@@ -88,6 +91,8 @@ class LedgerLongTermStore(BaseStore):
         self._loop = loop or asyncio.get_running_loop()
         self._scope = {"owner": owner, "expired_too": not (ttl or {}).get("omit_expired", True)}
         self._patient = False
+        #: Set once it was logged that queries are ignored; shared by the stores of all owners.
+        self._told = threading.Event()
         self._sweeper = Sweeper(self.sweep, every_s=60 * ((ttl or {}).get("sweep_interval_minutes") or SWEEP_MINUTES))
 
     async def __aenter__(self) -> LedgerLongTermStore:
@@ -99,6 +104,11 @@ class LedgerLongTermStore(BaseStore):
 
     async def __aexit__(self, *_: object) -> None:
         await self._sweeper.aclose()
+
+    @property
+    def indexed(self) -> bool:
+        """Whether there is semantic search."""
+        return self._index is not None
 
     def for_owner(self, owner: str) -> LedgerLongTermStore:
         """Return the same store for another owner's items."""
@@ -117,17 +127,16 @@ class LedgerLongTermStore(BaseStore):
 
         Raises:
             InvalidRequest: An operation makes no sense; none was executed.
-            UnsupportedOption: A query, or fields to embed, and there is no index; none was executed.
             EmbeddingFailed: None was executed.
             StoreUnavailable: Nothing was written.
         """
-        batch = _Batch(ops, self._index)
+        batch = self._batch(ops)
         embedded = await self._index.embed(batch.texts) if self._index is not None and batch.texts else None
         return await self._execute(batch, embedded)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Execute *ops* from another thread than the loop's, which embeds their texts itself."""
-        batch = _Batch(ops, self._index)
+        batch = self._batch(ops)
         embedded = self._index.embed_blocking(batch.texts) if self._index is not None and batch.texts else None
         return wait_from_another_thread(self._execute(batch, embedded), self._loop)
 
@@ -137,6 +146,15 @@ class LedgerLongTermStore(BaseStore):
         while some := await self._driver.write(items.sweep_some()):
             swept += some
         return swept
+
+    def _batch(self, ops: Iterable[Op]) -> _Batch:
+        batch = _Batch(ops, self._index)
+        if batch.needs_index and self._index is None and not self._told.is_set():
+            self._told.set()
+            log.warning(
+                "store.no_index why=%s", "'query' and 'index' have no effect; see 'store.index' in langgraph.json."
+            )
+        return batch
 
     async def _execute(self, batch: _Batch, embedded: Embedded | None) -> list[Result]:
         results: list[Result] = [None] * batch.size
@@ -177,10 +195,10 @@ class LedgerLongTermStore(BaseStore):
 
     def _search(self, op: SearchOp, embedded: Embedded | None) -> Transaction[list[tuple[Row, float | None]]]:
         low, high = items.namespace_range(op.namespace_prefix)
-        if not op.filter and not op.query:
+        query = embedded.queries[op.query] if op.query and embedded is not None else None
+        if not op.filter and query is None:
             rows = yield items.SEARCH(**self._scope, low=low, high=high, limit=op.limit, offset=op.offset)
             return [(row, None) for row in rows]
-        query = embedded.queries[op.query] if op.query and embedded is not None else None
         wanted, best = op.offset + op.limit, list[_Ranked]()
         at: dict[str, str] = {"namespace": low, "key": ""}
         while True:
@@ -226,14 +244,14 @@ class _Batch:
 
     Raises:
         InvalidRequest: One makes no sense.
-        UnsupportedOption: One needs an index that there is not.
     """
 
     def __init__(self, ops: Iterable[Op], index: SemanticIndex | None) -> None:
         wanted = list(ops)
         for op in wanted:
-            _check(op, indexed=index is not None)
+            _check(op)
         self.size = len(wanted)
+        self.needs_index = any(_needs_index(op) for op in wanted)
         self.reads = {at: op for at, op in enumerate(wanted) if isinstance(op, ReadOp)}
         last = {(op.namespace, op.key): op for op in wanted if isinstance(op, PutOp)}  # the last one counts
         self.puts = [_Put(op, index) for op in last.values()]
@@ -257,24 +275,24 @@ class _Put:
             self.texts = index.texts(op.value, op.index)
 
 
-def _check(op: Op, *, indexed: bool) -> None:
+def _needs_index(op: Op) -> bool:
+    return bool(op.query if isinstance(op, SearchOp) else isinstance(op, PutOp) and op.index)
+
+
+def _check(op: Op) -> None:
     if not isinstance(op, ReadOp | PutOp):
         raise InvalidRequest(f"The store has no operation {type(op).__name__!r}.")
     validate_op_namespace(op)
     if isinstance(op, PutOp):
-        _check_put(op, indexed=indexed)
+        _check_put(op)
         return
     if isinstance(op, SearchOp):
-        if op.query and not indexed:
-            raise UnsupportedOption("query", NO_INDEX)
         items.check_filter(op.filter)
     if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
         raise InvalidRequest("'limit' and 'offset' cannot be negative.")
 
 
-def _check_put(op: PutOp, *, indexed: bool) -> None:
-    if op.index and not indexed:
-        raise UnsupportedOption("index", NO_INDEX)
+def _check_put(op: PutOp) -> None:
     if op.ttl is not None and not 0 < op.ttl <= MAX_TTL_MINUTES:
         raise InvalidRequest(f"A time to live is a number of minutes from 0 to {MAX_TTL_MINUTES}, not {op.ttl!r}.")
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import InvalidRequest, UnsupportedOption
-from runlane.server.requests import Body, Limit, Object, Offset, query_flag, read_body
+from runlane.server.requests import Body, Limit, Object, Offset, ignore, query_flag, read_body
 from runlane.server.responses import json_response
 from runlane.server.routing import authorize, route, service_of
 
@@ -71,6 +71,8 @@ async def put_item(request: Request) -> Response:
         "index": body.index,
     }
     store = await _store(request, "put", value)
+    if body.index and not store.indexed:
+        ignore(request, {"index"}, "fields")
     ttl = NOT_PROVIDED if body.ttl is msgspec.UNSET else body.ttl
     await _checked(store.aput(tuple(value["namespace"]), value["key"], value["value"], value["index"], ttl=ttl))
     return Response(status_code=204)
@@ -114,6 +116,8 @@ async def search_items(request: Request) -> Response:
         "query": body.query,
     }
     store = await _store(request, "search", value)
+    if body.query and not store.indexed:
+        ignore(request, {"query"}, "fields")
     given = {name: value[name] for name in ("filter", "limit", "offset", "query")}
     prefix = tuple(value["namespace"])
     found: list[Item] = await _checked(store.asearch(prefix, refresh_ttl=body.refresh_ttl, **given))
