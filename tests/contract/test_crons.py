@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from ledger_kit import a_run, admit, cancel, ended, running
 from runlane.crons import CronScheduler
-from runlane.errors import CronChanged, NotFound
+from runlane.errors import ConflictError, CronChanged, NotFound
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunError
 from runlane.store.cron_transactions import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Firing
 from runlane.store.ledger import RunStore
@@ -43,6 +44,8 @@ async def make(store: RunStore, cron_id: str = "c", **changes: Any) -> Cron:
     for name in CronTarget.__dataclass_fields__:
         if name in changes:
             target[name] = changes.pop(name)
+    if target.get("thread_id") is not None:
+        await store.create_thread(target["thread_id"], owner=NO_OWNER, metadata={}, if_exists_return=True)
     return await store.create_cron(cron_id, CronTarget(**target), a_plan(**changes))
 
 
@@ -59,6 +62,7 @@ async def search(store: RunStore, owner: Any = ANY_OWNER, **where: Any) -> list[
 
 
 async def test_a_cron_reads_back_as_it_was_made(store: RunStore) -> None:
+    await store.create_thread("t", owner="bob", metadata={})
     target = CronTarget(
         owner="ann",
         permissions=("read", "write"),
@@ -189,17 +193,47 @@ async def test_a_slot_is_passed_over_while_the_last_run_is_active_if_the_cron_sa
     assert len(await store.list_runs(None, owner=ANY_OWNER)) == runs
 
 
-@pytest.mark.parametrize("owner", [NO_OWNER, "eve"])
-async def test_a_cron_whose_thread_is_gone_is_disabled_and_says_why(store: RunStore, owner: str) -> None:
-    if owner == "eve":  # another owner has the id by now
-        await ended(store, "t", owner="eve")
-    cron = await make(store, thread_id="t")
+async def test_a_cron_whose_thread_is_not_its_owners_is_disabled_and_says_why(store: RunStore) -> None:
+    await ended(store, "t", owner="eve")
+    target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*", thread_id="t")
+    cron = await store.create_cron("c", target, a_plan())
     fired = await store.fire_cron(cron, a_firing(new=a_run("t", create_thread=False)))
     assert (fired.admission, fired.cron.plan.enabled, fired.cron.plan.next_run_at) == (None, False, None)
     assert fired.cron.error is not None
     assert fired.cron.error.error == "NotFound"
     assert await store.get_cron("c", owner=ANY_OWNER) == fired.cron
     assert await store.next_cron_at() is None
+
+
+async def test_the_crons_of_a_deleted_thread_are_deleted_with_it_and_not_fired(store: RunStore) -> None:
+    cron = await make(store, thread_id="t")
+    await make(store, "other")
+    await store.delete_thread("t", owner=ANY_OWNER)
+    assert await search(store) == ["other"]
+    with pytest.raises(CronChanged):
+        await store.fire_cron(cron, a_firing(new=a_run("t", create_thread=False)))
+    with pytest.raises(NotFound):
+        await store.create_cron("late", cron.target, a_plan())
+
+
+async def test_a_thread_is_deleted_while_its_crons_fire_and_nothing_of_it_is_left(store: RunStore) -> None:
+    crons = [await make(store, f"{number}", thread_id="t") for number in range(8)]
+
+    async def fire(cron: Cron) -> None:
+        with contextlib.suppress(CronChanged):
+            await store.fire_cron(cron, a_firing(new=a_run("t", create_thread=False)))
+
+    async def delete() -> None:
+        while True:
+            for run in await store.list_runs("t", owner=ANY_OWNER):
+                await cancel(store, run.run_id)
+            with contextlib.suppress(ConflictError):
+                await store.delete_thread("t", owner=ANY_OWNER)
+                return
+
+    await asyncio.gather(*map(fire, crons), delete())
+    assert await search(store) == []
+    assert await store.list_runs("t", owner=ANY_OWNER) == ()
 
 
 async def test_an_error_stays_until_a_slot_is_fired_or_the_cron_is_changed(store: RunStore) -> None:

@@ -51,6 +51,26 @@ async def refusal(http: httpx.AsyncClient, path: str = "/runs/crons", **body: An
     return response.status_code, response.text
 
 
+async def test_the_crons_of_a_thread_go_with_it(client: LangGraphClient, crons: Any, thread_id: str) -> None:
+    other = await crons.create("steps", schedule=RARELY)
+    await crons.create_for_thread(thread_id, "steps", schedule=RARELY)
+    await client.threads.delete(thread_id)
+    assert [one["cron_id"] for one in await crons.search()] == [other["cron_id"]]
+
+
+async def test_the_graph_of_a_crons_run_finds_what_started_it(crons: Any, client: LangGraphClient) -> None:
+    made = await crons.create("settings", schedule=EVERY_SECOND, input={}, on_run_completed="keep")
+    assert made["payload"]["config"]["configurable"] == {"cron_id": made["cron_id"]}
+    await fired(client.http.client, made["cron_id"])
+    [thread] = await client.threads.search(
+        metadata={"cron_id": made["cron_id"]}, sort_by="created_at", sort_order="asc", limit=1
+    )
+    [run] = await client.runs.list(thread["thread_id"])
+    await client.runs.join(thread["thread_id"], run["run_id"])
+    state = await client.threads.get_state(thread["thread_id"])
+    assert state["values"]["options"]["cron_id"] == made["cron_id"]
+
+
 async def test_a_cron_reads_back_as_it_was_made(crons: Any, http: httpx.AsyncClient) -> None:
     end_time = datetime(2199, 1, 1, tzinfo=UTC)
     made = await crons.create(
@@ -72,7 +92,7 @@ async def test_a_cron_reads_back_as_it_was_made(crons: Any, http: httpx.AsyncCli
         durability="exit",
     )
     assert await read(http, made["cron_id"]) == made
-    assert (made["assistant_id"], made["thread_id"], made["user_id"]) == (system_id("steps"), None, None)
+    assert (made["assistant_id"], made["thread_id"], made["user_id"]) == (system_id("steps"), None, "")
     assert (made["schedule"], made["timezone"]) == ("30 9 * * MON-FRI", "Europe/Berlin")
     assert (instant(made["end_time"]), made["on_run_completed"], made["enabled"]) == (end_time, "keep", True)
     assert (made["missed"], made["overlap"], made["error"]) == ("once", "allow", None)
@@ -81,7 +101,8 @@ async def test_a_cron_reads_back_as_it_was_made(crons: Any, http: httpx.AsyncCli
         "assistant_id": system_id("steps"),
         "input": {"steps": 1},
         "metadata": {"m": 1},
-        "config": {"tags": ["t"], "recursion_limit": 7},
+        "schedule": "30 9 * * MON-FRI",
+        "config": {"tags": ["t"], "recursion_limit": 7, "configurable": {"cron_id": made["cron_id"]}},
         "context": {"x": 1},
         "interrupt_before": ["a"],
         "interrupt_after": "*",
@@ -244,17 +265,6 @@ async def test_a_deleted_cron_is_gone_and_its_runs_stay(
     assert (await client.runs.get(thread_id, cron["last_run_id"]))["run_id"] == cron["last_run_id"]
 
 
-async def test_a_cron_whose_thread_is_deleted_is_disabled_and_says_why(
-    crons: Any, client: LangGraphClient, http: httpx.AsyncClient, thread_id: str
-) -> None:
-    made = await crons.create_for_thread(thread_id, "steps", schedule=EVERY_SECOND, input={"steps": 1})
-    await client.threads.delete(thread_id)
-    while (cron := await read(http, made["cron_id"]))["error"] is None:
-        pass
-    assert (cron["enabled"], cron["next_run_date"], cron["error"]["error"]) == (False, None, "NotFound")
-    assert thread_id in cron["error"]["message"]
-
-
 async def test_a_cron_whose_assistant_is_deleted_is_disabled_and_says_why(
     crons: Any, client: LangGraphClient, http: httpx.AsyncClient
 ) -> None:
@@ -301,6 +311,7 @@ async def test_search_and_count_filter_sort_and_page(crons: Any, http: httpx.Asy
     assert await crons.count(thread_id=thread_id) == 1
     picked = await crons.search(select=["cron_id", "enabled", "now"], enabled=False)
     assert picked[0].keys() == {"cron_id", "enabled", "now"}
+    assert "now" not in (await crons.search(enabled=False))[0]
     page = await http.post("/runs/crons/search", json={"limit": 2})
     assert (page.headers["x-pagination-total"], page.headers["x-pagination-next"]) == ("3", "2")
     assert (await http.post("/runs/crons/search", json={"select": ["nothing"]})).status_code == 422

@@ -124,11 +124,17 @@ def cron_wire(cron: Cron) -> dict[str, Any]:
         "cron_id": cron.cron_id,
         "assistant_id": target.assistant_id,
         "thread_id": target.thread_id,
-        "user_id": target.owner or None,
+        "user_id": target.owner,
         "schedule": plan.schedule,
         "timezone": plan.timezone,
         "end_time": plan.end_at,
-        "payload": {"assistant_id": target.assistant_id, "metadata": plan.metadata, **plan.payload},
+        "payload": {
+            "assistant_id": target.assistant_id,
+            "schedule": plan.schedule,
+            "metadata": plan.metadata,
+            **plan.payload,
+            "config": _config_of_runs(cron),
+        },
         "metadata": plan.metadata,
         "on_run_completed": plan.on_run_completed,
         "missed": plan.missed,
@@ -141,6 +147,12 @@ def cron_wire(cron: Cron) -> dict[str, Any]:
         "created_at": cron.created_at,
         "updated_at": cron.updated_at,
     }
+
+
+def _config_of_runs(cron: Cron) -> dict[str, Any]:
+    """Return the configuration of the cron's runs, which tells their graph what started them."""
+    given = cron.plan.payload.get("config") or {}
+    return {**given, "configurable": {**(given.get("configurable") or {}), "cron_id": cron.cron_id}}
 
 
 def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
@@ -174,10 +186,21 @@ async def _run_of(service: Service, cron: Cron, slot: datetime) -> NewRun:
     return replace(
         new,
         metadata={**new.metadata, "cron_id": cron.cron_id, "cron_run_date": slot.isoformat()},
-        kwargs={**new.kwargs, PERMISSIONS: target.permissions} if target.permissions else new.kwargs,
+        kwargs=_kwargs_of(cron, new),
         thread_owner=target.thread_owner,
         thread_where=target.thread_where,
     )
+
+
+def _kwargs_of(cron: Cron, new: NewRun) -> dict[str, Any]:
+    config = new.kwargs["config"]
+    kwargs = {
+        **new.kwargs,
+        "config": {**config, "configurable": {**config["configurable"], "cron_id": cron.cron_id}},
+    }
+    if cron.target.permissions:
+        kwargs[PERMISSIONS] = cron.target.permissions
+    return kwargs
 
 
 def _run_request(assistant_id: str, payload: Any, metadata: Any, on_run_completed: str | None) -> RunCreate:
@@ -406,7 +429,7 @@ async def search_crons(request: Request) -> Response:
         offset=body.offset,
     )
     total = await service.store.count_crons(owner=access.reads, where=where)
-    rows = [selected({**cron_wire(one), "now": utc_now()}, body.select) for one in found]
+    rows = [selected(cron_wire(one), body.select, legacy={"now": utc_now()}) for one in found]
     return json_response(rows, headers=pagination(total, body.offset, len(found)))
 
 

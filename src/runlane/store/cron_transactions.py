@@ -20,7 +20,7 @@ from runlane.store.rows import (
     microseconds,
     owner_params,
 )
-from runlane.store.run_transactions import GET_RUN, MAX_QUEUED_RUNS, admit
+from runlane.store.run_transactions import GET_RUN, LOCK_THREAD, MAX_QUEUED_RUNS, admit
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 
 #: What becomes of slots that came while no scheduler was there: the newest is made up for, or none is.
@@ -53,7 +53,7 @@ CHANGE_CRON = statement(
        WHERE cron_id = :cron_id AND revision = :revision RETURNING *""",
 )
 # Guard: nobody has changed or fired it since it was read, so that a slot has one run, whoever else fires it. It locks
-# the cron; the run's thread is locked after it.
+# the cron; the thread of a cron on a thread is locked before it.
 ADVANCE_CRON = statement(
     "advance_cron",
     """UPDATE crons SET next_run_at = CAST(:next_run_at AS BIGINT), last_slot_at = :slot, error = :error,
@@ -242,7 +242,13 @@ def cron_record(row: Row) -> Cron:
 
 
 def create_cron(cron_id: str, target: CronTarget, plan: CronPlan) -> Transaction[Cron]:
-    """Create a cron; a repeated creation, whose first answer may be lost, answers the same."""
+    """Create a cron; a repeated creation, whose first answer may be lost, answers the same.
+
+    Raises:
+        NotFound: Its thread is gone.
+    """
+    if target.thread_id is not None and not (yield LOCK_THREAD(thread_id=target.thread_id)):
+        raise NotFound("thread", target.thread_id)
     rows = yield INSERT_CRON(
         cron_id=cron_id,
         owner=target.owner,
@@ -323,6 +329,8 @@ def fire_cron(
     Raises:
         CronChanged: It was changed, fired, disabled or deleted since it was *seen*; nothing was written.
     """
+    if seen.target.thread_id is not None:
+        yield LOCK_THREAD(thread_id=seen.target.thread_id)  # before the cron, as a thread's deletion does
     rows = yield ADVANCE_CRON(
         cron_id=seen.cron_id,
         revision=seen.revision,

@@ -66,6 +66,8 @@ DELETE_THREAD_EVENTS = statement(
     "delete_thread_events",
     "DELETE FROM events WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)",
 )
+# Called under the thread's lock: whoever locks a cron of a thread has locked the thread before.
+DELETE_THREAD_CRONS = statement("delete_thread_crons", "DELETE FROM crons WHERE thread_id = :thread_id")
 DELETE_THREAD_RUNS = statement("delete_thread_runs", "DELETE FROM runs WHERE thread_id = :thread_id")
 DELETE_THREAD = statement("delete_thread", "DELETE FROM threads WHERE thread_id = :thread_id")
 
@@ -262,7 +264,7 @@ def expire_thread(thread_id: str, strategy: PruneStrategy, first: Part | None = 
 
 
 def delete_thread(thread_id: str, owner: Owner, first: Part | None = None) -> Transaction[None]:
-    """Delete a thread with its runs and their events, after *first* has deleted its checkpoints.
+    """Delete a thread with its crons, its runs and their events, after *first* has deleted its checkpoints.
 
     Raises:
         ConflictError: A run is active; cancel it first.
@@ -274,6 +276,7 @@ def delete_thread(thread_id: str, owner: Owner, first: Part | None = None) -> Tr
 
 
 def _delete(thread_id: str) -> Transaction[None]:
+    yield DELETE_THREAD_CRONS(thread_id=thread_id)
     yield DELETE_THREAD_EVENTS(thread_id=thread_id)
     yield DELETE_THREAD_RUNS(thread_id=thread_id)
     yield DELETE_THREAD(thread_id=thread_id)
