@@ -109,6 +109,27 @@ async def test_nobody_can_pose_as_the_system(client: LangGraphClient) -> None:
     assert changed["metadata"].get("created_by") != "system"
 
 
+async def test_a_claim_to_be_the_system_is_named(http: httpx.AsyncClient) -> None:
+    body = {"graph_id": "chat", "metadata": {"created_by": "system"}}
+    assert (await http.post("/assistants", json=body)).headers["runlane-ignored"] == "metadata.created_by"
+
+
+async def test_who_created_an_assistant_is_kept(client: LangGraphClient) -> None:
+    made = await client.assistants.create("chat", metadata={"created_by": "ann"})
+    assert made["metadata"] == {"created_by": "ann"}
+    changed = await client.assistants.update(made["assistant_id"], metadata={"created_by": "bob"})
+    assert changed["metadata"] == {"created_by": "bob"}
+    assert [one["assistant_id"] for one in await client.assistants.search(metadata={"created_by": "bob"})] == [
+        made["assistant_id"]
+    ]
+
+
+async def test_a_change_of_the_configuration_alone_keeps_the_context(client: LangGraphClient) -> None:
+    made = await client.assistants.create("settings", context={"mood": "good"})
+    changed = await client.assistants.update(made["assistant_id"], config={"tags": ["x"]})
+    assert (changed["config"], changed["context"]) == ({"tags": ["x"]}, {"mood": "good"})
+
+
 async def test_config_and_context_exclude_each_other(client: LangGraphClient, http: httpx.AsyncClient) -> None:
     body = {"graph_id": "chat", "config": {"configurable": {"a": 1}}, "context": {"a": 2}}
     assert (await http.post("/assistants", json=body)).status_code == 400

@@ -49,6 +49,12 @@ def test_the_most_specific_handler_is_asked_and_may_change_what_is_made(serve: C
     assert changed["metadata"]["by"] == "global assistants.update"
 
 
+def test_a_handler_says_who_created_an_assistant(serve: Callable[..., Login]) -> None:
+    ann = serve("naming")("ann")
+    made = ann.post("/assistants", json={"graph_id": "chat", "metadata": {"created_by": "eve"}}).json()
+    assert made["metadata"]["created_by"] == "ann"
+
+
 def test_each_answer_of_a_handler_is_what_it_says(serve: Callable[..., Login]) -> None:
     login = serve("verdicts")
     path = f"/threads/{thread_of(login('yes'))}"

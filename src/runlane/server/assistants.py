@@ -22,6 +22,7 @@ from runlane.server.requests import (
     AssistantVersions,
     BadRequest,
     RunConfig,
+    ignore,
     path_uuid,
     query_flag,
     read_body,
@@ -95,6 +96,13 @@ def _settings(config: RunConfig | None, context: dict[str, Any] | None) -> tuple
     return plain, dict(configurable or {})
 
 
+def _changed_settings(config: RunConfig | None, context: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a change of an assistant replaces; a configuration that configures nothing keeps the context."""
+    changed, mirrored = _settings(config, context)
+    kept = config is not None and not config.configurable and context is None
+    return {"config": changed} if kept else {"config": changed, "context": mirrored}
+
+
 def clean(body: Any) -> dict[str, Any]:
     """Return *body* as a dict without what was not given."""
     built: dict[str, Any] = msgspec.to_builtins(body)
@@ -106,9 +114,13 @@ def _known_graph(service: Service, graph_id: str) -> None:
         raise NotFound("graph", graph_id)
 
 
-def _own_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
-    """Return *metadata* without what only the server says."""
-    return {name: value for name, value in (metadata or {}).items() if name != "created_by"}
+def _own_metadata(request: Request, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Return *metadata* without the claim that the system made the assistant, by which clients tell a graph's own."""
+    given = metadata or {}
+    if given.get("created_by") != "system":
+        return given
+    ignore(request, {"metadata.created_by"}, "fields")
+    return {name: value for name, value in given.items() if name != "created_by"}
 
 
 def _writable(assistant: Assistant) -> None:
@@ -178,7 +190,7 @@ async def create_assistant(request: Request) -> Response:
         "graph_id": body.graph_id,
         "config": config,
         "context": context,
-        "metadata": _own_metadata(body.metadata),
+        "metadata": _own_metadata(request, body.metadata),
         "if_exists": body.if_exists,
         "name": "Untitled" if body.name is None else body.name,
     }
@@ -191,7 +203,7 @@ async def create_assistant(request: Request) -> Response:
         description=body.description,
         config=value["config"],
         context=value["context"],
-        metadata=_own_metadata(value["metadata"]),
+        metadata=_own_metadata(request, value["metadata"]),
     )
     return json_response(assistant_wire(await _made(service, access, new, body.if_exists)))
 
@@ -219,7 +231,8 @@ async def get_assistant(request: Request) -> Response:
 async def patch_assistant(request: Request) -> Response:
     """Change an assistant, which makes a new version."""
     service, body = service_of(request), await read_body(request, AssistantPatch)
-    value: dict[str, Any] = {"graph_id": body.graph_id, "name": body.name, "metadata": _own_metadata(body.metadata)}
+    metadata = _own_metadata(request, body.metadata)
+    value: dict[str, Any] = {"graph_id": body.graph_id, "name": body.name, "metadata": metadata}
     access, assistant = await _named(request, "update", value)
     _writable(assistant)
     changes: dict[str, Any] = {}
@@ -227,9 +240,9 @@ async def patch_assistant(request: Request) -> Response:
         _known_graph(service, body.graph_id)
         changes["graph_id"] = body.graph_id
     if body.config is not None or body.context is not None:
-        changes["config"], changes["context"] = _settings(body.config, body.context)
+        changes |= _changed_settings(body.config, body.context)
     if value["metadata"]:
-        changes["metadata"] = _own_metadata(value["metadata"])
+        changes["metadata"] = _own_metadata(request, value["metadata"])
     for name in ("name", "description"):
         if getattr(body, name) is not None:
             changes[name] = getattr(body, name)
@@ -302,8 +315,20 @@ async def assistant_schemas(request: Request) -> Response:
     return raw_json(await service.on_agents(lambda: states.schemas(assistant.graph_id)))
 
 
-@route(router, "GET", "/assistants/{assistant_id}/subgraphs", statuses=(404,), query=("recurse",))
-@route(router, "GET", "/assistants/{assistant_id}/subgraphs/{namespace:path}", statuses=(404,), query=("recurse",))
+@route(
+    router,
+    "GET",
+    "/assistants/{assistant_id}/subgraphs",
+    statuses=(404,),
+    query=("recurse",),
+)
+@route(
+    router,
+    "GET",
+    "/assistants/{assistant_id}/subgraphs/{namespace:path}",
+    statuses=(404,),
+    query=("recurse",),
+)
 async def assistant_subgraphs(request: Request) -> Response:
     """Return the schemas of the graph's subgraphs."""
     service = service_of(request)
@@ -315,7 +340,13 @@ async def assistant_subgraphs(request: Request) -> Response:
     )
 
 
-@route(router, "POST", "/assistants/{assistant_id}/versions", body=AssistantVersions, statuses=(404,))
+@route(
+    router,
+    "POST",
+    "/assistants/{assistant_id}/versions",
+    body=AssistantVersions,
+    statuses=(404,),
+)
 async def assistant_versions(request: Request) -> Response:
     """Return an assistant's versions, newest first."""
     body = await read_body(request, AssistantVersions)

@@ -99,6 +99,16 @@ ranked.on.threads(_says("resource"))
 ranked.on(actions="create")(_says("action"))
 ranked.on(_says("global"))
 
+#: Each assistant says who created it.
+naming = Auth()
+naming.authenticate(authenticate)
+
+
+@naming.on.assistants.create
+async def name_the_creator(ctx: Context, value: dict[str, Any]) -> None:
+    value["metadata"]["created_by"] = ctx.user.identity
+
+
 #: ``NAME@TEAM`` shares threads with the team; nothing is said of anything else.
 sharing = Auth()
 
