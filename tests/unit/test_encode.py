@@ -7,12 +7,14 @@ import math
 import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from langchain_core.messages import (
@@ -25,6 +27,8 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.store.base import Item
 from langgraph.types import Command, Interrupt, Send
 from pydantic import BaseModel, SecretStr
 
@@ -160,3 +164,32 @@ def test_a_value_that_nests_too_deeply_is_an_error() -> None:
 
 def test_text_is_kept_as_utf8() -> None:
     assert encode("naïve – 東京 🎉") == '"naïve – 東京 🎉"'.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (ip_address("192.0.2.7"), "192.0.2.7"),
+        (ip_address("2001:db8::7"), "2001:db8::7"),
+        (ip_interface("192.0.2.7/24"), "192.0.2.7/24"),
+        (ip_network("192.0.2.0/24"), "192.0.2.0/24"),
+        (ip_network("2001:db8::/32"), "2001:db8::/32"),
+        (ZoneInfo("Europe/Berlin"), "Europe/Berlin"),
+        (timezone(timedelta(hours=1)), "UTC+01:00"),
+    ],
+)
+def test_what_langgraphs_serialiser_takes_is_shown_as_text(value: Any, text: str) -> None:
+    serializer = JsonPlusSerializer()
+    assert serializer.loads_typed(serializer.dumps_typed(value)) == value
+    assert json.loads(encode({"value": value})) == {"value": text}
+
+
+def test_an_item_of_the_store_is_its_fields() -> None:
+    item = Item(
+        value={"n": 1},
+        key="k",
+        namespace=("a",),
+        created_at=datetime(2026, 1, 2, tzinfo=UTC),
+        updated_at=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    assert json.loads(encode(item))["value"] == {"n": 1}

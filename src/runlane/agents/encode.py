@@ -12,9 +12,10 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Set
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
@@ -30,7 +31,17 @@ MAX_DEPTH: Final = 254
 _NUL: Final = b"\\u0000"
 #: A NUL escape that is not itself the tail of an escaped backslash.
 _NUL_ESCAPE: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
-_TEXT_TYPES: Final = (Decimal, PurePath, complex)
+#: What is shown as its text; interfaces are addresses, and a ``ZoneInfo`` is a ``tzinfo``.
+_TEXT_TYPES: Final = (
+    Decimal,
+    PurePath,
+    complex,
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    tzinfo,
+)
 _NATIVE_TYPES: Final = frozenset({type(None), bool, float, datetime, date, time, UUID})
 _MAX_INT: Final = 2**64 - 1
 _MIN_INT: Final = -(2**63)
@@ -83,7 +94,7 @@ def _shape(value: Any) -> Any:
     if isinstance(value, type):
         raise Unserialisable(f"Class {value.__qualname__} has no JSON form.")
     for attribute, convert in _METHODS:
-        if hasattr(value, attribute):
+        if callable(getattr(value, attribute, None)):
             return convert(value)
     return _shape_of_builtin(value)
 
@@ -107,11 +118,13 @@ def _shape_of_builtin(value: Any) -> Any:
     raise Unserialisable(f"An object of type {cls.__module__}.{cls.__qualname__} has no JSON form.")
 
 
-#: Methods by which an object gives its simpler form: pydantic, named tuples, arrays.
+#: Methods by which an object gives its simpler form: pydantic, named tuples, arrays, and what LangGraph's serialiser
+#: takes too: models of pydantic 1 and items of its stores.
 _METHODS: Final[tuple[tuple[str, Callable[[Any], Any]], ...]] = (
     ("model_dump", lambda value: value.model_dump()),
     ("_asdict", lambda value: value._asdict()),
     ("tolist", lambda value: value.tolist()),
+    ("dict", lambda value: value.dict()),
 )
 
 

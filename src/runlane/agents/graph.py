@@ -13,7 +13,7 @@ import orjson
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
-from langgraph.types import Command, StateSnapshot
+from langgraph.types import Command, Interrupt, StateSnapshot
 
 from runlane.agents.base import AgentCall, Drained, Snapshot
 from runlane.agents.encode import Unserialisable, encode
@@ -21,7 +21,7 @@ from runlane.agents.events import INTERRUPT, Publisher
 from runlane.agents.invocation import run_config, run_context, run_input, thread_config
 from runlane.agents.observer import Observer
 from runlane.agents.protocol_events import ProtocolPublisher, pump_protocol
-from runlane.agents.registry import Graph, GraphUse, Registry
+from runlane.agents.registry import Graph, GraphUse, Registry, graph_name
 from runlane.agents.repair import repair_thread
 from runlane.agents.shown import observer_of
 from runlane.agents.users import RunUsers
@@ -104,6 +104,7 @@ class GraphAgent:
             await check_checkpoint(call.saver, config)
         async with self._registry.open(self._graph_id, use) as shared:
             graph = bound(shared, call.saver, call.store)
+            config.setdefault("run_name", graph_name(graph, self._graph_id))
             context = run_context(graph, kwargs)
             if isinstance(context, dict):  # graphs of older LangGraph versions look for it in there
                 config["configurable"] = {**context, **config["configurable"]}
@@ -275,7 +276,7 @@ def snapshot_of(state: StateSnapshot) -> Snapshot:
     if state.metadata is None:
         return Snapshot()
     interrupts = {
-        task.id: orjson.loads(encode([{"id": item.id, "value": item.value} for item in task.interrupts]))
+        task.id: orjson.loads(encode([asked(item) for item in task.interrupts]))
         for task in state.tasks
         if task.interrupts
     }
@@ -287,6 +288,11 @@ def snapshot_of(state: StateSnapshot) -> Snapshot:
         paused=bool(state.next or interrupts),
         unfinished=bool(state.next),
     )
+
+
+def asked(item: Interrupt) -> dict[str, Any]:
+    """Return a question as a thread's row has it; the schema of its answer is ``None`` if the graph gives none."""
+    return {"id": item.id, "value": item.value, "response_schema": getattr(item, "response_schema", None)}
 
 
 def _result(state: StateSnapshot, values: bytes) -> bytes:
