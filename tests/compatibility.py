@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from differential import listed
+
 TESTS = Path(__file__).parent
 DATA = TESTS / "compatibility.toml"
 PAGE = TESTS.parent / "docs" / "reference" / "compatibility.md"
@@ -24,6 +26,16 @@ Clients that the tests run unchanged: `langgraph-sdk` for Python in its two newe
 (`tests/clients/test_sdk_matrix.py`), LangGraph's `RemoteGraph` (`tests/server/test_remote_graph.py`),
 `@langchain/langgraph-sdk` on Node (`tests/clients/test_javascript.py`), and pages with its `useStream` and with that of
 `@langchain/react`, in a real Chromium (`tests/clients/test_browser.py`).
+"""
+_DIFFERENCES = """\
+
+## Differences on the wire
+
+The same requests were sent to the reference server and are sent to Runlane by `tests/server/test_reference.py`, and the
+answers compared: status, headers, JSON, and the events of streams. Every difference is one of these.
+
+| | reference | Runlane | why |
+|---|---|---|---|
 """
 _WEAKNESSES = """\
 ## Known weaknesses
@@ -70,6 +82,8 @@ def page(weaknesses: dict[str, list[str]]) -> str:
             section = row.section
             parts.append(f"\n## {section}\n\n| | reference | Runlane | proof |\n|---|---|---|---|\n")
         parts.append(f"| {row.subject} | {row.reference} | {row.runlane} | {_proof(row.tests)} |\n")
+    parts.append(_DIFFERENCES)
+    parts += [f"| {one.what} | {one.reference} | {one.runlane} | {one.why} |\n" for one in listed()]
     parts.append(f"\n{_WEAKNESSES}")
     for name, tests in weaknesses.items():
         number, _, text = name.partition(" ")

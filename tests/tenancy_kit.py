@@ -125,6 +125,7 @@ BODIES: Mapping[str, Callable[[Belongings], Any] | None] = {
     "WEBSOCKET /threads/{thread_id}/stream/events": None,
     "GET /a2a/{assistant_id}": None,
     "GET /a2a/{assistant_id}/.well-known/agent-card.json": None,
+    "GET /a2a/{assistant_id}/.well-known/agent.json": None,
     "POST /a2a/{assistant_id}": lambda _: SAY,
     "GET /webhooks/{run_id}": None,
     "POST /webhooks/{run_id}/resend": None,

@@ -342,6 +342,8 @@ FINGERPRINT: Final = "request_fingerprint"
 OF_ONE_RUN: Final = frozenset({"run_id", "cron_id"})
 #: In a run's ``kwargs``: what its user, who is its owner, may do in the application's own words.
 PERMISSIONS: Final = "permissions"
+#: In a run's ``kwargs``: the ``X-Request-Id`` of the request that created it.
+REQUEST_ID: Final = "request_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -275,7 +275,14 @@ def test_keys_that_only_the_server_writes_are_stripped_from_what_a_client_sends(
     )
     config = run_config(run, "g")
     ids = {"run_id": run.run_id, "thread_id": "t", "graph_id": "g", "assistant_id": "assistant-1"}
-    assert config["configurable"] == {"mine": 1, **ids}
+    nobody = {
+        "user_id": "",
+        "langgraph_auth_user": None,
+        "langgraph_auth_user_id": "",
+        "langgraph_auth_permissions": [],
+        "langgraph_request_id": run.run_id,
+    }
+    assert config["configurable"] == {"mine": 1, **ids, **nobody}
     metadata = dict(config["metadata"])
     assert metadata.pop("langgraph_version")
     assert metadata == {"mine": 1, "who": "ann", "run_attempt": 1, **ids}

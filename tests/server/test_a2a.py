@@ -54,7 +54,9 @@ def state(version: str, name: str) -> str:
     return name if version == OLD else f"TASK_STATE_{name.upper().replace('-', '_')}"
 
 
-@pytest.mark.parametrize("path", [CHAT, f"{CHAT}/.well-known/agent-card.json", "/a2a/chat"])
+@pytest.mark.parametrize(
+    "path", [CHAT, f"{CHAT}/.well-known/agent-card.json", f"{CHAT}/.well-known/agent.json", "/a2a/chat"]
+)
 async def test_a_card_says_where_an_agent_is_and_how_it_is_spoken_to(http: httpx.AsyncClient, path: str) -> None:
     card = (await http.get(path)).json()
     assert card == (await http.get("/.well-known/agent-card.json", params={"assistant_id": system_id("chat")})).json()

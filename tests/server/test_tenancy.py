@@ -121,7 +121,11 @@ def _status(server: Server, client: httpx.Client, name: str, has: Belongings) ->
     if method == "WEBSOCKET":
         return _subscribed(server, client, path)
     make = BODIES[name]
-    return ask(client, method, path, None if make is None else make(has)).status_code
+    answer = ask(client, method, path, None if make is None else make(has))
+    if name == "POST /a2a/{assistant_id}":  # errors of JSON-RPC are in the answer, whose status is 200
+        error = answer.json().get("error", {}) if answer.status_code == 200 else {}
+        return 404 if error.get("code") == -32602 and "not found" in error["message"] else answer.status_code
+    return answer.status_code
 
 
 def _subscribed(server: Server, client: httpx.Client, path: str) -> int:

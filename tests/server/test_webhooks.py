@@ -327,3 +327,16 @@ def test_the_fields_that_a_deployment_may_choose_are_those_of_a_run() -> None:
         ended_at=None,
     )
     assert run_wire(run).keys() == RUN_FIELDS
+
+
+async def test_a_relative_url_reaches_routes_of_the_projects_own_application_only(tmp_path: Path) -> None:
+    project = PROJECT.parent.parent / "reference_project" / "langgraph.json"
+    with running_server(f"sqlite:///{tmp_path}/runlane.db", project) as server:
+        async with sdk(server) as client:
+            before = await client.threads.count()
+            thread = await client.threads.create()
+            run = await client.runs.create(thread["thread_id"], "steps", input=STEP, webhook="/threads")
+            delivery = await outcome(client.http.client, run["run_id"])
+            assert delivery["history"][0]["status_code"] is None
+            assert "takes no POST" in delivery["history"][0]["error"]
+            assert await client.threads.count() == before + 1

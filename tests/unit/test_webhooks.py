@@ -230,3 +230,17 @@ def test_a_receiver_may_ask_for_a_longer_delay_within_bounds_and_not_for_a_short
 ) -> None:
     answer = Answer(status_code=503, retry_after=retry_after)
     assert follows(answer, 1, NOW, 0.5) == (DeliveryStatus.PENDING, delay_s)
+
+
+def test_a_relative_url_needs_the_loopback_and_an_application_of_the_projects_own() -> None:
+    rules = UrlRules(disable_loopback=False)
+    target = WebhookPolicy(rules=rules, local=True).target("/hooks/runs?x=1")
+    assert (target.host, target.target) == (b"", b"/hooks/runs?x=1")
+    for refusing, why in (
+        (WebhookPolicy(local=True), "disable_loopback"),
+        (WebhookPolicy(rules=rules), "http.app"),
+    ):
+        with pytest.raises(InvalidRequest, match=why):
+            refusing.target("/hooks/runs")
+    with pytest.raises(InvalidRequest, match="absolute"):
+        WebhookPolicy(rules=rules, local=True).target("//example.com/hooks")

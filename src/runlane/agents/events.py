@@ -15,6 +15,7 @@ from runlane.agents.users import without_user
 from runlane.error_texts import MASKED, ErrorTexts
 
 INTERRUPT: Final = "__interrupt__"
+_HIDDEN: Final = "langsmith:hidden"
 #: LangGraph's own mode for each mode of the API; ``events`` has none, it is another way to call the graph.
 _LANGGRAPH_MODES: Final[Mapping[str, str]] = {
     "values": "values",
@@ -81,8 +82,13 @@ class Publisher:
             self._emit(_name(mode, namespace), encode(payload))
 
     def trace(self, event: Mapping[str, Any]) -> None:
-        """Publish one event of LangChain's own event stream; what has no JSON form is shown by its ``repr``."""
+        """Publish one event of LangChain's own event stream; what has no JSON form is shown by its ``repr``.
+
+        What is tagged as hidden from traces is not told either.
+        """
         self._observer.started = True
+        if _HIDDEN in event["tags"]:
+            return
         error = event["data"].get("error")
         if error is not None:
             event = {**event, "data": {**event["data"], "error": self._errors.representation(error)}}
@@ -129,16 +135,30 @@ def _debug(event: Mapping[str, Any]) -> Mapping[str, Any]:
         **event,
         "payload": {
             **without_user(payload),
+            "tasks": [_task(task) for task in payload["tasks"]],
             "checkpoint": checkpoint_keys(payload["config"]),
             "parent_checkpoint": checkpoint_keys(payload["parent_config"]),
         },
     }
 
 
+def _task(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a task of a checkpoint with the address of its subgraph's state in place of a config."""
+    state = task.get("state")
+    if not isinstance(state, dict) or "configurable" not in state:
+        return task
+    kept = {name: value for name, value in task.items() if name != "state"}
+    return {**kept, "checkpoint": checkpoint_address(state)}
+
+
+def checkpoint_address(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where *config* points: to a checkpoint, or, without its id, to where a subgraph keeps its own."""
+    keys = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
+    return {key: config["configurable"][key] for key in keys if key in config["configurable"]}
+
+
 def checkpoint_keys(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return the address of a checkpoint as clients send it back, or ``None`` if *config* names none."""
-    configurable = (config or {}).get("configurable") or {}
-    if not configurable.get("checkpoint_id"):
+    if config is None or not (config.get("configurable") or {}).get("checkpoint_id"):
         return None
-    keys = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
-    return {key: configurable[key] for key in keys if key in configurable}
+    return checkpoint_address(config)

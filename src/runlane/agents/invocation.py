@@ -17,13 +17,14 @@ from pydantic import BaseModel
 
 from runlane.agents.registry import Graph
 from runlane.agents.users import PREFIX, RunUser, user_keys
-from runlane.records import RunRecord
+from runlane.records import REQUEST_ID, RunRecord
 
 #: What a client may say in ``config`` beside ``configurable`` and ``metadata``.
 _CONFIG_KEYS: Final = ("tags", "recursion_limit", "max_concurrency", "run_name")
 #: Metadata that only the server writes: whose run a checkpoint belongs to hangs on it.
 _RESERVED_METADATA: Final = frozenset({"thread_id", "assistant_id", "run_id", "cron_id", "graph_id", "run_attempt"})
-_RESERVED_CONFIGURABLE: Final = ("__", PREFIX, "langgraph_request_id")
+_REQUEST_ID: Final = "langgraph_request_id"
+_RESERVED_CONFIGURABLE: Final = ("__", PREFIX, _REQUEST_ID)
 #: With this LangGraph refuses an answer to what was not asked. It has no public name.
 _STRICT_RESUME: Final = "__pregel_strict_resume"
 _CHECKPOINT_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
@@ -59,7 +60,7 @@ def run_config(
         if key not in _RESERVED_METADATA
     }
     config: dict[str, Any] = {key: request[key] for key in _CONFIG_KEYS if request.get(key) is not None}
-    config["configurable"] = {**configurable, **user_keys(user), **ids}
+    config["configurable"] = {**configurable, **user_keys(user), **ids, _REQUEST_ID: request_id(run)}
     if run.kwargs.get("strict_resume"):
         config["configurable"][_STRICT_RESUME] = True
     config["metadata"] = {**metadata, **ids, "run_attempt": run.attempt, "langgraph_version": langgraph_version}
@@ -67,6 +68,12 @@ def run_config(
     if (run_id := _uuid(run.run_id)) is not None:
         config["run_id"] = run_id
     return cast(RunnableConfig, config)
+
+
+def request_id(run: RunRecord) -> str:
+    """Return the ``X-Request-Id`` of the request that created *run*; its own id if there was none."""
+    found: str = run.kwargs.get(REQUEST_ID) or run.run_id
+    return found
 
 
 def run_input(kwargs: Mapping[str, Any]) -> Any:

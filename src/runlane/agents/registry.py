@@ -62,6 +62,11 @@ class _Entry:
     parameters: tuple[str, ...] = ()
 
 
+def graph_name(graph: Graph, graph_id: str) -> str:
+    """Return the name that *graph* was compiled with, else its id."""
+    return graph_id if graph.name in ("", _DEFAULT_NAME) else graph.name
+
+
 class Registry:
     """Graphs by id. A compiled graph is shared by all its runs; a factory is called for each use."""
 
@@ -104,7 +109,7 @@ class Registry:
             NotFound: There is no such graph.
         """
         graph = self._entry(graph_id).graph
-        return graph.name if graph is not None and graph.name not in ("", _DEFAULT_NAME) else graph_id
+        return graph_id if graph is None else graph_name(graph, graph_id)
 
     @asynccontextmanager
     async def open(self, graph_id: str, use: GraphUse | None = None) -> AsyncIterator[Graph]:

@@ -19,7 +19,7 @@ from langgraph_sdk.runtime import AccessContext
 
 from runlane.agents.base import Snapshot
 from runlane.agents.encode import Unserialisable, encode
-from runlane.agents.events import checkpoint_keys
+from runlane.agents.events import checkpoint_address, checkpoint_keys
 from runlane.agents.graph import bound, check_checkpoint, snapshot_of
 from runlane.agents.invocation import command_of, thread_config
 from runlane.agents.registry import Graph, GraphUse, Registry
@@ -226,6 +226,7 @@ class ThreadStates:
     ) -> tuple[dict[str, Any], Snapshot]:
         async with self._open(graph_id, "threads.update", saver) as graph:
             await check_checkpoint(saver, config)
+            config["metadata"] = {"graph_id": graph_id}
             try:
                 written = await graph.abulk_update_state(config, supersteps)
             except (RunlaneError, Unserialisable):
@@ -251,7 +252,7 @@ def thread_state(state: StateSnapshot) -> dict[str, Any]:
         "values": state.values if state.metadata is not None else _NO_VALUES,
         "next": state.next,
         "tasks": [_task(task) for task in state.tasks],
-        "metadata": state.metadata,
+        "metadata": _metadata(state),
         "created_at": state.created_at,
         "checkpoint": checkpoint,
         "parent_checkpoint": parent,
@@ -259,6 +260,13 @@ def thread_state(state: StateSnapshot) -> dict[str, Any]:
         "checkpoint_id": checkpoint and checkpoint["checkpoint_id"],
         "parent_checkpoint_id": parent and parent["checkpoint_id"],
     }
+
+
+def _metadata(state: StateSnapshot) -> dict[str, Any] | None:
+    """Return the checkpoint's metadata with its thread, which is not stored with each checkpoint again."""
+    if state.metadata is None:
+        return None
+    return {**state.metadata, "thread_id": state.config["configurable"]["thread_id"]}
 
 
 def _state_update(item: Mapping[str, Any]) -> StateUpdate:
@@ -275,18 +283,10 @@ def _task(task: PregelTask) -> dict[str, Any]:
         "path": task.path,
         "error": task.error,
         "interrupts": task.interrupts,
-        "checkpoint": _address(cast(RunnableConfig | None, config)),
+        "checkpoint": None if config is None else checkpoint_address(cast(RunnableConfig, config)),
         "state": thread_state(nested) if nested is not None else None,
         "result": task.result,
     }
-
-
-def _address(config: RunnableConfig | None) -> dict[str, Any] | None:
-    """Return where a subgraph keeps its checkpoints; unlike a checkpoint's address it may name no checkpoint."""
-    if config is None:
-        return None
-    keys = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
-    return {key: config["configurable"][key] for key in keys if key in config["configurable"]}
 
 
 def _before(thread_id: str, before: Checkpoint) -> RunnableConfig | None:

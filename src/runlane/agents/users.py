@@ -80,14 +80,16 @@ class RunUsers:
 
 
 def user_keys(user: RunUser | None) -> dict[str, Any]:
-    """Return what a graph finds of its user in ``configurable``. ``user_id`` is theirs too, whatever a client says."""
-    if user is None:
-        return {}
+    """Return what a graph finds of its user in ``configurable``. ``user_id`` is theirs too, whatever a client says.
+
+    The keys are always there, so that a graph reads them in the same way on a server that knows no users.
+    """
+    identity = "" if user is None else user.identity
     return {
-        "user_id": user.identity,
+        "user_id": identity,
         _USER: user,
-        f"{_USER}_id": user.identity,
-        f"{PREFIX}permissions": user.permissions,
+        f"{_USER}_id": identity,
+        f"{PREFIX}permissions": [] if user is None else user.permissions,
     }
 
 

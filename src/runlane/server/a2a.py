@@ -67,7 +67,13 @@ class A2aRequest(Body):
     params: dict[str, Any] | None = None
 
 
-@route(router, "GET", "/.well-known/agent-card.json", statuses=(400, 404), query=("assistant_id",))
+@route(
+    router,
+    "GET",
+    "/.well-known/agent-card.json",
+    statuses=(400, 404),
+    query=("assistant_id",),
+)
 async def any_card(request: Request) -> Response:
     """Describe the agent that the query names."""
     assistant_id = request.query_params.get("assistant_id")
@@ -77,6 +83,7 @@ async def any_card(request: Request) -> Response:
 
 
 @route(router, "GET", "/a2a/{assistant_id}/.well-known/agent-card.json", statuses=(404,))
+@route(router, "GET", "/a2a/{assistant_id}/.well-known/agent.json", statuses=(404,))
 @route(router, "GET", "/a2a/{assistant_id}", statuses=(404,))
 async def card(request: Request) -> Response:
     """Describe an agent, in both versions of the protocol at once."""
@@ -122,13 +129,13 @@ async def _agent(request: Request, named: str) -> Assistant:
     return assistant
 
 
-@route(router, "POST", "/a2a/{assistant_id}", body=A2aRequest, statuses=(404, 409, 429))
+@route(router, "POST", "/a2a/{assistant_id}", body=A2aRequest, statuses=(409, 429))
 async def call(request: Request) -> Any:
     """Answer one request of the Agent2Agent protocol; ``A2A-Version: 1.0`` chooses its newer words."""
-    assistant = await _agent(request, request.path_params["assistant_id"])
     asked: int | str | None = None
     try:
         asked, method, params = await _read(request)
+        assistant = await _called(request, request.path_params["assistant_id"])
         spoken = version_of(request.headers.get("a2a-version"))
         operation = METHODS[spoken].get(method)
         if operation is None:
@@ -138,6 +145,18 @@ async def call(request: Request) -> Any:
         return json_response(
             {"jsonrpc": "2.0", "id": asked, "error": {"code": refused.code, "message": refused.message}}
         )
+
+
+async def _called(request: Request, named: str) -> Assistant:
+    """Return the agent *named*.
+
+    Raises:
+        Refused: There is none that the request may read.
+    """
+    try:
+        return await _agent(request, named)
+    except (InvalidRequest, NotFound) as error:
+        raise Refused(INVALID_PARAMS, str(error)) from None
 
 
 async def _read(request: Request) -> tuple[int | str, str, Mapping[str, Any]]:
@@ -331,9 +350,7 @@ def _streamed(service: Service, asked: _Call, watch: Watch) -> StreamingBody:
                 yield b"".join(found) or HEARTBEAT
         raise BrokenOff  # the process closes before the run has ended
 
-    return StreamingBody(
-        pieces(), media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS, on_close=watch.close
-    )
+    return StreamingBody(pieces(), media_type="text/event-stream", headers=SSE_HEADERS, on_close=watch.close)
 
 
 async def _began(service: Service, run: RunRecord) -> Now:

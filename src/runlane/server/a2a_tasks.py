@@ -105,7 +105,7 @@ async def _listed(service: Service, listing: Listing, run: RunRecord) -> dict[st
     if listing.include_artifacts or listing.history_length or now.asks:
         with contextlib.suppress(NotFound):  # deleted since it was listed
             now = await now_of(service, run)
-    task = Words("1.0", run).task(now, listing.history_length)
+    task = Words("1.0", run).task(now, listing.history_length or 0)
     if not listing.include_artifacts:
         task.pop("artifacts", None)
     return task

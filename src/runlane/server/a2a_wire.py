@@ -17,6 +17,8 @@ from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import RunError, RunRecord
 
 Version = Literal["0.3", "1.0"]
+#: Messages that a task is sent with if its reader does not say how many.
+MAX_HISTORY: Final = 100
 INVALID_PARAMS: Final = -32602
 NO_TASK, NOT_CANCELABLE, NO_PUSH, UNSUPPORTED, NO_SUCH_CONTENT = -32001, -32002, -32003, -32004, -32005
 NO_EXTENDED_CARD, NO_SUCH_VERSION = -32007, -32009
@@ -191,14 +193,15 @@ class Words:
         self._old, self._run = version == "0.3", run
 
     def task(self, now: Now, history_length: int | None = None) -> dict[str, Any]:
-        """Return the run as a task, with up to *history_length* of the thread's messages."""
+        """Return the run as a task, with up to *history_length* of the thread's messages; ``None`` is not to say."""
         answer = self._answer(now)
         task: dict[str, Any] = {"id": task_id(self._run), "contextId": self._run.thread_id, "status": self._status(now)}
         if answer is not None:
             task["artifacts"] = [answer]
-        if history_length:
-            said = [self._said(one) for one in _messages(now.values) if text_of(one)]
-            task["history"] = said[-history_length:]
+        length = MAX_HISTORY if history_length is None else history_length
+        values = self._run.kwargs.get("input") if now.values is None else now.values
+        if length and (said := [one for one in _messages(values) if text_of(one)]):
+            task["history"] = [self._said(one) for one in said[-length:]]
         return self._kind("task", task)
 
     def status_update(self, now: Now, *, final: bool) -> dict[str, Any]:
@@ -248,7 +251,7 @@ class Words:
         return {"artifactId": self._run.run_id, "parts": [data]}
 
     def _said(self, message: dict[str, Any]) -> dict[str, Any]:
-        role = "user" if message.get("type") == "human" else "agent"
+        role = "user" if {"human", "user"} & {message.get("type"), message.get("role")} else "agent"
         return self._message(role, str(message.get("id")), text_of(message))
 
     def _message(self, role: str, message_id: str, text: str) -> dict[str, Any]:

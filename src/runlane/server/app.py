@@ -106,7 +106,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            service = await stack.enter_async_context(open_service(config, settings, registry))
+            service = await stack.enter_async_context(open_service(config, settings, registry, custom))
             service.crons = await stack.enter_async_context(crons.scheduler_of(service, poll_s=settings.poll_s))
             service.section = section
             app.state.service = service

@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 from typing import Final
 
+from starlette.applications import Starlette
+
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.runtime import Runtime, utc_now
+from runlane.server.own_app import OwnApp
 from runlane.server.responses import run_wire
 from runlane.webhooks.deliverer import EXTRA_FIELDS, Deliverer
 from runlane.webhooks.policy import WebhooksSection, webhook_policy
@@ -37,17 +40,22 @@ RUN_FIELDS: Final = frozenset(
 )
 
 
-def new_deliverer(config: Path | None, runtime: Runtime) -> Deliverer:
+def new_deliverer(config: Path | None, runtime: Runtime, own: Starlette | None) -> Deliverer:
     """Return what sends the webhooks of *runtime*'s runs by the rules of *config*, a ``langgraph.json``.
+
+    Args:
+        own: The project's own application, which relative URLs reach.
 
     Raises:
         ConfigurationError: Its ``webhooks``, or the setting ``webhook_secret``, cannot be used.
     """
     section = None if config is None else read_graphs_file(config).section("webhooks", WebhooksSection)
+    fields = RUN_FIELDS | EXTRA_FIELDS
     return Deliverer(
         store=runtime.store,
-        policy=webhook_policy(section or WebhooksSection(), os.environ, RUN_FIELDS | EXTRA_FIELDS),
+        policy=webhook_policy(section or WebhooksSection(), os.environ, fields, local=own is not None),
         payload=run_wire,
         settings=runtime.settings,
         now=utc_now,
+        local=None if own is None else OwnApp(own).post,
     )

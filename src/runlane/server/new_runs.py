@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from runlane.admissions import Admitted
 from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
-from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, Assistant, Json, NewRun, ThreadTtl
+from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, REQUEST_ID, Assistant, Json, NewRun, ThreadTtl
 from runlane.server.access import Access
 from runlane.server.assistants import assistant_to_run, clean, find_assistant
 from runlane.server.keyed_threads import is_keyed, keyed_thread_id
@@ -21,6 +21,9 @@ from runlane.server.requests import BadRequest, RunCreate, checkpoint_address, c
 from runlane.server.routing import authorize, service_of
 from runlane.server.service import Service
 from runlane.settings import Settings
+
+#: Of a client's ``X-Request-Id``, which is kept with the run; the rest is cut off.
+MAX_REQUEST_ID_LENGTH: Final = 256
 
 
 class NotFoundForRun(NotFound):
@@ -51,6 +54,8 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
         service_of(request), body, thread_id, user=owner, owner=owner, assistant=assistant, key=key, index=index
     )
     kwargs = dict(new.kwargs)
+    if request_id := request.headers.get("x-request-id", "")[:MAX_REQUEST_ID_LENGTH]:
+        kwargs[REQUEST_ID] = request_id
     if access.user is not None:
         kwargs[PERMISSIONS] = access.user.permissions
         service_of(request).users.remember(new.run_id, access.user.fields())
@@ -100,7 +105,7 @@ async def new_run(
     ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
     given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
     metadata = {name: value for name, value in given.items() if name not in OF_ONE_RUN}
-    temporary = stateless and body.on_completion == "delete"
+    temporary = stateless and body.on_completion != "keep"
     return NewRun(
         run_id=service.new_id(),
         thread_id=thread_id or (str(uuid4()) if key is None else keyed_thread_id(owner, key, index)),

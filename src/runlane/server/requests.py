@@ -69,6 +69,8 @@ class RunConfig(Body):
 class RunCreate(Body):
     """A run on a thread, or a stateless one."""
 
+    nullable: ClassVar[frozenset[str]] = frozenset({"checkpoint_id", "langsmith_tracer", "on_completion"})
+
     assistant_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     input: Any = None
     command: Command | None = None
@@ -90,12 +92,14 @@ class RunCreate(Body):
     checkpoint_during: bool | None = None
     durability: Literal["sync", "async", "exit"] | None = None
     on_disconnect: Literal["continue", "cancel"] = "continue"
-    on_completion: Literal["delete", "keep"] = "delete"
+    on_completion: Literal["delete", "keep"] | None = None
     strict_resume: bool = False
     langsmith_tracer: Object | None = None
 
 
 class AssistantCreate(Body):
+    nullable: ClassVar[frozenset[str]] = frozenset({"description"})
+
     graph_id: str
     assistant_id: UUID | None = None
     config: RunConfig | None = None
@@ -181,6 +185,8 @@ class ThreadSearch(Body):
 
 
 class StateUpdate(Body):
+    nullable: ClassVar[frozenset[str]] = frozenset({"checkpoint_id"})
+
     values: Any = None
     as_node: str | None = None
     checkpoint: CheckpointConfig | None = None
@@ -194,6 +200,8 @@ class StateAt(Body):
 
 
 class HistoryQuery(Body):
+    nullable: ClassVar[frozenset[str]] = frozenset({"select"})
+
     limit: Limit = 1
     before: str | Object | None = None
     metadata: Object | None = None

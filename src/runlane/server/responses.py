@@ -13,6 +13,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from runlane.agents.invocation import request_id
 from runlane.agents.protocol_events import run_api_event
 from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.records import (
@@ -93,8 +94,8 @@ def run_wire(run: RunRecord) -> dict[str, Any]:
         "kwargs": {
             "input": kwargs.get("input"),
             "command": kwargs.get("command"),
-            "config": kwargs.get("config") or {},
-            "context": kwargs.get("context") or {},
+            "config": _config_wire(run, kwargs.get("config") or {}),
+            "context": kwargs.get("context") or (kwargs.get("config") or {}).get("configurable") or {},
             "stream_mode": kwargs.get("stream_mode"),
             "interrupt_before": kwargs.get("interrupt_before"),
             "interrupt_after": kwargs.get("interrupt_after"),
@@ -103,7 +104,7 @@ def run_wire(run: RunRecord) -> dict[str, Any]:
             "temporary": run.temporary,
             "subgraphs": kwargs.get("stream_subgraphs", False),
             "resumable": True,
-            "checkpoint_during": None,
+            "checkpoint_during": kwargs.get("durability") != "exit",
             "durability": kwargs.get("durability", "async"),
         },
         "multitask_strategy": run.multitask_strategy,
@@ -119,6 +120,20 @@ def run_wire(run: RunRecord) -> dict[str, Any]:
         "started_at": run.started_at,
         "ended_at": run.ended_at,
     }
+
+
+def _config_wire(run: RunRecord, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration as the run's graph finds it, but for its user."""
+    ids = {
+        "run_id": run.run_id,
+        "thread_id": run.thread_id,
+        "graph_id": run.kwargs.get("graph_id"),
+        "assistant_id": run.assistant_id,
+        "user_id": run.owner,
+        "langgraph_auth_user_id": run.owner,
+        "langgraph_request_id": request_id(run),
+    }
+    return {**config, "configurable": {**(config.get("configurable") or {}), **ids}, "metadata": run.metadata}
 
 
 def waiting_wire(waiting: WaitingOn | None) -> dict[str, Any] | None:
@@ -180,6 +195,11 @@ def cursor_of(run: RunRecord, last_event_id: str | None) -> int | None:
     return int(match[2])
 
 
+def wire_name(name: str) -> str:
+    """Return what clients call an event: accumulated messages have one name, whichever graph they come from."""
+    return name.partition("|")[0] if name.startswith("messages/") else name
+
+
 class EventWriter:
     """Turns items of one run's stream into frames, those of *modes* only; ``metadata``-less if modes are given."""
 
@@ -202,7 +222,8 @@ class EventWriter:
 
     def _frame(self, item: StreamItem) -> bytes:
         if isinstance(item, StreamEvent):
-            return b"event: %s\r\ndata: %s%s%08d\r\n\r\n" % (item.name.encode(), item.data, self._prefix, item.seq)
+            name = wire_name(item.name).encode()
+            return b"event: %s\r\ndata: %s%s%08d\r\n\r\n" % (name, item.data, self._prefix, item.seq)
         if isinstance(item, StreamGap):
             return b'event: gap\r\ndata: {"resumes_at":"%s"}\r\n\r\n' % event_id(self._run, item.resumes_at).encode()
         return self._end(item)

@@ -53,7 +53,12 @@ ERROR = {"content": {"application/json": {"schema": {"$ref": REF.format(name="Er
 
 
 class NamedRoute(Route):
-    """A route that says in the request's scope which it is."""
+    """A route that says in the request's scope which it is. A slash at the end of a path makes no difference."""
+
+    def __init__(self, path: str, endpoint: Handler, *, methods: list[str]) -> None:
+        super().__init__(path, endpoint, methods=methods)
+        if not path.endswith(("/", ":path}")):
+            self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + "/?$")
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[ROUTE] = self.path

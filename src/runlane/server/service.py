@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import uvloop
 from langchain_core.runnables import RunnableConfig
+from starlette.applications import Starlette
 
 from runlane.agents.graph import GraphAgent
 from runlane.agents.host import ThreadHost
@@ -211,9 +212,12 @@ async def register_system_assistants(store: RunStore, registry: Registry) -> dic
 
 @asynccontextmanager
 async def open_service(
-    config: Path | None, settings: Settings, registry: Registry | None = None
+    config: Path | None, settings: Settings, registry: Registry | None = None, own: Starlette | None = None
 ) -> AsyncIterator[Service]:
     """Load the graphs, open the runtime, and rescue what the last process left, before the first request.
+
+    Args:
+        own: The project's own application.
 
     Raises:
         ConfigurationError: langgraph.json or the settings cannot be used.
@@ -255,7 +259,7 @@ async def open_service(
                 private_of=users.fields_of,
             )
         )
-        webhooks = await stack.enter_async_context(new_deliverer(config, runtime))
+        webhooks = await stack.enter_async_context(new_deliverer(config, runtime, own))
         service = Service(runtime, registry, hosts[0], webhooks, grants)
         service.system_assistants = await register_system_assistants(runtime.store, registry)
         service.users = users

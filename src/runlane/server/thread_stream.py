@@ -16,7 +16,7 @@ from runlane.errors import InvalidRequest, NotFound
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Thread
 from runlane.server.access import Access
 from runlane.server.requests import query_list
-from runlane.server.responses import FROM_START, HEARTBEAT, SSE_HEADERS, StreamingBody
+from runlane.server.responses import FROM_START, HEARTBEAT, SSE_HEADERS, StreamingBody, wire_name
 from runlane.server.routing import reach_thread, route, service_of
 from runlane.server.service import Service
 from runlane.streams.bridge import Batch
@@ -27,7 +27,13 @@ _MODES: Final = frozenset({"run_modes", "lifecycle", "state_update"})
 _POSITION: Final = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
 
 
-@route(router, "GET", "/threads/{thread_id}/stream", statuses=(404,), query=("stream_mode", "stream_modes"))
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/stream",
+    statuses=(404,),
+    query=("stream_mode", "stream_modes"),
+)
 async def join_thread(request: Request) -> Any:
     """Stream the events of all the thread's runs, after ``Last-Event-ID`` or from now on, until the client leaves."""
     service = service_of(request)
@@ -116,7 +122,7 @@ class _ThreadReader:
                 continue
             if isinstance(item, StreamEvent):
                 if "run_modes" in self._modes or (item.name == "metadata" and "lifecycle" in self._modes):
-                    frames.append(_frame(item.name, item.data, Position(order, item.seq)))
+                    frames.append(_frame(wire_name(item.name), item.data, Position(order, item.seq)))
             elif self._modes & {"run_modes", "lifecycle"}:
                 if isinstance(item, StreamEnd):
                     done = orjson.dumps({"status": "run_done", "run_id": run.run_id})

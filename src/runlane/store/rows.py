@@ -23,6 +23,7 @@ from runlane.records import (
     Assistant,
     CancelReceipt,
     Head,
+    Json,
     Lease,
     Owner,
     RunError,
@@ -32,6 +33,7 @@ from runlane.records import (
     ThreadTtl,
     Usage,
 )
+from runlane.redaction import marked, shown
 from runlane.store.statements import Row
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -213,6 +215,13 @@ def seen_lease(row: Row) -> SeenLease:
         lease_s=row["lease_us"] / 1_000_000,
         expires_at=instant(row["lease_expires_at"] or 0),
     )
+
+
+def thread_config(config: Json, given: Mapping[str, Any] | None) -> Json:
+    """Return what a thread shows of how its runs were configured: all but ``configurable``, which is of one run."""
+    if given is None:
+        return config
+    return {**config, **shown(marked({"config": given}))["config"], "configurable": {}}
 
 
 def thread_record(row: Row) -> Thread:

@@ -59,6 +59,7 @@ from runlane.store.rows import (
     owner_params,
     raised,
     run_record,
+    thread_config,
     ttl_params,
     usage_of,
     usage_text,
@@ -92,7 +93,8 @@ INSERT_THREAD = statement(
 )
 MARK_BUSY = statement(
     "mark_busy",
-    """UPDATE threads SET status = :status, metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id""",
+    """UPDATE threads SET status = :status, metadata = :metadata, config = :config, updated_at = {now}
+       WHERE thread_id = :thread_id""",
 )
 # Called under the thread's lock after its runs have changed.
 SETTLE_THREAD = statement(
@@ -226,6 +228,7 @@ def admit(new: NewRun, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_
         thread_id=new.thread_id,
         status=ThreadStatus.BUSY.value,
         metadata=dumps({**metadata, **new.thread_metadata}),
+        config=dumps(thread_config(loads(thread["config"]), new.kwargs.get("config"))),
     )
     runnable_now = new.delay_s <= 0
     if active:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from runlane.records import RunRecord
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, DeliveryStatus, Lane
-from runlane.webhooks.policy import WebhookPolicy
+from runlane.webhooks.policy import Target, WebhookPolicy
 from runlane.webhooks.sender import MAX_PER_PLACE, Answer, Sender
 from runlane.webhooks.signing import signature, signing_keys
 
@@ -42,6 +42,7 @@ PURGE_EVERY_S: Final = 60.0
 EXTRA_FIELDS: Final = frozenset({"run_started_at", "run_ended_at", "webhook_sent_at", "values", "omitted"})
 
 Payload = Callable[[RunRecord], dict[str, Any]]
+Post = Callable[[Target, Sequence[tuple[str, str]], bytes], Awaitable[Answer]]
 
 
 def follows(answer: Answer, tries: int, now: datetime, chance: float) -> tuple[DeliveryStatus, float]:
@@ -77,11 +78,13 @@ class Deliverer:
         settings: Settings,
         now: Callable[[], datetime],
         sender: Sender | None = None,
+        local: Post | None = None,
         chance: Callable[[], float] = random.random,
         close_grace_s: float = CLOSE_GRACE_S,
     ) -> None:
         """Args:
             payload: Makes the fields of a run on the wire.
+            local: Calls the project's own application, if there is one.
 
         Raises:
             ConfigurationError: The setting ``webhook_secret`` is malformed.
@@ -90,6 +93,7 @@ class Deliverer:
         self._store, self._payload, self._settings = store, payload, settings
         self._now, self._chance, self._close_grace_s = now, chance, close_grace_s
         self._sender = sender or Sender(policy.permits)
+        self._local = local
         self._keys = signing_keys(settings.webhook_secret)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -196,6 +200,8 @@ class Deliverer:
             return Answer(error=str(error))
         body = self.body(delivery, sent_at)
         headers = self._headers(delivery.run_id, sent_at, body)
+        if not target.host and self._local is not None:
+            return await self._local(target, headers, body)
         return await self._sender.post(target, headers, body, owner=delivery.lane.owner)
 
     def body(self, delivery: ClaimedDelivery, sent_at: datetime) -> bytes:

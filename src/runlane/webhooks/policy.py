@@ -50,7 +50,10 @@ class WebhooksSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where to send: the parts of a URL that was allowed, as they go over the wire."""
+    """Where to send: the parts of a URL that was allowed, as they go over the wire.
+
+    Without a host it is a path of the project's own application, which is called within the process.
+    """
 
     scheme: bytes
     host: bytes
@@ -60,11 +63,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookPolicy:
-    """What a deployment allows. ``headers`` go with every webhook and are shown nowhere."""
+    """What a deployment allows. ``headers`` go with every webhook and are shown nowhere.
+
+    ``local`` says whether there is an application of the project's own, which a relative URL reaches.
+    """
 
     rules: UrlRules = field(default_factory=UrlRules)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     allowed_fields: frozenset[str] | None = None
+    local: bool = False
 
     def target(self, url: str) -> Target:
         """Return where *url* leads.
@@ -79,6 +86,9 @@ class WebhookPolicy:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError):
             raise InvalidRequest("The webhook is not a URL.") from None
+        if url.startswith("/") and not parsed.raw_host:
+            self._check_local()
+            return Target(scheme=b"", host=b"", port=None, target=parsed.raw_path)
         if parsed.scheme not in DEFAULT_PORTS or not parsed.raw_host:
             raise InvalidRequest("The webhook must be an absolute URL that begins with https:// or http://.")
         if parsed.scheme == "http" and rules.require_https:
@@ -88,6 +98,14 @@ class WebhookPolicy:
         self._check_port(DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port)
         self._check_host(parsed.raw_host.decode("ascii").lower().rstrip("."))
         return Target(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
+
+    def _check_local(self) -> None:
+        if self.rules.disable_loopback:
+            raise InvalidRequest(
+                "A relative webhook reaches this server; set webhooks.url.disable_loopback to false to allow it."
+            )
+        if not self.local:
+            raise InvalidRequest("A relative webhook reaches the project's own application, and there is no http.app.")
 
     def _check_port(self, port: int) -> None:
         allowed = self.rules.allowed_ports or range(1, 65_536)
@@ -121,11 +139,14 @@ class WebhookPolicy:
                 return False
 
 
-def webhook_policy(section: WebhooksSection, environment: Mapping[str, str], fields: frozenset[str]) -> WebhookPolicy:
+def webhook_policy(
+    section: WebhooksSection, environment: Mapping[str, str], fields: frozenset[str], *, local: bool = False
+) -> WebhookPolicy:
     """Return what *section* says, its headers filled in from *environment*.
 
     Args:
         fields: Which fields a webhook's body can have.
+        local: Whether there is an application of the project's own.
 
     Raises:
         ConfigurationError: A header cannot be sent or names a variable that there is not, or a field does not exist.
@@ -137,7 +158,7 @@ def webhook_policy(section: WebhooksSection, environment: Mapping[str, str], fie
         )
     headers = tuple(_header(name, text, section.env_prefix, environment) for name, text in section.headers.items())
     allowed = None if section.allowed_fields is None else frozenset(section.allowed_fields)
-    return WebhookPolicy(rules=section.url, headers=headers, allowed_fields=allowed)
+    return WebhookPolicy(rules=section.url, headers=headers, allowed_fields=allowed, local=local)
 
 
 def _header(name: str, text: str, prefix: str, environment: Mapping[str, str]) -> tuple[str, str]:
