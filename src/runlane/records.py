@@ -389,7 +389,7 @@ class Head:
     owner: str
     assistant_id: str | None
     graph_id: str | None
-    home: str | None
+    home: str | None = None
 
     @classmethod
     def of(cls, run: RunRecord) -> Head:
