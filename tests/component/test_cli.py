@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from runlane.agents.registry import load_registry
 from runlane.cli.client import ServerEvent, _lines, parse_events
-from runlane.cli.logs import KeyValueFormatter, LogLevel, configure_logging
+from runlane.cli.logs import CONTINUED, MAX_RECORD, EventFormatter, KeyValueFormatter, LogLevel, configure_logging
 from runlane.cli.main import app
 from runlane.cli.project import find_project
 from runlane.cli.reporting import user_traceback
@@ -191,6 +191,32 @@ def test_the_level_is_honoured_and_libraries_talk_less(
     assert "run.started" in told
     assert "run.detail" not in told
     assert "secret" not in told
+
+
+ENDS = ("\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029")
+
+
+@pytest.mark.parametrize("formatter", [KeyValueFormatter(), EventFormatter()])
+@pytest.mark.parametrize("end", ENDS)
+def test_no_text_looks_like_a_record_of_its_own(formatter: logging.Formatter, end: str) -> None:
+    forged = f"x{end}time=2026-01-01T00:00:00.000Z level=info logger=runlane.auth event=forged"
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        raised = sys.exc_info()
+    for name in ("runlane.worker", "other"):
+        record = logging.LogRecord(name, logging.INFO, "", 1, "run.started why=%s", (forged,), raised)
+        first, *others = formatter.format(record).splitlines()
+        assert first
+        assert all(line.startswith(CONTINUED) for line in others)
+
+
+def test_a_record_is_of_bounded_length_and_nothing_that_a_terminal_obeys() -> None:
+    record = logging.LogRecord("runlane.worker", logging.INFO, "", 1, "event why=%s", ("\x1b[2J" + "a" * 10**6,), None)
+    line = KeyValueFormatter().format(record)
+    assert "\x1b" not in line
+    assert "\\x1b[2J" in line
+    assert len(line) < MAX_RECORD + 100
 
 
 def test_pretty_logs_show_the_event(root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.sync.client import connect
 
 from runlane.server.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, OTHER_FILES, limits_of
+from runlane.server.edge import close_reason
 from runlane.server.json_bodies import MAX_VALUES
 from runlane.settings import Settings
 from server_kit import PATIENCE_S, Server, running_server
@@ -186,25 +187,63 @@ def test_not_every_file_that_the_process_may_open_is_left_to_connections() -> No
     assert limits_of(settings, 10).max_connections == 1
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_a_message_beyond_the_limit_closes_its_socket(server: Server, patient: httpx.Client, compressed: bool) -> None:
-    """One that is too large is not waited for, and a compressed one not unpacked to more than the limit."""
-    thread_id = patient.post("/threads", json={}).json()["thread_id"]
-    url = f"{server.url.replace('http', 'ws')}/threads/{thread_id}/stream/events"
-    extensions = [ClientPerMessageDeflateFactory()] if compressed else None
-    with connect(url, compression=None, extensions=extensions, proxy=None) as wire:
+def _socket_url(server: Server, client: httpx.Client) -> str:
+    thread_id = client.post("/threads", json={}).json()["thread_id"]
+    return f"{server.url.replace('http', 'ws')}/threads/{thread_id}/stream/events"
+
+
+def test_a_message_beyond_the_limit_closes_its_socket_and_is_not_waited_for(
+    server: Server, patient: httpx.Client
+) -> None:
+    with connect(_socket_url(server, patient), compression=None, proxy=None) as wire:
         wire.send('{"id": 1, "method": "nothing"}')
         assert json.loads(wire.recv(PATIENCE_S))["id"] == 1
-        assert bool(wire.protocol.extensions) is compressed
         size = server.app.state.settings.max_body_bytes + 1
-        if compressed:
-            wire.send(" " * size)
-        else:  # the beginning of a frame with a text, its length, and the mask
-            wire.socket.sendall(b"\x81\xff" + size.to_bytes(8, "big") + bytes(4))
+        # the beginning of a frame with a text, its length, and the mask
+        wire.socket.sendall(b"\x81\xff" + size.to_bytes(8, "big") + bytes(4))
         with pytest.raises(ConnectionClosed) as closed:
             wire.recv(PATIENCE_S)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1009
+
+
+def test_messages_are_not_unpacked(server: Server, patient: httpx.Client) -> None:
+    extensions = [ClientPerMessageDeflateFactory()]
+    with connect(_socket_url(server, patient), compression=None, extensions=extensions, proxy=None) as wire:
+        assert not wire.protocol.extensions
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ("[" + "[]," * MAX_VALUES + "0]", f"The command has more than {MAX_VALUES} values"),
+        ("[" * 201 + "]" * 201, "The command nests deeper than 200 levels"),
+        ('"\\u0000"', "A string in the command has a NUL"),
+        ("[", "The command is not valid JSON"),
+    ],
+    ids=["values", "depth", "NUL", "no JSON"],
+)
+def test_a_command_has_the_limits_of_a_body(server: Server, patient: httpx.Client, params: str, told: str) -> None:
+    with connect(_socket_url(server, patient), compression=None, proxy=None) as wire:
+        wire.send(f'{{"id": 1, "method": "nothing", "params": {params}}}')
+        answer = json.loads(wire.recv(PATIENCE_S))
+        assert answer["type"] == "error"
+        assert told in answer["message"]
+
+
+def test_a_text_that_repeats_what_was_sent_is_cut(server: Server, patient: httpx.Client) -> None:
+    long = "é" * 100_000
+    told = patient.post("/threads", json={long: 1, "metadata": long})
+    assert told.status_code == 422
+    assert len(told.text) < 10_000
+    with connect(_socket_url(server, patient), compression=None, proxy=None) as wire:
+        wire.send(json.dumps({"id": 1, "method": "subscription.unsubscribe", "params": {"subscription_id": long}}))
+        assert len(json.loads(wire.recv(PATIENCE_S))["message"]) < 5000
+
+
+def test_the_reason_of_a_close_has_at_most_123_bytes() -> None:
+    assert len(close_reason("é" * 1000).encode()) == 122
+    assert close_reason("no\ud800") == "no?"
 
 
 @pytest.fixture

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import import_module
 from typing import Final
 
-from runlane.redaction import redact_text
+from runlane.redaction import redact_text, shortened
 
 #: Libraries whose INFO is about themselves and not about a run.
 CHATTY: Final = ("alembic", "asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
+
+#: Characters of a record; what is longer loses its middle.
+MAX_RECORD: Final = 64 * 1024
+#: How all lines of a record but its first begin.
+CONTINUED: Final = "| "
+#: All that is no text, but tabs and the line feeds of tracebacks.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class LogLevel(StrEnum):
@@ -25,14 +33,14 @@ class LogLevel(StrEnum):
 
 
 class KeyValueFormatter(logging.Formatter):
-    """``time=… level=info logger=runlane.worker event=run.started run_id=… attempt=1``; a traceback follows."""
+    """``time=… level=info logger=runlane.worker event=run.started run_id=… attempt=1``, and lines of a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         instant = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = f"time={instant} level={record.levelname.lower()} logger={record.name} {fields_of(record)}"
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
-        return redact_text(line)
+        return _one_record(line)
 
 
 class EventFormatter(logging.Formatter):
@@ -40,7 +48,21 @@ class EventFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = fields_of(record) if record.name == "uvicorn.access" else record.getMessage()
-        return redact_text(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
+        return _one_record(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
+
+
+def _one_record(text: str) -> str:
+    """Return *text* as it is written: without secrets, of bounded length, and unable to look like another record.
+
+    A record begins where a line does not begin with ``CONTINUED``. Characters that end a line for some readers, or
+    that a terminal obeys, are escaped.
+    """
+    text = shortened(redact_text(text), MAX_RECORD)
+    return _CONTROL.sub(_escaped, text).replace("\n", f"\n{CONTINUED}")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 def fields_of(record: logging.LogRecord) -> str:

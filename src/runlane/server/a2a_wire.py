@@ -15,6 +15,8 @@ import orjson
 
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import RunError, RunRecord
+from runlane.redaction import shortened
+from runlane.server.edge import MAX_DETAIL
 
 Version = Literal["0.3", "1.0"]
 #: Messages that a task is sent with if its reader does not say how many.
@@ -62,7 +64,7 @@ class Refused(Exception):  # an answer, not an error
     """A request is answered with an error of JSON-RPC."""
 
     def __init__(self, code: int, message: str) -> None:
-        self.code, self.message = code, message
+        self.code, self.message = code, shortened(message, MAX_DETAIL)
         super().__init__(message)
 
 

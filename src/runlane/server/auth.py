@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import hashlib
 import inspect
 import logging
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
+import orjson
 from langgraph_sdk import Auth
 from langgraph_sdk.auth.exceptions import HTTPException as SdkHTTPException
 from starlette.exceptions import HTTPException
@@ -305,18 +307,20 @@ class _Cache:
             )
         self._names = tuple(name.lower() for name in section.cache_keys)
         self._ttl_s, self._max_size = section.ttl_seconds, section.max_size
-        self._users: OrderedDict[tuple[str | None, ...], tuple[float, User]] = OrderedDict()
+        self._users: OrderedDict[bytes, tuple[float, User]] = OrderedDict()
 
-    def key(self, connection: HTTPConnection) -> tuple[str | None, ...] | None:
-        """Return what the request's user hangs on; ``None`` if it has none of the headers."""
-        found = tuple(connection.headers.get(name) for name in self._names)
-        return found if any(value is not None for value in found) else None
+    def key(self, connection: HTTPConnection) -> bytes | None:
+        """Return what the request's user hangs on, hashed: headers are long, and secrets; ``None`` without any."""
+        found = [connection.headers.get(name) for name in self._names]
+        if all(value is None for value in found):
+            return None
+        return hashlib.sha256(orjson.dumps(found)).digest()
 
-    def get(self, key: tuple[str | None, ...]) -> User | None:
+    def get(self, key: bytes) -> User | None:
         until, user = self._users.get(key, (0.0, None))
         return user if time.monotonic() < until else None
 
-    def put(self, key: tuple[str | None, ...], user: User) -> None:
+    def put(self, key: bytes, user: User) -> None:
         self._users[key] = (time.monotonic() + self._ttl_s, user)
         self._users.move_to_end(key)
         if len(self._users) > self._max_size:

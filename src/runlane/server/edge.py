@@ -28,6 +28,7 @@ from runlane.errors import (
     StoreUnavailable,
     ThreadChanged,
 )
+from runlane.redaction import shortened
 from runlane.server.http_section import CorsSection
 from runlane.server.json_bodies import EncodedBody, PayloadTooLarge
 from runlane.server.requests import BadRequest
@@ -56,13 +57,17 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (EmbeddingFailed, 502),
 )
 RETRY_AFTER_S = "1"
+MAX_REASON_BYTES: Final = 123
+#: Characters of an error's text: it may repeat what was sent.
+MAX_DETAIL: Final = 4096
 #: What a client may try again as it is.
 PASSING: Final = (429, 503)
 
 
 def error_response(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:
     """Return an error as every route answers it."""
-    return Response(orjson.dumps({"detail": detail, "code": code}), status, headers, "application/json")
+    body = orjson.dumps({"detail": shortened(detail, MAX_DETAIL), "code": code})
+    return Response(body, status, headers, "application/json")
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -82,6 +87,11 @@ async def on_http_error(_: Request, error: Exception) -> Response:
 async def on_defect(request: Request, error: Exception) -> Response:
     log.error("request.failed method=%s path=%s", request.method, request.url.path, exc_info=error)
     return error_response(500, "Internal server error; the server's log has the cause.", "internal")
+
+
+def close_reason(text: str) -> str:
+    """Return *text* as the reason for which a WebSocket is closed: 123 bytes at most. Source: RFC 6455, section 5.5."""
+    return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 class Edge:

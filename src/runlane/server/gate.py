@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final, cast
 
-import orjson
 from starlette.authentication import AuthCredentials
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runlane.errors import InvalidRequest
 from runlane.server.access import Authority, User
+from runlane.server.edge import close_reason, error_response
 from runlane.server.grants import Grant, Grants
 from runlane.server.json_bodies import EncodedBody, PayloadTooLarge
 
@@ -152,8 +151,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: HTTPExcepti
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
-        reason = str(error.detail)[:100]
+        reason = close_reason(str(error.detail))
         await send({"type": "websocket.close", "code": SOCKET_STATUS + error.status_code, "reason": reason})
         return
-    body = orjson.dumps({"detail": str(error.detail), "code": "http"})
-    await Response(body, error.status_code, dict(error.headers or {}), "application/json")(scope, receive, send)
+    answer = error_response(error.status_code, str(error.detail), "http", dict(error.headers or {}))
+    await answer(scope, receive, send)

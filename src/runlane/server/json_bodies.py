@@ -58,20 +58,30 @@ async def read_json(request: Request, limit_bytes: int) -> Any:
     except ClientDisconnect:
         raise InvalidRequest("The client left before its request had arrived.") from None
     raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    if not raw.strip():
-        return {}
-    _check_count(raw)
+    return parse_json(raw) if raw.strip() else {}
+
+
+def parse_json(raw: bytes, what: str = "body") -> Any:
+    """Return the value of the JSON text *raw*, whose bytes are counted already.
+
+    Args:
+        what: What an error calls it.
+
+    Raises:
+        InvalidRequest: It is not JSON, has too many values, nests too deeply, or a string in it has a NUL.
+    """
+    _check_count(raw, what)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+        raise InvalidRequest(f"The {what} is not valid JSON: {error}.") from None
     except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
-    _check_storable(raw, value)
+        raise InvalidRequest(f"The {what} is nested too deeply.") from None
+    _check_storable(raw, value, what)
     return value
 
 
-def _check_count(raw: bytes) -> None:
+def _check_count(raw: bytes, what: str) -> None:
     """Refuse what becomes many times as large in memory, before it does: a pair of brackets is an object of 64 bytes.
 
     Raises:
@@ -80,18 +90,18 @@ def _check_count(raw: bytes) -> None:
     if len(raw) < MAX_VALUES or _signs(raw) <= MAX_VALUES:
         return
     if _signs(_STRING.sub(b"", raw)) > MAX_VALUES:  # slow, and rare
-        raise InvalidRequest(f"The body has more than {MAX_VALUES} values: arrays, objects and what is in them.")
+        raise InvalidRequest(f"The {what} has more than {MAX_VALUES} values: arrays, objects and what is in them.")
 
 
 def _signs(raw: bytes) -> int:
     return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
-def _check_storable(raw: bytes, value: Any) -> None:
+def _check_storable(raw: bytes, value: Any, what: str) -> None:
     if b"\\u0000" in raw and has_nul(value):
-        raise InvalidRequest("A string in the body has a NUL character (\\u0000), which cannot be stored.")
+        raise InvalidRequest(f"A string in the {what} has a NUL character (\\u0000), which cannot be stored.")
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and nests_deeper(value, MAX_DEPTH):
-        raise InvalidRequest(f"The body nests deeper than {MAX_DEPTH} levels.")
+        raise InvalidRequest(f"The {what} nests deeper than {MAX_DEPTH} levels.")
 
 
 def nests_deeper(value: Any, depth: int) -> bool:

@@ -20,6 +20,8 @@ from starlette.responses import Response
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Assistant
+from runlane.redaction import shortened
+from runlane.server.edge import MAX_DETAIL
 from runlane.server.json_bodies import PayloadTooLarge, read_json
 from runlane.server.new_runs import admit, prepare_run
 from runlane.server.requests import Body, RunCreate
@@ -56,7 +58,7 @@ class Refused(Exception):  # an answer, not an error
     """A request is answered with an error of JSON-RPC."""
 
     def __init__(self, code: int, message: str) -> None:
-        self.code, self.message = code, message
+        self.code, self.message = code, shortened(message, MAX_DETAIL)
         super().__init__(message)
 
 

@@ -208,6 +208,7 @@ def uvicorn_config(app: Starlette, **given: Any) -> uvicorn.Config:
         http=bounded_http(limits_of(settings, resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
         ws="auto",
         ws_max_size=settings.max_body_bytes,
+        ws_per_message_deflate=False,  # as bodies are not unpacked: what is read at once would become a thousandfold
         access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.INFO),
         server_header=False,
         proxy_headers=False,  # nothing asks who the client is

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import ConflictError, InvalidRequest, NoSuchInterrupt, UnsupportedOption
+from runlane.redaction import shortened
+from runlane.server.edge import MAX_DETAIL
 from runlane.server.requests import convert_body
 
 
@@ -16,7 +18,7 @@ class Refused(Exception):  # an answer to the client, not a failure
     """A command that cannot be done; *code* is one of the protocol's."""
 
     def __init__(self, code: str, message: str) -> None:
-        self.code, self.message = code, message
+        self.code, self.message = code, shortened(message, MAX_DETAIL)
         super().__init__(message)
 
 

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runlane.errors import InvalidRequest, NotFound, RunlaneError, StoreUnavailable
-from runlane.server.json_bodies import MAX_DEPTH, has_nul, nests_deeper
+from runlane.server.edge import close_reason
+from runlane.server.json_bodies import parse_json
 from runlane.server.protocol.commands import execute
 from runlane.server.protocol.events import Subscription, subscription
 from runlane.server.protocol.refusals import Refused, refusal
@@ -42,7 +43,7 @@ async def serve_socket(socket: WebSocket) -> None:
         await socket.close(_STATUS + 422, "Invalid thread ID: must be a UUID")
         return
     except HTTPException as error:
-        await socket.close(_STATUS + error.status_code, str(error.detail)[:100])
+        await socket.close(_STATUS + error.status_code, close_reason(str(error.detail)))
         return
     session = Session(socket, str(UUID(socket.path_params["thread_id"])))
     try:
@@ -99,12 +100,7 @@ class Session:
         raw = text.encode() if isinstance(text, str) else text
         if len(raw) > self._socket.app.state.settings.max_body_bytes:
             raise InvalidRequest("The command is larger than the server takes.")
-        try:
-            value = orjson.loads(raw)
-        except (orjson.JSONDecodeError, RecursionError):
-            raise InvalidRequest("A command must be JSON text.") from None
-        if nests_deeper(value, MAX_DEPTH) or has_nul(value):
-            raise InvalidRequest(f"The command nests deeper than {MAX_DEPTH} levels, or has a NUL in a string.")
+        value = parse_json(raw, "command")
         if not isinstance(value, dict) or type(value.get("id")) is not int or not isinstance(value.get("method"), str):
             raise InvalidRequest("A command is an object with an 'id', a number, and a 'method'.")
         return value["id"], value["method"], value.get("params")
@@ -165,7 +161,7 @@ class Session:
     async def _close(self, code: int, reason: str) -> None:
         async with self._sending:
             if self._socket.application_state is WebSocketState.CONNECTED:
-                await self._socket.close(code, reason[:100])
+                await self._socket.close(code, close_reason(reason))
 
 
 def _now() -> datetime:
