@@ -111,16 +111,6 @@ class ApplicationAttempt:
         """
         self._block.result = encode(result)
 
-    async def settled(self) -> RunRecord | None:
-        """Wait until the run's ending is recorded; ``None`` if the run has been lost, and goes on or ends elsewhere."""
-        if self._call.over is None:
-            return None
-        try:
-            ended = await asyncio.shield(self._call.over)
-        except asyncio.CancelledError:
-            return None
-        return ended if ended.status.terminal else None
-
     async def record_progress(self, **counters: Unpack[Counters]) -> bool:
         """Record counters of the run; ``False`` if it has ended.
 
@@ -228,6 +218,17 @@ class _Block:
             self._task.cancel()
 
 
+async def _settled(call: AgentCall) -> RunRecord | None:
+    """Wait until the run's ending is recorded; ``None`` if the run has been lost, and goes on or ends elsewhere."""
+    if call.over is None:
+        return None
+    try:
+        ended = await asyncio.shield(call.over)
+    except asyncio.CancelledError:
+        return None
+    return ended if ended.status.terminal else None
+
+
 async def outlast(waiting: Awaitable[T]) -> T:
     """Return what *waiting* does, however often the caller is cancelled; CancelledError is raised after that."""
     future = own_task(waiting) if asyncio.iscoroutine(waiting) else asyncio.ensure_future(waiting)
@@ -282,18 +283,20 @@ class ApplicationRuns:
         """Execute *run* in the block; see :meth:`RunManager.attempt`."""
         block = _Block()
         await self._attach(run, block)
-        attempt = ApplicationAttempt(await self._turn(run, block), block, self._record_progress)
+        call = await self._turn(run, block)
+        attempt = ApplicationAttempt(call, block, self._record_progress)
         if block.abort_event.is_set():  # between the claim and the block: it is not begun
-            await outlast(self._leave(attempt, block, asyncio.CancelledError()))
+            await outlast(self._leave(attempt, call, block, asyncio.CancelledError()))
             move(run.run_id, self._ended(attempt).status, RunEvent.CLAIM)
         failure: BaseException | None = None
-        block.enter()
-        try:
-            yield attempt
-        except BaseException as error:  # noqa: BLE001 - the run ends by it, and it is raised again below
-            failure = error
-        block.exit()
-        await outlast(self._leave(attempt, block, failure))
+        with call.counting():
+            block.enter()
+            try:
+                yield attempt
+            except BaseException as error:  # noqa: BLE001 - the run ends by it, and it is raised again below
+                failure = error
+            block.exit()
+        await outlast(self._leave(attempt, call, block, failure))
         stopped = isinstance(failure, asyncio.CancelledError) and attempt.abort_event.is_set()
         if failure is not None and (not stopped or block.cancelled_from_outside):
             raise failure
@@ -346,13 +349,15 @@ class ApplicationRuns:
         with suppress(RunlaneError):  # it was deleted, or this process has closed the ledger
             await self._bridge.ended(run)
 
-    async def _leave(self, attempt: ApplicationAttempt, block: _Block, failure: BaseException | None) -> None:
+    async def _leave(
+        self, attempt: ApplicationAttempt, call: AgentCall, block: _Block, failure: BaseException | None
+    ) -> None:
         """Have the run end as the block did, and wait until that is recorded."""
         left = isinstance(failure, asyncio.CancelledError) and block.cancelled_from_outside
         if not block.abort_event.is_set() and (left or isinstance(failure, GeneratorExit)):
             await self._try_to_cancel(attempt.run, EndReason.DISCONNECT)
         block.leave(failure)
-        attempt.ended = await attempt.settled()
+        attempt.ended = await _settled(call)
 
     async def _try_to_cancel(self, run: RunRecord, reason: EndReason) -> None:
         try:

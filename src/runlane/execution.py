@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
@@ -52,6 +53,10 @@ class Meter(Protocol):
 
     def snapshot(self) -> Usage:
         """Return what was counted so far."""
+        ...
+
+    def counting(self) -> AbstractContextManager[None]:
+        """Count the calls of the context, without being passed to them."""
         ...
 
 
@@ -237,6 +242,7 @@ class Executor:
             saver=None if self._saver is None else self._bind(self._saver, attempt, publisher, secrets),
             store=None if self._long_term_store is None else self._long_term_store(run.owner),
             callbacks=() if meter is None else (meter,),
+            counting=nullcontext if meter is None else meter.counting,
             cancelled=lambda: attempt.cancel,
             errors=self._errors,
             over=attempt.over,
@@ -378,7 +384,8 @@ class Executor:
 
 
 async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
-    snapshot = await agent.run(call)
+    with call.counting():
+        snapshot = await agent.run(call)
     if call.saver is not None:
         await call.saver.seal()
     return snapshot

@@ -19,7 +19,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import reduce
 from itertools import takewhile
@@ -29,6 +31,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk, LLMResult
+from langchain_core.tracers.context import register_configure_hook
 
 from runlane.records import Usage
 from runlane.storable import storable
@@ -108,6 +111,19 @@ class UsageCallback(BaseCallbackHandler):
         self._seen: set[str] = set()
         self._tool_call_ids: set[str] = set()
         self._prompted = False
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count every model call of the block, and of the tasks and threads that inherit its context.
+
+        A call that is given this callback as well counts once.
+        """
+        before = _COUNTING.get()
+        _COUNTING.set(self)
+        try:
+            yield
+        finally:
+            _COUNTING.set(before)
 
     def snapshot(self) -> Usage:
         """Return what is known now, running calls included."""
@@ -238,6 +254,11 @@ class UsageCallback(BaseCallbackHandler):
                 return
             self._next_report_at = now + self._progress_interval_s
         self._on_progress(self.snapshot())
+
+
+#: The callback of the attempt whose code is running. LangChain asks for it whenever it configures callbacks.
+_COUNTING: Final[ContextVar[UsageCallback | None]] = ContextVar("runlane_counting", default=None)
+register_configure_hook(_COUNTING, inheritable=True)
 
 
 class _Tokens(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,10 +60,9 @@ class AgentCall:
     checkpoints. ``saver`` and ``store`` are LangGraph's ``BaseCheckpointSaver`` and ``BaseStore``; the saver is bound
     to this attempt, so that a fenced attempt writes nothing. An agent awaits ``ready()`` while ``congested()``, which
     bounds what is not yet committed. ``earlier()`` returns the newest events of the attempts before this one, oldest
-    first. ``callbacks`` are LangChain callback handlers. ``cancelled()`` returns the receipt of a cancel of the run.
-    ``errors`` says what of an exception may be shown.
-    ``over``, a future of the control loop, is the run once the attempt's ending is recorded; it is cancelled if the
-    attempt has lost its run.
+    first. ``callbacks`` are LangChain callback handlers; in a block of ``counting()`` model calls are counted without
+    them. ``cancelled()`` returns the receipt of a cancel of the run. ``over``, a future of the control loop, is the run
+    once the attempt's ending is recorded; it is cancelled if the attempt has lost its run.
     """
 
     run: RunRecord
@@ -75,6 +75,7 @@ class AgentCall:
     saver: Any = None
     store: Any = None
     callbacks: Sequence[Any] = ()
+    counting: Callable[[], AbstractContextManager[None]] = nullcontext
     cancelled: Callable[[], CancelReceipt | None] = field(default=lambda: None)
     over: asyncio.Future[RunRecord] | None = None
     errors: ErrorTexts = MASKED
