@@ -12,6 +12,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from protocol_kit import EVERY_CHANNEL, Wire, human, of, up_to_end
+from runlane.server.protocol.thread import PAUSE_DELAY_S
 from server_kit import LONG_S, Server, begun, running_server, sdk
 
 PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"
@@ -132,6 +133,17 @@ async def test_a_question_has_the_schema_of_its_answer_however_the_run_was_start
         shared = [await anext(events)]
     for [question] in (of(native, "input.requested"), of(shared, "input.requested")):
         assert (question["value"], question["response_schema"]) == ("how many?", {"type": "integer"})
+
+
+async def test_a_new_stream_tells_the_end_of_the_newest_run_a_moment_later(thread: Wire) -> None:
+    """Clients replace a stream by a wider one; an end that comes meanwhile ends what waits for the wider one."""
+    time = asyncio.get_running_loop().time
+    last = await thread.start("chat", input=human("hello"))
+    await thread.until(last)
+    opened_at = time()
+    async with thread.events("values", "lifecycle") as events:
+        await up_to_end(events, last)
+    assert time() - opened_at >= PAUSE_DELAY_S
 
 
 async def test_a_question_names_the_subgraph_that_asks(thread: Wire) -> None:

@@ -19,7 +19,9 @@ from runlane.streams.bridge import StreamBridge
 #: Runs that are looked up at once.
 RUNS_PAGE: Final = 50
 #: The SDKs hear of questions and of ends on a connection of their own, and then end the readers of the others: what
-#: came before has to be there first.
+#: came before has to be there first. The same on a new connection, which they replace by a wider one for each thing
+#: that an application asks for right after it has started a run: an end that comes meanwhile ends what waits for the
+#: wider one, with nothing.
 PAUSE_DELAY_S: Final = 0.1
 
 
@@ -72,6 +74,7 @@ class ThreadEvents:
         Raises:
             NotFound: The thread was deleted, or was created by another owner meanwhile.
         """
+        opened_at = asyncio.get_running_loop().time()
         with self._bridge.thread_news(self._thread_id) as wake:
             if self._since and (gap := await self._gap()) is not None:
                 yield [gap]
@@ -80,7 +83,7 @@ class ThreadEvents:
                 run = await self._next()
                 # In this order: of a thread that another owner created since the look for runs, none was found.
                 if await self.exists() and run is not None:
-                    async with aclosing(self._of_run(run)) as batches:
+                    async with aclosing(self._of_run(run, opened_at)) as batches:
                         async for batch in batches:
                             yield batch
                 elif not await self._heard(wake):
@@ -109,15 +112,19 @@ class ThreadEvents:
             after = runs[-1].seq
         return None
 
-    async def _of_run(self, run: RunRecord) -> AsyncGenerator[Sequence[WireEvent], None]:
+    async def _of_run(self, run: RunRecord, opened_at: float) -> AsyncGenerator[Sequence[WireEvent], None]:
         events = RunEvents(self._store, run, self._wanted)
         after = await self._resume_at(run)
         with self._bridge.watch(run) as watch:
             async for batch in watch.batches(after=after):
                 found = [event for event in await events.of(batch) if event.seq > self._since]
-                if any(event.pauses for event in found):
-                    if self._wanted.only_control and self._newest:
-                        await asyncio.sleep(PAUSE_DELAY_S)
+                pause = next((place for place, event in enumerate(found) if event.pauses), None)
+                if pause is not None:
+                    if self._newest:
+                        if pause:
+                            yield found[:pause]
+                            found = found[pause:]
+                        await self._delay_pause(opened_at)
                     if await self._went_on(run):
                         found = [event for event in found if event.method != QUESTION]
                 yield found
@@ -128,6 +135,12 @@ class ThreadEvents:
             self._read = {seq for seq in self._read if seq > run.seq}
         else:  # a run before it is postponed
             self._read.add(run.seq)
+
+    async def _delay_pause(self, opened_at: float) -> None:
+        """Wait until other connections have what comes before a question or an end."""
+        new_for_s = asyncio.get_running_loop().time() - opened_at
+        control_s = PAUSE_DELAY_S if self._wanted.only_control else 0.0
+        await asyncio.sleep(max(0.0, PAUSE_DELAY_S - new_for_s) + control_s)
 
     async def _went_on(self, run: RunRecord) -> bool:
         """Say whether a later run of the thread has begun, or will next: what *run* asked is not open any more."""
