@@ -267,12 +267,8 @@ DAMAGES = {
     "a schema that is behind": Damage(
         ("schema.behind",),
         (
-            "DROP INDEX webhook_deliveries_due_of_owner",
-            "DROP INDEX webhook_deliveries_due",
-            "ALTER TABLE webhook_deliveries DROP COLUMN host",
-            "ALTER TABLE webhook_deliveries ADD COLUMN origin TEXT NOT NULL DEFAULT ''",
-            "CREATE INDEX webhook_deliveries_due ON webhook_deliveries (origin, next_at) WHERE status = 'pending'",
-            "UPDATE runlane_version SET version_num = '0011'",
+            "DROP TABLE probes",
+            "UPDATE runlane_version SET version_num = '0013'",
         ),
     ),
 }

@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 
 from runlane.errors import InvalidRequest, LedgerInUse, NotFound, StoreUnavailable
+from runlane.records import ANY_OWNER
+from runlane.store.ledger import RunStore
+from runlane.store.migrate import migrate_sqlite
+from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.sqlite import MAX_GROUP, SqliteDriver
 from runlane.store.statements import Statement, Transaction, statement
 
@@ -424,6 +428,27 @@ async def test_a_commit_that_cannot_be_written_is_an_outage_and_the_next_one_wor
     assert on_disk(path) == ["before"]
     await driver.write(add("after"))
     assert on_disk(path) == ["before", "after"]
+
+
+async def test_a_health_check_notices_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    driver = SqliteDriver(path, synchronous="normal")
+    migrate_sqlite(path)
+    store = RunStore(driver, retry=PersistenceRetryPolicy(max_attempts=1))
+    await store.probe()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_of(f"{path}-wal"), hard))
+    try:
+        assert await store.list_runs(None, owner=ANY_OWNER) == ()
+        with pytest.raises(StoreUnavailable):
+            await store.probe()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for _ in range(3):
+        await store.probe()
+    await driver.aclose()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM probes").fetchone() == (1,)
 
 
 async def test_a_file_that_cannot_be_written_is_an_outage(driver: SqliteDriver, path: Path) -> None:

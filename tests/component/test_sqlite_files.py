@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ledger_kit import admit
-from runlane.errors import StoreUnavailable
+from runlane.errors import ConfigurationError, LedgerInUse, StoreUnavailable
 from runlane.records import ANY_OWNER
 from runlane.store.ledger import RunStore
 from runlane.store.migrate import migrate_sqlite
@@ -38,6 +38,37 @@ async def runs_in(path: Path) -> list[str]:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     return [run.run_id for run in reversed(found)]
+
+
+async def test_a_hard_link_to_a_database_is_refused_live_or_not(path: Path) -> None:
+    """The second server had a lock and a log of its own on the same file."""
+    link = path.with_name("link.db")
+    driver = SqliteDriver(path)
+    os.link(path, link)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="2 names"):
+            SqliteDriver(link)
+        await driver.aclose()
+    assert sorted(os.listdir(path.parent)) == sorted([path.name, f"{path.name}.lock", link.name])
+    link.unlink()
+    await SqliteDriver(path).aclose()
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["of a database", "of what is to be one"])
+async def test_a_symbolic_link_is_served_and_is_the_same_database(path: Path, tmp_path: Path, made: bool) -> None:
+    file = path if made else tmp_path / "elsewhere" / "new.db"
+    file.parent.mkdir(exist_ok=True)
+    link = tmp_path / "link.db"
+    link.symlink_to(file)
+    driver = SqliteDriver(link)
+    migrate_sqlite(link)
+    run_id = await admit(RunStore(driver))
+    for name in (file, link):
+        with pytest.raises(LedgerInUse):
+            SqliteDriver(name)
+    await driver.aclose()
+    assert [name for name in os.listdir(tmp_path) if name.startswith("link.db")] == ["link.db"]
+    assert await runs_in(file) == await runs_in(link) == [run_id]
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])

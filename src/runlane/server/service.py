@@ -32,6 +32,7 @@ from runlane.server.expiry import load_expiry
 from runlane.server.grants import Grants
 from runlane.server.http_section import HttpSection
 from runlane.server.long_term import load_store
+from runlane.server.probing import DatabaseProbe
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
 from runlane.store.ledger import RunStore
@@ -67,6 +68,7 @@ class Service:
         #: By id and by graph. They never change, so that a run on one needs no read.
         self.system_assistants: dict[str, Assistant] = {}
         self.webhooks = webhooks
+        self.probe = DatabaseProbe(runtime.store)
         self._drained: asyncio.Task[None] | None = None
 
     @property

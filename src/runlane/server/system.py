@@ -8,7 +8,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from runlane.records import ANY_OWNER
 from runlane.server.requests import query_flag
 from runlane.server.responses import json_response
 from runlane.server.routing import route, service_of
@@ -41,10 +40,10 @@ fetch("openapi.json").then(r => r.json()).then(doc => {
 @route(router, "GET", "/ok", query=("check_db",))
 @route(router, "GET", "/", query=("check_db",))
 async def ok(request: Request) -> Response:
-    """Say that the server answers; with ``check_db`` also that its database does."""
+    """Say that the server answers; with ``check_db`` also that its database takes writes."""
     services = {}
     if query_flag(request, "check_db"):
-        await service_of(request).store.list_runs(None, owner=ANY_OWNER, limit=1)
+        await service_of(request).probe.check()
         services["database"] = "healthy"
     return json_response({"ok": True, "services": services})
 

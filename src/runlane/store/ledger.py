@@ -48,6 +48,7 @@ from runlane.store import thread_search
 from runlane.store import thread_transactions as threads
 from runlane.store.assistant_transactions import AssistantFilter, NewAssistant
 from runlane.store.cron_ledger import CronLedger
+from runlane.store.probe_transactions import probe
 from runlane.store.queue_transactions import QueueStats
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver, Transaction
@@ -107,6 +108,10 @@ class RunStore(CronLedger, WebhookLedger, WorkerLedger):
     async def aclose(self) -> None:
         """Close the driver; a second call does nothing."""
         await self.driver.aclose()
+
+    async def probe(self) -> None:
+        """Write something that nobody reads, to tell whether the database takes writes."""
+        await self._write(probe)
 
     # Runs: the operations that move a status.
 

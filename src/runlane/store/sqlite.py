@@ -7,6 +7,7 @@ import fcntl
 import os
 import queue
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from runlane.errors import InvalidRequest, LedgerClosed, LedgerInUse, StoreUnavailable
+from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, LedgerInUse, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver, resolve
 from runlane.store.filters import matches
 from runlane.store.statements import Query, Rows, T, Transaction, run
@@ -58,13 +59,17 @@ class SqliteDriver:
     def __init__(self, path: str | Path, *, clock: Clock = now_us, synchronous: Synchronous = "full") -> None:
         """Take the file's lock, open it and start the writer.
 
+        A symbolic link is followed once: the files beside the database belong to its own name.
+
         Raises:
             LedgerInUse: Another process has the lock.
             StoreUnavailable: The file cannot be opened.
+            ConfigurationError: The file has more than one name.
         """
-        self.path = Path(path)
+        self.path = Path(os.path.realpath(path))
         self._clock = clock
         self._synchronous = synchronous
+        _check_single_name(self.path)
         self._lock_fd = _take_lock(self.path)
         try:
             _make_private(self.path)
@@ -358,6 +363,22 @@ class _Place:
             if path.endswith("-wal"):
                 hint = "nothing is lost, but nothing more is accepted: put that one back, or restart this process"
             raise StoreUnavailable(f"{path} {what}; {hint}")
+
+
+def _check_single_name(path: Path) -> None:
+    """Refuse a file with hard links: the lock and the log belong to a name, so that each would have its own.
+
+    Source: SQLite, "How To Corrupt An SQLite Database File", 2.5.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:  # there is none, or it cannot be opened, which is said where that is tried
+        return
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        raise ConfigurationError(
+            f"The database {path} has {found.st_nlink} names (hard links), and might be in use under another one. "
+            "Remove the others, or copy the file with: sqlite3 FILE \"VACUUM INTO 'COPY'\""
+        )
 
 
 def _make_private(path: Path) -> None:
