@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import enum
 import pickle
+import sys
 import uuid
 from collections import deque, namedtuple
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import ormsgpack
 import pytest
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.serde import jsonplus
 from langgraph.graph import END, START, StateGraph
@@ -43,6 +46,18 @@ class Model(BaseModel):
 class Data:
     when: datetime
     where: Path
+
+
+class Tags(set[str]):
+    """A set of somebody's own."""
+
+
+#: What stands for pydantic-settings, which reads files and the environment when a value is made.
+BaseSettings = type("BaseSettings", (BaseModel,), {"__module__": "pydantic_settings.main"})
+
+
+class Settings(BaseSettings):  # type: ignore[misc, valid-type]
+    a: str = ""
 
 
 class Touch:
@@ -120,11 +135,68 @@ def test_a_planted_call_is_not_made(module: str, name: str, args: str, tmp_path:
     assert not bomb.exists()
 
 
+def test_no_module_is_imported_for_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planted_module.py").write_text("import pathlib; pathlib.Path('imported').touch()\nclass Data: ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for module in ("planted_module", "antigravity", "idlelib.run"):
+        assert module not in sys.modules
+        assert LedgerSerializer().loads_typed(("msgpack", _call(module, "Data", "a"))) == ["a"]
+        assert module not in sys.modules
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_module_is_not_asked_for_a_name_that_it_would_make() -> None:
+    asked: list[str] = []
+    lazy = ModuleType("lazy_module")
+    lazy.__getattr__ = asked.append  # type: ignore[method-assign]
+    sys.modules["lazy_module"] = lazy
+    try:
+        assert LedgerSerializer().loads_typed(("msgpack", _call("lazy_module", "Data", "a"))) == ["a"]
+    finally:
+        del sys.modules["lazy_module"]
+    assert asked == []
+
+
+class HasDict:
+    """Says that it can be written, as many a class does that holds more than data."""
+
+    made: ClassVar[list[object]] = []
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        HasDict.made.append(self)
+
+    dict = model_dump = _asdict = get_secret_value = lambda self: {}
+
+
+class Opens(tzinfo):
+    """A value by its base class, whose making does something."""
+
+    __init__ = HasDict.__init__
+
+
+class Child(Data):
+    """No dataclass itself, though its base is."""
+
+    __init__ = HasDict.__init__
+
+
+@pytest.mark.parametrize("cls", [HasDict, Opens, Child, FakeListChatModel, Settings])
+def test_only_kinds_of_types_that_hold_data_are_made(cls: type) -> None:
+    fields = {"responses": ["a"], "a": "b"}
+    packed = ormsgpack.packb((cls.__module__, cls.__name__, fields, "model_validate_json"))
+    for code in (jsonplus.EXT_CONSTRUCTOR_KW_ARGS, jsonplus.EXT_PYDANTIC_V1, jsonplus.EXT_PYDANTIC_V2):
+        data = ormsgpack.packb(ormsgpack.Ext(code, packed))
+        assert LedgerSerializer().loads_typed(("msgpack", data)) == fields, "the data, as it is"
+    assert HasDict.made == []
+
+
 @pytest.mark.parametrize(
     "value",
     [
         None,
         b"bytes",
+        Tags({"a"}),
         Model(name="a"),
         Data(when=datetime(2026, 1, 1, tzinfo=UTC), where=Path("/a")),
         Point(1, 2),

@@ -6,27 +6,31 @@ code in the server. This one makes only types that it also writes.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
+import sys
 from collections import deque
+from contextlib import suppress
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
-from pathlib import PurePath
 from typing import Any, Final, cast
 from uuid import UUID
 
+from langchain_core.runnables import Runnable
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer, _create_msgpack_ext_hook
 from langgraph.store.base import Item
+from pydantic import SecretBytes, SecretStr
 
 from runlane.errors import CheckpointUnreadable
 
 #: Kinds of values that are ever written; a pickle is none of them.
 _KINDS: Final = frozenset({"null", "bytes", "bytearray", "msgpack"})
-#: What LangGraph writes by its base class, or by a method: models of pydantic, named tuples.
-_BASES: Final = (Enum, Item, set, frozenset, deque, date, time, timedelta, tzinfo, Decimal, PurePath, UUID)
-_METHODS: Final = ("model_dump", "get_secret_value", "dict", "_asdict")
+#: Values that LangGraph writes by their base class, beside those types that it lists itself.
+_VALUES: Final = (set, frozenset, deque, date, time, timedelta, tzinfo, Decimal, UUID)
+_MODELS: Final = frozenset({("pydantic.main", "BaseModel"), ("pydantic.v1.main", "BaseModel")})
+#: Packages that may be imported for a value; all other modules have to be there, as the graphs that use them do that.
+_IMPORTED: Final = ("langchain_core.", "langgraph.")
 
 
 class LedgerSerializer(JsonPlusSerializer):
@@ -49,7 +53,10 @@ class LedgerSerializer(JsonPlusSerializer):
 
 
 class _DataTypes:
-    """The classes that hold data, by module and name: those that LangGraph writes. Values of others stay as stored."""
+    """The classes that hold data, by module and name: those that LangGraph writes. Values of others stay as stored.
+
+    No module is imported for a value: a graph has imported what its state is made of.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], bool] = {}
@@ -63,11 +70,26 @@ class _DataTypes:
         return known
 
 
-def _holds_data(module: str, name: str) -> bool:
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except (ImportError, TypeError, ValueError):  # there is none, or that is no name of a module
+def _holds_data(module: Any, name: Any) -> bool:
+    if not isinstance(module, str) or not isinstance(name, str):
         return False
-    if not inspect.isclass(found):
-        return False
-    return issubclass(found, _BASES) or dataclasses.is_dataclass(found) or any(hasattr(found, one) for one in _METHODS)
+    if module not in sys.modules and module.startswith(_IMPORTED):
+        with suppress(ImportError, ValueError):  # there is none, or that is no name of a module
+            importlib.import_module(module)
+    # Not by getattr(): a module may import others for a name that it does not have yet.
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return inspect.isclass(found) and _is_data(found)
+
+
+def _is_data(cls: type) -> bool:
+    """Return whether *cls* is of a kind that only holds values: making one opens and calls nothing."""
+    if cls in (SecretStr, SecretBytes) or issubclass(cls, (Enum, Item)):
+        return True
+    if issubclass(cls, _VALUES):
+        return any(cls.__init__ is base.__init__ and cls.__new__ is base.__new__ for base in _VALUES)
+    if issubclass(cls, tuple):
+        return hasattr(cls, "_fields")
+    bases = {(base.__module__, base.__name__) for base in cls.__mro__}
+    if issubclass(cls, Runnable) or any(module.startswith("pydantic_settings") for module, _ in bases):
+        return False  # models that make clients, or read files and the environment
+    return not _MODELS.isdisjoint(bases) or "__dataclass_fields__" in vars(cls)
