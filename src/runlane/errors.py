@@ -269,13 +269,14 @@ class OwnerUnknown(RunlaneError):
 
 
 class WorkerLost(RunlaneError):
-    """A run lost its worker too often: whatever it does kills the process, so it is not tried again."""
+    """A run lost its worker too often, or its code cannot go on where it was lost: it is not executed again."""
 
     code = "worker_lost"
 
     def __init__(self, rescues: int) -> None:
         self.rescues = rescues
-        super().__init__(f"The worker died {rescues} times while it executed this run; it is not tried again.")
+        times = "once" if rescues == 1 else f"{rescues} times"
+        super().__init__(f"The worker died {times} while it executed this run; it is not tried again.")
 
 
 class RollbackFailed(RunlaneError):

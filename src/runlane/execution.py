@@ -140,6 +140,19 @@ class _Ran:
     call: AgentCall
     snapshot: Snapshot | None
     failure: BaseException | None
+    begun: bool = False
+
+    @property
+    def continuable(self) -> bool:
+        """Whether another attempt may go on: the agent can, or it was not begun."""
+        if not self.begun:
+            return True
+        return self.call.saver is not None and self.agent is not None and self.agent.continuable
+
+    @property
+    def once(self) -> bool:
+        """Whether the agent was begun and must not be executed again."""
+        return self.begun and self.agent is not None and not self.agent.continuable
 
 
 class Executor:
@@ -253,7 +266,8 @@ class Executor:
             return _Ran(agent=None, call=call, snapshot=None, failure=error)
         if attempt.reason is not None:
             return _Ran(agent=agent, call=call, snapshot=None, failure=asyncio.CancelledError())
-        if run.rescues > self._settings.max_rescues:  # this attempt only makes the thread valid again
+        # Once it was begun, an agent that cannot go on is not executed again; this attempt only makes the thread valid.
+        if run.rescues > (self._settings.max_rescues if agent.continuable else 0):
             return _Ran(agent=agent, call=call, snapshot=None, failure=WorkerLost(run.rescues))
         publisher.emit("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
         try:
@@ -263,8 +277,8 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
             if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
                 _log_raised(run, error, secrets)
-            return _Ran(agent=agent, call=call, snapshot=None, failure=error)
-        return _Ran(agent=agent, call=call, snapshot=snapshot, failure=None)
+            return _Ran(agent=agent, call=call, snapshot=None, failure=error, begun=True)
+        return _Ran(agent=agent, call=call, snapshot=snapshot, failure=None, begun=True)
 
     def _bind(self, saver: Saver, attempt: Attempt, publisher: Publisher, secrets: RunSecrets) -> Any:
         return saver.bind(
@@ -282,7 +296,8 @@ class Executor:
                 attempt.reason,
                 attempt.cancel,
                 paused=ran.snapshot is not None and ran.snapshot.paused,
-                continuable=ran.call.saver is not None and ran.agent is not None and ran.agent.continuable,
+                continuable=ran.continuable,
+                once=ran.once,
                 errors=self._errors,
             )
             if verdict is None:

@@ -53,6 +53,7 @@ def classify(
     *,
     paused: bool,
     continuable: bool,
+    once: bool = False,
     errors: ErrorTexts = MASKED,
 ) -> Verdict | None:
     """Decide how an attempt ends. The whole policy; ``None`` means that nothing may be written.
@@ -61,7 +62,8 @@ def classify(
         failure: What the agent raised, ``None`` if it returned.
         cancel: The receipt of a recorded cancel.
         continuable: Whether another attempt can go on where this one stopped. One that the ledger forced to stop is
-            made again in any case, as after a crash.
+            made again in any case, as after a crash, except
+        once: code that has begun and must not be executed again.
         errors: What of an exception's text may be shown.
     """
     if stop is StopReason.LEASE_LOST or isinstance(failure, LeaseLost):
@@ -77,7 +79,10 @@ def classify(
         )
     stopped = isinstance(failure, asyncio.CancelledError | Abandoned | Drained)
     if stop is StopReason.LAPSED and stopped:
-        return Verdict(event=RunEvent.RELEASE, end_reason=None)
+        if not once:
+            return Verdict(event=RunEvent.RELEASE, end_reason=None)
+        error = RunError(error="WorkerLost", message="The run was stopped by an outage, and its code cannot go on.")
+        return Verdict(event=RunEvent.FAIL, end_reason=EndReason.WORKER_LOST, error=error)
     if stop is StopReason.DEADLINE and stopped:
         error = RunError(error="TimeoutError", message="The run took longer than it may.")
         return Verdict(event=RunEvent.EXPIRE, end_reason=EndReason.DEADLINE, error=error)

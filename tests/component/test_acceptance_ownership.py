@@ -71,7 +71,7 @@ async def test_an_attempt_stops_at_its_confirmed_deadline() -> None:
     async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
         clock = asyncio.get_running_loop().time
         claimed_at = clock()
-        run = await runtime.runs.create_or_reject("t", agent=agent)
+        run = await runtime.runs.create_or_reject("t", agent=CoroutineAgent(agent, continuable=True))
         await agent.started.wait()
         driver.faults["renew"] = StoreUnavailable("unplugged")
         await agent.stopping.wait()
@@ -156,7 +156,7 @@ async def test_a_run_that_was_taken_is_not_executed_twice_by_one_process() -> No
     agent = Scripted(clean=False)
     slow = {"cancel_grace_s": 60.0, "abandon_after_s": 60.0}
     async with opened(driver, lease_s=0.1, poll_s=0.02, exclusive=False, **slow) as runtime:
-        run = await runtime.runs.create_or_reject("t", agent=agent)
+        run = await runtime.runs.create_or_reject("t", agent=CoroutineAgent(agent, continuable=True))
         await soon(agent.started.wait())
         await runtime.store.rescue(await held(runtime.store, run.run_id), max_rescues=3)
         await soon(agent.stopping.wait())
@@ -281,6 +281,38 @@ async def test_a_run_that_kills_its_worker_ends() -> None:
         assert isinstance(end, StreamEnd)
         assert end.status is RunStatus.ERROR
         assert not await runtime.runs.has_inflight("t")
+
+
+@pytest.mark.parametrize("continuable", [False, True], ids=["once", "continuable"])
+async def test_a_coroutine_is_executed_again_after_a_crash_only_if_it_may_be(continuable: bool) -> None:
+    driver, agent = FaultyDriver(), Scripted()
+    found = {"g": CoroutineAgent(agent, continuable=continuable)}.__getitem__
+    crashed = await opened(driver, graph_agent=found).__aenter__()
+    run = await crashed.runs.create("t", kwargs=graph_run())
+    await soon(agent.started.wait())
+    kill(crashed)
+    agent.go.set()
+    async with opened(driver, graph_agent=found) as runtime:
+        done = await ended(runtime, run)
+        wanted = (RunStatus.SUCCESS, EndReason.COMPLETED) if continuable else (RunStatus.ERROR, EndReason.WORKER_LOST)
+        assert (done.status, done.end_reason, agent.calls) == (*wanted, 2 if continuable else 1)
+        following = await runtime.runs.create("t", kwargs=graph_run())
+        assert (await ended(runtime, following)).status is RunStatus.SUCCESS
+
+
+@on_jumping_time
+async def test_a_coroutine_that_an_outage_stopped_is_not_executed_again() -> None:
+    driver, agent = FaultyDriver(), Scripted()
+    found = {"g": CoroutineAgent(agent)}.__getitem__
+    async with opened(driver, lease_s=30.0, poll_s=1.0, graph_agent=found) as runtime:
+        run = await runtime.runs.create("t", kwargs=graph_run())
+        await agent.started.wait()
+        driver.out = True
+        await agent.stopping.wait()
+        driver.out = False
+        agent.go.set()
+        done = await ended(runtime, run)
+        assert (done.status, done.end_reason, agent.calls) == (RunStatus.ERROR, EndReason.WORKER_LOST, 1)
 
 
 async def test_a_rescue_ends_the_stream_of_a_run_that_is_given_up() -> None:

@@ -21,7 +21,7 @@ from langgraph.runtime import Runtime as GraphRuntime
 from agent_kit import tool_call
 from ledger_kit import a_run, claim
 from run_kit import FaultyDriver, Scripted, graph_run, on_virtual_time, opened, until
-from runlane.agents.coroutine import RunContext
+from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
@@ -355,7 +355,7 @@ async def test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_ba
     async with opened(driver, lease_s=LEASE_S, exclusive=False) as runtime:
         admission = await store.admit(a_run("t"))
         run_id = admission.run.run_id
-        runtime.agents.attach(run_id, agent)
+        runtime.agents.attach(run_id, CoroutineAgent(agent, continuable=True))
         lease = (await claim(store, run_id, worker_id="another")).lease
         await asyncio.sleep(LEASE_S / 2)  # it has been seen, and is silent from now on
         await outage(driver, LONG_S)

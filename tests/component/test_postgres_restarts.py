@@ -14,7 +14,7 @@ import pytest
 
 from postgres_cluster import PostgresCluster
 from run_kit import ended, opened, until
-from runlane.agents.coroutine import RunContext
+from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
@@ -131,7 +131,8 @@ async def test_runs_go_on_after_an_outage_that_outlasts_their_leases(durable_clu
             seen.append(item)  # noqa: PERF401 - the test waits for the first
 
     async with opened(database=durable_cluster.url("ledger"), lease_s=LEASE_S, poll_s=0.2, heartbeat_s=0.2) as runtime:
-        walking = [await runtime.runs.create(f"w{n}", agent=walker) for n in range(4)]
+        again = CoroutineAgent(walker, continuable=True)
+        walking = [await runtime.runs.create(f"w{n}", agent=again) for n in range(4)]
         ending = [await runtime.runs.create(f"s{n}", agent=short) for n in range(4)]
         found: list[list[StreamItem]] = [[] for _ in [*walking, *ending]]
         pairs = zip([*walking, *ending], found, strict=True)

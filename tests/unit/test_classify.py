@@ -46,6 +46,8 @@ def receipt(action: CancelAction, reason: EndReason = EndReason.USER_CANCEL, by:
         (CANCELLED, S.DRAIN, False, E.STOP, R.DRAINED_OVER),
         (LEFT, S.DRAIN, False, E.STOP, R.DRAINED_OVER),
         (DRAINED, None, False, E.STOP, R.DRAINED_OVER),
+        (CANCELLED, S.LAPSED, True, E.RELEASE, None),
+        (CANCELLED, S.LAPSED, False, E.RELEASE, None),
         (StoreUnavailable("out"), S.DRAIN, True, E.FAIL, R.FAILED),
     ],
     ids=repr,
@@ -57,6 +59,13 @@ def test_an_attempt_ends_as_the_table_says(
     assert verdict is not None
     assert (verdict.event, verdict.end_reason) == (event, reason)
     assert (verdict.error is None) == (event in (E.SUCCEED, E.RELEASE))
+
+
+@pytest.mark.parametrize("failure", [CANCELLED, LEFT])
+def test_code_that_may_be_executed_once_ends_with_the_lease_that_lapsed(failure: BaseException) -> None:
+    verdict = classify(failure, S.LAPSED, None, paused=False, continuable=False, once=True)
+    assert verdict is not None
+    assert (verdict.event, verdict.end_reason) == (E.FAIL, R.WORKER_LOST)
 
 
 def test_a_graph_that_waits_for_a_human_has_paused() -> None:

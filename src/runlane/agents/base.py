@@ -100,8 +100,8 @@ class Snapshot:
 class Agent(Protocol):
     """Something that can be run: a LangGraph graph, or a plain coroutine. All methods run on the agents' loop.
 
-    ``continuable`` says that another attempt goes on from the last checkpoint, so that a draining process may hand
-    the run back; otherwise it is ended.
+    ``continuable`` says that another attempt goes on from the last checkpoint, or may begin anew, so that a draining
+    process may hand the run back; otherwise it is executed at most once: a shutdown, a crash or an outage ends its run.
     """
 
     continuable: bool

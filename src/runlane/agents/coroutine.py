@@ -63,6 +63,10 @@ class CoroutineAgent:
     items are events: ``(name, payload)``, or a payload alone, named ``custom``."""
 
     def __init__(self, function: CoroutineFunction, *, continuable: bool = False) -> None:
+        """Args:
+        continuable: The function may be called again, from its beginning, after a shutdown, a crash or an outage.
+            Otherwise it is executed at most once.
+        """
         self._function = function
         self.continuable = continuable
 

@@ -274,8 +274,9 @@ class Conversation:
     def _wrong_ending(self, run: RunRecord) -> str | None:
         stopped = run.status is RunStatus.INTERRUPTED
         drained = run.end_reason is EndReason.DRAINED_OVER and not self._continuable
+        lost = run.end_reason is EndReason.WORKER_LOST and not self._continuable
         failed = run.status is RunStatus.ERROR and run.end_reason is EndReason.FAILED
-        if run.status is RunStatus.SUCCESS or (failed and self._may_fail):
+        if run.status is RunStatus.SUCCESS or lost or (failed and self._may_fail):
             return None
         if stopped and (drained or run.run_id in self._may_stop):
             return None
