@@ -188,3 +188,8 @@ async def test_an_assistant_goes_with_its_threads_if_asked(client: LangGraphClie
         await client.assistants.delete(mine["assistant_id"], delete_threads=True)
     with pytest.raises(UnprocessableEntityError):
         await client.assistants.delete(system_id("steps"), delete_threads=True)
+
+
+async def test_a_search_for_a_name_longer_than_any_is_refused(http: httpx.AsyncClient) -> None:
+    for name, status in (("%_\\" * 170, 200), ("a" * 60_000, 422)):
+        assert (await http.post("/assistants/search", json={"name": name})).status_code == status
