@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+import psycopg
+
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunEvent
 from runlane.records import (
     ANY_OWNER,
@@ -20,6 +22,7 @@ from runlane.records import (
     SeenLease,
 )
 from runlane.store.ledger import RunStore
+from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.rows import instant
 from runlane.store.statements import Statement, Transaction, statement
 
@@ -115,3 +118,8 @@ async def turn(store: RunStore, hand: Statement, run_id: str) -> None:
         yield hand(run_id=run_id)
 
     await store.driver.write(move())
+
+
+def ledger_connection(url: str, **options: Any) -> psycopg.Connection:
+    """Connect to a ledger's database, and see its tables."""
+    return psycopg.connect(url, options=f"-c search_path={DEFAULT_SCHEMA}", **options)

@@ -103,8 +103,8 @@ async def open_driver(settings: Settings) -> Driver:
             await driver.aclose()
             raise
         return driver
-    migrate_postgres(settings.database)
-    return await open_postgres(settings.database)
+    migrate_postgres(settings.database, settings.database_schema)
+    return await open_postgres(settings.database, schema=settings.database_schema)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ log = logging.getLogger("runlane.settings")
 ENV_PREFIX = "RUNLANE_"
 #: What the command line reads beside the settings, without the prefix.
 COMMAND_VARIABLES: Final = frozenset({"API_KEY", "HOST", "LOG_LEVEL", "PORT", "URL"})
+_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _KINDS: Mapping[str, str] = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _BOUNDS: Mapping[str, tuple[float, float]] = {
     "max_concurrent_runs": (1, 1_000_000),
@@ -49,6 +51,7 @@ class Settings:
 
     Attributes:
         database: ``sqlite:///path``, ``postgresql://...``, or ``memory://`` (gone with the process).
+        database_schema: PostgreSQL's schema that holds all tables of Runlane; it is made if it does not exist.
         synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
         max_queued_runs: Runs that may wait behind the head of one thread's lane; more are refused.
@@ -85,6 +88,7 @@ class Settings:
     """
 
     database: str = "sqlite:///.runlane/runlane.db"
+    database_schema: str = "runlane"
     synchronous: str = "full"
     max_concurrent_runs: int = 1000
     max_queued_runs: int = 1000
@@ -126,6 +130,11 @@ class Settings:
         if self.auth_missing_handler not in ("own", "allow", "deny"):
             raise ConfigurationError(
                 f"Setting auth_missing_handler is {self.auth_missing_handler!r}; it must be 'own', 'allow' or 'deny'."
+            )
+        if not _SCHEMA.fullmatch(self.database_schema):
+            raise ConfigurationError(
+                f"Setting database_schema is {self.database_schema!r}; it must be a name of lower-case letters, digits "
+                "and '_', at most 63, that does not begin with a digit or 'pg_'."
             )
         schemes = ("sqlite:///", "postgresql://", "postgres://", "memory://")
         if not self.database.startswith(schemes) or self.database == "sqlite:///":

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from acceptance.kit import Reader, Server, new_thread
 from doctor_kit import BUSY, DAMAGES, Damage
-from ledger_kit import a_run
+from ledger_kit import a_run, ledger_connection
 from postgres_cluster import PostgresCluster
 from run_kit import Stepper, at_once, ended, graph_run, opened, soon
 from runlane.cli.main import app
@@ -260,7 +260,7 @@ def test_every_index_of_the_schema_is_looked_for(ledger: Path) -> None:
 
 
 def test_every_index_of_the_schema_is_looked_for_in_postgresql(postgres: str) -> None:
-    with psycopg.connect(postgres) as connection:
+    with ledger_connection(postgres) as connection:
         made = connection.execute(
             """SELECT indexname FROM pg_indexes WHERE schemaname = 'public'
                  AND indexname NOT IN (SELECT conname FROM pg_constraint WHERE contype IN ('p', 'u'))"""
@@ -390,7 +390,7 @@ def test_a_history_in_postgresql_is_whole(postgres: str) -> None:
 @pytest.mark.parametrize("name", IN_POSTGRES)
 def test_postgresql_is_checked_and_repaired_while_it_is_used(name: str, postgres: str) -> None:
     damage = DAMAGES[name]
-    with psycopg.connect(postgres, autocommit=True) as connection:
+    with ledger_connection(postgres, autocommit=True) as connection:
         whole = rows_in(connection)
         for sql in damage.sql:
             connection.execute(sql.replace("x'90'", "'\\x90'"))
@@ -456,7 +456,7 @@ async def test_a_ledger_on_which_runs_come_and_go_has_no_finding(
 
 def test_a_run_that_a_worker_may_still_execute_is_not_taken_from_it(postgres: str) -> None:
     codes = {"lane.two_running", "schema.guard"}
-    with psycopg.connect(postgres, autocommit=True) as connection:
+    with ledger_connection(postgres, autocommit=True) as connection:
         for sql in DAMAGES["two running in a lane"].sql:
             connection.execute(sql)
         assert doctor(postgres, "--repair", "--yes").exit_code == 1

@@ -9,9 +9,9 @@ import asyncio
 import os
 from collections import Counter
 
-import psycopg
 import pytest
 
+from ledger_kit import ledger_connection
 from postgres_cluster import PostgresCluster
 from run_kit import ended, opened, until
 from runlane.agents.coroutine import CoroutineAgent, RunContext
@@ -83,7 +83,7 @@ async def test_runs_admitted_while_the_database_crashes_again_and_again_all_end_
 
 async def test_a_write_that_a_crash_undid_is_never_reported_as_done(durable_cluster: PostgresCluster) -> None:
     url = durable_cluster.url("ledger")
-    with psycopg.connect(url, autocommit=True) as other:  # what is not committed is lost, and with it its number
+    with ledger_connection(url, autocommit=True) as other:  # what is not committed is lost, and with it its number
         other.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
         other.execute("SELECT pg_reload_conf()")
         other.execute("CREATE TABLE notes (text TEXT)")
@@ -92,7 +92,7 @@ async def test_a_write_that_a_crash_undid_is_never_reported_as_done(durable_clus
         number = yield statement("number", f"{XID} AS xid")()
         yield statement("note", "INSERT INTO notes VALUES ('kept')")()
         durable_cluster.restart()
-        with psycopg.connect(url, autocommit=True) as other:  # others go on, and get the number again
+        with ledger_connection(url, autocommit=True) as other:  # others go on, and get the number again
             while (given := other.execute(XID).fetchone()) and given[0] < number[0]["xid"]:
                 pass
 

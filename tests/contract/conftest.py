@@ -10,6 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from ledger_kit import ledger_connection
 from postgres_cluster import PostgresCluster
 from runlane.store.ledger import RunStore
 from runlane.store.memory import MemoryDriver
@@ -66,6 +67,6 @@ async def _open(request: pytest.FixtureRequest, tmp_path: Path) -> Driver:
         shutil.copy(request.getfixturevalue("sqlite_ledger"), path)
         return SqliteDriver(path, synchronous="normal")
     url = request.getfixturevalue("postgres_ledger")
-    with psycopg.connect(url, autocommit=True) as connection:
+    with ledger_connection(url, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {TABLES} RESTART IDENTITY")
     return await open_postgres(url)

@@ -10,15 +10,21 @@ from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 from subprocess import run as run_process
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ledger_kit import admit, ledger_connection
 from runlane.errors import ConfigurationError, StoreUnavailable
+from runlane.records import ANY_OWNER
 from runlane.store import migrations
+from runlane.store.ledger import RunStore
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts, is_current, migrate_postgres, migrate_sqlite
 from runlane.store.migrations import VERSION_TABLE, revisions, script, statements
+from runlane.store.postgres import open_postgres
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Rows, Transaction, statement
 
@@ -31,8 +37,8 @@ def schema_of(path: Path) -> list[tuple[str, ...]]:
 
 
 def tables_of(url: str) -> set[str]:
-    with psycopg.connect(url) as connection:
-        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    with ledger_connection(url) as connection:
+        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'runlane'").fetchall()
     return {name for (name,) in rows}
 
 
@@ -95,7 +101,7 @@ async def test_a_memory_ledger_gets_the_same_schema_as_a_file(path: Path) -> Non
 def test_both_dialects_have_the_same_tables_columns_and_indexes(path: Path, postgres_url: str) -> None:
     migrate_sqlite(path)
     migrate_postgres(postgres_url)
-    with closing(sqlite3.connect(path)) as lite, psycopg.connect(postgres_url) as other:
+    with closing(sqlite3.connect(path)) as lite, ledger_connection(postgres_url) as other:
         for table in (
             "threads",
             "assistants",
@@ -120,7 +126,7 @@ def test_a_newer_schema_is_refused_by_name(path: Path, postgres_url: str) -> Non
     migrate_postgres(postgres_url)
     with closing(sqlite3.connect(path)) as lite:
         stamp(lite, "9999")
-    with psycopg.connect(postgres_url) as other:
+    with ledger_connection(postgres_url) as other:
         stamp(other, "9999")
     with pytest.raises(ConfigurationError, match="schema 9999, made by a newer Runlane"):
         migrate_sqlite(path)
@@ -139,17 +145,66 @@ def test_a_failed_script_leaves_the_file_as_it_was(path: Path) -> None:
         connection.execute("CREATE TABLE events (mine)")  # in the way of the first script's last statement
         connection.commit()
     before = schema_of(path)
-    with pytest.raises(sqlite3.OperationalError, match="events already exists"):
+    with pytest.raises(ConfigurationError, match="SQLite says: table events already exists"):
         migrate_sqlite(path)
     assert schema_of(path) == before
 
 
 def test_a_failed_script_leaves_the_database_as_it_was(postgres_url: str) -> None:
-    with psycopg.connect(postgres_url) as connection:
+    with ledger_connection(postgres_url) as connection:
+        connection.execute("CREATE SCHEMA runlane")
         connection.execute("CREATE TABLE events (mine int)")
-    with pytest.raises(psycopg.errors.DuplicateTable):
+    with pytest.raises(ConfigurationError, match=r'PostgreSQL says: relation "events" already exists$'):
         migrate_postgres(postgres_url)
     assert tables_of(postgres_url) == {"events"}
+
+
+async def test_a_database_with_tables_of_other_applications_is_used_beside_them(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        for table in ("runs", "threads", "events", VERSION_TABLE):
+            connection.execute(f"CREATE TABLE public.{table} (mine int)")
+    assert migrate_postgres(postgres_url)
+    driver = await open_postgres(postgres_url)
+    await admit(RunStore(driver))
+    await driver.aclose()
+    with psycopg.connect(postgres_url) as connection:
+        counts = "SELECT (SELECT COUNT(*) FROM public.runs), (SELECT COUNT(*) FROM runlane.runs)"
+        assert connection.execute(counts).fetchone() == (0, 1)
+
+
+async def test_a_database_holds_a_ledger_in_each_schema(postgres_url: str) -> None:
+    for schema in ("one", "user"):  # the second is a word of SQL
+        migrate_postgres(postgres_url, schema)
+    one = await open_postgres(postgres_url, schema="one")
+    other = await open_postgres(postgres_url, schema="user")
+    run_id = await admit(RunStore(one))
+    assert await RunStore(one).has_active("t", owner=ANY_OWNER)
+    assert not await RunStore(other).has_active("t", owner=ANY_OWNER)
+    assert (await RunStore(one).get_run(run_id, owner=ANY_OWNER)).start_order is None
+    await one.aclose()
+    await other.aclose()
+
+
+def test_who_may_not_make_a_schema_uses_one_that_is_there_or_is_told(postgres_url: str) -> None:
+    role, database = f"app_{uuid4().hex}", conninfo_to_dict(postgres_url)["dbname"]
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        connection.execute(f'REVOKE CREATE ON DATABASE "{database}" FROM PUBLIC'.encode())
+    url = make_conninfo(postgres_url, user=role)
+    with pytest.raises(ConfigurationError, match=rf"PostgreSQL says: permission denied for database {database}$"):
+        migrate_postgres(url)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"CREATE SCHEMA runlane AUTHORIZATION {role}")
+    assert migrate_postgres(url)
+
+
+async def test_an_address_that_is_none_is_a_configuration_error_of_one_line() -> None:
+    url = "postgresql://h/x?nonsense=1"
+    with pytest.raises(ConfigurationError) as migrated:
+        migrate_postgres(url)
+    with pytest.raises(ConfigurationError) as opened:
+        await open_postgres(url)
+    assert [len(str(refused.value).splitlines()) for refused in (migrated, opened)] == [1, 1]
 
 
 def test_a_database_that_cannot_be_reached_is_an_outage(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from ledger_kit import ENDINGS, WORKER, a_run, held, next_id, outcome
+from ledger_kit import ENDINGS, WORKER, a_run, held, ledger_connection, next_id, outcome
 from runlane.errors import CancelRecorded, ConflictError, LeaseLost, RunlaneError
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.records import ANY_OWNER, Lease, NewRun, SeenLease
@@ -257,7 +256,7 @@ def open_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 
     async def postgres() -> Driver:
         url = request.getfixturevalue("postgres_ledger")
-        with psycopg.connect(url, autocommit=True) as connection:
+        with ledger_connection(url, autocommit=True) as connection:
             connection.execute("TRUNCATE threads, thread_terms, runs, events RESTART IDENTITY")
         return await open_postgres(url, max_connections=1)
 

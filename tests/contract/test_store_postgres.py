@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from ledger_kit import a_run, admit, claim, finish, held, running
+from ledger_kit import a_run, admit, claim, finish, held, ledger_connection, running
 from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, StreamEvent
@@ -53,7 +53,7 @@ def one(sql: str, **params: Any) -> Transaction[list[Any]]:
 
 
 def disconnect(url: str, condition: str = "true") -> None:
-    with psycopg.connect(url, autocommit=True) as other:
+    with ledger_connection(url, autocommit=True) as other:
         other.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # type: ignore[arg-type]  # our own text
             f" WHERE datname = current_database() AND pid <> pg_backend_pid() AND {condition}"
@@ -99,7 +99,7 @@ class Proxy:
 @contextmanager
 def locked(url: str, sql: str, **params: Any) -> Iterator[psycopg.Connection]:
     """Hold the locks of a statement in another session."""
-    with psycopg.connect(url) as other:
+    with ledger_connection(url) as other:
         other.execute(sql.encode(), params)
         yield other
         other.rollback()
@@ -199,7 +199,7 @@ async def test_appends_whose_commits_answer_is_lost_are_confirmed(lossy: tuple[R
 
 
 async def test_a_commit_that_died_before_it_was_made_is_an_outage(driver: PostgresDriver) -> None:
-    with psycopg.connect(driver.pool.conninfo, autocommit=True) as other:
+    with ledger_connection(driver.pool.conninfo, autocommit=True) as other:
         other.execute("CREATE TABLE frail (n int)")
         other.execute(
             "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS"
@@ -289,7 +289,7 @@ async def test_a_read_sees_one_moment_and_cannot_write(driver: PostgresDriver, u
 
     def twice() -> Transaction[tuple[int, int]]:
         first = yield statement("count", "SELECT COUNT(*) AS n FROM events")()
-        with psycopg.connect(url) as other:
+        with ledger_connection(url) as other:
             other.execute(insert)
         second = yield statement("count", "SELECT COUNT(*) AS n FROM events")()
         return first[0]["n"], second[0]["n"]
@@ -329,7 +329,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_behind(driver: PostgresD
 
     def asleep() -> None:
         sleeping = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
-        with psycopg.connect(url, autocommit=True) as other:
+        with ledger_connection(url, autocommit=True) as other:
             while other.execute(sleeping).fetchone() is None:
                 pass
 
@@ -338,7 +338,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_behind(driver: PostgresD
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    with psycopg.connect(url) as other:
+    with ledger_connection(url) as other:
         unfinished = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
         assert other.execute(unfinished).fetchone() == (0,)
     assert await driver.read(one("SELECT COUNT(*) AS n FROM events")) == [(0,)]

@@ -13,7 +13,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from auth_kit import bearer, guarded_server
-from server_kit import LONG_S, NOWHERE, PATIENCE_S, begun, ended, running_server, sdk, system_id
+from server_kit import LONG_S, NOWHERE, begun, ended, running_server, sdk, system_id
 
 SECOND = timedelta(seconds=1)
 #: Not before this year is over, and never while a test of these runs.
@@ -421,29 +421,3 @@ async def test_a_cron_and_its_runs_are_its_makers(tmp_path: Path) -> None:
             assert (await alice.post("/runs/crons/count", json={})).json() == 1
             await alice.patch(f"/runs/crons/{rare['cron_id']}", json={"metadata": {"stamp": "bob", "m": 1}})
             assert (await read(alice, rare["cron_id"]))["metadata"] == {"stamp": "alice", "m": 1}
-
-
-async def test_servers_that_share_a_database_start_one_run_for_each_slot(postgres_url: str) -> None:
-    with running_server(postgres_url) as one, running_server(postgres_url) as other:
-        async with (
-            httpx.AsyncClient(base_url=one.url, timeout=PATIENCE_S) as http,
-            httpx.AsyncClient(base_url=other.url, timeout=PATIENCE_S) as there,
-        ):
-            thread_id = (await http.post("/threads", json={})).json()["thread_id"]
-            body = {"assistant_id": "steps", "schedule": EVERY_SECOND, "input": {"steps": 1}}
-            cron_id = (await http.post(f"/threads/{thread_id}/runs/crons", json=body)).json()["cron_id"]
-            await there.patch(f"/runs/crons/{cron_id}", json={"metadata": {"seen": "by the other"}})
-            seen: dict[str, str] = {}
-            while len(seen) < 4:
-                cron = await fired(there, cron_id, after=next(reversed(seen.values()), None))
-                assert cron["last_run_date"] not in seen
-                seen[cron["last_run_date"]] = cron["last_run_id"]
-            await http.delete(f"/runs/crons/{cron_id}")
-            runs = (await http.get(f"/threads/{thread_id}/runs", params={"limit": 100})).json()
-            started = {run["metadata"]["cron_run_date"]: run["run_id"] for run in runs}
-            assert len(started) == len(runs)
-            assert {instant(slot): run_id for slot, run_id in started.items()}.items() >= {
-                (instant(slot), run_id) for slot, run_id in seen.items()
-            }
-            for run in runs:
-                await http.get(f"/threads/{thread_id}/runs/{run['run_id']}/join")

@@ -432,7 +432,7 @@ async def test_a_handler_of_the_application_decides_where_a_request_goes(tmp_pat
 
 
 def test_on_postgresql_the_routes_say_that_there_is_no_store(postgres_cluster: PostgresCluster) -> None:
-    with running_server(postgres_cluster.dsn) as server, httpx.Client(base_url=server.url) as plain:
+    with running_server(postgres_cluster.dsn, graphs={}) as server, httpx.Client(base_url=server.url) as plain:
         answers = [
             plain.put("/store/items", json=put()),
             plain.get("/store/items", params={"namespace": "n", "key": "k"}),
@@ -445,6 +445,9 @@ def test_on_postgresql_the_routes_say_that_there_is_no_store(postgres_cluster: P
     assert {answer.json()["code"] for answer in answers} == {"unsupported_option"}
 
 
-async def test_on_postgresql_a_configured_store_is_an_error_at_the_start(postgres_cluster: PostgresCluster) -> None:
-    with pytest.raises(ConfigurationError, match="needs SQLite"):
+async def test_graphs_are_refused_at_the_start_on_a_database_that_keeps_no_checkpoints(
+    postgres_cluster: PostgresCluster,
+) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be served from PostgreSQL yet") as refused:
         await opened(PROJECT, postgres_cluster.dsn)
+    assert len(str(refused.value).splitlines()) == 1

@@ -108,7 +108,7 @@ async def test_another_format_is_refused(http: httpx.AsyncClient) -> None:
 
 async def test_without_its_ledger_the_process_still_says_how_it_is(postgres_dsn: str, postgres_url: str) -> None:
     database = conninfo_to_dict(postgres_url)["dbname"]
-    with running_server(postgres_url) as server, psycopg.connect(postgres_dsn, autocommit=True) as admin:
+    with running_server(postgres_url, graphs={}) as server, psycopg.connect(postgres_dsn, autocommit=True) as admin:
         async with httpx.AsyncClient(base_url=server.url, timeout=LONG_S) as http:
             assert (await scrape(http))["runlane_ledger_up"] == 1
             admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false'.encode())

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from starlette.requests import Request
 from starlette.routing import Route
 
-from server_kit import LONG_S, PATIENCE_S, Server, ended, running_server, sdk
+from server_kit import LONG_S, NOWHERE, PATIENCE_S, Server, ended, running_server, sdk
 
 
 @pytest.fixture
@@ -85,20 +85,40 @@ WRITES = [
     ("/threads", {}),
     ("/threads/search", {}),
     ("/threads/count", {}),
-    ("/threads/{thread_id}/runs", {"assistant_id": "steps", "input": {"steps": 1}}),
-    ("/threads/{thread_id}/runs/wait", {"assistant_id": "steps", "input": {"steps": 1}}),
-    ("/threads/{thread_id}/runs/stream", {"assistant_id": "steps", "input": {"steps": 1}}),
-    ("/runs/wait", {"assistant_id": "steps", "input": {"steps": 1}}),
-    ("/runs/batch", [{"assistant_id": "steps", "input": {"steps": 1}}]),
     ("/runs/cancel", {"status": "all"}),
     ("/threads/{thread_id}/runs/{run_id}/cancel", {}),
     ("/assistants/search", {}),
 ]
 
 
+ONE_RUN = {"assistant_id": "steps", "input": {"steps": 1}}
+STARTS: list[tuple[str, Any]] = [
+    ("/threads/{thread_id}/runs", ONE_RUN),
+    ("/threads/{thread_id}/runs/wait", ONE_RUN),
+    ("/threads/{thread_id}/runs/stream", ONE_RUN),
+    ("/runs/wait", ONE_RUN),
+    ("/runs/batch", [ONE_RUN]),
+    ("/threads/{thread_id}/commands", {"id": 1, "method": "run.start", "params": ONE_RUN}),
+]
+
+
+async def test_while_its_file_is_away_the_server_admits_no_run(tmp_path: Path) -> None:
+    file, away = tmp_path / "runlane.db", tmp_path / "away.db"
+    with running_server(f"sqlite:///{file}") as server:
+        patient = httpx.AsyncClient(base_url=server.url, timeout=LONG_S)
+        async with sdk(server) as client, patient as http:
+            thread_id = (await client.threads.create())["thread_id"]
+            file.rename(away)
+            for path, body in STARTS:
+                answer = await http.post(path.format(thread_id=thread_id), json=body)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), path
+            away.rename(file)
+            assert await client.runs.list(thread_id) == []
+
+
 def test_while_its_database_is_out_the_server_says_so_on_every_route(postgres_dsn: str, postgres_url: str) -> None:
     database = conninfo_to_dict(postgres_url)["dbname"]
-    with running_server(postgres_url) as server, psycopg.connect(postgres_dsn, autocommit=True) as admin:
+    with running_server(postgres_url, graphs={}) as server, psycopg.connect(postgres_dsn, autocommit=True) as admin:
         asyncio.run(_outage(server, admin, str(database)))
 
 
@@ -106,7 +126,6 @@ async def _outage(server: Server, admin: psycopg.Connection, database: str) -> N
     patient = httpx.AsyncClient(base_url=server.url, timeout=LONG_S)  # connections that do not come are waited for
     async with sdk(server) as client, patient as http:
         thread_id = (await client.threads.create())["thread_id"]
-        run = await ended(client, await client.runs.create(thread_id, "steps", input={"steps": 1}))
         opened = asyncio.Event()
         watching = asyncio.create_task(_watch(http, thread_id, opened))
         await opened.wait()
@@ -114,7 +133,7 @@ async def _outage(server: Server, admin: psycopg.Connection, database: str) -> N
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
 
         async def ask(method: str, path: str, body: Any = None) -> tuple[str, int, str | None, Any]:
-            url = path.format(thread_id=thread_id, run_id=run["run_id"])
+            url = path.format(thread_id=thread_id, run_id=NOWHERE)
             answer = await http.request(method, url, json=body)
             return path, answer.status_code, answer.headers.get("retry-after"), answer.json().get("code")
 
@@ -126,8 +145,9 @@ async def _outage(server: Server, admin: psycopg.Connection, database: str) -> N
             await watching
 
         admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true'.encode())
-        assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "success"
-        assert len(await client.runs.list(thread_id)) == 1, "nothing was admitted that was not answered"
+        assert (await http.get(f"/threads/{thread_id}/runs/{NOWHERE}")).status_code == 404
+        assert (await client.threads.get(thread_id))["thread_id"] == thread_id
+        assert await client.runs.list(thread_id) == [], "nothing was admitted that was not answered"
 
 
 async def _watch(http: httpx.AsyncClient, thread_id: str, opened: asyncio.Event) -> None:

@@ -20,7 +20,7 @@ from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.state import ThreadStates
 from runlane.agents.users import RunUser, RunUsers, run_user
 from runlane.crons import CronScheduler
-from runlane.errors import ConflictError, NotFound
+from runlane.errors import ConfigurationError, ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
 from runlane.retention import Sweeper
@@ -212,6 +212,14 @@ async def register_system_assistants(store: RunStore, registry: Registry) -> dic
     return found
 
 
+def _check_checkpoints(settings: Settings, registry: Registry) -> None:
+    if settings.database.startswith(("postgres://", "postgresql://")) and registry.graph_ids:
+        raise ConfigurationError(
+            "Graphs cannot be served from PostgreSQL yet: it keeps no checkpoints, and threads would have no memory. "
+            "Use sqlite:///PATH."
+        )
+
+
 @asynccontextmanager
 async def open_service(
     config: Path | None, settings: Settings, registry: Registry | None = None, own: Starlette | None = None
@@ -222,7 +230,7 @@ async def open_service(
         own: The project's own application.
 
     Raises:
-        ConfigurationError: langgraph.json or the settings cannot be used.
+        ConfigurationError: langgraph.json or the settings cannot be used, or the database keeps no checkpoints.
         LedgerInUse: Another process owns the database.
     """
     hosts: list[ThreadHost] = []
@@ -235,6 +243,7 @@ async def open_service(
         assert config is not None
         path = config
         registry = await asyncio.get_running_loop().run_in_executor(None, load_registry, path)
+    _check_checkpoints(settings, registry)
     graphs = registry
     late: list[Service] = []
     users = RunUsers()

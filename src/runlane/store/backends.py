@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from runlane.errors import ConfigurationError
+from runlane.store.migrations import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
     from runlane.store.postgres import PostgresDriver
@@ -25,12 +26,13 @@ def load(module: str) -> Any:
         raise ConfigurationError("PostgreSQL needs an extra: pip install 'runlane[postgres]'.") from error
 
 
-async def open_postgres(url: str, *, max_connections: int = 10) -> PostgresDriver:
-    """Connect to the database at *url* and return its driver, for the running event loop.
+async def open_postgres(url: str, *, schema: str = DEFAULT_SCHEMA, max_connections: int = 10) -> PostgresDriver:
+    """Connect to the database at *url* and return the driver of the ledger in *schema*, for the running event loop.
 
     Raises:
         ConfigurationError: The extra ``postgres`` is not installed.
         StoreUnavailable: The database cannot be reached.
     """
-    driver: PostgresDriver = await load("runlane.store.postgres").open_postgres(url, max_connections=max_connections)
+    postgres = load("runlane.store.postgres")
+    driver: PostgresDriver = await postgres.open_postgres(url, schema=schema, max_connections=max_connections)
     return driver

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from runlane.errors import ConfigurationError, StoreUnavailable
 from runlane.store import migrations
 from runlane.store.backends import load
-from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script
+from runlane.store.migrations import DEFAULT_SCHEMA, VERSION_TABLE, Dialect, revisions, script
 from runlane.store.sqlite import translate
 
 #: Names the advisory lock that serialises migrations of one PostgreSQL database; any fixed number would do.
@@ -66,7 +66,7 @@ def migrate_sqlite(path: str | Path) -> bool:
     Call it while a ``SqliteDriver`` owns the file, before its first transaction: the driver's lock keeps others out.
 
     Raises:
-        ConfigurationError: The schema is a newer version's.
+        ConfigurationError: The schema is a newer version's, or another application's tables are in the way.
         StoreUnavailable: The file cannot be read or written; the schema is as it was.
     """
     try:
@@ -75,7 +75,10 @@ def migrate_sqlite(path: str | Path) -> bool:
                 return False
             _upgrade("sqlite://", connection, "BEGIN IMMEDIATE")
     except sqlite3.Error as error:
-        raise translate(error) from error
+        translated = translate(error)
+        if translated is not error:
+            raise translated from error
+        raise ConfigurationError(f"{path} cannot hold Runlane's tables, SQLite says: {error}") from error
     return True
 
 
@@ -85,25 +88,44 @@ def _applied_in_sqlite(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in connection.execute(_APPLIED)]
 
 
-def migrate_postgres(url: str) -> bool:
-    """Upgrade the database at *url* if it is behind, and say whether it was. Blocks.
+def migrate_postgres(url: str, schema: str = DEFAULT_SCHEMA) -> bool:
+    """Upgrade the ledger in *schema* of the database at *url* if it is behind, and return whether it was. Blocks.
 
     Processes that start together take turns, and the later ones find nothing to do.
 
     Raises:
-        ConfigurationError: The schema is a newer version's, or the extra ``postgres`` is not installed.
+        ConfigurationError: The schema is a newer version's, it cannot be made, another application's tables are in it,
+            or the extra ``postgres`` is not installed.
         StoreUnavailable: The database cannot be reached; the schema is as it was.
     """
     psycopg = load("psycopg")
     try:
-        with closing(psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)) as connection:
+        with closing(_connect(psycopg, url)) as connection:
+            connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
             if is_current(_applied_in_postgres(connection)):
                 return False
             connection.autocommit = False
-            _upgrade("postgresql+psycopg://", connection, f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+            begin = f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+            # Who may not make schemas may use one that is there.
+            if connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone()[0] is None:
+                begin += f'; CREATE SCHEMA IF NOT EXISTS "{schema}"'
+            connection.rollback()
+            _upgrade("postgresql+psycopg://", connection, begin)
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"PostgreSQL says: {str(error).strip()}") from error
+    except psycopg.Error as error:
+        why = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            f"Schema {schema!r} of the database cannot hold Runlane's tables, PostgreSQL says: {why}"
+        ) from error
     return True
+
+
+def _connect(psycopg: Any, url: str) -> Any:
+    try:
+        return psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"The database's address cannot be used: {str(error).strip()}") from error
 
 
 def _applied_in_postgres(connection: Any) -> list[str]:

@@ -20,8 +20,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from runlane.errors import InvalidRequest, LedgerClosed, StoreUnavailable
+from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, StoreUnavailable
 from runlane.store.delivery import Answer, Callback, Submission, deliver
+from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Query, Rows, T, Transaction
 from runlane.work import own_task
 
@@ -60,6 +61,7 @@ OUTCOME: Final = "SELECT pg_xact_status(%s::text::xid8) AS status"
 # Statistics are begun anew after a crash, and kept by a clean restart.
 CONFIGURE: Final = """
     SELECT set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
+           set_config('search_path', quote_ident(%s), false),
            (SELECT stats_reset::text FROM pg_stat_bgwriter) AS life
 """
 
@@ -213,10 +215,14 @@ class PostgresDriver:
             deliver(answers)
 
 
-async def open_postgres(url: str, *, max_connections: int = 10) -> PostgresDriver:
+async def open_postgres(url: str, *, schema: str = DEFAULT_SCHEMA, max_connections: int = 10) -> PostgresDriver:
     """Connect to the database at *url* and return its driver, for the running event loop.
 
+    Args:
+        schema: Where all tables are; nothing else of the database is seen.
+
     Raises:
+        ConfigurationError: *url* is no address of a database.
         StoreUnavailable: The database cannot be reached.
     """
     try:
@@ -230,12 +236,14 @@ async def open_postgres(url: str, *, max_connections: int = 10) -> PostgresDrive
             open=False,
             timeout=POOL_TIMEOUT_S,
             reconnect_timeout=POOL_TIMEOUT_S,
-            configure=_configure,
+            configure=partial(_configure, schema),
             kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 0},
         )
         await pool.open(wait=True, timeout=POOL_TIMEOUT_S)
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"PostgreSQL says: {_first_line(error)}") from error
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"The database's address cannot be used: {_first_line(error)}") from error
     return PostgresDriver(pool)
 
 
@@ -303,9 +311,10 @@ async def _undone_by_errors(connection: Connection) -> AsyncIterator[None]:
         raise
 
 
-async def _configure(connection: Connection) -> None:
+async def _configure(schema: str, connection: Connection) -> None:
     connection.prepared_max = MAX_PREPARED
-    cursor = await connection.execute(CONFIGURE, (f"{LOCK_TIMEOUT_S}s", f"{IDLE_TRANSACTION_S}s"), prepare=False)
+    values = (f"{LOCK_TIMEOUT_S}s", f"{IDLE_TRANSACTION_S}s", schema)
+    cursor = await connection.execute(CONFIGURE, values, prepare=False)
     row = await cursor.fetchone()
     connection.life = None if row is None else row["life"]
 

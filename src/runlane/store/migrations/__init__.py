@@ -13,6 +13,8 @@ Dialect = Literal["sqlite", "postgres"]
 
 #: Alembic's table of the applied revision; a name of its own, since the database may hold other applications' tables.
 VERSION_TABLE = "runlane_version"
+#: PostgreSQL's schema of all tables, unless something else is said.
+DEFAULT_SCHEMA: Final = "runlane"
 
 _INDEX: Final = re.compile(r"CREATE (UNIQUE )?INDEX (\w+) ON (\w+) \((.+?)\)(?: WHERE ([^;]+))?;")
 
