@@ -13,12 +13,14 @@ from uuid import uuid4
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langgraph.checkpoint.memory import InMemorySaver
 
 from runlane.admission import MultitaskStrategy
 from runlane.agents.base import Agent, AgentCall, DrainSignal, Snapshot
+from runlane.checkpoints.saver import LedgerSaver
 from runlane.lifecycle import DisconnectMode, RunStatus
 from runlane.records import RunRecord, Usage
+from runlane.store.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE_S = 20.0  # far more than any run here takes; a run that hangs fails its test instead of stopping all
@@ -55,12 +57,19 @@ def run_record(*, thread_id: str = "t", run_id: str | None = None, attempt: int 
     )
 
 
+def new_saver() -> LedgerSaver:
+    """Return the checkpointer of a ledger in memory; call it on a loop."""
+    driver = MemoryDriver()
+    apply_scripts(driver)
+    return LedgerSaver(driver)
+
+
 @dataclass
 class Desk:
     """A thread and its checkpoints; calls agents on it and remembers the events."""
 
     agent: Agent
-    saver: Any = field(default_factory=InMemorySaver)
+    saver: Any = field(default_factory=new_saver)
     store: Any = None
     thread_id: str = "t"
     events: list[tuple[str, Any]] = field(default_factory=list)

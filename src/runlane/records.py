@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
@@ -280,6 +280,16 @@ class StreamEvent:
     seq: int
     name: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskWrites:
+    """What a task of a graph wrote beside a checkpoint in one go, and in whose name; ``run_id`` may be empty."""
+
+    run_id: str
+    task_id: str
+    task_path: str
+    writes: Sequence[tuple[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

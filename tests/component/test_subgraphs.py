@@ -180,6 +180,24 @@ async def test_a_subgraph_that_waits_for_an_answer_is_not_repaired_and_gets_it(l
     assert (acted, said((await kept(at, "ask"))["messages"])) == (["yes"], ["one", "", "yes", "Done."])
 
 
+async def test_a_subgraph_that_is_stopped_after_it_got_its_answer_is_repaired(ledger: LedgerSaver) -> None:
+    """LangGraph goes on to show the question at the root, as if the thread still waited for an answer."""
+    tools = Tools()
+
+    @tool
+    async def act() -> str:
+        """Ask a human."""
+        return str(interrupt("sure?"))
+
+    model = StrictModel(replies=[AIMessage("", tool_calls=[tool_call("act", "c0")]), BOTH, DONE])
+    at = desk(asks_its_helper(helper(model, [act, *tools.all])), ledger)
+    assert (await at.run(input={"asked": "one"})).paused
+    await at.stopped(tools.half_done, command={"resume": "yes"})
+    assert said((await kept(at, "ask"))["messages"]) == ["one", "", "yes", "On it.", "fast", CLOSING_TEXT]
+    await at.run(input={"asked": "two"})
+    assert said((await kept(at, "ask"))["messages"])[-2:] == ["two", "Done."]
+
+
 async def test_a_subgraph_that_remembers_takes_a_task_that_it_had_not_begun_when_the_graph_paused(
     ledger: LedgerSaver,
 ) -> None:

@@ -57,8 +57,8 @@ class AgentCall:
     ``run.kwargs`` has the request: ``input``, ``command``, ``config``, ``context``, ``stream_mode`` (list of str),
     ``stream_subgraphs``, ``interrupt_before``, ``interrupt_after``, ``durability``, ``checkpoint`` (or
     ``checkpoint_id``); each may be absent. ``continued`` says that an earlier attempt of this run may have left
-    checkpoints. ``saver`` and ``store`` are LangGraph's ``BaseCheckpointSaver`` and ``BaseStore``; the saver is bound
-    to this attempt, so that a fenced attempt writes nothing. An agent awaits ``ready()`` while ``congested()``, which
+    checkpoints. ``saver`` is the ledger's checkpointer, bound to this attempt, so that a fenced attempt writes nothing;
+    ``store`` is LangGraph's ``BaseStore``. An agent awaits ``ready()`` while ``congested()``, which
     bounds what is not yet committed. ``earlier()`` returns the newest events of the attempts before this one, oldest
     first. ``callbacks`` are LangChain callback handlers; in a block of ``counting()`` model calls are counted without
     them. ``cancelled()`` returns the receipt of a cancel of the run. ``over``, a future of the control loop, is the run

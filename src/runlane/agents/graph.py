@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final
-from uuid import UUID
 
 import orjson
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
-from langgraph.types import Command, Interrupt, StateSnapshot
+from langgraph.types import Interrupt, StateSnapshot
 
 from runlane.agents.base import AgentCall, Drained, Snapshot
+from runlane.agents.continuing import left_to_apply, missed_breakpoint
 from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import INTERRUPT, Publisher
 from runlane.agents.invocation import run_config, run_context, run_input, thread_config
@@ -30,10 +30,6 @@ from runlane.errors import NotFound
 #: How many stopped attempts are remembered until their repair, which follows at once; a repair that never comes (the
 #: lease was lost) must not keep its texts for ever.
 _MAX_STOPPED: Final = 1024
-#: The task under which LangGraph stores what a command writes, and the channels that its ``goto`` writes.
-_COMMAND_TASK_ID: Final = str(UUID(int=0))
-_GOTO_CHANNELS: Final = ("branch:to:", "__pregel_tasks")
-_GOTO: Final = "goto"
 
 
 class GraphAgent:
@@ -94,11 +90,12 @@ class GraphAgent:
     async def _run(self, call: AgentCall, observer: Observer) -> Snapshot:
         kwargs = call.run.kwargs
         publisher = _publisher(call, observer)
-        value, continues = run_input(kwargs), False
-        if call.continued and call.saver is not None:
-            value, continues = await _left_to_apply(call, value)
+        left = await left_to_apply(call, run_input(kwargs))
+        value, continues = left.value, left.continues
         user, callbacks = self._users.of(call.run), (observer, *call.callbacks)
-        config = run_config(call.run, self._graph_id, user=user, fork=not continues, callbacks=callbacks)
+        config = run_config(
+            call.run, self._graph_id, user=user, fork=not continues, strict=not left.checked, callbacks=callbacks
+        )
         use = GraphUse(config=config, context=kwargs.get("context"), store=call.store, user=user)
         if call.saver is not None and value is not None:
             await check_checkpoint(call.saver, config)
@@ -108,7 +105,7 @@ class GraphAgent:
             context = run_context(graph, kwargs)
             if isinstance(context, dict):  # graphs of older LangGraph versions look for it in there
                 config["configurable"] = {**context, **config["configurable"]}
-            if continues and (paused_at := await _missed_breakpoint(graph, call)) is not None:
+            if call.continued and (paused_at := await missed_breakpoint(graph, call, continues=continues)) is not None:
                 return snapshot_of(paused_at)
             await _pump(graph, value, config, context, call, publisher)
             if observer.paused and call.saver is not None:
@@ -206,65 +203,6 @@ async def _pump_events(
                 publisher.trace(event)
             if call.congested():
                 await call.ready()
-
-
-async def _left_to_apply(call: AgentCall, value: Any) -> tuple[Any, bool]:
-    """Return what an attempt after the first is called with, and whether it goes on from the run's own checkpoint.
-
-    LangGraph recognises a run's own checkpoint by its ``run_id``, but would apply a command to it again. Before the
-    run's first checkpoint, a command's writes are kept beside the checkpoint that it was given to.
-    """
-    thread_id, kwargs = call.run.thread_id, call.run.kwargs
-    newest = await call.saver.aget_tuple(thread_config(thread_id))
-    if newest is not None and newest.metadata.get("run_id") == call.run.run_id:
-        return None, True
-    if not isinstance(value, Command):
-        return value, False
-    addressed = await call.saver.aget_tuple(
-        thread_config(thread_id, kwargs.get("checkpoint") or kwargs.get("checkpoint_id"))
-    )
-    pending = (addressed.pending_writes if addressed is not None else None) or ()
-    written = {channel for task_id, channel, _ in pending if task_id == _COMMAND_TASK_ID}
-    if not _channels(value) <= {_GOTO if channel.startswith(_GOTO_CHANNELS) else channel for channel in written}:
-        return value, False
-    return (Command(resume=value.resume) if value.resume is not None else None), False
-
-
-def _channels(command: Command[Any]) -> set[str]:
-    """Return the channels that *command* writes, with one name for all that a ``goto`` may write."""
-    update = command.update
-    named = (
-        set(update) if isinstance(update, dict) else {key for key, _ in update} if isinstance(update, list) else set()
-    )
-    return named | ({_GOTO} if command.goto else set())
-
-
-async def _missed_breakpoint(graph: Graph, call: AgentCall) -> StateSnapshot | None:
-    """Return the state of a thread whose run should have paused where its last attempt died, or ``None``.
-
-    LangGraph takes a resumption for the answer to a breakpoint, so a run that died between the checkpoint and the
-    pause would walk through it. Its own newest checkpoint can only lie in front of a breakpoint that nobody answered.
-    """
-    before = call.run.kwargs.get("interrupt_before") or graph.interrupt_before_nodes
-    after = call.run.kwargs.get("interrupt_after") or graph.interrupt_after_nodes
-    if not before and not after:
-        return None
-    state = await graph.aget_state(thread_config(call.run.thread_id))
-    if not state.next:
-        return None
-    if before and _any_of(state.next, before):
-        return state
-    if after and state.parent_config is not None:
-        parent = await graph.aget_state(state.parent_config)
-        if _any_of([task.name for task in parent.tasks], after):
-            return state
-    return None
-
-
-def _any_of(names: Any, wanted: Any) -> bool:
-    """Say whether a breakpoint (``"*"`` or node names) is at one of *names*."""
-    real = set(names) - {"__start__"}
-    return bool(real if wanted == "*" else real & set(wanted))
 
 
 def snapshot_of(state: StateSnapshot) -> Snapshot:

@@ -40,12 +40,19 @@ def thread_config(thread_id: str, checkpoint: Mapping[str, Any] | str | None = N
 
 
 def run_config(
-    run: RunRecord, graph_id: str, *, user: RunUser | None = None, fork: bool = True, callbacks: Sequence[Any] = ()
+    run: RunRecord,
+    graph_id: str,
+    *,
+    user: RunUser | None = None,
+    fork: bool = True,
+    strict: bool = True,
+    callbacks: Sequence[Any] = (),
 ) -> RunnableConfig:
     """Return the config of one attempt at *run*.
 
     Args:
         fork: Whether the checkpoint that the request names is where the run starts.
+        strict: Whether LangGraph checks the answers, if the request asks for that.
     """
     request = run.kwargs.get("config") or {}
     ids = {"run_id": run.run_id, "thread_id": run.thread_id, "graph_id": graph_id, "assistant_id": run.assistant_id}
@@ -61,7 +68,7 @@ def run_config(
     }
     config: dict[str, Any] = {key: request[key] for key in _CONFIG_KEYS if request.get(key) is not None}
     config["configurable"] = {**configurable, **user_keys(user), **ids, _REQUEST_ID: request_id(run)}
-    if run.kwargs.get("strict_resume"):
+    if strict and run.kwargs.get("strict_resume"):
         config["configurable"][_STRICT_RESUME] = True
     config["metadata"] = {**metadata, **ids, "run_attempt": run.attempt, "langgraph_version": langgraph_version}
     config["callbacks"] = list(callbacks)

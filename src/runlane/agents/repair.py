@@ -19,6 +19,7 @@ from langgraph.constants import END, START
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import StateSnapshot
 
+from runlane.agents.answers import Questions
 from runlane.agents.observer import Observer, Partial
 from runlane.agents.registry import Graph
 from runlane.agents.subgraphs import MESSAGES, Namespace, Place, namespaces, place_of
@@ -50,7 +51,9 @@ async def repair_thread(
     """
     root = Place(graph=graph, config=config, results={})
     state = await root.state()
-    if state.metadata is None or state.interrupts or START in state.next:
+    if state.metadata is None or START in state.next:
+        return state
+    if state.interrupts and await _waits(root):
         return state
     own = state.metadata.get("run_id") == config["metadata"]["run_id"]
     if not (own or touched or (observer is not None and observer.started)):
@@ -58,6 +61,12 @@ async def repair_thread(
     changed = await _repair(root, state, observer, goes_on=True)
     await _repair_subgraphs(root, None if changed else state, observer)
     return await root.state() if changed else state
+
+
+async def _waits(root: Place) -> bool:
+    """Return whether a question is open; of a graph that was resumed, LangGraph shows those that were answered too."""
+    configurable = root.config["configurable"]
+    return await Questions(root.graph.checkpointer, configurable["thread_id"], "").waits(root.config)
 
 
 async def _repair_subgraphs(root: Place, state: StateSnapshot | None, observer: Observer | None) -> None:

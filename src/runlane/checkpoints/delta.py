@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from langgraph.checkpoint.base import DeltaChannelHistory
 
+from runlane.checkpoints.rows import merge_writes
 from runlane.checkpoints.transactions import (
     GET_BLOBS,
     GET_WRITES,
     Loads,
     find,
     json_list,
-    merge_writes,
     versions_of,
 )
 from runlane.store.statements import Row, Rows, Transaction

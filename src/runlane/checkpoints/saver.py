@@ -20,19 +20,17 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
-    get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR
 
-from runlane.checkpoints import delta, pruning, resuming, sizes, transactions
+from runlane.checkpoints import delta, pruning, resuming, rows, sizes, transactions
 from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
-from runlane.checkpoints.transactions import AsIf, Batch, Params, Stored, Wanted
+from runlane.checkpoints.transactions import AsIf, Batch, Wanted
 from runlane.errors import StoreUnavailable, ThreadChanged, UnsupportedOption
-from runlane.records import Lease
-from runlane.redaction import is_secret
+from runlane.records import Lease, TaskWrites
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.retry import patiently
@@ -182,7 +180,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
         reading = partial(transactions.get, *await self._visible(config), self.serde.loads_typed)
         stored = await self._read(reading, self._read_now)
-        saved = None if stored is None else self._tuple(stored)
+        saved = None if stored is None else rows.tuple_of(stored, self.serde)
         if saved is not None:
             await resuming.begin_new_task(self, config, saved)
         return saved
@@ -231,7 +229,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
                 if key in seen:  # an older row of the same checkpoint
                     continue
                 seen.add(key)
-                yield self._tuple(stored)
+                yield rows.tuple_of(stored, self.serde)
                 left = None if left is None else left - 1
 
     async def namespaces(self, thread_id: str) -> list[str]:
@@ -239,22 +237,19 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         await self.flush()
         return await self._read(lambda: transactions.namespaces(str(thread_id)))
 
-    def _tuple(self, stored: Stored) -> CheckpointTuple:
-        row, loads = stored.row, self.serde.loads_typed
-        values = {}
-        for channel, version in transactions.versions_of(stored.checkpoint):
-            blob = stored.blobs.get((channel, version))
-            if blob is not None:
-                values[channel] = loads((blob["type"], blob["value"]))
-        at = {"thread_id": row["thread_id"], "checkpoint_ns": row["checkpoint_ns"]}
-        parent_id = row["parent_id"]
-        return CheckpointTuple(
-            config={"configurable": {**at, "checkpoint_id": row["checkpoint_id"]}},
-            checkpoint=cast(Checkpoint, {**stored.checkpoint, "channel_values": values}),
-            metadata=cast(CheckpointMetadata, stored.metadata),
-            parent_config={"configurable": {**at, "checkpoint_id": parent_id}} if parent_id else None,
-            pending_writes=transactions.merge_writes(stored.writes, loads),
-        )
+    async def written(
+        self, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None = None
+    ) -> Sequence[TaskWrites]:
+        """Return the calls of put_writes on a checkpoint, or on all of a namespace, in their order; none is merged."""
+        await self.flush()
+        wanted = partial(transactions.written, str(thread_id), checkpoint_ns, checkpoint_id)
+        return [rows.call_of(row, self.serde) for row in await self._read(wanted)]
+
+    async def written_by(self, thread_id: str, run_id: str) -> Sequence[TaskWrites]:
+        """Return the calls of put_writes that a run made on a thread."""
+        await self.flush()
+        found = await self._read(lambda: transactions.written_by(str(thread_id), run_id))
+        return [rows.call_of(row, self.serde) for row in found]
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -283,7 +278,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store *checkpoint*, with the values of the channels in *new_versions*."""
-        batch = self._checkpoint_rows(config, checkpoint, metadata, new_versions)
+        batch = self._checkpoint(config, checkpoint, metadata, new_versions)
         await self._store(batch)
         return {"configurable": batch.address}
 
@@ -291,7 +286,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote, beside the checkpoint that it started from."""
-        await self._store(self._write_rows(config, writes, task_id, task_path))
+        await self._store(self._writes(config, writes, task_id, task_path))
 
     async def _store(self, batch: Batch) -> None:
         writer = self._writer
@@ -307,75 +302,27 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     # LangGraph asks for the parameters of this method once for each run, and working them out takes a while.
     vars()["aput_writes"].__signature__ = inspect.signature(vars()["aput_writes"])
 
-    def _checkpoint_rows(
+    def _checkpoint(
         self,
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> Batch:
-        dumps = self.serde.dumps_typed
-        wanted = config["configurable"]
-        thread_id, checkpoint_ns = str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")
-        body: dict[str, Any] = {**checkpoint}
-        values = body.pop("channel_values")
-        # LangGraph adds what the run is configured with, which clients see and nothing reads again.
-        every = get_checkpoint_metadata(config, metadata)
-        merged = {name: value for name, value in every.items() if name not in wanted or not is_secret(name, value)}
+        merged = rows.metadata_of(config, metadata)
         run_id = self._run_id(merged)
-        kind, data = dumps(body)
-        metadata_kind, metadata_data = dumps(merged)
-        size = len(data) + len(metadata_data)
-        blobs: list[Params] = []
-        for channel, version in new_versions.items():
-            if channel in values:
-                blob_kind, blob = dumps(values[channel])
-                size += len(blob)
-                blobs.append(
-                    {
-                        "thread_id": thread_id,
-                        "checkpoint_ns": checkpoint_ns,
-                        "channel": channel,
-                        "version": str(version),
-                        "run_id": run_id,
-                        "type": blob_kind,
-                        "value": blob,
-                    }
-                )
-        row = {
-            "thread_id": thread_id,
-            "checkpoint_ns": checkpoint_ns,
-            "checkpoint_id": checkpoint["id"],
-            "run_id": run_id,
-            "parent_id": wanted.get("checkpoint_id"),
-            "type": kind,
-            "checkpoint": data,
-            "metadata_type": metadata_kind,
-            "metadata": metadata_data,
-        }
-        return Batch(checkpoints=[row], blobs=blobs, size=size)
+        return rows.checkpoint_rows(config, checkpoint, merged, new_versions, run_id=run_id, serde=self.serde)
 
-    def _write_rows(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
-    ) -> Batch:
-        wanted = config["configurable"]
+    def _writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Batch:
         if self._writer is not None:
             writes = kept_of_task(writes)
         if self._conceal is not None:
             conceal = self._conceal
             writes = [(channel, conceal(value) if channel == ERROR else value) for channel, value in writes]
-        kind, data = self.serde.dumps_typed([(channel, value) for channel, value in writes])
-        row = {
-            "thread_id": str(wanted["thread_id"]),
-            "checkpoint_ns": wanted.get("checkpoint_ns", ""),
-            "checkpoint_id": wanted["checkpoint_id"],
-            "run_id": self._run_id(config.get("metadata", {})),
-            "task_id": task_id,
-            "task_path": task_path,
-            "type": kind,
-            "writes": data,
-        }
-        return Batch(writes=[row], size=len(data))
+        call = TaskWrites(
+            run_id=self._run_id(config.get("metadata", {})), task_id=task_id, task_path=task_path, writes=writes
+        )
+        return rows.write_rows(config, call, serde=self.serde)
 
     def _run_id(self, metadata: Mapping[str, Any]) -> str:
         """Return whose rows these are: the bound run's, else the one that the caller names, else nobody's."""
@@ -473,14 +420,14 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        batch = self._checkpoint_rows(config, checkpoint, metadata, new_versions)
+        batch = self._checkpoint(config, checkpoint, metadata, new_versions)
         self._wait(self._store(batch))
         return {"configurable": batch.address}
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._wait(self._store(self._write_rows(config, writes, task_id, task_path)))
+        self._wait(self._store(self._writes(config, writes, task_id, task_path)))
 
     def delete_thread(self, thread_id: str) -> None:
         self._wait(self.adelete_thread(thread_id))

@@ -13,7 +13,6 @@ from itertools import chain
 from typing import Any, Final
 
 import orjson
-from langgraph.checkpoint.base import WRITES_IDX_MAP, PendingWrite, writes_sort_key
 
 from runlane.errors import LeaseLost
 from runlane.lifecycle import RunStatus
@@ -91,6 +90,22 @@ GET_WRITES: Final = statement(
     CROSS JOIN checkpoint_writes AS w ON w.thread_id = :thread_id AND w.checkpoint_ns = :checkpoint_ns
         AND w.checkpoint_id = wanted.value
     ORDER BY w.seq
+    """,
+)
+_WRITTEN: Final = statement(
+    "checkpoints.written",  # of one checkpoint, or of all in a namespace
+    """
+    SELECT run_id, task_id, task_path, type, writes FROM checkpoint_writes
+    WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+      AND (:checkpoint_id IS NULL OR checkpoint_id = :checkpoint_id)
+    ORDER BY checkpoint_id, seq
+    """,
+)
+_WRITTEN_BY: Final = statement(
+    "checkpoints.written_by",
+    """
+    SELECT run_id, task_id, task_path, type, writes FROM checkpoint_writes
+    WHERE thread_id = :thread_id AND run_id = :run_id ORDER BY checkpoint_ns, checkpoint_id, seq
     """,
 )
 
@@ -356,6 +371,16 @@ def namespaces(thread_id: str) -> Transaction[list[str]]:
     return [row["checkpoint_ns"] for row in rows]
 
 
+def written(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Transaction[Rows]:
+    """Return the calls of put_writes on a checkpoint, or on all of a namespace, in their order."""
+    return (yield _WRITTEN(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id))
+
+
+def written_by(thread_id: str, run_id: str) -> Transaction[Rows]:
+    """Return the calls of put_writes that a run made on a thread."""
+    return (yield _WRITTEN_BY(thread_id=thread_id, run_id=run_id))
+
+
 def page(wanted: Wanted, size: int, loads: Loads) -> Transaction[tuple[list[Stored], Wanted | None]]:
     """Return the checkpoints among the next *size* rows that match, and where to go on, if there may be more."""
     listing = _LIST_ALL if wanted.thread_id is None else _LIST_THREAD
@@ -415,22 +440,6 @@ def _complete(rows: Rows, loads: Loads) -> Transaction[list[Stored]]:
 def versions_of(checkpoint: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Return the channels of *checkpoint*, each with its version as it is stored."""
     return [(channel, str(version)) for channel, version in checkpoint["channel_versions"].items()]
-
-
-def merge_writes(rows: Rows, loads: Loads) -> list[PendingWrite]:
-    """Merge the calls of put_writes on one checkpoint, in LangGraph's order (``writes_sort_key``).
-
-    Of a task's writes to a special channel the last counts, of the others the first at its place in the call.
-    """
-    merged: dict[tuple[str, int], tuple[str, PendingWrite]] = {}
-    for row in rows:
-        task_id = row["task_id"]
-        for place, (channel, value) in enumerate(loads((row["type"], row["writes"]))):
-            idx = WRITES_IDX_MAP.get(channel, place)
-            if idx < 0 or (task_id, idx) not in merged:
-                merged[task_id, idx] = (row["task_path"], (task_id, channel, value))
-    order = sorted(merged, key=lambda key: writes_sort_key(merged[key][0], *key))
-    return [merged[key][1] for key in order]
 
 
 def delete_runs(thread_id: str, run_ids: Sequence[str], *, lease: Lease | None = None) -> Transaction[None]:
