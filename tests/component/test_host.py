@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
+from run_kit import until
+from runlane.agents.blocking import BLOCKED_S
 from runlane.agents.host import Abandoned, ThreadHost
 
 
@@ -85,3 +89,44 @@ def test_code_that_is_cancelled_before_its_first_step_has_stopped_at_once() -> N
         await host.aclose()
 
     asyncio.run(main())
+
+
+def test_code_that_blocks_the_agents_loop_is_named_once_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def blocking(entered: threading.Event, leave: threading.Event) -> None:
+        entered.set()
+        leave.wait(30)
+
+    def said(key: str) -> list[str]:
+        return [text for text in caplog.messages if text.startswith(key)]
+
+    async def main() -> None:
+        host = ThreadHost(uvloop.new_event_loop)
+        for times in (1, 2):
+            entered, leave = threading.Event(), threading.Event()
+            handle = host.start(lambda entered=entered, leave=leave: blocking(entered, leave), name="test")
+            await until(lambda before=host.blocked_s: host.blocked_s > before)
+            leave.set()
+            await handle.done
+            await until(lambda times=times: len(said("agents.loop_answers ")) == times)
+        assert host.blocked_s > 1.0
+        await host.aclose()
+
+    asyncio.run(main())
+    [warned] = said("agents.loop_blocked ")
+    assert "test_host.py:" in warned
+    assert ".blocking: other runs wait" in warned
+
+
+def test_a_process_that_stood_still_is_not_taken_for_a_blocked_loop(caplog: pytest.LogCaptureFixture) -> None:
+    async def main(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        host = ThreadHost(new_loop)
+        looking = asyncio.create_task(host._watch._look())
+        await asyncio.sleep(0)
+        threading.Event().wait(1.5 * BLOCKED_S)  # the fault itself
+        await looking
+        assert host.blocked_s == 0.0
+        await host.aclose()
+
+    for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        asyncio.run(main(new_loop))
+    assert not [text for text in caplog.messages if text.startswith("agents.loop_blocked")]

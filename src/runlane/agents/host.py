@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
+from runlane.agents.blocking import LoopWatch
 from runlane.agents.places import describe, innermost, polls
 from runlane.agents.tracking import TrackingExecutor, TrackingTasks, serves_others, track
 from runlane.work import WORK, Work
@@ -251,6 +252,12 @@ class ThreadHost:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="runlane-agents", daemon=True)
         self._thread.start()
+        self._watch = LoopWatch(self.loop, lambda: self._thread.ident)
+
+    @property
+    def blocked_s(self) -> float:
+        """For how long code has blocked the loop in all, in seconds."""
+        return self._watch.blocked_s
 
     def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
         handle = Handle(make, self, name)
@@ -278,6 +285,7 @@ class ThreadHost:
         if self._closing:
             return
         self._closing = True
+        await self._watch.aclose()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._executor.shutdown(wait=False, cancel_futures=True)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join, 1.0)

@@ -60,6 +60,12 @@ class Metrics:
         )
         self._slots = self._gauge("worker_slots", "Runs that this process may execute at once.")
         self._active = self._gauge("worker_slots_active", "Runs that this process executes.")
+        self._blocked = Counter(
+            "runlane_agents_loop_blocked_seconds",
+            "Time in which code blocked the agents' loop.",
+            registry=self.registry,
+        )
+        self._blocked_s = 0.0
         self._abandoned = self._gauge("abandoned", "Code of ended runs that did not stop and still goes on.")
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -74,7 +80,7 @@ class Metrics:
         found[0].inc()
         found[1].observe(latency_s)
 
-    def text(self, queue: QueueStats | None, *, slots: int, active: int, abandoned: int) -> bytes:
+    def text(self, queue: QueueStats | None, *, slots: int, active: int, abandoned: int, blocked_s: float) -> bytes:
         """Return everything as Prometheus reads it; without *queue* the ledger is out."""
         self._up.set(queue is not None)
         # No number is better than the last one that was true.
@@ -84,6 +90,8 @@ class Metrics:
         self._slots.set(slots)
         self._active.set(active)
         self._abandoned.set(abandoned)
+        self._blocked.inc(max(0.0, blocked_s - self._blocked_s))
+        self._blocked_s = max(self._blocked_s, blocked_s)
         return generate_latest(self.registry)
 
     def requests(self) -> dict[str, int]:
@@ -135,7 +143,13 @@ async def metrics(request: Request) -> Response:
         queue = await service.store.queue_stats()
     except StoreUnavailable:  # what the process says of itself is all the more wanted then
         queue = None
-    text = counts.text(queue, slots=slots, active=active, abandoned=len(service.runtime.host.abandoned))
+    text = counts.text(
+        queue,
+        slots=slots,
+        active=active,
+        abandoned=len(service.runtime.host.abandoned),
+        blocked_s=service.agents_blocked_s,
+    )
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

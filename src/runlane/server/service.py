@@ -113,6 +113,11 @@ class Service:
         """Run a coroutine where graphs run."""
         return await self._host.run(make)
 
+    @property
+    def agents_blocked_s(self) -> float:
+        """For how long code has blocked the agents' loop in all, in seconds."""
+        return self._host.blocked_s
+
     async def drain(self, grace_s: float | None = None) -> None:
         """Admit nothing more, let runs finish, hand the rest back, then end the open streams without ``end``.
 

@@ -1,0 +1,117 @@
+"""Finds code that blocks the agents' loop, and with it every other run that is on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import sysconfig
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+from runlane.agents.places import describe, polls
+
+log = logging.getLogger("runlane.agents")
+
+#: How often the loop is asked to answer, in seconds.
+LOOK_EVERY_S: Final = 0.5
+#: A loop that has not answered for so long is blocked: far longer than a healthy callback takes.
+BLOCKED_S: Final = 0.5
+#: The same place is warned of once in this time.
+WARN_EVERY_S: Final = 60.0
+#: Places that are remembered for that.
+MAX_PLACES: Final = 1000
+#: Where Python and installed packages are: what blocks is more often the code that calls them.
+_LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+class LoopWatch:
+    """Asks a loop on another thread to answer, from the control loop; warns where its code is if it does not."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        thread_id: Callable[[], int | None],
+        *,
+        every_s: float = LOOK_EVERY_S,
+        patience_s: float = BLOCKED_S,
+    ) -> None:
+        """Args:
+        thread_id: The thread of *loop*.
+        """
+        self._loop = loop
+        self._thread_id = thread_id
+        self._every_s = every_s
+        self._patience_s = patience_s
+        self._blocked_s = 0.0
+        self._since: float | None = None
+        self._warned: dict[str, float] = {}
+        self._control = asyncio.get_running_loop()
+        self._task = self._control.create_task(self._forever())
+
+    @property
+    def blocked_s(self) -> float:
+        """For how long the loop has been blocked in all, in seconds."""
+        return self._blocked_s + (0.0 if self._since is None else self._control.time() - self._since)
+
+    async def aclose(self) -> None:
+        """Stop watching."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self._look()
+
+    async def _look(self) -> None:
+        answered = asyncio.Event()
+        asked_at = self._control.time()
+        self._loop.call_soon_threadsafe(self._control.call_soon_threadsafe, answered.set)
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await answered.wait()
+            return
+        except TimeoutError:
+            place = self._place()
+        if place is None:  # it waits for something to do: this process stood still
+            await answered.wait()
+            return
+        self._since = asked_at
+        self._warn(place)
+        try:
+            await answered.wait()
+        finally:
+            blocked_s, self._since = self._control.time() - asked_at, None
+            self._blocked_s += blocked_s
+        log.warning("agents.loop_answers blocked_s=%.1f place=%s", blocked_s, place)
+
+    def _place(self) -> str | None:
+        frame = sys._current_frames().get(self._thread_id() or 0)
+        return None if frame is None or polls(frame) or _is_ours(frame) else describe(_own(frame))
+
+    def _warn(self, place: str) -> None:
+        now = self._control.time()
+        if now - self._warned.get(place, float("-inf")) < WARN_EVERY_S:
+            return
+        if len(self._warned) >= MAX_PLACES:
+            self._warned.clear()
+        self._warned[place] = now
+        log.warning(
+            "agents.loop_blocked place=%s: other runs wait for this code. Use an async client, or "
+            "'await asyncio.to_thread(...)', or make the node a plain 'def', which runs in a thread.",
+            place,
+        )
+
+
+def _own(frame: FrameType) -> FrameType:
+    """Return the innermost frame of the application's code, or else *frame*."""
+    found: FrameType | None = frame
+    while found is not None and (_is_ours(found) or found.f_code.co_filename.startswith(("<", *_LIBRARIES))):
+        found = found.f_back
+    return found or frame
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("runlane.")
