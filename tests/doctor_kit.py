@@ -267,8 +267,9 @@ DAMAGES = {
     "a schema that is behind": Damage(
         ("schema.behind",),
         (
-            "DROP TABLE probes",
-            "UPDATE runlane_version SET version_num = '0013'",
+            "DROP INDEX runs_with_log",
+            "ALTER TABLE runs DROP COLUMN log_purged",
+            "UPDATE runlane_version SET version_num = '0014'",
         ),
     ),
 }

@@ -18,9 +18,17 @@ from runlane.agents.base import AgentCall, Snapshot
 from runlane.agents.encode import encode
 from runlane.agents.sources import AgentLike, RunAgents
 from runlane.announcer import Announcer
-from runlane.errors import AdmissionClosed, IllegalTransition, LeaseLost, NotFound, RunlaneError, StoreUnavailable
+from runlane.errors import (
+    AdmissionClosed,
+    CancelRecorded,
+    IllegalTransition,
+    LeaseLost,
+    NotFound,
+    RunlaneError,
+    StoreUnavailable,
+)
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus, move
-from runlane.records import Counters, Lease, Outcome, RunError, RunRecord
+from runlane.records import Claim, Counters, Finished, Lease, Outcome, RunError, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge
@@ -388,18 +396,46 @@ class ApplicationRuns:
             error=None if error is None else RunError(error="Error", message=error),
         )
         try:
-            finished = await self._store.finish(lease, outcome)
+            return await outlast(self._end(lease, outcome))
         except LeaseLost as lost:
-            self._leases.pop(run.run_id, None)
             raise IllegalTransition(run.run_id, run.status.value, f"set {status.value} after losing it") from lost
-        self._leases.pop(run.run_id, None)
+
+    async def _end(self, lease: Lease, outcome: Outcome) -> RunRecord:
+        try:
+            finished = await self._store.finish(lease, outcome)
+        except LeaseLost:
+            self._leases.pop(lease.run_id, None)
+            raise
+        self._leases.pop(lease.run_id, None)
         self._announcer.announce(finished, events_end=0)
         return finished.run
 
     async def _claim(self, run: RunRecord) -> RunRecord:
         move(run.run_id, run.status, RunEvent.CLAIM)
-        claim = await self._store.claim(run.run_id, self._worker_id, lease_s=self._lease_s)
+        claiming = asyncio.ensure_future(self._store.claim(run.run_id, self._worker_id, lease_s=self._lease_s))
+        try:
+            claim = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await outlast(self._hand_back(claiming))
+            raise
         if claim is None:
             raise IllegalTransition(run.run_id, run.status.value, "claim while another run of its thread is before it")
         self._leases[run.run_id] = claim.lease
         return claim.run
+
+    async def _hand_back(self, claiming: asyncio.Future[Claim | None]) -> None:
+        """Let go of a run whose claim was on its way when its caller was cancelled: nobody knows that it is held."""
+        try:
+            claim = await claiming
+            if claim is not None:
+                self._announcer.announce(await self._let_go(claim))
+        except (LeaseLost, NotFound, StoreUnavailable) as error:
+            log.warning("run.claim_not_handed_back why=%s", error)  # its lease runs out
+
+    async def _let_go(self, claim: Claim) -> Finished:
+        try:
+            return await self._store.finish(claim.lease, Outcome(event=RunEvent.RELEASE, end_reason=None))
+        except CancelRecorded:
+            run = await self._store.get_run(claim.run.run_id, owner=claim.run.owner)
+            reason = EndReason.USER_CANCEL if run.cancel is None else run.cancel.reason
+            return await self._store.finish(claim.lease, Outcome(event=RunEvent.STOP, end_reason=reason))

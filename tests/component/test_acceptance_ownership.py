@@ -364,3 +364,62 @@ def kill(runtime: Runtime) -> None:
     for task in (*runtime.worker._loops, *runtime.worker._tasks, runtime.rescuer._task):
         assert task is not None
         task.cancel()
+
+
+async def test_a_claim_whose_caller_was_cancelled_is_handed_back() -> None:
+    """A caller that never knew that it holds a run would not end it, and its lease would be renewed for ever."""
+    driver = FaultyDriver()
+    async with opened(driver) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        gate = driver.gates["claim"] = asyncio.Event()
+        caller = asyncio.create_task(runtime.runs.set_status(run.run_id, "running"))
+        await soon(driver.held.wait())
+        caller.cancel()
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(caller)
+        found = await runtime.runs.get(run.run_id)
+        assert (found.status, found.attempt, found.rescues) == (RunStatus.PENDING, 1, 0)
+        assert not runtime.worker.holds(run.run_id, 1)
+        del driver.gates["claim"]
+        await runtime.runs.set_status(run.run_id, "running")
+        assert (await runtime.runs.set_status(run.run_id, "success")).status is RunStatus.SUCCESS
+
+
+async def test_a_claim_whose_caller_and_whose_run_were_cancelled_ends_the_run() -> None:
+    driver = FaultyDriver()
+    async with opened(driver) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        driver.gates["finish"] = asyncio.Event()
+        gate = driver.gates["claim"] = asyncio.Event()
+        caller = asyncio.create_task(runtime.runs.set_status(run.run_id, "running"))
+        await soon(driver.held.wait())
+        caller.cancel()
+        driver.held.clear()
+        gate.set()
+        await soon(driver.held.wait())
+        await runtime.runs.cancel(run.run_id)
+        driver.gates.pop("finish").set()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(caller)
+        assert await status(runtime, run) is RunStatus.INTERRUPTED
+
+
+async def test_an_ending_whose_caller_was_cancelled_is_told_all_the_same() -> None:
+    driver = FaultyDriver()
+    async with opened(driver, poll_s=3600, heartbeat_s=3600) as runtime:
+        run = await runtime.runs.create("t")
+        await runtime.runs.set_status(run.run_id, "running")
+        following = await runtime.runs.create("t", agent=at_once)
+        joined = asyncio.create_task(runtime.runs.join(run.run_id))
+        gate = driver.gates["finish"] = asyncio.Event()
+        caller = asyncio.create_task(runtime.runs.set_status(run.run_id, "success"))
+        await soon(driver.held.wait())
+        caller.cancel()
+        del driver.gates["finish"]
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(caller)
+        assert (await soon(joined)).status is RunStatus.SUCCESS
+        assert (await ended(runtime, following)).status is RunStatus.SUCCESS
+        assert not runtime.worker.holds(run.run_id, 1)

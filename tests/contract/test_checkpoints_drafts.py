@@ -129,6 +129,27 @@ async def test_what_was_stored_after_it_was_planned_makes_pruning_start_again(
     assert (await graph.aget_state(at())).values["log"][-1] == "late"
 
 
+async def test_a_checkpoint_that_got_the_row_of_one_that_was_rolled_back_makes_pruning_start_again(
+    driver: Driver, saver: LedgerSaver
+) -> None:
+    graph = a_graph(saver)
+    await graph.ainvoke({}, at())
+    planned = await rows(driver)
+    prune = await saver.pruning("thread")
+    await driver.write(rolled_back())
+    await graph.aupdate_state(at(), {"log": "instead"}, as_node="step")
+    before = await rows(driver)
+    assert [row[0] for row in before[0]] == [row[0] for row in planned[0]], "the numbers of the rows say nothing"
+    with pytest.raises(ThreadChanged):
+        await driver.write(prune())
+    assert await rows(driver) == before
+
+
+def rolled_back() -> Transaction[None]:
+    """Remove the newest checkpoint, as a rollback does."""
+    yield statement("test.roll_back", "DELETE FROM checkpoints WHERE seq = (SELECT MAX(seq) FROM checkpoints)")()
+
+
 async def test_storage_counts_the_bytes_of_each_channel(driver: Driver, saver: LedgerSaver) -> None:
     graph = a_graph(saver)
     await graph.ainvoke({}, at())

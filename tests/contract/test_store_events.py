@@ -214,10 +214,11 @@ async def test_retention_takes_a_bounded_bite_of_the_oldest_runs(store: RunStore
         await submit(store, lease, numbered(1, 1))
         await finish(store, lease, events_end=1)
         await turn(store, LONG_AGO, lease.run_id)
-    await store.purge_events(older_than_s=60, limit=2)
+    assert await store.purge_events(older_than_s=60, limit=2) == 2
     assert [len(await store.read_events(lease.seq, after=0)) for lease in leases] == [0, 0, 1]
-    await store.purge_events(older_than_s=60, limit=2)
+    assert await store.purge_events(older_than_s=60, limit=2) == 1
     assert [len(await store.read_events(lease.seq, after=0)) for lease in leases] == [0, 0, 0]
+    assert await store.purge_events(older_than_s=60, limit=2) == 0, "what was purged is not looked at again"
 
 
 async def test_old_runs_are_found_oldest_first_for_being_forgotten(store: RunStore) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runlane.store.cron_transactions import DUE_CRONS, NEXT_CRON
-from runlane.store.event_transactions import HOLDS_LEASE, READ_SEGMENTS
+from runlane.store.event_transactions import HOLDS_LEASE, OLD_LOGS, READ_SEGMENTS
 from runlane.store.lease_transactions import LEASES, RENEW, RUNNABLE
 from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LAST_STARTED, LIST_RUNS, STARTED_RUNS
 from runlane.store.queue_transactions import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
@@ -48,6 +48,7 @@ VALUES = {
     "after": 0,
     "until": 1,
     "half": 1,
+    "age_us": 0,
 }
 #: Partial indexes that hold active runs alone.
 ACTIVE_ONLY = ("runs_active", "runs_one_running")
@@ -72,6 +73,7 @@ HOT = [
     MEDIAN_DUE,
     NEXT_CRON,
     NEXT_OF_LANE,
+    OLD_LOGS,
     OLDEST_UNBLOCKED,
     RENEW,
     RESTATE_THREAD,
@@ -96,6 +98,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory, sqlite_ledger: Path) -> Ite
         ended = [(f"run-{n}", f"t{n % THREADS}", "success", 1) for n in range(ENDED)]
         pending = [(f"pending-{n}", f"t{n % THREADS}", "pending", None) for n in range(PENDING)]
         connection.executemany(INSERT, ended + pending)
+        connection.execute("UPDATE runs SET log_purged = 1 WHERE ended_at IS NOT NULL")
         connection.execute("COMMIT")
         yield connection
 
@@ -163,6 +166,7 @@ def test_a_statement_that_scans_ended_runs_would_be_found(ledger: sqlite3.Connec
         (LAST_STARTED, "runs_by_start"),
         (LIST_RUNS, "runs_by_thread"),
         (STARTED_RUNS, "runs_by_start"),
+        (OLD_LOGS, "runs_with_log"),
         (READ_SEGMENTS, "sqlite_autoindex_events_1"),
     ],
     ids=lambda value: getattr(value, "name", value),

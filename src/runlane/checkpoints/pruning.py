@@ -13,15 +13,12 @@ from runlane.store.statements import Row, Transaction, statement
 _KEYS: Final = statement(
     "checkpoints.keys",
     """
-    SELECT seq, checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = :thread_id
-    ORDER BY checkpoint_ns, checkpoint_id
+    SELECT seq, checkpoint_ns, checkpoint_id, run_id FROM checkpoints WHERE thread_id = :thread_id
+    ORDER BY checkpoint_ns, checkpoint_id, seq
     """,
 )
 _BLOB_KEYS: Final = statement(
     "checkpoints.blob_keys", "SELECT checkpoint_ns, channel, version FROM checkpoint_blobs WHERE thread_id = :thread_id"
-)
-_STATE: Final = statement(
-    "checkpoints.state", "SELECT count(*) AS n, max(seq) AS seq FROM checkpoints WHERE thread_id = :thread_id"
 )
 _DELETE_CHECKPOINT: Final = statement("checkpoints.delete_checkpoint", "DELETE FROM checkpoints WHERE seq = :seq")
 _DELETE_BLOB: Final = statement(
@@ -35,11 +32,13 @@ _DELETE_BLOB: Final = statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be deleted, and the state of the thread for which that is right."""
+    """What is to be deleted, and the checkpoints of the thread for which that is right.
+
+    Their number and the newest ``seq`` do not identify them: SQLite gives row ids again after a rollback.
+    """
 
     thread_id: str
-    count: int
-    last_seq: int | None
+    seen: tuple[Row, ...]
     checkpoints: tuple[Params, ...]
     blobs: tuple[Params, ...]
 
@@ -68,8 +67,7 @@ def plan(thread_id: str, loads: Loads) -> Transaction[Plan]:
     blobs = yield _BLOB_KEYS(thread_id=thread_id)
     return Plan(
         thread_id=thread_id,
-        count=len(keys),
-        last_seq=max((row["seq"] for row in keys), default=None),
+        seen=tuple(keys),
         checkpoints=tuple(
             _params(row, thread_id) for row in keys if (row["checkpoint_ns"], row["checkpoint_id"]) not in kept
         ),
@@ -87,8 +85,8 @@ def apply(planned: Plan) -> Transaction[None]:
     Raises:
         ThreadChanged: A checkpoint was stored or removed since; nothing was deleted.
     """
-    state = (yield _STATE(thread_id=planned.thread_id))[0]
-    if (state["n"], state["seq"]) != (planned.count, planned.last_seq):
+    keys = yield _KEYS(thread_id=planned.thread_id)
+    if tuple(keys) != planned.seen:
         raise ThreadChanged(planned.thread_id)
     if planned.checkpoints:
         yield _DELETE_CHECKPOINT.many(planned.checkpoints)

@@ -33,13 +33,13 @@ READ_SEGMENTS = statement(
        ORDER BY last_seq LIMIT :limit""",
 )
 RUN_END = statement("run_end", "SELECT status, end_reason, events_end FROM runs WHERE seq = :run_seq")
-PURGE_EVENTS = statement(
-    "purge_events",
-    f"""DELETE FROM events WHERE run_seq IN (
-          SELECT seq FROM runs WHERE ended_at < {{now}} - :age_us AND status NOT IN {_ACTIVE}
-            AND EXISTS (SELECT 1 FROM events WHERE run_seq = runs.seq) ORDER BY ended_at LIMIT :limit)
-        RETURNING run_seq""",
+# Read from the index of runs whose log was not purged yet: those that were are many.
+OLD_LOGS = statement(
+    "old_logs",
+    f"""SELECT seq AS run_seq FROM runs WHERE ended_at IS NOT NULL AND log_purged = 0
+          AND ended_at < {{now}} - :age_us AND status NOT IN {_ACTIVE} ORDER BY ended_at LIMIT :limit""",
 )
+MARK_PURGED = statement("mark_purged", "UPDATE runs SET log_purged = 1 WHERE seq = :run_seq")
 DELETE_EVENTS = statement("delete_events", "DELETE FROM events WHERE run_seq = :run_seq")
 
 #: Several flushes of a busy stream at its usual pace.
@@ -117,8 +117,11 @@ def _events_of(segment: Row, after: int) -> Iterator[StreamEvent]:
 
 def purge_events(older_than_s: float, limit: int) -> Transaction[int]:
     """Remove the events of up to *limit* runs that ended more than *older_than_s* ago; return of how many."""
-    gone = yield PURGE_EVENTS(age_us=int(older_than_s * 1_000_000), limit=limit)
-    return len({row["run_seq"] for row in gone})
+    old = yield OLD_LOGS(age_us=int(older_than_s * 1_000_000), limit=limit)
+    if old:
+        yield DELETE_EVENTS.many(old)
+        yield MARK_PURGED.many(old)
+    return len(old)
 
 
 def last_event(run_seq: int) -> Transaction[int]:

@@ -180,7 +180,7 @@ END_RUN = statement(
     """UPDATE runs SET status = :status, end_reason = :end_reason, error = :error, result = :result,
          usage = COALESCE(:usage, usage), kwargs = COALESCE(:kwargs, kwargs),
          events_end = :events_end, ended_at = {now}, updated_at = {now},
-         lease_expires_at = NULL,
+         lease_expires_at = NULL, log_purged = 0,
          cancel_observed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL
                               ELSE COALESCE(cancel_observed_at, CAST(:observed_at AS BIGINT), {now}) END,
          cancel_stopped_at = CASE WHEN cancel_requested_at IS NULL OR :stopped = 0 THEN NULL ELSE {now} END,
