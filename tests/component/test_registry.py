@@ -14,13 +14,23 @@ from typing import Any, TypedDict
 
 import pytest
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
+from langgraph.store.base import BaseStore
+from langgraph.store.memory import InMemoryStore
 from langgraph_sdk.runtime import ServerRuntime
 
+from agent_kit import Desk
+from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import GraphUse, Registry, load_registry, system_assistant_id
 from runlane.errors import ConfigurationError, GraphLoadError, NotFound
+
+
+class Counted(TypedDict, total=False):
+    n: int
+
 
 GRAPH = """
 from typing import TypedDict
@@ -347,3 +357,26 @@ async def test_an_unknown_graph_is_not_found() -> None:
 def test_system_assistants_have_the_ids_that_clients_compute() -> None:
     namespace = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
     assert system_assistant_id("agent") == str(uuid.uuid5(namespace, "agent"))
+
+
+async def test_a_graph_with_a_checkpointer_and_a_store_of_its_own_is_told_once_that_they_are_not_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own, store = InMemorySaver(), InMemoryStore()
+
+    async def remember(state: Counted, store: BaseStore) -> dict[str, Any]:
+        await store.aput(("n",), "k", {"v": 1})
+        return {"n": state.get("n", 0) + 1}
+
+    builder = StateGraph(Counted).add_node("remember", remember).add_edge(START, "remember")
+    registry = Registry.from_graphs({"own": builder.compile(checkpointer=own, store=store), "none": builder.compile()})
+    for graph_id in ("own", "none", "own"):
+        at = Desk(GraphAgent(registry, graph_id), store=InMemoryStore())
+        for _ in range(2):
+            await at.run(input={})
+        assert await at.checkpoints() > 0
+        assert (await at.store.aget(("n",), "k")) is not None
+    assert [saved async for saved in own.alist(None)] == []
+    assert await store.aget(("n",), "k") is None
+    told = [record.getMessage().partition(" why=")[0] for record in caplog.records]
+    assert told == ["graph.own_checkpointer graph=own", "graph.own_store graph=own"]

@@ -100,6 +100,7 @@ class GraphAgent:
         if call.saver is not None and value is not None:
             await check_checkpoint(call.saver, config)
         async with self._registry.open(self._graph_id, use) as shared:
+            self._registry.tell_replaced(self._graph_id, shared, store=call.store is not None)
             graph = bound(shared, call.saver, call.store)
             config.setdefault("run_name", graph_name(graph, self._graph_id))
             context = run_context(graph, kwargs)

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Any, Final, cast
 from uuid import UUID, uuid5
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
@@ -24,6 +26,8 @@ from langgraph_sdk.runtime import AccessContext, _ExecutionRuntime, _ReadRuntime
 
 from runlane.agents.langgraph_json import GraphsFile, read_graphs_file
 from runlane.errors import ConfigurationError, GraphLoadError, NotFound
+
+log = logging.getLogger("runlane.agents")
 
 #: Namespace of the ids of system assistants. Source: the LangGraph Server API, whose clients compute them too.
 ASSISTANT_NAMESPACE: Final = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
@@ -72,6 +76,7 @@ class Registry:
 
     def __init__(self, entries: Mapping[str, _Entry]) -> None:
         self._entries = entries
+        self._told: set[tuple[str, str]] = set()
 
     @classmethod
     def from_graphs(cls, graphs: Mapping[str, Any]) -> Registry:
@@ -126,6 +131,19 @@ class Registry:
             return
         async with AsyncExitStack() as stack:
             yield await _made(graph_id, entry, use or GraphUse(), stack)
+
+    def tell_replaced(self, graph_id: str, graph: Graph, *, store: bool) -> None:
+        """Log, once for each graph, that the checkpointer or the *store* that *graph* was compiled with is not used."""
+        own = {"checkpointer": isinstance(graph.checkpointer, BaseCheckpointSaver)}
+        own["store"] = store and graph.store is not None
+        for what in (name for name, found in own.items() if found and (graph_id, name) not in self._told):
+            self._told.add((graph_id, what))
+            log.warning(
+                "graph.own_%s graph=%s why=%s",
+                what,
+                graph_id,
+                f"its own {what} is not used: Runlane keeps that in its database; compile the graph without one.",
+            )
 
     def _entry(self, graph_id: str) -> _Entry:
         try:
