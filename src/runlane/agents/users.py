@@ -10,7 +10,7 @@ from runlane.records import NO_OWNER, PERMISSIONS, RunRecord
 
 #: Where a graph finds its user, beside the id and the permissions alone; clients cannot set what begins so.
 PREFIX: Final = "langgraph_auth_"
-_USER: Final = "langgraph_auth_user"
+USER_KEY: Final = "langgraph_auth_user"
 #: Runs whose users' fields are remembered; those of the longest waiting are forgotten first.
 _MAX_USERS: Final = 100_000
 
@@ -87,8 +87,8 @@ def user_keys(user: RunUser | None) -> dict[str, Any]:
     identity = "" if user is None else user.identity
     return {
         "user_id": identity,
-        _USER: user,
-        f"{_USER}_id": identity,
+        USER_KEY: user,
+        f"{USER_KEY}_id": identity,
         f"{PREFIX}permissions": [] if user is None else user.permissions,
     }
 

@@ -42,6 +42,7 @@ from runlane.server.edge import Edge, on_error, on_http_error
 from runlane.server.front import RESERVED, Front, custom_app
 from runlane.server.gate import Gate
 from runlane.server.http_section import HttpSection, http_section
+from runlane.server.loopback import in_process_clients
 from runlane.server.metrics import Metered, Metrics
 from runlane.server.origins import OriginGuard
 from runlane.server.routing import direct, schemas
@@ -106,6 +107,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.enter_context(in_process_clients(app))
             service = await stack.enter_async_context(open_service(config, settings, registry, custom))
             service.crons = await stack.enter_async_context(crons.scheduler_of(service, poll_s=settings.poll_s))
             service.section = section
