@@ -16,10 +16,10 @@ from uuid import UUID, uuid5
 
 import httpx
 import uvicorn
-from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from starlette.applications import Starlette
 
+from answer_kit import CheckedClient
 from runlane.agents.registry import Registry
 from runlane.server.app import create_app
 from runlane.server.process import uvicorn_config
@@ -27,6 +27,8 @@ from runlane.settings import Settings
 
 PROJECT = Path(__file__).parent / "server" / "project" / "langgraph.json"
 PATIENCE_S = 15.0
+#: What the official client waits by default.
+SDK_TIMEOUT = httpx.Timeout(connect=5, read=300, write=300, pool=5)
 #: What a server may take to start on a machine that is busy with other things.
 START_S = 60.0
 #: More than any step of these tests takes: who waits for it to pass has lost.
@@ -96,7 +98,7 @@ def running_server(
 @asynccontextmanager
 async def sdk(server: Server) -> AsyncIterator[LangGraphClient]:
     """Give the official client of *server*."""
-    client = get_client(url=server.url, api_key=None)
+    client = LangGraphClient(CheckedClient(base_url=server.url, timeout=SDK_TIMEOUT))
     try:
         yield client
     finally:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
+from answer_kit import CheckedClient
 from server_kit import PATIENCE_S, Server, running_server, sdk
 
 
@@ -41,7 +42,7 @@ async def client(server: Server) -> AsyncIterator[LangGraphClient]:
 @pytest.fixture
 async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
     """Give a client that sends what it is told."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as made:
+    async with CheckedClient(base_url=server.url, timeout=PATIENCE_S) as made:
         yield made
 
 

@@ -10,7 +10,11 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
-from schemathesis.specs.openapi.checks import status_code_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from runlane.server.app import openapi_document
 from server_kit import Server, running_server
@@ -24,6 +28,7 @@ CONFIG = {
 ENDLESS = ("/threads/{thread_id}/stream", "/threads/{thread_id}/stream/events")
 API = schemathesis.openapi.from_dict(openapi_document(), config=schemathesis.Config.from_dict(CONFIG))
 ANSWER_S = 10.0
+CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 #: A graph that ends at once, whatever it is given.
 GRAPH = "settings"
 
@@ -79,4 +84,4 @@ def test_no_request_meets_a_defect_or_an_undocumented_status(
             case.body["assistant_id"] = GRAPH
     response = bounded(case).call(base_url=server.url, timeout=ANSWER_S)
     assert response.status_code < 500, response.text
-    case.validate_response(response, checks=[status_code_conformance])
+    case.validate_response(response, checks=CHECKS)

@@ -21,6 +21,7 @@ from runlane.errors import InvalidRequest, NoSuchInterrupt, NotFound
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, Assistant, RunRecord, StreamEnd, StreamEvent
 from runlane.runtime import utc_now
+from runlane.server import answers
 from runlane.server.a2a_tasks import brief, find_task, list_tasks, now_of, since
 from runlane.server.a2a_wire import (
     INVALID_PARAMS,
@@ -71,6 +72,7 @@ class A2aRequest(Body):
     router,
     "GET",
     "/.well-known/agent-card.json",
+    answer=answers.AgentCard,
     statuses=(400, 404),
     query=("assistant_id",),
 )
@@ -82,9 +84,9 @@ async def any_card(request: Request) -> Response:
     return json_response(await _card(request, assistant_id))
 
 
-@route(router, "GET", "/a2a/{assistant_id}/.well-known/agent-card.json", statuses=(404,))
-@route(router, "GET", "/a2a/{assistant_id}/.well-known/agent.json", statuses=(404,))
-@route(router, "GET", "/a2a/{assistant_id}", statuses=(404,))
+@route(router, "GET", "/a2a/{assistant_id}/.well-known/agent-card.json", answer=answers.AgentCard, statuses=(404,))
+@route(router, "GET", "/a2a/{assistant_id}/.well-known/agent.json", answer=answers.AgentCard, statuses=(404,))
+@route(router, "GET", "/a2a/{assistant_id}", answer=answers.AgentCard, statuses=(404,))
 async def card(request: Request) -> Response:
     """Describe an agent, in both versions of the protocol at once."""
     return json_response(await _card(request, request.path_params["assistant_id"]))
@@ -129,7 +131,7 @@ async def _agent(request: Request, named: str) -> Assistant:
     return assistant
 
 
-@route(router, "POST", "/a2a/{assistant_id}", body=A2aRequest, statuses=(409, 429))
+@route(router, "POST", "/a2a/{assistant_id}", answer=answers.RpcAnswer, body=A2aRequest, statuses=(409, 429))
 async def call(request: Request) -> Any:
     """Answer one request of the Agent2Agent protocol; ``A2A-Version: 1.0`` chooses its newer words."""
     asked: int | str | None = None

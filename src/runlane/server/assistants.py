@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from runlane.errors import AlreadyExists, InvalidRequest, NotFound
 from runlane.records import Assistant, Owner, Thread
+from runlane.server import answers
 from runlane.server.access import Access
 from runlane.server.requests import (
     AssistantCreate,
@@ -131,7 +132,7 @@ def _writable(assistant: Assistant) -> None:
         )
 
 
-@route(router, "POST", "/assistants/search", body=AssistantSearch, statuses=(404,))
+@route(router, "POST", "/assistants/search", answer=list[answers.Assistant], body=AssistantSearch, statuses=(404,))
 async def search_assistants(request: Request) -> Response:
     """Find assistants; the total is in X-Pagination-Total."""
     service, body = service_of(request), await read_body(request, AssistantSearch)
@@ -171,7 +172,7 @@ def pagination(total: int, offset: int, got: int) -> dict[str, str]:
     return headers
 
 
-@route(router, "POST", "/assistants/count", body=AssistantSearch)
+@route(router, "POST", "/assistants/count", answer=int, body=AssistantSearch)
 async def count_assistants(request: Request) -> Response:
     """Count assistants."""
     body = await read_body(request, AssistantSearch)
@@ -179,7 +180,7 @@ async def count_assistants(request: Request) -> Response:
     return json_response(await service_of(request).store.count_assistants(owner=owner, where=where))
 
 
-@route(router, "POST", "/assistants", body=AssistantCreate, statuses=(404, 409))
+@route(router, "POST", "/assistants", answer=answers.Assistant, body=AssistantCreate, statuses=(404, 409))
 async def create_assistant(request: Request) -> Response:
     """Create an assistant, version 1."""
     service, body = service_of(request), await read_body(request, AssistantCreate)
@@ -220,14 +221,14 @@ async def _made(service: Service, access: Access, new: NewAssistant, if_exists: 
             raise AlreadyExists("assistant", new.assistant_id) from None
 
 
-@route(router, "GET", "/assistants/{assistant_id}", statuses=(404,))
+@route(router, "GET", "/assistants/{assistant_id}", answer=answers.Assistant, statuses=(404,))
 async def get_assistant(request: Request) -> Response:
     """Return an assistant."""
     _, found = await _named(request, "read")
     return json_response(assistant_wire(found))
 
 
-@route(router, "PATCH", "/assistants/{assistant_id}", body=AssistantPatch, statuses=(404,))
+@route(router, "PATCH", "/assistants/{assistant_id}", answer=answers.Assistant, body=AssistantPatch, statuses=(404,))
 async def patch_assistant(request: Request) -> Response:
     """Change an assistant, which makes a new version."""
     service, body = service_of(request), await read_body(request, AssistantPatch)
@@ -286,7 +287,7 @@ async def _delete_threads(request: Request, assistant_id: str) -> None:
             continue
 
 
-@route(router, "GET", "/assistants/{assistant_id}/graph", statuses=(404,), query=("xray",))
+@route(router, "GET", "/assistants/{assistant_id}/graph", answer=answers.GraphDrawing, statuses=(404,), query=("xray",))
 async def draw_assistant(request: Request) -> Response:
     """Return the graph's nodes and edges."""
     service, text = service_of(request), request.path_params["assistant_id"]
@@ -306,7 +307,7 @@ def _xray(text: str) -> bool | int:
     raise InvalidRequest(f"xray is {text!r}; it must be true, false or a depth from 1.")
 
 
-@route(router, "GET", "/assistants/{assistant_id}/schemas", statuses=(404,))
+@route(router, "GET", "/assistants/{assistant_id}/schemas", answer=answers.GraphSchemas, statuses=(404,))
 async def assistant_schemas(request: Request) -> Response:
     """Return the graph's JSON Schemas."""
     service = service_of(request)
@@ -319,6 +320,7 @@ async def assistant_schemas(request: Request) -> Response:
     router,
     "GET",
     "/assistants/{assistant_id}/subgraphs",
+    answer=dict[str, answers.SubgraphSchemas],
     statuses=(404,),
     query=("recurse",),
 )
@@ -326,6 +328,7 @@ async def assistant_schemas(request: Request) -> Response:
     router,
     "GET",
     "/assistants/{assistant_id}/subgraphs/{namespace:path}",
+    answer=dict[str, answers.SubgraphSchemas],
     statuses=(404,),
     query=("recurse",),
 )
@@ -344,6 +347,7 @@ async def assistant_subgraphs(request: Request) -> Response:
     router,
     "POST",
     "/assistants/{assistant_id}/versions",
+    answer=list[answers.Assistant],
     body=AssistantVersions,
     statuses=(404,),
 )
@@ -361,7 +365,9 @@ async def assistant_versions(request: Request) -> Response:
     return json_response([assistant_wire(one) for one in found])
 
 
-@route(router, "POST", "/assistants/{assistant_id}/latest", body=AssistantLatest, statuses=(404,))
+@route(
+    router, "POST", "/assistants/{assistant_id}/latest", answer=answers.Assistant, body=AssistantLatest, statuses=(404,)
+)
 async def set_latest(request: Request) -> Response:
     """Make an earlier version the current one, with its config and context."""
     body = await read_body(request, AssistantLatest)

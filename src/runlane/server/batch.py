@@ -13,6 +13,7 @@ from starlette.responses import Response
 from runlane.errors import InvalidRequest, NotFound, RunlaneError
 from runlane.lifecycle import CancelAction, RunStatus
 from runlane.records import NewRun, RunRecord
+from runlane.server import answers
 from runlane.server.access import Access
 from runlane.server.json_bodies import read_json
 from runlane.server.new_runs import prepare_run
@@ -41,7 +42,7 @@ class RunsCancel(Body):
     run_ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BATCH)] | None = None
 
 
-@route(router, "POST", "/runs/batch", body=RunCreate, many=True, statuses=(400, 404, 409))
+@route(router, "POST", "/runs/batch", answer=list[answers.Run], body=RunCreate, many=True, statuses=(400, 404, 409))
 async def create_batch(request: Request) -> Response:
     """Create stateless runs, in the background: all of them, or none.
 

@@ -17,6 +17,7 @@ from runlane.errors import CronChanged, InvalidRequest, NotFound, OwnerUnknown, 
 from runlane.records import ANY_OWNER, PERMISSIONS, NewRun
 from runlane.runtime import new_run_id, utc_now
 from runlane.schedules import Schedule
+from runlane.server import answers
 from runlane.server.access import Access
 from runlane.server.assistants import pagination
 from runlane.server.new_runs import new_run, prepare_run
@@ -330,13 +331,13 @@ async def _target(service: Service, new: NewRun, owner: str, thread_id: str | No
     )
 
 
-@route(router, "POST", "/runs/crons", body=CronCreate, statuses=(400, 404))
+@route(router, "POST", "/runs/crons", answer=answers.Cron, body=CronCreate, statuses=(400, 404))
 async def create_cron(request: Request) -> Response:
     """Create a cron whose runs each get a thread of their own."""
     return await _create(request, None)
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/crons", body=CronCreate, statuses=(400, 404))
+@route(router, "POST", "/threads/{thread_id}/runs/crons", answer=answers.Cron, body=CronCreate, statuses=(400, 404))
 async def create_thread_cron(request: Request) -> Response:
     """Create a cron whose runs are all on one thread."""
     return await _create(request, path_uuid(request, "thread"))
@@ -354,14 +355,14 @@ async def _reach(request: Request, action: str, value: dict[str, Any] | None = N
     return access, cron
 
 
-@route(router, "GET", "/runs/crons/{cron_id}", statuses=(404,))
+@route(router, "GET", "/runs/crons/{cron_id}", answer=answers.Cron, statuses=(404,))
 async def get_cron(request: Request) -> Response:
     """Return a cron."""
     _, cron = await _reach(request, "read")
     return json_response(cron_wire(cron))
 
 
-@route(router, "PATCH", "/runs/crons/{cron_id}", body=CronPatch, statuses=(400, 404, 409))
+@route(router, "PATCH", "/runs/crons/{cron_id}", answer=answers.Cron, body=CronPatch, statuses=(400, 404, 409))
 async def patch_cron(request: Request) -> Response:
     """Change a cron; metadata is merged, the rest replaced."""
     service, given = service_of(request), _given(await read_body(request, CronPatch))
@@ -413,7 +414,7 @@ def _search_value(body: CronCount) -> dict[str, Any]:
     return {"assistant_id": body.assistant_id, "thread_id": body.thread_id, "metadata": body.metadata or {}}
 
 
-@route(router, "POST", "/runs/crons/search", body=CronSearch)
+@route(router, "POST", "/runs/crons/search", answer=list[answers.Cron], body=CronSearch)
 async def search_crons(request: Request) -> Response:
     """Find crons; the total is in X-Pagination-Total."""
     service, body = service_of(request), await read_body(request, CronSearch)
@@ -433,7 +434,7 @@ async def search_crons(request: Request) -> Response:
     return json_response(rows, headers=pagination(total, body.offset, len(found)))
 
 
-@route(router, "POST", "/runs/crons/count", body=CronCount)
+@route(router, "POST", "/runs/crons/count", answer=int, body=CronCount)
 async def count_crons(request: Request) -> Response:
     """Count crons."""
     body = await read_body(request, CronCount)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import InvalidRequest, UnsupportedOption
+from runlane.server import answers
 from runlane.server.requests import Body, Limit, Object, Offset, ignore, query_flag, read_body
 from runlane.server.responses import json_response
 from runlane.server.routing import authorize, route, service_of
@@ -78,7 +79,7 @@ async def put_item(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@route(router, "GET", "/store/items", query=("namespace", "key", "refresh_ttl"))
+@route(router, "GET", "/store/items", answer=answers.StoreItem | None, query=("namespace", "key", "refresh_ttl"))
 async def get_item(request: Request) -> Response:
     """Return an item, or ``null``; the labels of the namespace are joined with periods."""
     if "key" not in request.query_params:
@@ -104,7 +105,7 @@ async def delete_item(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@route(router, "POST", "/store/items/search", body=StoreSearch, statuses=(502,))
+@route(router, "POST", "/store/items/search", answer=answers.FoundItems, body=StoreSearch, statuses=(502,))
 async def search_items(request: Request) -> Response:
     """Find items by what their values say, and rank them by likeness to ``query``."""
     body = await read_body(request, StoreSearch)
@@ -124,7 +125,7 @@ async def search_items(request: Request) -> Response:
     return json_response({"items": [item.dict() for item in found]})
 
 
-@route(router, "POST", "/store/namespaces", body=StoreNamespaces)
+@route(router, "POST", "/store/namespaces", answer=answers.Namespaces, body=StoreNamespaces)
 async def list_namespaces(request: Request) -> Response:
     """List the namespaces that have items; ``*`` stands for any one label."""
     body = await read_body(request, StoreNamespaces)

@@ -21,6 +21,7 @@ from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Assistant
 from runlane.redaction import shortened
+from runlane.server import answers
 from runlane.server.edge import MAX_DETAIL
 from runlane.server.json_bodies import PayloadTooLarge, read_json
 from runlane.server.new_runs import admit, prepare_run
@@ -62,8 +63,24 @@ class Refused(Exception):  # an answer, not an error
         super().__init__(message)
 
 
-@route(router, "POST", "/mcp", body=McpMessage, success=(200, 202), statuses=(400,))
-@route(router, "POST", "/mcp/", body=McpMessage, success=(200, 202), statuses=(400,))
+@route(
+    router,
+    "POST",
+    "/mcp",
+    answer=answers.RpcAnswer,
+    body=McpMessage,
+    success=(200, 202),
+    refusals={400: answers.RpcAnswer},
+)
+@route(
+    router,
+    "POST",
+    "/mcp/",
+    answer=answers.RpcAnswer,
+    body=McpMessage,
+    success=(200, 202),
+    refusals={400: answers.RpcAnswer},
+)
 async def message(request: Request) -> Any:
     """Answer one message of the Model Context Protocol."""
     spoken = request.headers.get("mcp-protocol-version", REVISIONS[-1])

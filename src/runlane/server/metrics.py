@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runlane.errors import InvalidRequest, StoreUnavailable
+from runlane.server import answers
 from runlane.server.responses import json_response
 from runlane.server.routing import ROUTE, route, service_of
 from runlane.server.service import Service
@@ -126,7 +127,7 @@ class Metered:
         await self._app(scope, receive, send_on)
 
 
-@route(router, "GET", "/metrics", query=("format",))
+@route(router, "GET", "/metrics", answer=answers.Numbers, texts=("text/plain",), query=("format",))
 async def metrics(request: Request) -> Response:
     """Return what the process counts, for Prometheus; with ``format=json`` the queue and the workers as JSON."""
     service, counts = service_of(request), request.app.state.metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -20,6 +21,7 @@ from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, Thread
 from runlane.server.access import OPEN, Access, User
+from runlane.server.answers import Answer, Event
 from runlane.server.gate import EXEMPT, USER
 from runlane.server.requests import Body, ignore, path_uuid
 from runlane.server.service import Service
@@ -147,11 +149,22 @@ def route(
     body: type[Body] | None = None,
     many: bool = False,
     summary: str = "",
+    answer: Any = None,
+    texts: tuple[str, ...] = (),
     success: tuple[int, ...] = (200,),
     statuses: tuple[int, ...] = (),
+    refusals: Mapping[int, Any] = MappingProxyType({}),
     query: tuple[str, ...] = (),
 ) -> Callable[[Handler], Handler]:
-    """Register a handler; *statuses* are the errors beside those of every route, *query* what the query may have."""
+    """Register a handler.
+
+    Args:
+        answer: The type of what is answered with the first of *success*; ``Event`` for a stream of them.
+        texts: Media types in which the same may be answered as a text.
+        statuses: Errors beside those of every route.
+        refusals: Errors of another shape than all others, with their types.
+        query: What the query may have.
+    """
 
     def register(handler: Handler) -> Handler:
         extra: dict[str, Any] = {"parameters": _parameters(path, query)}
@@ -164,9 +177,14 @@ def route(
             status: {"description": "Error", **ERROR}
             for status in (*((401, 403) if path not in EXEMPT else ()), 422, 503, *statuses)
         }
-        responses |= {status: {"description": "Done"} for status in success[1:]}
+        responses |= {status: {"description": "Done"} for status in success}
+        if answer is not None:
+            responses[success[0]]["content"] = _content(answer, texts)
         if body is not None:
             responses |= {status: {"description": "Error", **ERROR} for status in (413, 415)}
+        responses |= {
+            status: {"description": "Error", "content": _content(shape, ())} for status, shape in refusals.items()
+        }
         direct(router).append(NamedRoute(path, _with_known_query(handler, frozenset(query)), methods=[method]))
         router.add_api_route(
             path,
@@ -196,6 +214,13 @@ def _with_known_query(handler: Handler, known: frozenset[str]) -> Handler:
     return checked
 
 
+def _content(answer: Any, texts: tuple[str, ...]) -> dict[str, Any]:
+    [schema], _ = msgspec.json.schema_components([answer], ref_template=REF)
+    if answer is Event:
+        return {"text/event-stream": {"schema": schema}}
+    return {"application/json": {"schema": schema}, **{kind: {"schema": {"type": "string"}} for kind in texts}}
+
+
 def _parameters(path: str, query: tuple[str, ...]) -> list[dict[str, Any]]:
     in_path = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -205,8 +230,8 @@ def _parameters(path: str, query: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def schemas() -> dict[str, Any]:
-    """Return the JSON Schemas of all bodies."""
-    _, components = msgspec.json.schema_components(_models(Body), ref_template="#/components/schemas/{name}")
+    """Return the JSON Schemas of all bodies and answers."""
+    _, components = msgspec.json.schema_components([*_models(Body), *_models(Answer)], ref_template=REF)
     error = {
         "type": "object",
         "properties": {"detail": {"type": "string"}, "code": {"type": "string"}},
@@ -215,5 +240,5 @@ def schemas() -> dict[str, Any]:
     return {**components, "Error": error}
 
 
-def _models(base: type[Body]) -> list[type[Body]]:
+def _models(base: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
     return [model for direct in base.__subclasses__() for model in (direct, *_models(direct))]

@@ -15,6 +15,7 @@ from runlane.admissions import Admitted
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd
+from runlane.server import answers
 from runlane.server.new_runs import admit, prepare_run
 from runlane.server.requests import (
     RunCreate,
@@ -136,13 +137,20 @@ async def _create_stream(request: Request, thread_id: str | None) -> StreamingBo
     return _stream(service_of(request), admitted.watch, path, after=0, modes=[], cancel=cancel)
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/stream", body=RunCreate, statuses=(400, 404, 409, 429))
+@route(
+    router,
+    "POST",
+    "/threads/{thread_id}/runs/stream",
+    answer=answers.Event,
+    body=RunCreate,
+    statuses=(400, 404, 409, 429),
+)
 async def stream_run(request: Request) -> Any:
     """Create a run on a thread and stream what happens."""
     return await _create_stream(request, path_uuid(request, "thread"))
 
 
-@route(router, "POST", "/runs/stream", body=RunCreate, statuses=(400, 404))
+@route(router, "POST", "/runs/stream", answer=answers.Event, body=RunCreate, statuses=(400, 404))
 async def stream_stateless_run(request: Request) -> Any:
     """Create a stateless run and stream what happens."""
     return await _create_stream(request, None)
@@ -154,13 +162,13 @@ async def _create_wait(request: Request, thread_id: str | None) -> StreamingBody
     return _result(service_of(request), admitted.watch, path, cancel=body.on_disconnect == "cancel")
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/wait", body=RunCreate, statuses=(400, 404, 409, 429))
+@route(router, "POST", "/threads/{thread_id}/runs/wait", answer=Any, body=RunCreate, statuses=(400, 404, 409, 429))
 async def wait_run(request: Request) -> Any:
     """Create a run on a thread and answer its result."""
     return await _create_wait(request, path_uuid(request, "thread"))
 
 
-@route(router, "POST", "/runs/wait", body=RunCreate, statuses=(400, 404))
+@route(router, "POST", "/runs/wait", answer=Any, body=RunCreate, statuses=(400, 404))
 async def wait_stateless_run(request: Request) -> Any:
     """Create a stateless run and answer its result."""
     return await _create_wait(request, None)
@@ -174,19 +182,26 @@ async def _create(request: Request, thread_id: str | None) -> Response:
     return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": location})
 
 
-@route(router, "POST", "/threads/{thread_id}/runs", body=RunCreate, statuses=(400, 404, 409, 429))
+@route(router, "POST", "/threads/{thread_id}/runs", answer=answers.Run, body=RunCreate, statuses=(400, 404, 409, 429))
 async def create_run(request: Request) -> Response:
     """Create a run on a thread, in the background."""
     return await _create(request, path_uuid(request, "thread"))
 
 
-@route(router, "POST", "/runs", body=RunCreate, statuses=(400, 404))
+@route(router, "POST", "/runs", answer=answers.Run, body=RunCreate, statuses=(400, 404))
 async def create_stateless_run(request: Request) -> Response:
     """Create a stateless run, in the background."""
     return await _create(request, None)
 
 
-@route(router, "GET", "/threads/{thread_id}/runs", statuses=(404,), query=("limit", "offset", "status", "select"))
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/runs",
+    answer=list[answers.Run],
+    statuses=(404,),
+    query=("limit", "offset", "status", "select"),
+)
 async def list_runs(request: Request) -> Response:
     """Return the thread's runs, newest first."""
     limit, offset = query_int(request, "limit", 10, low=1), query_int(request, "offset", 0, high=2**53)
@@ -199,8 +214,8 @@ async def list_runs(request: Request) -> Response:
     return json_response([selected(run, select) for run in await _described(service_of(request), found)])
 
 
-@route(router, "GET", "/threads/{thread_id}/runs/{run_id}", statuses=(404,))
-@route(router, "GET", "/runs/{run_id}", statuses=(404,))
+@route(router, "GET", "/threads/{thread_id}/runs/{run_id}", answer=answers.Run, statuses=(404,))
+@route(router, "GET", "/runs/{run_id}", answer=answers.Run, statuses=(404,))
 async def get_run(request: Request) -> Response:
     """Return a run."""
     _, run = await reach_run(request, "read")
@@ -226,10 +241,18 @@ async def _joined(request: Request, *, cancel: bool) -> RunRecord:
     router,
     "GET",
     "/threads/{thread_id}/runs/{run_id}/stream",
+    answer=answers.Event,
     statuses=(404,),
     query=("stream_mode", "cancel_on_disconnect"),
 )
-@route(router, "GET", "/runs/{run_id}/stream", statuses=(404,), query=("stream_mode", "cancel_on_disconnect"))
+@route(
+    router,
+    "GET",
+    "/runs/{run_id}/stream",
+    answer=answers.Event,
+    statuses=(404,),
+    query=("stream_mode", "cancel_on_disconnect"),
+)
 async def join_stream(request: Request) -> Any:
     """Stream a run's events after ``Last-Event-ID``, or from now on without one."""
     service, cancel = service_of(request), query_flag(request, "cancel_on_disconnect")
@@ -243,8 +266,15 @@ async def join_stream(request: Request) -> Any:
     return _stream(service, service.streams.watch(run), path, after=after, modes=modes, cancel=cancel)
 
 
-@route(router, "GET", "/threads/{thread_id}/runs/{run_id}/join", statuses=(404,), query=("cancel_on_disconnect",))
-@route(router, "GET", "/runs/{run_id}/join", statuses=(404,), query=("cancel_on_disconnect",))
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/runs/{run_id}/join",
+    answer=Any,
+    statuses=(404,),
+    query=("cancel_on_disconnect",),
+)
+@route(router, "GET", "/runs/{run_id}/join", answer=Any, statuses=(404,), query=("cancel_on_disconnect",))
 async def join_run(request: Request) -> Any:
     """Answer a run's own result once it has ended."""
     service, cancel = service_of(request), query_flag(request, "cancel_on_disconnect")
@@ -257,11 +287,20 @@ async def join_run(request: Request) -> Any:
     router,
     "POST",
     "/threads/{thread_id}/runs/{run_id}/cancel",
-    success=(202, 200),
+    answer=dict[str, Any],
+    success=(200, 202),
     statuses=(404,),
     query=("wait", "action"),
 )
-@route(router, "POST", "/runs/{run_id}/cancel", success=(202, 200), statuses=(404,), query=("wait", "action"))
+@route(
+    router,
+    "POST",
+    "/runs/{run_id}/cancel",
+    answer=dict[str, Any],
+    success=(200, 202),
+    statuses=(404,),
+    query=("wait", "action"),
+)
 async def cancel_run(request: Request) -> Response:
     """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
     service = service_of(request)

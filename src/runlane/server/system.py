@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from runlane.server import answers
 from runlane.server.requests import query_flag
 from runlane.server.responses import json_response
 from runlane.server.routing import route, service_of
@@ -37,8 +38,8 @@ fetch("openapi.json").then(r => r.json()).then(doc => {
 </script></body></html>"""
 
 
-@route(router, "GET", "/ok", query=("check_db",))
-@route(router, "GET", "/", query=("check_db",))
+@route(router, "GET", "/ok", answer=answers.Health, query=("check_db",))
+@route(router, "GET", "/", answer=answers.Health, query=("check_db",))
 async def ok(request: Request) -> Response:
     """Say that the server answers; with ``check_db`` also that its database takes writes."""
     services = {}
@@ -48,7 +49,7 @@ async def ok(request: Request) -> Response:
     return json_response({"ok": True, "services": services})
 
 
-@route(router, "GET", "/info")
+@route(router, "GET", "/info", answer=answers.Info)
 async def info(request: Request) -> Response:
     """Describe the server."""
     return json_response(

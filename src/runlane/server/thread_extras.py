@@ -13,6 +13,7 @@ from starlette.responses import Response
 from runlane.checkpoints.sizes import Size
 from runlane.errors import ConflictError, NotFound, ThreadChanged, UnsupportedOption
 from runlane.records import PruneStrategy
+from runlane.server import answers
 from runlane.server.requests import Body, canonical_uuid, read_body
 from runlane.server.responses import json_response, thread_wire
 from runlane.server.routing import authorize, reach_thread, route, service_of
@@ -26,7 +27,7 @@ class ThreadsPrune(Body):
     strategy: PruneStrategy = "delete"
 
 
-@route(router, "POST", "/threads/{thread_id}/copy", statuses=(404, 409))
+@route(router, "POST", "/threads/{thread_id}/copy", answer=answers.Thread, statuses=(404, 409))
 async def copy_thread(request: Request) -> Response:
     """Make a new thread with the state and history of this one, and no runs; each goes its own way from here."""
     service = service_of(request)
@@ -44,7 +45,7 @@ async def copy_thread(request: Request) -> Response:
     return json_response(thread_wire(copied))
 
 
-@route(router, "POST", "/threads/prune", body=ThreadsPrune)
+@route(router, "POST", "/threads/prune", answer=answers.Pruned, body=ThreadsPrune)
 async def prune_threads(request: Request) -> Response:
     """Delete threads, or the checkpoints that their newest ones do without; busy threads are left alone, and named."""
     body = await read_body(request, ThreadsPrune)
@@ -86,7 +87,7 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
         return
 
 
-@route(router, "GET", "/threads/{thread_id}/storage", statuses=(404,))
+@route(router, "GET", "/threads/{thread_id}/storage", answer=answers.ThreadStorage, statuses=(404,))
 async def thread_storage(request: Request) -> Response:
     """Return how many bytes the thread's checkpoints take."""
     _, thread = await reach_thread(request, "read")

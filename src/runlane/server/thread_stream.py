@@ -14,6 +14,7 @@ from starlette.requests import Request
 from runlane.agents.protocol_events import run_api_event
 from runlane.errors import InvalidRequest, NotFound
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Thread
+from runlane.server import answers
 from runlane.server.access import Access
 from runlane.server.requests import query_list
 from runlane.server.responses import FROM_START, HEARTBEAT, SSE_HEADERS, StreamingBody, wire_name
@@ -31,6 +32,7 @@ _POSITION: Final = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
     router,
     "GET",
     "/threads/{thread_id}/stream",
+    answer=answers.Event,
     statuses=(404,),
     query=("stream_mode", "stream_modes"),
 )

@@ -17,6 +17,7 @@ from runlane.checkpoints.transactions import put
 from runlane.errors import AlreadyExists, InvalidRequest, NotFound, ThreadChanged, UnsupportedOption
 from runlane.lifecycle import ThreadStatus
 from runlane.records import Json, Owner, Thread, ThreadState, ThreadTtl
+from runlane.server import answers
 from runlane.server.access import Access
 from runlane.server.assistants import clean
 from runlane.server.extraction import Extraction
@@ -62,7 +63,7 @@ def _ttl(given: Ttl | float | None) -> ThreadTtl | None:
     return ThreadTtl(ttl_s=given * 60)
 
 
-@route(router, "POST", "/threads", body=ThreadCreate, statuses=(404, 409))
+@route(router, "POST", "/threads", answer=answers.Thread, body=ThreadCreate, statuses=(404, 409))
 async def create_thread(request: Request) -> Response:
     """Create a thread, with a history if ``supersteps`` are given: all of them are written, or there is no thread."""
     body = await read_body(request, ThreadCreate)
@@ -138,7 +139,7 @@ def _state_of(snapshot: Snapshot) -> ThreadState:
     )
 
 
-@route(router, "POST", "/threads/search", body=ThreadSearch)
+@route(router, "POST", "/threads/search", answer=list[answers.Thread], body=ThreadSearch)
 async def search_threads(request: Request) -> Response:
     """Find threads, the last changed first; X-Pagination-Total counts them, unless there are very many."""
     service, body = service_of(request), await read_body(request, ThreadSearch)
@@ -165,7 +166,7 @@ async def search_threads(request: Request) -> Response:
     return json_response(rows, headers=headers)
 
 
-@route(router, "POST", "/threads/count", body=ThreadSearch)
+@route(router, "POST", "/threads/count", answer=int, body=ThreadSearch)
 async def count_threads(request: Request) -> Response:
     """Count threads."""
     body = await read_body(request, ThreadSearch)
@@ -192,7 +193,7 @@ async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, Thread
     )
 
 
-@route(router, "GET", "/threads/{thread_id}", statuses=(404,), query=("include",))
+@route(router, "GET", "/threads/{thread_id}", answer=answers.Thread, statuses=(404,), query=("include",))
 async def get_thread(request: Request) -> Response:
     """Return a thread."""
     include = query_list(request, "include")
@@ -202,7 +203,15 @@ async def get_thread(request: Request) -> Response:
     return json_response({**thread_wire(thread), "ttl": ttl_wire(thread)} if include else thread_wire(thread))
 
 
-@route(router, "PATCH", "/threads/{thread_id}", body=ThreadPatch, success=(200, 204), statuses=(404,))
+@route(
+    router,
+    "PATCH",
+    "/threads/{thread_id}",
+    answer=answers.Thread,
+    body=ThreadPatch,
+    success=(200, 204),
+    statuses=(404,),
+)
 async def patch_thread(request: Request) -> Response:
     """Merge metadata into the thread's, and say when it expires."""
     body = await read_body(request, ThreadPatch)
@@ -257,20 +266,36 @@ def _empty_state(thread: Thread, checkpoint: Any) -> dict[str, Any]:
     }
 
 
-@route(router, "GET", "/threads/{thread_id}/state", statuses=(404,), query=("subgraphs", "select"))
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/state",
+    answer=answers.ThreadState,
+    statuses=(404,),
+    query=("subgraphs", "select"),
+)
 async def get_state(request: Request) -> Response:
     """Return the thread's newest state."""
     return await _state(request, None, subgraphs=query_flag(request, "subgraphs"), select=query_list(request, "select"))
 
 
-@route(router, "POST", "/threads/{thread_id}/state/checkpoint", body=StateAt, statuses=(404,))
+@route(
+    router, "POST", "/threads/{thread_id}/state/checkpoint", answer=answers.ThreadState, body=StateAt, statuses=(404,)
+)
 async def get_state_at(request: Request) -> Response:
     """Return the state at a checkpoint."""
     body = await read_body(request, StateAt)
     return await _state(request, checkpoint_address(body.checkpoint), subgraphs=body.subgraphs, select=body.select)
 
 
-@route(router, "GET", "/threads/{thread_id}/state/{checkpoint_id}", statuses=(404,), query=("subgraphs", "select"))
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/state/{checkpoint_id}",
+    answer=answers.ThreadState,
+    statuses=(404,),
+    query=("subgraphs", "select"),
+)
 async def get_state_of(request: Request) -> Response:
     """Return the state at a checkpoint."""
     checkpoint_id = checkpoint_uuid(request.path_params["checkpoint_id"])
@@ -279,7 +304,14 @@ async def get_state_of(request: Request) -> Response:
     )
 
 
-@route(router, "POST", "/threads/{thread_id}/state", body=StateUpdate, statuses=(400, 404, 409))
+@route(
+    router,
+    "POST",
+    "/threads/{thread_id}/state",
+    answer=answers.StateUpdated,
+    body=StateUpdate,
+    statuses=(400, 404, 409),
+)
 async def update_state(request: Request) -> Response:
     """Write to the state of a thread on which nothing runs; what comes in between makes it start again, or conflict."""
     body = await read_body(request, StateUpdate)
@@ -332,13 +364,22 @@ async def _updated(service: Service, access: Access, thread_id: str, body: State
     return address
 
 
-@route(router, "POST", "/threads/{thread_id}/history", body=HistoryQuery, statuses=(404,))
+@route(
+    router, "POST", "/threads/{thread_id}/history", answer=list[answers.ThreadState], body=HistoryQuery, statuses=(404,)
+)
 async def post_history(request: Request) -> Response:
     """Return the thread's states, newest first."""
     return await _history(request, await read_body(request, HistoryQuery))
 
 
-@route(router, "GET", "/threads/{thread_id}/history", statuses=(404,), query=("limit", "before", "select"))
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/history",
+    answer=list[answers.ThreadState],
+    statuses=(404,),
+    query=("limit", "before", "select"),
+)
 async def get_history(request: Request) -> Response:
     """Return the thread's states, newest first."""
     limit = query_int(request, "limit", 10, low=1)

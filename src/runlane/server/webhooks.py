@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import InvalidRequest, NotFound
+from runlane.server import answers
 from runlane.server.access import Access
 from runlane.server.requests import path_uuid, query_choice, query_int
 from runlane.server.responses import json_response
@@ -53,7 +54,9 @@ async def _found(request: Request, access: Access) -> tuple[Delivery, tuple[Atte
     return delivery, attempts
 
 
-@route(router, "GET", "/webhooks", query=("run_id", "delivery_status", "limit", "offset"))
+@route(
+    router, "GET", "/webhooks", answer=list[answers.Delivery], query=("run_id", "delivery_status", "limit", "offset")
+)
 async def list_deliveries(request: Request) -> Response:
     """List deliveries of webhooks, the newest first."""
     access = await authorize(request, "threads", "search", {})
@@ -76,7 +79,7 @@ def _run_id(request: Request) -> str | None:
         raise InvalidRequest(f"Query parameter 'run_id' is {text!r}; it must be a UUID.") from None
 
 
-@route(router, "GET", "/webhooks/{run_id}", statuses=(404,))
+@route(router, "GET", "/webhooks/{run_id}", answer=answers.DeliveryWithHistory, statuses=(404,))
 async def get_delivery(request: Request) -> Response:
     """Show what became of telling a run's end, attempt by attempt."""
     access = await authorize(request, "threads", "read", {"run_id": path_uuid(request, "run")})
@@ -84,7 +87,7 @@ async def get_delivery(request: Request) -> Response:
     return json_response({**_wire(delivery), "history": [_attempt(one) for one in attempts]})
 
 
-@route(router, "POST", "/webhooks/{run_id}/resend", statuses=(404,))
+@route(router, "POST", "/webhooks/{run_id}/resend", answer=answers.Delivery, statuses=(404,))
 async def resend_delivery(request: Request) -> Response:
     """Send again, at once and with all tries before it, whatever became of it so far."""
     access = await authorize(request, "threads", "update", {"run_id": path_uuid(request, "run")})

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 
 from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
+from runlane.server import answers
 from runlane.server.json_bodies import read_json
 from runlane.server.protocol.commands import execute
 from runlane.server.protocol.events import Subscription, WireEvent, subscription
@@ -42,7 +43,14 @@ class ProtocolCommand(Body):
     params: Any = None
 
 
-@route(router, "POST", "/threads/{thread_id}/commands", body=ProtocolCommand, statuses=(400, 404))
+@route(
+    router,
+    "POST",
+    "/threads/{thread_id}/commands",
+    answer=answers.CommandAnswer,
+    body=ProtocolCommand,
+    statuses=(400, 404),
+)
 async def post_command(request: Request) -> Response:
     """Execute one command of the event-streaming protocol; what cannot be done is answered with 200 and an error."""
     value = await _object(request, ProtocolCommand)
@@ -59,7 +67,9 @@ async def post_command(request: Request) -> Response:
     return json_response({"type": "success", "id": command_id, "result": result, "meta": meta})
 
 
-@route(router, "POST", "/threads/{thread_id}/stream/events", body=Subscription, statuses=(400, 404))
+@route(
+    router, "POST", "/threads/{thread_id}/stream/events", answer=answers.Event, body=Subscription, statuses=(400, 404)
+)
 async def stream_events(request: Request) -> Any:
     """Stream the events of all runs of a thread that match a filter, from the first that is kept on, without end."""
     value = await _object(request, Subscription)

@@ -1,0 +1,67 @@
+"""Clients that compare each answer with what the server's own document says of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import httpx
+import jsonschema_rs
+
+from runlane.server.app import openapi_document
+
+
+class CheckedClient(httpx.AsyncClient):
+    """An HTTP client; JSON that does not have the documented shape fails the test that received it."""
+
+    async def request(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        response = await super().request(*args, **kwargs)
+        check_answer(response)
+        return response
+
+
+def check_answer(response: httpx.Response) -> None:
+    """Compare a JSON answer with its schema; one of which the client selected parts has another shape."""
+    request = response.request
+    if not response.headers.get("content-type", "").startswith("application/json") or _selects(request):
+        return
+    validator = _validator(request.method, request.url.path.rstrip("/") or "/", response.status_code)
+    if validator is None:
+        return
+    errors = [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(json.loads(response.text))]
+    assert not errors, (request.method, request.url.path, response.status_code, errors, response.text[:2000])
+
+
+def _selects(request: httpx.Request) -> bool:
+    sent = request.content if request.headers.get("content-type") == "application/json" else b""
+    return "select" in request.url.params or b'"select"' in sent
+
+
+@cache
+def documented() -> dict[str, Any]:
+    """Return the server's document."""
+    return openapi_document()
+
+
+@cache
+def _validator(method: str, path: str, status: int) -> Any:
+    for responses in _documented_at(method, path):
+        content = responses.get(str(status), {}).get("content", {})
+        if "application/json" in content:
+            return jsonschema_rs.validator_for(
+                {**content["application/json"]["schema"], "components": documented()["components"]},
+                validate_formats=True,
+            )
+    return None
+
+
+def _documented_at(method: str, path: str) -> Iterator[dict[str, Any]]:
+    """Yield the answers of the routes that *path* could be, those with fewer parameters first."""
+    for template in sorted(documented()["paths"], key=lambda one: one.count("{")):
+        pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))
+        operation = documented()["paths"][template].get(method.lower())
+        if operation is not None and re.fullmatch(pattern, path):
+            yield operation["responses"]
