@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from runlane.lifecycle import EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Claim, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import TAIL_BYTES, TAIL_EVENTS, Batch, StreamBridge
+from runlane.streams.budget import MAX_PART_BYTES
 from runlane.streams.publisher import FLUSH_BYTES, MAX_BUFFERED_BYTES, Publisher
 
 HEARTBEAT_S = 5.0
@@ -218,6 +220,26 @@ async def test_a_reader_that_does_not_read_makes_nothing_grow(stage: Stage) -> N
         found = [item async for batch in batches for item in batch]
     assert numbers(found) == list(range(1, 3 * TAIL_EVENTS + 1))
     assert not any(isinstance(item, StreamGap) for item in found)
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_of_many_readers_none_holds_more_than_its_part_and_each_reads_all(stage: Stage, live: bool) -> None:
+    big = b'"' + b"x" * 100_000 + b'"'
+    for _ in range(20):
+        stage.emit(big)
+    await stage.landed()
+    if not live:
+        await stage.end()
+    with ExitStack() as stack:
+        readers = [stack.enter_context(stage.bridge.watch(stage.run)).batches() for _ in range(400)]
+        first = [await anext(reader) for reader in readers]
+        assert (len(first[0]), {len(batch) for batch in first[-100:]}) == (MAX_PART_BYTES // len(big), {1})
+        if live:
+            await stage.end()
+        rest = [item async for batch in readers[-1] for item in batch]
+        assert numbers([*first[-1], *rest]) == list(range(1, 21))
+        for reader in readers:
+            await reader.aclose()  # type: ignore[attr-defined]  # it is a generator
 
 
 async def test_the_tail_is_bounded_in_bytes(stage: Stage) -> None:

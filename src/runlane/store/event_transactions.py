@@ -93,7 +93,8 @@ def read_events(run_seq: int, after: int, max_segments: int, max_bytes: int) -> 
     ``after + 1`` if retention removed what lies between.
     """
     events: list[StreamEvent] = []
-    cursor, size, done, take = after, 0, 0, FIRST_SEGMENTS
+    cursor, size, done = after, 0, 0
+    take = max(1, min(FIRST_SEGMENTS, max_bytes // SEGMENT_BYTES))
     while size < max_bytes and done < max_segments:
         take = min(take, max_segments - done)
         segments = yield READ_SEGMENTS(run_seq=run_seq, after=cursor, limit=take)

@@ -308,9 +308,13 @@ class RunStore(CronLedger, WebhookLedger, WorkerLedger):
         """
         self.driver.submit(events.append_events(lease, batch), loop, callback)
 
-    async def read_events(self, run_seq: int, *, after: int) -> tuple[StreamEvent, ...]:
-        """Return the next events with numbers above *after*; a later first number means that retention removed some."""
-        return await self._read(lambda: events.read_events(run_seq, after, READ_SEGMENTS, READ_BYTES))
+    async def read_events(self, run_seq: int, *, after: int, max_bytes: int = READ_BYTES) -> tuple[StreamEvent, ...]:
+        """Return the next events with numbers above *after*; a later first number means that retention removed some.
+
+        Args:
+            max_bytes: It stops once there is so much, as nearly as the segments of the log let it.
+        """
+        return await self._read(lambda: events.read_events(run_seq, after, READ_SEGMENTS, max_bytes))
 
     async def last_event(self, run_seq: int) -> int:
         """Return the number of the newest event in a run's log; 0 if there is none."""

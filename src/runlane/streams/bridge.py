@@ -25,6 +25,7 @@ from runlane.records import (
     StreamItem,
 )
 from runlane.store.ledger import RunStore
+from runlane.streams.budget import ReaderBudget
 from runlane.streams.publisher import Publisher
 
 #: What a run keeps in memory for readers that are not far behind; a slower one reads the log.
@@ -102,6 +103,7 @@ class StreamBridge:
         self._live: dict[str, _Live] = {}
         self._thread_wakes: dict[str, dict[asyncio.Event, None]] = {}
         self._dismissed = False
+        self._budget = ReaderBudget()
 
     # For the worker.
 
@@ -276,17 +278,24 @@ class StreamBridge:
         if admitted_now:
             live.known_seq, live.followed = 0, True
             self.tell_thread(run.thread_id)
-        return Watch(self._store, run, live, self._heartbeat_s, lambda: self._evict(run.run_id, live))
+        return Watch(self._store, run, live, self._budget, self._heartbeat_s, lambda: self._evict(run.run_id, live))
 
 
 class Watch:
     """A reader of one run's stream; a context manager. It keeps no place in memory beyond a flag."""
 
     def __init__(
-        self, store: RunStore, run: RunRecord, live: _Live, heartbeat_s: float, on_close: Callable[[], None]
+        self,
+        store: RunStore,
+        run: RunRecord,
+        live: _Live,
+        budget: ReaderBudget,
+        heartbeat_s: float,
+        on_close: Callable[[], None],
     ) -> None:
         self.run = run
         self._store, self._live, self._heartbeat_s, self._on_close = store, live, heartbeat_s, on_close
+        self._budget = budget
         self._wake = asyncio.Event()
         self._heard = True  # what woke the reader last was news, not the heartbeat's time
         live.wakes[self._wake] = None
@@ -304,17 +313,21 @@ class Watch:
             self._on_close()
 
     async def batches(self, *, after: int | None = 0) -> AsyncIterator[Batch]:
-        """Yield the run's items in batches, as much as there is at a time; an empty batch is a heartbeat."""
+        """Yield the run's items in batches, as much as there is at a time and all readers together may hold.
+
+        An empty batch is a heartbeat.
+        """
         self._live.readers += 1
+        self._budget.join()
         try:
             cursor = await self._newest() if after is None else after
             while True:
                 self._wake.clear()
                 found = await self._after(cursor)
                 if found:
-                    gap = found[0].seq > cursor + 1
+                    for part in self._parts(found, cursor):
+                        yield part
                     cursor = found[-1].seq
-                    yield [StreamGap(resumes_at=found[0].seq), *found] if gap else found
                     continue
                 end = await self._end()
                 if end is not None:
@@ -330,6 +343,7 @@ class Watch:
                 if not await self._news():
                     yield ()
         finally:
+            self._budget.leave()
             self._live.readers -= 1
 
     async def ending(self) -> AsyncIterator[Ending | None]:
@@ -345,6 +359,15 @@ class Watch:
             if not await self._news():
                 yield None
 
+    def _parts(self, found: Sequence[StreamEvent], cursor: int) -> Iterator[Batch]:
+        """Yield *found* in parts that fit, the first one with what retention removed after *cursor*."""
+        gap = [StreamGap(resumes_at=found[0].seq)] if found[0].seq > cursor + 1 else []
+        while found:
+            part = self._budget.part(found)
+            found = found[len(part) :]
+            yield [*gap, *part] if gap else part
+            gap = []
+
     def _hears(self) -> bool:
         return self._live.executing or self._live.followed
 
@@ -355,8 +378,8 @@ class Watch:
 
     async def _after(self, cursor: int) -> Sequence[StreamEvent]:
         if self._live.covers(cursor):
-            return self._live.since(cursor)
-        return await self._store.read_events(self.run.seq, after=cursor)
+            return self._budget.part(self._live.since(cursor))  # the rest is there, and not this reader's
+        return await self._store.read_events(self.run.seq, after=cursor, max_bytes=self._budget.part_bytes)
 
     async def _end(self) -> StreamEnd | None:
         if self._live.end is not None or self._hears():
