@@ -144,7 +144,6 @@ class _Block:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._begun = False
         self._over: concurrent.futures.Future[BaseException | None] = concurrent.futures.Future()
         self._cancels: int | None = None  # sent to the block; None: it is not entered
         self._outer = 0
@@ -160,9 +159,6 @@ class _Block:
             CancelledError: It was stopped.
             BaseException: What it raised.
         """
-        if self._begun:
-            raise RuntimeError("The block that executed this run was stopped when the run was lost; it has no second.")
-        self._begun = True
         self._loop.call_soon_threadsafe(self._call, call)
         over = asyncio.wrap_future(self._over)
         here = asyncio.get_running_loop() is self._loop

@@ -398,6 +398,19 @@ async def test_a_rollback_removes_what_a_graph_of_the_block_checkpointed(runtime
     assert await runtime.saver.aget_tuple(config) == before
 
 
+async def test_a_process_with_graphs_leaves_a_run_to_its_block() -> None:
+    """However long the application takes to enter it."""
+    async with opened(graphs={"g": Stepper().graph()}, poll_s=0.01) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        await runtime.rescuer.dispatch_runnable()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        async with runtime.runs.attempt(run) as attempt:
+            pass
+        assert attempt.ended is not None
+        assert attempt.ended.status is RunStatus.SUCCESS
+
+
 async def test_a_run_has_one_executor(runtime: Runtime) -> None:
     application = await begun(runtime)
     for run in (application.run, await runtime.runs.create("t", agent=at_once)):
