@@ -25,6 +25,7 @@ _MARK: Final = f'{{"{SECRETS}":true'
 _PLACES: Final = ("config", "context")
 #: In a config, what the client finds its runs by; it is the client's data too.
 _METADATA: Final = "metadata"
+_CONTAINERS: Final = (dict, list, tuple, Mapping)
 #: A secret of this many characters is taken out wherever it stands; a shorter one may be a word like any other.
 _LONG: Final = 16
 #: Secrets of one run; each costs a scan of each of its events.
@@ -74,8 +75,14 @@ _KEY_FORM: Final = (
 _JWT_FORM: Final = r"eyJ[\w\-]{8,}+\.[\w\-]{8,}+(?:\.[\w\-]*+)*+"
 _PASSWORD_IN_URL: Final = r"[^\s/@'\":]*+:[^\s/@'\"]++(?=@)"
 _WHOLE: Final = re.compile(
-    rf"\A(?:{_KEY_FORM}|{_JWT_FORM}|(?i:bearer|basic|token) ++[\w\-.~+/]{{8,}}+=*+"
+    rf"\A(?:{_KEY_FORM}|{_JWT_FORM}|(?:[Bb]earer|BEARER|[Bb]asic|BASIC|[Tt]oken|TOKEN) ++[\w\-.~+/]{{8,}}+=*+"
     rf"|[a-zA-Z][\w+.\-]*+://{_PASSWORD_IN_URL}\S++)\Z"
+)
+_CASES: Final = (str.lower, str.upper, str.title)
+#: How all that ``_WHOLE`` matches begins, but for URLs: most values of a configuration begin otherwise.
+_BEGINNINGS: Final = (
+    *("sk", "pk", "rk", "gh", "glpat-", "github_pat_", "xox", "lsv2_", "hf_", "gsk_", "npm_", "xai-", "AKIA", "AIza"),
+    *("whsec_", "rlk_", "eyJ", *(case(one) for one in ("bearer", "basic", "token") for case in _CASES)),
 )
 #: A longer value is a text that may mention a secret, and none.
 _MAX_WHOLE: Final = 16 * 1024
@@ -258,12 +265,16 @@ def is_secret(name: Any, value: Any) -> bool:
     """Return whether *value*, called *name* in a configuration, is a secret: it holds text."""
     if isinstance(value, str):
         return bool(value) and ((isinstance(name, str) and names_secret(name)) or _has_form(value))
+    if not isinstance(value, _CONTAINERS):
+        return False
     return isinstance(name, str) and names_secret(name) and any(True for _ in _texts(value))
 
 
 def _has_form(value: Any) -> bool:
     """Return whether *value* is a text that looks like a secret and like nothing else."""
-    return isinstance(value, str) and len(value) <= _MAX_WHOLE and _WHOLE.match(value) is not None
+    if not isinstance(value, str) or not (value.startswith(_BEGINNINGS) or "://" in value):
+        return False
+    return len(value) <= _MAX_WHOLE and _WHOLE.match(value) is not None
 
 
 def _secrets_of(kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -277,23 +288,24 @@ def _secrets_of(kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _secrets(value: Any) -> Iterator[tuple[str, Any]]:
     """Give the names and values of the secrets in *value*; those in lists have the name ``""``."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            if is_secret(name, item):
-                yield name, item
-            else:
-                yield from _secrets(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _secrets(item)
-    elif _has_form(value):
-        yield "", value
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, Mapping):
+            for name, item in one.items():
+                if is_secret(name, item):
+                    yield name, item
+                elif isinstance(item, _CONTAINERS):
+                    stack.append(item)
+        elif isinstance(one, list | tuple):
+            yield from (("", item) for item in one if _has_form(item))
+            stack.extend(item for item in one if isinstance(item, _CONTAINERS))
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         if value:
             yield value
-    elif isinstance(value, Mapping | list | tuple):
+    elif isinstance(value, _CONTAINERS):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(item)

@@ -312,7 +312,9 @@ async def test_a_run_that_takes_too_long_ends_as_a_timeout() -> None:
         assert names == ["metadata", "error"]
 
 
-@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), StopIteration(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize(
+    "raised", [SystemExit("private"), KeyboardInterrupt(), StopIteration("private"), GeneratorExit("private")], ids=repr
+)
 async def test_an_agent_that_raises_what_ends_processes_fails_its_run_only(
     runtime: Runtime, raised: BaseException
 ) -> None:
@@ -322,6 +324,8 @@ async def test_an_agent_that_raises_what_ends_processes_fails_its_run_only(
 
     failed = await ended(runtime, await runtime.runs.create_or_reject("t", agent=agent))
     assert (failed.status, failed.end_reason) == (RunStatus.ERROR, EndReason.FAILED)
+    assert failed.error is not None
+    assert "private" not in failed.error.message
     assert (await ended(runtime, await runtime.runs.create_or_reject("t", agent=at_once))).status is RunStatus.SUCCESS
 
 

@@ -177,7 +177,9 @@ class Handle(Generic[T]):
         elif isinstance(error, asyncio.CancelledError):
             self.done.cancel()
         elif isinstance(error, StopIteration) or not isinstance(error, Exception):  # they would end who awaits
-            self.done.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+            stands_for_it = RuntimeError(f"The agent raised {type(error).__name__}.")
+            stands_for_it.__cause__ = error  # for the log alone: its text may not be for everybody
+            self.done.set_exception(stands_for_it)
         else:
             self.done.set_exception(error)
 
