@@ -27,6 +27,7 @@
     │   └── GraphLoadError       graph_load             a graph does not import
     ├── WorkerLost               worker_lost            the run has lost too many workers; it is not tried again
     ├── CheckpointUnreadable     checkpoint_unreadable  a checkpoint holds what Runlane never writes
+    ├── StateUnreadable          state_unreadable       a thread's graph cannot read its state
     ├── RollbackFailed           rollback_failed        the thread could not be put back
     └── EmbeddingFailed          embedding_failed       the long-term store's texts have no vectors
 """
@@ -296,6 +297,22 @@ class EmbeddingFailed(RunlaneError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"The embedding function of the long-term store failed: {why}. Nothing was written.")
+
+
+class StateUnreadable(RunlaneError):
+    """A thread holds what its graph cannot read, such as values that the graph's schema has come to refuse."""
+
+    code = "state_unreadable"
+
+    def __init__(self, thread_id: str, cause: str, readable: str | None = None) -> None:
+        self.thread_id, self.cause, self.readable = thread_id, cause, readable
+        way = "Delete the thread, or restore it from a backup."
+        if readable is not None:
+            way = (
+                f"The newest checkpoint that it can read is {readable}. To continue from there, update the state with "
+                "this checkpoint_id, or stop the server and run `runlane doctor --states --repair`."
+            )
+        super().__init__(f"The graph cannot read the state of thread {thread_id!r} ({cause}). {way}")
 
 
 class CheckpointUnreadable(RunlaneError):

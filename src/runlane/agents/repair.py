@@ -50,7 +50,7 @@ async def repair_thread(
             it did anything leaves a pause of an earlier run in peace.
     """
     root = Place(graph=graph, config=config, results={})
-    state = await root.state()
+    state = await _valid_state(root, graph.checkpointer)
     if state.metadata is None or START in state.next:
         return state
     if state.interrupts and await _waits(root):
@@ -61,6 +61,39 @@ async def repair_thread(
     changed = await _repair(root, state, observer, goes_on=True)
     await _repair_subgraphs(root, None if changed else state, observer)
     return await root.state() if changed else state
+
+
+async def _valid_state(place: Place, saver: Any) -> StateSnapshot:
+    """Return the state of a graph, after taking back what the run wrote and the graph cannot read, newest first.
+
+    Input that the graph refused is part of that. Were it kept, no later run could read the state either.
+    """
+    thread_id, run_id = place.config["configurable"]["thread_id"], place.config["metadata"]["run_id"]
+    taken = False
+    while True:
+        try:
+            state = await place.state()
+        except RunlaneError:
+            raise
+        except Exception:  # a graph's channels and schemas are user code, which may raise anything
+            if not await saver.take_back(thread_id, place.namespace, run_id):
+                raise
+            taken = True
+            continue
+        input_left = (taken and START in state.next) or _is_refused(place.graph, state)
+        if not input_left or not await saver.take_back(thread_id, place.namespace, run_id):
+            return state
+        taken = True
+
+
+def _is_refused(graph: Graph, state: StateSnapshot) -> bool:
+    """Return whether the newest checkpoint is an input that failed before the graph's first step, or in it by half."""
+    if state.metadata is None or state.metadata.get("source") != "input" or START not in graph.nodes:
+        return False
+    if START not in state.next:
+        return True
+    errors = [str(task.error) for task in state.tasks if task.name == START and task.error is not None]
+    return any("CancelledError" not in error for error in errors)
 
 
 async def _waits(root: Place) -> bool:
@@ -85,7 +118,7 @@ async def _repair_subgraphs(root: Place, state: StateSnapshot | None, observer: 
             place = await place_of(root, namespace)
             if place is None:
                 continue
-            found = await place.state()
+            found = await _valid_state(place, root.graph.checkpointer)
             if await _repair(place, found, observer, goes_on=goes_on):
                 ended.add(namespace.nodes)
             else:

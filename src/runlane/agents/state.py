@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import InvalidUpdateError
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
@@ -24,9 +25,11 @@ from runlane.agents.graph import bound, check_checkpoint, snapshot_of
 from runlane.agents.invocation import command_of, thread_config
 from runlane.agents.registry import Graph, GraphUse, Registry
 from runlane.error_texts import MASKED
-from runlane.errors import InvalidRequest, RunlaneError
+from runlane.errors import InvalidRequest, RunlaneError, StateUnreadable
 
 Checkpoint = Mapping[str, Any] | str | None
+#: In how many of the newest checkpoints of a damaged thread one is looked for that can be read.
+_LOOKED_AT: Final = 20
 _NO_VALUES: Final[Mapping[str, Any]] = {}
 #: The fields of a ThreadState.
 _FIELDS: Final = frozenset(
@@ -111,10 +114,12 @@ class ThreadStates:
 
         Raises:
             NotFound: There is no such graph.
+            StateUnreadable: The graph cannot read it.
             Unserialisable: The state has no JSON form.
         """
         async with self._open(graph_id, "threads.read", saver) as graph:
-            state = await graph.aget_state(thread_config(thread_id, checkpoint), subgraphs=subgraphs)
+            async with _reading(graph, thread_id):
+                state = await graph.aget_state(thread_config(thread_id, checkpoint), subgraphs=subgraphs)
             return encode(fields(thread_state(state)))
 
     async def history(
@@ -138,6 +143,7 @@ class ThreadStates:
 
         Raises:
             NotFound: There is no such graph.
+            StateUnreadable: The graph cannot read one of them.
             Unserialisable: A state has no JSON form.
         """
         async with self._open(graph_id, "threads.read", saver) as graph:
@@ -147,7 +153,9 @@ class ThreadStates:
                 before=_before(thread_id, before),
                 limit=limit,
             )
-            return encode([fields(thread_state(state)) async for state in states])
+            async with _reading(graph, thread_id):
+                found = [state async for state in states]
+            return encode([fields(thread_state(state)) for state in found])
 
     async def update(
         self, graph_id: str, saver: Any, thread_id: str, values: Any, *, as_node: str | None, checkpoint: Checkpoint
@@ -184,10 +192,13 @@ class ThreadStates:
 
         Raises:
             NotFound: There is no such graph.
+            StateUnreadable: The graph cannot read it.
             Unserialisable: The state has no JSON form.
         """
         async with self._open(graph_id, "threads.read", saver) as graph:
-            return snapshot_of(await graph.aget_state(thread_config(thread_id)))
+            async with _reading(graph, thread_id):
+                state = await graph.aget_state(thread_config(thread_id))
+            return snapshot_of(state)
 
     async def draw(self, graph_id: str, *, xray: bool | int = False) -> bytes:
         """Return the graph's nodes and edges; *xray* shows subgraphs, to that depth.
@@ -229,13 +240,13 @@ class ThreadStates:
             config["metadata"] = {"graph_id": graph_id}
             try:
                 written = await graph.abulk_update_state(config, supersteps)
+                newest = await graph.aget_state(thread_config(config["configurable"]["thread_id"]))
             except (RunlaneError, Unserialisable):
                 raise
             except Exception as exc:  # what LangGraph, reducers and schemas raise about values that do not fit
                 of_class = "" if isinstance(exc, InvalidUpdateError) else f"{type(exc).__name__}: "
                 why = of_class + MASKED.message(exc)
                 raise InvalidRequest(f"The state cannot be updated: {why}") from exc
-            newest = await graph.aget_state(thread_config(config["configurable"]["thread_id"]))
             return checkpoint_keys(written) or {}, snapshot_of(newest)
 
     @asynccontextmanager
@@ -243,6 +254,37 @@ class ThreadStates:
         use = GraphUse(access=access, config=self._config, store=self._store, user=self._user)
         async with self._registry.open(graph_id, use) as graph:
             yield bound(graph, saver, self._store)
+
+
+@asynccontextmanager
+async def _reading(graph: Graph, thread_id: str) -> AsyncIterator[None]:
+    """Say of a state that *graph* cannot read why, and what can be done.
+
+    Raises:
+        StateUnreadable: A channel or a schema, which are user code, raised an exception.
+    """
+    try:
+        yield
+    except RunlaneError:
+        raise
+    except Exception as exc:  # whatever user code raises about what is stored
+        cause = f"{type(exc).__name__}: {MASKED.message(exc)}"
+        raise StateUnreadable(thread_id, cause, await _newest_readable(graph, thread_id)) from exc
+
+
+async def _newest_readable(graph: Graph, thread_id: str) -> str | None:
+    """Return the newest checkpoint of a thread that its graph can read, if that is among the newest ones."""
+    saver = cast(BaseCheckpointSaver[Any], graph.checkpointer)
+    async for saved in saver.alist(thread_config(thread_id), limit=_LOOKED_AT):
+        checkpoint_id = str(saved.checkpoint["id"])
+        try:
+            await graph.aget_state(thread_config(thread_id, checkpoint_id))
+        except RunlaneError:
+            raise
+        except Exception:  # noqa: BLE001 - as above; an older one may be readable
+            continue
+        return checkpoint_id
+    return None
 
 
 def thread_state(state: StateSnapshot) -> dict[str, Any]:

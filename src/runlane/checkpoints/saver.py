@@ -24,7 +24,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR
 
-from runlane.checkpoints import delta, pruning, resuming, rows, sizes, transactions
+from runlane.checkpoints import delta, pruning, resuming, rows, sizes, taking_back, transactions
 from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
@@ -111,6 +111,15 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     def keep(self, gathering: LedgerSaver) -> None:
         """Have :meth:`remaining` also write what *gathering*, made by this saver's :meth:`gather`, has kept."""
         self._gathered = gathering._gathered
+
+    async def take_back(self, thread_id: str, checkpoint_ns: str, run_id: str) -> bool:
+        """Take back the newest that a run wrote in a namespace; return whether the newest there was of that run."""
+        taken = await self._read(partial(taking_back.newest, thread_id, checkpoint_ns, run_id, self.serde.loads_typed))
+        if taken is not None and self._gathered is not None:
+            self._gathered.changes.append(taken)
+        elif taken is not None:
+            await self._change(taken())
+        return taken is not None
 
     @asynccontextmanager
     async def draft(self) -> AsyncIterator[LedgerSaver]:

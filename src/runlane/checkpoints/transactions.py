@@ -92,7 +92,7 @@ GET_WRITES: Final = statement(
     ORDER BY w.seq
     """,
 )
-_WRITTEN: Final = statement(
+WRITTEN: Final = statement(
     "checkpoints.written",  # of one checkpoint, or of all in a namespace
     """
     SELECT run_id, task_id, task_path, type, writes FROM checkpoint_writes
@@ -217,8 +217,9 @@ LAST: Final = "\U0010ffff"
 
 @dataclass(slots=True)
 class Batch:
-    """Rows to be written together; mutable, owned by whoever fills it."""
+    """Rows to be written together, after the ``changes``; mutable, owned by whoever fills it."""
 
+    changes: list[Callable[[], Transaction[None]]] = field(default_factory=list)
     checkpoints: list[Params] = field(default_factory=list)
     blobs: list[Params] = field(default_factory=list)
     writes: list[Params] = field(default_factory=list)
@@ -226,7 +227,7 @@ class Batch:
     size: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.checkpoints or self.writes)
+        return bool(self.changes or self.checkpoints or self.writes)
 
     @property
     def address(self) -> dict[str, Any]:
@@ -234,7 +235,8 @@ class Batch:
         return {key: self.checkpoints[0][key] for key in ("thread_id", "checkpoint_ns", "checkpoint_id")}
 
     def extend(self, other: Batch) -> None:
-        """Append the rows of *other*."""
+        """Append the changes and rows of *other*."""
+        self.changes += other.changes
         self.checkpoints += other.checkpoints
         self.blobs += other.blobs
         self.writes += other.writes
@@ -310,7 +312,9 @@ def fenced(lease: Lease, transaction: Transaction[T]) -> Transaction[T]:
 
 
 def put(batch: Batch) -> Transaction[None]:
-    """Write *batch*."""
+    """Make the changes of *batch*, then write its rows."""
+    for change in batch.changes:
+        yield from change()
     if batch.blobs:
         yield _PUT_BLOB.many(batch.blobs)
     if batch.checkpoints:
@@ -373,7 +377,7 @@ def namespaces(thread_id: str) -> Transaction[list[str]]:
 
 def written(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Transaction[Rows]:
     """Return the calls of put_writes on a checkpoint, or on all of a namespace, in their order."""
-    return (yield _WRITTEN(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id))
+    return (yield WRITTEN(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id))
 
 
 def written_by(thread_id: str, run_id: str) -> Transaction[Rows]:

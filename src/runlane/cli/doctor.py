@@ -22,6 +22,9 @@ def doctor(
     *,
     config: Annotated[Path | None, typer.Option(help="The langgraph.json, if it has another name.")] = None,
     database: Annotated[str | None, typer.Option(help="The database. [default: the project's]")] = None,
+    states: Annotated[
+        bool, typer.Option("--states", help="Load the project's graphs, and read each thread's state with its graph.")
+    ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what needs no judgement, after asking.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -36,15 +39,18 @@ def doctor(
             raise ConfigurationError("--json cannot ask before it repairs; add --yes.")
         given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
         settings = Settings.load(database=database) if given else find_project(project, config).settings()
-        healthy = asyncio.run(_doctor(settings, repair=repair, yes=yes, as_json=as_json))
+        graphs = None
+        if states:
+            graphs = import_module("runlane.agents.registry").load_registry(find_project(project, config).config)
+        healthy = asyncio.run(_doctor(settings, graphs, repair=repair, yes=yes, as_json=as_json))
     raise typer.Exit(0 if healthy else EXIT_FAILED)
 
 
-async def _doctor(settings: Settings, *, repair: bool, yes: bool, as_json: bool) -> bool:
+async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, as_json: bool) -> bool:
     """Examine, show, and repair if that is wanted; return whether nothing is wrong in the end."""
     clinic = import_module("runlane.doctor")
     async with clinic.open_ledger(settings) as ledger:
-        report = await clinic.examine(ledger)
+        report = await clinic.examine(ledger, graphs=graphs)
         wanted = [finding for finding in report.findings if finding.fix is not None] if repair else []
         if not as_json:
             _show(report, ledger.in_use)
@@ -54,7 +60,7 @@ async def _doctor(settings: Settings, *, repair: bool, yes: bool, as_json: bool)
             _dump(report, (), as_json=as_json)
             return not report.findings
         repaired = [finding for finding in wanted if await clinic.repair(ledger, finding)]
-        left = await clinic.examine(ledger)
+        left = await clinic.examine(ledger, graphs=graphs)
         if as_json:
             _dump(left, repaired, as_json=True)
         else:

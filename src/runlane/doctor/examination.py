@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from runlane.doctor import values
+from runlane.agents.registry import Registry
+from runlane.doctor import states, values
 from runlane.doctor.checks import SCANS, Judge, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
@@ -33,8 +34,13 @@ class Report:
     complete: bool
 
 
-async def examine(ledger: OpenLedger, *, page_size: int = PAGE, max_findings: int = MAX_FINDINGS) -> Report:
+async def examine(
+    ledger: OpenLedger, *, graphs: Registry | None = None, page_size: int = PAGE, max_findings: int = MAX_FINDINGS
+) -> Report:
     """Look through *ledger*, and change nothing.
+
+    Args:
+        graphs: With these the states of threads are read too, which executes their code.
 
     Raises:
         ConfigurationError: A newer version made it, or it is no ledger.
@@ -45,7 +51,7 @@ async def examine(ledger: OpenLedger, *, page_size: int = PAGE, max_findings: in
     if basic:  # the rest could not be trusted
         return Report(checked=checked, findings=basic, complete=False)
     findings: list[Finding] = []
-    async for finding in _all(ledger, checked, page_size):
+    async for finding in _all(ledger, checked, page_size, graphs):
         findings.append(finding)
         if len(findings) >= max_findings:
             return Report(checked=checked, findings=findings, complete=False)
@@ -129,7 +135,9 @@ def _rows(query: Statement) -> Transaction[Sequence[Row]]:
     return (yield query())
 
 
-async def _all(ledger: OpenLedger, checked: dict[str, int], page_size: int) -> AsyncIterator[Finding]:
+async def _all(
+    ledger: OpenLedger, checked: dict[str, int], page_size: int, graphs: Registry | None
+) -> AsyncIterator[Finding]:
     for scan in SCANS:
         if scan.sqlite_only and not ledger.sqlite:
             continue
@@ -137,6 +145,9 @@ async def _all(ledger: OpenLedger, checked: dict[str, int], page_size: int) -> A
             yield finding
     if ledger.sqlite:
         async for finding in _values(ledger, checked):
+            yield finding
+    if ledger.sqlite and graphs is not None:
+        async for finding in states.unreadable(ledger, graphs, checked):
             yield finding
     dialect: Dialect = "sqlite" if ledger.sqlite else "postgres"
     for index in await ledger.database.read(ledger_sql.missing_indexes(dialect)):

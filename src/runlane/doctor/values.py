@@ -27,7 +27,7 @@ _WINDOW: Final = statement(
     "doctor.window_values",
     "SELECT thread_id FROM checkpoint_blobs WHERE thread_id > :after ORDER BY thread_id LIMIT 1",
 )
-_IS_SETTLED: Final = statement("doctor.is_settled", f"SELECT 1 AS settled WHERE {_SETTLED.format(id=':thread_id')}")
+IS_SETTLED: Final = statement("doctor.is_settled", f"SELECT 1 AS settled WHERE {_SETTLED.format(id=':thread_id')}")
 _KEYS: Final = statement(
     "doctor.value_keys",
     """SELECT checkpoint_ns, channel, version FROM checkpoint_blobs
@@ -98,7 +98,7 @@ def _delete_unnamed(thread_id: str) -> Transaction[bool]:
 
 
 def _look(thread_id: str, loads: Loads, *, delete: bool) -> Transaction[Looked]:
-    if not (yield _IS_SETTLED(thread_id=thread_id)):
+    if not (yield IS_SETTLED(thread_id=thread_id)):
         return Looked(thread_id=thread_id, values=0, unnamed=0)
     values = unnamed = 0
     last: Key = ("", "", "")

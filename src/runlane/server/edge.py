@@ -16,6 +16,7 @@ from runlane.agents.encode import Unserialisable
 from runlane.errors import (
     AdmissionClosed,
     AlreadyExists,
+    CheckpointUnreadable,
     ConflictError,
     CronChanged,
     EmbeddingFailed,
@@ -25,6 +26,7 @@ from runlane.errors import (
     NotFound,
     QueueFull,
     RunlaneError,
+    StateUnreadable,
     StoreUnavailable,
     ThreadChanged,
 )
@@ -54,6 +56,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (AdmissionClosed, 503),
     (StoreUnavailable, 503),
     (Unserialisable, 422),
+    (StateUnreadable, 409),
+    (CheckpointUnreadable, 409),
     (EmbeddingFailed, 502),
 )
 RETRY_AFTER_S = "1"
