@@ -210,7 +210,7 @@ def _core(
 def _parts(
     core: _Core, *, new_id: Callable[[], str], exclusive: bool, worker_id: str, now: Callable[[], datetime]
 ) -> Runtime:
-    kept: dict[str, Lease] = {}
+    external: dict[str, Lease] = {}
     worker = Worker(
         worker_id=worker_id,
         store=core.store,
@@ -220,7 +220,7 @@ def _parts(
         settings=core.settings,
         now=now,
         shared=not exclusive,
-        kept=kept,
+        external=external,
     )
     rescuer = Rescuer(
         worker_id=worker_id,
@@ -244,7 +244,7 @@ def _parts(
         reconcile=rescuer.rescue_lost,
         orphaned=rescuer.orphaned,
         drain=worker.drain,
-        leases=kept,
+        leases=external,
         lease_s=core.settings.lease_s,
         now=now,
         require_owner=core.settings.require_owner,

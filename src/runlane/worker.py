@@ -52,14 +52,14 @@ class Worker:
         settings: Settings,
         now: Callable[[], datetime],
         shared: bool = False,
-        kept: MutableMapping[str, Lease] | None = None,
+        external: MutableMapping[str, Lease] | None = None,
     ) -> None:
         """Args:
         shared: Other processes use the ledger, and are shown at each renewal that this one lives.
-        kept: Leases of runs that the application executes by itself; they are renewed too, and lost ones leave it.
+        external: Leases of runs that the application moves by ``set_status``; renewed too, removed if lost.
         """
         self.worker_id = worker_id
-        self._kept = {} if kept is None else kept
+        self._external = {} if external is None else external
         self._store, self._dispatch, self._executor, self._source = store, dispatch, executor, source
         self._settings, self._now = settings, now
         self._shared = shared
@@ -81,8 +81,8 @@ class Worker:
 
     def holds(self, run_id: str, attempt: int) -> bool:
         """Whether the attempt is here, or about to be: its code executes, or what it left is not written yet."""
-        kept = self._kept.get(run_id)
-        here = (run_id, attempt) in self._attempts or (kept is not None and kept.attempt == attempt)
+        external = self._external.get(run_id)
+        here = (run_id, attempt) in self._attempts or (external is not None and external.attempt == attempt)
         return here or run_id in self._claiming
 
     async def __aenter__(self) -> Worker:
@@ -228,7 +228,7 @@ class Worker:
         held = [
             attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
         ]
-        held.extend(self._kept.values())
+        held.extend(self._external.values())
         if not held and not self._shared:
             self._out = False
             return
@@ -245,9 +245,9 @@ class Worker:
             if (lease.run_id, lease.attempt) in self._confirmed:
                 self._confirmed[lease.run_id, lease.attempt] = now + self._settings.lease_s
         lost = {(lease.run_id, lease.attempt) for lease in renewal.lost}
-        for run_id, kept in tuple(self._kept.items()):
-            if (run_id, kept.attempt) in lost:
-                del self._kept[run_id]
+        for run_id, external in tuple(self._external.items()):
+            if (run_id, external.attempt) in lost:
+                del self._external[run_id]
         self._fence(lost.__contains__, StopReason.LEASE_LOST)
         for receipt in renewal.cancelled:
             self._cancel(receipt)
