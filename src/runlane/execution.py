@@ -239,6 +239,9 @@ class Executor:
                 self._tell(attempt, finished, outcome)
                 return finished.run
 
+    def _at(self, run: RunRecord) -> AgentHost:
+        return self._host.at(run.kwargs.get("graph_id"))
+
     def _secrets(self, run: RunRecord) -> RunSecrets:
         return RunSecrets(run.kwargs, self._source.private(run))
 
@@ -272,7 +275,7 @@ class Executor:
         publisher.emit("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
         try:
             name = f"run_id={run.run_id} attempt={run.attempt}"
-            handle = self._host.start(lambda: _run_agent(agent, call), name=name)
+            handle = self._at(run).start(lambda: _run_agent(agent, call), name=name)
             snapshot = await attempt.run(handle, call, continuable=agent.continuable and call.saver is not None)
         except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
             if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
@@ -385,7 +388,11 @@ class Executor:
         """Repair the thread; without an agent only write what the attempt has left to write."""
         limit_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
         return await repaired(
-            agent, call, host=self._host, limit_s=limit_s, held=lambda: attempt.reason is not StopReason.LEASE_LOST
+            agent,
+            call,
+            host=self._at(call.run),
+            limit_s=limit_s,
+            held=lambda: attempt.reason is not StopReason.LEASE_LOST,
         )
 
     def _tell(self, attempt: Attempt, finished: Finished, outcome: Outcome) -> None:

@@ -54,6 +54,7 @@ class Settings:
         database_schema: PostgreSQL's schema that holds all tables of Runlane; it is made if it does not exist.
         synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
+        isolate_graphs: Execute the runs of each graph on a loop thread of its own.
         max_queued_runs: Runs that may wait behind the head of one thread's lane; more are refused.
         max_runs_per_owner: Runs of one owner that execute at once; 0 is no limit. SQLite only, as the next two.
         max_runs_per_assistant: Runs of one assistant that execute at once; 0 is no limit.
@@ -110,6 +111,7 @@ class Settings:
     max_body_bytes: int = 50 * 1024 * 1024
     max_connections: int = 10_000
     request_timeout_s: float = 120.0
+    isolate_graphs: bool = False
     strict: bool = False
     require_owner: bool = False
     mask_errors: bool = True

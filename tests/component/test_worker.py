@@ -33,6 +33,7 @@ from runlane import StoreUnavailable
 from runlane.agents.base import Drained
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.agents.host import ThreadHost
+from runlane.agents.isolation import GraphHosts
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import RunRecord, StreamEvent
 from runlane.runtime import Runtime
@@ -296,6 +297,35 @@ async def test_the_control_loop_answers_while_a_node_blocks_its_loop() -> None:
         assert receipt is not None
         assert receipt.blocked_at is not None
         leave.set()
+
+
+async def test_a_node_that_blocks_delays_no_run_of_another_graph_if_graphs_are_isolated() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    async def blocking(state: Number) -> Number:
+        entered.set()
+        leave.wait(30)
+        return {"n": 1}
+
+    async def quick(state: Number) -> Number:
+        return {"n": 2}
+
+    def graph(node: Any) -> Any:
+        return StateGraph(Number).add_node("node", node).add_edge(START, "node").add_edge("node", END)
+
+    graphs = {"g": graph(blocking), "quick": graph(quick)}
+    async with opened(graphs=graphs, new_host=GraphHosts) as runtime:
+        blocked = await runtime.runs.create_or_reject("t", kwargs=graph_run(input={"n": 0}))
+        await asyncio.get_running_loop().run_in_executor(None, entered.wait, 20)
+        other = await runtime.runs.create_or_reject("u", kwargs={**graph_run(input={"n": 0}), "graph_id": "quick"})
+        assert (await ended(runtime, other)).status is RunStatus.SUCCESS
+        assert await status(runtime, blocked) is RunStatus.RUNNING
+        receipt = await soon(runtime.runs.cancel(blocked.run_id, wait=True))
+        assert receipt is not None
+        assert receipt.blocked_at is not None
+        assert runtime.host.abandoned
+        leave.set()
+        await until(lambda: not runtime.host.abandoned)
 
 
 # --------------------------------------------------------------------------------------------------- how runs end

@@ -18,6 +18,8 @@ log = logging.getLogger("runlane.agents")
 LOOK_EVERY_S: Final = 0.5
 #: A loop that has not answered for so long is blocked: far longer than a healthy callback takes.
 BLOCKED_S: Final = 0.5
+#: After so much longer it has to be in the same call still: a loop with much to do is busy, and not blocked.
+CONFIRM_S: Final = 0.1
 #: The same place is warned of once in this time.
 WARN_EVERY_S: Final = 60.0
 #: Places that are remembered for that.
@@ -69,16 +71,15 @@ class LoopWatch:
         answered = asyncio.Event()
         asked_at = self._control.time()
         self._loop.call_soon_threadsafe(self._control.call_soon_threadsafe, answered.set)
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await answered.wait()
+        if await _within(self._patience_s, answered):
             return
-        except TimeoutError:
-            place = self._place()
-        if place is None:  # it waits for something to do: this process stood still
+        suspect = self._frame()
+        if await _within(CONFIRM_S, answered):
+            return
+        if suspect is None or not _is_within(self._frame(), suspect):
             await answered.wait()
             return
-        self._since = asked_at
+        self._since, place = asked_at, describe(suspect)
         self._warn(place)
         try:
             await answered.wait()
@@ -87,9 +88,10 @@ class LoopWatch:
             self._blocked_s += blocked_s
         log.warning("agents.loop_answers blocked_s=%.1f place=%s", blocked_s, place)
 
-    def _place(self) -> str | None:
+    def _frame(self) -> FrameType | None:
+        """Return where the loop's code is; ``None`` if it waits for work: then it was the process that stood still."""
         frame = sys._current_frames().get(self._thread_id() or 0)
-        return None if frame is None or polls(frame) or _is_ours(frame) else describe(_own(frame))
+        return None if frame is None or polls(frame) or _is_ours(frame) else _own(frame)
 
     def _warn(self, place: str) -> None:
         now = self._control.time()
@@ -100,9 +102,25 @@ class LoopWatch:
         self._warned[place] = now
         log.warning(
             "agents.loop_blocked place=%s: other runs wait for this code. Use an async client, or "
-            "'await asyncio.to_thread(...)', or make the node a plain 'def', which runs in a thread.",
+            "'await asyncio.to_thread(...)', or make the node a plain 'def', which runs in a thread; the setting "
+            "isolate_graphs keeps it from runs of other graphs.",
             place,
         )
+
+
+async def _within(limit_s: float, event: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(limit_s):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+def _is_within(frame: FrameType | None, outer: FrameType) -> bool:
+    """Return whether *frame* is *outer*, or was called from it."""
+    while frame is not None and frame is not outer:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _own(frame: FrameType) -> FrameType:

@@ -191,7 +191,13 @@ class AgentHost(Protocol):
     """
 
     control: asyncio.AbstractEventLoop
-    abandoned: set[Handle[Any]]
+
+    @property
+    def abandoned(self) -> set[Handle[Any]]: ...
+
+    def at(self, graph_id: str | None) -> AgentHost:
+        """Return where runs of the graph execute."""
+        ...
 
     def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
         """Start the coroutine that *make* returns, on the agents' loop; *name* says in the log whose it is."""
@@ -221,6 +227,9 @@ class InlineHost:
         self.control = asyncio.get_running_loop()
         self.abandoned: set[Handle[Any]] = set()
         track(self.control)
+
+    def at(self, graph_id: str | None) -> AgentHost:
+        return self
 
     def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
         handle = Handle(make, self, name)
@@ -260,6 +269,9 @@ class ThreadHost:
     def blocked_s(self) -> float:
         """For how long code has blocked the loop in all, in seconds."""
         return self._watch.blocked_s
+
+    def at(self, graph_id: str | None) -> AgentHost:
+        return self
 
     def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
         handle = Handle(make, self, name)

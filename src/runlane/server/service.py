@@ -14,8 +14,9 @@ from langchain_core.runnables import RunnableConfig
 from starlette.applications import Starlette
 
 from runlane.agents.graph import GraphAgent
-from runlane.agents.host import ThreadHost
+from runlane.agents.host import AgentHost, ThreadHost
 from runlane.agents.invocation import run_config
+from runlane.agents.isolation import GraphHosts
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.state import ThreadStates
 from runlane.agents.users import RunUser, RunUsers, run_user
@@ -57,7 +58,7 @@ class Service:
         self,
         runtime: Runtime,
         registry: Registry,
-        host: ThreadHost,
+        host: ThreadHost | GraphHosts,
         webhooks: Deliverer,
         grants: Grants | None = None,
     ) -> None:
@@ -238,10 +239,11 @@ async def open_service(
         ConfigurationError: langgraph.json or the settings cannot be used, or the database keeps no checkpoints.
         LedgerInUse: Another process owns the database.
     """
-    hosts: list[ThreadHost] = []
+    hosts: list[ThreadHost | GraphHosts] = []
 
-    def new_host() -> ThreadHost:
-        hosts.append(ThreadHost(uvloop.new_event_loop))
+    def new_host() -> AgentHost:
+        make = GraphHosts if settings.isolate_graphs else ThreadHost
+        hosts.append(make(uvloop.new_event_loop))
         return hosts[-1]
 
     if registry is None:
