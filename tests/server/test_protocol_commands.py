@@ -111,6 +111,13 @@ async def test_a_run_after_a_cancelled_one_is_a_new_run(thread: Wire, client: La
 # Answers
 
 
+@pytest.mark.parametrize("answer", ["yes", {}, {"0" * 32: "yes"}, {"stops of mine": ["home"]}])
+async def test_an_answer_may_come_as_the_input_of_a_run_whatever_it_looks_like(answer: Any, thread: Wire) -> None:
+    await asked(thread, "journey")
+    run_id = await thread.start("journey", input=answer)
+    assert of(await thread.until(run_id), "values")[-1]["stops"] == ["set_out", "ask"]
+
+
 async def test_an_answer_resumes_the_run(thread: Wire) -> None:
     [interrupt_id] = await asked(thread, "journey")
     answer = await thread.command("input.respond", namespace=[], interrupt_id=interrupt_id, response="yes")

@@ -140,7 +140,10 @@ async def _as_answer(connection: HTTPConnection, new: NewRun, value: Any) -> New
     if isinstance(value, dict) and value and isinstance(thread.values, dict) and value.keys() <= thread.values.keys():
         return new
     kwargs = {name: item for name, item in new.kwargs.items() if name != "input"}
-    return _answering(replace(new, kwargs={**kwargs, "command": {"resume": value}}), tuple(_open(thread)))
+    interrupt_ids = tuple(_open(thread))
+    # by its id, since LangGraph takes an empty answer, or one whose keys look like ids, for a map of answers
+    resume = {interrupt_ids[0]: value} if len(interrupt_ids) == 1 else value
+    return _answering(replace(new, kwargs={**kwargs, "command": {"resume": resume}}), interrupt_ids)
 
 
 async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
