@@ -402,7 +402,8 @@ def test_postgresql_is_checked_and_repaired_while_it_is_used(name: str, postgres
 
 def rows_in(connection: psycopg.Connection[Any]) -> set[tuple[str, str]]:
     """Return all rows of the ledger, each with its table."""
-    tables = [name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+    tables = [name for (name,) in names]
     return {(name, row) for name in tables for (row,) in connection.execute(f"SELECT t::text FROM {name} AS t")}
 
 
