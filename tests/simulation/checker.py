@@ -190,6 +190,15 @@ def valid_threads(simulated: Simulated) -> Iterator[str]:
             yield f"{run_id} ended with its checkpoint {note.checkpoint} open"
 
 
+def at_most_once(simulated: Simulated) -> Iterator[str]:
+    """P7: an agent that cannot go on from where it was is not begun twice for one run."""
+    begun: set[str] = set()
+    for note in simulated.history.of("begin"):
+        if note.behaviour not in CONTINUED and note.run in begun:
+            yield f"{note.run} ({note.behaviour}) began again in attempt {note.attempt}"
+        begun.add(note.run)
+
+
 def outage_is_not_absence(simulated: Simulated) -> Iterator[str]:
     """P11: a run that exists is never reported as absent."""
     admitted_at = {note.run: note.index for note in simulated.history.of("admit")}
@@ -225,6 +234,7 @@ CHECKS: tuple[Callable[[Simulated], Iterator[str]], ...] = (
     quiet_after_shutdown,
     progress,
     no_crash_loop,
+    at_most_once,
     valid_threads,
     outage_is_not_absence,
     outage_ends_no_run,

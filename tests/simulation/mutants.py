@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from runlane.admissions import Admissions
 from runlane.checkpoints import transactions as checkpoints
 from runlane.ending import LastWrites, outcome_of
 from runlane.execution import Executor
 from runlane.liveness import LeaseObserver
-from runlane.manager import RunManager
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as leases
 from runlane.store import run_transactions as runs
@@ -223,7 +223,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be abandoned
     ),
     "a disconnect stops every run": Mutant(
-        found_by="honest_cancel", edits=((RunManager._abandon, "run.on_disconnect is DisconnectMode.CANCEL", "True"),)
+        found_by="honest_cancel", edits=((Admissions._abandon, "run.on_disconnect is DisconnectMode.CANCEL", "True"),)
     ),
     "event numbers are given out again": Mutant(
         found_by="log_numbers", edits=((runs.claim, 'if row["attempt"] > 1:', "if False:"),)
@@ -291,7 +291,11 @@ MUTANTS: Final[dict[str, Mutant]] = {
         scenario=Scenario(behaviours=("steps",), weathers=("fair", "slow", "mud")),
     ),
     "a run crashes workers for ever": Mutant(
-        found_by="no_crash_loop", edits=((Executor._run, "if run.rescues > self._settings.max_rescues:", "if False:"),)
+        found_by="no_crash_loop",
+        edits=((Executor._run, "self._settings.max_rescues if agent.continuable else 0", "1_000"),),
+    ),
+    "code that may be executed once is executed again": Mutant(
+        found_by="at_most_once", edits=((Executor._run, "if agent.continuable else 0", ""),)
     ),
     "a stopped run's thread is not repaired": Mutant(
         found_by="valid_threads",
