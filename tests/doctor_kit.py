@@ -267,9 +267,8 @@ DAMAGES = {
     "a schema that is behind": Damage(
         ("schema.behind",),
         (
-            "DROP INDEX runs_with_log",
-            "ALTER TABLE runs DROP COLUMN log_purged",
-            "UPDATE runlane_version SET version_num = '0014'",
+            "ALTER TABLE threads DROP COLUMN first_values",
+            "UPDATE runlane_version SET version_num = '0015'",
         ),
     ),
 }

@@ -20,7 +20,7 @@ from runlane.ending import Checkpoints, LastWrites, minimal_verdict, minimal_wri
 from runlane.error_texts import ErrorTexts
 from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.lifecycle import EndReason, RunEvent
-from runlane.progress import Progress
+from runlane.progress import FirstValues, Progress
 from runlane.records import (
     ANY_OWNER,
     CancelReceipt,
@@ -191,12 +191,14 @@ class Executor:
     async def _ended(self, attempt: Attempt, publisher: Publisher) -> RunRecord:
         claim, saver = attempt.claim, None
         progress = Progress(self._store, claim)
+        first = FirstValues(self._store, claim)
         try:
             meter = None if self._new_meter is None else self._new_meter(progress.report)
             try:
-                ran = await self._run(attempt, publisher, meter)
+                ran = await self._run(attempt, publisher, meter, first)
             finally:
                 await progress.aclose()
+                await first.aclose()
             saver = ran.call.saver
             return await self._conclude(attempt, ran, publisher, _total(claim.run.usage, meter))
         except LeaseLost:
@@ -245,7 +247,7 @@ class Executor:
     def _secrets(self, run: RunRecord) -> RunSecrets:
         return RunSecrets(run.kwargs, self._source.private(run))
 
-    async def _run(self, attempt: Attempt, publisher: Publisher, meter: Meter | None) -> _Ran:
+    async def _run(self, attempt: Attempt, publisher: Publisher, meter: Meter | None, first: FirstValues) -> _Ran:
         run = attempt.claim.run
         secrets = self._secrets(run)
         call = AgentCall(
@@ -262,6 +264,7 @@ class Executor:
             cancelled=lambda: attempt.cancel,
             errors=self._errors,
             over=attempt.over,
+            first_values=(lambda values: first.show(secrets.out_of(values))) if attempt.claim.bare else None,
         )
         try:
             agent = self._source.agent(run)

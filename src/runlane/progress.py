@@ -1,10 +1,11 @@
-"""What an attempt has used so far, recorded while it executes: one write at a time, and the newest state last."""
+"""What is recorded of an attempt while it executes: what it has used so far, and the first state of its thread."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from dataclasses import asdict
+from typing import Final
 
 from runlane.errors import StoreUnavailable
 from runlane.records import Claim, Usage
@@ -14,8 +15,48 @@ from runlane.work import own_task
 log = logging.getLogger("runlane.progress")
 
 
+#: A run that ends sooner than this after its first state leaves its own values on the thread, with no write more.
+FIRST_VALUES_AFTER_S: Final = 0.1
+
+
+class FirstValues:
+    """Shows the first state of a run on its thread, which has no values yet, while the run goes on."""
+
+    def __init__(self, store: RunStore, claim: Claim) -> None:
+        self._store = store
+        self._lease = claim.lease
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def show(self, values: bytes) -> None:
+        """Show *values*, JSON text, soon. May be called from any thread; a later call does nothing."""
+        try:
+            self._loop.call_soon_threadsafe(self._take, values)
+        except RuntimeError:  # the loop is closed: the process is ending
+            return
+
+    async def aclose(self) -> None:
+        """Show nothing more; the attempt's ending has the values that stay."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _take(self, values: bytes) -> None:
+        if not self._closed and self._task is None:
+            self._task = own_task(self._write(values))
+
+    async def _write(self, values: bytes) -> None:
+        await asyncio.sleep(FIRST_VALUES_AFTER_S)
+        try:
+            await self._store.show_first_values(self._lease, values)
+        except StoreUnavailable as error:
+            log.warning("run.first_values_not_written run_id=%s why=%s", self._lease.run_id, error)
+
+
 class Progress:
-    """Records an attempt's usage. Reports that come while one is written are merged into one, so none overtakes."""
+    """Records an attempt's usage, one write at a time, the newest state last: none overtakes another."""
 
     def __init__(self, store: RunStore, claim: Claim) -> None:
         self._store = store

@@ -447,11 +447,15 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A claimed run: the record, the right to write it, and the number of its last event so far."""
+    """A claimed run: the record, the right to write it, and the number of its last event so far.
+
+    ``bare`` says that clients may look at its thread, and see no values there yet.
+    """
 
     run: RunRecord
     lease: Lease
     events_end: int
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -314,3 +314,38 @@ async def test_an_id_that_is_not_text_is_refused(store: RunStore) -> None:
         await make(store, "\ud800")
     with pytest.raises(InvalidRequest):
         await store.get_thread("\udfff", owner=ANY_OWNER)
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (RunEvent.SUCCEED, EndReason.COMPLETED),
+        (RunEvent.FAIL, EndReason.FAILED),
+        (RunEvent.STOP, EndReason.USER_CANCEL),
+        (RunEvent.STOP, EndReason.ROLLED_BACK),
+    ],
+)
+async def test_first_values_are_shown_until_the_run_ends_and_by_its_attempt_alone(
+    store: RunStore, event: RunEvent, reason: EndReason
+) -> None:
+    first = await claim(store, await admit(store))
+    assert first.bare
+    assert await store.show_first_values(first.lease, b'{"title":"new"}') is True
+    shown = await store.get_thread("t", owner=ANY_OWNER)
+    assert (shown.values, shown.status) == ({"title": "new"}, ThreadStatus.BUSY)
+    await cancel(store, await admit(store))  # one that waits
+    assert (await store.get_thread("t", owner=ANY_OWNER)).values == {"title": "new"}
+    await finish(store, first.lease, event, end_reason=reason)
+    assert (await store.get_thread("t", owner=ANY_OWNER)).values is None
+    assert await store.show_first_values(first.lease, b'{"title":"late"}') is False
+    assert (await store.get_thread("t", owner=ANY_OWNER)).values is None
+
+
+async def test_first_values_are_for_threads_that_are_listed_and_have_none(store: RunStore) -> None:
+    first = await claim(store, await admit(store))
+    await finish(store, first.lease, state=ThreadState(values=b'{"n":1}', interrupts={}, unfinished=False))
+    second = await claim(store, await admit(store))
+    assert not second.bare
+    assert await store.show_first_values(second.lease, b'{"n":2}') is False
+    assert (await store.get_thread("t", owner=ANY_OWNER)).values == {"n": 1}
+    assert not (await claim(store, await admit(store, "own", temporary=True))).bare

@@ -11,7 +11,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import BadRequestError, ConflictError, NotFoundError, UnprocessableEntityError
 
-from server_kit import NOWHERE, Server, begun, system_id
+from server_kit import LONG_S, NOWHERE, Server, begun, system_id
 
 THREAD_KEYS = {"thread_id", "created_at", "updated_at", "state_updated_at", "metadata", "status", "config", "values"}
 STATE_KEYS = {
@@ -48,6 +48,23 @@ async def test_a_taken_thread_id_conflicts_or_is_returned(client: LangGraphClien
     with pytest.raises(ConflictError):
         await client.threads.create(thread_id=thread_id)
     assert await client.threads.create(thread_id=thread_id, if_exists="do_nothing") == made
+
+
+@pytest.mark.parametrize("action", ["interrupt", "rollback"])
+async def test_a_thread_shows_its_first_values_while_its_first_run_still_goes_on(
+    client: LangGraphClient, thread_id: str, action: Any
+) -> None:
+    """A chat front end shows them as the title of a new conversation."""
+    given = {"steps": 1, "delay_s": LONG_S}
+    run = await client.runs.create(thread_id, "steps", input=given, stream_mode="updates")
+    thread: Any = await client.threads.get(thread_id)
+    while thread["values"] is None:
+        thread = await client.threads.get(thread_id)
+    assert (thread["status"], thread["values"]) == ("busy", {**given, "done": []})
+    assert (await client.threads.search(ids=[thread_id]))[0]["values"] == thread["values"]
+    await client.runs.cancel(thread_id, run["run_id"], action=action, wait=True)
+    left = (await client.threads.get(thread_id))["values"]
+    assert left == (None if action == "rollback" else (await client.threads.get_state(thread_id))["values"])
 
 
 async def test_metadata_is_merged(client: LangGraphClient, http: httpx.AsyncClient) -> None:

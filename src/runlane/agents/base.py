@@ -62,7 +62,8 @@ class AgentCall:
     bounds what is not yet committed. ``earlier()`` returns the newest events of the attempts before this one, oldest
     first. ``callbacks`` are LangChain callback handlers; in a block of ``counting()`` model calls are counted without
     them. ``cancelled()`` returns the receipt of a cancel of the run. ``over``, a future of the control loop, is the run
-    once the attempt's ending is recorded; it is cancelled if the attempt has lost its run.
+    once the attempt's ending is recorded; it is cancelled if the attempt has lost its run. ``first_values``, if given,
+    shows JSON text as the values of the thread, which has none, until the run ends.
     """
 
     run: RunRecord
@@ -79,6 +80,7 @@ class AgentCall:
     cancelled: Callable[[], CancelReceipt | None] = field(default=lambda: None)
     over: asyncio.Future[RunRecord] | None = None
     errors: ErrorTexts = MASKED
+    first_values: Callable[[bytes], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

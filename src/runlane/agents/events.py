@@ -10,6 +10,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 
 from runlane.agents.base import Emit
 from runlane.agents.encode import encode, encode_lenient
+from runlane.agents.first_values import FirstState
 from runlane.agents.observer import Observer
 from runlane.agents.users import without_user
 from runlane.error_texts import MASKED, ErrorTexts
@@ -36,8 +37,16 @@ class Publisher:
     ``values`` is the newest state of the root graph (``None`` before the first), ``values_data`` its JSON text.
     """
 
-    def __init__(self, emit: Emit, modes: Sequence[str], observer: Observer, errors: ErrorTexts = MASKED) -> None:
+    def __init__(
+        self,
+        emit: Emit,
+        modes: Sequence[str],
+        observer: Observer,
+        errors: ErrorTexts = MASKED,
+        first: FirstState | None = None,
+    ) -> None:
         self._emit = emit
+        self._first = first or FirstState(None)
         self._errors = errors
         self._asked = frozenset(modes)
         self._tuples = "messages-tuple" in self._asked
@@ -98,6 +107,7 @@ class Publisher:
         data = encode(payload) if "values" in self._asked else None
         if not namespace and not (isinstance(payload, dict) and INTERRUPT in payload):
             self.values, self._values_data = payload, data
+            self._first.seen(payload)
             self._observer.superstep_over()
         if data is not None:
             self._emit(_name("values", namespace), data)

@@ -18,6 +18,7 @@ from runlane.agents.base import AgentCall, Drained, Snapshot
 from runlane.agents.continuing import left_to_apply, missed_breakpoint
 from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import INTERRUPT, Publisher
+from runlane.agents.first_values import FirstState
 from runlane.agents.invocation import run_config, run_context, run_input, thread_config
 from runlane.agents.observer import Observer
 from runlane.agents.protocol_events import ProtocolPublisher, pump_protocol
@@ -144,8 +145,9 @@ def bound(graph: Graph, saver: Any, store: Any) -> Graph:
 
 def _publisher(call: AgentCall, observer: Observer) -> Publisher | ProtocolPublisher:
     if call.run.kwargs.get("protocol"):
-        return ProtocolPublisher(call.emit, observer, call.errors)
-    return Publisher(call.emit, call.run.kwargs.get("stream_mode") or ["values"], observer, call.errors)
+        return ProtocolPublisher(call.emit, observer, call.errors, FirstState(call.first_values))
+    modes = call.run.kwargs.get("stream_mode") or ["values"]
+    return Publisher(call.emit, modes, observer, call.errors, FirstState(call.first_values))
 
 
 async def _pump(

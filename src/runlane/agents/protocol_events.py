@@ -19,6 +19,7 @@ from langgraph.types import Interrupt
 
 from runlane.agents.base import AgentCall, Emit
 from runlane.agents.encode import encode
+from runlane.agents.first_values import FirstState
 from runlane.agents.observer import Observer
 from runlane.agents.registry import Graph
 from runlane.error_texts import MASKED, ErrorTexts
@@ -98,8 +99,11 @@ async def pump_protocol(
 class ProtocolPublisher:
     """Emits the events of one attempt, each payload encoded once, and remembers the state that was seen last."""
 
-    def __init__(self, emit: Emit, observer: Observer, errors: ErrorTexts = MASKED) -> None:
+    def __init__(
+        self, emit: Emit, observer: Observer, errors: ErrorTexts = MASKED, first: FirstState | None = None
+    ) -> None:
         self._emit_event, self._observer = emit, observer
+        self._first = first or FirstState(None)
         self._errors = errors
         self._held: dict[tuple[str, ...], Mapping[str, Any]] = {}
         self._message_ids: dict[str, str] = {}
@@ -158,6 +162,7 @@ class ProtocolPublisher:
         namespace = tuple(params["namespace"])
         if not namespace and not params.get("interrupts"):
             self._values = params["data"]
+            self._first.seen(self._values)
             self._observer.superstep_over()
         self._held[namespace] = params
 

@@ -367,6 +367,13 @@ class RunStore(CronLedger, WebhookLedger, WorkerLedger):
         """Return the thread if none of its runs is active; ConflictError otherwise."""
         return await self._write(lambda: threads.idle_thread(thread_id, owner))
 
+    async def show_first_values(self, lease: Lease, values: bytes) -> bool:
+        """Let a thread that has no values show *values* until the run of *lease* ends; return whether it does now.
+
+        ``False``: it has values, or the attempt has lost its run.
+        """
+        return await self._write(lambda: threads.show_first_values(lease, values.decode()))
+
     async def set_thread_state(
         self,
         thread_id: str,

@@ -101,7 +101,7 @@ SETTLE_THREAD = statement(
     "settle_thread",
     f"""UPDATE threads SET
           settled = :settled, error = :error, interrupts = :interrupts, updated_at = {{now}},
-          state_values = COALESCE(:state_values, state_values),
+          state_values = COALESCE(:state_values, state_values), first_values = NULL,
           state_updated_at = CASE WHEN :touched = 1 THEN {{now}} ELSE state_updated_at END,
           status = CASE WHEN EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE})
                    THEN '{ThreadStatus.BUSY.value}' ELSE :settled END
@@ -110,6 +110,8 @@ SETTLE_THREAD = statement(
 RESTATE_THREAD = statement(
     "restate_thread",
     f"""UPDATE threads SET updated_at = {{now}},
+          first_values = CASE WHEN EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {_RUNNING})
+                         THEN first_values END,
           status = CASE WHEN EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE})
                    THEN '{ThreadStatus.BUSY.value}' ELSE settled END
         WHERE thread_id = :thread_id""",
@@ -139,12 +141,11 @@ INSERT_RUN = statement(
 )
 GET_RUN = statement("get_run", "SELECT {run} FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
 LOCK_RUN = statement("lock_run", "SELECT {run} FROM runs WHERE run_id = :run_id {for_update}")
-# Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
+# Locks the thread of a run; says whether clients see it and it has no values.
 LOCK_LANE = statement(
     "lock_lane",
-    "",
-    postgres="SELECT 1 AS locked FROM threads"
-    " WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id) FOR UPDATE",
+    """SELECT temporary = 0 AND state_values IS NULL AS bare FROM threads
+        WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id) {for_update}""",
 )
 THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
 # Guard: pending, due, no run of the thread executes, no earlier run of the lane is due, and it has no home elsewhere.
@@ -395,7 +396,7 @@ def claim(run_id: str, worker_id: str, lease_s: float, has_code: bool) -> Transa
 
     Without the run's own code (*has_code*) a worker can only claim a run that has no home.
     """
-    yield LOCK_LANE(run_id=run_id)
+    lane = yield LOCK_LANE(run_id=run_id)
     rows = yield CLAIM_RUN(
         run_id=run_id, worker_id=worker_id, lease_us=int(lease_s * 1_000_000), has_code=int(has_code)
     )
@@ -404,7 +405,8 @@ def claim(run_id: str, worker_id: str, lease_s: float, has_code: bool) -> Transa
     row, last = (yield from placed(rows[0])), 0
     if row["attempt"] > 1:
         last = yield from last_event(row["seq"])
-    return Claim(run=run_record(row), lease=lease_record(row), events_end=last)
+    bare = bool(lane and lane[0]["bare"])
+    return Claim(run=run_record(row), lease=lease_record(row), events_end=last, bare=bare)
 
 
 def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
-from runlane.lifecycle import ACTIVE, ThreadStatus
-from runlane.records import Json, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
+from runlane.lifecycle import ACTIVE, RunStatus, ThreadStatus
+from runlane.records import Json, Lease, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
 from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
 from runlane.store.start_order import next_order
@@ -34,6 +34,14 @@ SET_STATE = statement(
          state_values = COALESCE(:state_values, state_values), interrupts = :interrupts, settled = :settled,
          status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}, state_order = :state_order
        WHERE thread_id = :thread_id RETURNING *""",
+)
+# Guard: the attempt owns its run, whose end changes the thread under the same lock; the thread has no values.
+SHOW_FIRST = statement(
+    "show_first",
+    f"""UPDATE threads SET first_values = :first_values WHERE thread_id = :thread_id AND state_values IS NULL
+          AND EXISTS (SELECT 1 FROM runs
+                      WHERE run_id = :run_id AND attempt = :attempt AND status = '{RunStatus.RUNNING.value}')
+        RETURNING thread_id""",
 )
 BEGUN_RUN = statement(
     "begun_run",
@@ -188,6 +196,13 @@ def set_thread_state(
     if metadata:
         rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps({**thread.metadata, **metadata}))
     return thread_record(rows[0])
+
+
+def show_first_values(lease: Lease, values: str) -> Transaction[bool]:
+    """Let a thread that has no values show *values* until the run of *lease* ends; return whether it does now."""
+    yield LOCK_THREAD(thread_id=lease.thread_id)
+    rows = yield SHOW_FIRST(thread_id=lease.thread_id, run_id=lease.run_id, attempt=lease.attempt, first_values=values)
+    return bool(rows)
 
 
 def _set_state(thread_id: str, state: ThreadState) -> Transaction[Rows]:
