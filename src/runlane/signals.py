@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Final
 
 from runlane.runtime import Runtime
+from runlane.work import own_task
 
 log = logging.getLogger("runlane.signals")
 
@@ -80,7 +81,7 @@ class _Hook:
     def _drain(self, number: int) -> None:
         log.info("runtime.draining signal=%s", signal.Signals(number).name)
         grace_s = 0.0 if self._drains else None
-        drain = self._loop.create_task(self._runtime.drain(grace_s))
+        drain = own_task(self._runtime.drain(grace_s))  # a handler runs in the context of whatever it interrupts
         self._drains.append(drain)
         if not callable(self._before[number]):
             drain.add_done_callback(lambda _: self._default(number))
