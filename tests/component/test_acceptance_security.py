@@ -64,7 +64,7 @@ async def test_a_client_cannot_forge_what_the_server_says_of_a_run() -> None:
     configurable, metadata = seen[0]["configurable"], seen[0]["metadata"]
     assert (configurable["thread_id"], configurable["run_id"], configurable["a"]) == ("t", run.run_id, 1)
     assert (metadata["run_id"], metadata["thread_id"]) == (run.run_id, "t")
-    assert "langgraph_auth_user" not in configurable
+    assert configurable["langgraph_auth_user"] is None
     assert "__internal" not in configurable
 
 

@@ -57,7 +57,7 @@ class Fixture:
     async def make_run(self, cron: Cron, slot: datetime) -> NewRun:
         if cron.cron_id in self.faults:
             raise self.faults[cron.cron_id]
-        return a_run(f"thread of {cron.cron_id} {self.now()}", metadata={"cron_id": cron.cron_id})
+        return a_run(f"{cron.cron_id}-{self.now():%Y%m%dT%H%M%S%f}", metadata={"cron_id": cron.cron_id})
 
     def admitted(self, new: NewRun, admission: Admission) -> None:
         assert admission.run.run_id == new.run_id

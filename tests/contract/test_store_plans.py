@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runlane.store.claim_transactions import CLAIM_RUN
 from runlane.store.cron_transactions import DUE_CRONS, NEXT_CRON
 from runlane.store.event_transactions import HOLDS_LEASE, OLD_LOGS, READ_SEGMENTS
 from runlane.store.lease_transactions import LEASES, RENEW, RUNNABLE
@@ -16,7 +17,6 @@ from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LAST_STARTED
 from runlane.store.queue_transactions import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
 from runlane.store.run_transactions import (
     ACTIVE_RUNS,
-    CLAIM_RUN,
     END_RUN,
     FIND_KEY,
     GET_RUN,

@@ -16,6 +16,7 @@ from runlane.checkpoints import transactions as checkpoints
 from runlane.ending import LastWrites, outcome_of
 from runlane.execution import Executor
 from runlane.liveness import LeaseObserver
+from runlane.store import claim_transactions as claims
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as leases
 from runlane.store import run_transactions as runs
@@ -168,7 +169,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "runs overtake each other": Mutant(
         found_by="order_of_starts",
-        edits=((runs.CLAIM_RUN, "other.seq < runs.seq", "0"), (leases.RUNNABLE, "other.seq < runs.seq", "0")),
+        edits=((claims.CLAIM_RUN, "other.seq < runs.seq", "0"), (leases.RUNNABLE, "other.seq < runs.seq", "0")),
     ),
     "workers are taken for dead": Mutant(
         found_by="fencing", edits=((LeaseObserver.over, "lease.lease_s + GRACE_S", "GRACE_S"),)

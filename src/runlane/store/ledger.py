@@ -36,6 +36,7 @@ from runlane.records import (
     WaitingOn,
 )
 from runlane.store import assistant_transactions as assistants
+from runlane.store import claim_transactions as claims
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as owners
 from runlane.store import protocol_transactions as protocol
@@ -136,7 +137,7 @@ class RunStore(CronLedger, WebhookLedger, WorkerLedger):
             has_code: The caller executes the run's own code, so that the run is at home there from now on. Without it
                 only a run without a home is claimed.
         """
-        return await self._write(lambda: runs.claim(run_id, worker_id, lease_s, has_code))
+        return await self._write(lambda: claims.claim(run_id, worker_id, lease_s, has_code))
 
     async def request_cancel(
         self, run_id: str, *, owner: Owner, action: CancelAction, reason: EndReason, by: str | None = None

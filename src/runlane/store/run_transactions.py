@@ -33,7 +33,6 @@ from runlane.records import (
     Admission,
     AnyOwner,
     Cancelled,
-    Claim,
     Finished,
     Json,
     Lease,
@@ -52,7 +51,6 @@ from runlane.store.rows import (
     dumps,
     error_text,
     head_record,
-    lease_record,
     loads,
     maybe_text,
     microseconds,
@@ -64,7 +62,7 @@ from runlane.store.rows import (
     usage_of,
     usage_text,
 )
-from runlane.store.start_order import next_order, placed
+from runlane.store.start_order import placed
 from runlane.store.statements import Row, Rows, Transaction, listed, statement
 from runlane.store.webhook_transactions import record_delivery
 
@@ -141,29 +139,7 @@ INSERT_RUN = statement(
 )
 GET_RUN = statement("get_run", "SELECT {run} FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
 LOCK_RUN = statement("lock_run", "SELECT {run} FROM runs WHERE run_id = :run_id {for_update}")
-# Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
-LOCK_LANE = statement(
-    "lock_lane",
-    "",
-    postgres="SELECT 1 AS locked FROM threads"
-    " WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id) FOR UPDATE",
-)
 THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
-# Guard: pending, due, no run of the thread executes, no earlier run of the lane is due, and it has no home elsewhere.
-# A run keeps its place among the starts in every attempt. A thread is bare if clients see it and it has no values.
-CLAIM_RUN = statement(
-    "claim_run",
-    f"""UPDATE runs SET status = {_RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
-          lease_expires_at = {{now}} + :lease_us, lease_us = :lease_us,
-          home = CASE WHEN :has_code = 1 THEN :worker_id ELSE home END, start_order = COALESCE(start_order, :number),
-          started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
-        WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{due}}
-          AND (:has_code = 1 OR home IS NULL) AND NOT EXISTS (
-          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
-        RETURNING {{run}}, (SELECT temporary = 0 AND state_values IS NULL FROM threads
-          WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS bare""",
-)
 # The lane's head, if it is due and nothing of the thread executes.
 NEXT_OF_LANE = statement(
     "next_of_lane",
@@ -392,28 +368,6 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
     yield from unbind(row, wholly=rolled_back)
     yield from record_delivery(ended, None)
     return Cancelled(run=run_record(ended), ended=True)
-
-
-def claim(run_id: str, worker_id: str, lease_s: float, has_code: bool) -> Transaction[Claim | None]:
-    """Start an attempt at *run_id* if it is its lane's head and nothing of the thread executes; else ``None``.
-
-    Without the run's own code (*has_code*) a worker can only claim a run that has no home.
-    """
-    yield LOCK_LANE(run_id=run_id)
-    number = yield from next_order()
-    rows = yield CLAIM_RUN(
-        run_id=run_id,
-        worker_id=worker_id,
-        lease_us=int(lease_s * 1_000_000),
-        has_code=int(has_code),
-        number=number,
-    )
-    if not rows:
-        return None
-    row, last = rows[0], 0
-    if row["attempt"] > 1:
-        last = yield from last_event(row["seq"])
-    return Claim(run=run_record(row), lease=lease_record(row), events_end=last, bare=bool(row["bare"]))
 
 
 def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:
