@@ -74,7 +74,7 @@ class ApplicationAttempt:
 
     @property
     def abort_action(self) -> CancelAction | None:
-        """What the stop is to leave behind; ``None`` until there is one.
+        """The action of the cancel that stops the block; ``None`` until it is stopped.
 
         ``rollback`` removes what the run wrote through :attr:`checkpointer`; other effects are the block's to undo.
         """
