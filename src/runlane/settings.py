@@ -79,11 +79,11 @@ class Settings:
         mask_errors: Show "An internal error occurred" for exceptions whose class does not say that their text was
             written for callers; ``False`` shows all texts, without secrets.
         allowed_hosts: Names, separated by spaces, of a proxy or a tunnel in front of a server that listens on this
-            machine only and asks nobody who they are; it takes no others, but addresses and ``localhost``.
+            machine only and has no authentication. Addresses and ``localhost`` are always accepted.
         api_keys: A file of API keys, which every request must then have one of; empty: none is asked for.
         auth_missing_handler: What a user of the project's own authentication may touch where no ``@auth.on`` handler
             decides: their ``own`` things, whatever they ask for (``allow``), or nothing (``deny``).
-        reauthenticate_s: How often the sender of a request that goes on, a stream or a socket, is asked for again.
+        reauthenticate_s: How often the sender of an open stream or WebSocket is authenticated again.
         webhook_secret: What webhooks are signed with (``whsec_...``, or several separated by spaces); empty: nothing.
         webhook_retention_s: Webhooks that were delivered or given up are kept for so long.
     """
