@@ -173,7 +173,8 @@ def _not_begun_anew(done: Cut) -> list[str]:
     if done.shape.turn is not None:
         turns[""] = done.shape.turn
     for namespace, turn in turns.items():
-        earlier, after = done.before.at(namespace), done.after.at(namespace)
+        # A subgraph that had not begun before is given all that was said on the thread.
+        earlier, after = done.before.at(namespace) or done.before.at(""), done.after.at(namespace)
         found = [m.id for m in after[: len(earlier)]], [m.type for m in after[len(earlier) :]]
         if found != ([m.id for m in earlier], list(turn)):
             wrong.append(f"it was rolled back and superseded, and left {[m.text for m in after]} in {namespace!r}")
