@@ -129,5 +129,5 @@ def _takings(simulated: Simulated) -> Iterator[str]:
             continue  # it was the owner who ended it, or handed it back
         if not charged and note.reason != "worker_lost":
             yield f"{who} was moved to {note.new} by {note.by}, while {note.held_by} had it"
-        elif note.by != note.held_by and note.at_s - heard_at[note.run] < simulated.settings.lease_s:
+        elif note.at_s - heard_at[note.run] < simulated.settings.lease_s:
             yield f"{who} was taken {note.at_s - heard_at[note.run]:.2f} s after its worker was heard of"

@@ -227,7 +227,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         found_by="honest_cancel", edits=((Admissions._abandon, "run.on_disconnect is DisconnectMode.CANCEL", "True"),)
     ),
     "event numbers are given out again": Mutant(
-        found_by="log_numbers", edits=((runs.claim, 'if row["attempt"] > 1:', "if False:"),)
+        found_by="log_numbers", edits=((claims.claim, 'if row["attempt"] > 1:', "if False:"),)
     ),
     "the end comes twice": Mutant(
         found_by="whole_streams",
