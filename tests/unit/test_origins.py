@@ -17,6 +17,11 @@ from runlane.server.origins import host_name, is_local_name, is_same_origin
         ("[::1]:2024", "::1"),
         ("evil.example.", "evil.example"),
         ("", ""),
+        ("127.0.0.1:2024@x", ""),
+        ("127.0.0.1:x.evil.example", ""),
+        ("[::1].evil.example", ""),
+        ("[::1", ""),
+        ("localhost:2024:2024", ""),
     ],
 )
 def test_the_name_of_a_host_has_no_port_and_no_capitals(host: str, name: str) -> None:

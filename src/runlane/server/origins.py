@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 from collections.abc import Collection
 from typing import Final
 
@@ -27,15 +28,17 @@ log = logging.getLogger("runlane.server")
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: The protocol asks to check every request.
 _MCP: Final = ("/mcp", "/mcp/")
+#: A name, or an address in brackets, and a port. Source: RFC 9110, section 7.2.
+_HOST: Final = re.compile(r"(?:\[(?P<address>[0-9a-f:.]++)\]|(?P<name>[\w.\-]*+))(?::[0-9]{0,5})?")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 def host_name(host: str) -> str:
-    """Return the name or address in a header ``Host``, without its port, in small letters."""
-    name = host.strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0].removesuffix(".")
+    """Return the name or address in a header ``Host``, without its port, in small letters; "" if it is neither."""
+    found = _HOST.fullmatch(host.strip().lower())
+    if found is None:
+        return ""
+    return found["address"] or found["name"].removesuffix(".")
 
 
 def is_local_name(name: str, allowed: Collection[str]) -> bool:

@@ -20,7 +20,7 @@ from runlane.store.statements import Rows, Statement, Transaction, contains_in_p
 SORT_KEYS: Final = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
 
 #: Index entries read at once, and counted at most when indexes are compared: above that an index is not narrow.
-PAGE, NARROW = 500, 10_000
+PAGE, NARROW = 500, 2_000
 #: Terms of one filter that are compared; more would cost more than they could save.
 MAX_TERMS = 8
 MINUTE_US = 60_000_000
