@@ -88,6 +88,8 @@ SCRIPT = """
 import asyncio, os, signal
 from runlane import Settings, drain_on_signals, open_runtime
 
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a process that has served before leaves it ignored to its children
+
 async def agent(context):
     os.kill(os.getpid(), signal.SIGTERM)
     try:
