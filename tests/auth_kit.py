@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runlane.server.keys import new_key
+from runlane.server.auth.keys import new_key
 from server_kit import PROJECT, Server, running_server
 
 

@@ -232,7 +232,7 @@ class Listed:
     only: str | None = None
 
     def shows(self, pattern: str, found: Difference) -> bool:
-        """Say whether *found* is this difference, in a place that *pattern* names."""
+        """Return whether *found* is this difference, in a place that *pattern* names."""
         absent = {None: ABSENT, "reference": found.runlane, "runlane": found.reference}[self.only]
         return absent == ABSENT and _named(pattern, found.where)
 

@@ -10,7 +10,7 @@ import httpx
 from starlette.routing import Route, WebSocketRoute
 
 from runlane.server.app import create_app
-from runlane.server.gate import EXEMPT
+from runlane.server.auth.gate import EXEMPT
 from runlane.settings import Settings
 from server_kit import PROJECT
 
@@ -146,7 +146,7 @@ def has_only(**fields: Any) -> Answer:
 
 
 def refused_by_rpc(answer: httpx.Response) -> bool:
-    """Say whether a JSON-RPC call was refused before anything ran."""
+    """Return whether a JSON-RPC call was refused before anything ran."""
     return answer.status_code == 200 and "error" in answer.json()
 
 

@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from runlane.agents.coroutine import CoroutineAgent, RunContext
-from runlane.application import ApplicationAttempt
 from runlane.errors import (
     AdmissionClosed,
     CancelRecorded,
@@ -21,6 +20,7 @@ from runlane.errors import (
     StoreUnavailable,
     UnsupportedStrategyError,
 )
+from runlane.execution.application import ApplicationAttempt
 from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
 from runlane.manager import RunManager
 from runlane.records import (

@@ -11,8 +11,6 @@ from typing import Any, Final, Unpack
 from runlane.admission import check_counters, check_model, check_page, parse_choice, parse_strategy
 from runlane.admissions import Admissions, Admitted
 from runlane.agents.sources import AgentLike, RunAgents
-from runlane.announcer import Announcer
-from runlane.application import ApplicationAttempt, ApplicationRuns, outlast
 from runlane.dispatch.base import Dispatch
 from runlane.errors import (
     CancelRecorded,
@@ -20,6 +18,8 @@ from runlane.errors import (
     NotFound,
     OwnerRequired,
 )
+from runlane.execution.application import ApplicationAttempt, ApplicationRuns, outlast
+from runlane.execution.notifier import CompletionNotifier
 from runlane.lifecycle import (
     ActionLike,
     CancelAction,
@@ -75,7 +75,7 @@ class RunManager:
         bridge: StreamBridge,
         dispatch: Dispatch,
         source: RunAgents,
-        announcer: Announcer,
+        notifier: CompletionNotifier,
         new_id: Callable[[], str],
         worker_id: str,
         reconcile: Callable[[], Awaitable[Sequence[RunRecord]]],
@@ -87,7 +87,7 @@ class RunManager:
         require_owner: bool = False,
     ) -> None:
         self._store, self._bridge, self._dispatch, self._source = store, bridge, dispatch, source
-        self._announcer, self._new_id = announcer, new_id
+        self._notifier, self._new_id = notifier, new_id
         self._reconcile, self._drain = reconcile, drain
         self._orphaned = orphaned
         self._require_owner, self._now = require_owner, now
@@ -106,7 +106,7 @@ class RunManager:
             store=store,
             bridge=bridge,
             source=source,
-            announcer=announcer,
+            notifier=notifier,
             worker_id=worker_id,
             leases=leases,
             lease_s=lease_s,
@@ -401,7 +401,7 @@ class RunManager:
         elif cancelled.ended:
             self._source.forget(run.run_id)
             self._dispatch.cancel(run.run_id)
-            self._announcer.announce(Finished(run=run, next_run=cancelled.next_run), events_end=0)
+            self._notifier.announce(Finished(run=run, next_run=cancelled.next_run), events_end=0)
 
     async def reconcile_orphaned_inflight_runs(
         self, error: str | None = None, before: datetime | None = None
@@ -425,7 +425,7 @@ class RunManager:
                 failed = RunError(error="WorkerLost", message=text)
                 finished = await self._store.give_up(run.run_id, EndReason.WORKER_LOST, failed, home=run.home)
                 if finished is not None:
-                    self._announcer.announce(finished)
+                    self._notifier.announce(finished)
                     rescued.append(finished.run)
         return rescued
 

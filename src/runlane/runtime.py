@@ -15,15 +15,16 @@ from typing import Any
 
 from runlane.agents.host import AgentHost, InlineHost
 from runlane.agents.sources import RunAgents
-from runlane.announcer import Announcer, Ended
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
 from runlane.errors import ConfigurationError
-from runlane.execution import Executor
+from runlane.execution.executor import Executor
+from runlane.execution.notifier import CompletionNotifier, Ended
+from runlane.execution.worker import Worker
+from runlane.maintenance.rescue import Rescuer
 from runlane.manager import RunManager
 from runlane.records import Lease, RunRecord, ThreadTtl, Usage
-from runlane.rescue import Rescuer
 from runlane.settings import Settings
 from runlane.store.backends import open_postgres
 from runlane.store.ledger import RunStore
@@ -33,7 +34,6 @@ from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
 from runlane.streams.bridge import StreamBridge
-from runlane.worker import Worker
 
 SQLITE = "sqlite:///"
 MEMORY = "memory://"
@@ -121,7 +121,7 @@ async def open_runtime(
     new_id: Callable[[], str] = new_run_id,
     retry: PersistenceRetryPolicy | None = None,
     thread_ttl: ThreadTtl | None = None,
-    private_of: Callable[[RunRecord], Mapping[str, Any]] | None = None,
+    secrets_provider: Callable[[RunRecord], Mapping[str, Any]] | None = None,
     exclusive: bool | None = None,
     worker_id: str | None = None,
     now: Callable[[], datetime] = utc_now,
@@ -141,7 +141,8 @@ async def open_runtime(
         hooks: Called with each run that has ended.
         new_dispatch: Makes what carries hints within this process, and may lose them; tests bring a careless one.
         thread_ttl: When threads expire of which nothing else is said; a ``Sweeper`` looks after that.
-        private_of: What graphs are told beside a run's row; what is a secret by its name is taken out of what they say.
+        secrets_provider: Returns what graphs are told beside a run's row; what is a secret by its name is redacted
+            from what they say.
         exclusive: Whether no other process uses the database; by default true unless it is PostgreSQL.
     """
     settings = settings or Settings(database=database or MEMORY)
@@ -153,13 +154,13 @@ async def open_runtime(
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
         store = RunStore(driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs)
-        source = RunAgents(graph_agent, private_of)
+        source = RunAgents(graph_agent, secrets_provider)
         dispatch = new_dispatch(_limits(settings, exclusive=alone))
         core = _core(settings, store, dispatch, source, new_host(), new_store, hooks)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
-        stack.push_async_callback(core.announcer.aclose)
+        stack.push_async_callback(core.notifier.aclose)
         if core.long_term_store is not None:
             await stack.enter_async_context(core.long_term_store)
         await stack.enter_async_context(parts.rescuer)
@@ -177,7 +178,7 @@ class _Core:
     bridge: StreamBridge
     dispatch: Dispatch
     source: RunAgents
-    announcer: Announcer
+    notifier: CompletionNotifier
     host: AgentHost
     saver: Any
     long_term_store: Any
@@ -200,7 +201,7 @@ def _core(
         bridge=bridge,
         dispatch=dispatch,
         source=source,
-        announcer=Announcer(bridge, dispatch, hooks),
+        notifier=CompletionNotifier(bridge, dispatch, hooks),
         host=host,
         saver=saver,
         long_term_store=long_term_store,
@@ -227,7 +228,7 @@ def _parts(
         store=core.store,
         dispatch=core.dispatch,
         source=core.source,
-        announcer=core.announcer,
+        notifier=core.notifier,
         settings=core.settings,
         held=worker.holds,
         exclusive=exclusive,
@@ -238,7 +239,7 @@ def _parts(
         bridge=core.bridge,
         dispatch=core.dispatch,
         source=core.source,
-        announcer=core.announcer,
+        notifier=core.notifier,
         new_id=new_id,
         worker_id=worker_id,
         reconcile=rescuer.rescue_lost,
@@ -285,7 +286,7 @@ def _executor(core: _Core) -> Executor:
         host=core.host,
         source=core.source,
         settings=core.settings,
-        announcer=core.announcer,
+        notifier=core.notifier,
         saver=core.saver,
         long_term_store=None if long_term_store is None else long_term_store.for_run,
         new_meter=_new_meter(),
@@ -336,5 +337,5 @@ def _langgraph(
 def _new_meter() -> Callable[[Callable[[Usage], None]], Any] | None:
     if find_spec("langchain_core") is None:
         return None
-    usage = import_module("runlane.usage")
+    usage = import_module("runlane.agents.usage")
     return lambda report: usage.UsageCallback(on_progress=report)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from acceptance.kit import RUN_LIMIT_S, Reader, Server, get, new_thread
-from runlane.liveness import GRACE_S
+from runlane.maintenance.liveness import GRACE_S
 
 FREEZES = int(os.environ.get("RUNLANE_ACCEPTANCE_FREEZES", "2"))
 LEASE_S, POLL_S = 0.6, 0.1

@@ -14,7 +14,7 @@ import pytest
 from langgraph_sdk import get_client
 
 from acceptance.kit import PROJECT, Reader, Server, create_run, ended_run, get, new_thread
-from runlane.server.keys import new_key
+from runlane.server.auth.keys import new_key
 
 
 async def test_a_draining_server_answers_but_admits_nothing_and_lets_runs_finish(

@@ -25,7 +25,7 @@ from acceptance.kit import RUN_LIMIT_S
 from acceptance.library_kit import Ledger, Library, Two, Viewer, two_libraries
 from postgres_cluster import PostgresCluster
 from runlane.lifecycle import RunStatus
-from runlane.liveness import GRACE_S
+from runlane.maintenance.liveness import GRACE_S
 from runlane.records import ANY_OWNER
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

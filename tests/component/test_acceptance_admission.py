@@ -400,7 +400,7 @@ PATIENCE = 60.0
 
 
 def idle(runtime: Runtime) -> bool:
-    """Say whether no map of the process has an entry."""
+    """Return whether no map of the process has an entry."""
     return not (runtime.agents._attached or runtime.streams._live or runtime.worker._attempts)
 
 

@@ -38,7 +38,7 @@ from runlane.agents.base import Drained
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import LedgerInUse
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.liveness import GRACE_S
+from runlane.maintenance.liveness import GRACE_S
 from runlane.records import StreamEnd
 from runlane.runtime import Runtime, open_runtime
 

@@ -41,8 +41,8 @@ from run_kit import (
 )
 from runlane import ConflictError, IllegalTransition, InvalidRequest, NotFound, StoreUnavailable, Usage
 from runlane.errors import CancelRecorded
+from runlane.execution.progress import Progress
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
-from runlane.progress import Progress
 from runlane.records import ANY_OWNER, Claim, RunRecord, StreamEnd
 from runlane.runtime import Runtime
 from runlane.store.retry import PersistenceRetryPolicy

@@ -27,7 +27,7 @@ from runlane import (
     StreamEvent,
 )
 from runlane.agents.host import ThreadHost
-from runlane.application import ApplicationAttempt
+from runlane.execution.application import ApplicationAttempt
 from runlane.runtime import Runtime
 from runlane.work import WORK
 

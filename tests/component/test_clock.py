@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from run_kit import FaultyDriver, Scripted, at_once, ended, on_jumping_time, opened, soon
 from runlane.lifecycle import RunStatus
-from runlane.liveness import GRACE_S
+from runlane.maintenance.liveness import GRACE_S
 from runlane.records import ANY_OWNER
 from runlane.runtime import Runtime
 from runlane.store.memory import MemoryDriver

@@ -11,9 +11,9 @@ import pytest
 
 from ledger_kit import a_run
 from run_kit import ONCE, FaultyDriver, at_once, on_jumping_time, opened, soon
-from runlane.crons import CronScheduler, due
 from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
 from runlane.lifecycle import RunStatus
+from runlane.maintenance.crons import CronScheduler, due
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun
 from runlane.schedules import Schedule
 from runlane.store.cron_transactions import Cron, CronPlan, CronTarget, Firing

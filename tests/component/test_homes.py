@@ -24,7 +24,7 @@ from run_kit import (
     status,
 )
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.liveness import GRACE_S
+from runlane.maintenance.liveness import GRACE_S
 from runlane.records import RunRecord
 from runlane.runtime import Runtime
 from runlane.store.sqlite import now_us

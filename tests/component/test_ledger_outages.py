@@ -23,13 +23,13 @@ from ledger_kit import a_run, claim
 from run_kit import FaultyDriver, Scripted, graph_run, on_virtual_time, opened, until
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
+from runlane.execution.worker import OUTAGE_LIMIT_S
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
 from runlane.store.ledger import RunStore
 from runlane.store.sqlite import now_us
 from runlane.streams.publisher import MAX_BUFFERED_BYTES
-from runlane.worker import OUTAGE_LIMIT_S
 
 LEASE_S, STEP_S, STEPS = 30.0, 2.0, 30
 LONG_S = 600.0

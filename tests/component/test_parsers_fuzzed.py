@@ -17,13 +17,13 @@ from runlane.agents.langgraph_json import PACKAGING_KEYS, SECTIONS, UNSUPPORTED_
 from runlane.cli.client import parse_events
 from runlane.errors import ConfigurationError, InvalidRequest
 from runlane.schedules import Schedule
-from runlane.server.auth import AuthSection
+from runlane.server.auth.handlers import AuthSection
+from runlane.server.config.expiry import load_expiry
+from runlane.server.config.http_section import http_section
+from runlane.server.config.long_term import StoreSection
 from runlane.server.deliveries import RUN_FIELDS
-from runlane.server.expiry import load_expiry
-from runlane.server.http_section import http_section
-from runlane.server.long_term import StoreSection
-from runlane.server.responses import cursor_of
-from runlane.server.thread_stream import _position
+from runlane.server.http.responses import cursor_of
+from runlane.server.routes.thread_stream import _position
 from runlane.store.filters import filter_params, matches
 from runlane.webhooks.policy import WebhookPolicy, WebhooksSection, webhook_policy
 

@@ -8,7 +8,7 @@ from typing import Any
 from run_kit import on_jumping_time, opened
 from runlane.agents.base import AgentCall, Snapshot
 from runlane.agents.host import InlineHost
-from runlane.repairing import repaired
+from runlane.execution.repair import repaired
 
 LIMIT_S = 0.7
 

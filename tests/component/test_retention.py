@@ -11,8 +11,8 @@ import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.maintenance.retention import Sweeper
 from runlane.records import ANY_OWNER, NO_OWNER, ThreadTtl
-from runlane.retention import Sweeper
 from runlane.store.ledger import RunStore
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts

@@ -68,7 +68,7 @@ async def test_a_ledger_that_takes_no_ending_is_asked_until_it_does_and_nothing_
 async def test_code_of_ours_that_fails_between_the_agent_and_its_ending_executes_nothing_again() -> None:
     calls: list[str] = []
 
-    def private_of(run: Any) -> Any:
+    def secrets_provider(run: Any) -> Any:
         if calls:
             raise LookupError("of the application")
         return {}
@@ -77,6 +77,6 @@ async def test_code_of_ours_that_fails_between_the_agent_and_its_ending_executes
         calls.append(context.run_id)
         raise ValueError("no")
 
-    async with opened(private_of=private_of) as runtime:
+    async with opened(secrets_provider=secrets_provider) as runtime:
         run = await ended(runtime, await runtime.runs.create_or_reject("t", agent=agent))
         assert (run.status, run.attempt, len(calls)) == (RunStatus.ERROR, 1, 1)

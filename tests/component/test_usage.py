@@ -15,8 +15,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from run_kit import ended, opened, soon
 from runlane import RunContext, RunRecord, Usage
 from runlane.agents.host import ThreadHost
+from runlane.agents.usage import UsageCallback
 from runlane.runtime import Runtime
-from runlane.usage import UsageCallback
 
 
 def model(tokens: int = 5) -> GenericFakeChatModel:

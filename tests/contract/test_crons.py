@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from ledger_kit import a_run, admit, cancel, ended, running
-from runlane.crons import CronScheduler
 from runlane.errors import ConflictError, CronChanged, NotFound
+from runlane.maintenance.crons import CronScheduler
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunError
 from runlane.store.cron_transactions import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Firing
 from runlane.store.ledger import RunStore

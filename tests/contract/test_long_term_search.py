@@ -1,4 +1,4 @@
-"""Search by likeness in the long-term store: LangGraph's in-memory store is the model of both drivers."""
+"""Search by similarity in the long-term store: LangGraph's in-memory store is the model of both drivers."""
 
 from __future__ import annotations
 

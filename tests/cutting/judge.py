@@ -89,7 +89,7 @@ def _refusal(messages: Sequence[AnyMessage]) -> str | None:
 
 
 def _nothing_stored(done: Cut, namespace: str) -> bool:
-    """Say whether nothing of the run is stored, as durability ``exit`` allows.
+    """Return whether nothing of the run is stored, as durability ``exit`` allows.
 
     A crash takes all of it. So does a cancel between LangGraph's decision to store it and that task's first step.
     """

@@ -11,7 +11,7 @@ import pytest
 
 from auth_kit import bearer, guarded_server, project
 from runlane.errors import ConfigurationError
-from runlane.server.auth import load_authority
+from runlane.server.auth.handlers import load_authority
 from runlane.settings import Settings
 from server_kit import NOWHERE, PROJECT, Server, running_server
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from auth_kit import keyed_server
 from runlane.cli.main import app
 from runlane.errors import ConfigurationError
-from runlane.server.keys import ApiKeys, new_key, read_keys
+from runlane.server.auth.keys import ApiKeys, new_key, read_keys
 from server_kit import NOWHERE, Server
 
 #: Whatever ends a line for some reader; the file's own lines end with the first two.

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from auth_kit import bearer, guarded_server
-from runlane.server.keyed_threads import keyed_thread_id
+from runlane.server.routes.keyed_threads import keyed_thread_id
 from server_kit import NOWHERE, Server
 
 SECRET = "token-7f3a9c"

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from runlane.errors import ConfigurationError
 from runlane.server.app import create_app
-from runlane.server.http_section import HeadersSection
+from runlane.server.config.http_section import HeadersSection
 from runlane.settings import Settings
 from server_kit import Server, running_server
 

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from auth_kit import bearer, guarded_server, keyed_server, project, revoke
 from runlane.records import ANY_OWNER
-from runlane.server.keys import new_key
+from runlane.server.auth.keys import new_key
 from runlane.store.cron_transactions import Cron, CronFilter
 from server_kit import LONG_S, PATIENCE_S, PROJECT, Server, begun, running_server
 

@@ -1,4 +1,4 @@
-"""The long-term store over HTTP: the official SDK, search by likeness, expiry, and what is refused."""
+"""The long-term store over HTTP: the official SDK, search by similarity, expiry, and what is refused."""
 
 from __future__ import annotations
 

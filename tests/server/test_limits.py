@@ -18,9 +18,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.sync.client import connect
 
-from runlane.server.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, OTHER_FILES, limits_of
-from runlane.server.edge import close_reason
-from runlane.server.json_bodies import MAX_VALUES
+from runlane.server.http.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, OTHER_FILES, limits_of
+from runlane.server.http.edge import close_reason
+from runlane.server.http.json_bodies import MAX_VALUES
 from runlane.settings import Settings
 from server_kit import PATIENCE_S, Server, running_server
 
@@ -62,7 +62,7 @@ class Raw:
         return response.status, json.loads(response.read()), response
 
     def closed(self) -> bool:
-        """Say whether the server closes the connection without another word."""
+        """Return whether the server closes the connection without another word."""
         return self.socket.recv(1) == b""
 
 

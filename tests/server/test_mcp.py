@@ -12,7 +12,7 @@ from langgraph_sdk.client import LangGraphClient
 
 from auth_kit import bearer, keyed_server
 from runlane.records import Assistant
-from runlane.server.tools import input_of, input_schema, named
+from runlane.server.protocols.tools import input_of, input_schema, named
 from server_kit import NOWHERE
 
 LISTED = {"type": "array", "items": {"$ref": "#/$defs/Message"}}

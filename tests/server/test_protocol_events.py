@@ -12,7 +12,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from protocol_kit import EVERY_CHANNEL, Wire, human, of, up_to_end
-from runlane.server.protocol.thread import PAUSE_DELAY_S
+from runlane.server.protocols.v2.thread import PAUSE_DELAY_S
 from server_kit import LONG_S, Server, begun, running_server, sdk
 
 PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from runlane.retention import Sweeper
+from runlane.maintenance.retention import Sweeper
 from server_kit import LONG_S, NOWHERE, parse_frames, read_frames, running_server
 
 STEP = {"steps": 2, "delay_s": 0}

@@ -14,9 +14,9 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import NotFoundError
 
 from runlane.errors import ConfigurationError
+from runlane.maintenance.retention import Sweeper
 from runlane.records import ThreadTtl
-from runlane.retention import Sweeper
-from runlane.server.expiry import Expiry, load_expiry
+from runlane.server.config.expiry import Expiry, load_expiry
 from runlane.server.service import open_service
 from runlane.settings import Settings
 from runlane.store.statements import Transaction, statement

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from runlane.retention import Sweeper
+from runlane.maintenance.retention import Sweeper
 from server_kit import NOWHERE, Server, begun, ended, gone, running_server, sdk
 
 TESTS = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from runlane.errors import ConfigurationError
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy, RunStatus
 from runlane.records import RunRecord, Usage
 from runlane.server.deliveries import RUN_FIELDS
-from runlane.server.responses import run_wire
+from runlane.server.http.responses import run_wire
 from runlane.server.service import open_service
 from runlane.settings import Settings
 from runlane.store.statements import Transaction, statement

@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from runlane.rescue import REPAIRS
+from runlane.maintenance.rescue import REPAIRS
 from runlane.testing.history import Note
 from simulation.agents import CONTINUED
 from simulation.lanes import fencing, one_lane, order_of_starts

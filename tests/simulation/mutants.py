@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from runlane.admissions import Admissions
 from runlane.checkpoints import transactions as checkpoints
-from runlane.ending import LastWrites, outcome_of
-from runlane.execution import Executor
-from runlane.liveness import LeaseObserver
+from runlane.execution.decision import classify
+from runlane.execution.ending import LastWrites, outcome_of
+from runlane.execution.executor import Executor
+from runlane.execution.worker import Worker
+from runlane.maintenance.liveness import LeaseObserver
 from runlane.store import claim_transactions as claims
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as leases
@@ -25,8 +27,6 @@ from runlane.store.statements import Query, Rows, Statement, Transaction, statem
 from runlane.streams.bridge import Watch
 from runlane.streams.publisher import Publisher
 from runlane.testing.ledger import Fate, FaultyDriver
-from runlane.verdict import classify
-from runlane.worker import Worker
 from simulation.world import SETTINGS, Scenario
 
 #: Seeds within which a planted bug has to be found.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runlane.liveness import GRACE_S
+from runlane.maintenance.liveness import GRACE_S
 from runlane.settings import Settings
 from runlane.testing.faults import WEATHERS, Sky
 from runlane.testing.history import History

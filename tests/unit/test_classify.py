@@ -11,9 +11,9 @@ import pytest
 from runlane.agents.base import Drained
 from runlane.agents.host import Abandoned
 from runlane.errors import LeaseLost, StoreUnavailable
+from runlane.execution.decision import StopReason, classify, run_error
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.records import CancelReceipt
-from runlane.verdict import StopReason, classify, run_error
 
 CANCELLED, LEFT, DRAINED, OWN = asyncio.CancelledError(), Abandoned("here"), Drained(), ValueError("mine")
 FAILURES = (None, CANCELLED, LEFT, DRAINED, OWN, SystemExit(1), StoreUnavailable("out"))

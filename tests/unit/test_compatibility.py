@@ -9,7 +9,7 @@ import pytest
 
 from compatibility import PAGE, TESTS, Row, page, rows
 from runlane.server.app import openapi_document
-from runlane.server.requests import RunCreate
+from runlane.server.http.requests import RunCreate
 from server.test_weaknesses import PROOFS
 
 #: What no OpenAPI document describes.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runlane.errors import ConfigurationError
-from runlane.server.access import Access
+from runlane.server.auth.access import Access
 from runlane.store.filters import filter_params, matches
 
 MINE = {"owner": "ann", "teams": ["red", "blue"], "level": 1, "open": True, "none": None}

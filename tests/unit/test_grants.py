@@ -10,8 +10,8 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from runlane.server.access import Access, User
-from runlane.server.grants import OUTAGE_PERIODS, Grant, Grants
+from runlane.server.auth.access import Access, User
+from runlane.server.auth.grants import OUTAGE_PERIODS, Grant, Grants
 
 EVERY_S = 1000.0
 ANN = User("ann", ("read", "write"))

@@ -81,7 +81,7 @@ WRONG = {
 }
 HEAD = """
 from runlane import RunManager, RunRecord
-from runlane.application import ApplicationAttempt
+from runlane.execution.application import ApplicationAttempt
 
 
 async def use(runs: RunManager, run: RunRecord, attempt: ApplicationAttempt) -> None:

@@ -23,8 +23,8 @@ from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
+from runlane.agents.usage import UNKNOWN_MODEL, ExternalUsage, UsageCallback, aggregate, merge
 from runlane.records import Usage
-from runlane.usage import UNKNOWN_MODEL, ExternalUsage, UsageCallback, aggregate, merge
 
 
 def tokens(given: int, made: int, total: int | None = None, cached: int = 0) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _is_text(text: str) -> bool:
-    """Say whether *text* can be the name of a file or a variable, or its value."""
+    """Return whether *text* can be the name of a file or a variable, or its value."""
     return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 

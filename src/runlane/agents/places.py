@@ -20,7 +20,7 @@ def describe(frame: FrameType) -> str:
 
 
 def polls(frame: FrameType) -> bool:
-    """Say whether *frame* is where asyncio's own loop waits for something to do."""
+    """Return whether *frame* is where asyncio's own loop waits for something to do."""
     above = frame.f_back
     return (
         frame.f_globals.get("__name__") == "selectors"

@@ -131,7 +131,7 @@ async def _repair_subgraphs(root: Place, state: StateSnapshot | None, observer: 
 
 
 def _goes_on(namespace: Namespace, pending: Mapping[str, StateSnapshot], ended: Collection[tuple[str, ...]]) -> bool:
-    """Say whether the graph that called the one in *namespace* has yet to finish the task that did."""
+    """Return whether the graph that called the one in *namespace* has yet to finish the task that did."""
     if not namespace.remembered:
         caller, task_id = namespace.caller
         state = pending.get(caller)
@@ -141,7 +141,7 @@ def _goes_on(namespace: Namespace, pending: Mapping[str, StateSnapshot], ended: 
 
 
 async def _repair(place: Place, state: StateSnapshot, observer: Observer | None, *, goes_on: bool) -> bool:
-    """Repair one graph's conversation; say whether there was something to repair."""
+    """Repair one graph's conversation; return whether there was something to repair."""
     messages = _messages(state)
     if not messages or START in state.next:
         return False

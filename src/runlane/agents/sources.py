@@ -18,15 +18,15 @@ class RunAgents:
     """Agents of this process's runs: attached ones first, then what *graph_agent* makes of the run's graph.
 
     Args:
-        private_of: What the agent of a run is told that the run's row does not have.
+        secrets_provider: What the agent of a run is told that the run's row does not have.
     """
 
     def __init__(
         self,
         graph_agent: Callable[[str], Agent] | None = None,
-        private_of: Callable[[RunRecord], Mapping[str, Any]] | None = None,
+        secrets_provider: Callable[[RunRecord], Mapping[str, Any]] | None = None,
     ) -> None:
-        self._graph_agent, self._private_of = graph_agent, private_of
+        self._graph_agent, self._secrets_provider = graph_agent, secrets_provider
         self._attached: dict[str, Agent] = {}
 
     def attach(self, run_id: str, agent: AgentLike) -> None:
@@ -66,7 +66,7 @@ class RunAgents:
 
     def private(self, run: RunRecord) -> Mapping[str, Any]:
         """Return what the run's agent is told beside its row, in which there may be secrets."""
-        return {} if self._private_of is None else self._private_of(run)
+        return {} if self._secrets_provider is None else self._secrets_provider(run)
 
     def forget(self, run_id: str) -> None:
         """Drop what was attached; the run has ended."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.texts import WHOLE, Texts, texts_in
-from runlane.checkpoints.vectors import likeness, unit_vectors
+from runlane.checkpoints.vectors import similarity, unit_vectors
 from runlane.errors import EmbeddingFailed
 
 log = logging.getLogger("runlane.store")
@@ -92,9 +92,9 @@ class SemanticIndex:
             raise _failed(error) from error
         return self._fit(texts, documents, queries)
 
-    def likeness(self, stored: Sequence[bytes], query: Vector) -> list[float]:
+    def similarity(self, stored: Sequence[bytes], query: Vector) -> list[float]:
         """Return how alike each item, given by its stored vectors, is to *query*."""
-        return likeness(stored, query)
+        return similarity(stored, query)
 
     async def _embed(self, texts: Texts) -> Embedded:
         try:

@@ -158,7 +158,7 @@ def listed_range(conditions: Sequence[MatchCondition]) -> tuple[str, str | bytes
 
 
 def namespace_matches(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
-    """Say whether *namespace* begins (or ends) with the path; ``*`` stands for any one label."""
+    """Return whether *namespace* begins (or ends) with the path; ``*`` stands for any one label."""
     path = tuple(condition.path)
     if len(namespace) < len(path):
         return False
@@ -189,7 +189,7 @@ def _check_operators(wanted: Any) -> None:
 
 
 def value_matches(value: Any, wanted: Any) -> bool:
-    """Say whether *value* is what a checked filter asks for: equal, or what the operators say, at any depth."""
+    """Return whether *value* is what a checked filter asks for: equal, or what the operators say, at any depth."""
     if isinstance(wanted, dict):
         if any(key.startswith("$") for key in wanted):
             return all(_compare(value, operator, operand) for operator, operand in wanted.items())

@@ -73,13 +73,13 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self._gathered: Batch | None = None
         self._reading: list[None] = []  # one for each read on its way, of those that gather for this one too
         self._write_behind = False
-        self._conceal: Conceal | None = None
+        self._redact: Conceal | None = None
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
         self._version_suffix = os.urandom(8).hex()
         self._version_count = itertools.count()
 
     def bind(
-        self, lease: Lease, *, write_behind: bool, ahead: Ahead | None = None, conceal: Conceal | None = None
+        self, lease: Lease, *, write_behind: bool, ahead: Ahead | None = None, redact: Conceal | None = None
     ) -> LedgerSaver:
         """Return the saver of one attempt: it writes only while *lease* holds, and in that run's name.
 
@@ -87,12 +87,12 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             write_behind: Return from writes before they are committed (durability ``async`` and ``exit``); a failure
                 is raised by the next write, and by :meth:`flush`. Otherwise writes are committed when they return.
             ahead: Lets the run's events be committed before the checkpoints that follow them.
-            conceal: Returns the text of an error that a task wrote as it may be shown.
+            redact: Returns the text of an error that a task wrote as it may be shown.
         """
         bound = object.__new__(type(self))  # copy.copy() takes longer than a commit's share of a run
         vars(bound).update(vars(self))
         bound._writer = AttemptWriter(self._driver, lease, ahead)
-        bound._write_behind, bound._conceal = write_behind, conceal
+        bound._write_behind, bound._redact = write_behind, redact
         bound._reading = []
         bound._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
         bound._version_count = itertools.count()
@@ -325,9 +325,9 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     def _writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Batch:
         if self._writer is not None:
             writes = kept_of_task(writes)
-        if self._conceal is not None:
-            conceal = self._conceal
-            writes = [(channel, conceal(value) if channel == ERROR else value) for channel, value in writes]
+        if self._redact is not None:
+            redact = self._redact
+            writes = [(channel, redact(value) if channel == ERROR else value) for channel, value in writes]
         call = TaskWrites(
             run_id=self._run_id(config.get("metadata", {})), task_id=task_id, task_path=task_path, writes=writes
         )

@@ -83,7 +83,7 @@ class LedgerLongTermStore(BaseStore):
         Args:
             loop: Where synchronous calls of other threads are executed; the running loop by default.
             ttl: LangGraph's configuration of expiry; minutes.
-            index: What is embedded; without it there is no search by likeness.
+            index: What is embedded; without it there is no search by similarity.
         """
         super().__init__()
         self.ttl_config = ttl
@@ -219,12 +219,12 @@ class LedgerLongTermStore(BaseStore):
         """Return those of *rows* that match the filter, with what they are ordered by."""
         matching = [row for row in rows if not op.filter or items.value_matches(orjson.loads(row["value"]), op.filter)]
         if query is None or self._index is None:
-            likeness = [0.0] * len(matching)
+            similarity = [0.0] * len(matching)
         else:
-            likeness = self._index.likeness([row["vectors"] for row in matching], query)
+            similarity = self._index.similarity([row["vectors"] for row in matching], query)
         return [
             (-alike, -row["updated_at"], row["namespace"], row["key"])
-            for alike, row in zip(likeness, matching, strict=True)
+            for alike, row in zip(similarity, matching, strict=True)
         ]
 
     def _write(self, touched: Sequence[Row], puts: Sequence[_Put], embedded: Embedded | None) -> Transaction[None]:

@@ -27,7 +27,7 @@ def unit_vectors(vectors: Any, *, dims: int, count: int) -> NDArray[np.float32]:
     return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0), dtype=_STORED)
 
 
-def likeness(stored: Sequence[bytes], query: NDArray[np.float32]) -> list[float]:
+def similarity(stored: Sequence[bytes], query: NDArray[np.float32]) -> list[float]:
     """Return how alike each item is to *query*: the cosine of the best of the vectors that it has stored."""
     if not stored:
         return []

@@ -31,6 +31,6 @@ def new(
     A server that was started with RUNLANE_API_KEYS takes it at once. Remove its line from the file to revoke it.
     """
     with reporting():
-        key: str = import_module("runlane.server.keys").new_key(owner, file)
+        key: str = import_module("runlane.server.auth.keys").new_key(owner, file)
     typer.echo(key)
     typer.echo(f"Added to {file}. The key is shown only here.", err=True)

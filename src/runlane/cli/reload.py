@@ -22,7 +22,7 @@ from watchfiles import Change, DefaultFilter, watch
 
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.errors import ConfigurationError
-from runlane.server.listener import address_of, bind, is_loopback, url_of
+from runlane.server.http.listener import address_of, bind, is_loopback, url_of
 
 #: A server that is told to stop and has not after this long is killed; its runs are continued all the same.
 STOP_LIMIT_S: Final = 30.0

@@ -256,7 +256,7 @@ _ITEMS: Final = (
         rules.ITEM_VECTORS,
         {"namespace": "namespace", "key": "key"},
         "Its vectors are not as long as the index says, so every search that meets it fails.",
-        "they are taken out: it is found again by likeness once it is put again.",
+        "they are taken out: it is found again by similarity once it is put again.",
     ),
 )
 _CHECKPOINTS: Final = (

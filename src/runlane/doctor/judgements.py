@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from runlane.crons import next_slot
 from runlane.doctor.findings import Finding, by
 from runlane.errors import InvalidRequest
 from runlane.lifecycle import CancelAction, EndReason, RunStatus, ThreadStatus
+from runlane.maintenance.crons import next_slot
 from runlane.schedules import Schedule
 from runlane.store import doctor_transactions as ledger
 from runlane.store.cron_transactions import cron_record
@@ -78,7 +78,7 @@ def unended(row: Row, _: bool) -> Finding:
         meaning=f"It has ended, but has no {' and no '.join(names)}.",
         repair="what is missing is filled in from the run's row and its log."
         if known
-        else "its row does not say whether it completed or paused; look at its thread, and set end_reason.",
+        else "its row does not return whether it completed or paused; look at its thread, and set end_reason.",
         fix=by(partial(ledger.complete_end, row, reason)) if known else None,
     )
 

@@ -100,7 +100,7 @@ def _open_file(settings: Settings, path: Path) -> OpenLedger:
 
 
 def is_damaged(error: StoreUnavailable) -> bool:
-    """Say whether the database cannot be read because its file is damaged."""
+    """Return whether the database cannot be read because its file is damaged."""
     return getattr(error.__cause__, "sqlite_errorname", "").startswith(DAMAGED)
 
 

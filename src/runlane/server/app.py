@@ -21,15 +21,21 @@ from runlane.agents.encode import Unserialisable
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.agents.registry import Registry
 from runlane.errors import RunlaneError
-from runlane.server import (
-    a2a,
+from runlane.server.auth.gate import Gate
+from runlane.server.auth.handlers import secured
+from runlane.server.config.http_section import HttpSection, http_section
+from runlane.server.front import RESERVED, Front, custom_app
+from runlane.server.http.edge import Edge, on_error, on_http_error
+from runlane.server.http.origins import OriginGuard
+from runlane.server.loopback import in_process_clients
+from runlane.server.protocols import a2a, mcp
+from runlane.server.protocols import v2 as protocol
+from runlane.server.routes import (
     assistants,
     batch,
     crons,
     items,
-    mcp,
     metrics,
-    protocol,
     runs,
     system,
     thread_extras,
@@ -37,15 +43,8 @@ from runlane.server import (
     threads,
     webhooks,
 )
-from runlane.server.auth import secured
-from runlane.server.edge import Edge, on_error, on_http_error
-from runlane.server.front import RESERVED, Front, custom_app
-from runlane.server.gate import Gate
-from runlane.server.http_section import HttpSection, http_section
-from runlane.server.loopback import in_process_clients
-from runlane.server.metrics import Metered, Metrics
-from runlane.server.origins import OriginGuard
-from runlane.server.routing import direct, schemas
+from runlane.server.routes.metrics import Metered, Metrics
+from runlane.server.routes.routing import direct, schemas
 from runlane.server.service import open_service
 from runlane.settings import Settings
 

@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.runtime import Runtime, utc_now
-from runlane.server.own_app import OwnApp
-from runlane.server.responses import run_wire
+from runlane.server.config.own_app import OwnApp
+from runlane.server.http.responses import run_wire
 from runlane.webhooks.deliverer import EXTRA_FIELDS, Deliverer
 from runlane.webhooks.policy import WebhooksSection, webhook_policy
 

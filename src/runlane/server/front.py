@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runlane.agents.langgraph_json import GraphsFile
 from runlane.agents.registry import import_object
 from runlane.errors import ConfigurationError
-from runlane.server.gate import Gate
-from runlane.server.http_section import HttpSection
+from runlane.server.auth.gate import Gate
+from runlane.server.config.http_section import HttpSection
 
 #: What no application may take the place of.
 RESERVED = frozenset({"/ok", "/metrics", "/docs", "/openapi.json"})

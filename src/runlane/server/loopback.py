@@ -21,8 +21,8 @@ from starlette.authentication import AuthCredentials
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runlane.agents.users import USER_KEY, RunUser
-from runlane.server.access import User
-from runlane.server.gate import USER
+from runlane.server.auth.access import User
+from runlane.server.auth.gate import USER
 
 #: The server whose runs go on in this context: with several in a process, a graph calls its own.
 _SERVING: Final[ContextVar[Loopback]] = ContextVar("runlane_serving")

@@ -29,8 +29,8 @@ from starlette.applications import Starlette
 from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
-from runlane.server.bounded_http import OTHER_FILES, bounded_http, limits_of
-from runlane.server.listener import address_of, bind, is_loopback, not_available, url_of
+from runlane.server.http.bounded_http import OTHER_FILES, bounded_http, limits_of
+from runlane.server.http.listener import address_of, bind, is_loopback, not_available, url_of
 from runlane.settings import Settings
 
 log = logging.getLogger("runlane.server")
@@ -244,7 +244,7 @@ async def _hurry(service: Any, signals: StopSignals) -> None:
 
 
 def _is_waited_for(thread: threading.Thread) -> bool:
-    """Say whether the interpreter waits for *thread* at its end; it does for a pool's, even if they are daemons."""
+    """Return whether the interpreter waits for *thread* at its end; it does for a pool's, even if they are daemons."""
     in_pool = thread.name.startswith(SYNC_THREADS_NAME)
     return thread is not threading.main_thread() and (in_pool or not thread.daemon)
 

@@ -20,20 +20,20 @@ from runlane.agents.isolation import GraphHosts
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.state import ThreadStates
 from runlane.agents.users import RunUser, RunUsers, run_user
-from runlane.crons import CronScheduler
 from runlane.errors import ConfigurationError, ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
+from runlane.maintenance.crons import CronScheduler
+from runlane.maintenance.retention import Sweeper
 from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
-from runlane.retention import Sweeper
 from runlane.runtime import Runtime, new_run_id, open_runtime
-from runlane.server.access import Access, Authority
-from runlane.server.auth import load_authority
+from runlane.server.auth.access import Access, Authority
+from runlane.server.auth.grants import Grants
+from runlane.server.auth.handlers import load_authority
+from runlane.server.config.expiry import load_expiry
+from runlane.server.config.http_section import HttpSection
+from runlane.server.config.long_term import load_store
 from runlane.server.deliveries import new_deliverer
-from runlane.server.expiry import load_expiry
-from runlane.server.grants import Grants
-from runlane.server.http_section import HttpSection
-from runlane.server.long_term import load_store
-from runlane.server.probing import DatabaseProbe
+from runlane.server.http.probing import DatabaseProbe
 from runlane.settings import Settings
 from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
 from runlane.store.ledger import RunStore
@@ -274,7 +274,7 @@ async def open_service(
                 new_store=await asyncio.get_running_loop().run_in_executor(None, load_store, config),
                 hooks=(ended,),
                 thread_ttl=expiry.default,
-                private_of=users.fields_of,
+                secrets_provider=users.fields_of,
             )
         )
         webhooks = await stack.enter_async_context(new_deliverer(config, runtime, own))

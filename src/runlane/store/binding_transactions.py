@@ -53,7 +53,7 @@ def unbind(row: Row, *, wholly: bool) -> Transaction[None]:
 
 
 def _inherited(later: Row, binding: Json) -> Transaction[bool]:
-    """Say whether the thread has its graph from the run *later*; what was before it is now what *binding* replaced."""
+    """Return whether the thread has its graph from *later*; what was before it is now what *binding* replaced."""
     kwargs = loads(later["kwargs"])
     own = kwargs.get(BINDING)
     if own is None and _part(loads(later["metadata"]), binding["is"]) != binding["is"]:

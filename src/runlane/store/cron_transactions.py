@@ -361,7 +361,7 @@ def fire_cron(
 
 
 def _still_active(row: Mapping[str, Any]) -> Transaction[bool]:
-    """Say whether the cron's last run is in the way of the next."""
+    """Return whether the cron's last run is in the way of the next."""
     if row["overlap"] != "skip" or row["last_run_id"] is None:
         return False
     last = yield GET_RUN(run_id=row["last_run_id"], **owner_params(ANY_OWNER))

@@ -32,7 +32,7 @@ _Term = tuple[str, str, Any]
 
 
 def matches(where: Mapping[str, Any], document: Any) -> bool:
-    """Say whether *document* satisfies *where*, which :func:`filter_params` takes."""
+    """Return whether *document* satisfies *where*, which :func:`filter_params` takes."""
     return all(_holds(term, document) for term in _terms(where))
 
 

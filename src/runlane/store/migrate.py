@@ -44,7 +44,7 @@ def apply_scripts(driver: TakesScripts) -> None:
 
 
 def is_current(applied: Iterable[str]) -> bool:
-    """Say whether *applied*, what the version table holds, is this version's schema.
+    """Return whether *applied*, what the version table holds, is this version's schema.
 
     Raises:
         ConfigurationError: The schema is a newer version's.
@@ -61,7 +61,7 @@ def is_current(applied: Iterable[str]) -> bool:
 
 
 def migrate_sqlite(path: str | Path) -> bool:
-    """Upgrade the file at *path* if it is behind, and say whether it was. Blocks.
+    """Upgrade the file at *path* if it is behind, and return whether it was. Blocks.
 
     Call it while a ``SqliteDriver`` owns the file, before its first transaction: the driver's lock keeps others out.
 

@@ -76,7 +76,7 @@ class PostgresDriver:
         """Take over *pool*, which is open; see :func:`open_postgres`."""
         self.pool = pool
         self._loop = asyncio.get_running_loop()
-        self._door = threading.Lock()
+        self._lock = threading.Lock()
         self._closed = False
         self._queue: deque[Submission] = deque()
         self._sender: asyncio.Task[None] | None = None
@@ -92,7 +92,7 @@ class PostgresDriver:
 
     def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
         """Queue *transaction* from any thread; *callback* runs on *loop* once it is committed or has failed."""
-        with self._door:
+        with self._lock:
             if self._closed:
                 raise LedgerClosed
             self._queue.append(Submission(transaction, loop, callback))
@@ -101,7 +101,7 @@ class PostgresDriver:
             self._loop.call_soon_threadsafe(self._start_sender)
 
     async def aclose(self) -> None:
-        with self._door:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -206,7 +206,7 @@ class PostgresDriver:
 
     async def _send(self) -> None:
         while self._queue:
-            with self._door:
+            with self._lock:
                 group = [self._queue.popleft() for _ in range(min(MAX_GROUP, len(self._queue)))]
             try:
                 answers = await self._committed(partial(_run_group, group))

@@ -58,7 +58,7 @@ class PersistenceRetryPolicy:
 
 
 def passes(error: BaseException) -> bool:
-    """Say whether *error* is an outage, which ends by itself or once an operator has mended what is wrong."""
+    """Return whether *error* is an outage, which ends by itself or once an operator has mended what is wrong."""
     return isinstance(error, StoreUnavailable) and not isinstance(error, LedgerInUse | LedgerClosed)
 
 

@@ -80,7 +80,7 @@ class SqliteDriver:
             os.close(self._lock_fd)
             raise StoreUnavailable(f"cannot open {self.path}: {error}") from error
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
-        self._door = threading.Lock()  # nothing is queued behind the mark that stops the writer
+        self._lock = threading.Lock()  # nothing is queued behind the mark that stops the writer
         self._closed = False
         self._local = threading.local()
         self._read_connections: list[sqlite3.Connection] = []
@@ -103,7 +103,7 @@ class SqliteDriver:
         self._put(self._queue, Submission(transaction, loop, callback))
 
     def _put(self, line: queue.SimpleQueue[Submission | None], submission: Submission) -> None:
-        with self._door:
+        with self._lock:
             if self._closed:
                 raise LedgerClosed
             line.put(submission)
@@ -133,7 +133,7 @@ class SqliteDriver:
         self._writer.executescript(sql)
 
     async def aclose(self) -> None:
-        with self._door:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -330,7 +330,7 @@ def _matches(document: Any, where: Any) -> bool:
 
 
 def contains(document: Any, wanted: Any) -> bool:
-    """Say whether *document* contains *wanted* as PostgreSQL's ``jsonb @>`` does."""
+    """Return whether *document* contains *wanted* as PostgreSQL's ``jsonb @>`` does."""
     if isinstance(wanted, dict):
         return isinstance(document, dict) and all(k in document and contains(document[k], v) for k, v in wanted.items())
     if isinstance(wanted, list):

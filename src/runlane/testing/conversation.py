@@ -96,14 +96,14 @@ class Conversation:
         run_ids.append(await self._say(turns[-1], "in peace", "enqueue"))
         await self._ended(run_ids[-1])
 
-    async def bury(self) -> None:
+    async def dispose(self) -> None:
         """Shut the living down, and let code of dead processes clean up: nothing that it does is seen any more."""
         for process in self._processes:
             if process.alive:
                 await process.shut_down(0)
         for _ in range(LAST_WORDS_S):
             for process in self._processes:  # again, as one that has gone down may have left code behind
-                process.bury()
+                process.dispose()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             if not tasks:
                 break

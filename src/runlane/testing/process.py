@@ -164,7 +164,7 @@ class Process:
             self._history.note("killed", process=self.name)
             self._gone.set_result(None)
 
-    def bury(self) -> None:
+    def dispose(self) -> None:
         """Let what is left of a dead process clean up, without a ledger: for the very end, when nobody looks."""
         self.driver.unplugged = True
         self._life.alive = True

@@ -79,7 +79,7 @@ def _play(
         broken += _checked(check, world)
         world.end()
         report.faults += history.faults
-        await conversation.bury()
+        await conversation.dispose()
         return broken
 
     try:

@@ -123,7 +123,7 @@ class WebhookPolicy:
             raise InvalidRequest(f"The webhook's host {host!r} is not a public one.")
 
     def permits(self, address: str) -> bool:
-        """Say whether *address* (an IP address) may be connected to.
+        """Return whether *address* (an IP address) may be connected to.
 
         Public ones may; those of this machine and of private networks where the rules say so; others (those where
         clouds keep credentials, multicast, reserved) never.
@@ -180,7 +180,7 @@ def _header(name: str, text: str, prefix: str, environment: Mapping[str, str]) -
 
 
 def _in_domain(host: str, domain: str) -> bool:
-    """Say whether *host* is *domain*, or under it if that begins with ``*.``."""
+    """Return whether *host* is *domain*, or under it if that begins with ``*.``."""
     return host.endswith(domain[1:]) if domain.startswith("*.") else host == domain
 
 

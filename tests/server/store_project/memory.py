@@ -1,4 +1,4 @@
-"""A graph that keeps what it is told in the long-term store, and looks it up by likeness."""
+"""A graph that keeps what it is told in the long-term store, and looks it up by similarity."""
 
 from __future__ import annotations
 

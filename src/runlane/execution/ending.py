@@ -1,0 +1,87 @@
+"""The ending of an attempt as one transaction, and what is left of it if the ledger does not take it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from runlane.agents.encode import encode
+from runlane.execution.attempt import Attempt
+from runlane.execution.decision import Verdict
+from runlane.lifecycle import EndReason, RunEvent
+from runlane.records import Lease, Outcome, RunError, StreamEvent, ThreadState, Usage
+from runlane.store.event_transactions import insert_events
+from runlane.store.statements import Transaction
+
+#: Makes the transaction that writes the checkpoints which an attempt has left to write.
+Checkpoints = Callable[[], Transaction[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastWrites:
+    """What is written with an ending; ``events_end`` is ``None`` if the ledger alone knows its last event."""
+
+    lease: Lease
+    events: Sequence[StreamEvent] = ()
+    events_end: int | None = None
+    checkpoints: Checkpoints | None = None
+
+    def transaction(self) -> Transaction[None]:
+        """Return the transaction that writes it, to be part of the one that ends the attempt."""
+        if self.events:
+            yield from insert_events(self.lease, self.events)
+        if self.checkpoints is not None:
+            yield from self.checkpoints()
+
+
+def outcome_of(
+    attempt: Attempt, verdict: Verdict, *, state: ThreadState | None, usage: Usage | None, events_end: int | None
+) -> Outcome:
+    """Return what is recorded of an attempt that ends as *verdict* says."""
+    abandoned = attempt.abandoned
+    return Outcome(
+        event=verdict.event,
+        end_reason=verdict.end_reason,
+        error=verdict.error,
+        state=state,
+        usage=usage,
+        events_end=events_end,
+        observed_at=attempt.observed_at,
+        stopped=abandoned is None,
+        blocked_at=None if abandoned is None else abandoned.place,
+    )
+
+
+def minimal_verdict(attempt: Attempt, why: Exception) -> Verdict:
+    """Return how an attempt ends whose ending met *why*: after a cancel it is interrupted, otherwise it has failed."""
+    message = "The run is over, but its ending could not be recorded as it was; the server's log says why."
+    error = RunError(error=type(why).__name__, message=message)
+    if attempt.cancel is not None:
+        return Verdict(event=RunEvent.STOP, end_reason=attempt.cancel.reason, error=error)
+    return Verdict(event=RunEvent.FAIL, end_reason=EndReason.FAILED, error=error)
+
+
+def minimal_writes(
+    lease: Lease,
+    events: Sequence[StreamEvent],
+    *,
+    events_end: int | None,
+    verdict: Verdict,
+    checkpoints: Checkpoints | None,
+) -> list[LastWrites]:
+    """Return what may be written with a minimal ending, most first: less each time that the ledger refuses it."""
+    writes = partial(LastWrites, lease=lease)
+    if events_end is None:
+        return [writes(checkpoints=checkpoints), writes()]
+    told = any(event.name == "error" for event in events[-1:])
+    if verdict.event is RunEvent.FAIL and verdict.error is not None and not told:
+        events_end += 1
+        data = encode({"error": verdict.error.error, "message": verdict.error.message})
+        events = (*events, StreamEvent(seq=events_end, name="error", data=data))
+    return [
+        writes(events=events, events_end=events_end, checkpoints=checkpoints),
+        writes(events=events, events_end=events_end),
+        writes(checkpoints=checkpoints),
+        writes(),
+    ]

@@ -1,0 +1,285 @@
+"""Slots in which runs execute, the leases of those runs, and the drain of a process that is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from runlane.dispatch.base import Dispatch
+from runlane.errors import NotFound, RunlaneError, StoreUnavailable
+from runlane.execution.attempt import Attempt
+from runlane.execution.decision import StopReason
+from runlane.execution.executor import AgentSource, Executor
+from runlane.records import ANY_OWNER, CancelReceipt, Claim, Head, Lease
+from runlane.settings import Settings
+from runlane.store.ledger import RunStore
+
+log = logging.getLogger("runlane.worker")
+
+#: How long a drain waits for an ending that cannot be written, beyond what stopping and repairing may take.
+OUTAGE_LIMIT_S: Final = 10.0
+#: How often a drain looks what is left.
+DRAIN_TURN_S: Final = 0.1
+#: Leases are renewed this many times in their lifetime, so that one lost renewal costs nothing.
+RENEWALS_PER_LEASE: Final = 3
+#: How often they are tried while the ledger is out, so that leases that still last are kept once it is back.
+RENEWAL_RETRY_S: Final = 1.0
+
+
+#: A run's id and the number of an attempt: nothing of one attempt counts for another, not within a process either.
+AttemptKey = tuple[str, int]
+
+
+class Worker:
+    """Claims runs that may start, executes each in a slot, keeps their leases, and passes cancels on.
+
+    The ledger decides what is executed: a hint of the dispatch that finds nothing to claim ends quietly.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        store: RunStore,
+        dispatch: Dispatch,
+        executor: Executor,
+        source: AgentSource,
+        settings: Settings,
+        now: Callable[[], datetime],
+        shared: bool = False,
+        external: MutableMapping[str, Lease] | None = None,
+    ) -> None:
+        """Args:
+        shared: Other processes use the ledger, and are shown at each renewal that this one lives.
+        external: Leases of runs that the application moves by ``set_status``; renewed too, removed if lost.
+        """
+        self.worker_id = worker_id
+        self._external = {} if external is None else external
+        self._store, self._dispatch, self._executor, self._source = store, dispatch, executor, source
+        self._settings, self._now = settings, now
+        self._shared = shared
+        self._slots = asyncio.Semaphore(settings.max_concurrent_runs)
+        self._attempts: dict[AttemptKey, Attempt] = {}
+        self._executing: Counter[str] = Counter()
+        self._claiming: Counter[str] = Counter()
+        self._cancelled_early: set[str] = set()  # told of a cancel while their claim was on its way
+        self._confirmed: dict[AttemptKey, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._out = False  # the ledger did not take the last renewal
+        self.draining = False
+
+    @property
+    def executing(self) -> int:
+        """How many runs execute here now."""
+        return len(self._attempts)
+
+    def holds(self, run_id: str, attempt: int) -> bool:
+        """Whether the attempt is here, or about to be: its code executes, or what it left is not written yet."""
+        external = self._external.get(run_id)
+        here = (run_id, attempt) in self._attempts or (external is not None and external.attempt == attempt)
+        return here or run_id in self._claiming
+
+    async def __aenter__(self) -> Worker:
+        for loop in (self._fetch, self._pass_cancels, self._keep_leases):
+            self._loops.append(asyncio.get_running_loop().create_task(_supervised(loop)))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drain(0.0)
+
+    async def drain(self, grace_s: float) -> None:
+        """Start nothing more, let runs finish for *grace_s*, then stop the rest and hand them back.
+
+        An ending that cannot be written because the ledger is out is given up in the end: the run is rescued later.
+
+        Returns once no code of a run executes here, or it is abandoned. A second call waits for the same.
+        """
+        self.draining = True
+        for task in self._loops[:1]:
+            task.cancel()
+        if self._tasks and grace_s > 0:
+            await asyncio.wait(tuple(self._tasks), timeout=grace_s)
+        stages_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
+        turns = int((2 * stages_s + OUTAGE_LIMIT_S) / DRAIN_TURN_S)  # time in which this process stands still is none
+        while self._tasks:
+            turns -= 1
+            for attempt in tuple(self._attempts.values()):
+                attempt.stop(StopReason.DRAIN)
+            await asyncio.wait(tuple(self._tasks), timeout=DRAIN_TURN_S)
+            if turns < 0:
+                for attempt in tuple(self._attempts.values()):
+                    attempt.stop(StopReason.LEASE_LOST)  # so that nothing is written from now on, half of it least
+                for task in self._tasks:
+                    task.cancel()
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def _fetch(self) -> None:
+        while True:
+            await self._slots.acquire()
+            try:
+                head = await self._dispatch.next_run()
+            except BaseException:
+                self._slots.release()
+                raise
+            if not self._source.can_execute(head.run_id, head.home):
+                self._leave(head)
+                continue
+            task = asyncio.get_running_loop().create_task(self._execute(head.run_id))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._done, head))
+
+    def _leave(self, head: Head) -> None:
+        self._dispatch.done(head)
+        self._slots.release()
+
+    def _done(self, head: Head, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._leave(head)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("run.attempt_crashed", exc_info=task.exception())
+
+    async def _execute(self, run_id: str) -> None:
+        if run_id in self._executing:
+            return  # an attempt that lost its lease has not stopped yet; the ledger offers the run again
+        sent_at = asyncio.get_running_loop().time()
+        try:
+            claim = await self._claim(run_id)
+        except StoreUnavailable as error:
+            log.warning("run.claim_failed run_id=%s why=%s", run_id, error)
+            return
+        if claim is None:
+            await self._forget_if_ended(run_id)
+            return
+        attempt = Attempt(claim, self._settings, self._now)
+        if asyncio.get_running_loop().time() - sent_at > self._settings.lease_s / RENEWALS_PER_LEASE:
+            log.warning("run.claimed_late run_id=%s", run_id)
+            attempt.stop(StopReason.LAPSED)  # the lease may be over before it is first renewed
+        key = run_id, claim.lease.attempt
+        self._attempts[key] = attempt
+        self._confirmed[key] = sent_at + self._settings.lease_s
+        self._executing[run_id] += 1
+        log.info("run.started run_id=%s attempt=%d", run_id, claim.lease.attempt)
+        try:
+            await self._executor.execute(attempt)
+        finally:
+            del self._attempts[key]
+            del self._confirmed[key]
+            _count_down(self._executing, run_id)
+
+    async def _claim(self, run_id: str) -> Claim | None:
+        """Claim the run. A cancel that is told meanwhile finds no attempt yet, and is told again."""
+        self._claiming[run_id] += 1
+        try:
+            lease_s, has_code = self._settings.lease_s, self._source.attached(run_id)
+            return await self._store.claim(run_id, self.worker_id, lease_s=lease_s, has_code=has_code)
+        finally:
+            if not _count_down(self._claiming, run_id) and run_id in self._cancelled_early:
+                self._cancelled_early.discard(run_id)
+                self._dispatch.cancel(run_id)
+
+    async def _forget_if_ended(self, run_id: str) -> None:
+        try:
+            ended = (await self._store.get_run(run_id, owner=ANY_OWNER)).status.terminal
+        except NotFound:
+            ended = True
+        except StoreUnavailable:
+            return
+        if ended:
+            self._source.forget(run_id)
+
+    async def _pass_cancels(self) -> None:
+        while True:
+            run_id = await self._dispatch.next_cancel()
+            if run_id in self._claiming:
+                self._cancelled_early.add(run_id)
+            if run_id not in self._executing:
+                continue
+            try:
+                run = await self._store.get_run(run_id, owner=ANY_OWNER)
+            except (NotFound, StoreUnavailable):
+                continue  # the next renewal reports the cancel again
+            if run.cancel is not None:
+                self._cancel(run.cancel)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            period_s = self._settings.lease_s / RENEWALS_PER_LEASE
+            await asyncio.sleep(self._until_fence(min(RENEWAL_RETRY_S, period_s) if self._out else period_s))
+            await self._renew(period_s)
+
+    def _until_fence(self, period_s: float) -> float:
+        """Return *period_s*, or the seconds until the first confirmed lease is over, if that is sooner."""
+        first = min(self._confirmed.values(), default=float("inf")) - asyncio.get_running_loop().time()
+        return min(period_s, max(0.0, first))
+
+    async def _renew(self, limit_s: float) -> None:
+        now = asyncio.get_running_loop().time()
+        # Without an outage it is this process that stood still, perhaps by what the run did: that is for the rescuer.
+        over = StopReason.LAPSED if self._out else StopReason.LEASE_LOST
+        self._fence(lambda key: self._confirmed[key] <= now, over)
+        held = [
+            attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
+        ]
+        held.extend(self._external.values())
+        if not held and not self._shared:
+            self._out = False
+            return
+        beats = self.worker_id if self._shared else None
+        try:
+            async with asyncio.timeout(self._until_fence(limit_s)):
+                renewal = await self._store.renew(held, lease_s=self._settings.lease_s, worker_id=beats)
+        except (RunlaneError, TimeoutError) as error:
+            log.warning("lease.renewal_failed runs=%d why=%s", len(held), error)
+            self._out = True
+            return
+        self._out = False
+        for lease in renewal.renewed:
+            if (lease.run_id, lease.attempt) in self._confirmed:
+                self._confirmed[lease.run_id, lease.attempt] = now + self._settings.lease_s
+        lost = {(lease.run_id, lease.attempt) for lease in renewal.lost}
+        for run_id, external in tuple(self._external.items()):
+            if (run_id, external.attempt) in lost:
+                del self._external[run_id]
+        self._fence(lost.__contains__, StopReason.LEASE_LOST)
+        for receipt in renewal.cancelled:
+            self._cancel(receipt)
+
+    def _cancel(self, receipt: CancelReceipt) -> None:
+        """Stop whatever executes the run here: a cancel is the run's, and holds for each of its attempts."""
+        if receipt.run_id in self._executing:
+            for (run_id, _), attempt in tuple(self._attempts.items()):
+                if run_id == receipt.run_id:
+                    attempt.stop(StopReason.CANCEL, receipt)
+
+    def _fence(self, over: Callable[[AttemptKey], bool], reason: StopReason) -> None:
+        for key, attempt in tuple(self._attempts.items()):
+            if over(key):
+                self._confirmed[key] = float("inf")
+                attempt.stop(reason)
+
+
+def _count_down(counter: Counter[str], run_id: str) -> int:
+    """Return how many are left of *run_id*, of which one less is counted from now on."""
+    counter[run_id] -= 1
+    left = counter[run_id]
+    if not left:
+        del counter[run_id]
+    return left
+
+
+async def _supervised(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop of this process for ever: an error in it is a defect, and no reason to stop serving."""
+    while True:
+        try:
+            await loop()
+        except Exception:  # supervisor
+            log.exception("worker.loop_failed")
+            await asyncio.sleep(1.0)

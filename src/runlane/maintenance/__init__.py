@@ -1,0 +1,1 @@
+"""Whatever happens periodically: rescue, retention, crons."""

@@ -1,0 +1,175 @@
+"""Runs whose worker is dead, lanes whose notice was lost, runs that nobody starts, and what retention removes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from runlane.dispatch.base import Dispatch
+from runlane.errors import LeaseLost, NotFound, StoreUnavailable
+from runlane.execution.executor import AgentSource
+from runlane.execution.notifier import CompletionNotifier
+from runlane.lifecycle import EndReason
+from runlane.maintenance.liveness import LeaseObserver, Neighbours
+from runlane.records import ANY_OWNER, Head, RunError, RunRecord, SeenLease
+from runlane.settings import Settings
+from runlane.store.ledger import RunStore
+
+log = logging.getLogger("runlane.rescue")
+
+PURGE_EVERY_S: Final = 60.0
+#: Heads of lanes that are read at once.
+PAGE: Final = 1000
+#: A run that has lost its worker too often is not executed again, but claimed to make its thread valid and to end it.
+#: A worker may be lost at that too; after so many of them the run is ended with its thread as it is.
+REPAIRS: Final = 3
+
+
+class Rescuer:
+    """Looks, at start and then every ``poll_s``, for work that lost its worker or its notice."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        store: RunStore,
+        dispatch: Dispatch,
+        source: AgentSource,
+        notifier: CompletionNotifier,
+        settings: Settings,
+        held: Callable[[str, int], bool],
+        exclusive: bool,
+        forget_after_s: float | None = None,
+    ) -> None:
+        """Args:
+        held: Whether this process has an attempt of a run, given its number, which ends it or hands it back by itself.
+        exclusive: No other process uses this ledger, so whatever another worker's id runs is lost at once.
+        forget_after_s: Delete ended runs after so long; ``None`` keeps them.
+        """
+        self._worker_id, self._store, self._dispatch, self._source = worker_id, store, dispatch, source
+        self._notifier, self._settings = notifier, settings
+        self._held, self._exclusive, self._forget_after_s = held, exclusive, forget_after_s
+        self._observer: LeaseObserver[SeenLease] = LeaseObserver()
+        self._neighbours = Neighbours(store=store, worker_id=worker_id, lease_s=settings.lease_s, exclusive=exclusive)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Rescuer:
+        await self._neighbours.enter()
+        await self.rescue_lost()
+        await self.dispatch_runnable()
+        self._task = asyncio.get_running_loop().create_task(self._poll())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._neighbours.leave()
+
+    async def rescue_lost(self) -> tuple[RunRecord, ...]:
+        """Take every lost run from its dead worker; return what became of them.
+
+        A run is lost if its lease was not renewed for its length while this process watched. What this process holds is
+        not lost, and what another worker holds of a ledger that is only this process's is lost at once.
+        """
+        rescued: list[RunRecord] = []
+        await self._neighbours.look()
+        asked_at = asyncio.get_running_loop().time()
+        leases = await self._store.leases()
+        self._observer.note(leases, asked_at=asked_at, at=asyncio.get_running_loop().time())
+        for lease in leases:
+            finished = await self._rescue(lease) if self._is_lost(lease) else None
+            if finished is not None:
+                rescued.append(finished)
+        return tuple(rescued)
+
+    def _is_lost(self, lease: SeenLease) -> bool:
+        if lease.worker_id == self._worker_id:
+            return not self._held(lease.run_id, lease.attempt) and self._observer.over(lease)
+        return self._exclusive or self._observer.over(lease)
+
+    async def _rescue(self, lease: SeenLease) -> RunRecord | None:
+        try:
+            finished = await self._store.rescue(lease, max_rescues=self._settings.max_rescues + REPAIRS)
+        except LeaseLost:
+            return None  # it was renewed or finished since it was seen
+        log.warning(
+            "run.rescued run_id=%s attempt=%d status=%s", lease.run_id, lease.attempt, finished.run.status.value
+        )
+        if finished.run.status.terminal:
+            self._source.forget(lease.run_id)
+        self._notifier.announce(finished)
+        return finished.run
+
+    def orphaned(self, run_id: str, home: str | None) -> bool:
+        """Return whether no living process is known to have the code of a pending run."""
+        if self._source.can_execute(run_id, home):
+            return False
+        if home is None:
+            return not self._neighbours.any_lives
+        return not self._neighbours.lives(home)
+
+    async def dispatch_runnable(self) -> None:
+        """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time."""
+        after_seq = 0
+        while page := await self._store.runnable(after_seq=after_seq, limit=PAGE):
+            for found, wait_us in page:
+                head = await self._freed(found)
+                wait_s = wait_us / 1_000_000
+                if self._source.can_execute(head.run_id, head.home):
+                    self._dispatch.submit(head, delay_s=max(0.0, wait_s))
+                elif -wait_s > self._settings.start_within_s and self.orphaned(head.run_id, head.home):
+                    await self._give_up(head)
+            after_seq = page[-1][0].seq
+
+    async def _freed(self, head: Head) -> Head:
+        """Return *head*, which loses its home if that is dead and other processes can execute its graph."""
+        home = head.home
+        if home is None or home == self._worker_id or self._neighbours.lives(home) or head.graph_id is None:
+            return head
+        await self._store.free_run(head.run_id, home=home)
+        return replace(head, home=None)
+
+    async def _give_up(self, head: Head) -> None:
+        reason = EndReason.NEVER_STARTED
+        error = RunError(error="NeverStarted", message="No code was attached to this run in time; see start().")
+        try:
+            if (await self._store.get_run(head.run_id, owner=ANY_OWNER)).rescues:
+                reason = EndReason.WORKER_LOST
+                error = RunError(error="WorkerLost", message="The process that had this run's code died.")
+            finished = await self._store.give_up(head.run_id, reason, error, home=head.home)
+        except NotFound:
+            return
+        if finished is not None:
+            self._notifier.announce(finished)
+
+    async def purge(self) -> None:
+        """Remove what retention says."""
+        while await self._store.purge_events(older_than_s=self._settings.event_retention_s):
+            pass  # in parts, so that writers in between do not wait long
+        if self._forget_after_s is None:
+            return
+        while old := await self._store.forgettable(older_than_s=self._forget_after_s):
+            for run in old:
+                await self._store.delete_run(run.run_id, owner=run.owner)
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        purge_at = loop.time()
+        while True:
+            await asyncio.sleep(self._settings.poll_s)
+            try:
+                await self.rescue_lost()
+                await self.dispatch_runnable()
+                if loop.time() >= purge_at:
+                    purge_at = loop.time() + PURGE_EVERY_S
+                    await self.purge()
+            except StoreUnavailable as error:
+                self._observer.broken()
+                self._neighbours.broken()
+                log.warning("rescue.waiting why=%s", error)
+            except Exception:  # supervisor: a defect here must not end rescuing
+                log.exception("rescue.failed")

@@ -1,0 +1,158 @@
+"""The gate before every route: who sends a request, and whether they are still known while it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, cast
+
+from starlette.authentication import AuthCredentials
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runlane.errors import InvalidRequest
+from runlane.server.auth.access import Authority, User
+from runlane.server.auth.grants import Grant, Grants
+from runlane.server.http.edge import close_reason, error_response
+from runlane.server.http.json_bodies import EncodedBody, PayloadTooLarge
+
+#: What anybody may ask of the API: that the server is there, what it is, and how it fares.
+EXEMPT: Final = frozenset({"/", "/ok", "/info", "/metrics", "/docs", "/openapi.json"})
+#: Where a request has its :class:`User`; ``user`` beside it may be replaced by an application's middleware.
+USER: Final = "runlane.user"
+#: A socket is closed with this and an HTTP status, as a page cannot read the status of a handshake.
+SOCKET_STATUS: Final = 4000
+
+
+class Gate:
+    """Lets nothing through to a route, known or not, that the process's authority does not know the sender of.
+
+    What goes on after that, a stream or a socket, ends when its sender is not known any more.
+    """
+
+    def __init__(self, app: ASGIApp, exempt: frozenset[str] = EXEMPT) -> None:
+        self._app, self._exempt = app, exempt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        authority = _authority(scope, self._exempt) if scope["type"] in ("http", "websocket") else None
+        if authority is None or USER in scope:
+            await self._app(scope, receive, send)
+            return
+        asked = dict(scope)  # as it came, for a later time: routing changes it
+        received = _Received(receive, scope["app"].state.settings.max_body_bytes) if authority.reads_body else None
+        try:
+            user = await authority.authenticate(_connection(scope, receive, received))
+        except HTTPException as error:
+            await _refuse(scope, receive, send, error)
+            return
+        except InvalidRequest as error:  # the body that the handler wanted to see
+            status = 413 if isinstance(error, PayloadTooLarge) else 415 if isinstance(error, EncodedBody) else 422
+            await _refuse(scope, receive, send, HTTPException(status, str(error)))
+            return
+        scope[USER] = scope["user"] = user
+        scope["auth"] = AuthCredentials(user.permissions)
+        grants: Grants = scope["app"].state.service.grants
+        with grants.held(user, lambda: authority.authenticate(_connection(asked, receive, received))) as grant:
+            await self._admitted(scope, receive if received is None else received.reader(), send, grant)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send, grant: Grant) -> None:
+        wire = _Wire(receive, send, grant)
+        checked = wire.receive if scope["type"] == "websocket" else receive
+        try:
+            await self._app(scope, checked, wire.send)
+        except asyncio.CancelledError:
+            if grant.over is None or grant.task.uncancel():
+                raise
+        if scope["type"] == "websocket":
+            await wire.close()  # an answer that is not whole is cut by the server
+
+
+def _connection(scope: Scope, receive: Receive, received: _Received | None) -> HTTPConnection:
+    if scope["type"] != "http":
+        return HTTPConnection(scope)
+    return Request(scope, receive if received is None else received.reader())
+
+
+def _authority(scope: Scope, exempt: frozenset[str]) -> Authority | None:
+    if isinstance(scope.get("user"), User):
+        return None  # known already: this is the gate of the API behind that of the application beside it
+    authority = cast(Authority | None, scope["app"].state.service.authority)
+    if authority is None:
+        return None
+    path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+    return None if path in exempt else authority
+
+
+class _Wire:
+    """What the application says and hears while its grant holds."""
+
+    def __init__(self, receive: Receive, send: Send, grant: Grant) -> None:
+        self._receive, self._send, self._grant = receive, send, grant
+        self._closed = False
+
+    async def receive(self) -> Message:
+        """Return what a socket's client says; every message of theirs is a request, and authenticated as one."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._closed = True
+        elif message["type"] == "websocket.receive" and self._grant.over is None:
+            try:
+                await self._grant.confirm()
+            except HTTPException as error:
+                self._grant.over = error.status_code
+        if self._grant.over is not None:
+            return {"type": "websocket.disconnect", "code": SOCKET_STATUS + self._grant.over}
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass *message* on, unless the sender is not known any more."""
+        if self._grant.over is not None:
+            return
+        self._grant.open = True
+        self._closed = self._closed or message["type"] == "websocket.close"
+        await self._send(message)
+
+    async def close(self) -> None:
+        """Tell a socket's client why it is over, if it is and they are there."""
+        if self._grant.over is not None and not self._closed:
+            reason = "Not authenticated any more."
+            await self._send({"type": "websocket.close", "code": SOCKET_STATUS + self._grant.over, "reason": reason})
+
+
+class _Received:
+    """What was received of a request, for the authentication and once more for the route."""
+
+    def __init__(self, receive: Receive, limit_bytes: int) -> None:
+        self._receive, self._limit_bytes, self._size = receive, limit_bytes, 0
+        self._messages: list[Message] = []
+
+    def reader(self) -> Receive:
+        """Return a way to receive all of the request, from its beginning."""
+        position = 0
+
+        async def read() -> Message:
+            nonlocal position
+            if position == len(self._messages):
+                await self._take()
+            position += 1
+            return self._messages[position - 1]
+
+        return read
+
+    async def _take(self) -> None:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > self._limit_bytes:
+            raise PayloadTooLarge(self._limit_bytes)
+        self._messages.append(message)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: HTTPException) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        reason = close_reason(str(error.detail))
+        await send({"type": "websocket.close", "code": SOCKET_STATUS + error.status_code, "reason": reason})
+        return
+    answer = error_response(error.status_code, str(error.detail), "http", dict(error.headers or {}))
+    await answer(scope, receive, send)

@@ -1,0 +1,175 @@
+"""API keys in a file: authentication that needs no code. The file has hashes of keys, never a key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+
+from runlane.errors import ConfigurationError
+from runlane.server.auth.access import Access, User
+from runlane.store.assistant_transactions import SHARED_OWNER
+
+log = logging.getLogger("runlane.auth")
+
+#: ``rlk_<id>_<secret>``: the id, which is no secret, finds the line of the file; the secret has 256 bits.
+_KEY: Final = re.compile(r"rlk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})\Z")
+_LINE: Final = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{64}) (\S.*)\Z")
+#: Control characters, separators of lines and paragraphs, surrogates: whatever ends a line for any reader.
+_NEVER_IN_OWNERS: Final = frozenset({"Cc", "Zl", "Zp", "Cs"})
+_NOBODY: Final = ("0" * 64, "")
+_HEADER: Final = "# API keys of Runlane: <id> <SHA-256 of the key> <owner>. Remove a line to revoke its key.\n"
+
+
+def check_owner(owner: Any) -> str:
+    """Return *owner* if rows can belong to it.
+
+    Raises:
+        ConfigurationError: It is no text, empty, longer than 512 characters, has a control character, a separator of
+            lines or a lone surrogate, or is the name under which things are shared.
+    """
+    if not isinstance(owner, str) or not owner.strip() or len(owner) > 512 or owner == SHARED_OWNER:
+        raise ConfigurationError(
+            f"The identity of a user must be a text of 1 to 512 characters, and not '*'; it is {owner!r:.80}."
+        )
+    if any(unicodedata.category(char) in _NEVER_IN_OWNERS for char in owner):
+        raise ConfigurationError(f"The identity {owner!r:.80} has a character that no identity can have.")
+    return owner
+
+
+def new_key(owner: str, file: Path) -> str:
+    """Make a key for *owner*, append its hash to *file* (made for its user only if missing), and return the key.
+
+    Raises:
+        ConfigurationError: *owner* cannot own anything, or the file cannot be written.
+    """
+    line_owner = check_owner(owner.strip())
+    key_id = secrets.token_hex(8)
+    key = f"rlk_{key_id}_{secrets.token_urlsafe(32)}"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with open(fd, "a", encoding="utf-8") as target:
+            target.write(f"{'' if target.tell() else _HEADER}{key_id} {_hash(key)} {line_owner}\n")
+    except OSError as error:
+        raise ConfigurationError(f"The keys file {file} cannot be written: {error.strerror}.") from error
+    return key
+
+
+def _hash(key: str) -> str:
+    """Return the hash of a key; one round is enough, as nobody can guess 256 random bits."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def read_keys(file: Path) -> dict[str, tuple[str, str]]:
+    """Return hash and owner by the id of the key. A line that is not understood is reported and lets nobody in.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        match = _LINE.match(text)
+        try:
+            if match is None:
+                raise ConfigurationError("it is not '<id> <SHA-256 of the key> <owner>'")
+            found[match[1]] = (match[2], check_owner(match[3]))
+        except ConfigurationError as error:
+            log.error("auth.keys_line_ignored file=%s line=%d why=%s", file, number, error)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """Which content of the file was read."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+
+
+class ApiKeys:
+    """Authentication by keys of a file, which is read again when it changes: a key that is removed opens nothing."""
+
+    reads_body = False
+    openapi: Mapping[str, Any] = {
+        "securitySchemes": {
+            "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        },
+        "security": [{"apiKey": []}, {"bearer": []}],
+    }
+
+    def __init__(self, file: Path) -> None:
+        if not file.is_file():
+            raise ConfigurationError(
+                f"The keys file {file} does not exist. Make a key with: runlane keys new OWNER --file {file}"
+            )
+        self._file = file
+        self._version: _Version | None = None
+        self._keys: dict[str, tuple[str, str]] = {}
+
+    async def authenticate(self, connection: HTTPConnection) -> User:
+        """Return the owner of the key in ``x-api-key`` or ``Authorization: Bearer``."""
+        given = _given(connection)
+        if given is None:
+            raise _refused("No API key was sent: send it as x-api-key, or as Authorization: Bearer.")
+        match = _KEY.match(given)
+        key_id = "" if match is None else match[1]
+        expected, owner = self._current().get(key_id, _NOBODY)
+        if not hmac.compare_digest(expected, _hash(given)) or not owner:
+            raise _refused("The API key is not valid: it is unknown or was revoked.")
+        return User(owner)
+
+    def _current(self) -> dict[str, tuple[str, str]]:
+        """Return the keys of the file as it is now; none if it is gone."""
+        try:
+            stat = self._file.stat()
+            version = _Version(stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if version != self._version:
+                self._keys, self._version = read_keys(self._file), version
+        except OSError as error:
+            log.error("auth.keys_unreadable file=%s why=%s", self._file, error.strerror)
+            self._keys, self._version = {}, None
+        return self._keys
+
+    async def access(self, user: User, resource: str, action: str, value: dict[str, Any]) -> Access:
+        """Return the user's own things."""
+        return Access(owner=user.identity, reads=user.identity, user=user)
+
+    def version(self) -> object:
+        """Return which content of the file is in use."""
+        self._current()
+        return self._version
+
+    async def knows(self, owner: str) -> bool:
+        """Return whether the file has a key of *owner*."""
+        return any(found == owner for _, found in self._current().values())
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+def _given(connection: HTTPConnection) -> str | None:
+    if key := connection.headers.get("x-api-key", "").strip():
+        return key
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _refused(detail: str) -> HTTPException:
+    return HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,1 @@
+"""The sections of langgraph.json that concern the server."""

@@ -1,0 +1,1 @@
+"""The ASGI edge: bytes, limits, bodies, answers, the process."""

@@ -1,0 +1,366 @@
+"""The shapes of what the server answers, for its OpenAPI document: clients that are generated from it are typed.
+
+The shapes are made elsewhere, by ``responses`` and the routes; tests check every answer against these.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunStatus, ThreadStatus
+from runlane.records import PruneStrategy, RunError, Usage
+from runlane.server.http.requests import Object, StreamMode
+from runlane.store.cron_transactions import Missed, Overlap
+from runlane.store.webhook_transactions import DeliveryStatus
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """A JSON object that is answered."""
+
+
+class Event(Answer):
+    """A server-sent event of a stream; ``data`` is JSON text. Source: the HTML standard, server-sent events."""
+
+    event: str
+    data: str
+    id: str | None = None
+
+
+class Assistant(Answer):
+    assistant_id: str
+    graph_id: str
+    config: Object
+    context: Object
+    metadata: Object
+    name: str
+    description: str | None
+    version: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class GraphNode(Answer):
+    id: str | int
+    type: str
+    data: Object
+    metadata: Object | None = None
+
+
+class GraphEdge(Answer):
+    source: str | int
+    target: str | int
+    conditional: bool = False
+    data: str | None = None
+
+
+class GraphDrawing(Answer):
+    nodes: list[GraphNode]
+    edges: list[GraphEdge]
+
+
+class SubgraphSchemas(Answer):
+    """JSON Schemas; ``null`` if there is none."""
+
+    input_schema: Object | None
+    output_schema: Object | None
+    state_schema: Object | None
+    config_schema: Object | None
+    context_schema: Object | None
+
+
+class GraphSchemas(SubgraphSchemas):
+    graph_id: str
+
+
+class Interrupt(Answer):
+    """A question that the graph asks; ``response_schema`` is the JSON Schema of its answer, if the graph gives one."""
+
+    id: str
+    value: Any
+    response_schema: Object | None = None
+
+
+class ThreadTtl(Answer):
+    strategy: PruneStrategy
+    ttl_minutes: float
+    expires_at: Instant | None
+
+
+class Thread(Answer):
+    thread_id: str
+    created_at: Instant
+    updated_at: Instant
+    state_updated_at: Instant
+    metadata: Object
+    status: ThreadStatus
+    config: Object
+    values: Any
+    interrupts: dict[str, list[Interrupt]]
+    error: RunError | None
+    #: With ``include=ttl``.
+    ttl: ThreadTtl | None = None
+    #: Of a search with ``extract``.
+    extracted: Object = {}
+
+
+class Checkpoint(Answer):
+    thread_id: str
+    checkpoint_ns: str = ""
+    checkpoint_id: str | None = None
+    checkpoint_map: Object | None = None
+
+
+class ThreadTask(Answer):
+    id: str
+    name: str
+    path: list[Any]
+    error: str | None
+    interrupts: list[Interrupt]
+    checkpoint: Checkpoint | None
+    state: ThreadState | None
+    result: Any
+
+
+class ThreadState(Answer):
+    values: Any
+    next: list[str]
+    tasks: list[ThreadTask]
+    metadata: Object | None
+    created_at: Instant | None
+    checkpoint: Checkpoint | None
+    parent_checkpoint: Checkpoint | None
+    interrupts: list[Interrupt]
+    checkpoint_id: str | None
+    parent_checkpoint_id: str | None
+
+
+class StateUpdated(Answer):
+    checkpoint: Checkpoint
+    configurable: Checkpoint
+    checkpoint_id: str | None
+
+
+class Pruned(Answer):
+    pruned_count: Count
+    busy: list[str]
+
+
+class Size(Answer):
+    count: Count
+    bytes: Count
+
+
+class ChannelSizes(Size):
+    by_channel: dict[str, Size]
+
+
+class ThreadStorage(Answer):
+    thread_id: str
+    total_bytes: Count
+    checkpoints: Size
+    channel_values: ChannelSizes
+    pending_writes: Size
+
+
+class RunKwargs(Answer):
+    """What a run was asked for."""
+
+    input: Any
+    command: Object | None
+    config: Object
+    context: Object
+    stream_mode: list[StreamMode] | None
+    interrupt_before: Literal["*"] | list[str] | None
+    interrupt_after: Literal["*"] | list[str] | None
+    webhook: str | None
+    feedback_keys: list[str] | None
+    temporary: bool
+    subgraphs: bool
+    resumable: bool
+    checkpoint_during: bool
+    durability: Literal["sync", "async", "exit"]
+
+
+class Receipt(Answer):
+    """What became of a cancel; ``stopped_at`` is set once the run's code has stopped."""
+
+    action: CancelAction
+    reason: EndReason
+    requested_by: str | None
+    requested_at: Instant
+    observed_at: Instant | None
+    stopped_at: Instant | None
+    blocked_at: str | None
+
+
+class WaitingOn(Answer):
+    """Why a pending run has not begun."""
+
+    reason: str
+    run_id: str | None = None
+    until: Instant | None = None
+
+
+class Run(Answer):
+    run_id: str
+    thread_id: str
+    assistant_id: str | None
+    metadata: Object
+    status: RunStatus
+    kwargs: RunKwargs
+    multitask_strategy: MultitaskStrategy
+    created_at: Instant
+    updated_at: Instant
+    end_reason: EndReason | None
+    error: RunError | None
+    attempt: Count
+    model_name: str | None
+    cancel: Receipt | None
+    cancel_reason: EndReason | None
+    usage: Usage
+    started_at: Instant | None
+    ended_at: Instant | None
+    #: Of runs that are read, not of one that was just created.
+    waiting_on: WaitingOn | None = None
+
+
+class Cron(Answer):
+    cron_id: str
+    assistant_id: str
+    thread_id: str | None
+    user_id: str
+    schedule: str
+    timezone: str | None
+    end_time: Instant | None
+    payload: Object
+    metadata: Object
+    on_run_completed: Literal["delete", "keep"] | None
+    missed: Missed
+    overlap: Overlap
+    enabled: bool
+    next_run_date: Instant | None
+    last_run_date: Instant | None
+    last_run_id: str | None
+    error: RunError | None
+    created_at: Instant
+    updated_at: Instant
+
+
+class StoreItem(Answer):
+    namespace: list[str]
+    key: str
+    value: Object
+    created_at: Instant
+    updated_at: Instant
+
+
+class FoundItem(StoreItem):
+    score: float | None
+
+
+class FoundItems(Answer):
+    items: list[FoundItem]
+
+
+class Namespaces(Answer):
+    namespaces: list[list[str]]
+
+
+class Delivery(Answer):
+    run_id: str
+    thread_id: str
+    url: str
+    status: DeliveryStatus
+    attempts: Count
+    next_attempt_at: Instant | None
+    created_at: Instant
+    ended_at: Instant | None
+
+
+class DeliveryAttempt(Answer):
+    number: Count
+    sent_at: Instant
+    duration_s: float
+    status_code: int | None
+    error: str | None
+
+
+class DeliveryWithHistory(Delivery):
+    history: list[DeliveryAttempt]
+
+
+class CommandAnswer(Answer):
+    """What became of a command of the streaming protocol."""
+
+    type: Literal["success", "error"]
+    id: int
+    result: Any = None
+    meta: Object = {}
+    error: str = ""
+    message: str = ""
+
+
+class RpcAnswer(Answer):
+    """An answer of JSON-RPC 2.0: a result or an error."""
+
+    jsonrpc: Literal["2.0"]
+    id: int | str | None
+    result: Any = None
+    error: Object = {}
+
+
+class AgentCard(Answer, rename="camel"):
+    """How an agent is called. Source: Agent2Agent protocol, versions 0.3.0 and 1.0."""
+
+    name: str
+    description: str
+    version: str
+    url: str
+    preferred_transport: str
+    protocol_version: str
+    supported_interfaces: list[Object]
+    provider: Object
+    capabilities: Object
+    default_input_modes: list[str]
+    default_output_modes: list[str]
+    skills: list[Object]
+
+
+class Health(Answer):
+    ok: bool
+    services: dict[str, Literal["healthy", "unhealthy", "skipped"]]
+
+
+class QueueNumbers(Answer):
+    n_pending: Count
+    n_running: Count
+    pending_runs_wait_time_max_secs: float | None
+    pending_runs_wait_time_med_secs: float | None
+    pending_unblocked_runs_wait_time_max_secs: float | None
+
+
+class WorkerNumbers(Answer):
+    max: Count
+    active: Count
+    available: Count
+
+
+class Numbers(Answer):
+    """What the process counts, with ``format=json``; ``api`` has the requests by status."""
+
+    queue: QueueNumbers
+    api: dict[str, dict[str, Count]]
+    workers: WorkerNumbers
+
+
+class Info(Answer):
+    version: str
+    langgraph_py_version: str
+    flags: dict[str, bool]
+    host: dict[str, str | None]

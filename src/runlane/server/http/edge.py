@@ -1,0 +1,149 @@
+"""The edge of the application: CORS, what is said of ignored fields, and which status an error has."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import orjson
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runlane.agents.encode import Unserialisable
+from runlane.errors import (
+    AdmissionClosed,
+    AlreadyExists,
+    CheckpointUnreadable,
+    ConflictError,
+    CronChanged,
+    EmbeddingFailed,
+    IllegalTransition,
+    InvalidRequest,
+    KeyReused,
+    NotFound,
+    QueueFull,
+    RunlaneError,
+    StateUnreadable,
+    StoreUnavailable,
+    ThreadChanged,
+)
+from runlane.redaction import shortened
+from runlane.server.config.http_section import CorsSection
+from runlane.server.http.json_bodies import EncodedBody, PayloadTooLarge
+from runlane.server.http.requests import BadRequest
+
+log = logging.getLogger("runlane.server")
+
+#: Pages of any origin, without cookies.
+CORS: Final = CorsSection()
+#: The first class that fits decides; its texts are written for clients.
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (PayloadTooLarge, 413),
+    (EncodedBody, 415),
+    (BadRequest, 400),
+    (InvalidRequest, 422),
+    (NotFound, 404),
+    (ConflictError, 409),
+    (AlreadyExists, 409),
+    (CronChanged, 409),
+    (ThreadChanged, 409),
+    (IllegalTransition, 409),
+    (KeyReused, 409),
+    (QueueFull, 429),
+    (AdmissionClosed, 503),
+    (StoreUnavailable, 503),
+    (Unserialisable, 422),
+    (StateUnreadable, 409),
+    (CheckpointUnreadable, 409),
+    (EmbeddingFailed, 502),
+)
+RETRY_AFTER_S = "1"
+MAX_REASON_BYTES: Final = 123
+#: Characters of an error's text: it may repeat what was sent.
+MAX_DETAIL: Final = 4096
+#: What a client may try again as it is.
+PASSING: Final = (429, 503)
+
+
+def error_response(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an error as every route answers it."""
+    body = orjson.dumps({"detail": shortened(detail, MAX_DETAIL), "code": code})
+    return Response(body, status, headers, "application/json")
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    for kind, status in STATUSES:
+        if isinstance(error, kind):
+            code = error.code if isinstance(error, RunlaneError) else "unserialisable"
+            headers = {"Retry-After": RETRY_AFTER_S} if status in PASSING else None
+            return error_response(status, str(error), code, headers)
+    return await on_defect(request, error)
+
+
+async def on_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return error_response(error.status_code, str(error.detail), "http", dict(error.headers or {}))
+
+
+async def on_defect(request: Request, error: Exception) -> Response:
+    log.error("request.failed method=%s path=%s", request.method, request.url.path, exc_info=error)
+    return error_response(500, "Internal server error; the server's log has the cause.", "internal")
+
+
+def close_reason(text: str) -> str:
+    """Return *text* as the reason for which a WebSocket is closed: 123 bytes at most. Source: RFC 6455, section 5.5."""
+    return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
+class Edge:
+    """Wraps every request: CORS, the header that names ignored fields, and the answer to a defect.
+
+    Source: Fetch standard, CORS protocol; Private Network Access (WICG).
+    """
+
+    def __init__(self, app: ASGIApp, cors: CorsSection = CORS) -> None:
+        self._app, self._cors = app, cors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await Response(status_code=200, headers=self._preflight(scope, headers))(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        answer, started = self._cors.answer(headers["origin"]) if "origin" in headers else {}, False
+
+        async def send_on(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if answer:
+                    MutableHeaders(scope=message).update(answer)
+                if "ignored" in state:
+                    MutableHeaders(scope=message)["runlane-ignored"] = _header_text(state["ignored"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:  # supervisor: whatever a handler did, its client is told
+            if started:
+                raise
+            await (await on_defect(Request(scope), error))(scope, receive, send_on)
+
+    def _preflight(self, scope: Scope, headers: Headers) -> dict[str, str]:
+        """Return the answer's headers. Pages from the internet reach a private network only if they are meant to.
+
+        That is so where their origin is named, or where the server asks who they are.
+        """
+        guarded = scope["app"].state.service.authority is not None
+        return self._cors.preflight(headers, private_network=guarded or self._cors.names(headers.get("origin", "")))
+
+
+def _header_text(names: list[str]) -> str:
+    """Return *names* in a form that a header can carry, however a client spelt them."""
+    return ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000].strip()

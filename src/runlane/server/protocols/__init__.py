@@ -1,0 +1,1 @@
+"""Protocols beside the LangGraph Server API: A2A, MCP, event streaming."""

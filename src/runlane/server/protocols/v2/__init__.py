@@ -1,0 +1,10 @@
+"""The event-streaming protocol (version 2): commands to a thread and the events of all its runs, over SSE or WebSocket.
+
+Source: ``langchain-protocol``, in the spelling of ``langgraph-sdk``.
+"""
+
+from __future__ import annotations
+
+from runlane.server.protocols.v2.routes import router
+
+__all__ = ["router"]

@@ -1,0 +1,130 @@
+"""Routes of the event-streaming protocol: commands, and events over SSE; the socket is its own module."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import WebSocketRoute
+
+from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
+from runlane.server.http import answers
+from runlane.server.http.json_bodies import read_json
+from runlane.server.http.requests import BadRequest, Body, ignore, path_uuid
+from runlane.server.http.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, StreamingBody, json_response
+from runlane.server.protocols.v2.commands import execute
+from runlane.server.protocols.v2.events import Subscription, WireEvent, subscription
+from runlane.server.protocols.v2.refusals import Refused
+from runlane.server.protocols.v2.socket import serve_socket
+from runlane.server.protocols.v2.thread import ThreadEvents
+from runlane.server.routes.routing import authorize, direct, route, service_of
+
+router = APIRouter(tags=["Protocol"])
+#: A heartbeat is due after this part of its time: timers are not exact.
+_NEARLY = 0.9
+
+
+direct(router).append(WebSocketRoute("/threads/{thread_id}/stream/events", serve_socket))
+
+
+class ProtocolCommand(Body):
+    """A command and its parameters."""
+
+    id: Annotated[int, msgspec.Meta(ge=0)]
+    method: str
+    params: Any = None
+
+
+@route(
+    router,
+    "POST",
+    "/threads/{thread_id}/commands",
+    answer=answers.CommandAnswer,
+    body=ProtocolCommand,
+    statuses=(400, 404),
+)
+async def post_command(request: Request) -> Response:
+    """Execute one command of the event-streaming protocol; what cannot be done is answered with 200 and an error."""
+    value = await _object(request, ProtocolCommand)
+    command_id, method = value.get("id"), value.get("method")
+    if type(command_id) is not int or command_id < 0:
+        raise BadRequest("'id' is required: a number of the client's own that is not negative.")
+    if not isinstance(method, str):
+        raise BadRequest("'method' is required: the name of a command.")
+    try:
+        result = await execute(request, path_uuid(request, "thread"), method, value.get("params"))
+    except Refused as refused:
+        return json_response({"type": "error", "id": command_id, "error": refused.code, "message": refused.message})
+    meta = {"applied_through_seq": 0}
+    return json_response({"type": "success", "id": command_id, "result": result, "meta": meta})
+
+
+@route(
+    router, "POST", "/threads/{thread_id}/stream/events", answer=answers.Event, body=Subscription, statuses=(400, 404)
+)
+async def stream_events(request: Request) -> Any:
+    """Stream the events of all runs of a thread that match a filter, from the first that is kept on, without end."""
+    value = await _object(request, Subscription)
+    try:
+        wanted = subscription(value)
+    except InvalidRequest as error:
+        raise BadRequest(str(error)) from None
+    service, thread_id = service_of(request), path_uuid(request, "thread")
+    access = await authorize(request, "threads", "read", {"thread_id": thread_id})
+    events = ThreadEvents(service.store, service.streams, thread_id, wanted, access=access, now=_now)
+    await events.exists()
+    return StreamingBody(
+        _frames(events, service.streams.heartbeat_s), media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS
+    )
+
+
+async def _object(request: Request, model: type[Body]) -> dict[str, Any]:
+    """Return the body, an object like *model*; 400 rather than 422 is what clients of the protocol know."""
+    try:
+        value = await read_json(request, request.app.state.settings.max_body_bytes)
+    except InvalidRequest as error:
+        if type(error) is InvalidRequest:
+            raise BadRequest(str(error)) from None
+        raise
+    if not isinstance(value, dict):
+        raise BadRequest(f"The body must be a JSON object, not {type(value).__name__}.")
+    ignore(request, value.keys() - model.__struct_encode_fields__, "fields")
+    return value
+
+
+async def _frames(events: ThreadEvents, heartbeat_s: float) -> AsyncIterator[bytes]:
+    """Yield events as server-sent ones, and a heartbeat whenever nothing else was sent for long."""
+    yield HEARTBEAT
+    loop = asyncio.get_running_loop()
+    spoken_at = loop.time()
+    try:
+        async with aclosing(events.batches()) as batches:
+            async for batch in batches:
+                if batch:
+                    yield b"".join([_frame(event) for event in batch])
+                elif loop.time() - spoken_at < heartbeat_s * _NEARLY:
+                    continue
+                else:
+                    yield HEARTBEAT
+                spoken_at = loop.time()
+    except NotFound as error:  # the thread was deleted meanwhile
+        text = orjson.dumps({"type": "error", "id": None, "error": "no_such_thread", "message": str(error)})
+        yield b"event: error\r\ndata: %s\r\n\r\n" % text
+    except StoreUnavailable:
+        raise BrokenOff from None  # the client connects again
+
+
+def _frame(event: WireEvent) -> bytes:
+    return b"event: %s\r\ndata: %s\r\nid: %d\r\n\r\n" % (event.method.encode(), event.text, event.seq)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,127 @@
+"""Routes that start or stop several runs at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.errors import InvalidRequest, NotFound, RunlaneError
+from runlane.lifecycle import CancelAction, RunStatus
+from runlane.records import NewRun, RunRecord
+from runlane.server.auth.access import Access
+from runlane.server.http import answers
+from runlane.server.http.json_bodies import read_json
+from runlane.server.http.requests import Body, RunCreate, canonical_uuid, convert_body, query_choice, read_body
+from runlane.server.http.responses import json_response, run_wire
+from runlane.server.routes.new_runs import prepare_run
+from runlane.server.routes.routing import authorize, route, service_of
+from runlane.server.service import Service
+
+router = APIRouter(tags=["Runs"])
+#: One transaction admits them all, and nothing else is written meanwhile.
+MAX_BATCH: Final = 1000
+#: Runs that are cancelled together, so that as many cancels share a commit.
+_PAGE: Final = 200
+_STATUSES: Final = {
+    "pending": RunStatus.PENDING,
+    "running": RunStatus.RUNNING,
+    "all": None,  # both at once: between two lists a run may go from one to the other
+}
+
+
+class RunsCancel(Body):
+    """Which runs to cancel: those with a status, or those named of one thread."""
+
+    status: Literal["pending", "running", "all"] | None = None
+    thread_id: str | None = None
+    run_ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BATCH)] | None = None
+
+
+@route(router, "POST", "/runs/batch", answer=list[answers.Run], body=RunCreate, many=True, statuses=(400, 404, 409))
+async def create_batch(request: Request) -> Response:
+    """Create stateless runs, in the background: all of them, or none.
+
+    An error names the entry that it is about. An ``Idempotency-Key`` covers the whole array.
+    """
+    bodies = await read_json(request, request.app.state.settings.max_body_bytes)
+    if not isinstance(bodies, list) or not 1 <= len(bodies) <= MAX_BATCH:
+        raise InvalidRequest(f"The body must be a JSON array of 1 to {MAX_BATCH} runs.")
+    news = [await _entry(request, index, value) for index, value in enumerate(bodies)]
+    admitted = await service_of(request).runs.admit_all(news)
+    for one in admitted:
+        one.watch.close()
+    return json_response([run_wire(one.run) for one in admitted])
+
+
+async def _entry(request: Request, index: int, value: Any) -> NewRun:
+    try:
+        return await prepare_run(request, convert_body(request, value, RunCreate), None, index=index)
+    except RunlaneError as error:
+        error.args = (f"Entry {index} of the batch: {error}",)
+        raise
+
+
+@route(router, "POST", "/runs/cancel", body=RunsCancel, success=(204,), statuses=(404,), query=("action",))
+async def cancel_runs(request: Request) -> Response:
+    """Cancel runs by their status or by their ids; the cancels are recorded when this answers.
+
+    A thread's next run starts only once the code of the cancelled one has stopped.
+    """
+    service, body = service_of(request), await read_body(request, RunsCancel)
+    named = body.thread_id is not None and body.run_ids is not None
+    if (body.status is None) != named or (not named and (body.thread_id is not None or body.run_ids is not None)):
+        raise InvalidRequest("Give either status, or thread_id together with run_ids.")
+    action = query_choice(request, "action", CancelAction, None) or CancelAction.INTERRUPT
+    value = {"thread_id": body.thread_id, "run_ids": body.run_ids, "status": body.status, "action": action}
+    access = await authorize(request, "threads", "update", value)
+    if body.status is not None:
+        cancelled = await _cancel_by_status(service, access, body.status, action)
+    else:
+        cancelled = await _cancel_named(service, access, body, action)
+    if not cancelled:
+        raise NotFound("active run", body.status or ", ".join(body.run_ids or ()))
+    return Response(status_code=204)
+
+
+async def _cancel_named(service: Service, access: Access, body: RunsCancel, action: CancelAction) -> int:
+    thread_id = canonical_uuid("thread", body.thread_id or "")
+    run_ids = [canonical_uuid("run", run_id) for run_id in body.run_ids or ()]
+    thread = await service.store.get_thread(thread_id, owner=access.reads)
+    if not access.permits(thread.metadata):
+        raise NotFound("thread", thread_id)
+    wanted = []
+    for run_id in dict.fromkeys(run_ids):
+        try:
+            run = await service.store.get_run(run_id, owner=access.reads)
+        except NotFound:
+            continue
+        if run.thread_id == thread_id:
+            wanted.append(run)
+    # The last admitted first, so that none of them starts in between.
+    return await _cancel(service, sorted(wanted, key=lambda run: run.seq, reverse=True), action)
+
+
+async def _cancel_by_status(service: Service, access: Access, status: str, action: CancelAction) -> int:
+    """Cancel every run that has the status now, the last admitted first, page by page."""
+    cancelled, before_seq = 0, 2**62
+    while page := await service.store.active_runs(
+        owner=access.reads, where=access.where, status=_STATUSES[status], before_seq=before_seq, limit=_PAGE
+    ):
+        before_seq = page[-1].seq
+        cancelled += await _cancel(service, list(page), action)
+    return cancelled
+
+
+async def _cancel(service: Service, runs: list[RunRecord], action: CancelAction) -> int:
+    """Cancel *runs* and return how many were active, or had been cancelled before."""
+    asked = (service.runs.cancel(run.run_id, action=action, by="api", owner=run.owner) for run in runs)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, NotFound):
+            raise answer
+    return sum(1 for answer in answers if answer is not None and not isinstance(answer, BaseException))

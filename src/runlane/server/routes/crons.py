@@ -1,0 +1,444 @@
+"""Routes of crons: runs that start by the clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+from fastapi import APIRouter
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.errors import CronChanged, InvalidRequest, NotFound, OwnerUnknown, UnsupportedOption
+from runlane.maintenance.crons import CronScheduler, next_slot
+from runlane.records import ANY_OWNER, PERMISSIONS, NewRun
+from runlane.runtime import new_run_id, utc_now
+from runlane.schedules import Schedule
+from runlane.server.auth.access import Access
+from runlane.server.http import answers
+from runlane.server.http.requests import (
+    BadRequest,
+    Body,
+    Limit,
+    Nodes,
+    Object,
+    Offset,
+    RunConfig,
+    RunCreate,
+    SortOrder,
+    StreamMode,
+    path_uuid,
+    read_body,
+)
+from runlane.server.http.responses import json_response, selected
+from runlane.server.routes.assistants import pagination
+from runlane.server.routes.new_runs import new_run, prepare_run
+from runlane.server.routes.routing import authorize, route, service_of
+from runlane.server.service import Service
+from runlane.store.cron_transactions import Cron, CronFilter, CronPlan, CronTarget, Missed, Overlap
+from runlane.store.filters import matches
+
+router = APIRouter(tags=["Crons"])
+#: A change is made again if a firing came before it.
+CHANGE_TRIES: Final = 10
+#: What a cron hands on to its runs; their metadata is the cron's.
+_OF_RUNS: Final = (
+    "input",
+    "config",
+    "context",
+    "webhook",
+    "interrupt_before",
+    "interrupt_after",
+    "stream_mode",
+    "stream_subgraphs",
+    "stream_resumable",
+    "durability",
+    "checkpoint_during",
+    "multitask_strategy",
+)
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Durability = Literal["sync", "async", "exit"]
+Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
+
+
+class CronPatch(Body):
+    """What may be changed of a cron; ``end_time: null`` lets it go on for ever."""
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"end_time"})
+
+    schedule: Text | UnsetType = UNSET
+    timezone: Text | UnsetType = UNSET
+    end_time: datetime | UnsetType | None = UNSET
+    input: Any = UNSET
+    metadata: Object | UnsetType = UNSET
+    config: RunConfig | UnsetType = UNSET
+    context: Object | UnsetType = UNSET
+    webhook: str | UnsetType = UNSET
+    interrupt_before: Nodes | UnsetType = UNSET
+    interrupt_after: Nodes | UnsetType = UNSET
+    on_run_completed: Literal["delete", "keep"] | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    stream_mode: StreamMode | list[StreamMode] | UnsetType = UNSET
+    stream_subgraphs: bool | UnsetType = UNSET
+    stream_resumable: bool | UnsetType = UNSET
+    durability: Durability | UnsetType = UNSET
+    checkpoint_during: bool | UnsetType = UNSET
+    multitask_strategy: Strategy | UnsetType = UNSET
+    missed: Missed | UnsetType = UNSET
+    overlap: Overlap | UnsetType = UNSET
+
+
+class CronCreate(CronPatch, kw_only=True):
+    """A cron, and what its runs are asked for."""
+
+    schedule: Text
+    assistant_id: Text
+
+
+class CronCount(Body):
+    """Which crons; ``assistant_id`` may be a graph's name."""
+
+    assistant_id: Text | None = None
+    thread_id: Text | None = None
+    enabled: bool | None = None
+    metadata: Object | None = None
+
+
+class CronSearch(CronCount):
+    """Which crons, and which page of them."""
+
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: (
+        Literal["cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date", "end_time"] | None
+    ) = None
+    sort_order: SortOrder | None = None
+    select: list[str] | None = None
+
+
+def cron_wire(cron: Cron) -> dict[str, Any]:
+    target, plan = cron.target, cron.plan
+    return {
+        "cron_id": cron.cron_id,
+        "assistant_id": target.assistant_id,
+        "thread_id": target.thread_id,
+        "user_id": target.owner,
+        "schedule": plan.schedule,
+        "timezone": plan.timezone,
+        "end_time": plan.end_at,
+        "payload": {
+            "assistant_id": target.assistant_id,
+            "schedule": plan.schedule,
+            "metadata": plan.metadata,
+            **plan.payload,
+            "config": _config_of_runs(cron),
+        },
+        "metadata": plan.metadata,
+        "on_run_completed": plan.on_run_completed,
+        "missed": plan.missed,
+        "overlap": plan.overlap,
+        "enabled": plan.enabled,
+        "next_run_date": plan.next_run_at,
+        "last_run_date": cron.last_slot_at,
+        "last_run_id": cron.last_run_id,
+        "error": None if cron.error is None else {"error": cron.error.error, "message": cron.error.message},
+        "created_at": cron.created_at,
+        "updated_at": cron.updated_at,
+    }
+
+
+def _config_of_runs(cron: Cron) -> dict[str, Any]:
+    """Return the configuration of the cron's runs, which tells their graph what started them."""
+    given = cron.plan.payload.get("config") or {}
+    return {**given, "configurable": {**(given.get("configurable") or {}), "cron_id": cron.cron_id}}
+
+
+def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
+    """Return what fires the crons of *service*'s ledger while this process admits runs."""
+    return CronScheduler(
+        store=service.store,
+        make_run=lambda cron, slot: _due_run(service, cron, slot),
+        admitted=lambda new, admission: service.runs.admitted(new, admission).watch.close(),
+        closed=lambda: service.runs.closed,
+        poll_s=poll_s,
+        now=utc_now,
+    )
+
+
+async def _due_run(service: Service, cron: Cron, slot: datetime) -> NewRun:
+    """Return the run of *cron* for *slot*.
+
+    Raises:
+        OwnerUnknown: Its owner could not start it themselves any more.
+    """
+    if service.authority is not None and not await service.authority.knows(cron.target.owner):
+        raise OwnerUnknown(cron.target.owner)
+    return await _run_of(service, cron, slot)
+
+
+async def _run_of(service: Service, cron: Cron, slot: datetime) -> NewRun:
+    """Return the run of *cron* for *slot*, checked as if its request came now."""
+    target, plan = cron.target, cron.plan
+    asked = _run_request(target.assistant_id, plan.payload, plan.metadata, plan.on_run_completed)
+    new = await new_run(service, asked, target.thread_id, user=target.assistant_owner, owner=target.owner)
+    return replace(
+        new,
+        metadata={**new.metadata, "cron_id": cron.cron_id, "cron_run_date": slot.isoformat()},
+        kwargs=_kwargs_of(cron, new),
+        thread_owner=target.thread_owner,
+        thread_where=target.thread_where,
+    )
+
+
+def _kwargs_of(cron: Cron, new: NewRun) -> dict[str, Any]:
+    config = new.kwargs["config"]
+    kwargs = {
+        **new.kwargs,
+        "config": {**config, "configurable": {**config["configurable"], "cron_id": cron.cron_id}},
+    }
+    if cron.target.permissions:
+        kwargs[PERMISSIONS] = cron.target.permissions
+    return kwargs
+
+
+def _run_request(assistant_id: str, payload: Any, metadata: Any, on_run_completed: str | None) -> RunCreate:
+    given = {"assistant_id": assistant_id, "metadata": metadata, **payload}
+    return msgspec.convert({**given, "on_completion": on_run_completed or "keep"}, RunCreate)
+
+
+def _given(body: Body) -> dict[str, Any]:
+    """Return what a client gave, as JSON values, but for instants."""
+    given = {name: getattr(body, name) for name in body.__struct_fields__}
+    found = {name: value for name, value in given.items() if value is not UNSET}
+    if isinstance(config := found.get("config"), RunConfig):
+        plain = msgspec.to_builtins(config)
+        found["config"] = {name: value for name, value in plain.items() if value is not None}
+    if isinstance(end_time := found.get("end_time"), datetime):
+        found["end_time"] = _in_utc(end_time)
+    return found
+
+
+def _in_utc(end_time: datetime) -> datetime:
+    try:
+        return end_time.replace(tzinfo=end_time.tzinfo or UTC).astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest(f"end_time {end_time.isoformat()} is no date in UTC.") from None
+
+
+def _planned(given: dict[str, Any], old: CronPlan, last_slot_at: datetime | None) -> CronPlan:
+    """Return *old* with what was *given*; the next slot comes after now, and after the last one.
+
+    Raises:
+        InvalidRequest: The schedule makes no sense, or names no date.
+    """
+    names = ("schedule", "timezone", "on_run_completed", "missed", "overlap", "enabled")
+    changed = replace(
+        old,
+        **{name: given[name] for name in names if name in given},
+        end_at=given.get("end_time", old.end_at),
+        payload={**old.payload, **{name: given[name] for name in _OF_RUNS if name in given}},
+        metadata={**old.metadata, **given.get("metadata", {})},
+    )
+    if _times(changed) == _times(old):
+        return changed
+    schedule, after = Schedule(changed.schedule, changed.timezone), utc_now()
+    if last_slot_at is not None:
+        after = max(after, last_slot_at)
+    if schedule.after(after) is None:
+        raise InvalidRequest(f"schedule {changed.schedule!r} names no date.")
+    return replace(changed, next_run_at=next_slot(schedule, after, changed.end_at) if changed.enabled else None)
+
+
+def _times(plan: CronPlan) -> tuple[Any, ...]:
+    return plan.schedule, plan.timezone, plan.end_at, plan.enabled
+
+
+def _new_plan(given: dict[str, Any], *, on_thread: bool) -> CronPlan:
+    empty = CronPlan(
+        schedule="",
+        timezone=None,
+        end_at=None,
+        payload={},
+        metadata={},
+        on_run_completed=None if on_thread else "delete",
+        missed="once",
+        overlap="allow",
+        enabled=True,
+        next_run_at=None,
+    )
+    plan = _planned(given, empty, None)
+    if plan.enabled and plan.next_run_at is None:
+        raise InvalidRequest(f"end_time {plan.end_at} comes before the schedule's first date, so it would never run.")
+    return plan
+
+
+def _refuse(given: dict[str, Any], *, on_thread: bool) -> None:
+    if on_thread and "on_run_completed" in given:
+        raise UnsupportedOption("on_run_completed", "a cron on a thread keeps the thread; leave it out.")
+
+
+async def _create(request: Request, thread_id: str | None) -> Response:
+    """Check the cron and the run that it would start now: none is made whose run would be refused."""
+    service, given = service_of(request), _given(await read_body(request, CronCreate))
+    _refuse(given, on_thread=thread_id is not None)
+    cron_id, metadata = new_run_id(), given.get("metadata", {})
+    value = {
+        "cron_id": cron_id,
+        "thread_id": thread_id,
+        "assistant_id": given["assistant_id"],
+        "schedule": given["schedule"],
+        "timezone": given.get("timezone"),
+        "end_time": given.get("end_time"),
+        "payload": {name: given[name] for name in _OF_RUNS if name in given},
+        "metadata": metadata,
+    }
+    access = await authorize(request, "crons", "create", value)
+    plan = _new_plan({**given, "metadata": value["metadata"]}, on_thread=thread_id is not None)
+    asked = _run_request(given["assistant_id"], plan.payload, plan.metadata, plan.on_run_completed)
+    target = await _target(service, await prepare_run(request, asked, thread_id), access.owner, thread_id)
+    cron = await service.store.create_cron(cron_id, target, replace(plan, metadata=asked.metadata or {}))
+    service.crons.wake()
+    return json_response(cron_wire(cron))
+
+
+async def _target(service: Service, new: NewRun, owner: str, thread_id: str | None) -> CronTarget:
+    """Return what *new*, a run that could be admitted now, is a run of.
+
+    Raises:
+        NotFound: There is no such thread for it.
+    """
+    assert new.assistant_id is not None
+    assistant = await service.store.get_assistant(new.assistant_id, owner=ANY_OWNER)
+    thread_owner = None
+    if thread_id is not None:
+        thread = await service.store.get_thread(
+            thread_id, owner=owner if new.thread_owner is None else new.thread_owner
+        )
+        if new.thread_where and not matches(new.thread_where, thread.metadata):
+            raise NotFound("thread", thread_id)
+        thread_owner = thread.owner
+    return CronTarget(
+        owner=owner,
+        permissions=tuple(new.kwargs.get(PERMISSIONS, ())),
+        assistant_id=assistant.assistant_id,
+        assistant_owner=assistant.owner,
+        thread_id=thread_id,
+        thread_owner=thread_owner,
+        thread_where=new.thread_where if thread_id is not None else None,
+    )
+
+
+@route(router, "POST", "/runs/crons", answer=answers.Cron, body=CronCreate, statuses=(400, 404))
+async def create_cron(request: Request) -> Response:
+    """Create a cron whose runs each get a thread of their own."""
+    return await _create(request, None)
+
+
+@route(router, "POST", "/threads/{thread_id}/runs/crons", answer=answers.Cron, body=CronCreate, statuses=(400, 404))
+async def create_thread_cron(request: Request) -> Response:
+    """Create a cron whose runs are all on one thread."""
+    return await _create(request, path_uuid(request, "thread"))
+
+
+async def _reach(request: Request, action: str, value: dict[str, Any] | None = None) -> tuple[Access, Cron]:
+    """Return the cron that the path names, if *action* on it is allowed; a handler may change *value* in place."""
+    cron_id = path_uuid(request, "cron")
+    given: dict[str, Any] = {} if value is None else value
+    given["cron_id"] = cron_id
+    access = await authorize(request, "crons", action, given)
+    cron = await service_of(request).store.get_cron(cron_id, owner=access.reads)
+    if not access.permits(cron.plan.metadata):
+        raise NotFound("cron", cron_id)
+    return access, cron
+
+
+@route(router, "GET", "/runs/crons/{cron_id}", answer=answers.Cron, statuses=(404,))
+async def get_cron(request: Request) -> Response:
+    """Return a cron."""
+    _, cron = await _reach(request, "read")
+    return json_response(cron_wire(cron))
+
+
+@route(router, "PATCH", "/runs/crons/{cron_id}", answer=answers.Cron, body=CronPatch, statuses=(400, 404, 409))
+async def patch_cron(request: Request) -> Response:
+    """Change a cron; metadata is merged, the rest replaced."""
+    service, given = service_of(request), _given(await read_body(request, CronPatch))
+    if not given:
+        raise BadRequest("There is nothing to change; give at least one field.")
+    value = {"payload": {name: given[name] for name in _OF_RUNS if name in given}, **given}
+    value.setdefault("metadata", {})
+    access, cron = await _reach(request, "update", value)
+    _refuse(given, on_thread=cron.target.thread_id is not None)
+    given["metadata"] = value["metadata"]
+    for tries_left in reversed(range(CHANGE_TRIES)):
+        plan = _planned(given, cron.plan, cron.last_slot_at)
+        await _run_of(service, replace(cron, plan=plan), utc_now())
+        try:
+            changed = await service.store.change_cron(cron, plan)
+        except CronChanged:
+            if not tries_left:
+                raise
+            cron = await service.store.get_cron(cron.cron_id, owner=access.reads)
+            continue
+        break
+    service.crons.wake()
+    return json_response(cron_wire(changed))
+
+
+@route(router, "DELETE", "/runs/crons/{cron_id}", success=(204,), statuses=(404,))
+async def delete_cron(request: Request) -> Response:
+    """Delete a cron; its runs stay."""
+    access, cron = await _reach(request, "delete")
+    await service_of(request).store.delete_cron(cron.cron_id, owner=access.reads)
+    return Response(status_code=204)
+
+
+def _filter(request: Request, access: Access, body: CronCount) -> CronFilter:
+    assistant_id = body.assistant_id
+    if assistant_id is not None:
+        system = service_of(request).system_assistants.get(assistant_id)
+        assistant_id = assistant_id if system is None else system.assistant_id
+    return CronFilter(
+        assistant_id=assistant_id,
+        thread_id=body.thread_id,
+        enabled=body.enabled,
+        metadata=body.metadata,
+        where=access.where,
+    )
+
+
+def _search_value(body: CronCount) -> dict[str, Any]:
+    return {"assistant_id": body.assistant_id, "thread_id": body.thread_id, "metadata": body.metadata or {}}
+
+
+@route(router, "POST", "/runs/crons/search", answer=list[answers.Cron], body=CronSearch)
+async def search_crons(request: Request) -> Response:
+    """Find crons; the total is in X-Pagination-Total."""
+    service, body = service_of(request), await read_body(request, CronSearch)
+    value = {**_search_value(body), "limit": body.limit, "offset": body.offset}
+    access = await authorize(request, "crons", "search", value)
+    where = replace(_filter(request, access, body), metadata=value["metadata"])
+    found = await service.store.search_crons(
+        owner=access.reads,
+        where=where,
+        sort_by=body.sort_by or "created_at",
+        order=body.sort_order or "desc",
+        limit=body.limit,
+        offset=body.offset,
+    )
+    total = await service.store.count_crons(owner=access.reads, where=where)
+    rows = [selected(cron_wire(one), body.select, legacy={"now": utc_now()}) for one in found]
+    return json_response(rows, headers=pagination(total, body.offset, len(found)))
+
+
+@route(router, "POST", "/runs/crons/count", answer=int, body=CronCount)
+async def count_crons(request: Request) -> Response:
+    """Count crons."""
+    body = await read_body(request, CronCount)
+    value = _search_value(body)
+    access = await authorize(request, "crons", "search", value)
+    where = replace(_filter(request, access, body), metadata=value["metadata"])
+    return json_response(await service_of(request).store.count_crons(owner=access.reads, where=where))

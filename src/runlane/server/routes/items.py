@@ -1,0 +1,167 @@
+"""Routes of the long-term store: items in namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+from fastapi import APIRouter
+from langgraph.store.base import NOT_PROVIDED, InvalidNamespaceError, Item, ListNamespacesOp, MatchCondition
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.errors import InvalidRequest, UnsupportedOption
+from runlane.server.http import answers
+from runlane.server.http.requests import Body, Limit, Object, Offset, ignore, query_flag, read_body
+from runlane.server.http.responses import json_response
+from runlane.server.routes.routing import authorize, route, service_of
+
+router = APIRouter(tags=["Store"])
+
+T = TypeVar("T")
+Labels = list[str]
+
+
+class StorePut(Body):
+    namespace: Labels
+    key: str
+    value: Object
+    index: bool | Annotated[list[str], msgspec.Meta(max_length=100)] | None = None
+    ttl: float | msgspec.UnsetType | None = msgspec.UNSET
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"index", "ttl"})
+
+
+class StoreDelete(Body):
+    key: str
+    namespace: Labels = msgspec.field(default_factory=list)
+
+
+class StoreSearch(Body):
+    namespace_prefix: Labels = msgspec.field(default_factory=list)
+    filter: Object | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+    query: str | None = None
+    refresh_ttl: bool | None = None
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"filter", "query", "refresh_ttl"})
+
+
+class StoreNamespaces(Body):
+    prefix: Labels | None = None
+    suffix: Labels | None = None
+    max_depth: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    limit: Limit = 100
+    offset: Offset = 0
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"prefix", "suffix", "max_depth"})
+
+
+@route(router, "PUT", "/store/items", body=StorePut, success=(204,), statuses=(502,))
+async def put_item(request: Request) -> Response:
+    """Write an item; ``ttl`` is in minutes, ``null`` for ever, by default what the configuration says."""
+    body = await read_body(request, StorePut)
+    if body.index is True:
+        raise InvalidRequest("'index' is false, or the list of the fields to embed; leave it out for the default.")
+    value: dict[str, Any] = {
+        "namespace": tuple(body.namespace),
+        "key": body.key,
+        "value": body.value,
+        "index": body.index,
+    }
+    store = await _store(request, "put", value)
+    if body.index and not store.indexed:
+        ignore(request, {"index"}, "fields")
+    ttl = NOT_PROVIDED if body.ttl is msgspec.UNSET else body.ttl
+    await _checked(store.aput(tuple(value["namespace"]), value["key"], value["value"], value["index"], ttl=ttl))
+    return Response(status_code=204)
+
+
+@route(router, "GET", "/store/items", answer=answers.StoreItem | None, query=("namespace", "key", "refresh_ttl"))
+async def get_item(request: Request) -> Response:
+    """Return an item, or ``null``; the labels of the namespace are joined with periods."""
+    if "key" not in request.query_params:
+        raise InvalidRequest("Query parameter 'key' is missing.")
+    namespace = request.query_params.get("namespace") or None
+    value: dict[str, Any] = {
+        "namespace": () if namespace is None else tuple(namespace.split(".")),
+        "key": request.query_params["key"],
+    }
+    store = await _store(request, "get", value)
+    refresh = query_flag(request, "refresh_ttl") if "refresh_ttl" in request.query_params else None
+    item = await _checked(store.aget(tuple(value["namespace"]), value["key"], refresh_ttl=refresh))
+    return json_response(None if item is None else item.dict())
+
+
+@route(router, "DELETE", "/store/items", body=StoreDelete, success=(204,))
+async def delete_item(request: Request) -> Response:
+    """Delete an item, if it is there."""
+    body = await read_body(request, StoreDelete)
+    value: dict[str, Any] = {"namespace": tuple(body.namespace), "key": body.key}
+    store = await _store(request, "delete", value)
+    await _checked(store.adelete(tuple(value["namespace"]), value["key"]))
+    return Response(status_code=204)
+
+
+@route(router, "POST", "/store/items/search", answer=answers.FoundItems, body=StoreSearch, statuses=(502,))
+async def search_items(request: Request) -> Response:
+    """Find items by what their values say, and rank them by similarity to ``query``."""
+    body = await read_body(request, StoreSearch)
+    value: dict[str, Any] = {
+        "namespace": tuple(body.namespace_prefix),
+        "filter": body.filter,
+        "limit": body.limit,
+        "offset": body.offset,
+        "query": body.query,
+    }
+    store = await _store(request, "search", value)
+    if body.query and not store.indexed:
+        ignore(request, {"query"}, "fields")
+    given = {name: value[name] for name in ("filter", "limit", "offset", "query")}
+    prefix = tuple(value["namespace"])
+    found: list[Item] = await _checked(store.asearch(prefix, refresh_ttl=body.refresh_ttl, **given))
+    return json_response({"items": [item.dict() for item in found]})
+
+
+@route(router, "POST", "/store/namespaces", answer=answers.Namespaces, body=StoreNamespaces)
+async def list_namespaces(request: Request) -> Response:
+    """List the namespaces that have items; ``*`` stands for any one label."""
+    body = await read_body(request, StoreNamespaces)
+    value: dict[str, Any] = {
+        "namespace": None if body.prefix is None else tuple(body.prefix),
+        "suffix": None if body.suffix is None else tuple(body.suffix),
+        "max_depth": body.max_depth,
+        "limit": body.limit,
+        "offset": body.offset,
+    }
+    store = await _store(request, "list_namespaces", value)
+    prefix, suffix = value["namespace"] or (), value["suffix"] or ()
+    given = {name: value[name] for name in ("max_depth", "limit", "offset")}
+    conditions = (MatchCondition("prefix", tuple(prefix)), MatchCondition("suffix", tuple(suffix)))
+    [found] = await _checked(store.abatch([ListNamespacesOp(match_conditions=conditions, **given)]))
+    return json_response({"namespaces": [list(namespace) for namespace in found]})
+
+
+async def _store(request: Request, action: str, value: dict[str, Any]) -> Any:
+    """Return the store of the request's owner; an application's handler may change *value* before it is used.
+
+    An owner's items are apart from all others', whatever the handler lets the owner read elsewhere: they have no
+    metadata that a filter could match.
+
+    Raises:
+        UnsupportedOption: The database is PostgreSQL.
+    """
+    access = await authorize(request, "store", action, value)
+    store = service_of(request).runtime.long_term_store
+    if store is None:
+        raise UnsupportedOption("store", "the long-term store needs SQLite, or a ledger in memory.")
+    return store.for_owner(access.owner)
+
+
+async def _checked(operation: Awaitable[T]) -> T:
+    try:
+        return await operation
+    except InvalidNamespaceError as error:
+        raise InvalidRequest(str(error)) from None

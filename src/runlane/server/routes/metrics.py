@@ -1,0 +1,165 @@
+"""What the process counts: requests, the queue, its workers, and itself; for Prometheus, or as JSON."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import astuple
+from typing import Any, Final
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runlane.errors import InvalidRequest, StoreUnavailable
+from runlane.server.http import answers
+from runlane.server.http.responses import json_response
+from runlane.server.routes.routing import ROUTE, route, service_of
+from runlane.server.service import Service
+from runlane.store.queue_transactions import QueueStats
+
+router = APIRouter(tags=["System"])
+#: Routes answer within milliseconds, or wait for a run.
+BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+#: The path of a request that no route took: its own would be another series for each guess of a client.
+NO_ROUTE: Final = "other"
+
+
+class Metrics:
+    """The counters of one application. A request costs a look into a dict and two additions."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._requests = Counter(
+            "runlane_http_requests",
+            "Requests that were answered.",
+            ["method", "path", "status"],
+            registry=self.registry,
+        )
+        self._latency = Histogram(
+            "runlane_http_requests_latency_seconds",
+            "Time until the answer began.",
+            ["method", "path"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._up = self._gauge("ledger_up", "Whether the ledger could be read.")
+        runs = Gauge("runlane_runs", "Runs that are pending or running.", ["status"], registry=self.registry)
+        #: In the order of the fields of QueueStats.
+        self._queue = (
+            runs.labels("pending"),
+            runs.labels("running"),
+            self._gauge("queue_wait_max_seconds", "The longest wait of a pending run."),
+            self._gauge("queue_wait_median_seconds", "The median wait of pending runs."),
+            self._gauge("queue_wait_unblocked_max_seconds", "The longest wait of a run that waits for a worker only."),
+        )
+        self._slots = self._gauge("worker_slots", "Runs that this process may execute at once.")
+        self._active = self._gauge("worker_slots_active", "Runs that this process executes.")
+        self._blocked = Counter(
+            "runlane_agents_loop_blocked_seconds",
+            "Time in which code blocked the agents' loop.",
+            registry=self.registry,
+        )
+        self._blocked_s = 0.0
+        self._abandoned = self._gauge("abandoned", "Code of ended runs that did not stop and still goes on.")
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"runlane_{name}", text, registry=self.registry)
+
+    def count(self, method: str, path: str, status: int, latency_s: float) -> None:
+        """Count a request."""
+        found = self._series.get((method, path, status))
+        if found is None:
+            found = self._requests.labels(method, path, str(status)), self._latency.labels(method, path)
+            self._series[method, path, status] = found
+        found[0].inc()
+        found[1].observe(latency_s)
+
+    def text(self, queue: QueueStats | None, *, slots: int, active: int, abandoned: int, blocked_s: float) -> bytes:
+        """Return everything as Prometheus reads it; without *queue* the ledger is out."""
+        self._up.set(queue is not None)
+        # No number is better than the last one that was true.
+        values = (math.nan,) * len(self._queue) if queue is None else astuple(queue)
+        for gauge, value in zip(self._queue, values, strict=True):
+            gauge.set(value)
+        self._slots.set(slots)
+        self._active.set(active)
+        self._abandoned.set(abandoned)
+        self._blocked.inc(max(0.0, blocked_s - self._blocked_s))
+        self._blocked_s = max(self._blocked_s, blocked_s)
+        return generate_latest(self.registry)
+
+    def requests(self) -> dict[str, int]:
+        """Return how many requests were answered with each status."""
+        found: dict[str, int] = {}
+        for sample in next(iter(self._requests.collect())).samples:
+            if sample.name.endswith("_total"):
+                status = sample.labels["status"]
+                found[status] = found.get(status, 0) + int(sample.value)
+        return found
+
+
+class Metered:
+    """Counts every request of the application, by its route, when its answer begins."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = time.perf_counter()
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                path = scope.get(ROUTE)
+                method = scope["method"] if path is not None else NO_ROUTE
+                self._metrics.count(method, path or NO_ROUTE, message["status"], time.perf_counter() - began_s)
+            await send(message)
+
+        await self._app(scope, receive, send_on)
+
+
+@route(router, "GET", "/metrics", answer=answers.Numbers, texts=("text/plain",), query=("format",))
+async def metrics(request: Request) -> Response:
+    """Return what the process counts, for Prometheus; with ``format=json`` the queue and the workers as JSON."""
+    service, counts = service_of(request), request.app.state.metrics
+    wanted = request.query_params.get("format", "prometheus")
+    if wanted not in ("prometheus", "json"):
+        raise InvalidRequest(f"format is {wanted!r}; it must be 'prometheus' or 'json'.")
+    slots, active = service.runtime.settings.max_concurrent_runs, service.runtime.worker.executing
+    if wanted == "json":
+        workers = {"max": slots, "active": active, "available": max(0, slots - active)}
+        return json_response(
+            {"queue": await _queue(service), "api": {"requests": counts.requests()}, "workers": workers}
+        )
+    try:
+        queue = await service.store.queue_stats()
+    except StoreUnavailable:  # what the process says of itself is all the more wanted then
+        queue = None
+    text = counts.text(
+        queue,
+        slots=slots,
+        active=active,
+        abandoned=len(service.runtime.host.abandoned),
+        blocked_s=service.agents_blocked_s,
+    )
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+async def _queue(service: Service) -> dict[str, Any]:
+    queue = await service.store.queue_stats()
+    return {
+        "n_pending": queue.pending,
+        "n_running": queue.running,
+        "pending_runs_wait_time_max_secs": queue.wait_max_s,
+        "pending_runs_wait_time_med_secs": queue.wait_median_s,
+        "pending_unblocked_runs_wait_time_max_secs": queue.unblocked_wait_max_s,
+    }

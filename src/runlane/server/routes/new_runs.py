@@ -1,0 +1,222 @@
+"""From what a client asks for to a run that can be admitted. Every route that starts runs goes through here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+from starlette.requests import Request
+
+from runlane.admissions import Admitted
+from runlane.errors import NotFound, RunlaneError, UnsupportedOption
+from runlane.lifecycle import DisconnectMode, MultitaskStrategy
+from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, REQUEST_ID, Assistant, Json, NewRun, ThreadTtl
+from runlane.server.auth.access import Access
+from runlane.server.http.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
+from runlane.server.routes.assistants import assistant_to_run, clean, find_assistant
+from runlane.server.routes.keyed_threads import is_keyed, keyed_thread_id
+from runlane.server.routes.routing import authorize, service_of
+from runlane.server.service import Service
+from runlane.settings import Settings
+
+#: Of a client's ``X-Request-Id``, which is kept with the run; the rest is cut off.
+MAX_REQUEST_ID_LENGTH: Final = 256
+
+
+class NotFoundForRun(NotFound):
+    """The thread or the assistant of a new run does not exist."""
+
+    def __init__(self) -> None:
+        super().__init__("thread or assistant", "")
+        self.args = ("Thread or assistant not found.",)
+
+
+async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, *, index: int | None = None) -> NewRun:
+    """Check all that *body* asks for, without admitting anything; ``None`` for *thread_id* means a stateless run.
+
+    Args:
+        index: The place of a run that was sent together with others.
+
+    Raises:
+        InvalidRequest: It says what is wrong.
+        NotFound: There is no such thread, assistant or graph, or the request may not touch it.
+    """
+    access = await _authorize(request, body, thread_id)
+    try:
+        assistant = await assistant_to_run(request, body.assistant_id)
+    except NotFound:
+        raise NotFoundForRun from None
+    key, owner = request.headers.get("idempotency-key"), access.owner
+    new = await new_run(
+        service_of(request), body, thread_id, user=owner, owner=owner, assistant=assistant, key=key, index=index
+    )
+    kwargs = dict(new.kwargs)
+    if request_id := request.headers.get("x-request-id", "")[:MAX_REQUEST_ID_LENGTH]:
+        kwargs[REQUEST_ID] = request_id
+    if access.user is not None:
+        kwargs[PERMISSIONS] = access.user.permissions
+        service_of(request).users.remember(new.run_id, access.user.fields())
+    if passed := service_of(request).section.configurable_headers.passed(request.headers):
+        config = kwargs["config"]
+        kwargs |= {"config": {**config, "configurable": {**(config.get("configurable") or {}), **passed}}}
+    return replace(new, kwargs=kwargs, thread_owner=access.reads, thread_where=access.where)
+
+
+async def new_run(
+    service: Service,
+    body: RunCreate,
+    thread_id: str | None,
+    *,
+    user: str,
+    owner: str,
+    assistant: Assistant | None = None,
+    key: str | None = None,
+    index: int | None = None,
+) -> NewRun:
+    """Check what *body* asks for in the name of *user*, whose assistants it may use, and make a run of *owner*'s.
+
+    Args:
+        assistant: The one that *body* names, if it was found already.
+
+    Raises:
+        InvalidRequest: It says what is wrong.
+        NotFound: There is no such assistant or graph.
+    """
+    _refuse(body)
+    if body.webhook is not None:
+        if service.section.disable_webhooks:
+            raise UnsupportedOption("webhook", "webhooks are disabled on this server; leave it out.")
+        service.webhooks.policy.target(body.webhook)
+    stateless = thread_id is None
+    if stateless and body.command is not None and body.command.resume is not None:
+        raise BadRequest("A stateless run has nothing to resume; create a thread.")
+    try:
+        assistant = assistant or await find_assistant(service, user, body.assistant_id)
+    except NotFound:
+        raise NotFoundForRun from None
+    if assistant.graph_id not in service.registry.graph_ids:
+        raise NotFound("graph", assistant.graph_id)
+    kwargs = _kwargs(body, assistant)
+    if key is not None:
+        kwargs[FINGERPRINT] = _fingerprint(body)
+    ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
+    given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
+    metadata = {name: value for name, value in given.items() if name not in OF_ONE_RUN}
+    temporary = stateless and body.on_completion != "keep"
+    return NewRun(
+        run_id=service.new_id(),
+        thread_id=thread_id or (str(uuid4()) if key is None else keyed_thread_id(owner, key, index)),
+        owner=owner,
+        assistant_id=assistant.assistant_id,
+        multitask_strategy=MultitaskStrategy(body.multitask_strategy),
+        on_disconnect=DisconnectMode(body.on_disconnect),
+        metadata={**metadata, **ids},
+        default_metadata=assistant.metadata,
+        kwargs=kwargs,
+        create_thread=thread_id is None or (body.if_not_exists == "create" and not is_keyed(thread_id)),
+        thread_metadata=ids,
+        thread_ttl=_temporary_ttl(service.runtime.settings, key) if temporary else None,
+        temporary=temporary,
+        delay_s=body.after_seconds or 0.0,
+        idempotency_key=key,
+        webhook=body.webhook,
+    )
+
+
+def _temporary_ttl(settings: Settings, key: str | None) -> ThreadTtl:
+    """Return how long a stateless run stays after its end: for readers that were cut, and for its idempotency key."""
+    ttl_s = settings.stateless_retention_s
+    return ThreadTtl(ttl_s=ttl_s if key is None else max(ttl_s, settings.event_retention_s))
+
+
+async def admit(service: Service, new: NewRun) -> Admitted:
+    """Admit *new*.
+
+    Raises:
+        NotFound: Its thread does not exist.
+        ConflictError: Its thread is busy, and it is not to wait or to supersede.
+        KeyReused: Its idempotency key has admitted a run of another request.
+    """
+    try:
+        admitted = await service.runs.admit(new)
+    except RunlaneError as error:
+        service.users.forget(new.run_id)
+        if isinstance(error, NotFound):
+            raise NotFoundForRun from None
+        raise
+    if admitted.reused:
+        service.users.forget(new.run_id)
+    return admitted
+
+
+def _refuse(body: RunCreate) -> None:
+    """Refuse what is documented and not honoured."""
+    if body.feedback_keys:
+        raise UnsupportedOption("feedback_keys", "there is no feedback service; leave it out.")
+    if body.langsmith_tracer is not None:
+        raise UnsupportedOption("langsmith_tracer", "runs are not traced to LangSmith by the server; leave it out.")
+
+
+async def _authorize(request: Request, body: RunCreate, thread_id: str | None) -> Access:
+    value: dict[str, Any] = {
+        "thread_id": thread_id,
+        "assistant_id": body.assistant_id,
+        "metadata": {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})},
+        "multitask_strategy": body.multitask_strategy,
+        "if_not_exists": body.if_not_exists,
+        "after_seconds": body.after_seconds,
+        "kwargs": {"input": body.input, "command": body.command, "config": body.config, "context": body.context},
+    }
+    access = await authorize(request, "threads", "create_run", value)
+    body.metadata = value["metadata"] or None
+    return access
+
+
+def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
+    """Return what the run's agent is called with; options that were not given are left out."""
+    config = _config(body, assistant)
+    modes = [body.stream_mode] if isinstance(body.stream_mode, str) else list(body.stream_mode or [])
+    kwargs: dict[str, Any] = {"graph_id": assistant.graph_id, "stream_mode": modes or ["values"], "config": config}
+    optional = {
+        "input": body.input,
+        "command": None if body.command is None else clean(body.command),
+        "context": _context(body, config, assistant),
+        "stream_subgraphs": body.stream_subgraphs or None,
+        "strict_resume": body.strict_resume or None,
+        "interrupt_before": body.interrupt_before,
+        "interrupt_after": body.interrupt_after,
+        "durability": body.durability or {None: None, True: "async", False: "exit"}[body.checkpoint_during],
+        "checkpoint": checkpoint_address(body.checkpoint),
+        "checkpoint_id": None if body.checkpoint_id is None else checkpoint_uuid(body.checkpoint_id),
+    }
+    return {**kwargs, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _context(body: RunCreate, config: Json, assistant: Assistant) -> dict[str, Any] | None:
+    """Return the assistant's context with what the request changes of it: its own context, or its ``configurable``.
+
+    ``None`` leaves it to the graph, which may find its context in ``configurable``.
+    """
+    if not assistant.context:
+        return body.context or None
+    changed = {name: value for name, value in config["configurable"].items() if name in assistant.context}
+    return {**assistant.context, **changed, **(body.context or {})}
+
+
+def _config(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
+    given = {} if body.config is None else clean(body.config)
+    if given.get("configurable") and body.context:
+        raise BadRequest("Give config.configurable or context, not both.")
+    if (given.get("configurable") or {}).get("checkpoint_id") is not None:
+        checkpoint_uuid(given["configurable"]["checkpoint_id"])
+    base = dict(assistant.config)
+    configurable = {**(base.get("configurable") or {}), **(given.get("configurable") or {}), **(body.context or {})}
+    return {**base, **given, "configurable": configurable}
+
+
+def _fingerprint(body: RunCreate) -> str:
+    """Return what tells two requests with one idempotency key apart."""
+    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()

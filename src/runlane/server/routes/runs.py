@@ -1,0 +1,325 @@
+"""Routes of runs: create, stream, wait, join, cancel, read, delete; on a thread and stateless."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.admissions import Admitted
+from runlane.errors import InvalidRequest, NotFound
+from runlane.lifecycle import CancelAction, EndReason, RunStatus
+from runlane.records import ANY_OWNER, RunRecord, StreamEnd
+from runlane.server.http import answers
+from runlane.server.http.requests import (
+    RunCreate,
+    path_uuid,
+    query_choice,
+    query_flag,
+    query_int,
+    query_list,
+    read_body,
+)
+from runlane.server.http.responses import (
+    HEARTBEAT,
+    SSE_HEADERS,
+    BrokenOff,
+    EventWriter,
+    Last,
+    StreamingBody,
+    cursor_of,
+    json_response,
+    run_wire,
+    selected,
+    waiting_wire,
+)
+from runlane.server.routes.new_runs import admit, prepare_run
+from runlane.server.routes.routing import reach_run, reach_thread, route, service_of
+from runlane.server.service import Service
+from runlane.streams.bridge import Ending, Watch
+
+router = APIRouter(tags=["Runs"])
+_ALL_MODES = frozenset(
+    {"values", "messages", "messages-tuple", "updates", "events", "debug", "tasks", "checkpoints", "custom"}
+)
+
+
+async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Admitted]:
+    """Check the whole request, then admit its run: nothing is admitted that cannot be started."""
+    body = await read_body(request, RunCreate)
+    return body, await admit(service_of(request), await prepare_run(request, body, thread_id))
+
+
+def _paths(run: RunRecord, *, stateless: bool) -> str:
+    return f"/runs/{run.run_id}" if stateless else f"/threads/{run.thread_id}/runs/{run.run_id}"
+
+
+def _leave(service: Service, run: RunRecord, *, cancel: bool) -> Callable[[], Awaitable[None]] | None:
+    if not cancel:
+        return None
+
+    async def leave() -> None:
+        try:
+            await service.runs.cancel(run.run_id, reason=EndReason.DISCONNECT, owner=run.owner)
+        except NotFound:
+            return
+
+    return leave
+
+
+def _stream(
+    service: Service, watch: Watch, path: str, *, after: int | None, modes: list[str], cancel: bool
+) -> StreamingBody:
+    run = watch.run
+    location = f"{_paths(run, stateless=False)}/stream"
+    write = EventWriter(run, modes)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        time = asyncio.get_running_loop().time
+        yield HEARTBEAT
+        quiet_since = time()
+        async for batch in watch.batches(after=after):
+            data = write(batch)
+            if batch and isinstance(batch[-1], StreamEnd):
+                yield Last(data)
+            elif data or time() - quiet_since >= service.streams.heartbeat_s:  # all may be of modes not asked for
+                yield data or HEARTBEAT
+                quiet_since = time()
+
+    headers = {**SSE_HEADERS, "content-location": path, "location": location}
+    return StreamingBody(
+        pieces(),
+        media_type="text/event-stream; charset=utf-8",
+        headers=headers,
+        on_leave=_leave(service, run, cancel=cancel),
+        on_close=watch.close,
+    )
+
+
+def _result(service: Service, watch: Watch, path: str, *, cancel: bool) -> StreamingBody:
+    async def pieces() -> AsyncIterator[bytes]:
+        async for ending in watch.ending():
+            yield b"\n" if ending is None else Last(await _answer(service, watch.run, ending))
+        raise BrokenOff  # the process closes before the run has ended: an empty answer would be taken for its result
+
+    return StreamingBody(
+        pieces(),
+        media_type="application/json",
+        headers={"content-location": path, "location": f"/threads/{watch.run.thread_id}/runs/{watch.run.run_id}/join"},
+        on_leave=_leave(service, watch.run, cancel=cancel),
+        on_close=watch.close,
+    )
+
+
+async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
+    """Return what a waiter is told: the run's own result, or its error, which is never dressed up as a result."""
+    if ending.status in (RunStatus.ERROR, RunStatus.TIMEOUT) or ending.end_reason is EndReason.ROLLED_BACK:
+        error = {"error": ending.error.error, "message": ending.error.message} if ending.error else {"error": "Error"}
+        return orjson.dumps({"__error__": error})
+    if ending.result is not None:
+        return ending.result
+    try:
+        thread = await service.store.get_thread(run.thread_id, owner=ANY_OWNER)
+    except NotFound:
+        return b"null"
+    return orjson.dumps(thread.values)
+
+
+async def _create_stream(request: Request, thread_id: str | None) -> StreamingBody:
+    body, admitted = await _admit(request, thread_id)
+    path = _paths(admitted.run, stateless=thread_id is None)
+    cancel = body.on_disconnect == "cancel"
+    return _stream(service_of(request), admitted.watch, path, after=0, modes=[], cancel=cancel)
+
+
+@route(
+    router,
+    "POST",
+    "/threads/{thread_id}/runs/stream",
+    answer=answers.Event,
+    body=RunCreate,
+    statuses=(400, 404, 409, 429),
+)
+async def stream_run(request: Request) -> Any:
+    """Create a run on a thread and stream what happens."""
+    return await _create_stream(request, path_uuid(request, "thread"))
+
+
+@route(router, "POST", "/runs/stream", answer=answers.Event, body=RunCreate, statuses=(400, 404))
+async def stream_stateless_run(request: Request) -> Any:
+    """Create a stateless run and stream what happens."""
+    return await _create_stream(request, None)
+
+
+async def _create_wait(request: Request, thread_id: str | None) -> StreamingBody:
+    body, admitted = await _admit(request, thread_id)
+    path = _paths(admitted.run, stateless=thread_id is None)
+    return _result(service_of(request), admitted.watch, path, cancel=body.on_disconnect == "cancel")
+
+
+@route(router, "POST", "/threads/{thread_id}/runs/wait", answer=Any, body=RunCreate, statuses=(400, 404, 409, 429))
+async def wait_run(request: Request) -> Any:
+    """Create a run on a thread and answer its result."""
+    return await _create_wait(request, path_uuid(request, "thread"))
+
+
+@route(router, "POST", "/runs/wait", answer=Any, body=RunCreate, statuses=(400, 404))
+async def wait_stateless_run(request: Request) -> Any:
+    """Create a stateless run and answer its result."""
+    return await _create_wait(request, None)
+
+
+async def _create(request: Request, thread_id: str | None) -> Response:
+    _, admitted = await _admit(request, thread_id)
+    admitted.watch.close()
+    path = _paths(admitted.run, stateless=thread_id is None)
+    location = f"{_paths(admitted.run, stateless=False)}/stream"
+    return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": location})
+
+
+@route(router, "POST", "/threads/{thread_id}/runs", answer=answers.Run, body=RunCreate, statuses=(400, 404, 409, 429))
+async def create_run(request: Request) -> Response:
+    """Create a run on a thread, in the background."""
+    return await _create(request, path_uuid(request, "thread"))
+
+
+@route(router, "POST", "/runs", answer=answers.Run, body=RunCreate, statuses=(400, 404))
+async def create_stateless_run(request: Request) -> Response:
+    """Create a stateless run, in the background."""
+    return await _create(request, None)
+
+
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/runs",
+    answer=list[answers.Run],
+    statuses=(404,),
+    query=("limit", "offset", "status", "select"),
+)
+async def list_runs(request: Request) -> Response:
+    """Return the thread's runs, newest first."""
+    limit, offset = query_int(request, "limit", 10, low=1), query_int(request, "offset", 0, high=2**53)
+    status = query_choice(request, "status", RunStatus, None)
+    select = query_list(request, "select")
+    access, thread = await reach_thread(request, "read")
+    found = await service_of(request).store.list_runs(
+        thread.thread_id, owner=access.reads, status=status, limit=limit, offset=offset
+    )
+    return json_response([selected(run, select) for run in await _described(service_of(request), found)])
+
+
+@route(router, "GET", "/threads/{thread_id}/runs/{run_id}", answer=answers.Run, statuses=(404,))
+@route(router, "GET", "/runs/{run_id}", answer=answers.Run, statuses=(404,))
+async def get_run(request: Request) -> Response:
+    """Return a run."""
+    _, run = await reach_run(request, "read")
+    return json_response((await _described(service_of(request), [run]))[0])
+
+
+async def _described(service: Service, runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Return *runs* with what each of them waits for."""
+    pending = [run.run_id for run in runs if run.status is RunStatus.PENDING]
+    waiting = await service.store.waiting_on(pending) if pending else {}
+    return [{**run_wire(run), "waiting_on": waiting_wire(waiting.get(run.run_id))} for run in runs]
+
+
+async def _joined(request: Request, *, cancel: bool) -> RunRecord:
+    """Return the run to be joined; who cancels it by leaving has to be allowed to cancel it."""
+    _, run = await reach_run(request, "read")
+    if cancel:
+        await reach_run(request, "update", {"action": CancelAction.INTERRUPT})
+    return run
+
+
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/runs/{run_id}/stream",
+    answer=answers.Event,
+    statuses=(404,),
+    query=("stream_mode", "cancel_on_disconnect"),
+)
+@route(
+    router,
+    "GET",
+    "/runs/{run_id}/stream",
+    answer=answers.Event,
+    statuses=(404,),
+    query=("stream_mode", "cancel_on_disconnect"),
+)
+async def join_stream(request: Request) -> Any:
+    """Stream a run's events after ``Last-Event-ID``, or from now on without one."""
+    service, cancel = service_of(request), query_flag(request, "cancel_on_disconnect")
+    run = await _joined(request, cancel=cancel)
+    after = cursor_of(run, request.headers.get("last-event-id"))
+    modes = query_list(request, "stream_mode", "stream_modes")
+    unknown = sorted(set(modes) - _ALL_MODES)
+    if unknown:
+        raise InvalidRequest(f"stream_mode {unknown[0]!r} does not exist.")
+    path = _paths(run, stateless="thread_id" not in request.path_params)
+    return _stream(service, service.streams.watch(run), path, after=after, modes=modes, cancel=cancel)
+
+
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/runs/{run_id}/join",
+    answer=Any,
+    statuses=(404,),
+    query=("cancel_on_disconnect",),
+)
+@route(router, "GET", "/runs/{run_id}/join", answer=Any, statuses=(404,), query=("cancel_on_disconnect",))
+async def join_run(request: Request) -> Any:
+    """Answer a run's own result once it has ended."""
+    service, cancel = service_of(request), query_flag(request, "cancel_on_disconnect")
+    run = await _joined(request, cancel=cancel)
+    path = _paths(run, stateless="thread_id" not in request.path_params)
+    return _result(service, service.streams.watch(run), path, cancel=cancel)
+
+
+@route(
+    router,
+    "POST",
+    "/threads/{thread_id}/runs/{run_id}/cancel",
+    answer=dict[str, Any],
+    success=(200, 202),
+    statuses=(404,),
+    query=("wait", "action"),
+)
+@route(
+    router,
+    "POST",
+    "/runs/{run_id}/cancel",
+    answer=dict[str, Any],
+    success=(200, 202),
+    statuses=(404,),
+    query=("wait", "action"),
+)
+async def cancel_run(request: Request) -> Response:
+    """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
+    service = service_of(request)
+    action = query_choice(request, "action", CancelAction, None) or CancelAction.INTERRUPT
+    access, run = await reach_run(request, "update", {"action": action})
+    wait = query_flag(request, "wait")
+    if run.status.terminal and run.cancel is None:
+        raise NotFound("active run", run.run_id)
+    receipt = await service.runs.cancel(run.run_id, action=action, wait=wait, by=access.owner or "api", owner=run.owner)
+    if receipt is None:
+        raise NotFound("active run", run.run_id)
+    if wait and receipt.action is CancelAction.ROLLBACK:
+        await service.delete_rolled_back(run.run_id)
+    return json_response({}) if wait else Response(status_code=202)
+
+
+@route(router, "DELETE", "/threads/{thread_id}/runs/{run_id}", success=(204,), statuses=(404, 409))
+async def delete_run(request: Request) -> Response:
+    """Stop a run if it is active, wait until it has ended, and delete it with its events."""
+    _, run = await reach_run(request, "delete")
+    await service_of(request).runs.delete(run.run_id, owner=run.owner)
+    return Response(status_code=204)

@@ -1,0 +1,108 @@
+"""Routes of threads that copy, prune and measure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import uuid4
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.checkpoints.sizes import Size
+from runlane.errors import ConflictError, NotFound, ThreadChanged, UnsupportedOption
+from runlane.records import PruneStrategy
+from runlane.server.http import answers
+from runlane.server.http.requests import Body, canonical_uuid, read_body
+from runlane.server.http.responses import json_response, thread_wire
+from runlane.server.routes.routing import authorize, reach_thread, route, service_of
+
+router = APIRouter(tags=["Threads"])
+_ACTIONS: dict[PruneStrategy, str] = {"delete": "delete", "keep_latest": "update"}
+
+
+class ThreadsPrune(Body):
+    thread_ids: Annotated[list[str], msgspec.Meta(max_length=1000)]
+    strategy: PruneStrategy = "delete"
+
+
+@route(router, "POST", "/threads/{thread_id}/copy", answer=answers.Thread, statuses=(404, 409))
+async def copy_thread(request: Request) -> Response:
+    """Make a new thread with the state and history of this one, and no runs; each goes its own way from here."""
+    service = service_of(request)
+    reading, source = await reach_thread(request, "read")
+    value: dict[str, Any] = {"thread_id": str(uuid4()), "metadata": dict(source.metadata), "if_exists": "raise"}
+    access = await authorize(request, "threads", "create", value)
+    copied = await service.store.copy_thread(
+        source.thread_id,
+        value["thread_id"],
+        reads=reading.reads,
+        owner=access.owner,
+        metadata=value["metadata"],
+        first=service.on_checkpoints("copying", source.thread_id, value["thread_id"]),
+    )
+    return json_response(thread_wire(copied))
+
+
+@route(router, "POST", "/threads/prune", answer=answers.Pruned, body=ThreadsPrune)
+async def prune_threads(request: Request) -> Response:
+    """Delete threads, or the checkpoints that their newest ones do without; busy threads are left alone, and named."""
+    body = await read_body(request, ThreadsPrune)
+    thread_ids = dict.fromkeys(canonical_uuid("thread", thread_id) for thread_id in body.thread_ids)
+    pruned, busy = 0, []
+    for thread_id in thread_ids:
+        try:
+            await _prune(request, thread_id, body.strategy)
+        except NotFound:
+            continue
+        except ConflictError:
+            busy.append(thread_id)
+        else:
+            pruned += 1
+    return json_response({"pruned_count": pruned, "busy": busy})
+
+
+async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> None:
+    """Treat one thread.
+
+    Raises:
+        NotFound: There is no such thread, or the request may not touch it.
+        ConflictError: A run is active.
+    """
+    store, saver = service_of(request).store, service_of(request).runtime.saver
+    access = await authorize(request, "threads", _ACTIONS[strategy], {"thread_id": thread_id})
+    thread = await store.get_thread(thread_id, owner=access.reads)
+    if not access.permits(thread.metadata):
+        raise NotFound("thread", thread_id)
+    if strategy == "delete":
+        first = service_of(request).on_checkpoints("removing", thread_id)
+        await store.delete_thread(thread_id, owner=access.reads, first=first)
+        return
+    while saver is not None:
+        try:
+            await store.change_idle_thread(thread_id, owner=access.reads, first=await saver.pruning(thread_id))
+        except ThreadChanged:  # a checkpoint came between looking and deleting: look again
+            continue
+        return
+
+
+@route(router, "GET", "/threads/{thread_id}/storage", answer=answers.ThreadStorage, statuses=(404,))
+async def thread_storage(request: Request) -> Response:
+    """Return how many bytes the thread's checkpoints take."""
+    _, thread = await reach_thread(request, "read")
+    saver = service_of(request).runtime.saver
+    if saver is None:
+        raise UnsupportedOption("storage", "this database keeps no checkpoints yet.")
+    found = await saver.storage(thread.thread_id)
+    channels = found.channels.values()
+    values = Size(count=sum(size.count for size in channels), bytes=sum(size.bytes for size in channels))
+    return json_response(
+        {
+            "thread_id": thread.thread_id,
+            "total_bytes": found.checkpoints.bytes + values.bytes + found.writes.bytes,
+            "checkpoints": found.checkpoints,
+            "channel_values": {"count": values.count, "bytes": values.bytes, "by_channel": found.channels},
+            "pending_writes": found.writes,
+        }
+    )

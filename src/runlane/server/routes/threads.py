@@ -1,0 +1,411 @@
+"""Routes of threads and their states."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+from uuid import uuid4
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.agents.base import Snapshot
+from runlane.agents.registry import system_assistant_id
+from runlane.agents.state import StateFields
+from runlane.checkpoints.transactions import put
+from runlane.errors import AlreadyExists, InvalidRequest, NotFound, ThreadChanged, UnsupportedOption
+from runlane.lifecycle import ThreadStatus
+from runlane.records import Json, Owner, Thread, ThreadState, ThreadTtl
+from runlane.server.auth.access import Access
+from runlane.server.http import answers
+from runlane.server.http.requests import (
+    BadRequest,
+    HistoryQuery,
+    StateAt,
+    StateUpdate,
+    Superstep,
+    ThreadCreate,
+    ThreadPatch,
+    ThreadSearch,
+    Ttl,
+    checkpoint_address,
+    checkpoint_uuid,
+    cursor_address,
+    query_flag,
+    query_int,
+    query_list,
+    read_body,
+)
+from runlane.server.http.responses import json_response, raw_json, selected, thread_wire, ttl_wire
+from runlane.server.routes.assistants import clean
+from runlane.server.routes.extraction import Extraction
+from runlane.server.routes.keyed_threads import is_keyed
+from runlane.server.routes.routing import authorize, reach_thread, route, service_of
+from runlane.server.service import Service
+from runlane.store.thread_search import ThreadFilter
+from runlane.store.thread_transactions import Part
+
+router = APIRouter(tags=["Threads"])
+#: A state update is made again if something else came before it; each time it is as if it had come later.
+UPDATE_TRIES = 10
+#: A search counts what it finds up to this number; beyond that a count costs more than the search, and is not told.
+MAX_TOTAL: Final = 1000
+#: What clients may select though no thread has it.
+_LEGACY: Final[Json] = {"context": {}}
+
+
+def _ttl(given: Ttl | float | None) -> ThreadTtl | None:
+    if given is None:
+        return None
+    if isinstance(given, Ttl):
+        return ThreadTtl(ttl_s=given.ttl * 60, strategy=given.strategy)
+    return ThreadTtl(ttl_s=given * 60)
+
+
+@route(router, "POST", "/threads", answer=answers.Thread, body=ThreadCreate, statuses=(404, 409))
+async def create_thread(request: Request) -> Response:
+    """Create a thread, with a history if ``supersteps`` are given: all of them are written, or there is no thread."""
+    body = await read_body(request, ThreadCreate)
+    thread_id, ttl = str(body.thread_id or uuid4()), _ttl(body.ttl)
+    if is_keyed(thread_id):
+        raise InvalidRequest("thread_id has the form of the threads of runs with an Idempotency-Key; choose another.")
+    value: dict[str, Any] = {
+        "thread_id": thread_id,
+        "metadata": body.metadata or {},
+        "if_exists": body.if_exists,
+        "ttl": None if ttl is None else {"ttl": ttl.ttl_s / 60, "strategy": ttl.strategy},
+    }
+    access = await authorize(request, "threads", "create", value)
+    return json_response(thread_wire(await _created(service_of(request), access, body, thread_id, value["metadata"])))
+
+
+async def _created(service: Service, access: Access, body: ThreadCreate, thread_id: str, metadata: Json) -> Thread:
+    state: ThreadState | None = None
+    first: Part | None = None
+    if body.supersteps:
+        graph_id = metadata.get("graph_id")
+        if graph_id not in service.registry.graph_ids:
+            raise InvalidRequest("supersteps need metadata.graph_id to name a graph.")
+        metadata = {"assistant_id": system_assistant_id(graph_id), **metadata}
+        state, first = await _drafted(service, access.owner, thread_id, graph_id, body.supersteps)
+    create = partial(
+        service.store.create_thread,
+        thread_id,
+        owner=access.owner,
+        metadata=metadata,
+        ttl=_ttl(body.ttl),
+        state=state,
+        first=first,
+    )
+    try:
+        return await create()
+    except AlreadyExists:
+        if body.if_exists != "do_nothing":
+            raise
+        try:
+            thread = await service.store.get_thread(thread_id, owner=access.reads)
+        except NotFound:
+            raise AlreadyExists("thread", thread_id) from None
+        if not access.permits(thread.metadata):
+            raise
+        return thread
+
+
+async def _drafted(
+    service: Service, owner: str, thread_id: str, graph_id: str, supersteps: list[Superstep]
+) -> tuple[ThreadState, Part]:
+    """Return what *supersteps* make of a new thread, and what makes the transaction that writes its checkpoints.
+
+    Raises:
+        InvalidRequest: One of them cannot be applied.
+    """
+    states, saver = service.states(owner), service.runtime.saver
+    if saver is None:
+        raise UnsupportedOption("supersteps", "this database keeps no checkpoints yet.")
+    writes = [clean(superstep) for superstep in supersteps]
+    async with saver.draft() as draft:
+        try:
+            _, snapshot = await service.on_agents(lambda: states.bulk_update(graph_id, draft, thread_id, writes))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"supersteps cannot be applied: {error}") from error
+        rows = await draft.rows(thread_id)
+    return _state_of(snapshot), lambda: put(rows)
+
+
+def _state_of(snapshot: Snapshot) -> ThreadState:
+    return ThreadState(
+        values=snapshot.values, interrupts=snapshot.interrupts, unfinished=snapshot.unfinished or snapshot.paused
+    )
+
+
+@route(router, "POST", "/threads/search", answer=list[answers.Thread], body=ThreadSearch)
+async def search_threads(request: Request) -> Response:
+    """Find threads, the last changed first; X-Pagination-Total counts them, unless there are very many."""
+    service, body = service_of(request), await read_body(request, ThreadSearch)
+    owner, where = await _searched(request, body)
+    extraction = None if body.extract is None else Extraction(body.extract)
+    found = await service.store.search_threads(
+        owner=owner,
+        where=where,
+        sort_by=body.sort_by or "updated_at",
+        order=body.sort_order or "desc",
+        limit=body.limit + 1,
+        offset=body.offset,
+    )
+    counted = await service.store.count_threads(owner=owner, where=where, at_most=MAX_TOTAL + 1)
+    rows: list[Any] = []
+    for thread in found[: body.limit]:
+        wire = thread_wire(thread)
+        rows.append(selected(wire, body.select, legacy=_LEGACY))
+        if extraction is not None:
+            rows[-1]["extracted"] = extraction(wire)
+    headers = {} if counted > MAX_TOTAL else {"X-Pagination-Total": str(counted)}
+    if len(found) > body.limit:
+        headers["X-Pagination-Next"] = str(body.offset + body.limit)
+    return json_response(rows, headers=headers)
+
+
+@route(router, "POST", "/threads/count", answer=int, body=ThreadSearch)
+async def count_threads(request: Request) -> Response:
+    """Count threads."""
+    body = await read_body(request, ThreadSearch)
+    owner, where = await _searched(request, body)
+    return json_response(await service_of(request).store.count_threads(owner=owner, where=where))
+
+
+async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, ThreadFilter]:
+    value: dict[str, Any] = {
+        "metadata": body.metadata or {},
+        "values": body.values or {},
+        "status": body.status,
+        "ids": body.ids,
+        "limit": body.limit,
+        "offset": body.offset,
+    }
+    access = await authorize(request, "threads", "search", value)
+    return access.reads, ThreadFilter(
+        ids=None if body.ids is None else tuple(body.ids),
+        status=None if body.status is None else ThreadStatus(body.status),
+        metadata=value["metadata"],
+        values=value["values"],
+        where=access.where,
+    )
+
+
+@route(router, "GET", "/threads/{thread_id}", answer=answers.Thread, statuses=(404,), query=("include",))
+async def get_thread(request: Request) -> Response:
+    """Return a thread."""
+    include = query_list(request, "include")
+    if unknown := sorted(set(include) - {"ttl"}):
+        raise InvalidRequest(f"Cannot include {', '.join(unknown)}; there is ttl.")
+    _, thread = await reach_thread(request, "read")
+    return json_response({**thread_wire(thread), "ttl": ttl_wire(thread)} if include else thread_wire(thread))
+
+
+@route(
+    router,
+    "PATCH",
+    "/threads/{thread_id}",
+    answer=answers.Thread,
+    body=ThreadPatch,
+    success=(200, 204),
+    statuses=(404,),
+)
+async def patch_thread(request: Request) -> Response:
+    """Merge metadata into the thread's, and say when it expires."""
+    body = await read_body(request, ThreadPatch)
+    value: dict[str, Any] = {"metadata": body.metadata or {}}
+    access, thread = await reach_thread(request, "update", value)
+    thread = await service_of(request).store.patch_thread(
+        thread.thread_id, owner=access.reads, metadata=value["metadata"], ttl=_ttl(body.ttl)
+    )
+    if request.headers.get("prefer", "").lower() == "return=minimal":
+        return Response(status_code=204)
+    return json_response(thread_wire(thread))
+
+
+@route(router, "DELETE", "/threads/{thread_id}", success=(204,), statuses=(404, 409))
+async def delete_thread(request: Request) -> Response:
+    """Stop the thread's runs, wait for their ends, and delete the thread."""
+    access, thread = await reach_thread(request, "delete")
+    await service_of(request).delete_thread(thread.thread_id, access.reads)
+    return Response(status_code=204)
+
+
+async def _state(request: Request, checkpoint: Any, *, subgraphs: bool, select: list[str] | None) -> Response:
+    fields = StateFields(select)
+    service = service_of(request)
+    access, thread = await reach_thread(request, "read")
+    graph_id = service.graph_of(thread)
+    if graph_id is None:
+        return json_response(fields(_empty_state(thread, checkpoint)))
+    states, saver = await service.states_of(access, thread, graph_id), service.runtime.saver
+    return raw_json(
+        await service.on_agents(
+            lambda: states.get(graph_id, saver, thread.thread_id, checkpoint, subgraphs=subgraphs, fields=fields)
+        )
+    )
+
+
+def _empty_state(thread: Thread, checkpoint: Any) -> dict[str, Any]:
+    wanted = checkpoint if isinstance(checkpoint, str) else (checkpoint or {}).get("checkpoint_id")
+    return {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "metadata": {},
+        "created_at": None,
+        "checkpoint": None
+        if wanted is None
+        else {"thread_id": thread.thread_id, "checkpoint_ns": "", "checkpoint_id": wanted},
+        "parent_checkpoint": None,
+        "interrupts": [],
+        "checkpoint_id": wanted,
+        "parent_checkpoint_id": None,
+    }
+
+
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/state",
+    answer=answers.ThreadState,
+    statuses=(404,),
+    query=("subgraphs", "select"),
+)
+async def get_state(request: Request) -> Response:
+    """Return the thread's newest state."""
+    return await _state(request, None, subgraphs=query_flag(request, "subgraphs"), select=query_list(request, "select"))
+
+
+@route(
+    router, "POST", "/threads/{thread_id}/state/checkpoint", answer=answers.ThreadState, body=StateAt, statuses=(404,)
+)
+async def get_state_at(request: Request) -> Response:
+    """Return the state at a checkpoint."""
+    body = await read_body(request, StateAt)
+    return await _state(request, checkpoint_address(body.checkpoint), subgraphs=body.subgraphs, select=body.select)
+
+
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/state/{checkpoint_id}",
+    answer=answers.ThreadState,
+    statuses=(404,),
+    query=("subgraphs", "select"),
+)
+async def get_state_of(request: Request) -> Response:
+    """Return the state at a checkpoint."""
+    checkpoint_id = checkpoint_uuid(request.path_params["checkpoint_id"])
+    return await _state(
+        request, checkpoint_id, subgraphs=query_flag(request, "subgraphs"), select=query_list(request, "select")
+    )
+
+
+@route(
+    router,
+    "POST",
+    "/threads/{thread_id}/state",
+    answer=answers.StateUpdated,
+    body=StateUpdate,
+    statuses=(400, 404, 409),
+)
+async def update_state(request: Request) -> Response:
+    """Write to the state of a thread on which nothing runs; what comes in between makes it start again, or conflict."""
+    body = await read_body(request, StateUpdate)
+    access, thread = await reach_thread(request, "update", {"values": body.values})
+    for tries_left in reversed(range(UPDATE_TRIES)):
+        try:
+            address = await _updated(service_of(request), access, thread.thread_id, body)
+            break
+        except ThreadChanged:
+            if not tries_left:
+                raise
+    service_of(request).streams.tell_thread(thread.thread_id)
+    return json_response(
+        {"checkpoint": address, "configurable": address, "checkpoint_id": address.get("checkpoint_id")}
+    )
+
+
+async def _updated(service: Service, access: Access, thread_id: str, body: StateUpdate) -> dict[str, Any]:
+    """Make the update, and write it if nothing has happened on the thread meanwhile; return where it is.
+
+    Raises:
+        ConflictError: A run is active.
+        ThreadChanged: Something has happened; nothing was written.
+    """
+    thread = await service.store.idle_thread(thread_id, owner=access.reads)
+    graph_id, saver = service.graph_of(thread), service.runtime.saver
+    if graph_id is None:
+        raise BadRequest(f"Thread {thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
+    if saver is None:
+        raise BadRequest("This database keeps no checkpoints yet.")
+    checkpoint = checkpoint_address(body.checkpoint) or (body.checkpoint_id and checkpoint_uuid(body.checkpoint_id))
+    states, gathering = await service.states_of(access, thread, graph_id), saver.gather()
+    try:
+        address, snapshot = await service.on_agents(
+            lambda: states.update(
+                graph_id, gathering, thread_id, body.values, as_node=body.as_node, checkpoint=checkpoint
+            )
+        )
+    except InvalidRequest as error:
+        raise BadRequest(str(error)) from error
+    assistant_id = thread.metadata.get("assistant_id") or system_assistant_id(graph_id)
+    await service.store.set_thread_state(
+        thread_id,
+        owner=access.reads,
+        state=_state_of(snapshot),
+        metadata={"graph_id": graph_id, "assistant_id": assistant_id},
+        seen=thread.updated_at,
+        first=gathering.remaining,
+    )
+    return address
+
+
+@route(
+    router, "POST", "/threads/{thread_id}/history", answer=list[answers.ThreadState], body=HistoryQuery, statuses=(404,)
+)
+async def post_history(request: Request) -> Response:
+    """Return the thread's states, newest first."""
+    return await _history(request, await read_body(request, HistoryQuery))
+
+
+@route(
+    router,
+    "GET",
+    "/threads/{thread_id}/history",
+    answer=list[answers.ThreadState],
+    statuses=(404,),
+    query=("limit", "before", "select"),
+)
+async def get_history(request: Request) -> Response:
+    """Return the thread's states, newest first."""
+    limit = query_int(request, "limit", 10, low=1)
+    select = query_list(request, "select")
+    return await _history(request, HistoryQuery(limit=limit, before=request.query_params.get("before"), select=select))
+
+
+async def _history(request: Request, query: HistoryQuery) -> Response:
+    service, fields = service_of(request), StateFields(query.select)
+    access, thread = await reach_thread(request, "read")
+    graph_id = service.graph_of(thread)
+    if graph_id is None:
+        return json_response([])
+    states, saver = await service.states_of(access, thread, graph_id), service.runtime.saver
+    checkpoint, before = checkpoint_address(query.checkpoint), cursor_address(query.before)
+    return raw_json(
+        await service.on_agents(
+            lambda: states.history(
+                graph_id,
+                saver,
+                thread.thread_id,
+                limit=query.limit,
+                before=before,
+                metadata=query.metadata,
+                checkpoint=checkpoint,
+                fields=fields,
+            )
+        )
+    )
