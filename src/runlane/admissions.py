@@ -98,11 +98,15 @@ class Admissions:
         for admitted in found:
             admitted.watch.close()
         for run in (admitted.run for admitted in found if not admitted.reused):
-            if run.on_disconnect is DisconnectMode.CANCEL or not self._source.can_execute(run.run_id, run.home):
+            if self._unwanted(run):
                 try:
                     await patiently(partial(self._cancel, run))
                 except (NotFound, StoreUnavailable) as error:  # it was deleted, or this process has closed the ledger
                     log.warning("run.unwanted_not_cancelled run_id=%s why=%s", run.run_id, error)
+
+    def _unwanted(self, run: RunRecord) -> bool:
+        """Return whether *run* is to be cancelled, as its caller is gone."""
+        return run.on_disconnect is DisconnectMode.CANCEL or not self._source.can_execute(run.run_id, run.home)
 
     async def _admit(self, new: NewRun, agent: AgentLike | None) -> list[Admitted]:
         if agent is not None:

@@ -1,121 +1,89 @@
-"""Planted bugs: the product with a line changed. Each has to be found, by the check that is there for it."""
+"""Planted bugs: the product with something wrong at a named seam. Each has to be found, by the check for it."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import textwrap
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any, Final
 
 from runlane.admissions import Admissions
 from runlane.checkpoints import transactions as checkpoints
-from runlane.execution.decision import classify
+from runlane.errors import NotFound, StoreUnavailable
+from runlane.execution import decision, executor
+from runlane.execution.decision import Verdict
 from runlane.execution.ending import LastWrites, outcome_of
 from runlane.execution.executor import Executor
 from runlane.execution.worker import Worker
-from runlane.maintenance.liveness import LeaseObserver
+from runlane.lifecycle import EndReason, RunEvent
+from runlane.maintenance.liveness import GRACE_S, LeaseObserver
+from runlane.records import Claim, Lease, StreamEnd
 from runlane.store import claim_transactions as claims
 from runlane.store import event_transactions as events
 from runlane.store import lease_transactions as leases
 from runlane.store import run_transactions as runs
 from runlane.store.ledger import RunStore
-from runlane.store.statements import Query, Rows, Statement, Transaction, statement
+from runlane.store.statements import Query, Rows, Transaction, statement
 from runlane.streams.bridge import Watch
 from runlane.streams.publisher import Publisher
 from runlane.testing.ledger import Fate, FaultyDriver
+from simulation.seams import (
+    Answer,
+    Fragment,
+    Patch,
+    after,
+    answered,
+    applied,
+    bound,
+    finding,
+    function,
+    method,
+    reading,
+    transaction,
+)
 from simulation.world import SETTINGS, Scenario
 
 #: Seeds within which a planted bug has to be found.
 ENOUGH: Final = 150
 
-Edit = tuple[Any, str, str]
-Changes = Sequence[tuple[str, str]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """A bug: *edits* of functions and statements (old text, new text), and the check that has to find it."""
+    """A bug: *patches* of the product, and the check that has to find it."""
 
     found_by: str
-    edits: tuple[Edit, ...] = ()
+    patches: tuple[Patch | Fragment, ...] = ()
     scenario: Scenario = field(default_factory=Scenario)
 
 
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[Scenario]:
     """Have the bug in this interpreter, for a while."""
-    edits: dict[Any, list[tuple[str, str]]] = defaultdict(list)
-    for target, old, new in mutant.edits:
-        edits[target].append((old, new))
-    with ExitStack() as stack:
-        for target, changes in edits.items():
-            edited = _statement if isinstance(target, Statement) else _function
-            stack.enter_context(edited(target, changes))
+    with applied(mutant.patches):
         yield mutant.scenario
-
-
-def _changed(text: str, changes: Changes, what: str) -> str:
-    for old, new in changes:
-        assert text.count(old) >= 1, f"{what} has no {old!r}"
-        text = text.replace(old, new)
-    return text
-
-
-@contextmanager
-def _statement(target: Statement, changes: Changes) -> Iterator[None]:
-    sql = target.sqlite
-    object.__setattr__(target, "sqlite", _changed(sql, changes, target.name))
-    try:
-        yield
-    finally:
-        object.__setattr__(target, "sqlite", sql)
-
-
-@contextmanager
-def _function(target: Callable[..., Any], changes: Changes) -> Iterator[None]:
-    """Give *target*, wherever it has been imported, the code that it would have if its text were another."""
-    source = _changed(textwrap.dedent(inspect.getsource(target)), changes, target.__qualname__)
-    made: dict[str, Any] = {}
-    text = "from __future__ import annotations\n" + source
-    exec(compile(text, f"<{target.__qualname__}, changed>", "exec"), target.__globals__, made)
-    code = target.__code__
-    target.__code__ = made[target.__name__].__code__
-    try:
-        yield
-    finally:
-        target.__code__ = code
 
 
 FORGET_CANCEL = statement(
     "forget_cancel",
     "UPDATE runs SET cancel_requested_at = NULL, cancel_action = NULL, cancel_reason = NULL WHERE run_id = :run_id",
 )
+RUN_EXISTS = statement("run_exists", "SELECT 1 FROM runs WHERE run_id = :run_id")
 
 
 class ForgetfulDriver(FaultyDriver):
     """Answers a cancel of an executing run as if it had been recorded."""
 
     def apply(self, transaction: Transaction[Any]) -> Any:
-        return super().apply(_forgetful(transaction))
+        return super().apply(answered(transaction, _forgetful))
 
 
-def _forgetful(transaction: Transaction[Any]) -> Transaction[Any]:
-    def answer(query: Query) -> Transaction[Rows]:
-        rows = yield query
-        if query.statement.name == "record_cancel" and rows and rows[0]["status"] == "running":
-            yield FORGET_CANCEL(run_id=rows[0]["run_id"])
-        return rows
-
-    try:
-        query = next(transaction)
-        while True:
-            query = transaction.send((yield from answer(query)))
-    except StopIteration as stop:
-        return stop.value
+def _forgetful(query: Query) -> Transaction[Rows]:
+    rows = yield query
+    if query.statement is runs.RECORD_CANCEL and rows and rows[0]["status"] == "running":
+        yield FORGET_CANCEL(run_id=rows[0]["run_id"])
+    return rows
 
 
 class LateDriver(FaultyDriver):
@@ -137,49 +105,180 @@ class LateDriver(FaultyDriver):
         return super()._draw(writes=writes)
 
 
+def _to(value: Any) -> Callable[[Any], Any]:
+    """Have *value* in the place of the original."""
+    return lambda original: value
+
+
+def _twice(query: Query) -> Transaction[Rows]:
+    """Insert a run that is there already under another id."""
+    if query.statement is runs.INSERT_RUN:
+        assert query.params is not None
+        found = yield RUN_EXISTS(run_id=query.params["run_id"])
+        if found:
+            query = replace(query, params={**query.params, "run_id": query.params["run_id"] + "+"})
+    return (yield query)
+
+
+def _held_by(lease: Lease) -> Answer:
+    return reading(runs.LOCK_RUN, lambda row: {**row, "attempt": lease.attempt})
+
+
+def _numbered_anew(original: Callable[..., Transaction[Claim | None]]) -> Callable[..., Transaction[Claim | None]]:
+    @wraps(original)
+    def claim(*args: Any, **options: Any) -> Transaction[Claim | None]:
+        claimed = yield from original(*args, **options)
+        return None if claimed is None else replace(claimed, events_end=0)
+
+    return claim
+
+
+def _ending_with(end: Callable[[Any], list[Any]]) -> Callable[[Any], Any]:
+    """Have a stream end with what *end* makes of its end."""
+
+    def make(original: Any) -> Any:
+        async def batches(self: Watch, *, after: int | None = 0) -> AsyncIterator[Any]:
+            async with aclosing(original(self, after=after)) as found:
+                async for batch in found:
+                    yield end(batch[-1]) if batch and isinstance(batch[-1], StreamEnd) else batch
+
+        return batches
+
+    return make
+
+
+def _shown_first(original: Any) -> Any:
+    """Show each batch as it is sent, and once more when the last one is part of an ending."""
+
+    def opened(self: Publisher, *args: Any, show: Callable[[Any], None], **options: Any) -> None:
+        original(self, *args, show=lambda batch: None, **options)
+        self.show_first = show  # type: ignore[attr-defined]
+
+    return opened
+
+
+def _sent_and_shown(original: Any) -> Any:
+    def append(self: Publisher) -> None:
+        self.show_first(list(self._in_flight))  # type: ignore[attr-defined]
+        original(self)
+
+    return append
+
+
+def _last_shown(original: Any) -> Any:
+    def landed(self: Publisher, rest: Any) -> None:
+        original(self, rest)
+        if rest:
+            self.show_first(list(rest))  # type: ignore[attr-defined]
+
+    return landed
+
+
+def _given_up(original: Any) -> Any:
+    """Take an outage that lasts for the end of the attempt."""
+
+    def on_error(self: Publisher, error: BaseException) -> None:
+        original(self, error if self._tries < 5 else OSError(str(error)))
+
+    return on_error
+
+
+def _absent(original: Any) -> Any:
+    async def get_run(self: RunStore, run_id: str, **options: Any) -> Any:
+        try:
+            return await original(self, run_id, **options)
+        except StoreUnavailable:
+            raise NotFound("run", run_id) from None
+
+    return get_run
+
+
+def _rolled_back_before(original: Any) -> Any:
+    """Roll back in a transaction of its own, and once more with the ending."""
+
+    async def finish(self: Executor, attempt: Any, outcome: Any, verdict: Verdict, saver: Any, rest: Any) -> Any:
+        if saver is not None and verdict.end_reason is EndReason.ROLLED_BACK:
+            await self._store._write(lambda: executor._roll_back(saver, attempt.claim.lease))
+        return await original(self, attempt, outcome, verdict, saver, rest)
+
+    return finish
+
+
+def _never_rolled_back(original: Any) -> Any:
+    async def finish(self: Executor, attempt: Any, outcome: Any, verdict: Verdict, saver: Any, rest: Any) -> Any:
+        return await original(self, attempt, outcome, replace(verdict, end_reason=None), saver, rest)
+
+    return finish
+
+
+def _unfenced(original: Any) -> Any:
+    def delete_runs(thread_id: str, run_ids: Any, *, lease: Lease | None = None) -> Transaction[None]:
+        return original(thread_id, run_ids)
+
+    return delete_runs
+
+
+def _keeping_leases(original: Any) -> Any:
+    def classify(*args: Any, **options: Any) -> Verdict | None:
+        verdict = original(*args, **options)
+        return None if verdict is not None and verdict.event is RunEvent.RELEASE else verdict
+
+    return classify
+
+
+def _not_waiting(original: Any) -> Any:
+    async def drain(self: Worker, grace_s: float) -> None:
+        self._tasks = set()
+        await original(self, grace_s)
+
+    return drain
+
+
+def _without_checkpoints(original: Any) -> Any:
+    return lambda self: original(replace(self, checkpoints=None))
+
+
+def _said_stopped(original: Any) -> Any:
+    return lambda *args, **options: replace(original(*args, **options), stopped=True)
+
+
 MUTANTS: Final[dict[str, Mutant]] = {
     "no fence for events": Mutant(
-        found_by="fencing", edits=((events.HOLDS_LEASE, "AND attempt = :attempt AND status = :running", ""),)
+        found_by="fencing",
+        patches=(transaction(events.append_events, lambda *_: finding(events.HOLDS_LEASE, [{"held": 1}])),),
     ),
     "no fence for checkpoints": Mutant(
-        found_by="fencing", edits=((checkpoints._FENCE, "AND attempt = :attempt AND status = :status", ""),)
+        found_by="fencing", patches=(function(checkpoints.fence, _to(lambda lease: (yield from ()))),)
     ),
     "a rollback is not fenced": Mutant(
         found_by="fencing",
-        edits=(
-            (
-                Executor._finish,
-                "writes = LastWrites(lease=lease, events=rest, checkpoints=checkpoints)",
-                "if checkpoints is not None and rolled_back:\n"
-                "        await self._store._write(checkpoints)\n"
-                "    writes = LastWrites(lease=lease, events=rest, checkpoints=checkpoints)",
-            ),
-            (checkpoints.delete_runs, "if lease is not None:", "if False:"),
-        ),
+        patches=(method(Executor, "_finish", _rolled_back_before), function(checkpoints.delete_runs, _unfenced)),
         scenario=Scenario(driver=LateDriver, behaviours=("steps",), hasty=(1.0,)),
     ),
     "a stale attempt may finish": Mutant(
         found_by="fencing",
-        edits=((runs._hold, 'or rows[0]["attempt"] != lease.attempt', ""),),
+        patches=(transaction(runs.finish, lambda lease, *_, **__: _held_by(lease)),),
         scenario=Scenario(driver=LateDriver, behaviours=("steps",)),
     ),
     "a lease is not given its time": Mutant(
-        found_by="fencing",
-        edits=((LeaseObserver.over, "self._asked_at - since >= lease.lease_s + GRACE_S", "True"),),
+        found_by="fencing", patches=(method(LeaseObserver, "over", _to(lambda self, lease: lease in self._since)),)
     ),
     "runs overtake each other": Mutant(
         found_by="order_of_starts",
-        edits=((claims.CLAIM_RUN, "other.seq < runs.seq", "0"), (leases.RUNNABLE, "other.seq < runs.seq", "0")),
+        patches=(
+            Fragment(statement=claims.CLAIM_RUN, text=claims.EARLIER, other="0"),
+            Fragment(statement=leases.RUNNABLE, text=claims.EARLIER, other="0"),
+        ),
     ),
     "workers are taken for dead": Mutant(
-        found_by="fencing", edits=((LeaseObserver.over, "lease.lease_s + GRACE_S", "GRACE_S"),)
+        found_by="fencing",
+        patches=(method(LeaseObserver, "over", _to(lambda self, lease: self.unchanged_s(lease) >= GRACE_S)),),
     ),
     "a lost lease is not noticed after a pause": Mutant(
         found_by="one_lane",
-        edits=(
-            (Worker._renew, "self._fence(lambda key: self._confirmed[key] <= now, over)", "pass"),
-            (Worker._renew, "self._fence(lost.__contains__, StopReason.LEASE_LOST)", "pass"),
-            (Worker._until_fence, "max(0.0, first)", "1.0"),
+        patches=(
+            method(Worker, "_fence", _to(lambda self, over, reason: None)),
+            method(Worker, "_until_fence", _to(lambda self, period_s: min(period_s, 1.0))),
         ),
         # What an agent writes is refused, which would tell it.
         scenario=Scenario(behaviours=("silent",), weathers=("fair",), hasty=(0.05,)),
@@ -189,121 +288,102 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "an ended run is ended again": Mutant(
         found_by="one_ending",
-        edits=(
-            (runs._hold, 'or RunStatus(rows[0]["status"]) is not RunStatus.RUNNING', ""),
-            (
-                runs.finish,
-                'move(lease.run_id, RunStatus(row["status"]), outcome.event)',
-                "move('', RunStatus.RUNNING, outcome.event)",
-            ),
+        patches=(
+            transaction(runs.finish, lambda *_, **__: reading(runs.LOCK_RUN, lambda row: {**row, "status": "running"})),
         ),
     ),
     "a thread stays busy": Mutant(
-        found_by="rest", edits=((runs.request_cancel, "yield RESTATE_THREAD(thread_id=thread_id)", "pass"),)
+        found_by="rest", patches=(transaction(runs.request_cancel, lambda *_: finding(runs.RESTATE_THREAD, [])),)
     ),
     "a retried admission admits twice": Mutant(
-        found_by="one_admission",
-        edits=(
-            (
-                runs.INSERT_RUN,
-                "VALUES (:run_id,",
-                "VALUES (:run_id || CASE WHEN EXISTS (SELECT 1 FROM runs WHERE run_id = :run_id) THEN '+' ELSE '' END,",
-            ),
-        ),
+        found_by="one_admission", patches=(transaction(runs.admit, lambda *_: _twice),)
     ),
     "a cancel is lost": Mutant(found_by="honest_cancel", scenario=Scenario(driver=ForgetfulDriver)),
     "the last cancel wins": Mutant(
-        found_by="honest_cancel", edits=((runs.RECORD_CANCEL, "AND cancel_requested_at IS NULL", ""),)
+        found_by="honest_cancel",
+        patches=(
+            transaction(
+                runs.request_cancel,
+                lambda run_id, *_: after(runs.RECORD_CANCEL, lambda query: FORGET_CANCEL(run_id=run_id)),
+            ),
+        ),
     ),
     "an ending does not see the cancel": Mutant(
-        found_by="honest_cancel", edits=((runs.finish, 'row["cancel_requested_at"] is not None', "False"),)
+        found_by="honest_cancel",
+        patches=(
+            transaction(
+                runs.finish, lambda *_, **__: reading(runs.LOCK_RUN, lambda row: {**row, "cancel_requested_at": None})
+            ),
+        ),
     ),
     "stopped is said of code that runs": Mutant(
         found_by="stopped_means_stopped",
-        edits=((outcome_of, "stopped=abandoned is None", "stopped=True"),),
+        patches=(function(outcome_of, _said_stopped),),
         scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be abandoned
     ),
     "a disconnect stops every run": Mutant(
-        found_by="honest_cancel", edits=((Admissions._abandon, "run.on_disconnect is DisconnectMode.CANCEL", "True"),)
+        found_by="honest_cancel", patches=(method(Admissions, "_unwanted", _to(lambda self, run: True)),)
     ),
     "event numbers are given out again": Mutant(
-        found_by="log_numbers", edits=((claims.claim, 'if row["attempt"] > 1:', "if False:"),)
+        found_by="log_numbers", patches=(function(claims.claim, _numbered_anew),)
     ),
     "the end comes twice": Mutant(
-        found_by="whole_streams",
-        edits=(
-            (
-                Watch.batches,
-                "yield [StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end]",
-                "yield [end, end]",
-            ),
-        ),
+        found_by="whole_streams", patches=(method(Watch, "batches", _ending_with(lambda end: [end, end])),)
     ),
     "a gap is not told": Mutant(
-        found_by="whole_streams",
-        edits=(
-            (
-                Watch.batches,
-                "yield [StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end]",
-                "yield [end]",
-            ),
-        ),
+        found_by="whole_streams", patches=(method(Watch, "batches", _ending_with(lambda end: [end])),)
     ),
     "events are shown before they are committed": Mutant(
         found_by="whole_streams",
-        edits=(
-            (Publisher._on_committed, "self._show(batch)", "pass"),
-            (Publisher._append, "try:", "self._show(self._in_flight)\n    try:"),
+        patches=(
+            method(Publisher, "__init__", _shown_first),
+            method(Publisher, "_append", _sent_and_shown),
+            method(Publisher, "landed", _last_shown),
         ),
     ),
     "an outage is told as absence": Mutant(
-        found_by="outage_is_not_absence",
-        edits=(
-            (
-                RunStore.get_run,
-                "return await self._look(lambda: queries.get_run(run_id, owner))",
-                "try:\n        return await self._look(lambda: queries.get_run(run_id, owner))\n"
-                "    except StoreUnavailable:\n        raise __import__('runlane').errors.NotFound('run', run_id)",
-            ),
+        found_by="outage_is_not_absence", patches=(method(RunStore, "get_run", _absent),)
+    ),
+    "an outage ends runs": Mutant(found_by="outage_ends_no_run", patches=(method(Publisher, "_on_error", _given_up),)),
+    "a drain counts as a crash": Mutant(
+        found_by="fencing",
+        patches=(
+            transaction(runs.finish, lambda *_, **__: bound(runs.RELEASE_RUN, lambda given: {**given, "rescues": 1})),
         ),
     ),
-    "an outage ends runs": Mutant(
-        found_by="outage_ends_no_run",
-        edits=((Publisher._on_error, "if passes(error):", "if passes(error) and self._tries < 5:"),),
-    ),
-    "a drain counts as a crash": Mutant(
-        found_by="fencing", edits=((runs.finish, "usage=usage, rescues=0)", "usage=usage, rescues=1)"),)
-    ),
     "a hand-back drops checkpoints": Mutant(
-        found_by="handed_back", edits=((LastWrites.transaction, "if self.checkpoints is not None:", "if False:"),)
+        found_by="handed_back", patches=(method(LastWrites, "transaction", _without_checkpoints),)
     ),
     "a shutdown does not wait for its agents": Mutant(
-        found_by="quiet_after_shutdown", edits=((Worker.drain, "while self._tasks:", "while False:"),)
+        found_by="quiet_after_shutdown", patches=(method(Worker, "drain", _not_waiting),)
     ),
     "a shutdown leaves its leases behind": Mutant(
         found_by="quiet_after_shutdown",
-        edits=((classify, "return Verdict(event=RunEvent.RELEASE, end_reason=None)", "return None"),),
+        patches=(function(decision.classify, _keeping_leases),),
         scenario=Scenario(behaviours=("steps", "calling"), weathers=("fair", "silence")),
     ),
     "an attempt begins after the first checkpoint": Mutant(
         found_by="progress",
-        edits=((checkpoints._GET_LATEST, "ORDER BY checkpoint_id DESC, seq DESC", "ORDER BY checkpoint_id, seq"),),
+        patches=(
+            Fragment(
+                statement=checkpoints.GET_LATEST, text=checkpoints.NEWEST_FIRST, other="ORDER BY checkpoint_id, seq"
+            ),
+        ),
         # Other agents repair the wrong step, which another check finds.
         scenario=Scenario(behaviours=("steps",), weathers=("fair", "slow", "mud")),
     ),
     "a run crashes workers for ever": Mutant(
         found_by="no_crash_loop",
-        edits=((Executor._run, "self._settings.max_rescues if agent.continuable else 0", "1_000"),),
+        patches=(function(decision.rescue_limit, _to(lambda max_rescues, *, continuable: 1_000 * continuable)),),
     ),
     "code that may be executed once is executed again": Mutant(
-        found_by="at_most_once", edits=((Executor._run, "if agent.continuable else 0", ""),)
+        found_by="at_most_once",
+        patches=(function(decision.rescue_limit, _to(lambda max_rescues, *, continuable: max_rescues)),),
     ),
     "a stopped run's thread is not repaired": Mutant(
-        found_by="valid_threads",
-        edits=((Executor._state, "if verdict.needs_repair and ran.agent is not None:", "if False:"),),
+        found_by="valid_threads", patches=(method(Verdict, "needs_repair", _to(property(lambda self: False))),)
     ),
     "a rollback leaves its checkpoints": Mutant(
-        found_by="valid_threads",
-        edits=((Executor._finish, "rolled_back = verdict.end_reason is EndReason.ROLLED_BACK", "rolled_back = False"),),
+        found_by="valid_threads", patches=(method(Executor, "_finish", _never_rolled_back),)
     ),
 }

@@ -68,11 +68,13 @@ _GET: Final = statement(
     ORDER BY seq DESC LIMIT 1
     """,
 )
-_GET_LATEST: Final = statement(
+#: The newest checkpoint of a namespace, and of its rows the one that was written last.
+NEWEST_FIRST: Final = "ORDER BY checkpoint_id DESC, seq DESC"
+GET_LATEST: Final = statement(
     "checkpoints.get_latest",
     f"""
     SELECT {_COLUMNS} FROM checkpoints WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
-    ORDER BY checkpoint_id DESC, seq DESC LIMIT 1
+    {NEWEST_FIRST} LIMIT 1
     """,
 )
 GET_BLOBS: Final = statement(
@@ -118,7 +120,7 @@ def _list(name: str, where: str) -> Statement:
         SELECT {_COLUMNS} FROM checkpoints
         WHERE {where} checkpoint_id <= :before_id AND (checkpoint_id < :before_id OR seq < :before_seq)
           AND (:checkpoint_id IS NULL OR checkpoint_id = :checkpoint_id)
-        ORDER BY checkpoint_id DESC, seq DESC LIMIT :page
+        {NEWEST_FIRST} LIMIT :page
         """,
     )
 
@@ -365,7 +367,7 @@ def find(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Trans
     if checkpoint_id:
         rows = yield _GET(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id)
     else:
-        rows = yield _GET_LATEST(thread_id=thread_id, checkpoint_ns=checkpoint_ns)
+        rows = yield GET_LATEST(thread_id=thread_id, checkpoint_ns=checkpoint_ns)
     return rows[0] if rows else None
 
 

@@ -46,6 +46,11 @@ class Verdict:
         return self.event in (RunEvent.STOP, RunEvent.FAIL, RunEvent.EXPIRE)
 
 
+def rescue_limit(max_rescues: int, *, continuable: bool) -> int:
+    """Return how many lost owners a run may have had and be executed again: none if its agent cannot go on."""
+    return max_rescues if continuable else 0
+
+
 def classify(
     failure: BaseException | None,
     stop: StopReason | None,

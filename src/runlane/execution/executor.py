@@ -17,7 +17,7 @@ from runlane.agents.host import Abandoned, AgentHost
 from runlane.error_texts import ErrorTexts
 from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.execution.attempt import Attempt
-from runlane.execution.decision import StopReason, Verdict, classify, run_error
+from runlane.execution.decision import StopReason, Verdict, classify, rescue_limit, run_error
 from runlane.execution.ending import Checkpoints, LastWrites, minimal_verdict, minimal_writes, outcome_of
 from runlane.execution.notifier import CompletionNotifier
 from runlane.execution.progress import FirstValues, Progress
@@ -273,7 +273,7 @@ class Executor:
         if attempt.reason is not None:
             return _Ran(agent=agent, call=call, snapshot=None, failure=asyncio.CancelledError())
         # Once it was begun, an agent that cannot go on is not executed again; this attempt only makes the thread valid.
-        if run.rescues > (self._settings.max_rescues if agent.continuable else 0):
+        if run.rescues > rescue_limit(self._settings.max_rescues, continuable=agent.continuable):
             return _Ran(agent=agent, call=call, snapshot=None, failure=WorkerLost(run.rescues))
         publisher.emit("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
         try:

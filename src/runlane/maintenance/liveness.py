@@ -48,8 +48,11 @@ class LeaseObserver(Generic[L]):
 
     def over(self, lease: L) -> bool:
         """Return whether *lease* has been the same for its whole length, and a grace time."""
-        since = self._since.get(lease)
-        return since is not None and self._asked_at - since >= lease.lease_s + GRACE_S
+        return self.unchanged_s(lease) >= lease.lease_s + GRACE_S
+
+    def unchanged_s(self, lease: L) -> float:
+        """Return for how long *lease* is known to be the same; 0 if it has not been seen."""
+        return self._asked_at - self._since.get(lease, self._asked_at)
 
 
 class Neighbours:

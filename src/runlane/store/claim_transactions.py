@@ -13,6 +13,8 @@ _ACTIVE = listed(ACTIVE)
 _PENDING = f"'{RunStatus.PENDING.value}'"
 _RUNNING = f"'{RunStatus.RUNNING.value}'"
 
+#: Whether the run *other* was admitted before the run at hand.
+EARLIER = "other.seq < runs.seq"
 # Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
 LOCK_LANE = statement(
     "lock_lane",
@@ -31,7 +33,7 @@ CLAIM_RUN = statement(
         WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{due}}
           AND (:has_code = 1 OR home IS NULL) AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
+            AND (other.status = {_RUNNING} OR ({EARLIER} AND other.not_before <= {{due}})))
         RETURNING {{run}}, (SELECT temporary = 0 AND state_values IS NULL FROM threads
           WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS bare""",
 )

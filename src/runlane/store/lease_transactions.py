@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Head, Lease, Renewal, SeenLease
+from runlane.store.claim_transactions import EARLIER
 from runlane.store.rows import head_record, lease_record, run_record, seen_lease
 from runlane.store.statements import Transaction, listed, statement
 from runlane.store.worker_transactions import beat
@@ -37,7 +38,7 @@ RUNNABLE = statement(
           CASE WHEN not_before <= {{due}} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END
           AS wait_us FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
           SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))
+            AND (other.status = {_RUNNING} OR ({EARLIER} AND other.not_before <= {{due}})))
           AND +seq > :after_seq
         ORDER BY +seq LIMIT :limit""",
 )

@@ -1,0 +1,159 @@
+"""How a bug is planted: a named function, method or statement of the product does something else for a while.
+
+A patch names what it changes and never quotes its text, so that the code may be rewritten behind the name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, TypeVar
+
+from runlane.store.statements import Query, Row, Rows, Statement, Transaction
+
+T = TypeVar("T")
+
+#: Answers a query of a transaction; it may ask others.
+Answer = Callable[[Query], Transaction[Rows]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """Has ``make(original)`` in the place of a function, or of an attribute of a class."""
+
+    owner: Any
+    name: str
+    make: Callable[[Any], Any]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        original = vars(self.owner)[self.name]
+        changed = self.make(original)
+        with ExitStack() as stack:
+            for place in self._places(original):
+                for name in [name for name, value in vars(place).items() if value is original]:
+                    stack.callback(setattr, place, name, original)
+                    setattr(place, name, changed)
+            yield
+
+    def _places(self, original: Any) -> list[Any]:
+        """Return the class, or every module of the product that has imported the function."""
+        if inspect.isclass(self.owner):
+            return [self.owner]
+        modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "runlane"]
+        return [module for module in modules if any(value is original for value in vars(module).values())]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fragment:
+    """Has ``other`` in the place of a named fragment of a statement."""
+
+    statement: Statement
+    text: str
+    other: str
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        sql = self.statement.sqlite
+        assert self.text in sql, f"{self.statement.name} has no such fragment"
+        object.__setattr__(self.statement, "sqlite", sql.replace(self.text, self.other))
+        try:
+            yield
+        finally:
+            object.__setattr__(self.statement, "sqlite", sql)
+
+
+@contextmanager
+def applied(patches: Sequence[Patch | Fragment]) -> Iterator[None]:
+    """Have all *patches* in this interpreter, for a while."""
+    with ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch.applied())
+        yield
+
+
+def method(owner: type, name: str, make: Callable[[Any], Any]) -> Patch:
+    """Return the patch of a method: ``make`` takes the original and returns what stands in its place."""
+    return Patch(owner=owner, name=name, make=make)
+
+
+def function(original: Callable[..., Any], make: Callable[[Any], Any]) -> Patch:
+    """Return the patch of a function, wherever it has been imported."""
+    return Patch(owner=sys.modules[original.__module__], name=original.__name__, make=make)
+
+
+def transaction(original: Callable[..., Transaction[Any]], answer: Callable[..., Answer]) -> Patch:
+    """Return the patch of a transaction: ``answer``, called with its arguments, answers each of its queries."""
+
+    def make(original: Callable[..., Transaction[T]]) -> Callable[..., Transaction[T]]:
+        @wraps(original)
+        def changed(*args: Any, **options: Any) -> Transaction[T]:
+            return (yield from answered(original(*args, **options), answer(*args, **options)))
+
+        return changed
+
+    return function(original, make)
+
+
+def answered(transaction: Generator[Query, Rows, T], answer: Answer) -> Transaction[T]:
+    """Return *transaction* with its queries answered by *answer*."""
+    try:
+        query = next(transaction)
+        while True:
+            try:
+                rows = yield from answer(query)
+            except Exception as error:  # noqa: BLE001 - the transaction sees it, as from a driver
+                query = transaction.throw(error)
+            else:
+                query = transaction.send(rows)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def reading(statement: Statement, change: Callable[[Row], Row]) -> Answer:
+    """Change the rows that *statement* finds."""
+
+    def answer(query: Query) -> Transaction[Rows]:
+        rows = yield query
+        return [change(row) for row in rows] if query.statement is statement else rows
+
+    return answer
+
+
+def finding(statement: Statement, found: Rows) -> Answer:
+    """Have *statement* find *found*, whatever there is."""
+
+    def answer(query: Query) -> Transaction[Rows]:
+        if query.statement is statement:
+            return found
+        return (yield query)
+
+    return answer
+
+
+def after(statement: Statement, first: Callable[[Query], Query]) -> Answer:
+    """Ask something else before *statement*."""
+
+    def answer(query: Query) -> Transaction[Rows]:
+        if query.statement is statement:
+            yield first(query)
+        return (yield query)
+
+    return answer
+
+
+def bound(statement: Statement, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Answer:
+    """Bind other parameters to *statement*."""
+
+    def answer(query: Query) -> Transaction[Rows]:
+        if query.statement is statement:
+            assert query.params is not None
+            query = replace(query, params=change(query.params))
+        return (yield query)
+
+    return answer
