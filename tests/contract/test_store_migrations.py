@@ -20,10 +20,11 @@ from ledger_kit import admit, ledger_connection
 from runlane.errors import ConfigurationError, StoreUnavailable
 from runlane.records import ANY_OWNER
 from runlane.store import migrations
+from runlane.store.backends import migrate_postgres
 from runlane.store.ledger import RunStore
 from runlane.store.memory import MemoryDriver
-from runlane.store.migrate import apply_scripts, is_current, migrate_postgres, migrate_sqlite
-from runlane.store.migrations import VERSION_TABLE, revisions, script, statements
+from runlane.store.migrate import apply_scripts, migrate_sqlite, pending
+from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script, statements
 from runlane.store.postgres import open_postgres
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Rows, Transaction, statement
@@ -68,8 +69,49 @@ def test_a_new_database_gets_the_whole_schema_once(postgres_url: str) -> None:
 
 def test_processes_that_start_together_do_not_collide(postgres_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(migrate_postgres, [postgres_url] * 4))
+        assert sorted(pool.map(migrate_postgres, [postgres_url] * 4)) == [False, False, False, True]
     assert migrate_postgres(postgres_url) is False
+
+
+def as_alembic_left_it(connection: sqlite3.Connection | psycopg.Connection, dialect: Dialect) -> str:
+    """Make the schema of an earlier version of Runlane, which used Alembic; return its revision."""
+    before = revisions()[:-3]
+    for revision in before:
+        for sql in statements(script(revision, dialect)):
+            connection.execute(sql)
+    # The statements that Alembic 1.16 sends.
+    connection.execute(
+        f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, "
+        f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+    )
+    connection.execute(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{before[-1]}')")
+    connection.commit()
+    return before[-1]
+
+
+def test_a_file_that_alembic_migrated_is_upgraded_to_the_same_schema(path: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        as_alembic_left_it(connection, "sqlite")
+    assert migrate_sqlite(path) is True
+    migrate_sqlite(tmp_path / "new.db")
+    assert schema_of(path) == schema_of(tmp_path / "new.db")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [(revisions()[-1],)]
+
+
+def test_a_database_that_alembic_migrated_is_upgraded(postgres_url: str) -> None:
+    with ledger_connection(postgres_url) as connection:
+        connection.execute("CREATE SCHEMA runlane")
+        as_alembic_left_it(connection, "postgres")
+    assert migrate_postgres(postgres_url) is True
+    assert migrate_postgres(postgres_url) is False
+    with ledger_connection(postgres_url) as connection:
+        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [(revisions()[-1],)]
+
+
+def test_processes_that_open_a_file_together_upgrade_it_once(path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(migrate_sqlite, [path] * 4)) == [False, False, False, True]
 
 
 async def test_a_file_is_migrated_while_its_driver_owns_it(path: Path) -> None:
@@ -135,9 +177,9 @@ def test_a_newer_schema_is_refused_by_name(path: Path, postgres_url: str) -> Non
 
 
 def test_only_the_last_revision_is_current() -> None:
-    assert is_current([revisions()[-1]])
-    assert not is_current([])
-    assert not is_current(revisions()[:1])
+    assert pending([revisions()[-1]]) == ()
+    assert pending([]) == revisions()
+    assert pending(revisions()[:1]) == revisions()[1:]
 
 
 def test_a_failed_script_leaves_the_file_as_it_was(path: Path) -> None:
@@ -221,10 +263,9 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> Non
     assert path.read_text().startswith("these are my notes")
 
 
-def test_every_revision_has_a_script_of_each_dialect_and_a_version_module() -> None:
-    modules = {entry.name.partition("_")[0] for entry in files(migrations).joinpath("versions").iterdir()}
+def test_revisions_are_numbered_without_gaps_and_have_a_script_of_each_dialect() -> None:
+    assert revisions() == tuple(f"{number:04}" for number in range(1, len(revisions()) + 1))
     for revision in revisions():
-        assert revision in modules
         assert list(statements(script(revision, "sqlite")))
         assert list(statements(script(revision, "postgres")))
 
@@ -250,7 +291,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_contains_the_scripts(wheel: Path, tmp_path: Path) -> None:
     shutil.unpack_archive(wheel, tmp_path, "zip")
     unpacked = tmp_path / "runlane" / "store" / "migrations"
-    for folder in ("", "sql", "versions"):
+    for folder in ("", "sql"):
         expected = {
             entry.name for entry in files(migrations).joinpath(folder).iterdir() if not entry.name.startswith("__py")
         }

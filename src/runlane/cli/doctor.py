@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,16 +40,20 @@ def doctor(
         settings = Settings.load(database=database) if given else find_project(project, config).settings()
         graphs = None
         if states:
-            graphs = import_module("runlane.agents.registry").load_registry(find_project(project, config).config)
+            from runlane.agents.registry import load_registry
+
+            graphs = load_registry(find_project(project, config).config)
         healthy = asyncio.run(_doctor(settings, graphs, repair=repair, yes=yes, as_json=as_json))
     raise typer.Exit(0 if healthy else EXIT_FAILED)
 
 
 async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, as_json: bool) -> bool:
     """Examine, show, and repair if that is wanted; return whether nothing is wrong in the end."""
-    clinic = import_module("runlane.doctor")
-    async with clinic.open_ledger(settings) as ledger:
-        report = await clinic.examine(ledger, graphs=graphs)
+    from runlane.doctor import examine, open_ledger
+    from runlane.doctor import repair as apply_repair
+
+    async with open_ledger(settings) as ledger:
+        report = await examine(ledger, graphs=graphs)
         wanted = [finding for finding in report.findings if finding.fix is not None] if repair else []
         if not as_json:
             _show(report, ledger.in_use)
@@ -59,8 +62,8 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
         if not wanted or not (yes or typer.confirm(f"Make these {len(wanted)} repairs?")):
             _dump(report, (), as_json=as_json)
             return not report.findings
-        repaired = [finding for finding in wanted if await clinic.repair(ledger, finding)]
-        left = await clinic.examine(ledger, graphs=graphs)
+        repaired = [finding for finding in wanted if await apply_repair(ledger, finding)]
+        left = await examine(ledger, graphs=graphs)
         if as_json:
             _dump(left, repaired, as_json=True)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +30,8 @@ def new(
     A server that was started with RUNLANE_API_KEYS takes it at once. Remove its line from the file to revoke it.
     """
     with reporting():
-        key: str = import_module("runlane.server.auth.keys").new_key(owner, file)
+        from runlane.server.auth.keys import new_key
+
+        key = new_key(owner, file)
     typer.echo(key)
     typer.echo(f"Added to {file}. The key is shown only here.", err=True)

@@ -7,13 +7,12 @@ import logging
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib import import_module
 from typing import Final
 
 from runlane.redaction import redact_text, shortened
 
 #: Libraries whose INFO is about themselves and not about a run.
-CHATTY: Final = ("alembic", "asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
+CHATTY: Final = ("asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
 
 #: Characters of a record; what is longer loses its middle.
 MAX_RECORD: Final = 64 * 1024
@@ -80,8 +79,10 @@ def configure_logging(level: LogLevel, *, pretty: bool = False) -> None:
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(KeyValueFormatter())
     if pretty:
-        console = import_module("rich.console").Console(stderr=True)
-        handler = import_module("rich.logging").RichHandler(console=console, show_path=False, log_time_format="%X")
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="%X")
         handler.setFormatter(EventFormatter())
     number = logging.getLevelNamesMapping()[level.value.upper()]
     logging.basicConfig(level=number, handlers=[handler], force=True)

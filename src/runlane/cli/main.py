@@ -1,11 +1,13 @@
-"""The command ``runlane``. What serves is imported only by the command that needs it, so that help is instant."""
+"""The command ``runlane``.
+
+A command imports what it needs when it is called, so that help is instant and the client commands do not load a server.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -93,7 +95,8 @@ def serve(
             run_timeout_s=run_timeout,
             drain_grace_s=drain_grace,
         )
-        process = import_module("runlane.server.process")
+        from runlane.server import process
+
         listener = None if fd is None else socket.socket(fileno=fd)
         code = process.serve(found.config, settings, host=host, port=port, listener=listener)
     process.exit_process(code)
@@ -115,7 +118,9 @@ def dev(
         options = ["--log-level", log_level.value, "--pretty"]
         if database is not None:
             options += ["--database", database]
-        code: int = import_module("runlane.cli.reload").serve_and_reload(path, options, host=host, port=port)
+        from runlane.cli.reload import serve_and_reload
+
+        code = serve_and_reload(path, options, host=host, port=port)
     raise typer.Exit(code)
 
 
@@ -137,7 +142,9 @@ def migrate(
 
 
 async def _migrate(settings: Settings) -> None:
-    driver = await import_module("runlane.runtime").open_driver(settings)
+    from runlane.runtime import open_driver
+
+    driver = await open_driver(settings)
     await driver.aclose()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runlane.cli.reporting import reporting
+
+if TYPE_CHECKING:
+    from runlane.cli.client import Client
 
 app = typer.Typer(help="See and stop runs of a running server.", no_args_is_help=True)
 
@@ -84,8 +86,10 @@ def cancel(
     typer.echo(f"{run_id} {status}")
 
 
-def _client(url: str, api_key: str | None) -> Any:
-    return import_module("runlane.cli.client").Client(url, api_key)
+def _client(url: str, api_key: str | None) -> Client:
+    from runlane.cli.client import Client
+
+    return Client(url, api_key)
 
 
 def _line(run: dict[str, Any]) -> str:

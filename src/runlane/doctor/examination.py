@@ -15,7 +15,7 @@ from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
 from runlane.errors import ConfigurationError, LeaseLost, StoreUnavailable
 from runlane.store import doctor_transactions as ledger_sql
-from runlane.store.migrate import is_current
+from runlane.store.migrate import pending
 from runlane.store.migrations import Dialect, Index
 from runlane.store.statements import Row, Rows, Statement, Transaction
 
@@ -96,7 +96,7 @@ async def _basics(ledger: OpenLedger) -> list[Finding]:
         raise ConfigurationError(
             "The database is no ledger: it has no schema of Runlane. Name another with --database."
         )
-    if is_current(applied):
+    if not pending(applied):
         return []
     return [
         Finding(

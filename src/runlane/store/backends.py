@@ -1,29 +1,14 @@
-"""What is imported only by those who use it: an optional extra, or a package that is slow to import."""
+"""PostgreSQL without its driver at import time: psycopg is an extra, and slow to import for those who use SQLite."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from runlane.errors import ConfigurationError
+from runlane.extras import needs_extra
 from runlane.store.migrations import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
     from runlane.store.postgres import PostgresDriver
-
-
-def load(module: str) -> Any:
-    """Import *module*.
-
-    Raises:
-        ConfigurationError: It belongs to the extra ``postgres``, which is not installed.
-    """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("psycopg", "psycopg_pool"):
-            raise
-        raise ConfigurationError("PostgreSQL needs an extra: pip install 'runlane[postgres]'.") from error
 
 
 async def open_postgres(url: str, *, schema: str = DEFAULT_SCHEMA, max_connections: int = 10) -> PostgresDriver:
@@ -33,6 +18,18 @@ async def open_postgres(url: str, *, schema: str = DEFAULT_SCHEMA, max_connectio
         ConfigurationError: The extra ``postgres`` is not installed.
         StoreUnavailable: The database cannot be reached.
     """
-    postgres = load("runlane.store.postgres")
-    driver: PostgresDriver = await postgres.open_postgres(url, schema=schema, max_connections=max_connections)
-    return driver
+    with needs_extra("postgres", "PostgreSQL"):
+        from runlane.store import postgres  # noqa: PLC0415  # an extra
+    return await postgres.open_postgres(url, schema=schema, max_connections=max_connections)
+
+
+def migrate_postgres(url: str, schema: str = DEFAULT_SCHEMA) -> bool:
+    """Upgrade the ledger in *schema* of the database at *url*: see :func:`runlane.store.migrate_postgres.migrate`.
+
+    Raises:
+        ConfigurationError: As there, or the extra ``postgres`` is not installed.
+        StoreUnavailable: As there.
+    """
+    with needs_extra("postgres", "PostgreSQL"):
+        from runlane.store import migrate_postgres  # noqa: PLC0415  # an extra
+    return migrate_postgres.migrate(url, schema)

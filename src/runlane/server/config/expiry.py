@@ -18,7 +18,7 @@ from runlane.records import PruneStrategy, ThreadTtl
 Minutes = Annotated[float, msgspec.Meta(gt=0, le=52_560_000)]
 
 
-class TtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ThreadTtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     strategy: PruneStrategy = "delete"
     default_ttl: Minutes | None = None
     sweep_interval_minutes: Minutes | None = None
@@ -27,7 +27,7 @@ class TtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 class CheckpointerSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     backend: str | None = None
-    ttl: TtlSection | None = None
+    ttl: ThreadTtlSection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

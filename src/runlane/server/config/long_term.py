@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +15,7 @@ from runlane.agents.langgraph_json import GraphsFile, read_graphs_file
 from runlane.agents.registry import import_object
 from runlane.checkpoints.store import MAX_TTL_MINUTES, LedgerLongTermStore
 from runlane.errors import ConfigurationError
+from runlane.extras import needs_extra
 from runlane.store.statements import Driver
 
 Minutes = Annotated[float, msgspec.Meta(gt=0, le=MAX_TTL_MINUTES)]
@@ -32,7 +32,7 @@ class IndexSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     fields: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
 
 
-class TtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ItemTtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How long items live."""
 
     refresh_on_read: bool = True
@@ -44,7 +44,7 @@ class StoreSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The key ``store`` of langgraph.json."""
 
     index: IndexSection | None = None
-    ttl: TtlSection | None = None
+    ttl: ItemTtlSection | None = None
 
 
 def load_store(config: Path | None) -> NewStore | None:
@@ -59,22 +59,27 @@ def load_store(config: Path | None) -> NewStore | None:
     section = None if file is None else file.section("store", StoreSection)
     if section is None or file is None:
         return None
-    ttl, index = _ttl(section.ttl), section.index
-    embed = None if index is None else _embeddings(file, index.embed)
+    ttl = _ttl(section.ttl)
+    if section.index is None:
+        return lambda driver, host: LedgerLongTermStore(driver, ttl=ttl)
+    return _with_index(file, section.index, ttl)
+
+
+def _with_index(file: GraphsFile, index: IndexSection, ttl: TTLConfig | None) -> NewStore:
+    with needs_extra("search", f"{file.path}: store.index"):
+        from runlane.checkpoints.embeddings import SemanticIndex  # noqa: PLC0415  # an extra
+    embed = _embeddings(file, index.embed)
 
     def new_store(driver: Driver, host: AgentHost) -> LedgerLongTermStore:
-        if index is None:
-            return LedgerLongTermStore(driver, ttl=ttl)
-        # Only here, since it imports numpy.
-        made = import_module("runlane.checkpoints.embeddings").SemanticIndex(
+        semantic = SemanticIndex(
             dims=index.dims, embed=embed, fields=index.fields, on_agents=host.run, control=host.control
         )
-        return LedgerLongTermStore(driver, ttl=ttl, index=made)
+        return LedgerLongTermStore(driver, ttl=ttl, index=semantic)
 
     return new_store
 
 
-def _ttl(section: TtlSection | None) -> TTLConfig | None:
+def _ttl(section: ItemTtlSection | None) -> TTLConfig | None:
     if section is None:
         return None
     return TTLConfig(

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 Dialect = Literal["sqlite", "postgres"]
 
-#: Alembic's table of the applied revision; a name of its own, since the database may hold other applications' tables.
+#: Holds the last revision that was applied; a name of its own, since the database may hold other applications' tables.
 VERSION_TABLE = "runlane_version"
 #: PostgreSQL's schema of all tables, unless something else is said.
 DEFAULT_SCHEMA: Final = "runlane"
