@@ -1,0 +1,216 @@
+"""The one seam between what happens and who observes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, TypedDict
+
+from runlane.records import CancelReceipt, NewRun, RunRecord
+from runlane.telemetry.events import (
+    CancelObserved,
+    CancelRequested,
+    CancelStopped,
+    JournalFlushed,
+    LeaseRenewalFailed,
+    LeasesRenewed,
+    LoopTurned,
+    RunAdmitted,
+    RunClaimed,
+    RunFinished,
+    RunLeaseLost,
+    RunRejected,
+    RunReleased,
+    RunRescued,
+    RunStarted,
+    TelemetryEvent,
+    WebhookAttempted,
+    WorkerDrained,
+)
+from runlane.telemetry.observers import Observer
+
+log = logging.getLogger("runlane.telemetry")
+
+
+class Telemetry:
+    """Tells observers what happens. One method per event; an event that nobody observes is not even made.
+
+    All methods are called on Runlane's event loop. They never raise and never wait.
+    """
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers = tuple(observers)
+        self._by_kind: dict[type[TelemetryEvent], tuple[Observer, ...]] = {}
+        self._reported: set[tuple[type[TelemetryEvent], int, type[Exception]]] = set()
+
+    def emit(self, event: TelemetryEvent) -> None:
+        """Call the observers of *event*, in the order in which they were registered."""
+        for observer in self._of(type(event)):
+            try:
+                observer.handler(event)
+            except Exception as error:  # noqa: BLE001 - an observer's defect must harm no run
+                self._report(event, observer, error)
+
+    def run_admitted(self, run: RunRecord) -> None:
+        """Emit that *run* was recorded as pending."""
+        if self._of(RunAdmitted):
+            self.emit(RunAdmitted(**_of_run(run), strategy=run.multitask_strategy))
+
+    def run_rejected(self, new: NewRun, code: str) -> None:
+        """Emit that *new* was not admitted, for the reason that an error's *code* names."""
+        if self._of(RunRejected):
+            graph_id = new.kwargs.get("graph_id")
+            self.emit(RunRejected(thread_id=new.thread_id, owner=new.owner, graph_id=graph_id, code=code))
+
+    def run_claimed(self, run: RunRecord) -> None:
+        """Emit that this process owns *run*, as it is after the claim."""
+        if self._of(RunClaimed):
+            queued_s = _seconds(_due_at(run), run.started_at or run.updated_at) if run.attempt == 1 else None
+            self.emit(RunClaimed(**_of_run(run), queued_s=queued_s))
+
+    def run_started(self, run: RunRecord) -> None:
+        """Emit that the code of *run* begins to execute."""
+        if self._of(RunStarted):
+            self.emit(RunStarted(**_of_run(run), resumed=run.attempt > 1))
+
+    def journal_flushed(self, run: RunRecord, *, events: int, checkpoints: int, size: int, duration_s: float) -> None:
+        """Emit that *events* of *size* bytes, and *checkpoints*, of the run's attempt were committed."""
+        if self._of(JournalFlushed):
+            self.emit(
+                JournalFlushed(
+                    **_of_run(run), events=events, checkpoints=checkpoints, bytes=size, duration_s=duration_s
+                )
+            )
+
+    def cancel_requested(self, run: RunRecord) -> None:
+        """Emit that a cancel of *run* was recorded."""
+        if run.cancel is not None and self._of(CancelRequested):
+            self.emit(CancelRequested(**_of_run(run), action=run.cancel.action, reason=run.cancel.reason))
+
+    def cancel_observed(self, run: RunRecord, receipt: CancelReceipt, now: datetime) -> None:
+        """Emit that the attempt that executes *run* learnt of its cancel."""
+        if self._of(CancelObserved):
+            after_s = _seconds(receipt.requested_at, now)
+            self.emit(CancelObserved(**_of_run(run), action=receipt.action, after_s=after_s))
+
+    def run_finished(self, run: RunRecord) -> None:
+        """Emit that *run* is over: that its cancel was carried out, if it was cancelled, and how it ended."""
+        cancel, ended_at = run.cancel, run.ended_at or run.updated_at
+        if cancel is not None and self._of(CancelStopped):
+            after_s = _seconds(cancel.requested_at, cancel.stopped_at or ended_at)
+            self.emit(
+                CancelStopped(**_of_run(run), action=cancel.action, after_s=after_s, blocked_at=cancel.blocked_at)
+            )
+        if self._of(RunFinished):
+            self.emit(
+                RunFinished(
+                    **_of_run(run),
+                    status=run.status,
+                    end_reason=run.end_reason,
+                    error=None if run.error is None else run.error.error,
+                    queued_s=_seconds(_due_at(run), run.started_at or ended_at),
+                    executing_s=0.0 if run.started_at is None else _seconds(run.started_at, ended_at),
+                    rescues=run.rescues,
+                    usage=run.usage,
+                )
+            )
+
+    def run_released(self, run: RunRecord) -> None:
+        """Emit that *run* was handed back."""
+        if self._of(RunReleased):
+            self.emit(RunReleased(**_of_run(run)))
+
+    def run_rescued(self, run: RunRecord, *, attempt: int) -> None:
+        """Emit that *run* was taken from the dead worker that had this *attempt*."""
+        if self._of(RunRescued):
+            fields = _of_run(run)
+            fields["attempt"] = attempt
+            self.emit(RunRescued(**fields, status=run.status, rescues=run.rescues))
+
+    def lease_lost(self, run: RunRecord) -> None:
+        """Emit that an attempt of this process no longer owns *run*."""
+        if self._of(RunLeaseLost):
+            self.emit(RunLeaseLost(**_of_run(run)))
+
+    def leases_renewed(self, *, renewed: int, lost: int, duration_s: float) -> None:
+        """Emit that the leases of this process were renewed."""
+        if self._of(LeasesRenewed):
+            self.emit(LeasesRenewed(renewed=renewed, lost=lost, duration_s=duration_s))
+
+    def lease_renewal_failed(self, *, leases: int, error: Exception) -> None:
+        """Emit that the ledger did not take a renewal."""
+        if self._of(LeaseRenewalFailed):
+            self.emit(LeaseRenewalFailed(leases=leases, error=type(error).__name__))
+
+    def worker_drained(self, *, duration_s: float) -> None:
+        """Emit that no code of a run executes here any more."""
+        if self._of(WorkerDrained):
+            self.emit(WorkerDrained(duration_s=duration_s))
+
+    def webhook_attempted(
+        self, run_id: str, *, number: int, outcome: str, status_code: int | None, error: str | None, duration_s: float
+    ) -> None:
+        """Emit that the end of a run was sent to its webhook."""
+        if self._of(WebhookAttempted):
+            self.emit(
+                WebhookAttempted(
+                    run_id=run_id,
+                    number=number,
+                    outcome=outcome,
+                    status_code=status_code,
+                    error=error,
+                    duration_s=duration_s,
+                )
+            )
+
+    def loop_turned(self, loop: str, *, duration_s: float, error: Exception | None) -> None:
+        """Emit that a supervised loop made a turn."""
+        if self._of(LoopTurned):
+            name = None if error is None else type(error).__name__
+            self.emit(LoopTurned(loop=loop, duration_s=duration_s, error=name))
+
+    def _of(self, kind: type[TelemetryEvent]) -> tuple[Observer, ...]:
+        found = self._by_kind.get(kind)
+        if found is None:
+            found = tuple(observer for observer in self._observers if issubclass(kind, observer.kind))
+            self._by_kind[kind] = found
+        return found
+
+    def _report(self, event: TelemetryEvent, observer: Observer, error: Exception) -> None:
+        """Log what an observer raised, once for each kind of event and of error."""
+        failure = type(event), id(observer), type(error)
+        if failure not in self._reported:
+            self._reported.add(failure)
+            log.error("telemetry.observer_failed event=%s", event.key, exc_info=error)
+
+
+#: Without observers.
+SILENT: Final = Telemetry()
+
+
+class _RunFields(TypedDict):
+    run_id: str
+    thread_id: str
+    owner: str
+    graph_id: str | None
+    attempt: int
+
+
+def _of_run(run: RunRecord) -> _RunFields:
+    return {
+        "run_id": run.run_id,
+        "thread_id": run.thread_id,
+        "owner": run.owner,
+        "graph_id": run.kwargs.get("graph_id"),
+        "attempt": run.attempt,
+    }
+
+
+def _due_at(run: RunRecord) -> datetime:
+    return max(run.created_at, run.not_before)
+
+
+def _seconds(since: datetime, until: datetime) -> float:
+    """Return the seconds between two instants; 0 if a clock was set back."""
+    return max(0.0, (until - since).total_seconds())

@@ -1,0 +1,215 @@
+"""The events of a run's life and of its process: frozen values, one class per event.
+
+A new event is a class here, a method of :class:`~runlane.telemetry.emitter.Telemetry`, and one call of that method.
+No event holds an input, a state, a header or a secret, so that an observer may pass on whatever it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunStatus
+from runlane.records import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryEvent:
+    """Something that happened. ``key`` is the event's name in logs, metrics and traces."""
+
+    key: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfRun(TelemetryEvent):
+    """Something that happened to a run.
+
+    Attributes:
+        graph_id: ``None`` if the run executes code that the application attached.
+        attempt: Counts the claims of the run; 0 before the first.
+    """
+
+    run_id: str
+    thread_id: str
+    owner: str
+    graph_id: str | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAdmitted(OfRun):
+    """A run was recorded as pending."""
+
+    key: ClassVar[str] = "run.admitted"
+    strategy: MultitaskStrategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRejected(TelemetryEvent):
+    """A run was not admitted; ``code`` is the error's, for example ``thread_busy`` or ``queue_full``."""
+
+    key: ClassVar[str] = "run.rejected"
+    thread_id: str
+    owner: str
+    graph_id: str | None
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClaimed(OfRun):
+    """This process owns a run from now on. ``queued_s`` as in :class:`RunFinished`; ``None`` after the first claim."""
+
+    key: ClassVar[str] = "run.claimed"
+    queued_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(OfRun):
+    """The code of a run began to execute. ``resumed`` if an earlier attempt had begun."""
+
+    key: ClassVar[str] = "run.started"
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalFlushed(OfRun):
+    """What an attempt wrote since the last flush was committed; ``bytes`` counts the data of events."""
+
+    key: ClassVar[str] = "run.flushed"
+    events: int
+    checkpoints: int
+    bytes: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested(OfRun):
+    """A cancel of a run was recorded."""
+
+    key: ClassVar[str] = "run.cancel_requested"
+    action: CancelAction
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelObserved(OfRun):
+    """The worker that executes a run learnt of its cancel, ``after_s`` seconds after it was recorded."""
+
+    key: ClassVar[str] = "run.cancel_observed"
+    action: CancelAction
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelStopped(OfRun):
+    """A cancelled run ended.
+
+    Attributes:
+        after_s: Since the cancel was recorded.
+        blocked_at: Where its code was abandoned, because it did not stop; ``None`` if it did.
+    """
+
+    key: ClassVar[str] = "run.cancel_stopped"
+    action: CancelAction
+    after_s: float
+    blocked_at: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(OfRun):
+    """A run reached its terminal status, and this process wrote it.
+
+    Attributes:
+        error: The class name of the error that the run ended with.
+        queued_s: From admission, or from the end of its delay, to the first claim; without a claim to the end.
+        executing_s: From the first claim to the end, lost and handed back attempts included.
+        usage: Tokens and messages; its texts belong to the run's messages, and are not for logs.
+    """
+
+    key: ClassVar[str] = "run.finished"
+    status: RunStatus
+    end_reason: EndReason | None
+    error: str | None
+    queued_s: float
+    executing_s: float
+    rescues: int
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReleased(OfRun):
+    """An attempt handed its run back: another one continues it."""
+
+    key: ClassVar[str] = "run.released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRescued(OfRun):
+    """A run was taken from a worker that is dead: it is pending again, or ``status`` says how it ended."""
+
+    key: ClassVar[str] = "run.rescued"
+    status: RunStatus
+    rescues: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLeaseLost(OfRun):
+    """An attempt of this process no longer owns its run; nothing that it writes from now on lands."""
+
+    key: ClassVar[str] = "run.lease_lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasesRenewed(TelemetryEvent):
+    """The leases of this process were renewed; ``lost`` of them belong to somebody else by now."""
+
+    key: ClassVar[str] = "lease.renewed"
+    renewed: int
+    lost: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRenewalFailed(TelemetryEvent):
+    """The ledger did not take a renewal; it is tried again until the leases expire."""
+
+    key: ClassVar[str] = "lease.renewal_failed"
+    leases: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDrained(TelemetryEvent):
+    """No code of a run executes in this process any more, or it was abandoned."""
+
+    key: ClassVar[str] = "worker.drained"
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookAttempted(TelemetryEvent):
+    """The end of a run was sent to its webhook.
+
+    Attributes:
+        number: Counts the attempts of the delivery, from 1.
+        outcome: ``delivered``, ``gone``, ``failed`` for good, or ``pending``: it is sent again.
+        status_code: ``None`` if there was no answer.
+    """
+
+    key: ClassVar[str] = "webhook.attempted"
+    run_id: str
+    number: int
+    outcome: str
+    status_code: int | None
+    error: str | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopTurned(TelemetryEvent):
+    """A supervised loop made a turn; ``error`` is the class name of what it raised."""
+
+    key: ClassVar[str] = "loop.turned"
+    loop: str
+    duration_s: float
+    error: str | None
