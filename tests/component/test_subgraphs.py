@@ -17,7 +17,7 @@ from langgraph.types import Command, Send, interrupt
 
 from agent_kit import Desk, StrictModel, refuse_unpaired, run_record, tool_call
 from runlane.agents.graph import GraphAgent
-from runlane.agents.observer import Observer
+from runlane.agents.observer import GraphObserver
 from runlane.agents.registry import Registry
 from runlane.agents.repair import CLOSING_TEXT
 from runlane.checkpoints.saver import LedgerSaver
@@ -230,7 +230,7 @@ async def test_the_namespaces_of_a_thread_are_listed_once_each(ledger: LedgerSav
 
 
 def test_equal_call_ids_of_two_subgraphs_keep_their_own_results() -> None:
-    observer = Observer()
+    observer = GraphObserver()
     for place in ("left|tools:1", "right|tools:2", "tools:3"):
         run_id = uuid4()
         observer.on_tool_start({}, "", run_id=run_id, metadata={"langgraph_checkpoint_ns": place})

@@ -11,7 +11,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from runlane.agents.base import Emit
 from runlane.agents.encode import encode, encode_lenient
 from runlane.agents.first_values import FirstState
-from runlane.agents.observer import Observer
+from runlane.agents.observer import GraphObserver
 from runlane.agents.users import without_user
 from runlane.error_texts import MASKED, ErrorTexts
 
@@ -41,7 +41,7 @@ class Publisher:
         self,
         emit: Emit,
         modes: Sequence[str],
-        observer: Observer,
+        observer: GraphObserver,
         errors: ErrorTexts = MASKED,
         first: FirstState | None = None,
     ) -> None:

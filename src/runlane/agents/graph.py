@@ -20,7 +20,7 @@ from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import INTERRUPT, Publisher
 from runlane.agents.first_values import FirstState
 from runlane.agents.invocation import run_config, run_context, run_input, thread_config
-from runlane.agents.observer import Observer
+from runlane.agents.observer import GraphObserver
 from runlane.agents.protocol_events import ProtocolPublisher, pump_protocol
 from runlane.agents.registry import Graph, GraphUse, Registry, graph_name
 from runlane.agents.repair import repair_thread
@@ -42,7 +42,7 @@ class GraphAgent:
         self._registry = registry
         self._graph_id = graph_id
         self._users = users or RunUsers()
-        self._observers: dict[str, Observer] = {}
+        self._observers: dict[str, GraphObserver] = {}
         self._stopped: deque[str] = deque()
 
     async def run(self, call: AgentCall) -> Snapshot:
@@ -55,7 +55,7 @@ class GraphAgent:
             Unserialisable: The state, or an event that was asked for, has no JSON form.
             Exception: The run failed; the exception is the graph's own.
         """
-        observer = self._observers[call.run.run_id] = Observer()
+        observer = self._observers[call.run.run_id] = GraphObserver()
         try:
             snapshot = await self._run(call, observer)
         except GraphDrained as exc:
@@ -88,7 +88,7 @@ class GraphAgent:
         except Unserialisable:
             return Snapshot(unfinished=bool(state.next))
 
-    async def _run(self, call: AgentCall, observer: Observer) -> Snapshot:
+    async def _run(self, call: AgentCall, observer: GraphObserver) -> Snapshot:
         kwargs = call.run.kwargs
         publisher = _publisher(call, observer)
         left = await left_to_apply(call, run_input(kwargs))
@@ -143,7 +143,7 @@ def bound(graph: Graph, saver: Any, store: Any) -> Graph:
     return own
 
 
-def _publisher(call: AgentCall, observer: Observer) -> Publisher | ProtocolPublisher:
+def _publisher(call: AgentCall, observer: GraphObserver) -> Publisher | ProtocolPublisher:
     if call.run.kwargs.get("protocol"):
         return ProtocolPublisher(call.emit, observer, call.errors, FirstState(call.first_values))
     modes = call.run.kwargs.get("stream_mode") or ["values"]

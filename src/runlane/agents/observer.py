@@ -38,7 +38,7 @@ class _Superstep:
     partials: dict[str, Partial] = field(default_factory=dict)
 
 
-class Observer(GraphCallbackHandler):
+class GraphObserver(GraphCallbackHandler):
     """Watches one attempt: whether it paused, which tools finished, which assistant text was streamed.
 
     ``raised`` has the newest errors, by which texts of errors that a stream

@@ -20,7 +20,7 @@ from langgraph.types import Interrupt
 from runlane.agents.base import AgentCall, Emit
 from runlane.agents.encode import encode
 from runlane.agents.first_values import FirstState
-from runlane.agents.observer import Observer
+from runlane.agents.observer import GraphObserver
 from runlane.agents.registry import Graph
 from runlane.error_texts import MASKED, ErrorTexts
 from runlane.records import RunRecord, StreamEvent
@@ -100,7 +100,7 @@ class ProtocolPublisher:
     """Emits the events of one attempt, each payload encoded once, and remembers the state that was seen last."""
 
     def __init__(
-        self, emit: Emit, observer: Observer, errors: ErrorTexts = MASKED, first: FirstState | None = None
+        self, emit: Emit, observer: GraphObserver, errors: ErrorTexts = MASKED, first: FirstState | None = None
     ) -> None:
         self._emit_event, self._observer = emit, observer
         self._first = first or FirstState(None)

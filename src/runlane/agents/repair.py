@@ -20,7 +20,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import StateSnapshot
 
 from runlane.agents.answers import Questions
-from runlane.agents.observer import Observer, Partial
+from runlane.agents.observer import GraphObserver, Partial
 from runlane.agents.registry import Graph
 from runlane.agents.subgraphs import MESSAGES, Namespace, Place, namespaces, place_of
 from runlane.errors import RunlaneError
@@ -35,7 +35,7 @@ CLOSING_TEXT: Final = (
 
 
 async def repair_thread(
-    graph: Graph, config: RunnableConfig, observer: Observer | None, *, touched: bool
+    graph: Graph, config: RunnableConfig, observer: GraphObserver | None, *, touched: bool
 ) -> StateSnapshot:
     """Close open tool calls, keep what finished siblings wrote and what the viewer read, and return the new state.
 
@@ -102,7 +102,7 @@ async def _waits(root: Place) -> bool:
     return await Questions(root.graph.checkpointer, configurable["thread_id"], "").waits(root.config)
 
 
-async def _repair_subgraphs(root: Place, state: StateSnapshot | None, observer: Observer | None) -> None:
+async def _repair_subgraphs(root: Place, state: StateSnapshot | None, observer: GraphObserver | None) -> None:
     """Repair the subgraphs of *root*, outer ones first.
 
     Args:
@@ -140,7 +140,7 @@ def _goes_on(namespace: Namespace, pending: Mapping[str, StateSnapshot], ended: 
     return not any(nodes[: len(outer)] == outer for outer in ended) and nodes[0] in pending[""].next
 
 
-async def _repair(place: Place, state: StateSnapshot, observer: Observer | None, *, goes_on: bool) -> bool:
+async def _repair(place: Place, state: StateSnapshot, observer: GraphObserver | None, *, goes_on: bool) -> bool:
     """Repair one graph's conversation; return whether there was something to repair."""
     messages = _messages(state)
     if not messages or START in state.next:
@@ -204,7 +204,7 @@ def _closing(call_id: str, name: str | None) -> ToolMessage:
     return ToolMessage(CLOSING_TEXT, tool_call_id=call_id, name=name, status="error", id=str(uuid4()))
 
 
-def _unfinished_texts(place: Place, state: StateSnapshot, observer: Observer | None) -> list[Partial]:
+def _unfinished_texts(place: Place, state: StateSnapshot, observer: GraphObserver | None) -> list[Partial]:
     """Return streamed texts of tasks that have not finished; a finished one that left out its text chose to."""
     if observer is None or state.metadata is None:
         return []

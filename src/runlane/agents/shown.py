@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from langchain_core.messages import AIMessageChunk
 
-from runlane.agents.observer import Observer
+from runlane.agents.observer import GraphObserver
 from runlane.records import StreamEvent
 
 
-def observer_of(events: Sequence[StreamEvent]) -> Observer:
+def observer_of(events: Sequence[StreamEvent]) -> GraphObserver:
     """Return an observer that knows the assistant texts in *events*, the newest of a run's log.
 
     Of a log whose beginning is not there, each graph's first superstep is left out: its texts may lack a beginning.
@@ -29,7 +29,7 @@ def observer_of(events: Sequence[StreamEvent]) -> Observer:
 
 class _Reading:
     def __init__(self) -> None:
-        self.observer = Observer()
+        self.observer = GraphObserver()
         self.steps: dict[str, set[int]] = {}
         self._metadata: dict[str, Mapping[str, Any]] = {}
         self._lengths: dict[str, int] = {}
@@ -37,7 +37,7 @@ class _Reading:
     def take(self, event: StreamEvent) -> None:
         name, _, namespace = event.name.partition("|")
         if name == "metadata":
-            self.observer = Observer()
+            self.observer = GraphObserver()
         elif name == "messages/metadata":
             for message_id, known in orjson.loads(event.data).items():
                 self._metadata[message_id] = known["metadata"]
