@@ -10,7 +10,7 @@ import httpx
 from starlette.routing import Route, WebSocketRoute
 
 from runlane.server.app import create_app
-from runlane.server.auth.gate import EXEMPT
+from runlane.server.auth.middleware import EXEMPT
 from runlane.settings import Settings
 from server_kit import PROJECT
 

@@ -19,7 +19,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.sync.client import connect
 
 from runlane.server.http.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, OTHER_FILES, limits_of
-from runlane.server.http.edge import close_reason
+from runlane.server.http.errors import close_reason
 from runlane.server.http.json_bodies import MAX_VALUES
 from runlane.settings import Settings
 from server_kit import PATIENCE_S, Server, running_server

@@ -23,7 +23,7 @@ from runlane.agents.encode import Unserialisable
 from runlane.cli.main import app as command_line
 from runlane.errors import ConfigurationError, RunlaneError
 from runlane.server.app import openapi_document
-from runlane.server.http.edge import STATUSES
+from runlane.server.http.errors import STATUSES
 from runlane.settings import Settings
 
 REFERENCE = DOCS / "reference"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runlane.server.config.http_section import CorsSection
-from runlane.server.http.origins import host_name, is_local_name, is_same_origin
+from runlane.server.http.origin_middleware import host_name, is_local_name, is_same_origin
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,14 @@ from runlane.agents.encode import Unserialisable
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.agents.registry import Registry
 from runlane.errors import RunlaneError
-from runlane.server.auth.gate import Gate
 from runlane.server.auth.handlers import secured
+from runlane.server.auth.loopback import in_process_clients
+from runlane.server.auth.middleware import AuthMiddleware
 from runlane.server.config.http_section import HttpSection, http_section
 from runlane.server.front import RESERVED, Front, custom_app
-from runlane.server.http.edge import Edge, on_error, on_http_error
-from runlane.server.http.origins import OriginGuard
-from runlane.server.loopback import in_process_clients
+from runlane.server.http.errors import on_error, on_http_error
+from runlane.server.http.origin_middleware import OriginMiddleware
+from runlane.server.http.response_middleware import ResponseMiddleware
 from runlane.server.protocols import a2a, mcp
 from runlane.server.protocols import v2 as protocol
 from runlane.server.routes import (
@@ -43,7 +44,7 @@ from runlane.server.routes import (
     threads,
     webhooks,
 )
-from runlane.server.routes.metrics import Metered, Metrics
+from runlane.server.routes.metrics import Metrics, MetricsMiddleware
 from runlane.server.routes.routing import direct, schemas
 from runlane.server.service import open_service
 from runlane.settings import Settings
@@ -119,13 +120,17 @@ def create_app(
     app = Starlette(
         routes=_routes(section),
         exception_handlers={RunlaneError: on_error, Unserialisable: on_error, HTTPException: on_http_error},
-        middleware=[Middleware(Metered, metrics=counts), Middleware(Edge, cors=section.cors), Middleware(Gate)],
+        middleware=[
+            Middleware(MetricsMiddleware, metrics=counts),
+            Middleware(ResponseMiddleware, cors=section.cors),
+            Middleware(AuthMiddleware),
+        ],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.settings, app.state.metrics, app.state.custom = settings, counts, custom
     front = app if custom is None and not section.mount_prefix else Front(app, custom, section)
-    app.state.front = OriginGuard(
+    app.state.front = OriginMiddleware(
         front, app, section.cors, loopback=loopback, allowed_hosts=settings.allowed_hosts.split()
     )
     return app

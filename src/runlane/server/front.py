@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runlane.agents.langgraph_json import GraphsFile
 from runlane.agents.registry import import_object
 from runlane.errors import ConfigurationError
-from runlane.server.auth.gate import Gate
+from runlane.server.auth.middleware import AuthMiddleware
 from runlane.server.config.http_section import HttpSection
 
 #: What no application may take the place of.
@@ -44,14 +44,16 @@ class Front:
     """
 
     def __init__(self, api: Starlette, custom: Starlette | None, section: HttpSection) -> None:
-        self._api, self._custom, self._prefix = api, custom, section.mount_prefix
+        self._api = api
+        self._custom = custom
+        self._prefix = section.mount_prefix
         beside: ASGIApp = api
         if custom is not None:
             custom.router.default = api
             beside = custom
         auth_first = section.middleware_order == "auth_first" and custom is not None
-        self._beside = Gate(beside) if auth_first else beside
-        self._own = Gate(beside, exempt=frozenset()) if section.enable_custom_route_auth else beside
+        self._beside = AuthMiddleware(beside) if auth_first else beside
+        self._own = AuthMiddleware(beside, exempt=frozenset()) if section.enable_custom_route_auth else beside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):

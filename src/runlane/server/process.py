@@ -55,7 +55,8 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.first, self.second = asyncio.Event(), asyncio.Event()
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def install(self) -> None:

@@ -62,8 +62,13 @@ class Service:
         webhooks: Deliverer,
         grants: Grants | None = None,
     ) -> None:
-        self.runtime, self.registry, self._host, self.grants = runtime, registry, host, grants
-        self.runs, self.streams, self.store = runtime.runs, runtime.streams, runtime.store
+        self.runtime = runtime
+        self.registry = registry
+        self._host = host
+        self.grants = grants
+        self.runs = runtime.runs
+        self.streams = runtime.streams
+        self.store = runtime.store
         self.new_id = new_run_id
         self.section = HttpSection()
         #: By id and by graph. They never change, so that a run on one needs no read.

@@ -48,7 +48,8 @@ class User:
     __slots__ = ("_source", "identity", "permissions")
 
     def __init__(self, identity: str, permissions: Sequence[str] = (), source: Any = None) -> None:
-        self.identity, self.permissions = identity, tuple(permissions)
+        self.identity = identity
+        self.permissions = tuple(permissions)
         self._source = {"identity": identity} if source is None else source
 
     @property

@@ -65,7 +65,8 @@ class Grants:
     """All requests that go on, of one process."""
 
     def __init__(self, authority: Authority, *, every_s: float) -> None:
-        self.authority, self._every_s = authority, every_s
+        self.authority = authority
+        self._every_s = every_s
         self._version = authority.version()
         self._held: dict[Grant, None] = {}  # those that are due first come first
         self._slots = asyncio.Semaphore(AT_ONCE)

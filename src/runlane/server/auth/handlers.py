@@ -101,7 +101,8 @@ class ProjectAuth:
             raise ConfigurationError(f"{where} is of type {type(auth).__name__}, not langgraph_sdk.Auth.")
         if auth._authenticate_handler is None:
             raise ConfigurationError(f"{where} has no handler: decorate one with @auth.authenticate.")
-        self._auth, self._missing = auth, missing_handler
+        self._auth = auth
+        self._missing = missing_handler
         self._authenticate: Callable[..., Any] = auth._authenticate_handler
         self._wanted = _wanted(where, self._authenticate)
         self._cache = None if section.cache is None else _Cache(file.path, section.cache)
@@ -306,7 +307,8 @@ class _Cache:
                 f"{path}: auth.cache needs cache_keys (names of headers), and ttl_seconds and max_size above 0."
             )
         self._names = tuple(name.lower() for name in section.cache_keys)
-        self._ttl_s, self._max_size = section.ttl_seconds, section.max_size
+        self._ttl_s = section.ttl_seconds
+        self._max_size = section.max_size
         self._users: OrderedDict[bytes, tuple[float, User]] = OrderedDict()
 
     def key(self, connection: HTTPConnection) -> bytes | None:

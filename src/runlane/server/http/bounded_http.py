@@ -65,7 +65,10 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._limits = limits
         # _loose is what has arrived of a head, or since the last piece of a body: of what is between the pieces.
-        self._in_head, self._loose, self._arrived, self._moved = True, 0, 0, False
+        self._in_head = True
+        self._loose = 0
+        self._arrived = 0
+        self._moved = False
         self._refusal: tuple[int, str, str] | None = None
         self._refused = False
         #: When what is on its way has to be there; None: nothing is.

@@ -258,12 +258,15 @@ class StreamingBody(Response):
         on_leave: Callable[[], Awaitable[None]] | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        self._pieces, self._on_leave, self._on_close = pieces, on_leave, on_close
+        self._pieces = pieces
+        self._on_leave = on_leave
+        self._on_close = on_close
         self._raw_headers = [
             (b"content-type", media_type.encode()),
             *((k.encode(), v.encode()) for k, v in headers.items()),
         ]
-        self.status_code, self.background = 200, None
+        self.status_code = 200
+        self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         me = asyncio.current_task()

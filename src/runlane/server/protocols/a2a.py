@@ -182,7 +182,10 @@ class _Call:
     """One request: its id, its version, what it asks, and of whom."""
 
     def __init__(self, asked: int | str, spoken: A2aVersion, operation: str, assistant: Assistant) -> None:
-        self.asked, self.spoken, self.operation, self.assistant = asked, spoken, operation, assistant
+        self.asked = asked
+        self.spoken = spoken
+        self.operation = operation
+        self.assistant = assistant
 
     def words(self, run: RunRecord) -> Words:
         return Words(self.spoken, run)

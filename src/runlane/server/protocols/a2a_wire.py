@@ -16,7 +16,7 @@ import orjson
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import RunError, RunRecord
 from runlane.redaction import shortened
-from runlane.server.http.edge import MAX_DETAIL
+from runlane.server.http.errors import MAX_DETAIL
 
 Version = Literal["0.3", "1.0"]
 #: Messages that a task is sent with if its reader does not say how many.
@@ -64,7 +64,8 @@ class Refused(Exception):  # an answer, not an error
     """A request is answered with an error of JSON-RPC."""
 
     def __init__(self, code: int, message: str) -> None:
-        self.code, self.message = code, shortened(message, MAX_DETAIL)
+        self.code = code
+        self.message = shortened(message, MAX_DETAIL)
         super().__init__(message)
 
 
@@ -192,7 +193,8 @@ class Words:
     """A run in the words of one version."""
 
     def __init__(self, version: Version, run: RunRecord) -> None:
-        self._old, self._run = version == "0.3", run
+        self._old = version == "0.3"
+        self._run = run
 
     def task(self, now: Now, history_length: int | None = None) -> dict[str, Any]:
         """Return the run as a task, with up to *history_length* of the thread's messages; ``None`` is not to say."""

@@ -22,7 +22,7 @@ from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Assistant
 from runlane.redaction import shortened
 from runlane.server.http import answers
-from runlane.server.http.edge import MAX_DETAIL
+from runlane.server.http.errors import MAX_DETAIL
 from runlane.server.http.json_bodies import PayloadTooLarge, read_json
 from runlane.server.http.requests import Body, RunCreate
 from runlane.server.http.responses import BrokenOff, Last, StreamingBody, json_response
@@ -59,7 +59,8 @@ class Refused(Exception):  # an answer, not an error
     """A request is answered with an error of JSON-RPC."""
 
     def __init__(self, code: int, message: str) -> None:
-        self.code, self.message = code, shortened(message, MAX_DETAIL)
+        self.code = code
+        self.message = shortened(message, MAX_DETAIL)
         super().__init__(message)
 
 

@@ -105,11 +105,12 @@ class Metrics:
         return found
 
 
-class Metered:
+class MetricsMiddleware:
     """Counts every request of the application, by its route, when its answer begins."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+        self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

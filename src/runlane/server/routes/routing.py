@@ -21,7 +21,7 @@ from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, Thread
 from runlane.server.auth.access import OPEN, Access, User
-from runlane.server.auth.gate import EXEMPT, USER
+from runlane.server.auth.middleware import EXEMPT, USER
 from runlane.server.http.answers import Answer, Event
 from runlane.server.http.requests import Body, ignore, path_uuid
 from runlane.server.service import Service

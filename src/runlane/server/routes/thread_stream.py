@@ -75,7 +75,10 @@ class _ThreadReader:
     """One reader of a thread's stream."""
 
     def __init__(self, service: Service, access: Access, thread_id: str, modes: Set[str], after: Position) -> None:
-        self._service, self._thread_id, self._modes, self._after = service, thread_id, modes, after
+        self._service = service
+        self._thread_id = thread_id
+        self._modes = modes
+        self._after = after
         self._access = access
         self._reading: str | None = None
         self._quiet_since = asyncio.get_running_loop().time()

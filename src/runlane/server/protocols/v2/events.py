@@ -121,7 +121,9 @@ class RunEvents:
     """Turns items of one run's stream into events of its thread."""
 
     def __init__(self, store: RunStore, run: RunRecord, wanted: Subscription) -> None:
-        self._store, self._run, self._wanted = store, run, wanted
+        self._store = store
+        self._run = run
+        self._wanted = wanted
         self._native = bool(run.kwargs.get("protocol"))
         self._begun = _milliseconds(run.created_at)
 

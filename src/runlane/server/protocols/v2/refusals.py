@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import ConflictError, InvalidRequest, NoSuchInterrupt, UnsupportedOption
 from runlane.redaction import shortened
-from runlane.server.http.edge import MAX_DETAIL
+from runlane.server.http.errors import MAX_DETAIL
 from runlane.server.http.requests import convert_body
 
 
@@ -18,7 +18,8 @@ class Refused(Exception):  # an answer to the client, not a failure
     """A command that cannot be done; *code* is one of the protocol's."""
 
     def __init__(self, code: str, message: str) -> None:
-        self.code, self.message = code, shortened(message, MAX_DETAIL)
+        self.code = code
+        self.message = shortened(message, MAX_DETAIL)
         super().__init__(message)
 
 

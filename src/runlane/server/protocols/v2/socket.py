@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runlane.errors import InvalidRequest, NotFound, RunlaneError, StoreUnavailable
-from runlane.server.http.edge import close_reason
+from runlane.server.http.errors import close_reason
 from runlane.server.http.json_bodies import parse_json
 from runlane.server.protocols.v2.commands import execute
 from runlane.server.protocols.v2.events import Subscription, subscription
@@ -58,7 +58,8 @@ class Session:
     """One connection: its subscriptions, each a task that reads the thread for itself."""
 
     def __init__(self, socket: WebSocket, thread_id: str) -> None:
-        self._socket, self._thread_id = socket, thread_id
+        self._socket = socket
+        self._thread_id = thread_id
         self._sending = asyncio.Lock()
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._subscribed = self._sent_seq = 0

@@ -41,7 +41,11 @@ class ThreadEvents:
         access: Access,
         now: Callable[[], datetime],
     ) -> None:
-        self._store, self._bridge, self._thread_id, self._wanted, self._now = store, bridge, thread_id, wanted, now
+        self._store = store
+        self._bridge = bridge
+        self._thread_id = thread_id
+        self._wanted = wanted
+        self._now = now
         self._access = access
         self._existed = False
         self._since = wanted.since or 0

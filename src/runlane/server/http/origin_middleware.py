@@ -20,7 +20,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runlane.server.config.http_section import CorsSection
-from runlane.server.http.edge import error_response
+from runlane.server.http.errors import error_response
 
 log = logging.getLogger("runlane.server")
 
@@ -65,7 +65,7 @@ def is_same_origin(origin: str, host: str) -> bool:
     return served_by.removesuffix(default) == host.strip().lower().removesuffix(default)
 
 
-class OriginGuard:
+class OriginMiddleware:
     """Refuses what a page of another origin sends, unless ``http.cors`` allows that origin.
 
     That is so for WebSockets, for MCP, and for each method that is not safe, on the routes of an application beside the
@@ -77,7 +77,9 @@ class OriginGuard:
     def __init__(
         self, app: ASGIApp, api: Starlette, cors: CorsSection, *, loopback: bool, allowed_hosts: Collection[str]
     ) -> None:
-        self._app, self._api, self._cors = app, api, cors
+        self._app = app
+        self._api = api
+        self._cors = cors
         self._loopback = loopback
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
 

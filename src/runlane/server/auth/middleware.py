@@ -1,4 +1,4 @@
-"""The gate before every route: who sends a request, and whether they are still known while it goes on."""
+"""Authentication before every route: who sends a request, and whether they are still known while it goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runlane.errors import InvalidRequest
 from runlane.server.auth.access import Authority, User
 from runlane.server.auth.grants import Grant, Grants
-from runlane.server.http.edge import close_reason, error_response
+from runlane.server.http.errors import close_reason, error_response
 from runlane.server.http.json_bodies import EncodedBody, PayloadTooLarge
 
 #: What anybody may ask of the API: that the server is there, what it is, and how it fares.
@@ -24,14 +24,15 @@ USER: Final = "runlane.user"
 SOCKET_STATUS: Final = 4000
 
 
-class Gate:
+class AuthMiddleware:
     """Lets nothing through to a route, known or not, that the process's authority does not know the sender of.
 
     What goes on after that, a stream or a socket, ends when its sender is not known any more.
     """
 
     def __init__(self, app: ASGIApp, exempt: frozenset[str] = EXEMPT) -> None:
-        self._app, self._exempt = app, exempt
+        self._app = app
+        self._exempt = exempt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         authority = _authority(scope, self._exempt) if scope["type"] in ("http", "websocket") else None
@@ -75,7 +76,7 @@ def _connection(scope: Scope, receive: Receive, received: _Received | None) -> H
 
 def _authority(scope: Scope, exempt: frozenset[str]) -> Authority | None:
     if isinstance(scope.get("user"), User):
-        return None  # known already: this is the gate of the API behind that of the application beside it
+        return None  # known already: the application beside the API has asked before
     authority = cast(Authority | None, scope["app"].state.service.authority)
     if authority is None:
         return None
@@ -87,7 +88,9 @@ class _Wire:
     """What the application says and hears while its grant holds."""
 
     def __init__(self, receive: Receive, send: Send, grant: Grant) -> None:
-        self._receive, self._send, self._grant = receive, send, grant
+        self._receive = receive
+        self._send = send
+        self._grant = grant
         self._closed = False
 
     async def receive(self) -> Message:
@@ -123,7 +126,9 @@ class _Received:
     """What was received of a request, for the authentication and once more for the route."""
 
     def __init__(self, receive: Receive, limit_bytes: int) -> None:
-        self._receive, self._limit_bytes, self._size = receive, limit_bytes, 0
+        self._receive = receive
+        self._limit_bytes = limit_bytes
+        self._size = 0
         self._messages: list[Message] = []
 
     def reader(self) -> Receive:

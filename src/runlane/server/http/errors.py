@@ -1,4 +1,4 @@
-"""The edge of the application: CORS, what is said of ignored fields, and which status an error has."""
+"""Errors as HTTP answers: the status of each, and the one shape that all routes answer with."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import logging
 from typing import Final
 
 import orjson
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runlane.agents.encode import Unserialisable
 from runlane.errors import (
@@ -31,14 +29,11 @@ from runlane.errors import (
     ThreadChanged,
 )
 from runlane.redaction import shortened
-from runlane.server.config.http_section import CorsSection
 from runlane.server.http.json_bodies import EncodedBody, PayloadTooLarge
 from runlane.server.http.requests import BadRequest
 
 log = logging.getLogger("runlane.server")
 
-#: Pages of any origin, without cookies.
-CORS: Final = CorsSection()
 #: The first class that fits decides; its texts are written for clients.
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (PayloadTooLarge, 413),
@@ -96,54 +91,3 @@ async def on_defect(request: Request, error: Exception) -> Response:
 def close_reason(text: str) -> str:
     """Return *text* as the reason for which a WebSocket is closed: 123 bytes at most. Source: RFC 6455, section 5.5."""
     return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
-
-
-class Edge:
-    """Wraps every request: CORS, the header that names ignored fields, and the answer to a defect.
-
-    Source: Fetch standard, CORS protocol; Private Network Access (WICG).
-    """
-
-    def __init__(self, app: ASGIApp, cors: CorsSection = CORS) -> None:
-        self._app, self._cors = app, cors
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            await Response(status_code=200, headers=self._preflight(scope, headers))(scope, receive, send)
-            return
-        state = scope.setdefault("state", {})
-        answer, started = self._cors.answer(headers["origin"]) if "origin" in headers else {}, False
-
-        async def send_on(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                if answer:
-                    MutableHeaders(scope=message).update(answer)
-                if "ignored" in state:
-                    MutableHeaders(scope=message)["runlane-ignored"] = _header_text(state["ignored"])
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_on)
-        except Exception as error:  # supervisor: whatever a handler did, its client is told
-            if started:
-                raise
-            await (await on_defect(Request(scope), error))(scope, receive, send_on)
-
-    def _preflight(self, scope: Scope, headers: Headers) -> dict[str, str]:
-        """Return the answer's headers. Pages from the internet reach a private network only if they are meant to.
-
-        That is so where their origin is named, or where the server asks who they are.
-        """
-        guarded = scope["app"].state.service.authority is not None
-        return self._cors.preflight(headers, private_network=guarded or self._cors.names(headers.get("origin", "")))
-
-
-def _header_text(names: list[str]) -> str:
-    """Return *names* in a form that a header can carry, however a client spelt them."""
-    return ", ".join(name.encode("unicode_escape").decode() for name in names)[:1000].strip()

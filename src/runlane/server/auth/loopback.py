@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runlane.agents.users import USER_KEY, RunUser
 from runlane.server.auth.access import User
-from runlane.server.auth.gate import USER
+from runlane.server.auth.middleware import USER
 
 #: The server whose runs go on in this context: with several in a process, a graph calls its own.
 _SERVING: Final[ContextVar[Loopback]] = ContextVar("runlane_serving")
