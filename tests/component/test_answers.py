@@ -22,7 +22,7 @@ from cutting.thread import Thread
 from runlane.agents.base import Snapshot
 from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import Registry
-from runlane.checkpoints.transactions import Batch, put
+from runlane.journal.rows import CheckpointRows, put
 from runlane.testing.virtual_loop import run_virtual
 
 #: Histories of each shape and way of cutting; many more with the variable set.
@@ -152,7 +152,7 @@ async def test_an_answer_that_an_earlier_version_left_beside_a_checkpoint_answer
     saved = await at.saver.aget_tuple({"configurable": {"thread_id": "t"}})
     kind, data = at.saver.serde.dumps_typed([(RESUME, "stale")])
     key = {**saved.config["configurable"], "run_id": "", "task_id": COMMAND_TASK_ID, "task_path": ""}
-    await at.saver._driver.write(put(Batch(writes=[{**key, "type": kind, "writes": data}])))
+    await at.saver._driver.write(put(CheckpointRows(writes=[{**key, "type": kind, "writes": data}])))
     assert asked(await at.run(input=None)) == ["first"]
     assert person.told == []
 

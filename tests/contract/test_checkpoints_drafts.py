@@ -14,8 +14,8 @@ from langgraph.types import StateUpdate
 
 import runlane.store
 from runlane.checkpoints.saver import LedgerSaver
-from runlane.checkpoints.transactions import put
 from runlane.errors import ThreadChanged
+from runlane.journal.rows import put
 from runlane.store.memory import MemoryDriver
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver, Row, Transaction, statement

@@ -11,7 +11,8 @@ import pytest
 
 from runlane.store.claim_transactions import CLAIM_RUN
 from runlane.store.cron_transactions import DUE_CRONS, NEXT_CRON
-from runlane.store.event_transactions import HOLDS_LEASE, OLD_LOGS, READ_SEGMENTS
+from runlane.store.event_transactions import OLD_LOGS, READ_SEGMENTS
+from runlane.store.fence import HOLDS_LEASE
 from runlane.store.lease_transactions import LEASES, RENEW, RUNNABLE
 from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LAST_STARTED, LIST_RUNS, STARTED_RUNS
 from runlane.store.queue_transactions import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED

@@ -19,7 +19,7 @@ from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, StreamEvent
 from runlane.store.backends import migrate_postgres
-from runlane.store.event_transactions import HOLDS_LEASE
+from runlane.store.fence import HOLDS_LEASE
 from runlane.store.ledger import RunStore
 from runlane.store.postgres import PostgresDriver, open_postgres
 from runlane.store.retry import PersistenceRetryPolicy

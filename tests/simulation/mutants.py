@@ -22,6 +22,7 @@ from runlane.maintenance.liveness import GRACE_S, LeaseObserver
 from runlane.records import Claim, Lease, StreamEnd
 from runlane.store import claim_transactions as claims
 from runlane.store import event_transactions as events
+from runlane.store import fence
 from runlane.store import lease_transactions as leases
 from runlane.store import run_transactions as runs
 from runlane.store.ledger import RunStore
@@ -245,10 +246,11 @@ def _said_stopped(original: Any) -> Any:
 MUTANTS: Final[dict[str, Mutant]] = {
     "no fence for events": Mutant(
         found_by="fencing",
-        patches=(transaction(events.append_events, lambda *_: finding(events.HOLDS_LEASE, [{"held": 1}])),),
+        patches=(transaction(events.append_events, lambda *_: finding(fence.HOLDS_LEASE, [{"held": 1}])),),
     ),
     "no fence for checkpoints": Mutant(
-        found_by="fencing", patches=(function(checkpoints.fence, _to(lambda lease: (yield from ()))),)
+        found_by="fencing",
+        patches=(transaction(fence.fenced, lambda *_: finding(fence.HOLDS_LEASE, [{"held": 1}])),),
     ),
     "a rollback is not fenced": Mutant(
         found_by="fencing",

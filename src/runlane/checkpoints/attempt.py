@@ -11,9 +11,11 @@ from typing import Any, Final, cast
 from langgraph.checkpoint.base import WRITES_IDX_MAP
 from langgraph.checkpoint.serde.types import ERROR
 
-from runlane.checkpoints.transactions import Batch, fenced, put
 from runlane.errors import LeaseLost, StoreUnavailable
+from runlane.journal.rows import CheckpointRows as Batch
+from runlane.journal.rows import put
 from runlane.records import Lease
+from runlane.store.fence import fenced
 from runlane.store.retry import passes, pause_s
 from runlane.store.statements import Driver, Transaction
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, Loads, Params, get, versions_of
+from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, Loads, get, versions_of
 from runlane.errors import ThreadChanged
+from runlane.journal.rows import Params
 from runlane.store.statements import Row, Transaction, statement
 
 _KEYS: Final = statement(

@@ -19,7 +19,8 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import RESUME
 
-from runlane.checkpoints.transactions import Batch, Loads, Params, Stored, versions_of
+from runlane.checkpoints.transactions import Loads, Stored, versions_of
+from runlane.journal.rows import CheckpointRows, Params
 from runlane.records import TaskWrites
 from runlane.redaction import is_secret
 from runlane.store.statements import Row, Rows
@@ -43,7 +44,7 @@ def checkpoint_rows(
     *,
     run_id: str,
     serde: SerializerProtocol,
-) -> Batch:
+) -> CheckpointRows:
     """Return the rows of *checkpoint*, with the values of the channels in *new_versions*."""
     dumps = serde.dumps_typed
     wanted = config["configurable"]
@@ -80,10 +81,10 @@ def checkpoint_rows(
         "metadata_type": metadata_kind,
         "metadata": metadata_data,
     }
-    return Batch(checkpoints=[row], blobs=blobs, size=size)
+    return CheckpointRows(checkpoints=[row], blobs=blobs, size=size)
 
 
-def write_rows(config: RunnableConfig, call: TaskWrites, *, serde: SerializerProtocol) -> Batch:
+def write_rows(config: RunnableConfig, call: TaskWrites, *, serde: SerializerProtocol) -> CheckpointRows:
     """Return the rows of one call of put_writes.
 
     An answer that a command brings is not stored. LangGraph would give it to whatever question comes next, in any
@@ -91,7 +92,7 @@ def write_rows(config: RunnableConfig, call: TaskWrites, *, serde: SerializerPro
     """
     writes = [(channel, value) for channel, value in call.writes if not _is_loose_answer(call.task_id, channel)]
     if not writes:
-        return Batch()
+        return CheckpointRows()
     kind, data = serde.dumps_typed(writes)
     wanted = config["configurable"]
     row = {
@@ -104,7 +105,7 @@ def write_rows(config: RunnableConfig, call: TaskWrites, *, serde: SerializerPro
         "type": kind,
         "writes": data,
     }
-    return Batch(writes=[row], size=len(data))
+    return CheckpointRows(writes=[row], size=len(data))
 
 
 def tuple_of(stored: Stored, serde: SerializerProtocol) -> CheckpointTuple:

@@ -28,9 +28,11 @@ from runlane.checkpoints import delta, pruning, resuming, rows, sizes, taking_ba
 from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
-from runlane.checkpoints.transactions import AsIf, Batch, Wanted
+from runlane.checkpoints.transactions import AsIf, Wanted
 from runlane.errors import StoreUnavailable, ThreadChanged, UnsupportedOption
+from runlane.journal.rows import CheckpointRows, put
 from runlane.records import Lease, TaskWrites
+from runlane.store.fence import fenced
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.retry import patiently
@@ -70,7 +72,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         # A point read takes less than handing it to another thread, so a driver may offer to do it here.
         self._read_now: ReadNow | None = getattr(driver, "read_now", None)
         self._writer: AttemptWriter | None = None
-        self._gathered: Batch | None = None
+        self._gathered: CheckpointRows | None = None
         self._reading: list[None] = []  # one for each read on its way, of those that gather for this one too
         self._write_behind = False
         self._redact: Conceal | None = None
@@ -104,8 +106,8 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         For one state update on a thread: each of its reads costs as much as writing all that was kept.
         """
         gathering = copy.copy(self)
-        gathering._gathered = Batch()
-        gathering._gathered.extend(self._gathered or Batch())
+        gathering._gathered = CheckpointRows()
+        gathering._gathered.extend(self._gathered or CheckpointRows())
         return gathering
 
     def keep(self, gathering: LedgerSaver) -> None:
@@ -132,7 +134,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         finally:
             await driver.aclose()
 
-    async def rows(self, thread_id: str) -> Batch:
+    async def rows(self, thread_id: str) -> CheckpointRows:
         """Return all that is stored of a thread; :func:`~runlane.checkpoints.transactions.put` writes it elsewhere."""
         return await self._driver.read(transactions.rows_of(thread_id))
 
@@ -156,13 +158,13 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             LeaseLost: The attempt does not own its run any more.
             LedgerClosed: Something earlier was not written before that.
         """
-        return transactions.put(Batch()) if self._writer is None else await self._writer.seal()
+        return put(CheckpointRows()) if self._writer is None else await self._writer.seal()
 
     def remaining(self) -> Transaction[None]:
         """Return a new transaction that writes what is left after :meth:`seal`, and what was gathered."""
         if self._writer is not None:
             yield from self._writer.remaining()
-        yield from transactions.put(self._gathered or Batch())
+        yield from put(self._gathered or CheckpointRows())
 
     def reopen(self) -> None:
         """Take writes again after :meth:`seal`, whose rest is kept."""
@@ -297,12 +299,12 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """Store what a task wrote, beside the checkpoint that it started from."""
         await self._store(self._writes(config, writes, task_id, task_path))
 
-    async def _store(self, batch: Batch) -> None:
+    async def _store(self, batch: CheckpointRows) -> None:
         writer = self._writer
         if self._gathered is not None:
             self._gathered.extend(batch)
         elif writer is None:
-            await self._driver.write(transactions.put(batch))
+            await self._driver.write(put(batch))
         elif writer.add(batch) or not self._write_behind:
             await writer.flush()
         else:
@@ -317,12 +319,14 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
-    ) -> Batch:
+    ) -> CheckpointRows:
         merged = rows.metadata_of(config, metadata)
         run_id = self._run_id(merged)
         return rows.checkpoint_rows(config, checkpoint, merged, new_versions, run_id=run_id, serde=self.serde)
 
-    def _writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Batch:
+    def _writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> CheckpointRows:
         if self._writer is not None:
             writes = kept_of_task(writes)
         if self._redact is not None:
@@ -397,7 +401,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """Run *transaction* after everything written before, and under the lease where there is one."""
         await self.flush()
         if self._writer is not None:
-            transaction = transactions.fenced(self._writer.lease, transaction)
+            transaction = fenced(self._writer.lease, transaction)
         return await self._driver.write(transaction)
 
     # From other threads

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, WRITTEN, Loads, Params, get, versions_of
+from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, WRITTEN, Loads, get, versions_of
+from runlane.journal.rows import Params
 from runlane.store.statements import Transaction, statement
 
 _DELETE_WRITES: Final = statement(

@@ -9,54 +9,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, Final
 
 import orjson
 
-from runlane.errors import LeaseLost
-from runlane.lifecycle import RunStatus
+from runlane.journal.rows import CheckpointRows, Params, put
 from runlane.records import Lease
-from runlane.store.statements import Row, Rows, Statement, T, Transaction, statement
+from runlane.store.fence import fence
+from runlane.store.statements import Row, Rows, Statement, Transaction, statement
 
-Params = Mapping[str, Any]
 #: Reads a serialised value: ``(type, bytes)``.
 Loads = Callable[[tuple[str, bytes]], Any]
 
-_FENCE: Final = statement(
-    "checkpoints.fence",  # guard: the attempt still owns its run
-    "SELECT 1 FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :status",
-)
-_PUT_CHECKPOINT: Final = statement(
-    "checkpoints.put",
-    """
-    INSERT OR REPLACE INTO checkpoints (
-        thread_id, checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, metadata_type, metadata
-    ) VALUES (
-        :thread_id, :checkpoint_ns, :checkpoint_id, :run_id, :parent_id, :type, :checkpoint, :metadata_type, :metadata
-    )
-    """,
-)
-_PUT_BLOB: Final = statement(
-    "checkpoints.put_blob",  # a version is written once
-    """
-    INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value)
-    VALUES (:thread_id, :checkpoint_ns, :channel, :version, :run_id, :type, :value)
-    """,
-)
-_PUT_WRITES: Final = statement(
-    "checkpoints.put_writes",
-    """
-    INSERT INTO checkpoint_writes (
-        thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes
-    ) VALUES (
-        :thread_id, :checkpoint_ns, :checkpoint_id,
-        (SELECT 1 + coalesce(max(seq), 0) FROM checkpoint_writes
-         WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id),
-        :run_id, :task_id, :task_path, :type, :writes
-    )
-    """,
-)
 _COLUMNS: Final = (
     "seq, thread_id, checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, metadata_type, metadata"
 )
@@ -217,41 +181,6 @@ _ROWS_OF_THREAD: Final = tuple(
 LAST: Final = "\U0010ffff"
 
 
-@dataclass(slots=True)
-class Batch:
-    """Rows to be written together, after the ``changes``; mutable, owned by whoever fills it."""
-
-    changes: list[Callable[[], Transaction[None]]] = field(default_factory=list)
-    checkpoints: list[Params] = field(default_factory=list)
-    blobs: list[Params] = field(default_factory=list)
-    writes: list[Params] = field(default_factory=list)
-    #: Bytes of the serialised values.
-    size: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.changes or self.checkpoints or self.writes)
-
-    @property
-    def address(self) -> dict[str, Any]:
-        """Where its first checkpoint is, as LangGraph's ``configurable`` says it."""
-        return {key: self.checkpoints[0][key] for key in ("thread_id", "checkpoint_ns", "checkpoint_id")}
-
-    def extend(self, other: Batch) -> None:
-        """Append the changes and rows of *other*."""
-        self.changes += other.changes
-        self.checkpoints += other.checkpoints
-        self.blobs += other.blobs
-        self.writes += other.writes
-        self.size += other.size
-
-    def touches(self, thread_id: str, checkpoint_ns: str) -> bool:
-        """Return whether a reader of this thread and namespace would see a difference."""
-        return any(
-            row["thread_id"] == thread_id and row["checkpoint_ns"] == checkpoint_ns
-            for row in chain(self.checkpoints, self.writes)
-        )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A checkpoint as it is stored; the bodies of the checkpoint and its metadata are loaded, the rest is not.
@@ -292,39 +221,6 @@ class Wanted:
         )
 
 
-def fence(lease: Lease) -> Transaction[None]:
-    """Refuse to go on unless the attempt still owns its run.
-
-    Raises:
-        LeaseLost: It does not.
-    """
-    owned = yield _FENCE(run_id=lease.run_id, attempt=lease.attempt, status=RunStatus.RUNNING.value)
-    if not owned:
-        raise LeaseLost(lease.run_id, lease.attempt)
-
-
-def fenced(lease: Lease, transaction: Transaction[T]) -> Transaction[T]:
-    """Run *transaction* while *lease* holds.
-
-    Raises:
-        LeaseLost: The attempt does not own its run.
-    """
-    yield from fence(lease)
-    return (yield from transaction)
-
-
-def put(batch: Batch) -> Transaction[None]:
-    """Make the changes of *batch*, then write its rows."""
-    for change in batch.changes:
-        yield from change()
-    if batch.blobs:
-        yield _PUT_BLOB.many(batch.blobs)
-    if batch.checkpoints:
-        yield _PUT_CHECKPOINT.many(batch.checkpoints)
-    if batch.writes:
-        yield _PUT_WRITES.many(batch.writes)
-
-
 class AsIf(Exception):  # an answer, not an error
     """Carries *found* out of a transaction that undoes itself."""
 
@@ -333,7 +229,7 @@ class AsIf(Exception):  # an answer, not an error
         super().__init__()
 
 
-def as_if(batch: Batch, reading: Transaction[Any]) -> Transaction[None]:
+def as_if(batch: CheckpointRows, reading: Transaction[Any]) -> Transaction[None]:
     """Read as if *batch* were written, and leave nothing written.
 
     Raises:
@@ -344,13 +240,13 @@ def as_if(batch: Batch, reading: Transaction[Any]) -> Transaction[None]:
     raise AsIf(found)
 
 
-def rows_of(thread_id: str) -> Transaction[Batch]:
+def rows_of(thread_id: str) -> Transaction[CheckpointRows]:
     """Return all that is stored of a thread, to be written elsewhere."""
     found: list[list[Params]] = []
     for rows_of_table in _ROWS_OF_THREAD:
         rows = yield rows_of_table(thread_id=thread_id)
         found.append([dict(row) for row in rows])
-    return Batch(checkpoints=found[0], blobs=found[1], writes=found[2])
+    return CheckpointRows(checkpoints=found[0], blobs=found[1], writes=found[2])
 
 
 def get(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, loads: Loads) -> Transaction[Stored | None]:

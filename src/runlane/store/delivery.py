@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,7 +12,10 @@ from runlane.store.statements import Transaction
 
 T = TypeVar("T")
 
-#: Called on the waiter's loop with the result, or with the error that rolled the transaction back.
+log = logging.getLogger("runlane.store")
+
+#: Called on the waiter's loop, or without one on the thread that knows, with the result, or with the error that rolled
+#: the transaction back.
 Callback = Callable[[Any, BaseException | None], None]
 
 
@@ -20,7 +24,7 @@ class Submission:
     """A queued transaction and whom to tell."""
 
     transaction: Transaction[Any]
-    loop: asyncio.AbstractEventLoop
+    loop: asyncio.AbstractEventLoop | None
     callback: Callback
 
 
@@ -35,10 +39,13 @@ class Answer:
 
 def deliver(answers: Sequence[Answer]) -> None:
     """Tell the waiters, waking each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Answer]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop | None, list[Answer]] = {}
     for answer in answers:
         by_loop.setdefault(answer.submission.loop, []).append(answer)
     for loop, mine in by_loop.items():
+        if loop is None:
+            _call_back(mine)
+            continue
         try:
             loop.call_soon_threadsafe(_call_back, mine)
         except RuntimeError:  # the loop is closed: nobody waits any more, and the commit stands
@@ -49,9 +56,23 @@ def _call_back(answers: Sequence[Answer]) -> None:
     for answer in answers:
         try:
             answer.submission.callback(answer.result, answer.error)
-        except Exception as error:  # noqa: BLE001 - one waiter's defect must not leave the others waiting
-            context = {"message": "a callback of the ledger failed", "exception": error}
-            answer.submission.loop.call_exception_handler(context)
+        except Exception as error:
+            loop = answer.submission.loop
+            if loop is None:
+                log.exception("store.callback_failed")
+            else:
+                loop.call_exception_handler({"message": "a callback of the ledger failed", "exception": error})
+
+
+def on_loop(loop: asyncio.AbstractEventLoop | None, callback: Callback) -> Callback:
+    """Return what calls *callback* soon on *loop*, or without one at once."""
+    if loop is None:
+        return callback
+
+    def tell(result: Any, error: BaseException | None) -> None:
+        loop.call_soon_threadsafe(callback, result, error)
+
+    return tell
 
 
 def resolve(future: asyncio.Future[T], result: T, error: BaseException | None) -> None:

@@ -6,20 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from runlane.errors import LeaseLost
-from runlane.lifecycle import ACTIVE, RunStatus
+from runlane.lifecycle import ACTIVE
 from runlane.records import Lease, StreamEvent
+from runlane.store.fence import fence
 from runlane.store.statements import Row, Transaction, listed, statement
 
 _ACTIVE = listed(ACTIVE)
 
-# Guard: the attempt owns its run, and keeps it until the append is committed: whoever ends or takes the run locks its
-# row FOR UPDATE, which waits for this lock; a renewal does not.
-HOLDS_LEASE = statement(
-    "holds_lease",
-    """SELECT 1 AS held FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :running
-       {for_key_share}""",
-)
 # A batch that is appended again, since the answer to its commit was lost, is there already: what has its number is it,
 # as the lease held all the time.
 INSERT_SEGMENT = statement(
@@ -58,9 +51,7 @@ def append_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[No
     Raises:
         LeaseLost: Another attempt has the run, or it is terminal; nothing was appended.
     """
-    held = yield HOLDS_LEASE(run_id=lease.run_id, attempt=lease.attempt, running=RunStatus.RUNNING.value)
-    if not held:
-        raise LeaseLost(lease.run_id, lease.attempt)
+    yield from fence(lease)
     yield from insert_events(lease, events)
 
 

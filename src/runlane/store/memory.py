@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from runlane.errors import LedgerClosed
-from runlane.store.delivery import Callback
+from runlane.store.delivery import Callback, on_loop
 from runlane.store.sqlite import Clock, configure, execute, now_us, translate
 from runlane.store.statements import T, Transaction
 
@@ -29,16 +29,17 @@ class MemoryDriver:
     async def read(self, transaction: Transaction[T]) -> T:
         return self.apply(transaction)
 
-    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
-        """Run *transaction* now; *callback* runs on *loop* soon."""
+    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop | None, callback: Callback) -> None:
+        """Run *transaction* now; *callback* runs on *loop* soon, or without one before this returns."""
         if self._closed:
             raise LedgerClosed
+        tell = on_loop(loop, callback)
         try:
             result = self.apply(transaction)
         except Exception as error:  # noqa: BLE001 - it belongs to the waiter
-            loop.call_soon_threadsafe(callback, None, error)
+            tell(None, error)
         else:
-            loop.call_soon_threadsafe(callback, result, None)
+            tell(result, None)
 
     def apply(self, transaction: Transaction[T]) -> T:
         """Run *transaction* atomically on the calling thread."""

@@ -90,7 +90,7 @@ class PostgresDriver:
     async def read(self, transaction: Transaction[T]) -> T:
         return await self._at_home(self._read(transaction))
 
-    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
+    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop | None, callback: Callback) -> None:
         """Queue *transaction* from any thread; *callback* runs on *loop* once it is committed or has failed."""
         with self._lock:
             if self._closed:

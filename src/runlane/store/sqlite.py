@@ -98,7 +98,7 @@ class SqliteDriver:
         self.submit(transaction, loop, partial(resolve, future))
         return await future
 
-    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Callback) -> None:
+    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop | None, callback: Callback) -> None:
         """Queue *transaction* from any thread; *callback* runs on *loop* once it is committed or has failed."""
         self._put(self._queue, Submission(transaction, loop, callback))
 

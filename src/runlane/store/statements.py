@@ -116,12 +116,13 @@ class Driver(Protocol):
     def submit(
         self,
         transaction: Transaction[Any],
-        loop: asyncio.AbstractEventLoop,
+        loop: asyncio.AbstractEventLoop | None,
         callback: Callable[[Any, BaseException | None], None],
     ) -> None:
         """Queue *transaction* from any thread; *callback(result, error)* runs on *loop* afterwards.
 
-        Submissions are committed and answered in the order in which they were queued; a write may overtake them.
+        Without a *loop* it runs at once on the thread that knows the answer, the driver's or the caller's: it must be
+        quick. Submissions are committed and answered in the order in which they were queued; a write may overtake them.
 
         Raises:
             StoreUnavailable: The driver is closed.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runlane.errors import StoreUnavailable
+from runlane.store.delivery import on_loop
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import T, Transaction
@@ -166,11 +167,8 @@ class FaultyDriver(MemoryDriver):
     async def read(self, transaction: Transaction[T]) -> T:
         return await self._ask(transaction, writes=False)
 
-    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop, callback: Any) -> None:
-        def settle(result: Any, error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(callback, result, error)
-
-        self._queue.append((transaction, settle))
+    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop | None, callback: Any) -> None:
+        self._queue.append((transaction, on_loop(loop, callback)))
         if not self._pumping:
             self._pump()
 

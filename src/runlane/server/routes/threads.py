@@ -13,8 +13,8 @@ from starlette.responses import Response
 from runlane.agents.base import Snapshot
 from runlane.agents.registry import system_assistant_id
 from runlane.agents.state import StateFields
-from runlane.checkpoints.transactions import put
 from runlane.errors import AlreadyExists, InvalidRequest, NotFound, ThreadChanged, UnsupportedOption
+from runlane.journal.rows import put
 from runlane.lifecycle import ThreadStatus
 from runlane.records import Json, Owner, Thread, ThreadState, ThreadTtl
 from runlane.server.auth.access import Access

@@ -1,0 +1,61 @@
+"""What an attempt has not committed when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from runlane.journal.rows import CheckpointRows, put
+from runlane.records import Lease, StreamEvent
+from runlane.store.event_transactions import insert_events
+from runlane.store.fence import fence
+from runlane.store.statements import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remainder:
+    """What is written with an attempt's ending; ``events_end`` is ``None`` if the ledger alone knows its last event."""
+
+    lease: Lease
+    events: tuple[StreamEvent, ...] = ()
+    events_end: int | None = None
+    rows: Sequence[CheckpointRows] = field(default=())
+
+    def transaction(self) -> Transaction[None]:
+        """Return the transaction that writes it, to be part of the one that ends the attempt, whose guard fences it."""
+        if self.events:
+            yield from insert_events(self.lease, self.events)
+        for rows in self.rows:
+            yield from put(rows)
+
+    def with_event(self, name: str, data: bytes) -> Remainder:
+        """Return this with one event more, if events can be written: their numbers are known."""
+        if self.events_end is None:
+            return self
+        last = StreamEvent(seq=self.events_end + 1, name=name, data=data)
+        return replace(self, events=(*self.events, last), events_end=last.seq)
+
+    def without_events(self) -> Remainder:
+        return replace(self, events=(), events_end=None)
+
+    def without_checkpoints(self) -> Remainder:
+        return replace(self, rows=())
+
+    def rolled_back(self, change: Callable[[], Transaction[None]]) -> Remainder:
+        """Return this with *change*, which takes back what the run checkpointed, in the place of checkpoints."""
+        return replace(self, rows=(CheckpointRows(changes=[change]),))
+
+
+def append(lease: Lease, events: Sequence[StreamEvent], rows: CheckpointRows | None = None) -> Transaction[None]:
+    """Append *events*, consecutive and following the log's last one, and write *rows*, while *lease* holds.
+
+    Doing it again changes nothing that is read.
+
+    Raises:
+        LeaseLost: Another attempt has the run, or it is terminal; nothing was written.
+    """
+    yield from fence(lease)
+    if events:
+        yield from insert_events(lease, events)
+    if rows is not None:
+        yield from put(rows)

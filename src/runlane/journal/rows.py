@@ -1,0 +1,90 @@
+"""Rows of LangGraph's checkpoints, and the transaction that writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final
+
+from runlane.store.statements import Transaction, statement
+
+Params = Mapping[str, Any]
+
+PUT_CHECKPOINT: Final = statement(
+    "checkpoints.put",
+    """
+    INSERT OR REPLACE INTO checkpoints (
+        thread_id, checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, metadata_type, metadata
+    ) VALUES (
+        :thread_id, :checkpoint_ns, :checkpoint_id, :run_id, :parent_id, :type, :checkpoint, :metadata_type, :metadata
+    )
+    """,
+)
+PUT_BLOB: Final = statement(
+    "checkpoints.put_blob",  # a version is written once
+    """
+    INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value)
+    VALUES (:thread_id, :checkpoint_ns, :channel, :version, :run_id, :type, :value)
+    """,
+)
+PUT_WRITES: Final = statement(
+    "checkpoints.put_writes",
+    """
+    INSERT INTO checkpoint_writes (
+        thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes
+    ) VALUES (
+        :thread_id, :checkpoint_ns, :checkpoint_id,
+        (SELECT 1 + coalesce(max(seq), 0) FROM checkpoint_writes
+         WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id),
+        :run_id, :task_id, :task_path, :type, :writes
+    )
+    """,
+)
+
+
+@dataclass(slots=True)
+class CheckpointRows:
+    """Rows to be written together, after the ``changes``; mutable, owned by whoever fills it."""
+
+    changes: list[Callable[[], Transaction[None]]] = field(default_factory=list)
+    checkpoints: list[Params] = field(default_factory=list)
+    blobs: list[Params] = field(default_factory=list)
+    writes: list[Params] = field(default_factory=list)
+    #: Bytes of the serialised values.
+    size: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.checkpoints or self.writes)
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where its first checkpoint is, as LangGraph's ``configurable`` says it."""
+        return {key: self.checkpoints[0][key] for key in ("thread_id", "checkpoint_ns", "checkpoint_id")}
+
+    def extend(self, other: CheckpointRows) -> None:
+        """Append the changes and rows of *other*."""
+        self.changes += other.changes
+        self.checkpoints += other.checkpoints
+        self.blobs += other.blobs
+        self.writes += other.writes
+        self.size += other.size
+
+    def touches(self, thread_id: str, checkpoint_ns: str) -> bool:
+        """Return whether a reader of this thread and namespace would see a difference."""
+        return any(
+            row["thread_id"] == thread_id and row["checkpoint_ns"] == checkpoint_ns
+            for row in chain(self.checkpoints, self.writes)
+        )
+
+
+def put(rows: CheckpointRows) -> Transaction[None]:
+    """Make the changes of *rows*, then write them."""
+    for change in rows.changes:
+        yield from change()
+    if rows.blobs:
+        yield PUT_BLOB.many(rows.blobs)
+    if rows.checkpoints:
+        yield PUT_CHECKPOINT.many(rows.checkpoints)
+    if rows.writes:
+        yield PUT_WRITES.many(rows.writes)
