@@ -22,7 +22,9 @@ from runlane.errors import ConfigurationError
 from runlane.execution.executor import Executor
 from runlane.execution.notifier import CompletionNotifier, Ended
 from runlane.execution.worker import Worker
+from runlane.maintenance.purging import Purger
 from runlane.maintenance.rescue import Rescuer
+from runlane.maintenance.retention import item_sweep
 from runlane.manager import RunManager
 from runlane.records import Lease, RunRecord, ThreadTtl, Usage
 from runlane.settings import Settings
@@ -34,6 +36,9 @@ from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
 from runlane.streams.bridge import StreamBridge
+from runlane.telemetry.emitter import Telemetry
+from runlane.telemetry.logs import log_transitions
+from runlane.telemetry.observers import Observer
 
 SQLITE = "sqlite:///"
 MEMORY = "memory://"
@@ -53,6 +58,8 @@ class Runtime:
     store: RunStore
     worker: Worker
     rescuer: Rescuer
+    purger: Purger
+    telemetry: Telemetry
     host: AgentHost
     agents: RunAgents
     saver: Any
@@ -117,6 +124,7 @@ async def open_runtime(
     new_host: Callable[[], AgentHost] = InlineHost,
     new_store: Callable[[Driver, AgentHost], Any] | None = None,
     hooks: Sequence[Ended] = (),
+    observers: Sequence[Observer] = (),
     new_dispatch: Callable[[Limits], Dispatch] = LocalDispatch,
     new_id: Callable[[], str] = new_run_id,
     retry: PersistenceRetryPolicy | None = None,
@@ -139,8 +147,9 @@ async def open_runtime(
         new_host: Makes the place where agents run; the running loop by default.
         new_store: Makes the long-term store for agents of that place; by default one without an index.
         hooks: Called with each run that has ended.
+        observers: Called with the events of :mod:`runlane.telemetry.events`; made by ``on``.
         new_dispatch: Makes what carries hints within this process, and may lose them; tests bring a careless one.
-        thread_ttl: When threads expire of which nothing else is said; a ``Sweeper`` looks after that.
+        thread_ttl: When threads expire of which nothing else is said; a ``ThreadSweeper`` looks after that.
         secrets_provider: Returns what graphs are told beside a run's row; what is a secret by its name is redacted
             from what they say.
         exclusive: Whether no other process uses the database; by default true unless it is PostgreSQL.
@@ -156,17 +165,27 @@ async def open_runtime(
         store = RunStore(driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs)
         source = RunAgents(graph_agent, secrets_provider)
         dispatch = new_dispatch(_limits(settings, exclusive=alone))
-        core = _core(settings, store, dispatch, source, new_host(), new_store, hooks)
+        core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, observers)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
+        await stack.enter_async_context(_running(core, parts))
+        yield parts
+
+
+@asynccontextmanager
+async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
+    """Have everything of the process run, each part after what it needs, and stop it in the opposite order."""
+    async with AsyncExitStack() as stack:
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
         stack.push_async_callback(core.notifier.aclose)
         if core.long_term_store is not None:
-            await stack.enter_async_context(core.long_term_store)
+            await core.long_term_store.prepare()
+            await stack.enter_async_context(item_sweep(core.long_term_store, core.telemetry))
         await stack.enter_async_context(parts.rescuer)
+        await stack.enter_async_context(parts.purger)
         await stack.enter_async_context(parts.worker)
-        stack.push_async_callback(parts.runs.shutdown, settings.drain_grace_s)
-        yield parts
+        stack.push_async_callback(parts.runs.shutdown, core.settings.drain_grace_s)
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +198,7 @@ class _Core:
     dispatch: Dispatch
     source: RunAgents
     notifier: CompletionNotifier
+    telemetry: Telemetry
     host: AgentHost
     saver: Any
     long_term_store: Any
@@ -192,6 +212,7 @@ def _core(
     host: AgentHost,
     new_store: Callable[[Driver, AgentHost], Any] | None,
     hooks: Sequence[Ended],
+    observers: Sequence[Observer],
 ) -> _Core:
     bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
     saver, long_term_store = _langgraph(store.driver, host, new_store)
@@ -202,6 +223,7 @@ def _core(
         dispatch=dispatch,
         source=source,
         notifier=CompletionNotifier(bridge, dispatch, hooks),
+        telemetry=Telemetry((*log_transitions(), *observers)),
         host=host,
         saver=saver,
         long_term_store=long_term_store,
@@ -232,7 +254,13 @@ def _parts(
         settings=core.settings,
         held=worker.holds,
         exclusive=exclusive,
+        telemetry=core.telemetry,
+    )
+    purger = Purger(
+        store=core.store,
+        settings=core.settings,
         forget_after_s=_forget_after_s(core.settings),
+        telemetry=core.telemetry,
     )
     manager = RunManager(
         store=core.store,
@@ -250,7 +278,7 @@ def _parts(
         now=now,
         require_owner=core.settings.require_owner,
     )
-    return _runtime(core, manager, worker, rescuer)
+    return _runtime(core, manager, worker, rescuer, purger)
 
 
 def _limits(settings: Settings, *, exclusive: bool) -> Limits:
@@ -293,7 +321,7 @@ def _executor(core: _Core) -> Executor:
     )
 
 
-def _runtime(core: _Core, manager: RunManager, worker: Worker, rescuer: Rescuer) -> Runtime:
+def _runtime(core: _Core, manager: RunManager, worker: Worker, rescuer: Rescuer, purger: Purger) -> Runtime:
     return Runtime(
         settings=core.settings,
         runs=manager,
@@ -301,6 +329,8 @@ def _runtime(core: _Core, manager: RunManager, worker: Worker, rescuer: Rescuer)
         store=core.store,
         worker=worker,
         rescuer=rescuer,
+        purger=purger,
+        telemetry=core.telemetry,
         host=core.host,
         agents=core.source,
         saver=core.saver,

@@ -43,7 +43,7 @@ async def test_ended_runs_leave_a_ledger_in_memory_after_their_grace_time() -> N
         await soon(agent.started.wait())
         for run in (old, live):
             await turn(runtime.store, ENDED_LONG_AGO, run.run_id)
-        await runtime.rescuer.purge()
+        await runtime.purger.purge()
         with pytest.raises(NotFound):
             await runtime.runs.get(old.run_id)
         assert await runtime.store.read_events(old.seq, after=0) == ()
@@ -56,7 +56,7 @@ async def test_a_ledger_in_a_file_keeps_ended_runs(tmp_path: Any) -> None:
     async with opened(database=f"sqlite:///{tmp_path / 'runs.db'}") as runtime:
         run = await ended(runtime, await runtime.runs.create_or_reject("t", agent=at_once))
         await turn(runtime.store, ENDED_LONG_AGO, run.run_id)
-        await runtime.rescuer.purge()
+        await runtime.purger.purge()
         assert (await runtime.runs.get(run.run_id)).status is RunStatus.SUCCESS
         assert await runtime.store.read_events(run.seq, after=0) == ()
 
@@ -90,7 +90,7 @@ async def test_retention_removes_the_events_of_all_ended_runs(tmp_path: Any) -> 
             await ended(runtime, run)
         for run in (*runs, live):
             await turn(runtime.store, ENDED_LONG_AGO, run.run_id)
-        await runtime.rescuer.purge()
+        await runtime.purger.purge()
         left = [run.run_id for run in runs if await runtime.store.last_event(run.seq)]
         assert left == []
         agent.go.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,12 +11,15 @@ import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 
 from runlane.checkpoints.saver import LedgerSaver
-from runlane.maintenance.retention import Sweeper
+from runlane.maintenance.retention import ThreadSweeper
 from runlane.records import ANY_OWNER, NO_OWNER, ThreadTtl
 from runlane.store.ledger import RunStore
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Transaction, statement
+from runlane.telemetry.emitter import Telemetry
+from runlane.telemetry.events import LoopTurned
+from runlane.telemetry.observers import on
 
 OLDER = statement(
     "older",
@@ -71,7 +74,7 @@ async def test_a_thread_that_cannot_be_read_does_not_keep_the_others(
     for thread_id in ("spoilt", "good"):
         await expired(driver, saver, thread_id)
     await change(driver, SPOIL, "spoilt")
-    assert await Sweeper(store=RunStore(driver), saver=saver).sweep() == 1
+    assert await ThreadSweeper(store=RunStore(driver), saver=saver).sweep() == 1
     assert (await count(saver, "spoilt"), await count(saver, "good")) == (3, 1)
     assert "retention.thread_failed thread_id=spoilt" in caplog.text
 
@@ -80,7 +83,7 @@ async def test_a_sweep_treats_so_many_and_the_next_the_rest(driver: MemoryDriver
     saver, store = LedgerSaver(driver), RunStore(driver)
     for n in range(5):
         await expired(driver, saver, f"t{n}", ThreadTtl(ttl_s=60))
-    sweeper = Sweeper(store=store, saver=saver, limit=2)
+    sweeper = ThreadSweeper(store=store, saver=saver, limit=2)
     assert [await sweeper.sweep() for _ in range(4)] == [2, 2, 1, 0]
     assert [await count(saver, f"t{n}") for n in range(5)] == [0] * 5
 
@@ -101,7 +104,7 @@ class Interrupted(LedgerSaver):
 async def test_what_is_stored_while_a_thread_is_looked_at_is_kept(driver: MemoryDriver) -> None:
     saver = Interrupted(driver)
     await expired(driver, saver, "t")
-    assert await Sweeper(store=RunStore(driver), saver=saver).sweep() == 1
+    assert await ThreadSweeper(store=RunStore(driver), saver=saver).sweep() == 1
     assert await count(saver, "t") == 1
     state = await graph(saver).aget_state(at("t"))
     assert [message.content for message in state.values["messages"]] == ["ok?", "yes", "late", "late"]
@@ -112,30 +115,19 @@ async def test_threads_of_a_ledger_without_checkpoints_expire_too(driver: Memory
     for thread_id, ttl in (("gone", ThreadTtl(ttl_s=60)), ("kept", KEEP)):
         await store.create_thread(thread_id, owner=NO_OWNER, metadata={}, ttl=ttl)
         await change(driver, OLDER, thread_id)
-    assert await Sweeper(store=store, saver=None).sweep() == 2
+    assert await ThreadSweeper(store=store, saver=None).sweep() == 2
     assert (await store.get_thread("kept", owner=ANY_OWNER)).thread_id == "kept"
-
-
-class Told(logging.Handler):
-    """Sets an event once something with *wanted* in it is logged."""
-
-    def __init__(self, wanted: str) -> None:
-        super().__init__()
-        self._wanted, self.seen = wanted, asyncio.Event()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._wanted in record.getMessage():
-            self.seen.set()
 
 
 async def test_an_outage_does_not_end_the_sweeping(driver: MemoryDriver) -> None:
     await driver.aclose()
-    told = Told("retention.waiting")
-    logging.getLogger("runlane.retention").addHandler(told)
-    try:
-        async with asyncio.timeout(10), Sweeper(store=RunStore(driver), saver=None, every_s=0.001):
-            await told.seen.wait()
-            told.seen.clear()
-            await told.seen.wait()
-    finally:
-        logging.getLogger("runlane.retention").removeHandler(told)
+    turns: asyncio.Queue[LoopTurned] = asyncio.Queue()
+    telemetry = Telemetry([on(LoopTurned, turns.put_nowait)])
+    sweeper = ThreadSweeper(store=RunStore(driver), saver=None, every_s=0.001, telemetry=telemetry)
+    failed: Counter[str] = Counter()
+    async with asyncio.timeout(10), sweeper:
+        while len(failed) < 2 or min(failed.values()) < 2:
+            turn = await turns.get()
+            assert turn.error == "LedgerClosed"
+            failed[turn.loop] += 1
+    assert set(failed) == {"thread sweep", "temporary thread sweep"}

@@ -16,8 +16,8 @@ from langgraph.store.memory import InMemoryStore
 
 from runlane.checkpoints.embeddings import SemanticIndex
 from runlane.checkpoints.store import SCANNED, LedgerLongTermStore
-from runlane.checkpoints.sweeper import Sweeper
-from runlane.errors import ConfigurationError, EmbeddingFailed, StoreUnavailable
+from runlane.errors import ConfigurationError, EmbeddingFailed
+from runlane.maintenance.retention import item_sweep
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.sqlite import SqliteDriver
@@ -184,15 +184,16 @@ async def test_each_text_of_a_batch_is_embedded_once_and_reads_embed_nothing(dri
 
 
 async def test_other_dims_are_taken_only_once_there_are_no_vectors(driver: Driver) -> None:
-    async with indexed(driver) as store:
-        await store.aput(("n",), "k", {"text": "red"})
+    store = indexed(driver)
+    await store.prepare()
+    await store.aput(("n",), "k", {"text": "red"})
+    other = indexed(driver, lambda texts: [[1.0] * 4 for _ in texts], dims=4)
     with pytest.raises(ConfigurationError, match="vectors of 3 numbers"):
-        await indexed(driver, dims=4).__aenter__()
-    async with indexed(driver) as store:
-        await store.adelete(("n",), "k")
-    async with indexed(driver, lambda texts: [[1.0] * 4 for _ in texts], dims=4) as store:
-        await store.aput(("n",), "k", {"text": "red"})
-        assert len(await store.asearch(("n",), query="red")) == 1
+        await other.prepare()
+    await store.adelete(("n",), "k")
+    await other.prepare()
+    await other.aput(("n",), "k", {"text": "red"})
+    assert len(await other.asearch(("n",), query="red")) == 1
 
 
 async def test_an_item_put_while_there_is_no_index_has_no_vectors_of_its_old_text(driver: Driver) -> None:
@@ -202,34 +203,12 @@ async def test_an_item_put_while_there_is_no_index_has_no_vectors_of_its_old_tex
     assert await indexed(driver).asearch(("n",), query="red") == []
 
 
-async def test_an_open_store_deletes_what_has_expired(driver: Driver) -> None:
+async def test_sweeping_deletes_what_has_expired(driver: Driver) -> None:
     store = LedgerLongTermStore(driver, ttl={"omit_expired": False})
     await store.abatch([PutOp(("n",), str(n), {}, ttl=1e-9) for n in range(1500)])
 
     assert await store.asearch(("n",), limit=1)
 
-    async with asyncio.timeout(20), store:
+    async with asyncio.timeout(20), item_sweep(store):
         while await store.asearch(("n",), limit=1):  # noqa: ASYNC110 - the ledger tells nobody what it deletes
             await asyncio.sleep(0)
-
-
-async def test_sweeping_outlives_an_outage_and_a_defect() -> None:
-    seen: list[str] = []
-    done = asyncio.Event()
-
-    async def sweep() -> int:
-        seen.append("sweep")
-        if len(seen) == 1:
-            raise StoreUnavailable("down")
-        if len(seen) == 2:
-            raise RuntimeError("defect")
-        done.set()
-        return 0
-
-    sweeper = Sweeper(sweep, every_s=0)
-    sweeper.start()
-    await done.wait()
-    await sweeper.aclose()
-    await sweeper.aclose()
-
-    assert seen[:3] == ["sweep"] * 3

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from runlane.maintenance.retention import Sweeper
+from runlane.maintenance.retention import ThreadSweeper
 from server_kit import LONG_S, NOWHERE, parse_frames, read_frames, running_server
 
 STEP = {"steps": 2, "delay_s": 0}
@@ -88,7 +88,7 @@ async def test_a_stateless_run_is_deleted_with_everything_after_a_retention_of_i
         http = stack.enter_context(httpx.Client(base_url=server.url))
         keyed = http.post("/runs/wait", json={"assistant_id": "steps", "input": STEP}, headers={"Idempotency-Key": "k"})
         plain = http.post("/runs/wait", json={"assistant_id": "steps", "input": STEP})
-        sweeper = Sweeper(store=service.store, saver=service.runtime.saver)
+        sweeper = ThreadSweeper(store=service.store, saver=service.runtime.saver)
         server.on_loop(sweeper.sweep_temporary())
         assert http.get(plain.headers["content-location"]).status_code == 404
         assert http.get(f"/threads/{plain.headers['location'].split('/')[2]}").status_code == 404

@@ -14,7 +14,7 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import NotFoundError
 
 from runlane.errors import ConfigurationError
-from runlane.maintenance.retention import Sweeper
+from runlane.maintenance.retention import ThreadSweeper
 from runlane.records import ThreadTtl
 from runlane.server.config.expiry import Expiry, load_expiry
 from runlane.server.service import open_service
@@ -40,7 +40,7 @@ def age(server: Server, thread_id: str, seconds: float) -> None:
 
 def sweep(server: Server) -> int:
     service = server.app.state.service
-    return int(server.on_loop(Sweeper(store=service.store, saver=service.runtime.saver).sweep()))
+    return int(server.on_loop(ThreadSweeper(store=service.store, saver=service.runtime.saver).sweep()))
 
 
 async def ttl_of(client: LangGraphClient, thread_id: str) -> Any:
@@ -225,7 +225,7 @@ async def test_ended_runs_are_forgotten_after_their_time_and_their_threads_stay(
             run = await client.runs.create(thread_id, "steps", input={"steps": 2})
             await client.runs.join(thread_id, run["run_id"])
             before = await client.threads.get(thread_id)
-            server.on_loop(server.app.state.service.runtime.rescuer.purge())
+            server.on_loop(server.app.state.service.runtime.purger.purge())
             assert (await http.get(f"/threads/{thread_id}/runs/{run['run_id']}")).status_code == 404
             assert await client.threads.get(thread_id) == before
             assert (await client.threads.get_state(thread_id))["values"]["done"] == [0, 1]

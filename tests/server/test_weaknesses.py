@@ -18,7 +18,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from runlane.maintenance.retention import Sweeper
+from runlane.maintenance.retention import ThreadSweeper
 from server_kit import NOWHERE, Server, begun, ended, gone, running_server, sdk
 
 TESTS = Path(__file__).parents[1]
@@ -259,7 +259,7 @@ async def test_nothing_of_a_stateless_run_remains_once_its_retention_is_over(alo
         stream = client.runs.stream(None, "steps", input={"steps": 300}, stream_mode="debug", stream_resumable=True)
         parts = [part async for part in stream]
         assert len(parts) > 300
-        assert alone.on_loop(Sweeper(store=service.store, saver=service.runtime.saver).sweep_temporary()) == 1
+        assert alone.on_loop(ThreadSweeper(store=service.store, saver=service.runtime.saver).sweep_temporary()) == 1
         assert vars(service.streams)["_live"] == {}
         assert alone.on_loop(service.store.read_events(1, after=0)) == ()
         assert await client.threads.count() == 0

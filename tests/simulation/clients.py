@@ -152,7 +152,7 @@ class Client:
             await asyncio.gather(
                 runtime.runs.reconcile_orphaned_inflight_runs(),
                 runtime.rescuer.rescue_lost(),
-                runtime.rescuer.purge(),
+                runtime.purger.purge(),
                 runtime.rescuer.dispatch_runnable(),
             )
 

@@ -60,10 +60,8 @@ SHARED_NAMES: set[str] = {
     "_Task",
     "Cron",
     "Size",
-    "Sweeper",
 }
 PACKED: set[str] = {
-    "src/runlane/maintenance/rescue.py",
     "src/runlane/execution/executor.py",
     "src/runlane/webhooks/sender.py",
     "src/runlane/agents/answers.py",
@@ -71,11 +69,9 @@ PACKED: set[str] = {
     "src/runlane/execution/attempt.py",
     "src/runlane/testing/ledger.py",
     "src/runlane/execution/worker.py",
-    "src/runlane/webhooks/deliverer.py",
     "src/runlane/testing/world.py",
     "src/runlane/testing/conversation.py",
     "src/runlane/store/ledger.py",
-    "src/runlane/checkpoints/sweeper.py",
     "src/runlane/streams/publisher.py",
     "src/runlane/manager.py",
     "src/runlane/testing/process.py",
@@ -85,10 +81,8 @@ PACKED: set[str] = {
     "src/runlane/store/webhook_transactions.py",
     "src/runlane/streams/bridge.py",
     "src/runlane/testing/faults.py",
-    "src/runlane/maintenance/retention.py",
     "src/runlane/checkpoints/store.py",
     "src/runlane/agents/protocol_events.py",
-    "src/runlane/maintenance/crons.py",
 }
 INDIRECT: set[str] = {
     "src/runlane/testing/simulate.py",

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Final
 
 from runlane.agents.places import describe, polls
+from runlane.supervised_loop import SupervisedLoop
 
 log = logging.getLogger("runlane.agents")
 
@@ -44,13 +45,13 @@ class LoopWatch:
         """
         self._loop = loop
         self._thread_id = thread_id
-        self._every_s = every_s
         self._patience_s = patience_s
         self._blocked_s = 0.0
         self._since: float | None = None
         self._warned: dict[str, float] = {}
         self._control = asyncio.get_running_loop()
-        self._task = self._control.create_task(self._forever())
+        self._watch = SupervisedLoop("loop watch", self._look, every_s=every_s, at_once=False, stop_grace_s=0.0)
+        self._watch.start()
 
     @property
     def blocked_s(self) -> float:
@@ -59,13 +60,7 @@ class LoopWatch:
 
     async def aclose(self) -> None:
         """Stop watching."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            await self._look()
+        await self._watch.stop()
 
     async def _look(self) -> None:
         answered = asyncio.Event()

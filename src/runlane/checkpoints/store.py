@@ -27,7 +27,6 @@ from langgraph.store.base import (
 )
 
 from runlane.checkpoints import items
-from runlane.checkpoints.sweeper import Sweeper
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.texts import Texts
 from runlane.errors import InvalidRequest
@@ -93,17 +92,17 @@ class LedgerLongTermStore(BaseStore):
         self._patient = False
         #: Set once it was logged that queries are ignored; shared by the stores of all owners.
         self._told = threading.Event()
-        self._sweeper = Sweeper(self.sweep, every_s=60 * ((ttl or {}).get("sweep_interval_minutes") or SWEEP_MINUTES))
+        #: How often :meth:`sweep` has to be called, if items are to be removed once they have expired.
+        self.sweep_every_s = 60.0 * ((ttl or {}).get("sweep_interval_minutes") or SWEEP_MINUTES)
 
-    async def __aenter__(self) -> LedgerLongTermStore:
-        """Raise ``ConfigurationError`` if the vectors that there are cannot be compared with those of the index."""
+    async def prepare(self) -> None:
+        """Make the ledger's vectors those of the index.
+
+        Raises:
+            ConfigurationError: There are vectors that cannot be compared with those of the index.
+        """
         if self._index is not None:
             await self._driver.write(items.use_dims(self._index.dims))
-        self._sweeper.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._sweeper.aclose()
 
     @property
     def indexed(self) -> bool:
@@ -145,6 +144,8 @@ class LedgerLongTermStore(BaseStore):
         swept = 0
         while some := await self._driver.write(items.sweep_some()):
             swept += some
+        if swept:
+            log.info("store.swept items=%d", swept)
         return swept
 
     def _batch(self, ops: Iterable[Op]) -> _Batch:

@@ -1,4 +1,4 @@
-"""The scheduler of crons: sleeps until a slot is due, and fires it once, whoever else watches the same ledger."""
+"""The scheduler of crons: waits until a slot is due, and fires it once, whoever else watches the same ledger."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from runlane.records import Admission, NewRun, RunError
 from runlane.schedules import Schedule
 from runlane.store.cron_transactions import Cron, Firing, Missed
 from runlane.store.ledger import RunStore
+from runlane.supervised_loop import SupervisedLoop
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 log = logging.getLogger("runlane.crons")
 
@@ -64,6 +66,7 @@ class CronScheduler:
         closed: Callable[[], bool],
         poll_s: float,
         now: Callable[[], datetime],
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
         make_run: Checks what a cron asks for, and makes the run of a slot.
@@ -71,23 +74,32 @@ class CronScheduler:
         closed: Whether this process admits no more runs.
         poll_s: How often the ledger is asked for crons of other processes.
         """
-        self._store, self._make_run, self._admitted = store, make_run, admitted
-        self._closed, self._poll_s, self._now = closed, poll_s, now
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._store = store
+        self._make_run = make_run
+        self._admitted = admitted
+        self._closed = closed
+        self._poll_s = poll_s
+        self._now = now
+        self._idle_s = poll_s
+        self._loop = SupervisedLoop(
+            "crons",
+            self._turn,
+            every_s=lambda: self._idle_s,
+            retry_s=RETRY_S,
+            longest_retry_s=RETRY_S,
+            telemetry=telemetry,
+        )
 
     async def __aenter__(self) -> CronScheduler:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._loop.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._loop.stop()
 
     def wake(self) -> None:
         """Say that a cron was made or changed, so that its slot may come before the one that is waited for."""
-        self._changed.set()
+        self._loop.soon()
 
     async def fire_due(self) -> float:
         """Fire all that is due; return for how many seconds there is nothing to do.
@@ -107,21 +119,8 @@ class CronScheduler:
             return self._poll_s
         return min(self._poll_s, max(0.0, (following - self._now()).total_seconds()))
 
-    async def _run(self) -> None:
-        while True:
-            self._changed.clear()
-            wait_s = RETRY_S
-            try:
-                wait_s = await self.fire_due()
-            except StoreUnavailable as error:
-                log.warning("cron.waiting why=%s", error)
-            except Exception:  # supervisor: a defect here must not end the firing of crons
-                log.exception("cron.failed")
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+    async def _turn(self) -> None:
+        self._idle_s = await self.fire_due()
 
     async def _fire(self, cron: Cron) -> bool:
         """Fire what is due of *cron*; ``False``: that has to be tried again."""

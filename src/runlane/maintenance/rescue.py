@@ -1,9 +1,8 @@
-"""Runs whose worker is dead, lanes whose notice was lost, runs that nobody starts, and what retention removes."""
+"""Runs whose worker is dead, lanes whose notification was lost, and runs that nobody starts."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -17,10 +16,9 @@ from runlane.maintenance.liveness import LeaseObserver, Neighbours
 from runlane.records import ANY_OWNER, Head, RunError, RunRecord, SeenLease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
+from runlane.supervised_loop import SupervisedLoop
+from runlane.telemetry.emitter import SILENT, Telemetry
 
-log = logging.getLogger("runlane.rescue")
-
-PURGE_EVERY_S: Final = 60.0
 #: Heads of lanes that are read at once.
 PAGE: Final = 1000
 #: A run that has lost its worker too often is not executed again, but claimed to make its thread valid and to end it.
@@ -29,7 +27,7 @@ REPAIRS: Final = 3
 
 
 class Rescuer:
-    """Looks, at start and then every ``poll_s``, for work that lost its worker or its notice."""
+    """Looks, at start and then every ``poll_s``, for work that lost its worker or its notification."""
 
     def __init__(
         self,
@@ -42,31 +40,34 @@ class Rescuer:
         settings: Settings,
         held: Callable[[str, int], bool],
         exclusive: bool,
-        forget_after_s: float | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
         held: Whether this process has an attempt of a run, given its number, which ends it or hands it back by itself.
         exclusive: No other process uses this ledger, so whatever another worker's id runs is lost at once.
-        forget_after_s: Delete ended runs after so long; ``None`` keeps them.
         """
-        self._worker_id, self._store, self._dispatch, self._source = worker_id, store, dispatch, source
-        self._notifier, self._settings = notifier, settings
-        self._held, self._exclusive, self._forget_after_s = held, exclusive, forget_after_s
+        self._worker_id = worker_id
+        self._store = store
+        self._dispatch = dispatch
+        self._source = source
+        self._notifier = notifier
+        self._settings = settings
+        self._held = held
+        self._exclusive = exclusive
+        self._telemetry = telemetry
         self._observer: LeaseObserver[SeenLease] = LeaseObserver()
         self._neighbours = Neighbours(store=store, worker_id=worker_id, lease_s=settings.lease_s, exclusive=exclusive)
-        self._task: asyncio.Task[None] | None = None
+        self._loop = SupervisedLoop("rescue", self._turn, every_s=settings.poll_s, at_once=False, telemetry=telemetry)
 
     async def __aenter__(self) -> Rescuer:
         await self._neighbours.enter()
         await self.rescue_lost()
         await self.dispatch_runnable()
-        self._task = asyncio.get_running_loop().create_task(self._poll())
+        self._loop.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._loop.stop()
         await self._neighbours.leave()
 
     async def rescue_lost(self) -> tuple[RunRecord, ...]:
@@ -96,9 +97,7 @@ class Rescuer:
             finished = await self._store.rescue(lease, max_rescues=self._settings.max_rescues + REPAIRS)
         except LeaseLost:
             return None  # it was renewed or finished since it was seen
-        log.warning(
-            "run.rescued run_id=%s attempt=%d status=%s", lease.run_id, lease.attempt, finished.run.status.value
-        )
+        self._telemetry.run_rescued(finished.run, attempt=lease.attempt)
         if finished.run.status.terminal:
             self._source.forget(lease.run_id)
         self._notifier.announce(finished)
@@ -146,30 +145,11 @@ class Rescuer:
         if finished is not None:
             self._notifier.announce(finished)
 
-    async def purge(self) -> None:
-        """Remove what retention says."""
-        while await self._store.purge_events(older_than_s=self._settings.event_retention_s):
-            pass  # in parts, so that writers in between do not wait long
-        if self._forget_after_s is None:
-            return
-        while old := await self._store.forgettable(older_than_s=self._forget_after_s):
-            for run in old:
-                await self._store.delete_run(run.run_id, owner=run.owner)
-
-    async def _poll(self) -> None:
-        loop = asyncio.get_running_loop()
-        purge_at = loop.time()
-        while True:
-            await asyncio.sleep(self._settings.poll_s)
-            try:
-                await self.rescue_lost()
-                await self.dispatch_runnable()
-                if loop.time() >= purge_at:
-                    purge_at = loop.time() + PURGE_EVERY_S
-                    await self.purge()
-            except StoreUnavailable as error:
-                self._observer.broken()
-                self._neighbours.broken()
-                log.warning("rescue.waiting why=%s", error)
-            except Exception:  # supervisor: a defect here must not end rescuing
-                log.exception("rescue.failed")
+    async def _turn(self) -> None:
+        try:
+            await self.rescue_lost()
+            await self.dispatch_runnable()
+        except StoreUnavailable:
+            self._observer.broken()
+            self._neighbours.broken()
+            raise

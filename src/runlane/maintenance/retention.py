@@ -1,56 +1,85 @@
-"""Threads whose time is over."""
+"""Threads and items of the long-term store whose time is over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from runlane.errors import StoreUnavailable, ThreadChanged
 from runlane.records import PruneStrategy
 from runlane.store.ledger import RunStore
 from runlane.store.thread_transactions import Part
+from runlane.supervised_loop import SupervisedLoop
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 log = logging.getLogger("runlane.retention")
 
 SWEEP_EVERY_S: Final = 300.0
 SWEEP_LIMIT: Final = 1000
+#: Of a pause, so that processes that share a ledger do not sweep at the same moment.
+JITTER: Final = 0.1
 #: Threads of stateless runs come and go by the hundred: they are looked for more often, and deleted so many at a time,
 #: which share their commits.
 TEMPORARY_EVERY_S: Final = 10.0
 TEMPORARY_BATCH: Final = 50
 
 
-class Sweeper:
+class ExpiringItems(Protocol):
+    """A long-term store whose items expire."""
+
+    sweep_every_s: float
+
+    async def sweep(self) -> int:
+        """Delete what has expired, and return how many items that were."""
+        ...
+
+
+def item_sweep(store: ExpiringItems, telemetry: Telemetry = SILENT) -> SupervisedLoop:
+    """Return the loop that deletes expired items of *store*, at start and then in the store's own period."""
+    return SupervisedLoop("item sweep", store.sweep, every_s=store.sweep_every_s, telemetry=telemetry)
+
+
+class ThreadSweeper:
     """Deletes or prunes expired threads, at start and then every *every_s*. A busy thread stays until it is idle.
 
     Those of stateless runs are deleted on their own, all that have expired, and do not count for the limit.
     """
 
     def __init__(
-        self, *, store: RunStore, saver: Any, every_s: float = SWEEP_EVERY_S, limit: int = SWEEP_LIMIT
+        self,
+        *,
+        store: RunStore,
+        saver: Any,
+        every_s: float = SWEEP_EVERY_S,
+        limit: int = SWEEP_LIMIT,
+        telemetry: Telemetry = SILENT,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """Args:
         saver: The ledger's checkpointer; ``None`` if there are no checkpoints.
         limit: Threads in one sweep; those that expired first come first.
+        chance: From 0 to 1, for the jitter of the pauses.
         """
-        self._store, self._saver, self._every_s, self._limit = store, saver, every_s, limit
-        self._tasks: tuple[asyncio.Task[None], ...] = ()
-
-    async def __aenter__(self) -> Sweeper:
-        loop = asyncio.get_running_loop()
-        self._tasks = (
-            loop.create_task(self._poll(self.sweep, self._every_s)),
-            loop.create_task(self._poll(self.sweep_temporary, min(self._every_s, TEMPORARY_EVERY_S))),
+        self._store = store
+        self._saver = saver
+        self._limit = limit
+        loop = partial(SupervisedLoop, telemetry=telemetry, jitter=JITTER, chance=chance)
+        self._loops = (
+            loop("thread sweep", self.sweep, every_s=every_s),
+            loop("temporary thread sweep", self.sweep_temporary, every_s=min(every_s, TEMPORARY_EVERY_S)),
         )
+
+    async def __aenter__(self) -> ThreadSweeper:
+        for loop in self._loops:
+            loop.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(loop.stop() for loop in self._loops))
 
     async def sweep(self) -> int:
         """Treat the threads that have expired, and return how many there were."""
@@ -100,13 +129,3 @@ class Sweeper:
             return partial(self._saver.removing, thread_id)
         prune: Part = await self._saver.pruning(thread_id)
         return prune
-
-    async def _poll(self, sweep: Callable[[], Awaitable[int]], every_s: float) -> None:
-        while True:
-            try:
-                await sweep()
-            except StoreUnavailable as error:
-                log.warning("retention.waiting why=%s", error)
-            except Exception:  # supervisor: a defect here must not end sweeping
-                log.exception("retention.failed")
-            await asyncio.sleep(every_s)

@@ -57,5 +57,6 @@ def new_deliverer(config: Path | None, runtime: Runtime, own: Starlette | None) 
         payload=run_wire,
         settings=runtime.settings,
         now=utc_now,
+        telemetry=runtime.telemetry,
         local=None if own is None else OwnApp(own).post,
     )

@@ -23,13 +23,13 @@ from runlane.agents.users import RunUser, RunUsers, run_user
 from runlane.errors import ConfigurationError, ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.maintenance.crons import CronScheduler
-from runlane.maintenance.retention import Sweeper
+from runlane.maintenance.retention import ThreadSweeper
 from runlane.records import ANY_OWNER, Assistant, Owner, RunRecord, Thread
 from runlane.runtime import Runtime, new_run_id, open_runtime
 from runlane.server.auth.access import Access, Authority
 from runlane.server.auth.grants import Grants
 from runlane.server.auth.handlers import load_authority
-from runlane.server.config.expiry import load_expiry
+from runlane.server.config.expiry import Expiry, load_expiry
 from runlane.server.config.http_section import HttpSection
 from runlane.server.config.long_term import load_store
 from runlane.server.deliveries import new_deliverer
@@ -231,6 +231,16 @@ def _check_checkpoints(settings: Settings, registry: Registry) -> None:
         )
 
 
+def _thread_sweeper(runtime: Runtime, expiry: Expiry) -> ThreadSweeper:
+    return ThreadSweeper(
+        store=runtime.store,
+        saver=runtime.saver,
+        every_s=expiry.every_s,
+        limit=expiry.limit,
+        telemetry=runtime.telemetry,
+    )
+
+
 @asynccontextmanager
 async def open_service(
     config: Path | None, settings: Settings, registry: Registry | None = None, own: Starlette | None = None
@@ -287,6 +297,5 @@ async def open_service(
         service.system_assistants = await register_system_assistants(runtime.store, registry)
         service.users = users
         late.append(service)
-        sweeper = Sweeper(store=runtime.store, saver=runtime.saver, every_s=expiry.every_s, limit=expiry.limit)
-        await stack.enter_async_context(sweeper)
+        await stack.enter_async_context(_thread_sweeper(runtime, expiry))
         yield service

@@ -17,6 +17,8 @@ from runlane.records import RunRecord
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, DeliveryStatus, Lane
+from runlane.supervised_loop import SupervisedLoop
+from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.webhooks.policy import Target, WebhookPolicy
 from runlane.webhooks.sender import MAX_PER_PLACE, Answer, Sender
 from runlane.webhooks.signing import signature, signing_keys
@@ -37,7 +39,6 @@ CROWDED_DELAY_S: Final = 5.0
 LEASE_S: Final = 120.0
 #: What is on its way when the process stops may arrive for so long; then it is sent again by the next one.
 CLOSE_GRACE_S: Final = 2.0
-PURGE_EVERY_S: Final = 60.0
 #: What a body has beside a run's fields.
 EXTRA_FIELDS: Final = frozenset({"run_started_at", "run_ended_at", "webhook_sent_at", "values", "omitted"})
 
@@ -81,6 +82,7 @@ class Deliverer:
         local: Post | None = None,
         chance: Callable[[], float] = random.random,
         close_grace_s: float = CLOSE_GRACE_S,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
             payload: Makes the fields of a run on the wire.
@@ -90,23 +92,24 @@ class Deliverer:
             ConfigurationError: The setting ``webhook_secret`` is malformed.
         """
         self.policy = policy
-        self._store, self._payload, self._settings = store, payload, settings
-        self._now, self._chance, self._close_grace_s = now, chance, close_grace_s
+        self._store = store
+        self._payload = payload
+        self._now = now
+        self._chance = chance
+        self._close_grace_s = close_grace_s
+        self._telemetry = telemetry
         self._sender = sender or Sender(policy.permits)
         self._local = local
         self._keys = signing_keys(settings.webhook_secret)
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = SupervisedLoop("webhooks", self._send_due, every_s=settings.poll_s, telemetry=telemetry)
         self._sending: dict[asyncio.Task[None], Lane] = {}
 
     async def __aenter__(self) -> Deliverer:
-        self._task = asyncio.get_running_loop().create_task(self._poll())
+        self._loop.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._loop.stop()
         if self._sending:
             await asyncio.wait(tuple(self._sending), timeout=self._close_grace_s)
         for task in self._sending:
@@ -116,32 +119,7 @@ class Deliverer:
 
     def wake(self) -> None:
         """Look now for what is due."""
-        self._wake.set()
-
-    async def purge(self) -> None:
-        """Remove what retention says."""
-        while await self._store.purge_deliveries(older_than_s=self._settings.webhook_retention_s):
-            pass  # in parts, so that writers in between do not wait long
-
-    async def _poll(self) -> None:
-        loop = asyncio.get_running_loop()
-        purge_at = loop.time()
-        while True:
-            self._wake.clear()
-            try:
-                await self._send_due()
-                if loop.time() >= purge_at:
-                    purge_at = loop.time() + PURGE_EVERY_S
-                    await self.purge()
-            except StoreUnavailable as error:
-                log.warning("webhook.waiting why=%s", error)
-            except Exception:  # supervisor: a defect here must not end all deliveries
-                log.exception("webhook.failed")
-            try:
-                async with asyncio.timeout(self._settings.poll_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        self._loop.soon()
 
     async def _send_due(self) -> None:
         if len(self._sending) >= MAX_IN_FLIGHT:
@@ -157,7 +135,7 @@ class Deliverer:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         del self._sending[task]
-        self._wake.set()  # there is room again
+        self._loop.soon()  # there is room again
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("webhook.failed", exc_info=error)
 
@@ -190,6 +168,14 @@ class Deliverer:
         except StoreUnavailable as error:  # it is sent again once its lease is over
             log.warning("webhook.outcome_not_written run_id=%s why=%s", delivery.run_id, error)
         _report(delivery, answer, status)
+        self._telemetry.webhook_attempted(
+            delivery.run_id,
+            number=delivery.attempt,
+            outcome=status.value,
+            status_code=answer.status_code,
+            error=answer.error,
+            duration_s=attempted.duration_s,
+        )
         if stopped:
             raise asyncio.CancelledError
 

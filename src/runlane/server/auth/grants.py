@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from runlane.errors import InvalidRequest
 from runlane.server.auth.access import Authority, User
+from runlane.supervised_loop import SupervisedLoop
 
 log = logging.getLogger("runlane.auth")
 
@@ -71,17 +72,18 @@ class Grants:
         self._held: dict[Grant, None] = {}  # those that are due first come first
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._checks: dict[asyncio.Task[None], Grant] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._loop = SupervisedLoop("reauthentication", self._turn, every_s=min(LOOK_EVERY_S, every_s))
 
     async def __aenter__(self) -> Grants:
-        self._task = asyncio.get_running_loop().create_task(self._poll())
+        self._loop.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*([] if self._task is None else [self._task]), *self._checks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.stop()
+        checks = tuple(self._checks)
+        for check in checks:
+            check.cancel()
+        await asyncio.gather(*checks, return_exceptions=True)
 
     @contextmanager
     def held(self, user: User, authenticate: Callable[[], Awaitable[User]]) -> Iterator[Grant]:
@@ -137,11 +139,5 @@ class Grants:
             grant.task.cancel()
             log.info("auth.access_ended status=%d", status)
 
-    async def _poll(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                self.look(loop.time())
-            except Exception:  # supervisor: a defect here must not end the asking of all
-                log.exception("auth.look_failed")
-            await asyncio.sleep(min(LOOK_EVERY_S, self._every_s))
+    async def _turn(self) -> None:
+        self.look(asyncio.get_running_loop().time())

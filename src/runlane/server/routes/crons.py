@@ -165,6 +165,7 @@ def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
         closed=lambda: service.runs.closed,
         poll_s=poll_s,
         now=utc_now,
+        telemetry=service.runtime.telemetry,
     )
 
 

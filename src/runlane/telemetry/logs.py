@@ -1,0 +1,46 @@
+"""The observer that writes log lines: one per transition of a run, an event key and fields."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from runlane.lifecycle import RunStatus
+from runlane.telemetry.events import OfRun, RunFinished, RunLeaseLost, RunReleased, RunRescued, RunStarted
+from runlane.telemetry.observers import Observer, on
+
+log = logging.getLogger("runlane.runs")
+
+#: Endings that are not what the caller wanted.
+_UNEXPECTED: Final = frozenset({RunStatus.ERROR, RunStatus.TIMEOUT})
+
+
+def log_transitions() -> tuple[Observer, ...]:
+    """Return what logs the life of runs: transitions as INFO, what was unexpected but handled as WARNING."""
+    return (
+        on(RunStarted, lambda event: _write(logging.INFO, event)),
+        on(RunFinished, _finished),
+        on(RunReleased, lambda event: _write(logging.INFO, event)),
+        on(RunRescued, lambda event: _write(logging.WARNING, event, status=event.status.value, rescues=event.rescues)),
+        on(RunLeaseLost, lambda event: _write(logging.WARNING, event)),
+    )
+
+
+def _finished(event: RunFinished) -> None:
+    _write(
+        logging.WARNING if event.status in _UNEXPECTED else logging.INFO,
+        event,
+        status=event.status.value,
+        reason=None if event.end_reason is None else event.end_reason.value,
+        queued_s=round(event.queued_s, 3),
+        executing_s=round(event.executing_s, 3),
+        error=event.error,
+    )
+
+
+def _write(level: int, event: OfRun, **fields: object) -> None:
+    if not log.isEnabledFor(level):
+        return
+    ids = {"run_id": event.run_id, "thread_id": event.thread_id, "attempt": event.attempt, "graph": event.graph_id}
+    text = " ".join(f"{name}={value}" for name, value in {**ids, **fields}.items() if value is not None)
+    log.log(level, "%s %s", event.key, text)
