@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -12,6 +15,41 @@ from postgres_cluster import PostgresCluster
 
 # The contract suites live in the package; their assertions shall explain themselves as those of a test do.
 pytest.register_assert_rewrite("runlane.testing")
+
+
+def kind_of(nodeid: str) -> str:
+    """Return the kind of a test: the folder below ``tests`` that it is in."""
+    parts = Path(nodeid.partition("::")[0]).parts
+    return parts[1] if len(parts) > 2 else parts[0]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how long each kind of test took, its set-up included."""
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[kind_of(report.nodeid)] += report.duration
+                tests[kind_of(report.nodeid)] += report.when == "call"
+    if len(seconds) > 1:
+        terminalreporter.section("time of each kind")
+        for kind, taken_s in seconds.most_common():
+            terminalreporter.write_line(f"{taken_s:7.1f} s  {kind} ({tests[kind]} tests)")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a test's command line did to logging: its handlers write to a stream that is closed with the test."""
+    before = logging.root.handlers[:]
+    level = logging.root.level
+    yield
+    added = [handler for handler in logging.root.handlers if handler not in before]
+    for handler in added:
+        if type(handler).__module__.partition(".")[0] != "_pytest":
+            logging.root.removeHandler(handler)
+    logging.root.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,8 @@ class NotFound(RunlaneError):
     code = "not_found"
 
     def __init__(self, kind: str, key: str) -> None:
-        self.kind, self.key = kind, key
+        self.kind = kind
+        self.key = key
         super().__init__(f"{kind.capitalize()} {key!r} not found.")
 
 
@@ -59,7 +60,8 @@ class ConflictError(RunlaneError):
     code = "thread_busy"
 
     def __init__(self, thread_id: str, active_run_id: str) -> None:
-        self.thread_id, self.active_run_id = thread_id, active_run_id
+        self.thread_id = thread_id
+        self.active_run_id = active_run_id
         super().__init__(
             f"Thread {thread_id!r} is busy with run {active_run_id!r}. Wait for it, cancel it, "
             "or choose the multitask strategy 'enqueue', 'interrupt' or 'rollback'."
@@ -72,7 +74,8 @@ class QueueFull(RunlaneError):
     code = "queue_full"
 
     def __init__(self, thread_id: str, max_queued_runs: int) -> None:
-        self.thread_id, self.max_queued_runs = thread_id, max_queued_runs
+        self.thread_id = thread_id
+        self.max_queued_runs = max_queued_runs
         super().__init__(
             f"Thread {thread_id!r} has {max_queued_runs} runs waiting, which is as many as the setting "
             "max_queued_runs allows; nothing was admitted. Wait until some have ended, or cancel them."
@@ -85,7 +88,8 @@ class AlreadyExists(RunlaneError):
     code = "already_exists"
 
     def __init__(self, kind: str, key: str) -> None:
-        self.kind, self.key = kind, key
+        self.kind = kind
+        self.key = key
         super().__init__(f"{kind.capitalize()} {key!r} already exists.")
 
 
@@ -105,7 +109,8 @@ class KeyReused(RunlaneError):
     code = "idempotency_key_reused"
 
     def __init__(self, key: str, run_id: str) -> None:
-        self.key, self.run_id = key, run_id
+        self.key = key
+        self.run_id = run_id
         super().__init__(
             f"Idempotency-Key {key!r} was used for run {run_id!r}, which was asked for differently. "
             "Repeat a request unchanged, or give a new key to a new one."
@@ -168,7 +173,9 @@ class IllegalTransition(RunlaneError):
     code = "illegal_transition"
 
     def __init__(self, run_id: str, status: str, event: str) -> None:
-        self.run_id, self.status, self.event = run_id, status, event
+        self.run_id = run_id
+        self.status = status
+        self.event = event
         super().__init__(f"Run {run_id!r} is {status!r}: event {event!r} is not legal there.")
 
 
@@ -188,7 +195,8 @@ class LeaseLost(RunlaneError):
     code = "lease_lost"
 
     def __init__(self, run_id: str, attempt: int) -> None:
-        self.run_id, self.attempt = run_id, attempt
+        self.run_id = run_id
+        self.attempt = attempt
         super().__init__(f"Attempt {attempt} no longer owns run {run_id!r}; nothing was written.")
 
 
@@ -226,7 +234,8 @@ class LedgerInUse(StoreUnavailable):
     code = "ledger_in_use"
 
     def __init__(self, path: str, pid: int | None) -> None:
-        self.path, self.pid = path, pid
+        self.path = path
+        self.pid = pid
         RunlaneError.__init__(
             self,
             f"The database {path} is in use by another Runlane process{f' (pid {pid})' if pid else ''}. "
@@ -255,7 +264,8 @@ class GraphLoadError(ConfigurationError):
     code = "graph_load"
 
     def __init__(self, graph_id: str, spec: str, why: str) -> None:
-        self.graph_id, self.spec = graph_id, spec
+        self.graph_id = graph_id
+        self.spec = spec
         super().__init__(f"Graph {graph_id!r} ({spec}) could not be loaded: {why}")
 
 
@@ -305,7 +315,9 @@ class StateUnreadable(RunlaneError):
     code = "state_unreadable"
 
     def __init__(self, thread_id: str, cause: str, readable: str | None = None) -> None:
-        self.thread_id, self.cause, self.readable = thread_id, cause, readable
+        self.thread_id = thread_id
+        self.cause = cause
+        self.readable = readable
         way = "Delete the thread, or restore it from a backup."
         if readable is not None:
             way = (

@@ -18,10 +18,10 @@ from runlane.agents.registry import Registry
 from runlane.records import RunRecord
 from runlane.runtime import Runtime
 from runlane.settings import Settings
-from runlane.testing.faults import Sky
+from runlane.testing.faults import Faults
 from runlane.testing.history import History
 from runlane.testing.ledger import FaultyDriver, Ledger
-from runlane.testing.process import Plan, Process
+from runlane.testing.process import Process, ProcessPlan
 from runlane.testing.virtual_loop import run_virtual
 
 SETTINGS = Settings(database="postgresql://simulated/ledger", lease_s=2.0, poll_s=0.5, run_timeout_s=5.0, max_rescues=9)
@@ -51,12 +51,12 @@ async def until(is_so: Callable[[], bool]) -> None:
 async def ended(last_words: str, steps: int) -> tuple[str, bool]:
     """Kill the process *steps* steps after its agent was over; return the ending, and whether that was in time."""
     history = History(asyncio.get_running_loop().time)
-    ledger, sky, dice = Ledger(history), Sky(history), random.Random(1)
+    ledger, faults, dice = Ledger(history), Faults(history), random.Random(1)
     registry = Registry.from_graphs({"g": graph(last_words)})
-    plan = Plan(SETTINGS, lambda _: lambda graph_id: GraphAgent(registry, graph_id))
+    plan = ProcessPlan(SETTINGS, lambda _: lambda graph_id: GraphAgent(registry, graph_id))
 
     def process(name: str) -> Process:
-        return Process(name, plan, FaultyDriver(ledger, sky, dice, hang_s=1.0), sky, dice)
+        return Process(name, plan, FaultyDriver(ledger, faults, dice, hang_s=1.0), faults, dice)
 
     async def create(runtime: Runtime) -> RunRecord:
         request = {"graph_id": "g", "input": {"messages": [["user", "go"]]}}

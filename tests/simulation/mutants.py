@@ -283,7 +283,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
             method(Worker, "_until_fence", _to(lambda self, period_s: min(period_s, 1.0))),
         ),
         # What an agent writes is refused, which would tell it.
-        scenario=Scenario(behaviours=("silent",), weathers=("fair",), hasty=(0.05,)),
+        scenario=Scenario(behaviours=("silent",), profiles=("mild",), hasty=(0.05,)),
     ),
     "a hint is lost and nobody polls": Mutant(
         found_by="rest", scenario=Scenario(settings=replace(SETTINGS, poll_s=3600))
@@ -362,7 +362,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a shutdown leaves its leases behind": Mutant(
         found_by="quiet_after_shutdown",
         patches=(function(decision.classify, _keeping_leases),),
-        scenario=Scenario(behaviours=("steps", "calling"), weathers=("fair", "silence")),
+        scenario=Scenario(behaviours=("steps", "calling"), profiles=("mild", "lost notifications")),
     ),
     "an attempt begins after the first checkpoint": Mutant(
         found_by="progress",
@@ -372,7 +372,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
             ),
         ),
         # Other agents repair the wrong step, which another check finds.
-        scenario=Scenario(behaviours=("steps",), weathers=("fair", "slow", "mud")),
+        scenario=Scenario(behaviours=("steps",), profiles=("mild", "slow", "hanging")),
     ),
     "a run crashes workers for ever": Mutant(
         found_by="no_crash_loop",

@@ -12,10 +12,10 @@ from typing import Any
 
 from runlane.maintenance.liveness import GRACE_S
 from runlane.settings import Settings
-from runlane.testing.faults import WEATHERS, Sky
+from runlane.testing.faults import PROFILES, Faults
 from runlane.testing.history import History
 from runlane.testing.ledger import FaultyDriver, Ledger
-from runlane.testing.process import Plan, Process
+from runlane.testing.process import Process, ProcessPlan
 from runlane.testing.virtual_loop import run_virtual
 from simulation.agents import WELL_BEHAVED, StepAgent
 from simulation.clients import Client, Crowd
@@ -46,7 +46,7 @@ class Scenario:
     settings: Settings = SETTINGS
     driver: Callable[..., FaultyDriver] = FaultyDriver
     behaviours: Sequence[str] = WELL_BEHAVED
-    weathers: Sequence[str] = tuple(WEATHERS)
+    profiles: Sequence[str] = tuple(PROFILES)
     hasty: Sequence[float] = (0.05, 0.3, 1.0)
 
 
@@ -85,7 +85,7 @@ class World:
         self._loop = asyncio.get_running_loop()
         self.history = History(self._loop.time)
         self._ledger = Ledger(self.history)
-        self._sky = Sky(self.history)
+        self._faults = Faults(self.history)
         self._processes: list[Process] = []
         self._started = 0
         dice = self._dice
@@ -118,7 +118,7 @@ class World:
     async def run(self) -> Simulated:
         for _ in range(self._dice.randint(1, 3)):
             self._start_process()
-        self._sky.turn(self._dice.choice(self._scenario.weathers))
+        self._faults.switch(self._dice.choice(self._scenario.profiles))
         clients = [Client(self._crowd, f"c{n}") for n in range(self._dice.randint(2, 4))]
         living = [self._loop.create_task(client.live()) for client in clients]
         chaos = self._loop.create_task(self._chaos())
@@ -135,10 +135,10 @@ class World:
         self._started += 1
         name = f"p{self._started}"
         dice = random.Random(f"process {self._seed} {self._started}")
-        driver = self._scenario.driver(self._ledger, self._sky, dice, hang_s=self._long_s, process=name)
+        driver = self._scenario.driver(self._ledger, self._faults, dice, hang_s=self._long_s, process=name)
         skew_s = dice.choice((0.0, 0.0, 0.0, -1.5, 1.5, -3600.0, 3600.0))
-        plan = Plan(self._settings, self._agents, 0.0 if sound else skew_s)
-        process = Process(name, plan, driver, self._sky, dice)
+        plan = ProcessPlan(self._settings, self._agents, 0.0 if sound else skew_s)
+        process = Process(name, plan, driver, self._faults, dice)
         self._processes.append(process)
         return process
 
@@ -154,7 +154,7 @@ class World:
     async def _chaos(self) -> None:
         dice = self._dice
         acts = (
-            *(self._weather, self._weather, self._start, self._kill, self._cut, self._cut),
+            *(self._switch, self._switch, self._start, self._kill, self._cut, self._cut),
             *(self._freeze, self._freeze, self._shut, self._shut, self._clock, self._ledger_clock),
             self._go_out,
         )
@@ -176,8 +176,8 @@ class World:
                 return
             await asyncio.sleep(0.05)
 
-    def _weather(self, _: list[Process]) -> None:
-        self._sky.turn(self._dice.choice(self._scenario.weathers))
+    def _switch(self, _: list[Process]) -> None:
+        self._faults.switch(self._dice.choice(self._scenario.profiles))
 
     def _start(self, living: list[Process]) -> None:
         if len(living) < 4:
@@ -210,7 +210,7 @@ class World:
     def _go_out(self, _: list[Process]) -> None:
         if self._dice.random() < 0.2:
             seconds = 10.0 + self._dice.random() * self._settings.lease_s
-            self._sky.go_out(seconds)
+            self._faults.begin_outage(seconds)
             self._calm_s = self._dice.choice((0.0, seconds))  # else few runs live to see the end of it
 
     def _steps(self) -> int:
@@ -220,7 +220,7 @@ class World:
 
     async def _come_to_rest(self) -> None:
         """Let the sun shine, and wait until every run has ended and every reader knows it."""
-        self._sky.clear()
+        self._faults.stop()
         for process in self._processes:
             process.spare()
         last = self._start_process(sound=True)

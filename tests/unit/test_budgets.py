@@ -38,57 +38,46 @@ EXCEPTION = re.compile(
 OVER_BUDGET: dict[str, set[str]] = {
     "lines of a class": {
         "src/runlane/checkpoints/saver.py::LedgerSaver",
+        "src/runlane/execution/executor.py::Executor",
         "src/runlane/manager.py::RunManager",
         "src/runlane/store/ledger.py::RunStore",
-        "src/runlane/execution/executor.py::Executor",
     }
 }
 SHARED_NAMES: set[str] = {
-    "ThreadState",
-    "Plan",
-    "Publisher",
-    "ThreadTtl",
-    "_Call",
     "Answer",
-    "Limits",
-    "WaitingOn",
     "Assistant",
-    "Refused",
-    "Delivery",
-    "Report",
-    "Thread",
-    "_Task",
     "Cron",
+    "Delivery",
+    "Limits",
+    "Publisher",
+    "Refused",
     "Size",
+    "Thread",
+    "ThreadState",
+    "ThreadTtl",
+    "WaitingOn",
+    "_Call",
 }
 PACKED: set[str] = {
-    "src/runlane/execution/executor.py",
-    "src/runlane/webhooks/sender.py",
-    "src/runlane/agents/answers.py",
-    "src/runlane/execution/notifier.py",
-    "src/runlane/execution/attempt.py",
-    "src/runlane/testing/ledger.py",
-    "src/runlane/execution/worker.py",
-    "src/runlane/testing/world.py",
-    "src/runlane/testing/conversation.py",
-    "src/runlane/store/ledger.py",
-    "src/runlane/streams/publisher.py",
-    "src/runlane/manager.py",
-    "src/runlane/testing/process.py",
-    "src/runlane/execution/repair.py",
     "src/runlane/agents/sources.py",
-    "src/runlane/errors.py",
-    "src/runlane/store/webhook_transactions.py",
-    "src/runlane/streams/bridge.py",
-    "src/runlane/testing/faults.py",
     "src/runlane/checkpoints/store.py",
-    "src/runlane/agents/protocol_events.py",
+    "src/runlane/execution/attempt.py",
+    "src/runlane/execution/executor.py",
+    "src/runlane/execution/notifier.py",
+    "src/runlane/execution/repair.py",
+    "src/runlane/execution/worker.py",
+    "src/runlane/manager.py",
+    "src/runlane/store/ledger.py",
+    "src/runlane/store/webhook_transactions.py",
+    "src/runlane/streams/publisher.py",
 }
 INDIRECT: set[str] = {
-    "src/runlane/testing/simulate.py",
     "src/runlane/__init__.py",
     "src/runlane/runtime.py",
+    "src/runlane/testing/simulate.py",
 }
+
+
 #: A command imports what it needs when it is called, so that help is instant.
 COMMANDS = ROOT / "src" / "runlane" / "cli"
 

@@ -125,7 +125,9 @@ class Questions:
     """The questions of a thread, as they stood before a run and as they stand now."""
 
     def __init__(self, saver: Any, thread_id: str, run_id: str) -> None:
-        self._saver, self._thread_id, self._run_id = saver, thread_id, run_id
+        self._saver = saver
+        self._thread_id = thread_id
+        self._run_id = run_id
         self._namespaces: list[Namespace] | None = None
 
     async def resume(self, at: RunnableConfig, value: Any, *, strict: bool = False) -> Resume:

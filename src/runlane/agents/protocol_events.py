@@ -102,7 +102,8 @@ class ProtocolPublisher:
     def __init__(
         self, emit: Emit, observer: GraphObserver, errors: ErrorTexts = MASKED, first: FirstState | None = None
     ) -> None:
-        self._emit_event, self._observer = emit, observer
+        self._emit_event = emit
+        self._observer = observer
         self._first = first or FirstState(None)
         self._errors = errors
         self._held: dict[tuple[str, ...], Mapping[str, Any]] = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runlane.doctor.examination import Report, examine, repair
+from runlane.doctor.examination import Examination, examine, repair
 from runlane.doctor.findings import Finding
 from runlane.doctor.opening import OpenLedger, open_ledger
 
-__all__ = ["Finding", "OpenLedger", "Report", "examine", "open_ledger", "repair"]
+__all__ = ["Examination", "Finding", "OpenLedger", "examine", "open_ledger", "repair"]

@@ -26,7 +26,7 @@ MAX_FINDINGS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Examination:
     """What was looked at and found. ``complete`` is false if it was not possible, or not useful, to look at all."""
 
     checked: Mapping[str, int]
@@ -36,7 +36,7 @@ class Report:
 
 async def examine(
     ledger: OpenLedger, *, graphs: Registry | None = None, page_size: int = PAGE, max_findings: int = MAX_FINDINGS
-) -> Report:
+) -> Examination:
     """Look through *ledger*, and change nothing.
 
     Args:
@@ -49,13 +49,13 @@ async def examine(
     checked: dict[str, int] = {}
     basic = await _basics(ledger)
     if basic:  # the rest could not be trusted
-        return Report(checked=checked, findings=basic, complete=False)
+        return Examination(checked=checked, findings=basic, complete=False)
     findings: list[Finding] = []
     async for finding in _all(ledger, checked, page_size, graphs):
         findings.append(finding)
         if len(findings) >= max_findings:
-            return Report(checked=checked, findings=findings, complete=False)
-    return Report(checked=checked, findings=findings, complete=True)
+            return Examination(checked=checked, findings=findings, complete=False)
+    return Examination(checked=checked, findings=findings, complete=True)
 
 
 async def repair(ledger: OpenLedger, finding: Finding) -> bool:

@@ -98,7 +98,8 @@ class StreamBridge:
     """
 
     def __init__(self, store: RunStore, *, heartbeat_s: float = HEARTBEAT_S, require_owner: bool = False) -> None:
-        self._store, self._require_owner = store, require_owner
+        self._store = store
+        self._require_owner = require_owner
         self._heartbeat_s = heartbeat_s
         self._live: dict[str, _Live] = {}
         self._thread_wakes: dict[str, dict[asyncio.Event, None]] = {}
@@ -294,7 +295,10 @@ class Watch:
         on_close: Callable[[], None],
     ) -> None:
         self.run = run
-        self._store, self._live, self._heartbeat_s, self._on_close = store, live, heartbeat_s, on_close
+        self._store = store
+        self._live = live
+        self._heartbeat_s = heartbeat_s
+        self._on_close = on_close
         self._budget = budget
         self._wake = asyncio.Event()
         self._heard = True  # what woke the reader last was news, not the heartbeat's time

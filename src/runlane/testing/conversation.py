@@ -15,10 +15,10 @@ from runlane.lifecycle import ActionLike, EndReason, RunStatus, StrategyLike
 from runlane.records import ANY_OWNER, RunRecord
 from runlane.runtime import Runtime
 from runlane.settings import Settings
-from runlane.testing.faults import WEATHERS, Sky
+from runlane.testing.faults import PROFILES, Faults
 from runlane.testing.history import History
 from runlane.testing.ledger import FaultyDriver, Ledger
-from runlane.testing.process import Patience, Plan, Process, ProcessGone
+from runlane.testing.process import Patience, Process, ProcessGone, ProcessPlan
 from runlane.testing.world import Turn, World
 
 T = TypeVar("T")
@@ -54,9 +54,13 @@ class Conversation:
     """Plays all *turns* on one thread while faults happen, then the last one once more in peace."""
 
     def __init__(self, world: World, history: History, make_agent: Callable[[World], Agent], *, may_fail: bool) -> None:
-        self._world, self._history, self._make_agent, self._may_fail = world, history, make_agent, may_fail
+        self._world = world
+        self._history = history
+        self._make_agent = make_agent
+        self._may_fail = may_fail
         self._dice = random.Random(f"conversation {world.seed}")
-        self._ledger, self._sky = Ledger(history), Sky(history)
+        self._ledger = Ledger(history)
+        self._faults = Faults(history)
         self._processes: list[Process] = []
         self._continuable = True
         self._may_stop: set[str] = set()
@@ -119,8 +123,8 @@ class Conversation:
         self._continuable = agent.continuable
         name = f"p{len(self._processes) + 1}"
         dice = random.Random(f"{name} {self._world.seed}")
-        driver = FaultyDriver(self._ledger, self._sky, dice, hang_s=LONG_S, process=name)
-        process = Process(name, Plan(SETTINGS, lambda _: lambda _: agent), driver, self._sky, dice)
+        driver = FaultyDriver(self._ledger, self._faults, dice, hang_s=LONG_S, process=name)
+        process = Process(name, ProcessPlan(SETTINGS, lambda _: lambda _: agent), driver, self._faults, dice)
         self._processes.append(process)
         return process
 
@@ -182,7 +186,7 @@ class Conversation:
 
     def _begin_trouble(self, run_id: str) -> asyncio.Task[None]:
         acts = (
-            *(self._kill, self._kill, self._freeze, self._cut, self._deploy, self._weather),
+            *(self._kill, self._kill, self._freeze, self._cut, self._deploy, self._switch),
             *(self._interrupt, self._rollback),
         )
         return asyncio.get_running_loop().create_task(self._dice.choice(acts)(run_id))
@@ -213,12 +217,12 @@ class Conversation:
             self._history.fault("shutdown asked")
             await process.shut_down(self._dice.choice((0, 0, 2)))
 
-    async def _weather(self, _: str) -> None:
+    async def _switch(self, _: str) -> None:
         await self._moment()
         if not self._resting:
-            self._sky.turn(self._dice.choice(list(WEATHERS)))
+            self._faults.switch(self._dice.choice(list(PROFILES)))
             await asyncio.sleep(self._dice.random() * LONG_S)
-            self._sky.clear()
+            self._faults.stop()
 
     async def _interrupt(self, run_id: str) -> None:
         await self._cancel(run_id, "interrupt")
@@ -239,7 +243,7 @@ class Conversation:
             task.cancel()
         keeper.cancel()
         await asyncio.gather(keeper, *self._troubles, return_exceptions=True)
-        self._sky.clear()
+        self._faults.stop()
         for process in self._processes:
             process.spare()
         self._start_process()

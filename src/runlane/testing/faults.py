@@ -1,4 +1,4 @@
-"""What goes wrong, by kind; and the weather, which says how likely the network and the notices fail."""
+"""Kinds of faults, and profiles: how likely the ledger and notifications fail."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class FaultProfile:
     """How likely an operation is slow, fails before or after its commit, or hangs; and that a hint goes astray."""
 
     slow: float = 0.0
@@ -58,50 +58,54 @@ class Weather:
     astray: float = 0.0
 
 
-FINE: Final = Weather()
-WEATHERS: Final = {
-    "fair": Weather(slow=0.1),
-    "slow": Weather(slow=0.7, hangs=0.01),
-    "rough": Weather(slow=0.3, fails_before=0.03, fails_after=0.02, hangs=0.01, astray=0.1),
-    "storm": Weather(slow=0.4, fails_before=0.15, fails_after=0.1, hangs=0.05, astray=0.3),
-    "lossy": Weather(slow=0.2, fails_after=0.2),
-    "outage": Weather(fails_before=1.0),
-    "mud": Weather(slow=0.2, hangs=0.2),
-    "silence": Weather(slow=0.1, astray=0.8),
+NO_FAULTS: Final = FaultProfile()
+PROFILES: Final = {
+    "mild": FaultProfile(slow=0.1),
+    "slow": FaultProfile(slow=0.7, hangs=0.01),
+    "unreliable": FaultProfile(slow=0.3, fails_before=0.03, fails_after=0.02, hangs=0.01, astray=0.1),
+    "severe": FaultProfile(slow=0.4, fails_before=0.15, fails_after=0.1, hangs=0.05, astray=0.3),
+    "lossy": FaultProfile(slow=0.2, fails_after=0.2),
+    "outage": FaultProfile(fails_before=1.0),
+    "hanging": FaultProfile(slow=0.2, hangs=0.2),
+    "lost notifications": FaultProfile(slow=0.1, astray=0.8),
 }
 
 
-class Sky:
-    """The weather of a world, which changes."""
+class Faults:
+    """The faults of a simulated world: one profile at a time, and outages."""
 
     def __init__(self, history: History) -> None:
-        self.history, self._turned, self._out_until = history, FINE, 0.0
+        self.history = history
+        self._profile = NO_FAULTS
+        self._out_until = 0.0
 
     @property
-    def weather(self) -> Weather:
-        return WEATHERS["outage"] if self.history.clock() < self._out_until else self._turned
+    def profile(self) -> FaultProfile:
+        return PROFILES["outage"] if self.history.clock() < self._out_until else self._profile
 
-    def turn(self, kind: str) -> None:
-        """Have the weather of *kind* from now on."""
-        self._turned = WEATHERS[kind]
-        self.history.note("weather", is_=kind)
+    def switch(self, kind: str) -> None:
+        """Switch to the profile *kind*."""
+        self._profile = PROFILES[kind]
+        self.history.note("profile", is_=kind)
 
-    def go_out(self, seconds: float) -> None:
-        """Have no ledger for *seconds*, whatever the weather turns to."""
+    def begin_outage(self, seconds: float) -> None:
+        """Make the ledger unavailable for *seconds*, whatever the profile."""
         self.history.fault("ledger out")
         self.history.note("out", seconds=round(seconds, 2))
         self._out_until = self.history.clock() + seconds
 
-    def clear(self) -> None:
-        self._turned, self._out_until = FINE, 0.0
+    def stop(self) -> None:
+        """Stop all faults."""
+        self._profile, self._out_until = NO_FAULTS, 0.0
 
 
 class CarelessDispatch(LocalDispatch):
     """Loses hints, delivers them late, or twice."""
 
-    def __init__(self, sky: Sky, dice: random.Random) -> None:
+    def __init__(self, faults: Faults, dice: random.Random) -> None:
         super().__init__()
-        self._sky, self._careless = sky, dice
+        self._faults = faults
+        self._careless = dice
 
     def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
         self._carry(lambda: LocalDispatch.submit(self, head, delay_s=delay_s))
@@ -110,12 +114,12 @@ class CarelessDispatch(LocalDispatch):
         self._carry(lambda: LocalDispatch.cancel(self, run_id))
 
     def _carry(self, deliver: Callable[[], None]) -> None:
-        dice, likelihood = self._careless, self._sky.weather.astray
+        dice, likelihood = self._careless, self._faults.profile.astray
         if not likelihood or dice.random() >= likelihood:
             deliver()
             return
         fault = dice.choice(("lost", "late", "repeated"))
-        self._sky.history.fault(f"notification {fault}")
+        self._faults.history.fault(f"notification {fault}")
         if fault == "late":
             asyncio.get_running_loop().call_later(dice.random() * 2, deliver)
         elif fault == "repeated":

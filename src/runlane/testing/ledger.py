@@ -15,7 +15,7 @@ from runlane.store.delivery import on_loop
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import T, Transaction
-from runlane.testing.faults import Sky
+from runlane.testing.faults import Faults
 from runlane.testing.history import History
 from runlane.testing.virtual_loop import Livelock
 
@@ -86,7 +86,8 @@ class Ledger(MemoryDriver):
         self._ahead_us = 0
         super().__init__(clock=self.now_us)
         self._uncommitted: list[tuple[Any, ...]] = []
-        self._instant, self._at_once = 0.0, 0
+        self._instant = 0.0
+        self._at_once = 0
         self._connection.create_function("sim_note", -1, self._gather)
         apply_scripts(self)
         self.execute_script(_TRIGGERS)
@@ -146,14 +147,19 @@ Settle = Callable[[Any, BaseException | None], None]
 
 
 class FaultyDriver(MemoryDriver):
-    """A process's connection to the ledger: a driver by its contract, under the weather.
+    """A process's connection to the ledger: a driver by its contract, with faults.
 
     An operation that was sent may arrive although its sender has gone. Submissions keep their order.
     """
 
-    def __init__(self, ledger: Ledger, sky: Sky, dice: random.Random, *, hang_s: float, process: str = "") -> None:
+    def __init__(
+        self, ledger: Ledger, faults: Faults, dice: random.Random, *, hang_s: float, process: str = ""
+    ) -> None:
         # No database of its own: the ledger is elsewhere.
-        self._ledger, self._sky, self._dice, self._hang_s = ledger, sky, dice, hang_s
+        self._ledger = ledger
+        self._faults = faults
+        self._dice = dice
+        self._hang_s = hang_s
         self._process = process
         self._queue: deque[tuple[Transaction[Any], Settle]] = deque()
         self._pumping = False
@@ -232,21 +238,21 @@ class FaultyDriver(MemoryDriver):
         return fate
 
     def _draw(self, *, writes: bool) -> Fate:
-        dice, weather = self._dice, self._sky.weather
+        dice, profile = self._dice, self._faults.profile
         cut_off_s = self.cut_off_until - asyncio.get_running_loop().time()
         if self.unplugged:
             return Fate(arrives=False)
         outlives = dice.random() < 0.5
         if cut_off_s > 0:
             late = dice.random() < 0.4
-            self._sky.history.fault("store unreachable")
+            self._faults.history.fault("store unreachable")
             return Fate(cut_off_s + dice.random() * 0.1, arrives=late, outlives_sender=outlives)
         draw = dice.random()
         for likelihood, fate in (
-            (weather.hangs, "hang"),
-            (weather.fails_before, "before"),
-            (weather.fails_after if writes else 0.0, "after"),
-            (weather.slow, "slow"),
+            (profile.hangs, "hang"),
+            (profile.fails_before, "before"),
+            (profile.fails_after if writes else 0.0, "after"),
+            (profile.slow, "slow"),
         ):
             if draw < likelihood:
                 return self._bad(fate, outlives)
@@ -256,7 +262,7 @@ class FaultyDriver(MemoryDriver):
     def _bad(self, kind: str, outlives: bool) -> Fate:
         dice = self._dice
         short_s = dice.random() * 0.05
-        self._sky.history.fault(f"store {_FAULTS[kind]}")
+        self._faults.history.fault(f"store {_FAULTS[kind]}")
         if kind == "hang":
             split = dice.random()
             hang_s = dice.random() * self._hang_s

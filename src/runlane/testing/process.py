@@ -14,7 +14,7 @@ from runlane.errors import RunlaneError
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.testing.faults import CarelessDispatch, Sky
+from runlane.testing.faults import CarelessDispatch, Faults
 from runlane.testing.ledger import EPOCH_US, FaultyDriver
 from runlane.testing.virtual_loop import LIFE, Life
 
@@ -38,7 +38,7 @@ FOR_EVER = Patience()
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ProcessPlan:
     """What a process of a simulation is started with. ``agents(process_name)(graph_id)`` is the agent of its runs."""
 
     settings: Settings
@@ -49,9 +49,13 @@ class Plan:
 class Process:
     """Runs the runtime in tasks that stop for ever when it is killed, without any clean-up."""
 
-    def __init__(self, name: str, plan: Plan, driver: FaultyDriver, sky: Sky, dice: random.Random) -> None:
-        self.name, self.driver = name, driver
-        self._plan, self._sky, self._history, self._dice = plan, sky, sky.history, dice
+    def __init__(self, name: str, plan: ProcessPlan, driver: FaultyDriver, faults: Faults, dice: random.Random) -> None:
+        self.name = name
+        self.driver = driver
+        self._plan = plan
+        self._faults = faults
+        self._history = faults.history
+        self._dice = dice
         self._skew_s = plan.skew_s
         self.runtime: Runtime | None = None
         self._life = Life()
@@ -199,7 +203,7 @@ class Process:
                 settings=self._plan.settings,
                 driver=self.driver,
                 graph_agent=self._plan.agents(self.name),
-                new_dispatch=lambda _: CarelessDispatch(self._sky, self._dice),
+                new_dispatch=lambda _: CarelessDispatch(self._faults, self._dice),
                 new_id=self._new_id,
                 retry=PersistenceRetryPolicy(random=self._dice.random),
                 exclusive=False,

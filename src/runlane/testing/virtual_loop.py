@@ -96,7 +96,7 @@ class _Timer(asyncio.TimerHandle):
             super()._run()
 
 
-class _Task(asyncio.Task[Any]):
+class _CountedTask(asyncio.Task[Any]):
     """A task whose place in a set hangs on its number, and not on its address."""
 
     def __init__(self, number: int, coroutine: Any, **options: Any) -> None:
@@ -184,7 +184,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _new_task(self, loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task and hold it: that of a dead process must not be collected, which would run its clean-up."""
         self._made += 1
-        task = _Task(self._made, coroutine, loop=loop, **options)
+        task = _CountedTask(self._made, coroutine, loop=loop, **options)
         self._kept.append(task)
         if len(self._kept) % 1000 == 0:
             self._kept = [kept for kept in self._kept if not kept.done()]

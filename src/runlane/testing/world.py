@@ -34,7 +34,8 @@ class World:
     """
 
     def __init__(self, seed: int, history: History) -> None:
-        self.seed, self.random = seed, random.Random(f"agent {seed}")
+        self.seed = seed
+        self.random = random.Random(f"agent {seed}")
         self.runs: tuple[RunRecord, ...] = ()
         self.values: Any = None
         self.events: dict[str, list[tuple[str, Any]]] = {}

@@ -159,7 +159,9 @@ class Sender:
         tls: ssl.SSLContext | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self._permits, self._tls, self._timeout_s = permits, tls, timeout_s
+        self._permits = permits
+        self._tls = tls
+        self._timeout_s = timeout_s
         self._names = Names()
         self._resolve = resolve or self._names
         self._places = places or Places(MAX_PER_PLACE)
