@@ -19,6 +19,7 @@ from runlane.agents.base import Agent, AgentCall, DrainSignal, Snapshot
 from runlane.checkpoints.saver import LedgerSaver
 from runlane.lifecycle import DisconnectMode, RunStatus
 from runlane.records import RunRecord, Usage
+from runlane.requests import RunRequest, StoredRequest
 from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 
@@ -43,7 +44,7 @@ def run_record(*, thread_id: str = "t", run_id: str | None = None, attempt: int 
         multitask_strategy=MultitaskStrategy.ENQUEUE,
         on_disconnect=DisconnectMode.CONTINUE,
         metadata=metadata,
-        kwargs=kwargs,
+        stored=StoredRequest.of(RunRequest.of(kwargs)),
         model_name=None,
         error=None,
         cancel=None,

@@ -25,7 +25,8 @@ FAILED = "(SELECT run_id FROM runs WHERE thread_id = 'fails')"
 SEQ = "(SELECT seq FROM runs WHERE thread_id = 'speaks' ORDER BY seq LIMIT 1)"
 CANCELLED = "cancel_requested_at IS NOT NULL"
 FUTURE = 2**52
-SECRET = '{"runlane_secrets":true,"config":{"configurable":{"api_key":"planted"}}}'
+SECRET = '{"runlane_request":1,"secrets":true,"request":{"config":{"configurable":{"api_key":"planted"}}}}'
+OLD_SECRET = '{"runlane_secrets":true,"config":{"configurable":{"api_key":"planted"}}}'
 RUNNING = "status = 'running', end_reason = NULL, ended_at = NULL, events_end = NULL, worker_id = 'w'"
 BUSY = "UPDATE threads SET status = 'busy' WHERE thread_id = 'speaks'"
 LATE = f"INSERT INTO events VALUES ({SEQ}, 1000, 1000, x'90')"
@@ -61,6 +62,9 @@ DAMAGES = {
         ("run.end",), (f"UPDATE runs SET end_reason = NULL WHERE run_id = {ONE}",), clean=False
     ),
     "ended with its secrets": Damage(("run.secrets",), (f"UPDATE runs SET kwargs = '{SECRET}' WHERE run_id = {ONE}",)),
+    "ended with its secrets, of version 0.1": Damage(
+        ("run.secrets",), (f"UPDATE runs SET kwargs = '{OLD_SECRET}' WHERE run_id = {ONE}",)
+    ),
     "events after the end": Damage(
         ("events.after_end",),
         (f"INSERT INTO events SELECT {SEQ}, events_end + 1, events_end + 1, x'90' FROM runs WHERE run_id = {ONE}",),

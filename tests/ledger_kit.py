@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from runlane.records import (
     Owner,
     SeenLease,
 )
+from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.rows import instant
@@ -46,7 +48,10 @@ SET_BACK = statement(
 LONG_AGO = statement("long_ago", "UPDATE runs SET ended_at = ended_at - 100000000 WHERE run_id = :run_id")
 
 
-def a_run(thread_id: str = "t", **changes: Any) -> NewRun:
+def a_run(thread_id: str = "t", *, kwargs: Mapping[str, Any] | None = None, **changes: Any) -> NewRun:
+    """Return a run to be admitted; *kwargs* are those of ``RunManager.create``."""
+    if kwargs is not None:
+        changes["request"] = RunRequest.of(kwargs)
     values: dict[str, Any] = {"run_id": str(uuid4()), "owner": NO_OWNER, "multitask_strategy": "enqueue", **changes}
     values["multitask_strategy"] = MultitaskStrategy(values["multitask_strategy"])
     return NewRun(thread_id=thread_id, **values)

@@ -87,7 +87,7 @@ def check_new(new: NewRun) -> None:
     if new.idempotency_key is not None and not 0 < len(new.idempotency_key) <= MAX_KEY:
         raise InvalidRequest(f"An idempotency key has 1 to {MAX_KEY} characters.")
     check_model(new.model_name)
-    check_secrets(new.kwargs)
+    check_secrets(new.request.config, new.request.context)
     if not 0 <= new.delay_s <= 10 * 365 * 86_400:
         raise InvalidRequest(f"The delay is {new.delay_s!r} s; it must be from 0 to ten years.")
 

@@ -120,7 +120,7 @@ class Admissions:
 
     def _at_home(self, new: NewRun, agent: AgentLike | None = None) -> NewRun:
         """Return *new* with this process as its home, unless every process that has its graph can execute it."""
-        names_graph = bool(new.kwargs.get("graph_id"))
+        names_graph = bool(new.request.graph_id)
         return new if names_graph and agent is None else replace(new, home=self._worker_id)
 
     async def _admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:

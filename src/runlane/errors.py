@@ -27,6 +27,7 @@
     │   └── GraphLoadError       graph_load             a graph does not import
     ├── WorkerLost               worker_lost            the run has lost too many workers; it is not tried again
     ├── CheckpointUnreadable     checkpoint_unreadable  a checkpoint holds what Runlane never writes
+    ├── RequestUnreadable        request_unreadable     a run's request was stored by a newer version of Runlane
     ├── StateUnreadable          state_unreadable       a thread's graph cannot read its state
     ├── RollbackFailed           rollback_failed        the thread could not be put back
     └── EmbeddingFailed          embedding_failed       the long-term store's texts have no vectors
@@ -325,6 +326,17 @@ class StateUnreadable(RunlaneError):
                 "this checkpoint_id, or stop the server and run `runlane doctor --states --repair`."
             )
         super().__init__(f"The graph cannot read the state of thread {thread_id!r} ({cause}). {way}")
+
+
+class RequestUnreadable(RunlaneError):
+    """What a run was asked to do was stored by a newer version of Runlane, or is damaged; it is not guessed at."""
+
+    code = "request_unreadable"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The request of a run cannot be read: {why}. A newer version of Runlane may have stored it; use that one."
+        )
 
 
 class CheckpointUnreadable(RunlaneError):

@@ -47,6 +47,7 @@ from runlane.records import (
     RunRecord,
     Usage,
 )
+from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Ending, StreamBridge
 from runlane.work import own_task
@@ -182,7 +183,7 @@ class RunManager:
             multitask_strategy=parse_strategy(multitask_strategy),
             on_disconnect=parse_choice(DisconnectMode, "on_disconnect", on_disconnect),
             metadata=dict(metadata or {}),
-            kwargs=dict(kwargs or {}),
+            request=RunRequest.of(kwargs or {}),
             model_name=model_name,
             delay_s=delay_s,
             idempotency_key=idempotency_key,

@@ -16,6 +16,7 @@ from runlane.lifecycle import (
     RunStatus,
     ThreadStatus,
 )
+from runlane.requests import NO_ORIGIN, RunOrigin, RunRequest, StoredRequest
 
 Json = Mapping[str, Any]
 
@@ -138,9 +139,8 @@ class RunRecord:
     """One run, as the ledger has it.
 
     ``seq`` orders all runs by admission, ``start_order`` those of a thread by their starts; ``attempt`` counts
-    claims and is the fencing token; ``rescues`` counts lost workers. ``kwargs`` is what the agent is called with,
-    ``metadata`` is the caller's. ``home`` is the worker in whose process the run's code lives; ``None``: every worker
-    that has its graph can execute it.
+    claims and is the fencing token; ``rescues`` counts lost workers. ``metadata`` is the caller's. ``home`` is the
+    worker in whose process the run's code lives; ``None``: every worker that has its graph can execute it.
     """
 
     run_id: str
@@ -156,7 +156,7 @@ class RunRecord:
     multitask_strategy: MultitaskStrategy
     on_disconnect: DisconnectMode
     metadata: Json
-    kwargs: Json
+    stored: StoredRequest
     model_name: str | None
     error: RunError | None
     cancel: CancelReceipt | None
@@ -171,6 +171,20 @@ class RunRecord:
     webhook: str | None = None
     start_order: int | None = None
     home: str | None = None
+
+    @property
+    def request(self) -> RunRequest:
+        """What the run was asked to do."""
+        return self.stored.request
+
+    @property
+    def kwargs(self) -> Json:
+        """The same by name, as it was given."""
+        return self.stored.given
+
+    @property
+    def graph_id(self) -> str | None:
+        return self.stored.request.graph_id
 
 
 #: ``delete`` removes a thread with all that it has, ``keep_latest`` only the checkpoints that its newest do without.
@@ -346,25 +360,19 @@ class Outcome:
     blocked_at: str | None = None
 
 
-#: In a run's ``kwargs``: what tells two requests with one idempotency key apart.
-FINGERPRINT: Final = "request_fingerprint"
 #: Metadata that says which run something is of, so that it is not passed on.
 OF_ONE_RUN: Final = frozenset({"run_id", "cron_id"})
-#: In a run's ``kwargs``: what its user, who is its owner, may do in the application's own words.
-PERMISSIONS: Final = "permissions"
-#: In a run's ``kwargs``: the ``X-Request-Id`` of the request that created it.
-REQUEST_ID: Final = "request_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A run to be admitted; ``webhook`` is the URL that is told of its end, ``home`` as in :class:`RunRecord`.
 
-    ``create_thread`` makes a missing thread; ``answers`` are the ids of interrupts that it answers, each of which has
-    to be open; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated admission answer the first one's
-    run. An existing thread has to be one of ``thread_owner`` (``None``: of *owner*), and its metadata to match the
-    filter ``thread_where``. With ``default_metadata``, which comes first, the run inherits the thread's metadata.
-    ``thread_metadata`` is written to the thread; ``thread_ttl`` is that of a thread that is made.
+    ``create_thread`` makes a missing thread; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated
+    admission answer the first one's run. An existing thread has to be one of ``thread_owner`` (``None``: of *owner*),
+    and its metadata to match the filter ``thread_where``; interrupts that the request answers have to be open there.
+    With ``default_metadata``, which comes first, the run inherits the thread's metadata. ``thread_metadata`` is written
+    to the thread; ``thread_ttl`` is that of a thread that is made.
     """
 
     run_id: str
@@ -375,7 +383,8 @@ class NewRun:
     on_disconnect: DisconnectMode = DisconnectMode.CANCEL
     metadata: Json = field(default_factory=dict)
     default_metadata: Json | None = None
-    kwargs: Json = field(default_factory=dict)
+    request: RunRequest = field(default_factory=RunRequest)
+    origin: RunOrigin = NO_ORIGIN
     model_name: str | None = None
     create_thread: bool = True
     thread_metadata: Json = field(default_factory=dict)
@@ -387,7 +396,6 @@ class NewRun:
     webhook: str | None = None
     idempotency_key: str | None = None
     home: str | None = None
-    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,7 +417,7 @@ class Head:
             seq=run.seq,
             owner=run.owner,
             assistant_id=run.assistant_id,
-            graph_id=run.kwargs.get("graph_id"),
+            graph_id=run.graph_id,
             home=run.home,
         )
 

@@ -9,7 +9,7 @@ Source: OWASP, "Regular expression Denial of Service".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -18,11 +18,6 @@ import orjson
 from runlane.errors import InvalidRequest
 
 REDACTED: Final = "***"
-#: The key of a run's kwargs that says that there are secrets in them; it comes first, so that its text tells at once.
-SECRETS: Final = "runlane_secrets"
-_MARK: Final = f'{{"{SECRETS}":true'
-#: Where a run's kwargs may have secrets; what a client sends as input is the graph's own data.
-_PLACES: Final = ("config", "context")
 #: In a config, what the client finds its runs by; it is the client's data too.
 _METADATA: Final = "metadata"
 _CONTAINERS: Final = (dict, list, tuple, Mapping)
@@ -138,14 +133,14 @@ def redacted(value: Any) -> Any:
     return REDACTED if _has_form(value) else value
 
 
-def check_secrets(kwargs: Mapping[str, Any]) -> None:
-    """Check that a run's *kwargs* have no more secrets than can be kept out of what the run says.
+def check_secrets(*configurations: Any) -> None:
+    """Check that a run's *configurations* have no more secrets than can be kept out of what the run says.
 
     Raises:
         InvalidRequest: They have more than ``MAX_SECRETS``.
     """
     found = 0
-    for _, value in _secrets_of(kwargs):
+    for _, value in _secrets_of(configurations):
         found += sum(1 for _ in _texts(value))
         if found > MAX_SECRETS:
             raise InvalidRequest(
@@ -154,32 +149,16 @@ def check_secrets(kwargs: Mapping[str, Any]) -> None:
             )
 
 
-def marked(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a run's *kwargs*, with the mark :data:`SECRETS` if there are secrets in them."""
-    if any(True for _ in _secrets_of(kwargs)):
-        return {SECRETS: True, **{name: value for name, value in kwargs.items() if name != SECRETS}}
-    return kwargs
+def has_secrets(*configurations: Any) -> bool:
+    """Return whether there are secrets in a run's *configurations*."""
+    return any(True for _ in _secrets_of(configurations))
 
 
-def shown(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a run's *kwargs* as they may be seen."""
-    if SECRETS not in kwargs:
-        return kwargs
-    return {**kwargs, **{place: _shown_place(kwargs[place]) for place in _PLACES if place in kwargs}}
-
-
-def _shown_place(value: Any) -> Any:
-    if not isinstance(value, Mapping) or _METADATA not in value:
-        return redacted(value)
-    return {name: item if name == _METADATA else redacted({name: item})[name] for name, item in value.items()}
-
-
-def scrubbed_text(kwargs: str) -> str | None:
-    """Return *kwargs*, the JSON text of a run that has ended, as it may be kept; ``None``: as it is."""
-    if not kwargs.startswith(_MARK):
-        return None
-    found = {name: value for name, value in shown(orjson.loads(kwargs)).items() if name != SECRETS}
-    return orjson.dumps(found).decode()
+def redacted_configuration(configuration: Any) -> Any:
+    """Return a run's *configuration* as it may be seen."""
+    if not isinstance(configuration, Mapping) or _METADATA not in configuration:
+        return redacted(configuration)
+    return {name: item if name == _METADATA else redacted({name: item})[name] for name, item in configuration.items()}
 
 
 def redact_text(text: str) -> str:
@@ -228,10 +207,15 @@ def _without_named(text: str) -> str:
 
 
 class RunSecrets:
-    """The secrets of one run, to be taken out of what it says: those in its kwargs, and in what is *private* to it."""
+    """The secrets of one run, to be taken out of what it says.
 
-    def __init__(self, kwargs: Mapping[str, Any], private: Mapping[str, Any] | None = None) -> None:
-        found = list(_secrets_of(kwargs)) if SECRETS in kwargs else []
+    Args:
+        configurations: What it is configured with.
+        private: What only its agent is told.
+    """
+
+    def __init__(self, configurations: Sequence[Any], private: Mapping[str, Any] | None = None) -> None:
+        found = list(_secrets_of(configurations))
         found += _secrets(private)
         hidden = orjson.dumps(REDACTED)
         fields = {_member(name, value): orjson.dumps(name) + b":" + hidden for name, value in found if name}
@@ -277,13 +261,13 @@ def _has_form(value: Any) -> bool:
     return len(value) <= _MAX_WHOLE and _WHOLE.match(value) is not None
 
 
-def _secrets_of(kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _secrets_of(configurations: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     """Give the names and values of the secrets that a run is configured with; metadata is the client's own."""
-    for place in _PLACES:
-        value = kwargs.get(place)
+    for value in configurations:
         if isinstance(value, Mapping):
-            value = {name: item for name, item in value.items() if name != _METADATA}
-        yield from _secrets(value)
+            yield from _secrets({name: item for name, item in value.items() if name != _METADATA})
+        else:
+            yield from _secrets(value)
 
 
 def _secrets(value: Any) -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import Registry
 from runlane.lifecycle import MultitaskStrategy
 from runlane.records import NewRun
+from runlane.requests import RunRequest, raw
 from runlane.store.migrate import migrate_sqlite
 from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Query, Transaction
@@ -77,7 +78,7 @@ async def test_events_are_committed_before_the_checkpoints_that_follow_them(tmp_
                 thread_id="thread",
                 owner="",
                 multitask_strategy=MultitaskStrategy.REJECT,
-                kwargs={"graph_id": "graph", "input": {"count": 0}, "stream_mode": ["custom"]},
+                request=RunRequest(graph_id="graph", input=raw({"count": 0}), stream_mode=("custom",)),
             )
         )
         admitted.watch.close()

@@ -25,6 +25,7 @@ from runlane.agents.encode import Unserialisable
 from runlane.agents.graph import GraphAgent
 from runlane.agents.invocation import run_config, run_input
 from runlane.agents.registry import Registry
+from runlane.requests import RunRequest
 
 
 class Log(TypedDict, total=False):
@@ -307,7 +308,7 @@ def test_keys_that_only_the_server_writes_are_stripped_from_what_a_client_sends(
     ],
 )
 def test_a_command_wins_over_the_input(request_: dict[str, Any], value: Any) -> None:
-    assert run_input(request_) == value
+    assert run_input(RunRequest.of(request_)) == value
 
 
 async def test_the_recursion_limit_is_the_clients() -> None:

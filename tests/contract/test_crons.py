@@ -117,7 +117,7 @@ async def test_a_slot_that_two_fire_has_one_run(store: RunStore) -> None:
 async def test_a_slot_whose_run_cannot_be_written_is_still_to_be_fired(store: RunStore) -> None:
     cron = await make(store)
     with pytest.raises(Exception, match="stored as JSON"):
-        await store.fire_cron(cron, a_firing(new=replace(a_run(), kwargs={"input": object()})))
+        await store.fire_cron(cron, a_firing(new=replace(a_run(), metadata={"note": object()})))
     assert await store.get_cron("c", owner=ANY_OWNER) == cron
     assert await store.list_runs(None, owner=ANY_OWNER) == ()
 

@@ -9,7 +9,8 @@ import pytest
 from ledger_kit import DUE, a_run, admission, admit, cancel, claim, ended, finish, held, running, turn
 from runlane.errors import KeyReused, NotFound
 from runlane.lifecycle import RunEvent, RunStatus
-from runlane.records import ANY_OWNER, FINGERPRINT, NO_OWNER, RunRecord, ThreadState, ThreadTtl, WaitingOn
+from runlane.records import ANY_OWNER, NO_OWNER, RunRecord, ThreadState, ThreadTtl, WaitingOn
+from runlane.requests import RunOrigin
 from runlane.store.ledger import RunStore
 
 HOUR_S = 3600.0
@@ -42,7 +43,7 @@ async def test_many_are_admitted_or_none(store: RunStore) -> None:
 
 
 def keyed(fingerprint: str, **changes: object) -> dict[str, object]:
-    return {"idempotency_key": "k", "kwargs": {FINGERPRINT: fingerprint}, **changes}
+    return {"idempotency_key": "k", "origin": RunOrigin(fingerprint=fingerprint), **changes}
 
 
 async def test_a_key_that_comes_with_another_request_admits_nothing(store: RunStore) -> None:

@@ -11,6 +11,7 @@ from ledger_kit import LONG_AGO, admit, cancel, claim, ended, finish, turn
 from runlane.errors import NoSuchInterrupt
 from runlane.lifecycle import RunEvent
 from runlane.records import ANY_OWNER, StreamEvent, ThreadState
+from runlane.requests import RunRequest
 from runlane.store.event_transactions import append_events
 from runlane.store.ledger import RunStore
 
@@ -27,7 +28,7 @@ async def paused(store: RunStore, *interrupt_ids: str) -> str:
 
 
 async def answer(store: RunStore, *interrupt_ids: str) -> str:
-    return await admit(store, answers=interrupt_ids, kwargs={"answers": list(interrupt_ids)})
+    return await admit(store, request=RunRequest(answers=interrupt_ids))
 
 
 async def refusal(store: RunStore, *interrupt_ids: str) -> str:

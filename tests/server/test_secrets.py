@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 from runlane.cli.logs import KeyValueFormatter
 from runlane.cli.main import app
-from runlane.redaction import SECRETS
 from server_kit import PATIENCE_S, Server, running_server
 
 SECRET = 'planted-0123456789-\u00e9"quoted'
@@ -164,7 +163,7 @@ def test_a_secret_that_an_ended_run_kept_is_taken_out_by_the_doctor(database: Pa
     with running_server(f"sqlite:///{database}", graphs={"g": _graph()}) as server:
         body = {"assistant_id": "g", "input": {}, "config": CONFIG, "on_completion": "keep"}
         assert httpx.post(f"{server.url}/runs/wait", json=body, timeout=PATIENCE_S).status_code == 200
-    kept = orjson.dumps({SECRETS: True, "graph_id": "g", "config": CONFIG}).decode()
+    kept = orjson.dumps({"runlane_secrets": True, "graph_id": "g", "config": CONFIG}).decode()
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE runs SET kwargs = ?", (kept,))
     assert "planted-0123456789" in _rows(database)

@@ -17,6 +17,7 @@ from langgraph_sdk.client import LangGraphClient
 from runlane.errors import ConfigurationError
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy, RunStatus
 from runlane.records import RunRecord, Usage
+from runlane.requests import StoredRequest
 from runlane.server.deliveries import RUN_FIELDS
 from runlane.server.http.responses import run_wire
 from runlane.server.service import open_service
@@ -314,7 +315,7 @@ def test_the_fields_that_a_deployment_may_choose_are_those_of_a_run() -> None:
         multitask_strategy=MultitaskStrategy.ENQUEUE,
         on_disconnect=DisconnectMode.CONTINUE,
         metadata={},
-        kwargs={},
+        stored=StoredRequest("{}"),
         model_name=None,
         error=None,
         cancel=None,

@@ -11,6 +11,7 @@ from typing import Any
 from runlane.errors import ConflictError, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import DisconnectMode, EndReason, MultitaskStrategy
 from runlane.records import ANY_OWNER, NewRun, StreamEnd, StreamEvent, StreamGap
+from runlane.requests import RunRequest
 from runlane.runtime import Runtime
 from runlane.testing.history import History
 from runlane.testing.process import FOR_EVER, Patience, Process, ProcessGone
@@ -105,11 +106,10 @@ class Client:
             on_disconnect=dice.choice(list(DisconnectMode)) if self._hasty() else DisconnectMode.CONTINUE,
             delay_s=dice.choice((0.0,) * 6 + (0.7, 3.0)),
             idempotency_key=dice.choice((None, None, None, f"key{dice.randint(0, 3)}")),
-            kwargs={
-                "graph_id": dice.choice(MISBEHAVED if unruly else self._crowd.behaviours),
-                "steps": dice.randint(0, 6),
-                "pace_s": dice.choice((0.0, 0.02, 0.1, 0.5, 1.5)),
-            },
+            request=RunRequest(
+                graph_id=dice.choice(MISBEHAVED if unruly else self._crowd.behaviours),
+                extra={"steps": dice.randint(0, 6), "pace_s": dice.choice((0.0, 0.02, 0.1, 0.5, 1.5))},
+            ),
         )
         return self._asked(new)
 
@@ -127,10 +127,11 @@ class Client:
         if not number:
             return
         thread_id = self._dice.choice(self._crowd.threads)
-        kwargs = {"graph_id": self._dice.choice(self._crowd.behaviours), "steps": 1, "pace_s": 0.0}
+        graph_id = self._dice.choice(self._crowd.behaviours)
+        request = RunRequest(graph_id=graph_id, extra={"steps": 1, "pace_s": 0.0})
         enqueue = {"multitask_strategy": MultitaskStrategy.ENQUEUE, "on_disconnect": DisconnectMode.CONTINUE}
         news = [
-            self._asked(NewRun(run_id=self._new_id(), thread_id=thread_id, owner="", kwargs=kwargs, **enqueue))
+            self._asked(NewRun(run_id=self._new_id(), thread_id=thread_id, owner="", request=request, **enqueue))
             for _ in range(number)
         ]
         self._history.fault("lane flooded")

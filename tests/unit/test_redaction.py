@@ -10,16 +10,14 @@ from runlane.errors import InvalidRequest
 from runlane.redaction import (
     MAX_SECRETS,
     MAX_TEXT,
-    SECRETS,
     RunSecrets,
     check_secrets,
-    marked,
+    has_secrets,
     names_secret,
     redact_text,
     redacted,
-    scrubbed_text,
+    redacted_configuration,
     shortened,
-    shown,
 )
 from runlane.store.rows import dumps
 
@@ -64,10 +62,10 @@ def test_other_names_are_not(name: str) -> None:
     ],
 )
 def test_a_value_in_the_form_of_a_secret_is_one_whatever_its_name(value: str) -> None:
-    given = {"config": {"configurable": {"db": value, "all": [value, "x"]}, "metadata": {"db": value}}}
-    shown_values = shown(marked(given))["config"]
-    assert shown_values == {"configurable": {"db": "***", "all": ["***", "x"]}, "metadata": {"db": value}}
-    said = RunSecrets(marked(given)).out_of(dumps({"db": value}).encode())
+    given = {"configurable": {"db": value, "all": [value, "x"]}, "metadata": {"db": value}}
+    shown = {"configurable": {"db": "***", "all": ["***", "x"]}, "metadata": {"db": value}}
+    assert redacted_configuration(given) == shown
+    said = RunSecrets([given]).out_of(dumps({"db": value}).encode())
     assert said == b'{"db":"***"}'
 
 
@@ -77,15 +75,14 @@ def test_a_value_that_only_mentions_one_is_not(value: str) -> None:
 
 
 def test_metadata_is_the_clients_own() -> None:
-    kwargs = {"config": {"metadata": {"token": SECRET}, "tags": ["a"]}}
-    assert marked(kwargs) is kwargs
+    assert not has_secrets({"metadata": {"token": SECRET}, "tags": ["a"]})
 
 
 def test_more_secrets_than_can_be_kept_out_of_events_are_refused() -> None:
-    check_secrets({"config": {"configurable": {f"token_{n}": f"v{n}" for n in range(MAX_SECRETS)}}})
+    check_secrets({"configurable": {f"token_{n}": f"v{n}" for n in range(MAX_SECRETS)}}, None)
     for many in ({f"token_{n}": "v" for n in range(20_000)}, {"tokens": ["v"] * 20_000}):
         with pytest.raises(InvalidRequest, match="more than 100 secrets"):
-            check_secrets({"context": many})
+            check_secrets(None, many)
 
 
 def test_a_text_is_cut_before_it_is_looked_through() -> None:
@@ -101,30 +98,10 @@ def test_only_secrets_are_replaced_at_any_depth() -> None:
     assert redacted({"tokens": [SECRET], "secret": ""}) == {"tokens": "***", "secret": ""}
 
 
-def test_kwargs_without_secrets_stay_the_same_object() -> None:
-    kwargs = {"graph_id": "g", "input": {"api_key": SECRET}, "config": {"configurable": {"model": "m"}}}
-    assert marked(kwargs) is kwargs
-    assert shown(kwargs) is kwargs
-    assert scrubbed_text(dumps(kwargs)) is None
-    assert not RunSecrets(kwargs)
-
-
-@pytest.mark.parametrize("place", ["config", "context"])
-def test_kwargs_with_secrets_are_scrubbed_of_them(place: str) -> None:
-    kwargs = marked({"graph_id": "g", place: {"configurable": {"api_key": SECRET, "a": 1}}})
-    assert kwargs[place]["configurable"]["api_key"] == SECRET, "the graph is configured as asked"
-    assert SECRET not in str(shown(kwargs))
-    scrubbed = scrubbed_text(dumps(kwargs))
-    assert scrubbed is not None
-    assert SECRET not in scrubbed
-    assert SECRETS not in scrubbed
-    assert '"a":1' in scrubbed
-
-
 def test_events_lose_the_fields_and_long_secrets_wherever_they_stand() -> None:
     short, quoted = "hunter2", 'a"quoted\u00e9\nsecret-value'
     config: dict[str, Any] = {"api_key": SECRET, "password": short, "token": quoted}
-    secrets = RunSecrets(marked({"config": {"configurable": config}}))
+    secrets = RunSecrets([{"configurable": config}])
     assert secrets
     said = dumps({"metadata": config, "text": f"the key is {SECRET}: {quoted}", "about": short}).encode()
     left = secrets.out_of(said).decode()

@@ -54,9 +54,7 @@ async def _nothing() -> Sequence[StreamEvent]:
 class AgentCall:
     """One attempt at one run, as an agent sees it.
 
-    ``run.kwargs`` has the request: ``input``, ``command``, ``config``, ``context``, ``stream_mode`` (list of str),
-    ``stream_subgraphs``, ``interrupt_before``, ``interrupt_after``, ``durability``, ``checkpoint`` (or
-    ``checkpoint_id``); each may be absent. ``continued`` says that an earlier attempt of this run may have left
+    ``run.request`` is what it was asked to do. ``continued`` says that an earlier attempt of this run may have left
     checkpoints. ``saver`` is the ledger's checkpointer, bound to this attempt, so that a fenced attempt writes nothing;
     ``store`` is LangGraph's ``BaseStore``. An agent awaits ``ready()`` while ``congested()``, which
     bounds what is not yet committed. ``earlier()`` returns the newest events of the attempts before this one, oldest

@@ -50,13 +50,13 @@ async def left_to_apply(call: AgentCall, value: Any) -> Left:
             return Left(value=None, continues=True)
     if not isinstance(value, Command):
         return Left(value=value)
-    at = thread_config(run.thread_id, run.kwargs.get("checkpoint") or run.kwargs.get("checkpoint_id"))
+    at = thread_config(run.thread_id, run.request.start)
     if call.continued and await _is_written(call.saver, at, value):
         value = Command(resume=value.resume)
     if value.resume is None:
         return Left(value=value if value.update or value.goto else None)
     questions = Questions(call.saver, run.thread_id, run.run_id)
-    resume = await questions.resume(at, value.resume, strict=bool(run.kwargs.get("strict_resume")))
+    resume = await questions.resume(at, value.resume, strict=run.request.strict_resume)
     return Left(value=Command(resume=resume.value, update=value.update, goto=value.goto), checked=resume.checked)
 
 
@@ -91,8 +91,8 @@ async def missed_breakpoint(graph: Graph, call: AgentCall, *, continues: bool) -
         return None
     config = thread_config(call.run.thread_id)
     root = Place(graph=graph, config=config, results={})
-    before = call.run.kwargs.get("interrupt_before") or graph.interrupt_before_nodes
-    after = call.run.kwargs.get("interrupt_after") or graph.interrupt_after_nodes
+    before = call.run.request.interrupt_before or graph.interrupt_before_nodes
+    after = call.run.request.interrupt_after or graph.interrupt_after_nodes
     if continues and await _stands_at(root, before, after):
         return await root.state()
     for place in await _at_work(root, call):

@@ -34,7 +34,7 @@ class RunContext:
     @property
     def input(self) -> Any:
         """The input that the run was created with, or ``None``."""
-        return self.call.run.kwargs.get("input")
+        return self.call.run.stored.input
 
     @property
     def metadata(self) -> Json:

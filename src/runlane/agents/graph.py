@@ -89,22 +89,22 @@ class GraphAgent:
             return Snapshot(unfinished=bool(state.next))
 
     async def _run(self, call: AgentCall, observer: GraphObserver) -> Snapshot:
-        kwargs = call.run.kwargs
+        request = call.run.request
         publisher = _publisher(call, observer)
-        left = await left_to_apply(call, run_input(kwargs))
+        left = await left_to_apply(call, run_input(request))
         value, continues = left.value, left.continues
         user, callbacks = self._users.of(call.run), (observer, *call.callbacks)
         config = run_config(
             call.run, self._graph_id, user=user, fork=not continues, strict=not left.checked, callbacks=callbacks
         )
-        use = GraphUse(config=config, context=kwargs.get("context"), store=call.store, user=user)
+        use = GraphUse(config=config, context=request.context, store=call.store, user=user)
         if call.saver is not None and value is not None:
             await check_checkpoint(call.saver, config)
         async with self._registry.open(self._graph_id, use) as shared:
             self._registry.tell_replaced(self._graph_id, shared, store=call.store is not None)
             graph = bound(shared, call.saver, call.store)
             config.setdefault("run_name", graph_name(graph, self._graph_id))
-            context = run_context(graph, kwargs)
+            context = run_context(graph, request)
             if isinstance(context, dict):  # graphs of older LangGraph versions look for it in there
                 config["configurable"] = {**context, **config["configurable"]}
             if call.continued and (paused_at := await missed_breakpoint(graph, call, continues=continues)) is not None:
@@ -144,9 +144,9 @@ def bound(graph: Graph, saver: Any, store: Any) -> Graph:
 
 
 def _publisher(call: AgentCall, observer: GraphObserver) -> Publisher | ProtocolPublisher:
-    if call.run.kwargs.get("protocol"):
+    if call.run.request.protocol is not None:
         return ProtocolPublisher(call.emit, observer, call.errors, FirstState(call.first_values))
-    modes = call.run.kwargs.get("stream_mode") or ["values"]
+    modes = call.run.request.stream_mode or ("values",)
     return Publisher(call.emit, modes, observer, call.errors, FirstState(call.first_values))
 
 
@@ -159,20 +159,20 @@ async def _pump(
     publisher: Publisher | ProtocolPublisher,
 ) -> None:
     """Drive the graph to its end and publish every part of its stream."""
-    kwargs = call.run.kwargs
+    request = call.run.request
     control = RunControl()
     call.drain.subscribe(control.request_drain)
     options: dict[str, Any] = {
         "context": context,
-        "interrupt_before": kwargs.get("interrupt_before") or None,
-        "interrupt_after": kwargs.get("interrupt_after") or None,
-        "durability": (kwargs.get("durability") or "async") if call.saver is not None else None,
+        "interrupt_before": request.interrupt_before or None,
+        "interrupt_after": request.interrupt_after or None,
+        "durability": (request.durability or "async") if call.saver is not None else None,
         "control": control,
     }
     if isinstance(publisher, ProtocolPublisher):
         await pump_protocol(graph, value, config, options, call, publisher)
         return
-    subgraphs = bool(kwargs.get("stream_subgraphs"))
+    subgraphs = request.stream_subgraphs
     options |= {"stream_mode": publisher.langgraph_modes, "subgraphs": subgraphs}
     if publisher.wants_events:
         await _pump_events(graph, value, config, options, call, publisher)

@@ -10,6 +10,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Final, cast
 from uuid import UUID
 
+import msgspec
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 from langgraph.version import __version__ as langgraph_version
@@ -17,7 +18,8 @@ from pydantic import BaseModel
 
 from runlane.agents.registry import Graph
 from runlane.agents.users import PREFIX, RunUser, user_keys
-from runlane.records import REQUEST_ID, RunRecord
+from runlane.records import RunRecord
+from runlane.requests import RunRequest
 
 #: What a client may say in ``config`` beside ``configurable`` and ``metadata``.
 _CONFIG_KEYS: Final = ("tags", "recursion_limit", "max_concurrency", "run_name")
@@ -54,21 +56,22 @@ def run_config(
         fork: Whether the checkpoint that the request names is where the run starts.
         strict: Whether LangGraph checks the answers, if the request asks for that.
     """
-    request = run.kwargs.get("config") or {}
+    request = run.request
+    given = request.config or {}
     ids = {"run_id": run.run_id, "thread_id": run.thread_id, "graph_id": graph_id, "assistant_id": run.assistant_id}
-    configurable = _allowed(request.get("configurable") or {})
+    configurable = _allowed(request.configurable)
     if fork:
-        configurable |= _checkpoint_keys(run.kwargs.get("checkpoint") or run.kwargs.get("checkpoint_id"))
+        configurable |= _checkpoint_keys(request.start)
     else:
         configurable = {key: value for key, value in configurable.items() if key not in _CHECKPOINT_KEYS}
     metadata = {
         key: value
-        for key, value in {**(request.get("metadata") or {}), **run.metadata}.items()
+        for key, value in {**(given.get("metadata") or {}), **run.metadata}.items()
         if key not in _RESERVED_METADATA
     }
-    config: dict[str, Any] = {key: request[key] for key in _CONFIG_KEYS if request.get(key) is not None}
+    config: dict[str, Any] = {key: given[key] for key in _CONFIG_KEYS if given.get(key) is not None}
     config["configurable"] = {**configurable, **user_keys(user), **ids, _REQUEST_ID: request_id(run)}
-    if strict and run.kwargs.get("strict_resume"):
+    if strict and request.strict_resume:
         config["configurable"][_STRICT_RESUME] = True
     config["metadata"] = {**metadata, **ids, "run_attempt": run.attempt, "langgraph_version": langgraph_version}
     config["callbacks"] = list(callbacks)
@@ -79,15 +82,14 @@ def run_config(
 
 def request_id(run: RunRecord) -> str:
     """Return the ``X-Request-Id`` of the request that created *run*; its own id if there was none."""
-    found: str = run.kwargs.get(REQUEST_ID) or run.run_id
-    return found
+    return run.stored.origin.request_id or run.run_id
 
 
-def run_input(kwargs: Mapping[str, Any]) -> Any:
+def run_input(request: RunRequest) -> Any:
     """Return what the graph is called with; a command wins over an input."""
-    command = kwargs.get("command") or {}
+    command = request.command or {}
     if all(command.get(part) is None for part in ("resume", "update", "goto")):
-        return kwargs.get("input")
+        return msgspec.json.decode(request.input)
     return command_of(command)
 
 
@@ -99,20 +101,20 @@ def command_of(command: Mapping[str, Any]) -> Command[Any]:
     return Command(resume=command.get("resume"), update=update, goto=_goto(command.get("goto")))
 
 
-def run_context(graph: Graph, kwargs: Mapping[str, Any]) -> Any:
+def run_context(graph: Graph, request: RunRequest) -> Any:
     """Return the run's context, reduced to what the graph's context schema knows; ``None`` if there is none.
 
     A graph with a schema that was given no context takes it from ``configurable``, as older clients send it. If that
     has none either, and all that the schema has are defaults, the context is those.
     """
-    context = kwargs.get("context")
+    context = request.context
     if isinstance(context, dict):
         context = _allowed(context)
     known = _fields(graph.context_schema)
     if known is None:
         return context or None
     if not context:
-        context = _allowed((kwargs.get("config") or {}).get("configurable") or {})
+        context = _allowed(request.configurable)
     if isinstance(context, dict):
         context = {key: value for key, value in context.items() if key in known}
     return context or ({} if _has_defaults(graph.context_schema) else None)

@@ -83,7 +83,7 @@ async def pump_protocol(
         Exception: The run failed; the exception is the graph's own.
     """
     if call.run.attempt == 1:
-        publisher.answered(call.run.kwargs.get("answers") or ())
+        publisher.answered(call.run.request.answers)
     with suppress_langchain_beta_warning():  # nothing is awaited in here
         stream: Any = await graph.astream_events(value, config, version="v3", transformers=[Taps], **options)
     async with stream:
@@ -259,7 +259,7 @@ def run_api_event(run: RunRecord, event: StreamEvent) -> StreamEvent | None:
     Nothing changes for a run that was started with the run API itself.
     """
     mode = event.name.partition(":")[0]
-    if not run.kwargs.get("protocol") or event.name in ("metadata", "error"):
+    if run.request.protocol is None or event.name in ("metadata", "error"):
         return event
     if mode not in _STREAM_MODES:
         return None

@@ -26,7 +26,8 @@ class RunAgents:
         graph_agent: Callable[[str], Agent] | None = None,
         secrets_provider: Callable[[RunRecord], Mapping[str, Any]] | None = None,
     ) -> None:
-        self._graph_agent, self._secrets_provider = graph_agent, secrets_provider
+        self._graph_agent = graph_agent
+        self._secrets_provider = secrets_provider
         self._attached: dict[str, Agent] = {}
 
     def attach(self, run_id: str, agent: AgentLike) -> None:
@@ -59,7 +60,7 @@ class RunAgents:
         attached = self._attached.get(run.run_id)
         if attached is not None:
             return attached
-        graph_id = run.kwargs.get("graph_id")
+        graph_id = run.graph_id
         if self._graph_agent is None or not graph_id:
             raise NotFound("agent of run", run.run_id)
         return self._graph_agent(graph_id)

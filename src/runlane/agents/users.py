@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from runlane.records import NO_OWNER, PERMISSIONS, RunRecord
+from runlane.records import NO_OWNER, RunRecord
 
 #: Where a graph finds its user, beside the id and the permissions alone; clients cannot set what begins so.
 PREFIX: Final = "langgraph_auth_"
@@ -76,7 +76,7 @@ class RunUsers:
 
     def of(self, run: RunRecord) -> RunUser | None:
         """Return the user of *run*; ``None`` if it belongs to nobody in particular."""
-        return run_user(run.owner, run.kwargs.get(PERMISSIONS) or (), self.fields_of(run))
+        return run_user(run.owner, run.stored.origin.permissions, self.fields_of(run))
 
 
 def user_keys(user: RunUser | None) -> dict[str, Any]:

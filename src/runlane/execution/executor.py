@@ -242,10 +242,10 @@ class Executor:
                 return finished.run
 
     def _at(self, run: RunRecord) -> AgentHost:
-        return self._host.at(run.kwargs.get("graph_id"))
+        return self._host.at(run.graph_id)
 
     def _secrets(self, run: RunRecord) -> RunSecrets:
-        return RunSecrets(run.kwargs, self._source.private(run))
+        return RunSecrets(run.stored.configurations, self._source.private(run))
 
     async def _run(self, attempt: Attempt, publisher: Publisher, meter: Meter | None, first: FirstValues) -> _Ran:
         run = attempt.claim.run
@@ -289,7 +289,7 @@ class Executor:
     def _bind(self, saver: Saver, attempt: Attempt, publisher: Publisher, secrets: RunSecrets) -> Any:
         return saver.bind(
             attempt.claim.lease,
-            write_behind=attempt.claim.run.kwargs.get("durability") != "sync",
+            write_behind=attempt.claim.run.request.durability != "sync",
             ahead=publisher.ahead,
             redact=lambda error: secrets.out_of_text(self._errors.representation(error)),
         )

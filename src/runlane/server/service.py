@@ -105,7 +105,7 @@ class Service:
         if not self.registry.is_made(graph_id):
             return self.states(access)
         runs = await self.store.list_runs(thread.thread_id, owner=ANY_OWNER, limit=1)
-        if runs and runs[0].kwargs.get("graph_id") == graph_id:
+        if runs and runs[0].graph_id == graph_id:
             user = None if isinstance(access, str) else _run_user(access)
             return self.states(access, run_config(runs[0], graph_id, user=user, fork=False))
         assistant_id = thread.metadata.get("assistant_id")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from runlane.lifecycle import ACTIVE, EndReason, RunStatus
 from runlane.records import Json
+from runlane.requests import StoredRequest, ThreadBinding
 from runlane.store.rows import dumps, loads
 from runlane.store.statements import Row, Transaction, listed, statement
 
-#: In a run's kwargs: what it wrote into its thread's metadata, and what was there before; not if that is the same.
-BINDING: Final = "thread_binding"
 _ACTIVE = listed(ACTIVE)
 
 THREAD_METADATA = statement("thread_metadata", "SELECT metadata FROM threads WHERE thread_id = :thread_id")
@@ -27,10 +26,10 @@ NEXT_THAT_COUNTS = statement(
 SET_BINDING = statement("set_binding", "UPDATE runs SET kwargs = :kwargs WHERE run_id = :run_id")
 
 
-def bound(kwargs: Json, before: Json, written: Json) -> dict[str, Any]:
-    """Return *kwargs* with what a run has *written* into its thread's metadata and what was there before."""
+def binding_of(before: Json, written: Json) -> ThreadBinding | None:
+    """Return what a run has *written* into its thread's metadata and what was there before; ``None`` if the same."""
     was = {name: before[name] for name in written if name in before}
-    return dict(kwargs) if was == written else {**kwargs, BINDING: {"was": was, "is": dict(written)}}
+    return None if was == written else ThreadBinding(was=was, wrote=dict(written))
 
 
 def unbind(row: Row, *, wholly: bool) -> Transaction[None]:
@@ -39,28 +38,28 @@ def unbind(row: Row, *, wholly: bool) -> Transaction[None]:
     Args:
         wholly: Also if it had none.
     """
-    binding = loads(row["kwargs"]).get(BINDING)
-    if binding is None or not (wholly or binding["was"]):
+    binding = StoredRequest(row["kwargs"]).binding
+    if binding is None or not (wholly or binding.was):
         return
     later = yield NEXT_THAT_COUNTS(thread_id=row["thread_id"], seq=row["seq"])
     if later and (yield from _inherited(later[0], binding)):
         return
     found = yield THREAD_METADATA(thread_id=row["thread_id"])
     metadata = loads(found[0]["metadata"]) if found else {}
-    if _part(metadata, binding["is"]) == binding["is"]:
-        kept = {name: value for name, value in metadata.items() if name not in binding["is"]}
-        yield REBIND_THREAD(thread_id=row["thread_id"], metadata=dumps({**kept, **binding["was"]}))
+    if _part(metadata, binding.wrote) == binding.wrote:
+        kept = {name: value for name, value in metadata.items() if name not in binding.wrote}
+        yield REBIND_THREAD(thread_id=row["thread_id"], metadata=dumps({**kept, **binding.was}))
 
 
-def _inherited(later: Row, binding: Json) -> Transaction[bool]:
+def _inherited(later: Row, binding: ThreadBinding) -> Transaction[bool]:
     """Return whether the thread has its graph from *later*; what was before it is now what *binding* replaced."""
-    kwargs = loads(later["kwargs"])
-    own = kwargs.get(BINDING)
-    if own is None and _part(loads(later["metadata"]), binding["is"]) != binding["is"]:
+    stored = StoredRequest(later["kwargs"])
+    if stored.binding is None and _part(loads(later["metadata"]), binding.wrote) != binding.wrote:
         return False  # it binds no thread
-    own = own or {"was": binding["is"], "is": binding["is"]}
-    if own["was"] == binding["is"] and RunStatus(later["status"]) in ACTIVE:
-        yield SET_BINDING(run_id=later["run_id"], kwargs=dumps({**kwargs, BINDING: {**own, "was": binding["was"]}}))
+    own = stored.binding or ThreadBinding(was=binding.wrote, wrote=binding.wrote)
+    if own.was == binding.wrote and RunStatus(later["status"]) in ACTIVE:
+        rebound = stored.rebound(ThreadBinding(was=binding.was, wrote=own.wrote))
+        yield SET_BINDING(run_id=later["run_id"], kwargs=rebound.text)
     return True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus, ThreadStatus
-from runlane.redaction import SECRETS, scrubbed_text
+from runlane.requests import SECRET_MARKS, StoredRequest
 from runlane.store.assistant_transactions import KEEP_VERSION
 from runlane.store.doctor_rules import SETTLED
 from runlane.store.event_transactions import last_event
@@ -144,8 +144,8 @@ _SET_END: Final = statement(
           end_reason = CASE WHEN {_NO_REASON} THEN CAST(:end_reason AS TEXT) ELSE end_reason END
         WHERE run_id = :run_id AND {_LACKS} RETURNING run_id""",
 )
-_MARK = f'{{"{SECRETS}"'
-_KEEPS = f"status IN {_TERMINAL} AND SUBSTR(kwargs, 1, {len(_MARK)}) = '{_MARK}'"
+_MARKED = " OR ".join(f"SUBSTR(kwargs, 1, {len(mark)}) = '{mark}'" for mark in SECRET_MARKS)
+_KEEPS = f"status IN {_TERMINAL} AND ({_MARKED})"
 KEEPING_SECRETS: Final = _in_page(
     "keeping_secrets", f"SELECT run_id, thread_id, status FROM runs WHERE {_KEEPS}", "seq"
 )
@@ -270,10 +270,10 @@ def complete_end(found: Row, end_reason: EndReason | None) -> Transaction[bool]:
 def scrub(run_id: str) -> Transaction[bool]:
     """Take the secrets out of what an ended run was called with."""
     rows = yield _KEPT(run_id=run_id)
-    kwargs = scrubbed_text(rows[0]["kwargs"]) if rows else None
-    if kwargs is not None:
-        yield _SCRUB(run_id=run_id, kwargs=kwargs)
-    return kwargs is not None
+    scrubbed = StoredRequest(rows[0]["kwargs"]).scrubbed() if rows else None
+    if scrubbed is not None:
+        yield _SCRUB(run_id=run_id, kwargs=scrubbed.text)
+    return scrubbed is not None
 
 
 def delete_late_events(found: Row) -> Transaction[bool]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from runlane.errors import NoSuchInterrupt
 from runlane.lifecycle import ACTIVE
 from runlane.records import NewRun, RunRecord
+from runlane.requests import StoredRequest
 from runlane.store.rows import loads, run_record
 from runlane.store.statements import Row, Transaction, listed, statement
 
@@ -42,12 +43,14 @@ def check_answers(new: NewRun, thread: Row, active: Sequence[Row]) -> Transactio
     """
     being_answered: dict[str, str] = {}
     for row in active:
-        answers = loads(row["kwargs"]).get("answers")
+        answers = StoredRequest(row["kwargs"]).request.answers
         if not answers:
-            raise NoSuchInterrupt(new.answers[0], f"the thread goes on with run {row['run_id']!r} without an answer")
-        being_answered |= dict.fromkeys(answers, row["run_id"])
+            raise NoSuchInterrupt(
+                new.request.answers[0], f"the thread goes on with run {row['run_id']!r} without an answer"
+            )
+        being_answered |= dict.fromkeys(answers, str(row["run_id"]))
     is_open = {item["id"] for items in loads(thread["interrupts"]).values() for item in items}
-    for interrupt_id in new.answers:
+    for interrupt_id in new.request.answers:
         by = being_answered.get(interrupt_id)
         if by is None and interrupt_id in is_open:
             continue
@@ -60,7 +63,7 @@ def check_answers(new: NewRun, thread: Row, active: Sequence[Row]) -> Transactio
 def _answered_by(thread_id: str, interrupt_id: str) -> Transaction[str | None]:
     rows = yield NEWEST_RUNS(thread_id=thread_id)
     for row in rows:
-        if interrupt_id in (loads(row["kwargs"]).get("answers") or ()):
+        if interrupt_id in StoredRequest(row["kwargs"]).request.answers:
             run_id: str = row["run_id"]
             return run_id
     return None

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import orjson
 
-from runlane.errors import InvalidRequest
 from runlane.lifecycle import (
     CancelAction,
     DisconnectMode,
@@ -33,7 +32,8 @@ from runlane.records import (
     ThreadTtl,
     Usage,
 )
-from runlane.redaction import marked, shown
+from runlane.redaction import redacted_configuration
+from runlane.requests import StoredRequest, json_bytes
 from runlane.store.statements import Row
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,10 +64,7 @@ def dumps(value: Any) -> str:
     Raises:
         InvalidRequest: It is not JSON: a type, a number beyond 64 bits, a lone surrogate.
     """
-    try:
-        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError as error:
-        raise InvalidRequest(f"This cannot be stored as JSON: {error}.") from error
+    return json_bytes(value).decode()
 
 
 def loads(text: str) -> Any:
@@ -167,7 +164,7 @@ def run_record(row: Row) -> RunRecord:
         multitask_strategy=_STRATEGIES[row["multitask_strategy"]],
         on_disconnect=_DISCONNECTS[row["on_disconnect"]],
         metadata=loads(row["metadata"]),
-        kwargs=loads(row["kwargs"]),
+        stored=StoredRequest(row["kwargs"]),
         model_name=row["model_name"],
         error=_error(row["error"]),
         cancel=_receipt(row),
@@ -183,6 +180,12 @@ def run_record(row: Row) -> RunRecord:
         start_order=row["start_order"],
         home=row["home"],
     )
+
+
+def scrubbed_kwargs(row: Row) -> str | None:
+    """Return what is kept of the request of a run that ends; ``None``: all of it."""
+    scrubbed = StoredRequest(row["kwargs"]).scrubbed()
+    return None if scrubbed is None else scrubbed.text
 
 
 def head_record(row: Row) -> Head:
@@ -221,7 +224,7 @@ def thread_config(config: Json, given: Mapping[str, Any] | None) -> Json:
     """Return what a thread shows of how its runs were configured: all but ``configurable``, which is of one run."""
     if given is None:
         return config
-    return {**config, **shown(marked({"config": given}))["config"], "configurable": {}}
+    return {**config, **redacted_configuration(given), "configurable": {}}
 
 
 def thread_record(row: Row) -> Thread:

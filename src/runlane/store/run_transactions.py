@@ -28,7 +28,6 @@ from runlane.lifecycle import (
     move,
 )
 from runlane.records import (
-    FINGERPRINT,
     OF_ONE_RUN,
     Admission,
     AnyOwner,
@@ -42,8 +41,8 @@ from runlane.records import (
     RunRecord,
     ThreadTtl,
 )
-from runlane.redaction import marked, scrubbed_text
-from runlane.store.binding_transactions import bound, unbind
+from runlane.requests import StoredRequest
+from runlane.store.binding_transactions import binding_of, unbind
 from runlane.store.event_transactions import last_event
 from runlane.store.filters import matches
 from runlane.store.protocol_transactions import check_answers
@@ -57,6 +56,7 @@ from runlane.store.rows import (
     owner_params,
     raised,
     run_record,
+    scrubbed_kwargs,
     thread_config,
     ttl_params,
     usage_of,
@@ -186,7 +186,7 @@ def admit(new: NewRun, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_
     if new.idempotency_key is not None:
         same = yield FIND_KEY(owner=new.owner, thread_id=new.thread_id, key=new.idempotency_key)
         if same:
-            if loads(same[0]["kwargs"]).get(FINGERPRINT) != new.kwargs.get(FINGERPRINT):
+            if StoredRequest(same[0]["kwargs"]).origin.fingerprint != new.origin.fingerprint:
                 raise KeyReused(new.idempotency_key, same[0]["run_id"])
             again = yield from _admitted_before(new, same)
             return again
@@ -208,7 +208,7 @@ def admit(new: NewRun, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_
         thread_id=new.thread_id,
         status=ThreadStatus.BUSY.value,
         metadata=dumps({**metadata, **new.thread_metadata}),
-        config=dumps(thread_config(loads(thread["config"]), new.kwargs.get("config"))),
+        config=dumps(thread_config(loads(thread["config"]), new.request.config)),
     )
     runnable_now = new.delay_s <= 0
     if active:
@@ -221,8 +221,8 @@ def _decide(new: NewRun, thread: Row, max_queued_runs: int) -> Transaction[tuple
     """Return the active runs of the lane, as many as are needed, and what is decided about *new*."""
     # A lane may be long; only a strategy that cancels needs more of it than its first run.
     cancels = new.multitask_strategy in (MultitaskStrategy.INTERRUPT, MultitaskStrategy.ROLLBACK)
-    active = yield ACTIVE_RUNS(thread_id=new.thread_id, limit=WHOLE_LANE if cancels or new.answers else 1)
-    if new.answers:
+    active = yield ACTIVE_RUNS(thread_id=new.thread_id, limit=WHOLE_LANE if cancels or new.request.answers else 1)
+    if new.request.answers:
         yield from check_answers(new, thread, active)
     last: Rows = ()
     if active and new.multitask_strategy is MultitaskStrategy.ENQUEUE:
@@ -293,11 +293,11 @@ def _insert(new: NewRun, thread_metadata: Json) -> Any:
         thread_id=new.thread_id,
         owner=new.owner,
         assistant_id=new.assistant_id,
-        graph_id=new.kwargs.get("graph_id"),
+        graph_id=new.request.graph_id,
         strategy=new.multitask_strategy.value,
         on_disconnect=new.on_disconnect.value,
         metadata=dumps(metadata),
-        kwargs=dumps(marked(bound(new.kwargs, thread_metadata, new.thread_metadata))),
+        kwargs=StoredRequest.of(new.request, new.origin, binding_of(thread_metadata, new.thread_metadata)).text,
         model_name=new.model_name,
         temporary=int(new.temporary),
         key=new.idempotency_key,
@@ -358,7 +358,7 @@ def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -
         error=None,
         result=None,
         usage=None,
-        kwargs=scrubbed_text(row["kwargs"]),
+        kwargs=scrubbed_kwargs(row),
         events_end=0,
         observed_at=None,
         stopped=1,
@@ -426,7 +426,7 @@ def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) ->
         error=error_text(outcome.error),
         result=None if outcome.state is None else maybe_text(outcome.state.result),
         usage=usage,
-        kwargs=scrubbed_text(row["kwargs"]),
+        kwargs=scrubbed_kwargs(row),
         events_end=events_end,
         observed_at=None if outcome.observed_at is None else microseconds(outcome.observed_at),
         stopped=int(outcome.stopped),

@@ -60,7 +60,7 @@ class Telemetry:
     def run_rejected(self, new: NewRun, code: str) -> None:
         """Emit that *new* was not admitted, for the reason that an error's *code* names."""
         if self._of(RunRejected):
-            graph_id = new.kwargs.get("graph_id")
+            graph_id = new.request.graph_id
             self.emit(RunRejected(thread_id=new.thread_id, owner=new.owner, graph_id=graph_id, code=code))
 
     def run_claimed(self, run: RunRecord) -> None:
@@ -202,7 +202,7 @@ def _of_run(run: RunRecord) -> _RunFields:
         "run_id": run.run_id,
         "thread_id": run.thread_id,
         "owner": run.owner,
-        "graph_id": run.kwargs.get("graph_id"),
+        "graph_id": run.graph_id,
         "attempt": run.attempt,
     }
 

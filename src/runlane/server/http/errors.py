@@ -23,6 +23,7 @@ from runlane.errors import (
     KeyReused,
     NotFound,
     QueueFull,
+    RequestUnreadable,
     RunlaneError,
     StateUnreadable,
     StoreUnavailable,
@@ -53,6 +54,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (Unserialisable, 422),
     (StateUnreadable, 409),
     (CheckpointUnreadable, 409),
+    (RequestUnreadable, 409),
     (EmbeddingFailed, 502),
 )
 RETRY_AFTER_S = "1"

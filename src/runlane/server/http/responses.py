@@ -27,7 +27,6 @@ from runlane.records import (
     Thread,
     WaitingOn,
 )
-from runlane.redaction import shown
 from runlane.streams.bridge import Batch
 
 log = logging.getLogger("runlane.server")
@@ -84,7 +83,7 @@ def ttl_wire(thread: Thread) -> dict[str, Any] | None:
 
 
 def run_wire(run: RunRecord) -> dict[str, Any]:
-    kwargs = shown(run.kwargs)
+    asked = run.stored.shown
     return {
         "run_id": run.run_id,
         "thread_id": run.thread_id,
@@ -92,20 +91,20 @@ def run_wire(run: RunRecord) -> dict[str, Any]:
         "metadata": run.metadata,
         "status": run.status,
         "kwargs": {
-            "input": kwargs.get("input"),
-            "command": kwargs.get("command"),
-            "config": _config_wire(run, kwargs.get("config") or {}),
-            "context": kwargs.get("context") or (kwargs.get("config") or {}).get("configurable") or {},
-            "stream_mode": kwargs.get("stream_mode"),
-            "interrupt_before": kwargs.get("interrupt_before"),
-            "interrupt_after": kwargs.get("interrupt_after"),
+            "input": orjson.Fragment(bytes(asked.input)),
+            "command": asked.command,
+            "config": _config_wire(run, asked.config or {}),
+            "context": asked.context or asked.configurable,
+            "stream_mode": asked.stream_mode,
+            "interrupt_before": asked.interrupt_before,
+            "interrupt_after": asked.interrupt_after,
             "webhook": run.webhook,
             "feedback_keys": None,
             "temporary": run.temporary,
-            "subgraphs": kwargs.get("stream_subgraphs", False),
+            "subgraphs": asked.stream_subgraphs,
             "resumable": True,
-            "checkpoint_during": kwargs.get("durability") != "exit",
-            "durability": kwargs.get("durability", "async"),
+            "checkpoint_during": asked.durability != "exit",
+            "durability": asked.durability or "async",
         },
         "multitask_strategy": run.multitask_strategy,
         "created_at": max(run.created_at, run.not_before),
@@ -127,7 +126,7 @@ def _config_wire(run: RunRecord, config: Mapping[str, Any]) -> dict[str, Any]:
     ids = {
         "run_id": run.run_id,
         "thread_id": run.thread_id,
-        "graph_id": run.kwargs.get("graph_id"),
+        "graph_id": run.graph_id,
         "assistant_id": run.assistant_id,
         "user_id": run.owner,
         "langgraph_auth_user_id": run.owner,

@@ -231,7 +231,7 @@ async def _send(request: Request, asked: _Call, sending: Sending) -> StreamingBo
     try:
         new = await prepare_run(request, body, thread_id)
         if answers:
-            new = replace(new, answers=answers, kwargs={**new.kwargs, "answers": list(answers)})
+            new = replace(new, request=new.request.with_answers(answers))
         watch = (await admit(service_of(request), new)).watch
     except NoSuchInterrupt:
         raise Refused(UNSUPPORTED, "The task has been answered already.") from None

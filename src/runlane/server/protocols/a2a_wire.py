@@ -203,7 +203,7 @@ class Words:
         if answer is not None:
             task["artifacts"] = [answer]
         length = MAX_HISTORY if history_length is None else history_length
-        values = self._run.kwargs.get("input") if now.values is None else now.values
+        values = self._run.stored.input if now.values is None else now.values
         if length and (said := [one for one in _messages(values) if text_of(one)]):
             task["history"] = [self._said(one) for one in said[-length:]]
         return self._kind("task", task)

@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from runlane.errors import CronChanged, InvalidRequest, NotFound, OwnerUnknown, UnsupportedOption
 from runlane.maintenance.crons import CronScheduler, next_slot
-from runlane.records import ANY_OWNER, PERMISSIONS, NewRun
+from runlane.records import ANY_OWNER, NewRun
+from runlane.requests import RunOrigin
 from runlane.runtime import new_run_id, utc_now
 from runlane.schedules import Schedule
 from runlane.server.auth.access import Access
@@ -188,21 +189,11 @@ async def _run_of(service: Service, cron: Cron, slot: datetime) -> NewRun:
     return replace(
         new,
         metadata={**new.metadata, "cron_id": cron.cron_id, "cron_run_date": slot.isoformat()},
-        kwargs=_kwargs_of(cron, new),
+        request=new.request.with_configurable({"cron_id": cron.cron_id}),
+        origin=RunOrigin(permissions=target.permissions),
         thread_owner=target.thread_owner,
         thread_where=target.thread_where,
     )
-
-
-def _kwargs_of(cron: Cron, new: NewRun) -> dict[str, Any]:
-    config = new.kwargs["config"]
-    kwargs = {
-        **new.kwargs,
-        "config": {**config, "configurable": {**config["configurable"], "cron_id": cron.cron_id}},
-    }
-    if cron.target.permissions:
-        kwargs[PERMISSIONS] = cron.target.permissions
-    return kwargs
 
 
 def _run_request(assistant_id: str, payload: Any, metadata: Any, on_run_completed: str | None) -> RunCreate:
@@ -323,7 +314,7 @@ async def _target(service: Service, new: NewRun, owner: str, thread_id: str | No
         thread_owner = thread.owner
     return CronTarget(
         owner=owner,
-        permissions=tuple(new.kwargs.get(PERMISSIONS, ())),
+        permissions=new.origin.permissions,
         assistant_id=assistant.assistant_id,
         assistant_owner=assistant.owner,
         thread_id=thread_id,

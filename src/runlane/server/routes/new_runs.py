@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 import msgspec
@@ -13,7 +14,8 @@ from starlette.requests import Request
 from runlane.admissions import Admitted
 from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
-from runlane.records import FINGERPRINT, OF_ONE_RUN, PERMISSIONS, REQUEST_ID, Assistant, Json, NewRun, ThreadTtl
+from runlane.records import OF_ONE_RUN, Assistant, Json, NewRun, ThreadTtl
+from runlane.requests import NO_ORIGIN, RunOrigin, RunRequest, raw
 from runlane.server.auth.access import Access
 from runlane.server.http.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
 from runlane.server.routes.assistants import assistant_to_run, clean, find_assistant
@@ -24,6 +26,8 @@ from runlane.settings import Settings
 
 #: Of a client's ``X-Request-Id``, which is kept with the run; the rest is cut off.
 MAX_REQUEST_ID_LENGTH: Final = 256
+#: The durability that older clients ask for with ``checkpoint_during``.
+_DURING: Final[Mapping[bool | None, Literal["async", "exit"] | None]] = {None: None, True: "async", False: "exit"}
 
 
 class NotFoundForRun(NotFound):
@@ -53,16 +57,17 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
     new = await new_run(
         service_of(request), body, thread_id, user=owner, owner=owner, assistant=assistant, key=key, index=index
     )
-    kwargs = dict(new.kwargs)
-    if request_id := request.headers.get("x-request-id", "")[:MAX_REQUEST_ID_LENGTH]:
-        kwargs[REQUEST_ID] = request_id
-    if access.user is not None:
-        kwargs[PERMISSIONS] = access.user.permissions
-        service_of(request).users.remember(new.run_id, access.user.fields())
+    asked = new.request
     if passed := service_of(request).section.configurable_headers.passed(request.headers):
-        config = kwargs["config"]
-        kwargs |= {"config": {**config, "configurable": {**(config.get("configurable") or {}), **passed}}}
-    return replace(new, kwargs=kwargs, thread_owner=access.reads, thread_where=access.where)
+        asked = asked.with_configurable(passed)
+    if access.user is not None:
+        service_of(request).users.remember(new.run_id, access.user.fields())
+    origin = RunOrigin(
+        request_id=request.headers.get("x-request-id", "")[:MAX_REQUEST_ID_LENGTH] or None,
+        permissions=() if access.user is None else access.user.permissions,
+        fingerprint=new.origin.fingerprint,
+    )
+    return replace(new, request=asked, origin=origin, thread_owner=access.reads, thread_where=access.where)
 
 
 async def new_run(
@@ -99,9 +104,6 @@ async def new_run(
         raise NotFoundForRun from None
     if assistant.graph_id not in service.registry.graph_ids:
         raise NotFound("graph", assistant.graph_id)
-    kwargs = _kwargs(body, assistant)
-    if key is not None:
-        kwargs[FINGERPRINT] = _fingerprint(body)
     ids = {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
     given = {**((body.config.metadata if body.config else None) or {}), **(body.metadata or {})}
     metadata = {name: value for name, value in given.items() if name not in OF_ONE_RUN}
@@ -115,7 +117,8 @@ async def new_run(
         on_disconnect=DisconnectMode(body.on_disconnect),
         metadata={**metadata, **ids},
         default_metadata=assistant.metadata,
-        kwargs=kwargs,
+        request=_run_request(body, assistant),
+        origin=NO_ORIGIN if key is None else RunOrigin(fingerprint=_fingerprint(body)),
         create_thread=thread_id is None or (body.if_not_exists == "create" and not is_keyed(thread_id)),
         thread_metadata=ids,
         thread_ttl=_temporary_ttl(service.runtime.settings, key) if temporary else None,
@@ -175,24 +178,32 @@ async def _authorize(request: Request, body: RunCreate, thread_id: str | None) -
     return access
 
 
-def _kwargs(body: RunCreate, assistant: Assistant) -> dict[str, Any]:
-    """Return what the run's agent is called with; options that were not given are left out."""
+def _run_request(body: RunCreate, assistant: Assistant) -> RunRequest:
+    """Return what *body* asks a run of *assistant* to do."""
     config = _config(body, assistant)
-    modes = [body.stream_mode] if isinstance(body.stream_mode, str) else list(body.stream_mode or [])
-    kwargs: dict[str, Any] = {"graph_id": assistant.graph_id, "stream_mode": modes or ["values"], "config": config}
-    optional = {
-        "input": body.input,
-        "command": None if body.command is None else clean(body.command),
-        "context": _context(body, config, assistant),
-        "stream_subgraphs": body.stream_subgraphs or None,
-        "strict_resume": body.strict_resume or None,
-        "interrupt_before": body.interrupt_before,
-        "interrupt_after": body.interrupt_after,
-        "durability": body.durability or {None: None, True: "async", False: "exit"}[body.checkpoint_during],
-        "checkpoint": checkpoint_address(body.checkpoint),
-        "checkpoint_id": None if body.checkpoint_id is None else checkpoint_uuid(body.checkpoint_id),
-    }
-    return {**kwargs, **{name: value for name, value in optional.items() if value is not None}}
+    return RunRequest(
+        graph_id=assistant.graph_id,
+        input=raw(body.input),
+        command=None if body.command is None else clean(body.command),
+        config=config,
+        context=_context(body, config, assistant),
+        stream_mode=_modes(body.stream_mode or "values"),
+        stream_subgraphs=body.stream_subgraphs,
+        interrupt_before=_nodes(body.interrupt_before),
+        interrupt_after=_nodes(body.interrupt_after),
+        durability=body.durability or _DURING[body.checkpoint_during],
+        checkpoint=checkpoint_address(body.checkpoint),
+        checkpoint_id=None if body.checkpoint_id is None else checkpoint_uuid(body.checkpoint_id),
+        strict_resume=body.strict_resume,
+    )
+
+
+def _modes(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _nodes(given: str | list[str] | None) -> str | tuple[str, ...] | None:
+    return tuple(given) if isinstance(given, list) else given
 
 
 def _context(body: RunCreate, config: Json, assistant: Assistant) -> dict[str, Any] | None:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal, cast
 
 import msgspec
+from msgspec import structs
 from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import EndReason, ThreadStatus
-from runlane.records import Json, NewRun, Thread
+from runlane.records import NewRun, Thread
+from runlane.requests import NULL, RunRequest
 from runlane.server.http.requests import Body, Command, Goto, RunConfig, RunCreate, Update, checkpoint_uuid
 from runlane.server.protocols.v2.inspection import get_state, get_tree, list_checkpoints
 from runlane.server.protocols.v2.refusals import Refused, converted, refusal
@@ -139,11 +141,10 @@ async def _as_answer(connection: HTTPConnection, new: NewRun, value: Any) -> New
         return new
     if isinstance(value, dict) and value and isinstance(thread.values, dict) and value.keys() <= thread.values.keys():
         return new
-    kwargs = {name: item for name, item in new.kwargs.items() if name != "input"}
     interrupt_ids = tuple(_open(thread))
     # by its id, since LangGraph takes an empty answer, or one whose keys look like ids, for a map of answers
     resume = {interrupt_ids[0]: value} if len(interrupt_ids) == 1 else value
-    return _answering(replace(new, kwargs={**kwargs, "command": {"resume": resume}}), interrupt_ids)
+    return _with_request(new, input=NULL, command={"resume": resume}, answers=interrupt_ids)
 
 
 async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,7 +159,7 @@ async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[s
         raise Refused("invalid_argument", "'responses' must have one answer per interrupt, and at least one.")
     _, thread = await reach_thread(cast(Request, connection), "read")
     runs = await service_of(connection).store.list_runs(thread.thread_id, owner=thread.owner, limit=1)
-    asked: Json = runs[0].kwargs if runs else {}
+    asked = runs[0].request if runs else RunRequest()
     create = RunCreate(
         assistant_id=_assistant_of(thread),
         command=Command(
@@ -168,20 +169,20 @@ async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[s
         metadata=body.metadata,
     )
     new = await _prepared(connection, create, thread_id)
-    if asked.get("context"):
+    if asked.context:
         changed = (body.config.configurable if body.config else None) or {}
-        context = {name: changed.get(name, value) for name, value in asked["context"].items()}
-        new = replace(new, kwargs={**new.kwargs, "context": context})
-    await _admitted(connection, _answering(new, tuple(answer.interrupt_id for answer in answers)))
+        context = {name: changed.get(name, value) for name, value in asked.context.items()}
+        new = _with_request(new, context=context)
+    await _admitted(connection, _with_request(new, answers=tuple(answer.interrupt_id for answer in answers)))
     return {}
 
 
-def _resumed_config(asked: Json, given: RunConfig | None) -> RunConfig:
+def _resumed_config(asked: RunRequest, given: RunConfig | None) -> RunConfig:
     """Return the config of the run that *asked*, changed by what was *given* with the answer."""
-    before = dict(asked.get("config") or {})
+    before = asked.config or {}
     changes = {} if given is None else msgspec.to_builtins(given)
     merged = {**before, **{name: value for name, value in changes.items() if value is not None}}
-    configurable = {**(before.get("configurable") or {}), **(changes.get("configurable") or {})}
+    configurable = {**asked.configurable, **(changes.get("configurable") or {})}
     merged["configurable"] = {name: value for name, value in configurable.items() if name not in _CHECKPOINT}
     return msgspec.convert(merged, RunConfig)
 
@@ -190,16 +191,16 @@ def _open(thread: Thread) -> list[str]:
     return [item["id"] for items in thread.interrupts.values() for item in items]
 
 
-def _answering(new: NewRun, interrupt_ids: tuple[str, ...]) -> NewRun:
-    return replace(new, answers=interrupt_ids, kwargs={**new.kwargs, "answers": list(interrupt_ids)})
+def _with_request(new: NewRun, **changes: Any) -> NewRun:
+    return replace(new, request=structs.replace(new.request, **changes))
 
 
 async def _prepared(connection: HTTPConnection, create: RunCreate, thread_id: str) -> NewRun:
     new = await prepare_run(cast(Request, connection), create, thread_id)
-    kwargs = {**new.kwargs, "protocol": "v2"}
+    new = _with_request(new, protocol="v2")
     if connection.scope["type"] == "websocket":  # its headers are those of many commands
-        return replace(new, kwargs=kwargs, idempotency_key=None)
-    return replace(new, kwargs=kwargs)
+        return replace(new, idempotency_key=None)
+    return new
 
 
 async def _admitted(connection: HTTPConnection, new: NewRun) -> Mapping[str, Any]:

@@ -124,7 +124,7 @@ class RunEvents:
         self._store = store
         self._run = run
         self._wanted = wanted
-        self._native = bool(run.kwargs.get("protocol"))
+        self._native = run.request.protocol is not None
         self._begun = _milliseconds(run.created_at)
 
     async def of(self, items: Sequence[StreamItem]) -> list[WireEvent]:
@@ -205,7 +205,7 @@ class RunEvents:
     ) -> WireEvent | None:
         if not self._wanted.wants("lifecycle", ()):
             return None
-        data = {"event": event, "graph_name": self._run.kwargs.get("graph_id"), **(extra or {})}
+        data = {"event": event, "graph_name": self._run.graph_id, **(extra or {})}
         params = wire_params((), at, orjson.dumps(data))
         own_id = self._special_id("lifecycle", (), params)
         return self._wire(number, "lifecycle", params, own_id, pauses=event != "running")

@@ -50,7 +50,7 @@ async def get_tree(connection: HTTPConnection, thread_id: str, params: Mapping[s
         raise Refused("no_such_run", "No such run of this thread executes at the moment.")
     [run] = runs
     lifecycles = await _lifecycles(connection, run)
-    root: dict[str, Any] = {"namespace": [], "status": "running", "graph_name": run.kwargs.get("graph_id")}
+    root: dict[str, Any] = {"namespace": [], "status": "running", "graph_name": run.graph_id}
     nodes: dict[tuple[str, ...], dict[str, Any]] = {(): root}
     for data in lifecycles:
         namespace = tuple(data["namespace"])
