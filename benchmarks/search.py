@@ -22,7 +22,7 @@ from runlane.runtime import open_driver
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver, Transaction, statement
-from runlane.store.thread_search import ThreadFilter
+from runlane.store.transactions.thread_search import ThreadFilter
 
 ROUNDS: Final = 20
 BATCH: Final = 10_000
@@ -65,13 +65,13 @@ async def fill(driver: Driver, total: int) -> None:
 
 async def search_ms(store: RunStore, owner: Owner, where: ThreadFilter, limit: int) -> tuple[float, int]:
     begun = time.perf_counter()
-    found = await store.search_threads(owner=owner, where=where, limit=limit)
+    found = await store.threads.search(owner=owner, where=where, limit=limit)
     return (time.perf_counter() - begun) * 1000, len(found)
 
 
 async def count_ms(store: RunStore, owner: Owner, where: ThreadFilter) -> float:
     begun = time.perf_counter()
-    await store.count_threads(owner=owner, where=where, at_most=1001)
+    await store.threads.count(owner=owner, where=where, at_most=1001)
     return (time.perf_counter() - begun) * 1000
 
 

@@ -20,7 +20,7 @@ from runlane.checkpoints.saver import LedgerSaver
 from runlane.lifecycle import DisconnectMode, RunStatus
 from runlane.records import RunRecord, Usage
 from runlane.requests import RunRequest, StoredRequest
-from runlane.store.memory import MemoryDriver
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

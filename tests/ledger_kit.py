@@ -62,11 +62,11 @@ async def admit(store: RunStore, thread_id: str = "t", **changes: Any) -> str:
 
 
 async def admission(store: RunStore, thread_id: str = "t", **changes: Any) -> Admission:
-    return await store.admit(a_run(thread_id, **changes))
+    return await store.runs.admit(a_run(thread_id, **changes))
 
 
 async def claim(store: RunStore, run_id: str, worker_id: str = WORKER) -> Claim:
-    claimed = await store.claim(run_id, worker_id, lease_s=60)
+    claimed = await store.attempts.claim(run_id, worker_id, lease_s=60)
     assert claimed is not None, f"{run_id} could not be claimed"
     return claimed
 
@@ -80,12 +80,12 @@ def outcome(event: RunEvent, **changes: Any) -> Outcome:
 
 
 async def finish(store: RunStore, lease: Lease, event: RunEvent = RunEvent.SUCCEED, **changes: Any) -> Finished:
-    return await store.finish(lease, outcome(event, **changes))
+    return await store.attempts.finish(lease, outcome(event, **changes))
 
 
 async def held(store: RunStore, run_id: str) -> SeenLease:
     """Return the lease of a run as another process sees it."""
-    run = await store.get_run(run_id, owner=ANY_OWNER)
+    run = await store.runs.get(run_id, owner=ANY_OWNER)
     return SeenLease(
         run_id=run_id,
         attempt=run.attempt,
@@ -109,7 +109,7 @@ async def cancel(
     reason: EndReason = EndReason.USER_CANCEL,
     by: str | None = None,
 ) -> Cancelled:
-    return await store.request_cancel(run_id, owner=owner, action=action, reason=reason, by=by)
+    return await store.runs.request_cancel(run_id, owner=owner, action=action, reason=reason, by=by)
 
 
 async def ended(store: RunStore, thread_id: str = "t", event: RunEvent = RunEvent.SUCCEED, **changes: Any) -> str:

@@ -21,10 +21,10 @@ from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, StreamItem
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
-from runlane.store.memory import MemoryDriver
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import Clock, now_us
 from runlane.store.migrate import apply_scripts
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.store.sqlite import Clock, now_us
 from runlane.store.statements import Transaction, statement
 from runlane.testing.virtual_loop import run_virtual
 

@@ -112,7 +112,7 @@ class Admissions:
         if agent is not None:
             self._source.attach(new.run_id, agent)
         try:
-            admission = await self._store.admit(self._at_home(new, agent))
+            admission = await self._store.runs.admit(self._at_home(new, agent))
         except BaseException:
             self._source.forget(new.run_id)
             raise
@@ -124,7 +124,7 @@ class Admissions:
         return new if names_graph and agent is None else replace(new, home=self._worker_id)
 
     async def _admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
-        admissions = await self._store.admit_all([self._at_home(new) for new in news])
+        admissions = await self._store.runs.admit_all([self._at_home(new) for new in news])
         return [self.admitted(*pair) for pair in zip(news, admissions, strict=True)]
 
     def admitted(self, new: NewRun, admission: Admission) -> Admitted:

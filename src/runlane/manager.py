@@ -242,7 +242,7 @@ class RunManager:
         Raises:
             NotFound: No such run for *owner*. An outage is StoreUnavailable, never this.
         """
-        return await self._store.get_run(run_id, owner=self._any_owner("get", owner))
+        return await self._store.runs.get(run_id, owner=self._any_owner("get", owner))
 
     async def aget(self, run_id: str, *, owner: OwnerArgument = _UNSET) -> RunRecord:
         """The same as :meth:`get`."""
@@ -257,19 +257,19 @@ class RunManager:
             InvalidRequest: *limit* or *offset* is out of range.
         """
         check_page(limit, offset)
-        found = await self._store.list_runs(
+        found = await self._store.runs.list(
             thread_id, owner=self._any_owner("list_by_thread", owner), limit=limit, offset=offset
         )
         return list(found)
 
     async def has_inflight(self, thread_id: str, *, owner: OwnerArgument = _UNSET) -> bool:
         """Return whether the thread has a pending or running run, in any process."""
-        return await self._store.has_active(thread_id, owner=self._any_owner("has_inflight", owner))
+        return await self._store.runs.has_active(thread_id, owner=self._any_owner("has_inflight", owner))
 
     async def usage_by_thread(self, thread_id: str, *, owner: OwnerArgument = _UNSET) -> Usage:
         """Return what all runs of the thread used, whatever their ending."""
         total = Usage()
-        for usage in await self._store.thread_usage(thread_id, owner=self._any_owner("usage_by_thread", owner)):
+        for usage in await self._store.runs.thread_usage(thread_id, owner=self._any_owner("usage_by_thread", owner)):
             total = total + usage
         return total
 
@@ -300,7 +300,7 @@ class RunManager:
         """Record which model the run uses."""
         check_model(model_name)
         await self.get(run_id, owner=owner)
-        return await self._store.set_model(run_id, model_name)
+        return await self._store.runs.set_model(run_id, model_name)
 
     async def update_run_progress(
         self, run_id: str, *, owner: OwnerArgument = _UNSET, **counters: Unpack[Counters]
@@ -311,7 +311,7 @@ class RunManager:
             InvalidRequest: A name is not one of Usage's fields, or its value is of another kind.
         """
         await self.get(run_id, owner=owner)
-        return await self._store.set_progress(run_id, check_counters(counters))
+        return await self._store.runs.set_progress(run_id, check_counters(counters))
 
     async def update_run_completion(
         self,
@@ -335,9 +335,9 @@ class RunManager:
                 await self.set_status(run_id, status, error=error, owner=run.owner)
         except (IllegalTransition, CancelRecorded):
             if checked:
-                await self._store.complete_usage(run_id, checked)
+                await self._store.runs.complete_usage(run_id, checked)
             raise
-        return await self._store.complete_usage(run_id, checked)
+        return await self._store.runs.complete_usage(run_id, checked)
 
     # Control
 
@@ -365,7 +365,7 @@ class RunManager:
             return run.cancel
         await self._bridge.ended(run)
         try:
-            return (await self._store.get_run(run_id, owner=ANY_OWNER)).cancel
+            return (await self._store.runs.get(run_id, owner=ANY_OWNER)).cancel
         except NotFound:
             return run.cancel
 
@@ -386,7 +386,7 @@ class RunManager:
     async def _cancel(
         self, run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None
     ) -> Cancelled:
-        cancelled = await self._store.request_cancel(run_id, owner=owner, action=action, reason=reason, by=by)
+        cancelled = await self._store.runs.request_cancel(run_id, owner=owner, action=action, reason=reason, by=by)
         self._tell(cancelled)
         return cancelled
 
@@ -417,14 +417,14 @@ class RunManager:
         rescued: list[RunRecord] = list(await self._reconcile())
         text = error or "The process that was to execute this run is gone."
         after_seq = 0
-        while page := await self._store.inflight_runs(after_seq=after_seq):
+        while page := await self._store.runs.inflight(after_seq=after_seq):
             after_seq = page[-1].seq
             for run in page:
                 late = before is not None and run.created_at > before
                 if run.status is not RunStatus.PENDING or late or not self._orphaned(run.run_id, run.home):
                     continue
                 failed = RunError(error="WorkerLost", message=text)
-                finished = await self._store.give_up(run.run_id, EndReason.WORKER_LOST, failed, home=run.home)
+                finished = await self._store.queue.give_up(run.run_id, EndReason.WORKER_LOST, failed, home=run.home)
                 if finished is not None:
                     self._notifier.announce(finished)
                     rescued.append(finished.run)
@@ -436,14 +436,14 @@ class RunManager:
         if delay_s > 0:
             await asyncio.sleep(delay_s)
         with suppress(NotFound):
-            if (await self._store.get_run(run_id, owner=wanted)).status.terminal:
-                await self._store.delete_run(run_id, owner=wanted)
+            if (await self._store.runs.get(run_id, owner=wanted)).status.terminal:
+                await self._store.runs.delete(run_id, owner=wanted)
 
     async def delete(self, run_id: str, *, owner: OwnerArgument = _UNSET) -> None:
         """Stop the run if it is active, wait until it has ended, and delete it with its events."""
         wanted = self._any_owner("delete", owner)
         await self.cancel(run_id, wait=True, owner=wanted)
-        await self._store.delete_run(run_id, owner=wanted)
+        await self._store.runs.delete(run_id, owner=wanted)
 
     async def shutdown(self, grace_s: float = 5.0) -> None:
         """Close admission, let runs finish for *grace_s*, stop the rest and record each ending as it settles.

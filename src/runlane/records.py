@@ -344,7 +344,7 @@ class ThreadState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attempt ended, for :meth:`RunStore.finish`.
+    """How an attempt ended, for :meth:`RunStore.attempts.finish`.
 
     ``events_end`` is the last event's number in the run's log; ``None``: whatever the log has.
     """
@@ -433,7 +433,7 @@ class WaitingOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """What :meth:`RunStore.request_cancel` did: the run as it is now, and the lane's next run if it may start.
+    """What :meth:`RunStore.runs.request_cancel` did: the run as it is now, and the lane's next run if it may start.
 
     ``ended`` says that the run, which had not started, ended by this cancel.
     """

@@ -29,11 +29,11 @@ from runlane.manager import RunManager
 from runlane.records import Lease, RunRecord, ThreadTtl, Usage
 from runlane.settings import Settings
 from runlane.store.backends import migrate_postgres, open_postgres
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
-from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts, migrate_sqlite
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
 from runlane.streams.bridge import StreamBridge
 from runlane.telemetry.emitter import Telemetry

@@ -16,8 +16,8 @@ from typing import Any
 from acceptance.kit import RUN_LIMIT_S, Program, env_of
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEvent
+from runlane.store.drivers.postgres import open_postgres
 from runlane.store.ledger import RunStore
-from runlane.store.postgres import open_postgres
 
 SCRIPT = Path(__file__).parent / "library_process.py"
 
@@ -120,19 +120,19 @@ class Ledger:
         self.store, self._effects = store, effects
 
     async def run(self, run_id: str) -> RunRecord:
-        return await self.store.get_run(run_id, owner=ANY_OWNER)
+        return await self.store.runs.get(run_id, owner=ANY_OWNER)
 
     async def log(self, run: RunRecord) -> list[StreamEvent]:
         """Return all events of a run."""
         events: list[StreamEvent] = []
-        while page := await self.store.read_events(run.seq, after=events[-1].seq if events else 0):
+        while page := await self.store.events.read(run.seq, after=events[-1].seq if events else 0):
             events.extend(page)
         return events
 
     async def rows(self, run_ids: Iterable[str]) -> list[Any]:
         """Return all that there is of these runs and their threads."""
         runs = [await self.run(run_id) for run_id in run_ids]
-        threads = [await self.store.get_thread(run.thread_id, owner=ANY_OWNER) for run in runs]
+        threads = [await self.store.threads.get(run.thread_id, owner=ANY_OWNER) for run in runs]
         return [runs, threads, [await self.log(run) for run in runs]]
 
     def traces(self) -> list[tuple[str, str, int]]:

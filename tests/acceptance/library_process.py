@@ -26,8 +26,8 @@ from runlane.errors import StoreUnavailable
 from runlane.records import ANY_OWNER, RunRecord, StreamItem
 from runlane.runtime import Runtime
 from runlane.settings import Settings
-from runlane.store.run_transactions import LOCK_RUN, LOCK_THREAD
 from runlane.store.statements import Transaction
+from runlane.store.transactions.runs import LOCK_RUN, LOCK_THREAD
 
 #: Pause before what the database could not do is tried again.
 RETRY_S = 0.05

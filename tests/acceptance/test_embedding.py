@@ -70,8 +70,8 @@ async def test_an_embedding_application_with_open_readers_stops_on_sigterm(tmp_p
     driver = await open_driver(Settings(database=f"sqlite:///{tmp_path / 'runs.db'}"))
     store = RunStore(driver)
     for run_id in (once, json.loads(own)):
-        run = await store.get_run(run_id, owner=ANY_OWNER)
+        run = await store.runs.get(run_id, owner=ANY_OWNER)
         assert (run.status, run.end_reason) == (RunStatus.INTERRUPTED, EndReason.DRAINED_OVER)
-    handed_back = await store.get_run(again, owner=ANY_OWNER)
+    handed_back = await store.runs.get(again, owner=ANY_OWNER)
     assert (handed_back.status, handed_back.attempt, handed_back.rescues) == (RunStatus.PENDING, 1, 0)
     await driver.aclose()

@@ -22,7 +22,7 @@ import pytest
 
 from acceptance.kit import Reader, Server, get, new_thread
 from runlane.checkpoints.saver import LedgerSaver
-from runlane.store.sqlite import SqliteDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 
 ROUNDS = int(os.environ.get("RUNLANE_ACCEPTANCE_ROUNDS", "50"))
 SEED = int(os.environ.get("RUNLANE_ACCEPTANCE_SEED", "1"))

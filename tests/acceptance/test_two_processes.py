@@ -200,7 +200,7 @@ async def check_threads_work(ledger: Ledger, pair: Pair, threads: list[str]) -> 
     for one in again:
         await ledger.check_run(one.run_id, one.viewers)
     for thread in threads:
-        assert (await ledger.store.get_thread(thread, owner=ANY_OWNER)).status == "idle"
+        assert (await ledger.store.threads.get(thread, owner=ANY_OWNER)).status == "idle"
 
 
 @pytest.mark.parametrize(("seed", "rounds"), parts(ROUNDS, RUNS * STOPS_PER_TEST))
@@ -270,10 +270,10 @@ async def test_two_processes_whose_database_crashes_again_and_again_lose_nothing
 
 async def check_load(ledger: Ledger, thread: str, runs: list[Watched]) -> int:
     """Check that the thread has these runs, executed in turn and to their ends, and no others; return how many."""
-    found = await ledger.store.list_runs(thread, owner=ANY_OWNER, limit=1000)
+    found = await ledger.store.runs.list(thread, owner=ANY_OWNER, limit=1000)
     assert [run.run_id for run in reversed(found)] == [one.run_id for one in runs]
     ledger.check_lane([f"{thread}-{number}" for number in range(len(runs))])
     for one in runs:
         await ledger.check_run(one.run_id, one.viewers)
-    assert (await ledger.store.get_thread(thread, owner=ANY_OWNER)).status == "idle"
+    assert (await ledger.store.threads.get(thread, owner=ANY_OWNER)).status == "idle"
     return len(runs)

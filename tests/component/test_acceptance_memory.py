@@ -46,7 +46,7 @@ async def test_ended_runs_leave_a_ledger_in_memory_after_their_grace_time() -> N
         await runtime.purger.purge()
         with pytest.raises(NotFound):
             await runtime.runs.get(old.run_id)
-        assert await runtime.store.read_events(old.seq, after=0) == ()
+        assert await runtime.store.events.read(old.seq, after=0) == ()
         assert (await runtime.runs.get(young.run_id)).status is RunStatus.SUCCESS
         agent.go.set()
 
@@ -58,7 +58,7 @@ async def test_a_ledger_in_a_file_keeps_ended_runs(tmp_path: Any) -> None:
         await turn(runtime.store, ENDED_LONG_AGO, run.run_id)
         await runtime.purger.purge()
         assert (await runtime.runs.get(run.run_id)).status is RunStatus.SUCCESS
-        assert await runtime.store.read_events(run.seq, after=0) == ()
+        assert await runtime.store.events.read(run.seq, after=0) == ()
 
 
 async def test_cleanup_removes_ended_runs_only(runtime: Runtime) -> None:
@@ -69,7 +69,7 @@ async def test_cleanup_removes_ended_runs_only(runtime: Runtime) -> None:
     await runtime.runs.cleanup(run.run_id, delay_s=0)
     assert (await runtime.runs.get(run.run_id)).status is RunStatus.RUNNING
     with pytest.raises(ConflictError):
-        await runtime.store.delete_run(run.run_id, owner=ANY_OWNER)
+        await runtime.store.runs.delete(run.run_id, owner=ANY_OWNER)
     agent.go.set()
     await ended(runtime, run)
     await runtime.runs.cleanup(run.run_id, delay_s=0, owner="eve")
@@ -91,7 +91,7 @@ async def test_retention_removes_the_events_of_all_ended_runs(tmp_path: Any) -> 
         for run in (*runs, live):
             await turn(runtime.store, ENDED_LONG_AGO, run.run_id)
         await runtime.purger.purge()
-        left = [run.run_id for run in runs if await runtime.store.last_event(run.seq)]
+        left = [run.run_id for run in runs if await runtime.store.events.last(run.seq)]
         assert left == []
         agent.go.set()
         assert any(isinstance(item, StreamEvent) for item in await items(runtime, live.run_id))

@@ -144,7 +144,7 @@ async def test_a_run_that_the_application_lost_cannot_be_ended_by_it() -> None:
     async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
         run = await runtime.runs.create_or_reject("t")
         await runtime.runs.set_status(run.run_id, "running")
-        rescued = await runtime.store.rescue(await held(runtime.store, run.run_id), max_rescues=3)
+        rescued = await runtime.store.attempts.rescue(await held(runtime.store, run.run_id), max_rescues=3)
         assert rescued.run.status is RunStatus.PENDING
         with pytest.raises(IllegalTransition):
             await runtime.runs.set_status(run.run_id, "success")
@@ -158,7 +158,7 @@ async def test_a_run_that_was_taken_is_not_executed_twice_by_one_process() -> No
     async with opened(driver, lease_s=0.1, poll_s=0.02, exclusive=False, **slow) as runtime:
         run = await runtime.runs.create_or_reject("t", agent=CoroutineAgent(agent, continuable=True))
         await soon(agent.started.wait())
-        await runtime.store.rescue(await held(runtime.store, run.run_id), max_rescues=3)
+        await runtime.store.attempts.rescue(await held(runtime.store, run.run_id), max_rescues=3)
         await soon(agent.stopping.wait())
         await runtime.rescuer.dispatch_runnable()
         for _ in range(50):
@@ -203,7 +203,7 @@ async def test_a_run_that_was_renewed_since_it_was_seen_is_left_alone() -> None:
         seen = await held(runtime.store, run.run_id)
         await runtime.runs.set_status(run.run_id, "success")
         with pytest.raises(Exception, match="no longer owns"):
-            await runtime.store.rescue(seen, max_rescues=3)
+            await runtime.store.attempts.rescue(seen, max_rescues=3)
         assert await status(runtime, run) is RunStatus.SUCCESS
 
 
@@ -242,7 +242,7 @@ async def test_a_renewal_that_is_answered_late_leaves_the_next_lease_of_an_appli
         await runtime.runs.set_status(run.run_id, "running")
         driver.gates["renew"] = gate
         await driver.held.wait()
-        await runtime.store.rescue(await held(runtime.store, run.run_id), max_rescues=3)
+        await runtime.store.attempts.rescue(await held(runtime.store, run.run_id), max_rescues=3)
         await runtime.runs.set_status(run.run_id, "running")
         del driver.gates["renew"]
         gate.set()

@@ -91,7 +91,7 @@ class StartingDriver(FaultyDriver):
         found = await super().read(transaction)
         if self.run_id is not None:
             run_id, self.run_id = self.run_id, None
-            assert await RunStore(self).claim(run_id, "another-worker", lease_s=60)
+            assert await RunStore(self).attempts.claim(run_id, "another-worker", lease_s=60)
         return found
 
 

@@ -153,7 +153,7 @@ async def test_a_drain_that_stood_still_does_not_take_code_for_stopped_that_goes
         await started.wait()
         drain = asyncio.create_task(runtime.runs.shutdown(0))
         await asyncio.sleep(0.05)
-        await runtime.store.request_cancel(
+        await runtime.store.runs.request_cancel(
             run.run_id, owner=run.owner, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL
         )
         loop.jumped_s += 60

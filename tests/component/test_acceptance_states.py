@@ -295,7 +295,7 @@ async def test_a_rollback_leaves_the_thread_as_before_the_run(tmp_path: Any) -> 
         stepper.go.set()
         await ended(runtime, await runtime.runs.create_or_reject("t", kwargs=graph_run()))
         before = await checkpoints(runtime)
-        thread = await runtime.store.get_thread("t", owner=ANY_OWNER)
+        thread = await runtime.store.threads.get("t", owner=ANY_OWNER)
         stepper.go.clear()
         stepper.started.clear()
         run = await runtime.runs.create_or_reject("t", kwargs=graph_run())
@@ -306,7 +306,7 @@ async def test_a_rollback_leaves_the_thread_as_before_the_run(tmp_path: Any) -> 
         stopped = await runtime.runs.get(run.run_id)
         assert (stopped.status, stopped.end_reason) == (RunStatus.INTERRUPTED, EndReason.ROLLED_BACK)
         assert await checkpoints(runtime) == before
-        after = await runtime.store.get_thread("t", owner=ANY_OWNER)
+        after = await runtime.store.threads.get("t", owner=ANY_OWNER)
         assert (after.values, after.status) == (thread.values, thread.status)
 
 
@@ -402,7 +402,7 @@ async def test_writes_to_an_unknown_run_make_none(runtime: Runtime) -> None:
 
 async def test_cleaning_up_an_unknown_run_is_no_error(runtime: Runtime) -> None:
     await runtime.runs.cleanup("nobody", delay_s=0)
-    assert await runtime.store.list_runs(None, owner=ANY_OWNER) == ()
+    assert await runtime.store.runs.list(None, owner=ANY_OWNER) == ()
 
 
 async def test_a_passing_outage_is_not_noticed() -> None:
@@ -478,7 +478,7 @@ async def test_progress_that_is_written_again_after_an_outage_overwrites_nothing
 
 async def running_elsewhere(runtime: Runtime) -> Claim:
     run = await runtime.runs.create_or_reject("t")
-    claim = await runtime.store.claim(run.run_id, "another-worker", lease_s=60)
+    claim = await runtime.store.attempts.claim(run.run_id, "another-worker", lease_s=60)
     assert claim is not None
     return claim
 

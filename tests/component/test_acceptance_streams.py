@@ -155,7 +155,7 @@ async def test_an_ended_run_without_events_ends_at_once(runtime: Runtime) -> Non
     """Item 19: retention has removed what it published."""
     run = await ended(runtime, await runtime.runs.create_or_reject("t", agent=at_once))
     await turn(runtime.store, ENDED_LONG_AGO, run.run_id)
-    await runtime.store.purge_events(older_than_s=60)
+    await runtime.store.events.purge(older_than_s=60)
     assert isinstance((await items(runtime, run.run_id))[-1], StreamEnd)
     assert not runtime.streams._live
 

@@ -328,7 +328,7 @@ async def test_a_block_that_lost_its_run_writes_nothing_and_is_told() -> None:
                 attempt.emit("late", {})
 
         application = await begun(runtime, body=go_on)
-        lost = await runtime.store.rescue(await held(runtime.store, application.run.run_id), max_rescues=0)
+        lost = await runtime.store.attempts.rescue(await held(runtime.store, application.run.run_id), max_rescues=0)
         with pytest.raises(LeaseLost):
             await soon(application.task)
         assert await runtime.runs.get(application.run.run_id) == lost.run

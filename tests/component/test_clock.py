@@ -10,7 +10,7 @@ from runlane.lifecycle import RunStatus
 from runlane.maintenance.liveness import GRACE_S
 from runlane.records import ANY_OWNER
 from runlane.runtime import Runtime
-from runlane.store.memory import MemoryDriver
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.streams.threads import Position, newest_position, read_thread
 
@@ -104,7 +104,7 @@ async def test_a_threads_stream_has_every_run_once_after_the_clock_was_set_back(
     async with opened(driver, now=clock.now, poll_s=0.02) as runtime:
         before = await runtime.runs.create("t", agent=at_once)
         await ended(runtime, before)
-        cursor = await newest_position(runtime.store, await runtime.store.get_thread("t", owner=ANY_OWNER))
+        cursor = await newest_position(runtime.store, await runtime.store.threads.get("t", owner=ANY_OWNER))
         clock.ahead -= timedelta(hours=1)
         after = [await runtime.runs.create("t", agent=at_once) for _ in range(2)]
         for run in after:
@@ -132,7 +132,7 @@ async def test_a_dead_workers_run_is_rescued_although_its_lease_lies_in_the_futu
     driver = FaultyDriver(clock=clock.us)
     async with opened(driver, poll_s=3600, exclusive=False) as runtime:
         run = await runtime.runs.create("t")
-        assert await runtime.store.claim(run.run_id, "dead-worker", lease_s=30.0)
+        assert await runtime.store.attempts.claim(run.run_id, "dead-worker", lease_s=30.0)
         clock.ahead -= timedelta(hours=1)
         assert await runtime.rescuer.rescue_lost() == ()
         await asyncio.sleep(30.0 + GRACE_S)
@@ -143,7 +143,7 @@ async def test_a_dead_workers_run_is_rescued_although_its_lease_lies_in_the_futu
 async def test_a_process_with_short_leases_waits_for_the_whole_lease_of_another() -> None:
     async with opened(FaultyDriver(), poll_s=3600, exclusive=False, lease_s=5.0) as runtime:
         run = await runtime.runs.create("t")
-        assert await runtime.store.claim(run.run_id, "worker-with-long-leases", lease_s=60.0)
+        assert await runtime.store.attempts.claim(run.run_id, "worker-with-long-leases", lease_s=60.0)
         assert await runtime.rescuer.rescue_lost() == ()
         await asyncio.sleep(60.0)
         assert await runtime.rescuer.rescue_lost() == ()

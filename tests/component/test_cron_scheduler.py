@@ -16,9 +16,9 @@ from runlane.lifecycle import RunStatus
 from runlane.maintenance.crons import CronScheduler, due
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun
 from runlane.schedules import Schedule
-from runlane.store.cron_transactions import Cron, CronPlan, CronTarget, Firing
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction
+from runlane.store.transactions.crons import Cron, CronPlan, CronTarget, Firing
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
@@ -77,7 +77,7 @@ class Fixture:
             "next_run_at": Schedule(schedule).after(self.now()),
         }
         target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*")
-        return await self.store.create_cron(cron_id, target, CronPlan(schedule=schedule, **{**values, **changes}))
+        return await self.store.crons.create(cron_id, target, CronPlan(schedule=schedule, **{**values, **changes}))
 
     async def count(self, fired: int) -> list[tuple[str, int]]:
         """Return what was fired, in whole seconds after noon, once it is *fired* in number."""
@@ -149,7 +149,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated() -> None:
     await world.make()
     async with world.scheduler:
         assert await world.count(1) == [("c", 120)]
-    runs = await world.store.list_runs(None, owner=ANY_OWNER)
+    runs = await world.store.runs.list(None, owner=ANY_OWNER)
     assert len(runs) == 2
 
 
@@ -158,7 +158,7 @@ async def test_a_slot_that_a_dying_process_fired_is_executed_by_the_next() -> No
     world = Fixture()
     cron = await world.make()
     firing = Firing(slot=NOON + MINUTE, next_run_at=None, new=await world.make_run(cron, NOON + MINUTE))
-    fired = await world.store.fire_cron(cron, firing)  # and nobody is told
+    fired = await world.store.crons.fire(cron, firing)  # and nobody is told
     assert fired.admission is not None
     async with opened(driver=world.driver) as runtime:
         runtime.runs.start(fired.admission.run, at_once)
@@ -175,11 +175,11 @@ async def test_slots_that_were_missed_are_made_up_for_by_one_run_or_by_none() ->
     world.skipped = HOUR + 90 * SECOND
     async with world.scheduler:
         assert await world.count(2) == [("once", 3690), ("once", 3720)]
-    skip = await world.store.get_cron("skip", owner=ANY_OWNER)
+    skip = await world.store.crons.get("skip", owner=ANY_OWNER)
     assert (skip.last_slot_at, skip.last_run_id, skip.plan.next_run_at) == (NOON + HOUR, None, NOON + 2 * HOUR)
-    once = await world.store.get_cron("once", owner=ANY_OWNER)
+    once = await world.store.crons.get("once", owner=ANY_OWNER)
     assert once.last_slot_at == NOON + HOUR + 2 * MINUTE
-    assert (await world.store.get_cron("seconds", owner=ANY_OWNER)).plan.next_run_at is None
+    assert (await world.store.crons.get("seconds", owner=ANY_OWNER)).plan.next_run_at is None
 
 
 @on_jumping_time
@@ -196,7 +196,7 @@ async def test_what_one_cron_is_refused_or_breaks_keeps_no_other_from_its_slots(
     async with world.scheduler:
         assert await world.count(2) == [("well", 60), ("well", 120)]
         await asyncio.sleep(1)
-    found = {cron_id: await world.store.get_cron(cron_id, owner=ANY_OWNER) for cron_id in world.faults}
+    found = {cron_id: await world.store.crons.get(cron_id, owner=ANY_OWNER) for cron_id in world.faults}
     errors = {cron_id: None if one.error is None else one.error.error for cron_id, one in found.items()}
     assert errors == {"refused": "InvalidRequest", "gone": "NotFound", "graph": "NotFound", "broken": "InternalError"}
     assert [cron_id for cron_id, one in found.items() if not one.plan.enabled] == ["gone"]
@@ -231,7 +231,7 @@ async def test_a_zone_that_this_machine_does_not_have_disables_its_crons() -> No
     await world.make(timezone="Nowhere/Land")
     async with world.scheduler:
         await asyncio.sleep(100)
-    cron = await world.store.get_cron("c", owner=ANY_OWNER)
+    cron = await world.store.crons.get("c", owner=ANY_OWNER)
     assert cron.error is not None
     assert (cron.plan.enabled, cron.error.error) == (False, "InvalidRequest")
 

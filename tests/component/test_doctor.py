@@ -30,13 +30,13 @@ from runlane.lifecycle import CancelAction, EndReason
 from runlane.records import ANY_OWNER, NO_OWNER
 from runlane.runtime import Runtime
 from runlane.settings import Settings
-from runlane.store.assistant_transactions import NewAssistant
-from runlane.store.cron_transactions import CronPlan, CronTarget
+from runlane.store.drivers.sqlite import now_us
 from runlane.store.ledger import RunStore
 from runlane.store.migrations import indexes
 from runlane.store.rows import instant
-from runlane.store.sqlite import now_us
-from runlane.store.webhook_transactions import Attempted, DeliveryStatus
+from runlane.store.transactions.assistants import NewAssistant
+from runlane.store.transactions.crons import CronPlan, CronTarget
+from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
 
 HOUR_US = 3_600_000_000
 
@@ -70,12 +70,12 @@ async def live(runtime: Runtime, stepper: Stepper) -> None:
         await ended(runtime, queued)
     await ended(runtime, await runtime.runs.create("gone", "a", kwargs=graph_run()))
     saver = runtime.saver
-    await runtime.store.delete_thread("gone", owner=ANY_OWNER, first=lambda: saver.removing("gone"))
+    await runtime.store.threads.delete("gone", owner=ANY_OWNER, extra_writes=lambda: saver.removing("gone"))
 
 
 async def live_without_graphs(runtime: Runtime) -> None:
     """Do what an application does whose agents are coroutines."""
-    await runtime.store.create_thread("noted", owner=NO_OWNER, metadata={"user": "ann"})
+    await runtime.store.threads.create("noted", owner=NO_OWNER, metadata={"user": "ann"})
     for thread_id, agent in (("fails", fails), ("speaks", speaks), ("speaks", at_once)):
         run = await runtime.runs.create(thread_id, "a")
         runtime.runs.start(run, agent)
@@ -86,8 +86,8 @@ async def live_without_graphs(runtime: Runtime) -> None:
 async def _others(runtime: Runtime) -> None:
     """Add an assistant with two versions, crons that go on, that pause and that are over, and a webhook."""
     new = NewAssistant(assistant_id="a", owner=NO_OWNER, graph_id="g", config={}, context={}, metadata={})
-    await runtime.store.create_assistant(new, if_exists_return=False)
-    await runtime.store.update_assistant("a", owner=NO_OWNER, changes={"name": "second"})
+    await runtime.store.assistants.create(new, if_exists_return=False)
+    await runtime.store.assistants.update("a", owner=NO_OWNER, changes={"name": "second"})
     for name, enabled, end_us in (("goes on", True, None), ("paused", False, None), ("over", True, HOUR_US)):
         plan = CronPlan(
             schedule="0 0 * * *",
@@ -102,19 +102,19 @@ async def _others(runtime: Runtime) -> None:
             next_run_at=instant(now_us() + HOUR_US) if name == "goes on" else None,
         )
         target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*")
-        await runtime.store.create_cron(name, target, plan)
+        await runtime.store.crons.create(name, target, plan)
     await _with_webhook(runtime.store, "told")
-    [claimed] = await runtime.store.claim_deliveries(capacity=1, per_host=1, busy={}, lease_s=60)
+    [claimed] = await runtime.store.webhooks.claim(capacity=1, per_host=1, busy={}, lease_s=60)
     sent_at = instant(now_us())
     attempted = Attempted(number=claimed.attempt, sent_at=sent_at, duration_s=0.1, status_code=200, error=None)
-    assert await runtime.store.settle_delivery(claimed.run_id, attempted, status=DeliveryStatus.DELIVERED)
+    assert await runtime.store.webhooks.settle(claimed.run_id, attempted, status=DeliveryStatus.DELIVERED)
     await _with_webhook(runtime.store, "to be told")
 
 
 async def _with_webhook(store: RunStore, thread_id: str) -> None:
     run = a_run(thread_id, webhook="https://hooks.example.com/run", idempotency_key=thread_id)
-    await store.admit(run)
-    await store.request_cancel(
+    await store.runs.admit(run)
+    await store.runs.request_cancel(
         run.run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL, by=None
     )
 
@@ -424,8 +424,10 @@ async def traffic(runtime: Runtime, examined: asyncio.Event, *, graphs: bool) ->
             await _with_webhook(runtime.store, f"hook{number}")
             await ended(runtime, run)
             with suppress(ConflictError, NotFound):
-                await runtime.store.delete_thread(
-                    thread_id, owner=ANY_OWNER, first=partial(runtime.saver.removing, thread_id) if graphs else None
+                await runtime.store.threads.delete(
+                    thread_id,
+                    owner=ANY_OWNER,
+                    extra_writes=partial(runtime.saver.removing, thread_id) if graphs else None,
                 )
     return number
 

@@ -15,8 +15,8 @@ from runlane.agents.registry import Registry
 from runlane.lifecycle import MultitaskStrategy
 from runlane.records import NewRun
 from runlane.requests import RunRequest, raw
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.migrate import migrate_sqlite
-from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Query, Transaction
 
 

@@ -27,7 +27,7 @@ from runlane.lifecycle import EndReason, RunStatus
 from runlane.maintenance.liveness import GRACE_S
 from runlane.records import RunRecord
 from runlane.runtime import Runtime
-from runlane.store.sqlite import now_us
+from runlane.store.drivers.sqlite import now_us
 
 LEASE_S = 30.0
 DEAD = "a-dead-process"
@@ -115,14 +115,14 @@ async def test_a_run_that_waits_for_the_code_of_a_dead_process_ends_as_never_sta
         assert await status(heir, run) is RunStatus.PENDING
         done = await ended(heir, run)
         assert (done.status, done.end_reason) == (RunStatus.ERROR, EndReason.NEVER_STARTED)
-        assert [worker.worker_id for worker in await heir.store.workers()] == [heir.worker.worker_id]
+        assert [worker.worker_id for worker in await heir.store.workers.list()] == [heir.worker.worker_id]
 
 
 @on_jumping_time
 async def test_a_run_whose_code_died_with_its_process_ends_as_worker_lost() -> None:
     async with sharing(a_ledger(), max_rescues=3) as heir:
         run = await at_home_in_a_process_that_dies(heir)
-        assert await heir.store.claim(run.run_id, DEAD, lease_s=LEASE_S)
+        assert await heir.store.attempts.claim(run.run_id, DEAD, lease_s=LEASE_S)
         await asyncio.sleep(LEASE_S)
         assert await status(heir, run) is RunStatus.RUNNING
         done = await ended(heir, run)
@@ -137,7 +137,7 @@ async def test_a_run_that_names_a_graph_is_executed_by_it_once_the_process_that_
     async with sharing(a_ledger(), graphs=graphs()) as heir:
         run = await at_home_in_a_process_that_dies(heir, kwargs=graph_run())
         if executed:
-            assert await heir.store.claim(run.run_id, DEAD, lease_s=LEASE_S)
+            assert await heir.store.attempts.claim(run.run_id, DEAD, lease_s=LEASE_S)
         await asyncio.sleep(LEASE_S)
         assert not (await heir.runs.get(run.run_id)).status.terminal
         done = await ended(heir, run)
@@ -146,11 +146,11 @@ async def test_a_run_that_names_a_graph_is_executed_by_it_once_the_process_that_
 
 async def at_home_in_a_process_that_dies(heir: Runtime, **changes: Any) -> RunRecord:
     """Admit a run as another process would, which has beaten for long, and is killed now."""
-    await heir.store.beat(DEAD, lease_s=LEASE_S)
-    admission = await heir.store.admit(a_run(home=DEAD, **changes))
+    await heir.store.workers.beat(DEAD, lease_s=LEASE_S)
+    admission = await heir.store.runs.admit(a_run(home=DEAD, **changes))
     for _ in range(5):
         await asyncio.sleep(LEASE_S / 3)
-        await heir.store.beat(DEAD, lease_s=LEASE_S)
+        await heir.store.workers.beat(DEAD, lease_s=LEASE_S)
         assert await status(heir, admission.run) is RunStatus.PENDING
     return admission.run
 

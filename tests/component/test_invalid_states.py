@@ -24,7 +24,7 @@ from runlane.cli.main import app
 from runlane.errors import InvalidRequest, StateUnreadable
 from runlane.lifecycle import RunStatus
 from runlane.runtime import Runtime
-from runlane.store.sqlite import SqliteDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.statements import Driver
 
 THREAD: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}

@@ -27,8 +27,8 @@ from runlane.execution.worker import OUTAGE_LIMIT_S
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
+from runlane.store.drivers.sqlite import now_us
 from runlane.store.ledger import RunStore
-from runlane.store.sqlite import now_us
 from runlane.streams.publisher import MAX_BUFFERED_BYTES
 
 LEASE_S, STEP_S, STEPS = 30.0, 2.0, 30
@@ -133,7 +133,7 @@ async def test_a_run_goes_on_after_an_outage_of_any_length_and_repeats_no_step_t
         await walk.reaches(3)
         await outage(driver, seconds)
         over = await ended(runtime, run)
-        thread = await runtime.store.get_thread("t", owner=ANY_OWNER)
+        thread = await runtime.store.threads.get("t", owner=ANY_OWNER)
     assert (over.status, over.end_reason) == (RunStatus.SUCCESS, EndReason.COMPLETED)
     assert (over.attempt, over.rescues) == (attempts, 0)
     assert thread.status == "idle"
@@ -184,7 +184,7 @@ async def test_a_graph_that_is_done_during_an_outage_ends_as_a_success_without_a
         await walk.reaches(4)
         await outage(driver, seconds)
         over = await ended(runtime, run)
-        thread = await runtime.store.get_thread("t", owner=ANY_OWNER)
+        thread = await runtime.store.threads.get("t", owner=ANY_OWNER)
     assert (over.status, over.rescues) == (RunStatus.SUCCESS, 0)
     assert set(walk.taken.values()) == {1}
     assert thread.values == {"log": [1, 2, 3, 4]}
@@ -197,7 +197,7 @@ async def test_a_run_that_was_cancelled_before_the_outage_is_stopped_after_it() 
     async with opened(driver, graphs={"g": walk.graph()}, lease_s=LEASE_S) as runtime:
         run = await runtime.runs.create_or_reject("t", kwargs=graph_run())
         await walk.reaches(3)
-        await runtime.store.request_cancel(  # and nobody is told of it
+        await runtime.store.runs.request_cancel(  # and nobody is told of it
             run.run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL
         )
         await outage(driver, 2 * LEASE_S)
@@ -339,7 +339,7 @@ async def test_a_process_that_gives_up_a_run_does_not_end_it_with_its_thread_hal
         await asyncio.sleep(0.5)
         driver.faults["checkpoints.put"] = StoreUnavailable("unplugged")
         await asyncio.sleep(1)
-    assert (await RunStore(driver).get_run(run.run_id, owner=ANY_OWNER)).status is RunStatus.RUNNING
+    assert (await RunStore(driver).runs.get(run.run_id, owner=ANY_OWNER)).status is RunStatus.RUNNING
     driver.faults.clear()
     async with opened(driver, graphs={"g": failing(began)}, lease_s=LEASE_S) as runtime:
         assert (await ended(runtime, run)).status is RunStatus.ERROR
@@ -353,7 +353,7 @@ async def test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_ba
     driver, agent = a_ledger(), Scripted()
     store = RunStore(driver)
     async with opened(driver, lease_s=LEASE_S, exclusive=False) as runtime:
-        admission = await store.admit(a_run("t"))
+        admission = await store.runs.admit(a_run("t"))
         run_id = admission.run.run_id
         runtime.agents.attach(run_id, CoroutineAgent(agent, continuable=True))
         lease = (await claim(store, run_id, worker_id="another")).lease
@@ -362,7 +362,7 @@ async def test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_ba
         await asyncio.sleep(LEASE_S - 1.0)
         current = await runtime.runs.get(run_id, owner=ANY_OWNER)
         assert (current.status, current.rescues) == (RunStatus.RUNNING, 0)
-        assert (await store.renew([lease], lease_s=LEASE_S)).lost == ()
+        assert (await store.attempts.renew([lease], lease_s=LEASE_S)).lost == ()
         await agent.started.wait()  # the other one has died since
         agent.go.set()
         assert (await ended(runtime, admission.run)).rescues == 1

@@ -19,9 +19,9 @@ from run_kit import Scripted, at_once, opened, soon
 from runlane.errors import QueueFull
 from runlane.records import RunRecord
 from runlane.runtime import Runtime
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
 from runlane.store.migrate import migrate_sqlite
-from runlane.store.sqlite import SqliteDriver
 
 LONG = int(os.environ.get("RUNLANE_LONG_LANE", "10000"))
 OTHERS = 100
@@ -65,14 +65,14 @@ async def test_ten_thousand_queued_runs_on_one_thread_delay_no_other_thread(
         queued: list[RunRecord] = []
         while len(queued) < LONG:
             news = [a_run("long") for _ in range(min(AT_ONCE, LONG - len(queued)))]
-            queued += [admission.run for admission in await store.admit_all(news)]
+            queued += [admission.run for admission in await store.runs.admit_all(news)]
         for run in queued[:NEXT]:
             runtime.runs.start(run, at_once)
         with pytest.raises(QueueFull):
             await runtime.runs.create("long", agent=at_once)
         beside_s = await each_thread_once(runtime, 1)
-        await timed("the lanes that can go on", store.runnable(), times_s)
-        await timed("the queue's figures", store.queue_stats(), times_s)
+        await timed("the lanes that can go on", store.queue.runnable(), times_s)
+        await timed("the queue's figures", store.queue.stats(), times_s)
         page = await timed("a page of the thread", runtime.runs.list_by_thread("long", limit=10), times_s)
         assert [run.run_id for run in page] == [run.run_id for run in queued[:-11:-1]]
         await timed("a cancel", runtime.runs.cancel(queued[LONG // 2].run_id), times_s)

@@ -19,7 +19,7 @@ from runlane.errors import StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
-from runlane.store.postgres import open_postgres
+from runlane.store.drivers.postgres import open_postgres
 from runlane.store.statements import Rows, Transaction, statement
 
 CRASHES, THREADS, RUNS_EACH = 3, 8, 8
@@ -76,9 +76,9 @@ async def test_runs_admitted_while_the_database_crashes_again_and_again_all_end_
             assert done.status is RunStatus.SUCCESS, done
             assert 1 <= calls[run.run_id] <= done.attempt
         for number in range(THREADS):
-            found = await runtime.store.list_runs(f"t{number}", owner=ANY_OWNER, limit=100)
+            found = await runtime.store.runs.list(f"t{number}", owner=ANY_OWNER, limit=100)
             assert len(found) == RUNS_EACH
-            assert (await runtime.store.get_thread(f"t{number}", owner=ANY_OWNER)).status == "idle"
+            assert (await runtime.store.threads.get(f"t{number}", owner=ANY_OWNER)).status == "idle"
 
 
 async def test_a_write_that_a_crash_undid_is_never_reported_as_done(durable_cluster: PostgresCluster) -> None:

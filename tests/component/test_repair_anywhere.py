@@ -149,7 +149,7 @@ async def test_a_run_that_is_handed_back_between_a_node_and_its_edge_does_not_lo
     choosing.go.set()
     async with opened(driver, graphs={"g": choosing.graph()}) as runtime:
         done = await ended(runtime, run)
-        thread = await runtime.store.get_thread("t", owner=done.owner)
+        thread = await runtime.store.threads.get("t", owner=done.owner)
     assert (done.status, done.attempt, choosing.worked) == (RunStatus.SUCCESS, 2, 1)
     assert [m["type"] for m in thread.values["messages"]] == ["human", "ai", "tool", "ai"]
 
@@ -165,7 +165,7 @@ async def test_text_of_a_node_whose_edge_never_chooses_is_kept_in_the_checkpoint
             while seen != "messages":
                 seen = (await soon(anext(items))).name
         await runtime.runs.cancel(run.run_id, wait=True)
-        thread = await runtime.store.get_thread("t", owner=run.owner)
+        thread = await runtime.store.threads.get("t", owner=run.owner)
         saved = await runtime.saver.aget_tuple({"configurable": {"thread_id": "t"}})
         kept = saved.checkpoint["channel_values"]["messages"]
         assert [(m.type, m.text) for m in kept] == [("human", "go"), ("ai", "On it")]

@@ -13,8 +13,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from runlane.checkpoints.saver import LedgerSaver
 from runlane.maintenance.retention import ThreadSweeper
 from runlane.records import ANY_OWNER, NO_OWNER, ThreadTtl
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.ledger import RunStore
-from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Transaction, statement
 from runlane.telemetry.emitter import Telemetry
@@ -58,7 +58,7 @@ async def change(driver: MemoryDriver, what: Any, thread_id: str) -> None:
 
 async def expired(driver: MemoryDriver, saver: LedgerSaver, thread_id: str, ttl: ThreadTtl = KEEP) -> None:
     """Make a thread with a history, whose time is over."""
-    await RunStore(driver).create_thread(thread_id, owner=NO_OWNER, metadata={}, ttl=ttl)
+    await RunStore(driver).threads.create(thread_id, owner=NO_OWNER, metadata={}, ttl=ttl)
     await graph(saver).ainvoke({"messages": [("human", "ok?")]}, at(thread_id))
     await change(driver, OLDER, thread_id)
 
@@ -113,10 +113,10 @@ async def test_what_is_stored_while_a_thread_is_looked_at_is_kept(driver: Memory
 async def test_threads_of_a_ledger_without_checkpoints_expire_too(driver: MemoryDriver) -> None:
     store = RunStore(driver)
     for thread_id, ttl in (("gone", ThreadTtl(ttl_s=60)), ("kept", KEEP)):
-        await store.create_thread(thread_id, owner=NO_OWNER, metadata={}, ttl=ttl)
+        await store.threads.create(thread_id, owner=NO_OWNER, metadata={}, ttl=ttl)
         await change(driver, OLDER, thread_id)
     assert await ThreadSweeper(store=store, saver=None).sweep() == 2
-    assert (await store.get_thread("kept", owner=ANY_OWNER)).thread_id == "kept"
+    assert (await store.threads.get("kept", owner=ANY_OWNER)).thread_id == "kept"
 
 
 async def test_an_outage_does_not_end_the_sweeping(driver: MemoryDriver) -> None:

@@ -18,10 +18,10 @@ import pytest
 
 from runlane.errors import InvalidRequest, LedgerInUse, NotFound, StoreUnavailable
 from runlane.records import ANY_OWNER
+from runlane.store.drivers.sqlite import MAX_GROUP, SqliteDriver
 from runlane.store.ledger import RunStore
 from runlane.store.migrate import migrate_sqlite
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.store.sqlite import MAX_GROUP, SqliteDriver
 from runlane.store.statements import Statement, Transaction, statement
 
 ADD = statement("add", "INSERT INTO notes (note) VALUES (:note) RETURNING id")
@@ -35,7 +35,7 @@ LATE = statement("late", "INSERT INTO children (parent) VALUES (99)")
 # Writes a note, says that it is committed, and holds the file until it is killed.
 HOLDER = """
 import asyncio, sys
-from runlane.store.sqlite import SqliteDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.statements import statement
 
 def add():
@@ -439,7 +439,7 @@ async def test_a_health_check_notices_a_disk_that_takes_no_more(tmp_path: Path) 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_of(f"{path}-wal"), hard))
     try:
-        assert await store.list_runs(None, owner=ANY_OWNER) == ()
+        assert await store.runs.list(None, owner=ANY_OWNER) == ()
         with pytest.raises(StoreUnavailable):
             await store.probe()
     finally:

@@ -14,10 +14,10 @@ import pytest
 from ledger_kit import admit
 from runlane.errors import ConfigurationError, LedgerInUse, StoreUnavailable
 from runlane.records import ANY_OWNER
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
 from runlane.store.migrate import migrate_sqlite
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.store.sqlite import SqliteDriver
 
 ONCE = PersistenceRetryPolicy(max_attempts=1)
 TEARS, RUNS = 40, 30
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 async def runs_in(path: Path) -> list[str]:
     """Open the ledger as a process does that starts; return its runs, the oldest first, once all of it is sound."""
     driver = SqliteDriver(path)
-    found = await RunStore(driver).list_runs("t", owner=ANY_OWNER, limit=1000)
+    found = await RunStore(driver).runs.list("t", owner=ANY_OWNER, limit=1000)
     await driver.aclose()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -80,7 +80,7 @@ async def test_nothing_is_accepted_into_a_file_that_is_not_there_any_more(path: 
     os.rename(path, aside)
     if replaced:
         shutil.copy(aside, path)
-    for refused in (admit(store), store.list_runs("t", owner=ANY_OWNER)):  # no reader has opened the file yet
+    for refused in (admit(store), store.runs.list("t", owner=ANY_OWNER)):  # no reader has opened the file yet
         with pytest.raises(StoreUnavailable, match="put that one back") as told:
             await refused
         assert str(path) in str(told.value)

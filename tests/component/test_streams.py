@@ -157,7 +157,7 @@ async def test_a_reader_whose_cursor_retention_has_passed_is_told(stage: Stage) 
     stage.emit(1, 2)
     await stage.end()
     await turn(stage.store, ENDED_LONG_AGO, stage.run.run_id)
-    await stage.store.purge_events(older_than_s=60)
+    await stage.store.events.purge(older_than_s=60)
     assert [type(item) for item in await stage.read()] == [StreamGap, StreamEnd]
     assert [type(item) for item in await stage.read(1)] == [StreamGap, StreamEnd]
     assert [type(item) for item in await stage.read(2)] == [StreamEnd]
@@ -195,7 +195,7 @@ async def test_a_reader_of_a_deleted_run_ends(stage: Stage) -> None:
     watch = stage.bridge.watch(stage.run)
     await stage.end()
     await soon(reader)
-    await stage.store.delete_run(stage.run.run_id, owner=ANY_OWNER)
+    await stage.store.runs.delete(stage.run.run_id, owner=ANY_OWNER)
     with watch:
         found = [item async for batch in watch.batches(after=2) for item in batch]
     assert [item.seq for item in found if isinstance(item, StreamEnd)] == [3]
@@ -316,7 +316,7 @@ async def test_an_event_is_shown_only_once_it_is_durable() -> None:
     stage.emit(1, 2)
     await asyncio.sleep(3)
     assert stage.tail().known_seq == 0
-    assert await stage.store.read_events(stage.run.seq, after=0) == ()
+    assert await stage.store.events.read(stage.run.seq, after=0) == ()
     stage.driver.faults.clear()
     await stage.end()
     assert numbers(await reader) == [1, 2]
@@ -332,7 +332,7 @@ async def test_an_outage_of_any_length_loses_no_event() -> None:
     stage.emit(2)
     stage.driver.faults.clear()
     await asyncio.sleep(2)
-    assert numbers(await stage.store.read_events(stage.run.seq, after=0)) == [1, 2]
+    assert numbers(await stage.store.events.read(stage.run.seq, after=0)) == [1, 2]
     assert not stage.failures
 
 
@@ -346,7 +346,7 @@ async def test_events_that_are_refused_for_good_are_told_once_and_then_dropped()
     stage.driver.faults.clear()
     stage.emit(2)
     await asyncio.sleep(1)
-    assert await stage.store.read_events(stage.run.seq, after=0) == ()
+    assert await stage.store.events.read(stage.run.seq, after=0) == ()
     with pytest.raises(type(failure)):
         await stage.publisher.close()
 
@@ -358,7 +358,7 @@ async def test_a_lost_lease_is_told_at_once(stage: Stage) -> None:
     assert isinstance(stage.failures[0], LeaseLost)
     with pytest.raises(LeaseLost):
         await stage.publisher.close()
-    assert await stage.store.read_events(stage.run.seq, after=0) == ()
+    assert await stage.store.events.read(stage.run.seq, after=0) == ()
 
 
 @on_jumping_time
@@ -371,7 +371,7 @@ async def test_closing_waits_for_what_is_on_its_way() -> None:
     assert not closing.done()
     stage.driver.faults.clear()
     assert await closing == ()
-    assert await stage.store.last_event(stage.run.seq) == 1
+    assert await stage.store.events.last(stage.run.seq) == 1
 
 
 async def test_what_is_emitted_after_the_close_is_dropped(stage: Stage) -> None:

@@ -171,7 +171,7 @@ def test_whoever_comes_after_retention_is_told_of_the_gap_if_and_only_if_there_i
             await reader.leave()
         await history.end()
         await turn(history.stage.store, ENDED_LONG_AGO, history.stage.run.run_id)
-        while await history.stage.store.purge_events(older_than_s=60):
+        while await history.stage.store.events.purge(older_than_s=60):
             pass
         before = {id(reader): len(reader.seen) for reader in history.readers}
         await history.read_to_the_end()

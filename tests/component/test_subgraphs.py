@@ -21,7 +21,7 @@ from runlane.agents.observer import GraphObserver
 from runlane.agents.registry import Registry
 from runlane.agents.repair import CLOSING_TEXT
 from runlane.checkpoints.saver import LedgerSaver
-from runlane.store.memory import MemoryDriver
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 
 BOTH = AIMessage("On it.", tool_calls=[tool_call("fast", "c1"), tool_call("slow", "c2")])

@@ -25,7 +25,7 @@ from run_kit import ended, opened
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.errors import CheckpointUnreadable
 from runlane.lifecycle import RunStatus
-from runlane.store.memory import MemoryDriver
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Transaction, statement
 

@@ -22,12 +22,12 @@ from ledger_kit import admit, cancel, ended, finish, running, turn
 from runlane.lifecycle import RunEvent
 from runlane.records import ANY_OWNER, RunRecord, ThreadState
 from runlane.settings import Settings
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
-from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts, migrate_sqlite
-from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import statement
-from runlane.store.webhook_transactions import Attempted, Delivery, DeliveryStatus
+from runlane.store.transactions.webhooks import Attempted, Delivery, DeliveryStatus
 from runlane.webhooks.deliverer import MAX_IN_FLIGHT, RETRY_DELAYS_S, Deliverer
 from runlane.webhooks.policy import UrlRules, WebhookPolicy
 from runlane.webhooks.sender import CROWDED, MAX_PER_PLACE, UNREACHABLE, Places, Sender
@@ -75,7 +75,7 @@ async def settled(store: RunStore, run_id: str, attempts: int = 1) -> tuple[Deli
     """Return a delivery once the outcome of so many attempts is written."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            delivery, history = await store.get_delivery(run_id, owner=ANY_OWNER)
+            delivery, history = await store.webhooks.get(run_id, owner=ANY_OWNER)
             if len(history) >= attempts:
                 return delivery, history
             await asyncio.sleep(0.005)
@@ -103,7 +103,7 @@ async def test_what_is_sent_is_the_run_with_its_values_signed_over_the_exact_byt
     signed = f"{lease.run_id}.{got.headers['webhook-timestamp']}.".encode() + got.body
     expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
     assert got.headers["webhook-signature"] == f"v1,{expected}"
-    run = await store.get_run(lease.run_id, owner=ANY_OWNER)
+    run = await store.runs.get(lease.run_id, owner=ANY_OWNER)
     assert run.started_at is not None
     assert run.ended_at is not None
     assert {**got.json, "webhook_sent_at": None} == {
@@ -195,7 +195,7 @@ async def test_what_nobody_ever_takes_is_given_up_after_all_tries_and_can_be_sen
                     await turn(store, NOW_DUE, run_id)
                     working.wake()
                 assert (delivery.status, len(history)) == (DeliveryStatus.FAILED, tries)
-                await store.send_again(run_id)
+                await store.webhooks.send_again(run_id)
                 working.wake()
                 delivery, _ = await settled(store, run_id, tries + 1)
     assert delivery.status is DeliveryStatus.DELIVERED
@@ -347,7 +347,7 @@ async def test_what_a_killed_process_had_claimed_is_sent_again_when_its_lease_is
     async with receiver() as to:
         async with process(path) as (store, _):
             run_id = await ended(store, webhook=to.url())
-            claimed = await store.claim_deliveries(capacity=1, per_host=1, busy={}, lease_s=60)
+            claimed = await store.webhooks.claim(capacity=1, per_host=1, busy={}, lease_s=60)
             assert len(claimed) == 1
         async with process(path) as (store, working):
             await turn(store, NOW_DUE, run_id)
@@ -412,7 +412,7 @@ async def test_a_name_is_looked_up_once_for_its_check_and_its_use(store: RunStor
             await settled(store, run_id)
             assert (names.asked, len(allowed.requests)) == (1, 1)
             assert allowed.requests[0].headers["host"] == f"rebinding.example:{allowed.port}"
-            await store.send_again(run_id)
+            await store.webhooks.send_again(run_id)
             working.wake()
             _, history = await settled(store, run_id, 2)
     assert history[1].error == UNREACHABLE

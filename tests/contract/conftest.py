@@ -13,11 +13,11 @@ import pytest
 from ledger_kit import ledger_connection
 from postgres_cluster import PostgresCluster
 from runlane.store.backends import migrate_postgres
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.postgres import open_postgres
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
-from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts, migrate_sqlite
-from runlane.store.postgres import open_postgres
-from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
 
 TABLES = """workers, threads, thread_terms, assistants, assistant_versions, runs, events, crons, webhook_deliveries,

@@ -23,8 +23,8 @@ import runlane.store
 from runlane.checkpoints.saver import LedgerSaver
 from runlane.errors import CheckpointUnreadable, LeaseLost, StoreUnavailable, UnsupportedOption
 from runlane.records import Lease
-from runlane.store.memory import MemoryDriver
-from runlane.store.sqlite import SqliteDriver
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.statements import Rows, Transaction, statement
 
 SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))

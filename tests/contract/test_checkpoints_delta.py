@@ -14,8 +14,8 @@ from langgraph.graph import END, START, StateGraph
 
 import runlane.store
 from runlane.checkpoints.saver import LedgerSaver
-from runlane.store.memory import MemoryDriver
-from runlane.store.sqlite import SqliteDriver
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 
 SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
 CONFIG: Any = {"configurable": {"thread_id": "thread", "checkpoint_ns": ""}}

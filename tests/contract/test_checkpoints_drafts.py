@@ -16,8 +16,8 @@ import runlane.store
 from runlane.checkpoints.saver import LedgerSaver
 from runlane.errors import ThreadChanged
 from runlane.journal.rows import put
-from runlane.store.memory import MemoryDriver
-from runlane.store.sqlite import SqliteDriver
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.statements import Driver, Row, Transaction, statement
 
 SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))

@@ -15,9 +15,9 @@ from ledger_kit import a_run, admit, cancel, ended, running
 from runlane.errors import ConflictError, CronChanged, NotFound
 from runlane.maintenance.crons import CronScheduler
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunError
-from runlane.store.cron_transactions import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Firing
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver
+from runlane.store.transactions.crons import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Firing
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -45,8 +45,8 @@ async def make(store: RunStore, cron_id: str = "c", **changes: Any) -> Cron:
         if name in changes:
             target[name] = changes.pop(name)
     if target.get("thread_id") is not None:
-        await store.create_thread(target["thread_id"], owner=NO_OWNER, metadata={}, if_exists_return=True)
-    return await store.create_cron(cron_id, CronTarget(**target), a_plan(**changes))
+        await store.threads.create(target["thread_id"], owner=NO_OWNER, metadata={}, if_exists_return=True)
+    return await store.crons.create(cron_id, CronTarget(**target), a_plan(**changes))
 
 
 def a_firing(slot: datetime = NOON, **changes: Any) -> Firing:
@@ -55,14 +55,14 @@ def a_firing(slot: datetime = NOON, **changes: Any) -> Firing:
 
 async def search(store: RunStore, owner: Any = ANY_OWNER, **where: Any) -> list[str]:
     page = {name: where.pop(name) for name in ("sort_by", "order", "limit", "offset") if name in where}
-    found = await store.search_crons(owner=owner, where=CronFilter(**where), **{"limit": 100, **page})
+    found = await store.crons.search(owner=owner, where=CronFilter(**where), **{"limit": 100, **page})
     if not {"limit", "offset"} & set(page):
-        assert await store.count_crons(owner=owner, where=CronFilter(**where)) == len(found)
+        assert await store.crons.count(owner=owner, where=CronFilter(**where)) == len(found)
     return [one.cron_id for one in found]
 
 
 async def test_a_cron_reads_back_as_it_was_made(store: RunStore) -> None:
-    await store.create_thread("t", owner="bob", metadata={})
+    await store.threads.create("t", owner="bob", metadata={})
     target = CronTarget(
         owner="ann",
         permissions=("read", "write"),
@@ -83,8 +83,8 @@ async def test_a_cron_reads_back_as_it_was_made(store: RunStore) -> None:
         enabled=False,
         next_run_at=None,
     )
-    made = await store.create_cron("c", target, plan)
-    assert await store.get_cron("c", owner="ann") == made
+    made = await store.crons.create("c", target, plan)
+    assert await store.crons.get("c", owner="ann") == made
     assert (made.cron_id, made.target, made.plan) == ("c", target, plan)
     assert (made.last_slot_at, made.last_run_id, made.error) == (None, None, None)
 
@@ -96,54 +96,54 @@ async def test_a_repeated_creation_answers_the_first_cron(store: RunStore) -> No
 
 async def test_a_fired_slot_has_its_run_and_the_cron_moves_on(store: RunStore) -> None:
     cron, firing = await make(store), a_firing()
-    fired = await store.fire_cron(cron, firing)
+    fired = await store.crons.fire(cron, firing)
     assert fired.admission is not None
     assert fired.admission.runnable
     run_id = fired.admission.run.run_id
     assert firing.new is not None
-    assert run_id == firing.new.run_id == (await store.get_run(run_id, owner=ANY_OWNER)).run_id
-    now = await store.get_cron("c", owner=ANY_OWNER)
+    assert run_id == firing.new.run_id == (await store.runs.get(run_id, owner=ANY_OWNER)).run_id
+    now = await store.crons.get("c", owner=ANY_OWNER)
     assert (now.plan.next_run_at, now.last_slot_at, now.last_run_id) == (NOON + MINUTE, NOON, run_id)
     assert fired.cron == now
 
 
 async def test_a_slot_that_two_fire_has_one_run(store: RunStore) -> None:
     cron = await make(store)
-    both = await asyncio.gather(*(store.fire_cron(cron, a_firing()) for _ in range(8)), return_exceptions=True)
+    both = await asyncio.gather(*(store.crons.fire(cron, a_firing()) for _ in range(8)), return_exceptions=True)
     assert sum(isinstance(one, CronChanged) for one in both) == 7
-    assert len(await store.list_runs(None, owner=ANY_OWNER)) == 1
+    assert len(await store.runs.list(None, owner=ANY_OWNER)) == 1
 
 
 async def test_a_slot_whose_run_cannot_be_written_is_still_to_be_fired(store: RunStore) -> None:
     cron = await make(store)
     with pytest.raises(Exception, match="stored as JSON"):
-        await store.fire_cron(cron, a_firing(new=replace(a_run(), metadata={"note": object()})))
-    assert await store.get_cron("c", owner=ANY_OWNER) == cron
-    assert await store.list_runs(None, owner=ANY_OWNER) == ()
+        await store.crons.fire(cron, a_firing(new=replace(a_run(), metadata={"note": object()})))
+    assert await store.crons.get("c", owner=ANY_OWNER) == cron
+    assert await store.runs.list(None, owner=ANY_OWNER) == ()
 
 
 @pytest.mark.parametrize("act", ["change", "disable", "delete", "fire"])
 async def test_what_has_changed_since_it_was_seen_is_not_fired(store: RunStore, act: str) -> None:
     cron = await make(store)
     acts = {
-        "change": lambda: store.change_cron(cron, a_plan(payload={"new": 1})),
-        "disable": lambda: store.change_cron(cron, a_plan(enabled=False)),
-        "delete": lambda: store.delete_cron("c", owner=ANY_OWNER),
-        "fire": lambda: store.fire_cron(cron, a_firing(new=None)),
+        "change": lambda: store.crons.change(cron, a_plan(payload={"new": 1})),
+        "disable": lambda: store.crons.change(cron, a_plan(enabled=False)),
+        "delete": lambda: store.crons.delete("c", owner=ANY_OWNER),
+        "fire": lambda: store.crons.fire(cron, a_firing(new=None)),
     }
     await acts[act]()
     with pytest.raises(CronChanged):
-        await store.fire_cron(cron, a_firing())
-    assert await store.list_runs(None, owner=ANY_OWNER) == ()
+        await store.crons.fire(cron, a_firing())
+    assert await store.runs.list(None, owner=ANY_OWNER) == ()
 
 
 async def test_what_was_fired_since_it_was_seen_is_not_changed(store: RunStore) -> None:
     cron = await make(store)
-    fired = await store.fire_cron(cron, a_firing())
+    fired = await store.crons.fire(cron, a_firing())
     with pytest.raises(CronChanged):
-        await store.change_cron(cron, a_plan(schedule="0 0 * * *"))
-    assert await store.get_cron("c", owner=ANY_OWNER) == fired.cron
-    changed = await store.change_cron(fired.cron, a_plan(schedule="0 0 * * *"))
+        await store.crons.change(cron, a_plan(schedule="0 0 * * *"))
+    assert await store.crons.get("c", owner=ANY_OWNER) == fired.cron
+    changed = await store.crons.change(fired.cron, a_plan(schedule="0 0 * * *"))
     assert (changed.plan.schedule, changed.last_slot_at) == ("0 0 * * *", NOON)
 
 
@@ -151,9 +151,9 @@ async def test_a_slot_whose_thread_is_busy_is_passed_over_if_the_strategy_reject
     blocking = await admit(store)
     cron = await make(store, thread_id="t")
     new = a_run(multitask_strategy="reject", create_thread=False)
-    fired = await store.fire_cron(cron, a_firing(new=new))
+    fired = await store.crons.fire(cron, a_firing(new=new))
     assert (fired.admission, fired.cron.plan.next_run_at, fired.cron.error) == (None, NOON + MINUTE, None)
-    assert [run.run_id for run in await store.list_runs("t", owner=ANY_OWNER)] == [blocking]
+    assert [run.run_id for run in await store.runs.list("t", owner=ANY_OWNER)] == [blocking]
 
 
 async def test_a_slot_whose_thread_has_a_full_queue_is_lost_and_the_cron_says_so_until_the_next(driver: Driver) -> None:
@@ -161,20 +161,20 @@ async def test_a_slot_whose_thread_has_a_full_queue_is_lost_and_the_cron_says_so
     first = await admit(store)
     await admit(store)
     cron = await make(store)
-    fired = await store.fire_cron(cron, a_firing(next_run_at=NOON + MINUTE, new=a_run()))
+    fired = await store.crons.fire(cron, a_firing(next_run_at=NOON + MINUTE, new=a_run()))
     assert fired.admission is None
     assert fired.cron.error is not None
     assert (fired.cron.error.error, fired.cron.plan.next_run_at) == ("QueueFull", NOON + MINUTE)
     assert fired.cron.plan.enabled
     await cancel(store, first)
-    again = await store.fire_cron(fired.cron, a_firing(NOON + MINUTE, new=a_run()))
+    again = await store.crons.fire(fired.cron, a_firing(NOON + MINUTE, new=a_run()))
     assert (again.admission is not None, again.cron.error) == (True, None)
 
 
 async def test_a_slot_that_interrupts_says_what_it_cancelled(store: RunStore) -> None:
     lease = await running(store)
     cron = await make(store, thread_id="t")
-    fired = await store.fire_cron(cron, a_firing(new=a_run(multitask_strategy="interrupt")))
+    fired = await store.crons.fire(cron, a_firing(new=a_run(multitask_strategy="interrupt")))
     assert fired.admission is not None
     assert [one.run.run_id for one in fired.admission.cancelled] == [lease.run_id]
 
@@ -184,36 +184,36 @@ async def test_a_slot_is_passed_over_while_the_last_run_is_active_if_the_cron_sa
     store: RunStore, overlap: str, is_active: bool, runs: int
 ) -> None:
     cron = await make(store, overlap=overlap)
-    fired = await store.fire_cron(cron, a_firing(new=a_run("first")))
+    fired = await store.crons.fire(cron, a_firing(new=a_run("first")))
     assert fired.admission is not None
     if not is_active:
         await cancel(store, fired.admission.run.run_id)
-    again = await store.fire_cron(fired.cron, a_firing(NOON + MINUTE))
+    again = await store.crons.fire(fired.cron, a_firing(NOON + MINUTE))
     assert (again.admission is None, again.cron.plan.next_run_at) == (runs == 1, NOON + 2 * MINUTE)
-    assert len(await store.list_runs(None, owner=ANY_OWNER)) == runs
+    assert len(await store.runs.list(None, owner=ANY_OWNER)) == runs
 
 
 async def test_a_cron_whose_thread_is_not_its_owners_is_disabled_and_says_why(store: RunStore) -> None:
     await ended(store, "t", owner="eve")
     target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*", thread_id="t")
-    cron = await store.create_cron("c", target, a_plan())
-    fired = await store.fire_cron(cron, a_firing(new=a_run("t", create_thread=False)))
+    cron = await store.crons.create("c", target, a_plan())
+    fired = await store.crons.fire(cron, a_firing(new=a_run("t", create_thread=False)))
     assert (fired.admission, fired.cron.plan.enabled, fired.cron.plan.next_run_at) == (None, False, None)
     assert fired.cron.error is not None
     assert fired.cron.error.error == "NotFound"
-    assert await store.get_cron("c", owner=ANY_OWNER) == fired.cron
-    assert await store.next_cron_at() is None
+    assert await store.crons.get("c", owner=ANY_OWNER) == fired.cron
+    assert await store.crons.next_at() is None
 
 
 async def test_the_crons_of_a_deleted_thread_are_deleted_with_it_and_not_fired(store: RunStore) -> None:
     cron = await make(store, thread_id="t")
     await make(store, "other")
-    await store.delete_thread("t", owner=ANY_OWNER)
+    await store.threads.delete("t", owner=ANY_OWNER)
     assert await search(store) == ["other"]
     with pytest.raises(CronChanged):
-        await store.fire_cron(cron, a_firing(new=a_run("t", create_thread=False)))
+        await store.crons.fire(cron, a_firing(new=a_run("t", create_thread=False)))
     with pytest.raises(NotFound):
-        await store.create_cron("late", cron.target, a_plan())
+        await store.crons.create("late", cron.target, a_plan())
 
 
 async def test_a_thread_is_deleted_while_its_crons_fire_and_nothing_of_it_is_left(store: RunStore) -> None:
@@ -221,31 +221,31 @@ async def test_a_thread_is_deleted_while_its_crons_fire_and_nothing_of_it_is_lef
 
     async def fire(cron: Cron) -> None:
         with contextlib.suppress(CronChanged):
-            await store.fire_cron(cron, a_firing(new=a_run("t", create_thread=False)))
+            await store.crons.fire(cron, a_firing(new=a_run("t", create_thread=False)))
 
     async def delete() -> None:
         while True:
-            for run in await store.list_runs("t", owner=ANY_OWNER):
+            for run in await store.runs.list("t", owner=ANY_OWNER):
                 await cancel(store, run.run_id)
             with contextlib.suppress(ConflictError):
-                await store.delete_thread("t", owner=ANY_OWNER)
+                await store.threads.delete("t", owner=ANY_OWNER)
                 return
 
     await asyncio.gather(*map(fire, crons), delete())
     assert await search(store) == []
-    assert await store.list_runs("t", owner=ANY_OWNER) == ()
+    assert await store.runs.list("t", owner=ANY_OWNER) == ()
 
 
 async def test_an_error_stays_until_a_slot_is_fired_or_the_cron_is_changed(store: RunStore) -> None:
     error = RunError(error="InvalidRequest", message="why")
     cron = await make(store)
-    refused = await store.fire_cron(cron, a_firing(new=None, error=error))
+    refused = await store.crons.fire(cron, a_firing(new=None, error=error))
     assert (refused.cron.error, refused.cron.plan.enabled) == (error, True)
-    fired = await store.fire_cron(refused.cron, a_firing(NOON + MINUTE))
+    fired = await store.crons.fire(refused.cron, a_firing(NOON + MINUTE))
     assert fired.cron.error is None
-    gone = await store.fire_cron(fired.cron, a_firing(NOON + 2 * MINUTE, new=None, error=error, disable=True))
+    gone = await store.crons.fire(fired.cron, a_firing(NOON + 2 * MINUTE, new=None, error=error, disable=True))
     assert (gone.cron.error, gone.cron.plan.enabled) == (error, False)
-    assert (await store.change_cron(gone.cron, a_plan())).error is None
+    assert (await store.crons.change(gone.cron, a_plan())).error is None
 
 
 async def test_due_are_those_whose_slot_has_come_and_who_are_enabled(store: RunStore) -> None:
@@ -254,9 +254,9 @@ async def test_due_are_those_whose_slot_has_come_and_who_are_enabled(store: RunS
     await make(store, "before", next_run_at=NOON - MINUTE, owner="ann")
     await make(store, "off", next_run_at=NOON - MINUTE, enabled=False)
     await make(store, "over", next_run_at=None)
-    assert [one.cron_id for one in await store.due_crons(until=NOON)] == ["before", "now"]
-    assert [one.cron_id for one in await store.due_crons(until=NOON, limit=1)] == ["before"]
-    assert await store.next_cron_at() == NOON - MINUTE
+    assert [one.cron_id for one in await store.crons.due(until=NOON)] == ["before", "now"]
+    assert [one.cron_id for one in await store.crons.due(until=NOON, limit=1)] == ["before"]
+    assert await store.crons.next_at() == NOON - MINUTE
 
 
 async def test_search_by_assistant_thread_state_metadata_and_what_a_handler_permits(store: RunStore) -> None:
@@ -290,7 +290,7 @@ async def test_search_sorts_and_pages_with_missing_values_last(store: RunStore, 
 
 async def test_another_owners_cron_is_not_found(store: RunStore) -> None:
     await make(store, owner="ann")
-    for absent in (store.get_cron("c", owner="eve"), store.delete_cron("c", owner="eve")):
+    for absent in (store.crons.get("c", owner="eve"), store.crons.delete("c", owner="eve")):
         with pytest.raises(NotFound):
             await absent
     assert await search(store, owner="eve") == []
@@ -299,11 +299,11 @@ async def test_another_owners_cron_is_not_found(store: RunStore) -> None:
 
 async def test_what_was_deleted_is_not_found(store: RunStore) -> None:
     cron = await make(store)
-    await store.delete_cron("c", owner=ANY_OWNER)
+    await store.crons.delete("c", owner=ANY_OWNER)
     for absent in (
-        store.get_cron("c", owner=ANY_OWNER),
-        store.change_cron(cron, a_plan()),
-        store.delete_cron("c", owner=ANY_OWNER),
+        store.crons.get("c", owner=ANY_OWNER),
+        store.crons.change(cron, a_plan()),
+        store.crons.delete("c", owner=ANY_OWNER),
     ):
         with pytest.raises(NotFound):
             await absent
@@ -332,4 +332,4 @@ async def test_schedulers_that_share_a_ledger_fire_each_slot_once(store: RunStor
         await asyncio.gather(*(scheduler.fire_due() for scheduler in schedulers))
     slots = [NOON + 2 * number * SECOND for number in range(1, 7)]
     assert sorted(fired) == sorted((name, slot) for name in ("a", "b") for slot in slots)
-    assert len(await store.list_runs(None, owner=ANY_OWNER)) == 12
+    assert len(await store.runs.list(None, owner=ANY_OWNER)) == 12

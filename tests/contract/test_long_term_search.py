@@ -18,9 +18,9 @@ from runlane.checkpoints.embeddings import SemanticIndex
 from runlane.checkpoints.store import SCANNED, LedgerLongTermStore
 from runlane.errors import ConfigurationError, EmbeddingFailed
 from runlane.maintenance.retention import item_sweep
-from runlane.store.memory import MemoryDriver
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.migrate import apply_scripts
-from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
 
 WORDS = ("red", "green", "blue")

@@ -26,8 +26,8 @@ from langgraph.store.memory import InMemoryStore
 import runlane.store
 from runlane.checkpoints.store import LedgerLongTermStore
 from runlane.errors import InvalidRequest
-from runlane.store.memory import MemoryDriver
-from runlane.store.sqlite import SqliteDriver
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import SqliteDriver
 
 SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
 MINUTE_US = 60_000_000

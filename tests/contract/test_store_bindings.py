@@ -13,7 +13,7 @@ A, B, C = ({"graph_id": name, "assistant_id": f"{name}-1"} for name in "abc")
 
 
 async def bound(store: RunStore) -> Any:
-    return (await store.get_thread("t", owner=ANY_OWNER)).metadata
+    return (await store.threads.get("t", owner=ANY_OWNER)).metadata
 
 
 async def rolled_back(store: RunStore, lease: Lease) -> None:
@@ -25,13 +25,13 @@ async def test_a_run_that_is_rolled_back_gives_its_thread_the_graph_back_that_it
     await ended(store, thread_metadata=A)
     lease = await running(store, thread_metadata=B)
     assert await bound(store) == B
-    await store.patch_thread("t", owner=ANY_OWNER, metadata={"colour": "red"})
+    await store.threads.patch("t", owner=ANY_OWNER, metadata={"colour": "red"})
     await rolled_back(store, lease)
     assert await bound(store) == {**A, "colour": "red"}
 
 
 async def test_a_thread_without_a_graph_is_without_one_again(store: RunStore) -> None:
-    await store.create_thread("t", owner="", metadata={"colour": "red"})
+    await store.threads.create("t", owner="", metadata={"colour": "red"})
     await rolled_back(store, await running(store, thread_metadata=A))
     assert await bound(store) == {"colour": "red"}
 
@@ -44,7 +44,7 @@ async def test_a_run_of_the_same_graph_changes_nothing_and_neither_does_its_end(
 
 async def test_what_was_bound_since_stays(store: RunStore) -> None:
     lease = await running(store, thread_metadata=A)
-    await store.patch_thread("t", owner=ANY_OWNER, metadata=C)
+    await store.threads.patch("t", owner=ANY_OWNER, metadata=C)
     await rolled_back(store, lease)
     assert await bound(store) == C
 

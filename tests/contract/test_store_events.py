@@ -11,7 +11,8 @@ from ledger_kit import LONG_AGO, claim, ended, finish, held, running, turn
 from runlane.errors import LeaseLost
 from runlane.lifecycle import EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Lease, StreamEnd, StreamEvent
-from runlane.store.ledger import READ_BYTES, READ_SEGMENTS, RunStore
+from runlane.store.ledger import RunStore
+from runlane.store.resources.events import READ_BYTES, READ_SEGMENTS
 
 HOUR_S = 3600.0
 
@@ -33,7 +34,7 @@ def submit(store: RunStore, lease: Lease, events: Sequence[StreamEvent]) -> asyn
         else:
             done.set_exception(error)
 
-    store.submit_events(lease, events, loop, settle)
+    store.events.submit(lease, events, loop, settle)
     return done
 
 
@@ -41,7 +42,7 @@ async def test_what_was_appended_is_read_back_byte_for_byte(store: RunStore) -> 
     lease = await running(store)
     await submit(store, lease, numbered(1, 3))
     await submit(store, lease, numbered(4, 4))
-    assert await store.read_events(lease.seq, after=0) == numbered(1, 4)
+    assert await store.events.read(lease.seq, after=0) == numbered(1, 4)
 
 
 async def test_a_batch_that_is_appended_again_is_there_once(store: RunStore) -> None:
@@ -49,14 +50,14 @@ async def test_a_batch_that_is_appended_again_is_there_once(store: RunStore) -> 
     await submit(store, lease, numbered(1, 3))
     await submit(store, lease, numbered(1, 3))
     await submit(store, lease, numbered(4, 4))
-    assert await store.read_events(lease.seq, after=0) == numbered(1, 4)
+    assert await store.events.read(lease.seq, after=0) == numbered(1, 4)
 
 
 async def test_an_ending_that_does_not_know_its_last_event_ends_after_what_the_log_has(store: RunStore) -> None:
     lease = await running(store)
     await submit(store, lease, numbered(1, 3))
     await finish(store, lease, RunEvent.FAIL, events_end=None)
-    end = await store.stream_end(lease.seq)
+    end = await store.events.end(lease.seq)
     assert end is not None
     assert end.seq == 4
 
@@ -66,7 +67,7 @@ async def test_a_reader_gets_what_follows_its_cursor_even_within_a_segment(store
     lease = await running(store)
     await submit(store, lease, numbered(1, 3))
     await submit(store, lease, numbered(4, 6))
-    assert await store.read_events(lease.seq, after=after) == numbered(after + 1, 6)
+    assert await store.events.read(lease.seq, after=after) == numbered(after + 1, 6)
 
 
 async def test_a_long_log_is_read_in_bounded_pieces_without_gap_or_repeat(store: RunStore) -> None:
@@ -74,7 +75,7 @@ async def test_a_long_log_is_read_in_bounded_pieces_without_gap_or_repeat(store:
     count = 2 * READ_SEGMENTS + 5
     await asyncio.gather(*(submit(store, lease, numbered(n, n)) for n in range(1, count + 1)))
     pieces, cursor = [], 0
-    while piece := await store.read_events(lease.seq, after=cursor):
+    while piece := await store.events.read(lease.seq, after=cursor):
         pieces.append(piece)
         cursor = piece[-1].seq
     assert [len(piece) for piece in pieces] == [READ_SEGMENTS, READ_SEGMENTS, 5]
@@ -87,7 +88,7 @@ async def test_a_log_of_large_events_is_read_in_pieces_of_about_as_many_bytes_as
     for event in written:
         await submit(store, lease, [event])
     pieces, cursor = [], 0
-    while piece := await store.read_events(lease.seq, after=cursor):
+    while piece := await store.events.read(lease.seq, after=cursor):
         pieces.append(piece)
         cursor = piece[-1].seq
     assert sum(pieces, ()) == written
@@ -101,7 +102,7 @@ async def test_many_large_events_that_are_appended_at_once_are_not_read_at_once(
     for _ in range(2):  # the answer to a commit may be lost
         await submit(store, lease, written)
     pieces, cursor = [], 0
-    while piece := await store.read_events(lease.seq, after=cursor):
+    while piece := await store.events.read(lease.seq, after=cursor):
         pieces.append(piece)
         cursor = piece[-1].seq
     assert sum(pieces, ()) == written
@@ -119,7 +120,7 @@ async def test_submissions_are_answered_in_the_order_in_which_they_were_queued(s
             all_done.set()
 
     for n in range(1, 301):
-        store.submit_events(lease, numbered(n, n), loop, lambda _, error, n=n: answered(n, error))  # type: ignore[misc]  # mypy cannot see that n is bound
+        store.events.submit(lease, numbered(n, n), loop, lambda _, error, n=n: answered(n, error))  # type: ignore[misc]  # mypy cannot see that n is bound
     await all_done.wait()
     assert order == list(range(1, 301))
 
@@ -134,14 +135,14 @@ async def test_one_refused_append_does_not_harm_those_queued_with_it(store: RunS
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [type(None), LeaseLost, type(None)]
-    assert await store.read_events(live.seq, after=0) == numbered(1, 4)
-    assert await store.read_events(lost.seq, after=0) == ()
+    assert await store.events.read(live.seq, after=0) == numbered(1, 4)
+    assert await store.events.read(lost.seq, after=0) == ()
 
 
 async def test_an_old_attempt_appends_nothing_and_the_next_one_goes_on_behind_what_is_there(store: RunStore) -> None:
     old = await running(store)
     await submit(store, old, numbered(1, 5))
-    await store.rescue(await held(store, old.run_id), max_rescues=3)
+    await store.attempts.rescue(await held(store, old.run_id), max_rescues=3)
     with pytest.raises(LeaseLost):
         await submit(store, old, numbered(6, 6))
     claimed = await claim(store, old.run_id)
@@ -149,29 +150,29 @@ async def test_an_old_attempt_appends_nothing_and_the_next_one_goes_on_behind_wh
     with pytest.raises(LeaseLost):
         await submit(store, old, numbered(6, 6))
     await submit(store, claimed.lease, numbered(6, 7))
-    assert await store.read_events(old.seq, after=0) == numbered(1, 7)
+    assert await store.events.read(old.seq, after=0) == numbered(1, 7)
 
 
 async def test_logs_of_different_runs_do_not_mix(store: RunStore) -> None:
     one, two = await running(store, "a"), await running(store, "b")
     await asyncio.gather(submit(store, one, numbered(1, 2)), submit(store, two, numbered(1, 1)))
-    assert await store.read_events(one.seq, after=0) == numbered(1, 2)
-    assert await store.read_events(two.seq, after=0) == numbered(1, 1)
+    assert await store.events.read(one.seq, after=0) == numbered(1, 2)
+    assert await store.events.read(two.seq, after=0) == numbered(1, 1)
 
 
 async def test_a_stream_has_no_end_while_its_run_is_active_and_one_afterwards(store: RunStore) -> None:
     lease = await running(store)
-    assert await store.stream_end(lease.seq) is None
+    assert await store.events.end(lease.seq) is None
     await submit(store, lease, numbered(1, 3))
     await finish(store, lease, RunEvent.FAIL, events_end=3)
-    assert await store.stream_end(lease.seq) == StreamEnd(seq=4, status=RunStatus.ERROR, end_reason=EndReason.FAILED)
+    assert await store.events.end(lease.seq) == StreamEnd(seq=4, status=RunStatus.ERROR, end_reason=EndReason.FAILED)
 
 
 async def test_a_run_given_up_ends_its_stream_behind_its_last_event(store: RunStore) -> None:
     lease = await running(store)
     await submit(store, lease, numbered(1, 3))
-    await store.rescue(await held(store, lease.run_id), max_rescues=0)
-    assert await store.stream_end(lease.seq) == StreamEnd(
+    await store.attempts.rescue(await held(store, lease.run_id), max_rescues=0)
+    assert await store.events.end(lease.seq) == StreamEnd(
         seq=4, status=RunStatus.ERROR, end_reason=EndReason.WORKER_LOST
     )
 
@@ -179,17 +180,17 @@ async def test_a_run_given_up_ends_its_stream_behind_its_last_event(store: RunSt
 async def test_the_stream_of_a_run_that_is_gone_has_ended(store: RunStore) -> None:
     lease = await running(store)
     await finish(store, lease)
-    await store.delete_run(lease.run_id, owner=ANY_OWNER)
-    assert await store.stream_end(lease.seq) is not None
+    await store.runs.delete(lease.run_id, owner=ANY_OWNER)
+    assert await store.events.end(lease.seq) is not None
 
 
 async def test_deleting_a_run_removes_its_events_and_no_others(store: RunStore) -> None:
     gone, kept = await running(store, "a"), await running(store, "b")
     await asyncio.gather(submit(store, gone, numbered(1, 2)), submit(store, kept, numbered(1, 2)))
     await finish(store, gone, events_end=2)
-    await store.delete_run(gone.run_id, owner=ANY_OWNER)
-    assert await store.read_events(gone.seq, after=0) == ()
-    assert await store.read_events(kept.seq, after=0) == numbered(1, 2)
+    await store.runs.delete(gone.run_id, owner=ANY_OWNER)
+    assert await store.events.read(gone.seq, after=0) == ()
+    assert await store.events.read(kept.seq, after=0) == numbered(1, 2)
 
 
 async def test_retention_removes_the_events_of_runs_that_ended_long_ago_only(store: RunStore) -> None:
@@ -199,11 +200,11 @@ async def test_retention_removes_the_events_of_runs_that_ended_long_ago_only(sto
     for name in ("old", "fresh"):
         await finish(store, leases[name], events_end=2)
     await turn(store, LONG_AGO, leases["old"].run_id)
-    await store.purge_events(older_than_s=60)
-    assert await store.read_events(leases["old"].seq, after=0) == ()
-    assert await store.read_events(leases["fresh"].seq, after=0) == numbered(1, 2)
-    assert await store.read_events(leases["active"].seq, after=0) == numbered(1, 2)
-    assert await store.stream_end(leases["old"].seq) == StreamEnd(
+    await store.events.purge(older_than_s=60)
+    assert await store.events.read(leases["old"].seq, after=0) == ()
+    assert await store.events.read(leases["fresh"].seq, after=0) == numbered(1, 2)
+    assert await store.events.read(leases["active"].seq, after=0) == numbered(1, 2)
+    assert await store.events.end(leases["old"].seq) == StreamEnd(
         seq=3, status=RunStatus.SUCCESS, end_reason=EndReason.COMPLETED
     )
 
@@ -214,11 +215,11 @@ async def test_retention_takes_a_bounded_bite_of_the_oldest_runs(store: RunStore
         await submit(store, lease, numbered(1, 1))
         await finish(store, lease, events_end=1)
         await turn(store, LONG_AGO, lease.run_id)
-    assert await store.purge_events(older_than_s=60, limit=2) == 2
-    assert [len(await store.read_events(lease.seq, after=0)) for lease in leases] == [0, 0, 1]
-    assert await store.purge_events(older_than_s=60, limit=2) == 1
-    assert [len(await store.read_events(lease.seq, after=0)) for lease in leases] == [0, 0, 0]
-    assert await store.purge_events(older_than_s=60, limit=2) == 0, "what was purged is not looked at again"
+    assert await store.events.purge(older_than_s=60, limit=2) == 2
+    assert [len(await store.events.read(lease.seq, after=0)) for lease in leases] == [0, 0, 1]
+    assert await store.events.purge(older_than_s=60, limit=2) == 1
+    assert [len(await store.events.read(lease.seq, after=0)) for lease in leases] == [0, 0, 0]
+    assert await store.events.purge(older_than_s=60, limit=2) == 0, "what was purged is not looked at again"
 
 
 async def test_old_runs_are_found_oldest_first_for_being_forgotten(store: RunStore) -> None:
@@ -227,7 +228,7 @@ async def test_old_runs_are_found_oldest_first_for_being_forgotten(store: RunSto
     active = await running(store, "d", temporary=True)
     for run_id in (old, temporary):
         await turn(store, LONG_AGO, run_id)
-    found = await store.forgettable(older_than_s=60)
+    found = await store.runs.forgettable(older_than_s=60)
     assert [run.run_id for run in found] == [old, temporary]
-    assert len(await store.forgettable(older_than_s=60, limit=1)) == 1
+    assert len(await store.runs.forgettable(older_than_s=60, limit=1)) == 1
     assert not {fresh, active.run_id} & {run.run_id for run in found}

@@ -14,7 +14,7 @@ from runlane.lifecycle import RunEvent, ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, StreamEvent, Thread, ThreadState, ThreadTtl
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver, Transaction, statement
-from runlane.store.thread_search import ThreadFilter
+from runlane.store.transactions.thread_search import ThreadFilter
 
 MINUTE, HOUR = ThreadTtl(ttl_s=60), ThreadTtl(ttl_s=3600, strategy="keep_latest")
 STATE = ThreadState(values=b'{"n":1}', interrupts={"task": [{"id": "i", "value": "ok?"}]}, unfinished=True)
@@ -25,11 +25,11 @@ OLDER = statement(
 
 
 async def make(store: RunStore, thread_id: str = "t", owner: str = NO_OWNER, **more: Any) -> Thread:
-    return await store.create_thread(thread_id, owner=owner, **{"metadata": {}, **more})
+    return await store.threads.create(thread_id, owner=owner, **{"metadata": {}, **more})
 
 
 async def get(store: RunStore, thread_id: str = "t") -> Thread:
-    return await store.get_thread(thread_id, owner=ANY_OWNER)
+    return await store.threads.get(thread_id, owner=ANY_OWNER)
 
 
 async def age(store: RunStore, seconds: float, thread_id: str = "t") -> None:
@@ -42,7 +42,7 @@ async def age(store: RunStore, seconds: float, thread_id: str = "t") -> None:
 
 
 async def expired(store: RunStore) -> list[tuple[str, str]]:
-    return list(await store.expired_threads(limit=10))
+    return list(await store.threads.expired(limit=10))
 
 
 def noting(notes: list[str]) -> Callable[[], Transaction[None]]:
@@ -64,11 +64,11 @@ async def test_a_thread_expires_so_long_after_its_last_change(store: RunStore) -
     assert await expired(store) == []
     await age(store, 1)
     assert await expired(store) == [("t", "delete")]
-    await store.patch_thread("t", owner=ANY_OWNER, metadata={"a": 1})
+    await store.threads.patch("t", owner=ANY_OWNER, metadata={"a": 1})
     assert await expired(store) == []
     assert (await get(store)).ttl == MINUTE
     await age(store, 60)
-    changed = await store.patch_thread("t", owner=ANY_OWNER, metadata={}, ttl=HOUR)
+    changed = await store.threads.patch("t", owner=ANY_OWNER, metadata={}, ttl=HOUR)
     assert (changed.ttl, changed.metadata) == (HOUR, {"a": 1})
     await age(store, 3600)
     assert await expired(store) == [("t", "keep_latest")]
@@ -85,7 +85,7 @@ async def test_threads_have_the_stores_time_unless_their_creator_says_otherwise(
     assert (await make(store, "default")).ttl == HOUR
     assert (await make(store, "own", ttl=MINUTE)).ttl == MINUTE
     await admit(store, "admitted")
-    await store.admit_all([a_run("one"), a_run("two")])
+    await store.runs.admit_all([a_run("one"), a_run("two")])
     for thread_id in ("admitted", "one", "two"):
         assert (await get(store, thread_id)).ttl == HOUR
     assert (await make(RunStore(driver), "bare")).ttl is None
@@ -94,32 +94,32 @@ async def test_threads_have_the_stores_time_unless_their_creator_says_otherwise(
 async def test_threads_of_stateless_runs_are_not_listed_and_expire_apart_from_others(store: RunStore) -> None:
     await ended(store, "own", thread_ttl=MINUTE, temporary=True)
     await make(store, "named", ttl=MINUTE)
-    found = await store.search_threads(owner=ANY_OWNER, where=ThreadFilter())
+    found = await store.threads.search(owner=ANY_OWNER, where=ThreadFilter())
     assert [thread.thread_id for thread in found] == ["named"]
-    assert await store.count_threads(owner=ANY_OWNER, where=ThreadFilter(ids=("own", "named"))) == 1
-    every = await store.all_threads(owner=ANY_OWNER, where=ThreadFilter(), limit=10)
+    assert await store.threads.count(owner=ANY_OWNER, where=ThreadFilter(ids=("own", "named"))) == 1
+    every = await store.threads.all(owner=ANY_OWNER, where=ThreadFilter(), limit=10)
     assert [thread.thread_id for thread in every] == ["named", "own"]
-    after = await store.all_threads(owner=ANY_OWNER, where=ThreadFilter(), after="named", limit=10)
+    after = await store.threads.all(owner=ANY_OWNER, where=ThreadFilter(), after="named", limit=10)
     assert [thread.thread_id for thread in after] == ["own"]
-    assert await store.all_threads(owner="eve", where=ThreadFilter(), limit=10) == ()
+    assert await store.threads.all(owner="eve", where=ThreadFilter(), limit=10) == ()
     for thread_id in ("own", "named"):
         await age(store, 61, thread_id)
-    assert await store.expired_threads(limit=10, temporary=True) == (("own", "delete"),)
+    assert await store.threads.expired(limit=10, temporary=True) == (("own", "delete"),)
     assert await expired(store) == [("named", "delete")]
 
 
 async def test_a_copy_of_a_stateless_runs_thread_is_one_like_any_other(store: RunStore) -> None:
     await ended(store, "own", thread_ttl=MINUTE, temporary=True)
-    copied = await store.copy_thread("own", "kept", reads=ANY_OWNER, owner=NO_OWNER, metadata={})
+    copied = await store.threads.copy("own", "kept", reads=ANY_OWNER, owner=NO_OWNER, metadata={})
     assert copied.ttl is None
-    assert await store.count_threads(owner=ANY_OWNER, where=ThreadFilter()) == 1
+    assert await store.threads.count(owner=ANY_OWNER, where=ThreadFilter()) == 1
 
 
 async def test_the_longest_expired_come_first(store: RunStore) -> None:
     for n, thread_id in enumerate("abc"):
         await make(store, thread_id, ttl=MINUTE)
         await age(store, 100 + n, thread_id)
-    assert await store.expired_threads(limit=2) == (("c", "delete"), ("b", "delete"))
+    assert await store.threads.expired(limit=2) == (("c", "delete"), ("b", "delete"))
 
 
 async def test_a_busy_thread_stays(store: RunStore) -> None:
@@ -128,9 +128,9 @@ async def test_a_busy_thread_stays(store: RunStore) -> None:
     await age(store, 100)
     assert await expired(store) == []
     notes: list[str] = []
-    assert await store.expire_thread("t", "delete", first=noting(notes)) is None
+    assert await store.threads.expire("t", "delete", extra_writes=noting(notes)) is None
     await finish(store, lease)
-    assert await store.expire_thread("t", "delete", first=noting(notes)) is None  # the run was its last change
+    assert await store.threads.expire("t", "delete", extra_writes=noting(notes)) is None  # the run was its last change
     assert notes == []
     assert (await get(store)).status is ThreadStatus.IDLE
     await admit(store, delay_s=10_000)
@@ -143,9 +143,9 @@ async def test_an_expired_thread_goes_with_its_runs_events_and_checkpoints_at_on
     lease = await running(store)
     committed = asyncio.Event()
     event = StreamEvent(seq=1, name="a", data=b"1")
-    store.submit_events(lease, [event], asyncio.get_running_loop(), lambda *_: committed.set())
+    store.events.submit(lease, [event], asyncio.get_running_loop(), lambda *_: committed.set())
     await committed.wait()
-    assert await store.read_events(lease.seq, after=0) == (event,)
+    assert await store.events.read(lease.seq, after=0) == (event,)
     await finish(store, lease, events_end=1)
     await make(store, "other")
     await age(store, 100)
@@ -156,18 +156,18 @@ async def test_an_expired_thread_goes_with_its_runs_events_and_checkpoints_at_on
 
     other = await get(store, "other")
     with pytest.raises(RuntimeError):
-        await store.expire_thread("t", "delete", first=fails)
+        await store.threads.expire("t", "delete", extra_writes=fails)
     assert (await get(store)).ttl == MINUTE
     assert await get(store, "other") == other
 
     notes: list[str] = []
-    gone = await store.expire_thread("t", "delete", first=noting(notes))
+    gone = await store.threads.expire("t", "delete", extra_writes=noting(notes))
     assert (gone and gone.thread_id, notes) == ("t", ["done"])
-    for reading in (get(store), store.get_run(lease.run_id, owner=ANY_OWNER)):
+    for reading in (get(store), store.runs.get(lease.run_id, owner=ANY_OWNER)):
         with pytest.raises(NotFound):
             await reading
-    assert await store.read_events(lease.seq, after=0) == ()
-    assert await store.expire_thread("t", "delete") is None
+    assert await store.events.read(lease.seq, after=0) == ()
+    assert await store.threads.expire("t", "delete") is None
 
 
 async def test_a_thread_is_pruned_once_until_something_happens_on_it(store: RunStore) -> None:
@@ -175,10 +175,10 @@ async def test_a_thread_is_pruned_once_until_something_happens_on_it(store: RunS
     await age(store, 4000)
     notes: list[str] = []
     before = await get(store)
-    assert await store.expire_thread("t", "delete", first=noting(notes)) is None
-    assert await store.expire_thread("t", "keep_latest", first=noting(notes)) == before
+    assert await store.threads.expire("t", "delete", extra_writes=noting(notes)) is None
+    assert await store.threads.expire("t", "keep_latest", extra_writes=noting(notes)) == before
     assert (await expired(store), notes) == ([], ["done"])
-    assert await store.expire_thread("t", "keep_latest", first=noting(notes)) is None
+    assert await store.threads.expire("t", "keep_latest", extra_writes=noting(notes)) is None
     assert await get(store) == before  # being pruned is no change
     await ended(store)
     assert await expired(store) == []
@@ -197,11 +197,11 @@ async def happen_a_rollback(store: RunStore) -> None:
 
 
 async def happen_a_patch(store: RunStore) -> None:
-    await store.patch_thread("t", owner=ANY_OWNER, metadata={"a": 1})
+    await store.threads.patch("t", owner=ANY_OWNER, metadata={"a": 1})
 
 
 async def happen_an_update(store: RunStore) -> None:
-    await store.set_thread_state("t", owner=ANY_OWNER, state=ThreadState(values=b"{}"), metadata={})
+    await store.threads.set_state("t", owner=ANY_OWNER, state=ThreadState(values=b"{}"), metadata={})
 
 
 @pytest.mark.parametrize("happen", [happen_a_run, happen_a_rollback, happen_a_patch, happen_an_update])
@@ -210,8 +210,8 @@ async def test_a_state_that_is_based_on_what_a_thread_was_is_not_written(store: 
     await happen(store)
     before, notes = await get(store), list[str]()
     with pytest.raises(ThreadChanged):
-        await store.set_thread_state(
-            "t", owner=ANY_OWNER, state=STATE, metadata={"b": 1}, seen=seen, first=noting(notes)
+        await store.threads.set_state(
+            "t", owner=ANY_OWNER, state=STATE, metadata={"b": 1}, seen=seen, extra_writes=noting(notes)
         )
     assert (await get(store), notes) == (before, [])
 
@@ -219,8 +219,8 @@ async def test_a_state_that_is_based_on_what_a_thread_was_is_not_written(store: 
 async def test_a_state_is_written_with_its_checkpoints_if_nothing_has_happened(store: RunStore) -> None:
     seen, notes = (await make(store)).updated_at, list[str]()
     await happen_nothing(store)
-    written = await store.set_thread_state(
-        "t", owner=ANY_OWNER, state=STATE, metadata={"b": 1}, seen=seen, first=noting(notes)
+    written = await store.threads.set_state(
+        "t", owner=ANY_OWNER, state=STATE, metadata={"b": 1}, seen=seen, extra_writes=noting(notes)
     )
     assert (written.values, written.status, written.metadata) == ({"n": 1}, ThreadStatus.INTERRUPTED, {"b": 1})
     assert notes == ["done"]
@@ -230,11 +230,11 @@ async def test_nothing_is_done_to_a_busy_thread(store: RunStore) -> None:
     run_id = await admit(store)
     thread, notes = await get(store), list[str]()
     for write in (
-        store.set_thread_state(
-            "t", owner=ANY_OWNER, state=STATE, metadata={}, seen=thread.updated_at, first=noting(notes)
+        store.threads.set_state(
+            "t", owner=ANY_OWNER, state=STATE, metadata={}, seen=thread.updated_at, extra_writes=noting(notes)
         ),
-        store.change_idle_thread("t", owner=ANY_OWNER, first=noting(notes)),
-        store.delete_thread("t", owner=ANY_OWNER, first=noting(notes)),
+        store.threads.change_idle("t", owner=ANY_OWNER, extra_writes=noting(notes)),
+        store.threads.delete("t", owner=ANY_OWNER, extra_writes=noting(notes)),
     ):
         with pytest.raises(ConflictError) as refused:
             await write
@@ -244,12 +244,12 @@ async def test_nothing_is_done_to_a_busy_thread(store: RunStore) -> None:
 
 async def test_a_thread_begins_with_a_state_or_not_at_all(store: RunStore) -> None:
     notes: list[str] = []
-    made = await make(store, state=STATE, first=noting(notes))
+    made = await make(store, state=STATE, extra_writes=noting(notes))
     assert (made.values, made.status, made.interrupts) == ({"n": 1}, ThreadStatus.INTERRUPTED, STATE.interrupts)
     assert await get(store) == made
     with pytest.raises(AlreadyExists):
-        await make(store, state=ThreadState(values=b"{}"), first=noting(notes))
-    assert await make(store, if_exists_return=True, state=ThreadState(values=b"{}"), first=noting(notes)) == made
+        await make(store, state=ThreadState(values=b"{}"), extra_writes=noting(notes))
+    assert await make(store, if_exists_return=True, state=ThreadState(values=b"{}"), extra_writes=noting(notes)) == made
     assert notes == ["done"]
 
     def fails() -> Transaction[None]:
@@ -257,7 +257,7 @@ async def test_a_thread_begins_with_a_state_or_not_at_all(store: RunStore) -> No
         raise RuntimeError("disk")
 
     with pytest.raises(RuntimeError):
-        await make(store, "u", state=STATE, first=fails)
+        await make(store, "u", state=STATE, extra_writes=fails)
     with pytest.raises(NotFound):
         await get(store, "u")
 
@@ -266,11 +266,11 @@ async def test_a_copy_is_what_the_thread_is_and_goes_its_own_way(store: RunStore
     await make(store, owner="ann", metadata={"a": 1}, ttl=HOUR)
     await finish(store, await running(store, owner="ann"), RunEvent.PAUSE, state=STATE)
     source, notes = await get(store), list[str]()
-    copied = await store.copy_thread("t", "u", reads="ann", owner="bob", metadata={"b": 2}, first=noting(notes))
+    copied = await store.threads.copy("t", "u", reads="ann", owner="bob", metadata={"b": 2}, extra_writes=noting(notes))
     assert (copied.thread_id, copied.owner, copied.metadata, copied.ttl) == ("u", "bob", {"b": 2}, HOUR)
     assert (copied.status, copied.values, copied.interrupts) == (source.status, source.values, source.interrupts)
     assert (copied.created_at > source.created_at, notes) == (True, ["done"])
-    assert await store.list_runs("u", owner=ANY_OWNER) == ()
+    assert await store.runs.list("u", owner=ANY_OWNER) == ()
     await ended(store, "u", owner="bob")
     assert await get(store) == source
 
@@ -278,7 +278,7 @@ async def test_a_copy_is_what_the_thread_is_and_goes_its_own_way(store: RunStore
 async def test_a_thread_is_copied_while_runs_wait_and_not_while_one_has_begun(store: RunStore) -> None:
     await make(store, state=STATE)
     run_id = await admit(store)
-    copied = await store.copy_thread("t", "u", reads=ANY_OWNER, owner=NO_OWNER, metadata={})
+    copied = await store.threads.copy("t", "u", reads=ANY_OWNER, owner=NO_OWNER, metadata={})
     assert copied.status is ThreadStatus.INTERRUPTED
     lease = (await claim(store, run_id)).lease
     for event in (None, RunEvent.RELEASE):  # one that was handed back has written something too
@@ -286,9 +286,9 @@ async def test_a_thread_is_copied_while_runs_wait_and_not_while_one_has_begun(st
             await finish(store, lease, event)
         notes: list[str] = []
         with pytest.raises(ConflictError):
-            await store.copy_thread("t", "v", reads=ANY_OWNER, owner=NO_OWNER, metadata={}, first=noting(notes))
+            await store.threads.copy("t", "v", reads=ANY_OWNER, owner=NO_OWNER, metadata={}, extra_writes=noting(notes))
         assert notes == []
     with pytest.raises(NotFound):
-        await store.copy_thread("t", "v", reads="eve", owner="eve", metadata={})
+        await store.threads.copy("t", "v", reads="eve", owner="eve", metadata={})
     with pytest.raises(NotFound):
         await get(store, "v")

@@ -21,12 +21,12 @@ from runlane.errors import ConfigurationError, StoreUnavailable
 from runlane.records import ANY_OWNER
 from runlane.store import migrations
 from runlane.store.backends import migrate_postgres
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.postgres import open_postgres
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
-from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts, migrate_sqlite, pending
 from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script, statements
-from runlane.store.postgres import open_postgres
-from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Rows, Transaction, statement
 
 SCHEMA = statement("schema", "SELECT type, name, sql FROM sqlite_schema ORDER BY name")
@@ -220,9 +220,9 @@ async def test_a_database_holds_a_ledger_in_each_schema(postgres_url: str) -> No
     one = await open_postgres(postgres_url, schema="one")
     other = await open_postgres(postgres_url, schema="user")
     run_id = await admit(RunStore(one))
-    assert await RunStore(one).has_active("t", owner=ANY_OWNER)
-    assert not await RunStore(other).has_active("t", owner=ANY_OWNER)
-    assert (await RunStore(one).get_run(run_id, owner=ANY_OWNER)).start_order is None
+    assert await RunStore(one).runs.has_active("t", owner=ANY_OWNER)
+    assert not await RunStore(other).runs.has_active("t", owner=ANY_OWNER)
+    assert (await RunStore(one).runs.get(run_id, owner=ANY_OWNER)).start_order is None
     await one.aclose()
     await other.aclose()
 

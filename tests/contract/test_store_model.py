@@ -18,13 +18,13 @@ from ledger_kit import ENDINGS, WORKER, a_run, held, ledger_connection, next_id,
 from runlane.errors import CancelRecorded, ConflictError, LeaseLost, RunlaneError
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.records import ANY_OWNER, Lease, NewRun, SeenLease
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.postgres import open_postgres
+from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
-from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
-from runlane.store.postgres import open_postgres
-from runlane.store.sqlite import SqliteDriver
 from runlane.store.statements import Driver
-from runlane.store.thread_search import ThreadFilter
+from runlane.store.transactions.thread_search import ThreadFilter
 
 MAX_RESCUES = 1
 STATUS = {
@@ -149,7 +149,7 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def admit(self, thread_id: str, strategy: str) -> None:
         new = a_run(thread_id, multitask_strategy=strategy)
-        answer = self.ask(self.store.admit(new))
+        answer = self.ask(self.store.runs.admit(new))
         expected = self.model.admit(new.run_id, thread_id, strategy)
         assert expected == (answer if isinstance(answer, type) else answer.runnable)
         if not isinstance(answer, type):
@@ -160,7 +160,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def admit_again(self, index: int) -> None:
         run = self.pick(index)
         new = next(new for new in self.admitted if new.run_id == run.run_id)
-        answer = self.ask(self.store.admit(new))
+        answer = self.ask(self.store.runs.admit(new))
         assert (answer.reused, answer.run.run_id) == (True, run.run_id)
         assert answer.runnable == (self.model.head(run.thread_id) == run.run_id)
 
@@ -168,7 +168,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99))
     def claim(self, index: int) -> None:
         run = self.pick(index)
-        answer = self.ask(self.store.claim(run.run_id, WORKER, lease_s=60))
+        answer = self.ask(self.store.attempts.claim(run.run_id, WORKER, lease_s=60))
         assert (answer is not None) == self.model.claim(run)
         if answer is not None:
             self.leases.append(answer.lease)
@@ -178,7 +178,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def cancel(self, index: int, action: CancelAction) -> None:
         run = self.pick(index)
         ended_here = run.status == "pending" and run.attempt == 0
-        asked = self.store.request_cancel(
+        asked = self.store.runs.request_cancel(
             run.run_id, owner=ANY_OWNER, action=action, reason=EndReason.USER_CANCEL, by=None
         )
         answer = self.ask(asked)
@@ -194,7 +194,7 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def finish(self, index: int, event: RunEvent, newest: bool) -> None:
         lease = self.leases[-1 if newest else index % len(self.leases)]
-        answer = self.ask(self.store.finish(lease, outcome(event)))
+        answer = self.ask(self.store.attempts.finish(lease, outcome(event)))
         run = next((run for run in self.model.runs if run.run_id == lease.run_id), None)
         expected = LeaseLost if run is None else self.model.finish(run, lease.attempt, event)
         if expected is not None:
@@ -207,7 +207,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def rescue(self, index: int) -> None:
         run = self.pick(index)
         seen: SeenLease = self.ask(held(self.store, run.run_id))
-        answer = self.ask(self.store.rescue(seen, max_rescues=MAX_RESCUES))
+        answer = self.ask(self.store.attempts.rescue(seen, max_rescues=MAX_RESCUES))
         expected = self.model.rescue(run)
         assert expected is None or answer is expected
 
@@ -215,22 +215,22 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99))
     def delete(self, index: int) -> None:
         run = self.pick(index)
-        answer = self.ask(self.store.delete_run(run.run_id, owner=ANY_OWNER))
+        answer = self.ask(self.store.runs.delete(run.run_id, owner=ANY_OWNER))
         expected = self.model.delete(run)
         assert expected is None or answer is expected
 
     @invariant()
     def the_ledger_is_as_the_model(self) -> None:
-        runs = self.ask(self.store.list_runs(None, owner=ANY_OWNER, limit=1000))
+        runs = self.ask(self.store.runs.list(None, owner=ANY_OWNER, limit=1000))
         found = [
             (run.run_id, run.status, run.attempt, run.rescues, run.cancel and run.cancel.action.value)
             for run in reversed(runs)
         ]
         assert found == [(run.run_id, run.status, run.attempt, run.rescues, run.action) for run in self.model.runs]
-        threads = self.ask(self.store.search_threads(owner=ANY_OWNER, where=ThreadFilter(), limit=10))
+        threads = self.ask(self.store.threads.search(owner=ANY_OWNER, where=ThreadFilter(), limit=10))
         assert {thread.thread_id: thread.status.value for thread in threads} == self.model.threads()
         heads = {head for head in map(self.model.head, self.model.settled) if head is not None}
-        assert {head.run_id for head, _ in self.ask(self.store.runnable())} == heads
+        assert {head.run_id for head, _ in self.ask(self.store.queue.runnable())} == heads
         for run in runs:
             assert run.status.terminal == (run.ended_at is not None) == (run.end_reason is not None)
 

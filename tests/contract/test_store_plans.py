@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from runlane.store.claim_transactions import CLAIM_RUN
-from runlane.store.cron_transactions import DUE_CRONS, NEXT_CRON
-from runlane.store.event_transactions import OLD_LOGS, READ_SEGMENTS
-from runlane.store.fence import HOLDS_LEASE
-from runlane.store.lease_transactions import LEASES, RENEW, RUNNABLE
-from runlane.store.query_transactions import FORGET_RUNS, INFLIGHT, LAST_STARTED, LIST_RUNS, STARTED_RUNS
-from runlane.store.queue_transactions import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
-from runlane.store.run_transactions import (
+from runlane.store.drivers.sqlite import configure
+from runlane.store.statements import Statement
+from runlane.store.transactions.claims import CLAIM_RUN
+from runlane.store.transactions.crons import DUE_CRONS, NEXT_CRON
+from runlane.store.transactions.events import OLD_LOGS, READ_SEGMENTS
+from runlane.store.transactions.fence import HOLDS_LEASE
+from runlane.store.transactions.leases import LEASES, RENEW, RUNNABLE
+from runlane.store.transactions.queue import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
+from runlane.store.transactions.run_queries import FORGET_RUNS, INFLIGHT, LAST_STARTED, LIST_RUNS, STARTED_RUNS
+from runlane.store.transactions.runs import (
     ACTIVE_RUNS,
     END_RUN,
     FIND_KEY,
@@ -28,9 +30,7 @@ from runlane.store.run_transactions import (
     SETTLE_THREAD,
     THREAD_OF_RUN,
 )
-from runlane.store.sqlite import configure
-from runlane.store.statements import Statement
-from runlane.store.thread_transactions import EXPIRED_THREADS
+from runlane.store.transactions.threads import EXPIRED_THREADS
 
 ENDED, THREADS, PENDING = 10_000, 10, 20
 PER_STATEMENT = 100  # virtual machine steps between two calls of the progress handler

@@ -19,11 +19,11 @@ from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, StreamEvent
 from runlane.store.backends import migrate_postgres
-from runlane.store.fence import HOLDS_LEASE
+from runlane.store.drivers.postgres import PostgresDriver, open_postgres
 from runlane.store.ledger import RunStore
-from runlane.store.postgres import PostgresDriver, open_postgres
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.fence import HOLDS_LEASE
 
 ONCE = PersistenceRetryPolicy(max_attempts=1)
 EVENT = StreamEvent(seq=1, name="values", data=b"{}")
@@ -112,8 +112,8 @@ async def test_a_lost_connection_is_an_outage_and_the_next_call_works(store: Run
     run_id = await admit(store)
     disconnect(url)
     with pytest.raises(StoreUnavailable):
-        await store.get_run(run_id, owner=ANY_OWNER)
-    assert (await store.get_run(run_id, owner=ANY_OWNER)).run_id == run_id
+        await store.runs.get(run_id, owner=ANY_OWNER)
+    assert (await store.runs.get(run_id, owner=ANY_OWNER)).run_id == run_id
 
 
 async def test_the_retry_policy_bridges_lost_connections(driver: PostgresDriver, url: str) -> None:
@@ -138,9 +138,9 @@ async def test_queued_appends_that_lose_their_connection_are_told_so(store: RunS
     disconnect(url)
     loop = asyncio.get_running_loop()
     told: asyncio.Future[BaseException | None] = loop.create_future()
-    store.submit_events(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+    store.events.submit(lease, [EVENT], loop, lambda result, error: told.set_result(error))
     assert isinstance(await told, StoreUnavailable)
-    assert await store.read_events(lease.seq, after=0) == ()
+    assert await store.events.read(lease.seq, after=0) == ()
 
 
 async def test_an_outage_ends_when_the_database_is_back(driver: PostgresDriver, url: str, postgres_dsn: str) -> None:
@@ -183,7 +183,7 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up_and_counts(lossy: tupl
     finished = await finish(store, lease)
     assert proxy.swallowed == 1
     assert finished.run.status is RunStatus.SUCCESS
-    assert await store.get_run(lease.run_id, owner=ANY_OWNER) == finished.run
+    assert await store.runs.get(lease.run_id, owner=ANY_OWNER) == finished.run
 
 
 async def test_appends_whose_commits_answer_is_lost_are_confirmed(lossy: tuple[RunStore, Proxy]) -> None:
@@ -192,10 +192,10 @@ async def test_appends_whose_commits_answer_is_lost_are_confirmed(lossy: tuple[R
     loop = asyncio.get_running_loop()
     told: asyncio.Future[BaseException | None] = loop.create_future()
     proxy.swallows = True
-    store.submit_events(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+    store.events.submit(lease, [EVENT], loop, lambda result, error: told.set_result(error))
     assert await told is None
     assert proxy.swallowed == 1
-    assert await store.read_events(lease.seq, after=0) == (EVENT,)
+    assert await store.events.read(lease.seq, after=0) == (EVENT,)
 
 
 async def test_a_commit_that_died_before_it_was_made_is_an_outage(driver: PostgresDriver) -> None:
@@ -238,13 +238,13 @@ async def test_a_run_is_not_taken_from_an_attempt_in_the_middle_of_an_append(sto
     hasty = await impatient(url)
     rescuer = RunStore(hasty, retry=ONCE)
     with locked(url, HOLDS_LEASE.postgres, run_id=lease.run_id, attempt=1, running="running") as appending:
-        for taken in (rescuer.rescue(seen, max_rescues=1), finish(rescuer, lease)):
+        for taken in (rescuer.attempts.rescue(seen, max_rescues=1), finish(rescuer, lease)):
             with pytest.raises(StoreUnavailable, match="lock timeout"):
                 await taken
-        assert (await rescuer.renew([lease], lease_s=60)).lost == ()
+        assert (await rescuer.attempts.renew([lease], lease_s=60)).lost == ()
         appending.rollback()
         renewed = await held(store, lease.run_id)
-        assert (await rescuer.rescue(renewed, max_rescues=1)).run.rescues == 1
+        assert (await rescuer.attempts.rescue(renewed, max_rescues=1)).run.rescues == 1
     await hasty.aclose()
 
 
@@ -354,13 +354,13 @@ async def test_a_driver_serves_other_loops_and_threads(driver: PostgresDriver) -
         lease = await running(store, "there")
         loop = asyncio.get_running_loop()
         told: asyncio.Future[BaseException | None] = loop.create_future()
-        store.submit_events(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+        store.events.submit(lease, [EVENT], loop, lambda result, error: told.set_result(error))
         assert await told is None
-        assert await store.read_events(lease.seq, after=0) == (EVENT,)
+        assert await store.events.read(lease.seq, after=0) == (EVENT,)
         return lease.run_id
 
     run_id, _ = await asyncio.gather(asyncio.to_thread(asyncio.run, elsewhere()), running(store, "here"))
-    assert (await store.get_run(run_id, owner=ANY_OWNER)).thread_id == "there"
+    assert (await store.runs.get(run_id, owner=ANY_OWNER)).thread_id == "there"
 
 
 async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(url: str) -> None:
@@ -370,17 +370,17 @@ async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(url: str)
     loop, told = asyncio.get_running_loop(), list[BaseException | None]()
     for seq in range(1, 101):
         event = StreamEvent(seq=seq, name="values", data=b"{}")
-        store.submit_events(lease, [event], loop, lambda result, error: told.append(error))
-    writing = asyncio.create_task(store.admit(a_run("u")))
+        store.events.submit(lease, [event], loop, lambda result, error: told.append(error))
+    writing = asyncio.create_task(store.runs.admit(a_run("u")))
     await asyncio.sleep(0)
     await asyncio.gather(driver.aclose(), driver.aclose())
     await driver.aclose()
     assert (await writing).runnable
     assert told == [None] * 100
     with pytest.raises(StoreUnavailable, match="closed"):
-        await store.get_run(lease.run_id, owner=ANY_OWNER)
+        await store.runs.get(lease.run_id, owner=ANY_OWNER)
     with pytest.raises(StoreUnavailable, match="closed"):
-        store.submit_events(lease, [EVENT], loop, lambda result, error: None)
+        store.events.submit(lease, [EVENT], loop, lambda result, error: None)
 
 
 def in_a_process(code: str) -> str:
@@ -405,7 +405,9 @@ for attempt in (lambda: asyncio.run(open_postgres("postgresql://")), lambda: mig
 def test_an_embedded_ledger_does_not_import_psycopg(sqlite_ledger: Path) -> None:
     code = f"""
 import sys
-from runlane.store import backends, ledger, memory, sqlite
+from runlane.store import backends, ledger
+from runlane.store.drivers import memory
+from runlane.store.drivers import sqlite
 from runlane.store.migrate import migrate_sqlite
 print(migrate_sqlite({str(sqlite_ledger)!r}), "psycopg" in sys.modules)
 """

@@ -12,8 +12,8 @@ from runlane.errors import NoSuchInterrupt
 from runlane.lifecycle import RunEvent
 from runlane.records import ANY_OWNER, StreamEvent, ThreadState
 from runlane.requests import RunRequest
-from runlane.store.event_transactions import append_events
 from runlane.store.ledger import RunStore
+from runlane.store.transactions.events import append_events
 
 
 async def paused(store: RunStore, *interrupt_ids: str) -> str:
@@ -74,7 +74,7 @@ async def test_a_batch_with_one_answer_too_many_is_refused_whole(store: RunStore
 async def test_several_interrupts_are_answered_one_after_the_other(store: RunStore) -> None:
     await paused(store, "a", "b")
     first, second = await answer(store, "a"), await answer(store, "b")
-    assert [run.run_id for run in await store.list_runs("t", owner=ANY_OWNER)][:2] == [second, first]
+    assert [run.run_id for run in await store.runs.list("t", owner=ANY_OWNER)][:2] == [second, first]
 
 
 async def test_an_answer_that_was_cancelled_before_it_began_can_be_given_again(store: RunStore) -> None:
@@ -106,12 +106,12 @@ async def test_runs_come_in_the_order_of_admission_if_they_have_events_or_may_ge
     await cancel(store, never_began)
     active = await admit(store)
     await ended(store, thread_id="other")
-    found = await store.runs_with_events("t", after_seq=0)
+    found = await store.runs.with_events("t", after_seq=0)
     assert [run.run_id for run in found] == [with_events, never_began, active]
-    assert await store.runs_with_events("t", after_seq=found[0].seq, limit=1) == (found[1],)
+    assert await store.runs.with_events("t", after_seq=found[0].seq, limit=1) == (found[1],)
     await turn(store, LONG_AGO, with_events)
-    await store.purge_events(older_than_s=60.0)
-    assert [run.run_id for run in await store.runs_with_events("t", after_seq=0)] == [never_began, active]
+    await store.events.purge(older_than_s=60.0)
+    assert [run.run_id for run in await store.runs.with_events("t", after_seq=0)] == [never_began, active]
 
 
 def _append(lease: Any) -> Any:

@@ -31,7 +31,7 @@ Attack = Callable[[RunStore, RunRecord, Lease], Awaitable[object]]
 
 
 async def get(store: RunStore, run_id: str) -> RunRecord:
-    return await store.get_run(run_id, owner=ANY_OWNER)
+    return await store.runs.get(run_id, owner=ANY_OWNER)
 
 
 async def append(store: RunStore, lease: Lease, *events: StreamEvent) -> None:
@@ -44,7 +44,7 @@ async def append(store: RunStore, lease: Lease, *events: StreamEvent) -> None:
         else:
             done.set_exception(error)
 
-    store.submit_events(lease, events, loop, settle)
+    store.events.submit(lease, events, loop, settle)
     await done
 
 
@@ -75,12 +75,12 @@ async def test_a_claim_starts_the_first_attempt(store: RunStore) -> None:
 async def test_a_running_run_is_not_claimed_again(store: RunStore) -> None:
     lease = await running(store)
     before = await get(store, lease.run_id)
-    assert await store.claim(lease.run_id, "other", lease_s=60) is None
+    assert await store.attempts.claim(lease.run_id, "other", lease_s=60) is None
     assert await get(store, lease.run_id) == before
 
 
 async def test_claiming_a_run_that_does_not_exist_finds_nothing(store: RunStore) -> None:
-    assert await store.claim("nobody", WORKER, lease_s=60) is None
+    assert await store.attempts.claim("nobody", WORKER, lease_s=60) is None
 
 
 # running → its end
@@ -117,7 +117,7 @@ async def test_finish_refuses_events_that_are_not_an_attempts_own(store: RunStor
 @pytest.mark.parametrize("event", [*ENDINGS, RunEvent.RELEASE])
 async def test_finish_with_a_stale_lease_writes_nothing(store: RunStore, event: RunEvent) -> None:
     stale = await running(store)
-    await store.rescue(await held(store, stale.run_id), max_rescues=3)
+    await store.attempts.rescue(await held(store, stale.run_id), max_rescues=3)
     with pytest.raises(LeaseLost):
         await finish(store, stale, event)
     current = await claim(store, stale.run_id, "other")
@@ -133,11 +133,11 @@ async def test_a_lease_of_a_future_attempt_is_refused(store: RunStore) -> None:
 
 
 async def _progress(store: RunStore, run: RunRecord, lease: Lease) -> None:
-    assert await store.set_progress(run.run_id, {"llm_calls": 9}) is False
+    assert await store.runs.set_progress(run.run_id, {"llm_calls": 9}) is False
 
 
 async def _renew(store: RunStore, run: RunRecord, lease: Lease) -> None:
-    assert (await store.renew([lease], lease_s=60)).lost == (lease,)
+    assert (await store.attempts.renew([lease], lease_s=60)).lost == (lease,)
 
 
 async def _cancel(store: RunStore, run: RunRecord, lease: Lease) -> None:
@@ -145,33 +145,33 @@ async def _cancel(store: RunStore, run: RunRecord, lease: Lease) -> None:
 
 
 async def _claim(store: RunStore, run: RunRecord, lease: Lease) -> None:
-    assert await store.claim(run.run_id, "other", lease_s=60) is None
+    assert await store.attempts.claim(run.run_id, "other", lease_s=60) is None
 
 
 async def _give_up(store: RunStore, run: RunRecord, lease: Lease) -> None:
     error = RunError(error="x", message="y")
-    assert await store.give_up(run.run_id, EndReason.NEVER_STARTED, error) is None
+    assert await store.queue.give_up(run.run_id, EndReason.NEVER_STARTED, error) is None
 
 
 async def _rescue(store: RunStore, run: RunRecord, lease: Lease) -> None:
     with pytest.raises(LeaseLost):
-        await store.rescue(await held(store, run.run_id), max_rescues=3)
+        await store.attempts.rescue(await held(store, run.run_id), max_rescues=3)
 
 
 async def _finish(store: RunStore, run: RunRecord, lease: Lease) -> None:
     for event in RunEvent:
         with pytest.raises(LeaseLost):
-            await store.finish(lease, outcome(event))
+            await store.attempts.finish(lease, outcome(event))
 
 
 async def _observe(store: RunStore, run: RunRecord, lease: Lease) -> None:
-    await store.observe_cancel(lease, 1)
+    await store.attempts.observe_cancel(lease, 1)
 
 
 async def _append(store: RunStore, run: RunRecord, lease: Lease) -> None:
     with pytest.raises(LeaseLost):
         await append(store, lease, StreamEvent(seq=1, name="values", data=b"{}"))
-    assert await store.read_events(run.seq, after=0) == ()
+    assert await store.events.read(run.seq, after=0) == ()
 
 
 ATTACKS = [_progress, _renew, _cancel, _claim, _give_up, _rescue, _finish, _observe, _append]
@@ -181,11 +181,11 @@ ATTACKS = [_progress, _renew, _cancel, _claim, _give_up, _rescue, _finish, _obse
 async def test_a_terminal_run_never_changes(store: RunStore, event: RunEvent) -> None:
     lease = await running(store)
     run = (await finish(store, lease, event)).run
-    thread = await store.get_thread("t", owner=ANY_OWNER)
+    thread = await store.threads.get("t", owner=ANY_OWNER)
     for attack in ATTACKS:
         await attack(store, run, lease)
         assert await get(store, run.run_id) == run, attack.__name__
-    assert await store.get_thread("t", owner=ANY_OWNER) == thread
+    assert await store.threads.get("t", owner=ANY_OWNER) == thread
 
 
 # cancel
@@ -198,7 +198,7 @@ async def test_a_cancelled_pending_run_ends_at_once_with_a_whole_receipt(store: 
     assert run.cancel is not None
     assert (run.cancel.action, run.cancel.requested_by) == (CancelAction.INTERRUPT, "ann")
     assert run.cancel.requested_at <= run.cancel.observed_at <= run.cancel.stopped_at  # type: ignore[operator]  # set
-    assert await store.claim(run_id, WORKER, lease_s=60) is None
+    assert await store.attempts.claim(run_id, WORKER, lease_s=60) is None
 
 
 async def test_a_pending_run_that_is_rolled_back_says_so(store: RunStore) -> None:
@@ -251,7 +251,7 @@ async def test_a_receipt_tells_when_the_cancel_was_seen_and_when_the_code_stoppe
     lease = await running(store)
     await cancel(store, lease.run_id)
     seen_at = datetime(2030, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
-    await store.observe_cancel(lease, int(seen_at.timestamp()) * 1_000_000 + 6)
+    await store.attempts.observe_cancel(lease, int(seen_at.timestamp()) * 1_000_000 + 6)
     observed = await get(store, lease.run_id)
     assert observed.cancel is not None
     assert observed.cancel.observed_at == seen_at
@@ -270,7 +270,7 @@ async def test_abandoned_code_is_named_and_never_called_stopped(store: RunStore)
 
 async def test_an_observation_without_a_cancel_leaves_no_trace(store: RunStore) -> None:
     lease = await running(store)
-    await store.observe_cancel(lease, 1)
+    await store.attempts.observe_cancel(lease, 1)
     run = (await cancel(store, lease.run_id)).run
     assert run.cancel is not None
     assert run.cancel.observed_at is None
@@ -301,7 +301,7 @@ async def test_a_released_run_stays_at_the_head_of_its_lane_and_is_charged_nothi
     assert next_id(released) == first.run_id
     assert (released.run.status, released.run.rescues, released.run.worker_id) == (RunStatus.PENDING, 0, None)
     assert released.run.usage.llm_calls == 2
-    assert await store.claim(second, WORKER, lease_s=60) is None
+    assert await store.attempts.claim(second, WORKER, lease_s=60) is None
     again = await claim(store, first.run_id)
     assert (again.run.attempt, again.run.started_at) == (2, released.run.started_at)
 
@@ -309,9 +309,9 @@ async def test_a_released_run_stays_at_the_head_of_its_lane_and_is_charged_nothi
 async def test_a_rescued_run_goes_back_to_the_head_of_its_lane_and_its_old_attempt_is_fenced(store: RunStore) -> None:
     lease = await running(store)
     second = await admit(store)
-    rescued = await store.rescue(await held(store, lease.run_id), max_rescues=1)
+    rescued = await store.attempts.rescue(await held(store, lease.run_id), max_rescues=1)
     assert (rescued.run.status, rescued.run.rescues, next_id(rescued)) == (RunStatus.PENDING, 1, lease.run_id)
-    assert await store.claim(second, WORKER, lease_s=60) is None
+    assert await store.attempts.claim(second, WORKER, lease_s=60) is None
     assert (await claim(store, lease.run_id)).run.attempt == 2
     with pytest.raises(LeaseLost):
         await append(store, lease, StreamEvent(seq=1, name="values", data=b"{}"))
@@ -321,9 +321,9 @@ async def test_a_run_that_kills_its_worker_too_often_ends_as_error_and_frees_its
     run_id, following = await admit(store), await admit(store)
     for _ in range(2):
         await claim(store, run_id)
-        await store.rescue(await held(store, run_id), max_rescues=2)
+        await store.attempts.rescue(await held(store, run_id), max_rescues=2)
     await claim(store, run_id)
-    given_up = await store.rescue(await held(store, run_id), max_rescues=2)
+    given_up = await store.attempts.rescue(await held(store, run_id), max_rescues=2)
     assert (given_up.run.status, given_up.run.end_reason) == (RunStatus.ERROR, EndReason.WORKER_LOST)
     assert given_up.run.error is not None
     assert given_up.run.error.message.startswith("The worker died 3 times")
@@ -333,7 +333,7 @@ async def test_a_run_that_kills_its_worker_too_often_ends_as_error_and_frees_its
 async def test_a_cancelled_run_that_is_given_up_has_been_stopped(store: RunStore) -> None:
     lease = await running(store)
     await cancel(store, lease.run_id)
-    given_up = (await store.rescue(await held(store, lease.run_id), max_rescues=0)).run
+    given_up = (await store.attempts.rescue(await held(store, lease.run_id), max_rescues=0)).run
     assert (given_up.status, given_up.end_reason) == (RunStatus.INTERRUPTED, EndReason.WORKER_LOST)
     assert given_up.cancel is not None
     assert given_up.cancel.stopped_at is not None
@@ -345,22 +345,24 @@ async def test_a_rescue_of_a_run_that_moved_on_changes_nothing(store: RunStore) 
     await finish(store, lease, RunEvent.RELEASE)
     claimed = await claim(store, lease.run_id, "other")
     with pytest.raises(LeaseLost):
-        await store.rescue(seen, max_rescues=3)
+        await store.attempts.rescue(seen, max_rescues=3)
     assert await get(store, lease.run_id) == claimed.run
 
 
 async def test_a_run_whose_lease_was_renewed_since_it_was_seen_is_not_rescued(store: RunStore) -> None:
     lease = await running(store)
     seen = await held(store, lease.run_id)
-    await store.renew([lease], lease_s=600)
+    await store.attempts.renew([lease], lease_s=600)
     with pytest.raises(LeaseLost):
-        await store.rescue(seen, max_rescues=3)
+        await store.attempts.rescue(seen, max_rescues=3)
     assert (await get(store, lease.run_id)).status is RunStatus.RUNNING
 
 
 async def test_of_several_rescuers_one_succeeds(store: RunStore) -> None:
     seen = await held(store, (await running(store)).run_id)
-    results = await asyncio.gather(*(store.rescue(seen, max_rescues=3) for _ in range(5)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(store.attempts.rescue(seen, max_rescues=3) for _ in range(5)), return_exceptions=True
+    )
     assert [type(result) for result in results].count(LeaseLost) == 4
     assert (await get(store, seen.run_id)).rescues == 1
 
@@ -368,13 +370,13 @@ async def test_of_several_rescuers_one_succeeds(store: RunStore) -> None:
 async def test_a_pending_run_can_be_given_up_and_a_running_one_cannot(store: RunStore) -> None:
     pending, following = await admit(store), await admit(store)
     error = RunError(error="GraphLoadError", message="gone")
-    done = await store.give_up(pending, EndReason.NEVER_STARTED, error)
+    done = await store.queue.give_up(pending, EndReason.NEVER_STARTED, error)
     assert done is not None
     assert (done.run.status, done.run.end_reason, done.run.error) == (RunStatus.ERROR, EndReason.NEVER_STARTED, error)
     assert next_id(done) == following
     await claim(store, following)
-    assert await store.give_up(following, EndReason.NEVER_STARTED, error) is None
-    assert await store.give_up("nobody", EndReason.NEVER_STARTED, error) is None
+    assert await store.queue.give_up(following, EndReason.NEVER_STARTED, error) is None
+    assert await store.queue.give_up("nobody", EndReason.NEVER_STARTED, error) is None
 
 
 # leases
@@ -385,9 +387,9 @@ async def test_every_running_run_has_a_lease_with_its_length_and_its_end(store: 
     second = (await claim(store, await admit(store, "b"), "other")).lease
     await admit(store, "c")
     await ended(store, "d")
-    assert await store.leases() == (await held(store, first.run_id), await held(store, second.run_id))
-    await store.renew([first], lease_s=600)
-    renewed, unchanged = await store.leases()
+    assert await store.attempts.leases() == (await held(store, first.run_id), await held(store, second.run_id))
+    await store.attempts.renew([first], lease_s=600)
+    renewed, unchanged = await store.attempts.leases()
     assert (renewed.lease_s, unchanged) == (600, await held(store, second.run_id))
     assert renewed.expires_at > first.expires_at
 
@@ -396,7 +398,7 @@ async def test_a_renewal_extends_what_is_held_and_tells_what_is_lost_or_cancelle
     held, lost, cancelled = [await running(store, name) for name in "abc"]
     await finish(store, lost)
     receipt = (await cancel(store, cancelled.run_id)).run.cancel
-    renewal = await store.renew([held, lost, cancelled], lease_s=600)
+    renewal = await store.attempts.renew([held, lost, cancelled], lease_s=600)
     assert [lease.run_id for lease in renewal.renewed] == [held.run_id, cancelled.run_id]
     assert all(lease.expires_at > held.expires_at for lease in renewal.renewed)
     assert renewal.lost == (lost,)
@@ -407,5 +409,5 @@ async def test_a_lease_of_an_old_attempt_is_not_renewed(store: RunStore) -> None
     old = await running(store)
     await finish(store, old, RunEvent.RELEASE)
     claimed = await claim(store, old.run_id)
-    assert (await store.renew([old], lease_s=600)).lost == (old,)
+    assert (await store.attempts.renew([old], lease_s=600)).lost == (old,)
     assert await get(store, old.run_id) == claimed.run

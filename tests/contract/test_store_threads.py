@@ -12,7 +12,7 @@ from runlane.errors import AlreadyExists, ConflictError, InvalidRequest, NotFoun
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, RunError, Thread, ThreadState
 from runlane.store.ledger import RunStore
-from runlane.store.thread_search import SORT_KEYS, ThreadFilter
+from runlane.store.transactions.thread_search import SORT_KEYS, ThreadFilter
 
 IDLE, BUSY, INTERRUPTED, ERROR = ThreadStatus.IDLE, ThreadStatus.BUSY, ThreadStatus.INTERRUPTED, ThreadStatus.ERROR
 ASKED = ThreadState(values=b'{"n":1}', interrupts={"task": [{"value": "ok?"}]}, unfinished=True)
@@ -21,18 +21,18 @@ FAILED = RunError(error="ValueError", message="no")
 
 
 async def make(store: RunStore, thread_id: str, owner: str = NO_OWNER, **metadata: Any) -> Thread:
-    return await store.create_thread(thread_id, owner=owner, metadata=metadata)
+    return await store.threads.create(thread_id, owner=owner, metadata=metadata)
 
 
 async def get(store: RunStore, thread_id: str = "t") -> Thread:
-    return await store.get_thread(thread_id, owner=ANY_OWNER)
+    return await store.threads.get(thread_id, owner=ANY_OWNER)
 
 
 async def search(store: RunStore, **where: Any) -> list[str]:
     page = {name: where.pop(name) for name in ("sort_by", "order", "limit", "offset") if name in where}
-    found = await store.search_threads(owner=ANY_OWNER, where=ThreadFilter(**where), **{"limit": 100, **page})
+    found = await store.threads.search(owner=ANY_OWNER, where=ThreadFilter(**where), **{"limit": 100, **page})
     if not {"limit", "offset"} & set(page):
-        assert await store.count_threads(owner=ANY_OWNER, where=ThreadFilter(**where)) == len(found)
+        assert await store.threads.count(owner=ANY_OWNER, where=ThreadFilter(**where)) == len(found)
     return [thread.thread_id for thread in found]
 
 
@@ -47,9 +47,9 @@ async def test_a_taken_thread_id_is_refused_or_answers_the_same_owners_thread(st
     thread = await make(store, "t", owner="ann", a=1)
     with pytest.raises(AlreadyExists):
         await make(store, "t", owner="ann")
-    assert await store.create_thread("t", owner="ann", metadata={}, if_exists_return=True) == thread
+    assert await store.threads.create("t", owner="ann", metadata={}, if_exists_return=True) == thread
     with pytest.raises(AlreadyExists):
-        await store.create_thread("t", owner="eve", metadata={}, if_exists_return=True)
+        await store.threads.create("t", owner="eve", metadata={}, if_exists_return=True)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_rollback_leaves_the_thread_as_it_was(store: RunStore, event: RunE
 
 async def test_giving_a_run_up_shows_on_the_thread(store: RunStore) -> None:
     run_id = await admit(store)
-    await store.give_up(run_id, EndReason.NEVER_STARTED, FAILED)
+    await store.queue.give_up(run_id, EndReason.NEVER_STARTED, FAILED)
     thread = await get(store)
     assert (thread.status, thread.error) == (ERROR, FAILED)
 
@@ -124,16 +124,16 @@ async def test_giving_a_run_up_shows_on_the_thread(store: RunStore) -> None:
 async def test_deleting_the_last_active_runs_neighbour_keeps_the_thread_busy(store: RunStore) -> None:
     old = await ended(store)
     await running(store)
-    await store.delete_run(old, owner=ANY_OWNER)
+    await store.runs.delete(old, owner=ANY_OWNER)
     assert (await get(store)).status is BUSY
 
 
 async def test_patches_merge_metadata_also_when_they_come_at_once(store: RunStore) -> None:
     await make(store, "t", a=1, b={"x": 1})
     await asyncio.gather(
-        *(store.patch_thread("t", owner=ANY_OWNER, metadata={f"k{n}": n}) for n in range(20)),
-        *(store.set_thread_state("t", owner=ANY_OWNER, state=DONE, metadata={f"s{n}": n}) for n in range(20)),
-        store.patch_thread("t", owner=ANY_OWNER, metadata={"b": {"y": 2}}),
+        *(store.threads.patch("t", owner=ANY_OWNER, metadata={f"k{n}": n}) for n in range(20)),
+        *(store.threads.set_state("t", owner=ANY_OWNER, state=DONE, metadata={f"s{n}": n}) for n in range(20)),
+        store.threads.patch("t", owner=ANY_OWNER, metadata={"b": {"y": 2}}),
     )
     numbered = {f"{letter}{n}": n for letter in "ks" for n in range(20)}
     assert (await get(store)).metadata == {"a": 1, "b": {"y": 2}, **numbered}
@@ -141,10 +141,10 @@ async def test_patches_merge_metadata_also_when_they_come_at_once(store: RunStor
 
 async def test_a_state_written_outside_of_a_run_settles_the_thread(store: RunStore) -> None:
     await make(store, "t", a=1)
-    asked = await store.set_thread_state("t", owner=ANY_OWNER, state=ASKED, metadata={"b": 2})
+    asked = await store.threads.set_state("t", owner=ANY_OWNER, state=ASKED, metadata={"b": 2})
     assert (asked.status, asked.values, asked.metadata) == (INTERRUPTED, {"n": 1}, {"a": 1, "b": 2})
     assert asked.interrupts == {"task": [{"value": "ok?"}]}
-    kept = await store.set_thread_state("t", owner=ANY_OWNER, state=ThreadState(), metadata={})
+    kept = await store.threads.set_state("t", owner=ANY_OWNER, state=ThreadState(), metadata={})
     assert (kept.status, kept.values, kept.interrupts) == (IDLE, {"n": 1}, {})
     assert await get(store) == kept
 
@@ -156,9 +156,9 @@ async def test_an_active_run_protects_its_thread(store: RunStore, executes: bool
         await claim(store, run_id)
     before = await get(store)
     for refused in (
-        store.idle_thread("t", owner=ANY_OWNER),
-        store.set_thread_state("t", owner=ANY_OWNER, state=DONE, metadata={"a": 1}),
-        store.delete_thread("t", owner=ANY_OWNER),
+        store.threads.get_idle("t", owner=ANY_OWNER),
+        store.threads.set_state("t", owner=ANY_OWNER, state=DONE, metadata={"a": 1}),
+        store.threads.delete("t", owner=ANY_OWNER),
     ):
         with pytest.raises(ConflictError) as conflict:
             await refused
@@ -168,21 +168,21 @@ async def test_an_active_run_protects_its_thread(store: RunStore, executes: bool
 
 async def test_deleting_a_thread_takes_its_runs_and_no_others(store: RunStore) -> None:
     gone, kept = await ended(store, "t"), await ended(store, "u")
-    assert (await store.idle_thread("t", owner=ANY_OWNER)).thread_id == "t"
-    await store.delete_thread("t", owner=ANY_OWNER)
-    for missing in (store.get_thread("t", owner=ANY_OWNER), store.get_run(gone, owner=ANY_OWNER)):
+    assert (await store.threads.get_idle("t", owner=ANY_OWNER)).thread_id == "t"
+    await store.threads.delete("t", owner=ANY_OWNER)
+    for missing in (store.threads.get("t", owner=ANY_OWNER), store.runs.get(gone, owner=ANY_OWNER)):
         with pytest.raises(NotFound):
             await missing
-    assert (await store.get_run(kept, owner=ANY_OWNER)).run_id == kept
+    assert (await store.runs.get(kept, owner=ANY_OWNER)).run_id == kept
 
 
 async def test_what_does_not_exist_is_not_found(store: RunStore) -> None:
     for absent in (
-        store.get_thread("no", owner=ANY_OWNER),
-        store.patch_thread("no", owner=ANY_OWNER, metadata={}),
-        store.idle_thread("no", owner=ANY_OWNER),
-        store.set_thread_state("no", owner=ANY_OWNER, state=DONE, metadata={}),
-        store.delete_thread("no", owner=ANY_OWNER),
+        store.threads.get("no", owner=ANY_OWNER),
+        store.threads.patch("no", owner=ANY_OWNER, metadata={}),
+        store.threads.get_idle("no", owner=ANY_OWNER),
+        store.threads.set_state("no", owner=ANY_OWNER, state=DONE, metadata={}),
+        store.threads.delete("no", owner=ANY_OWNER),
     ):
         with pytest.raises(NotFound):
             await absent
@@ -190,16 +190,16 @@ async def test_what_does_not_exist_is_not_found(store: RunStore) -> None:
 
 async def test_records_are_copies(store: RunStore) -> None:
     metadata: dict[str, Any] = {"a": {"b": [1]}}
-    created = await store.create_thread("t", owner=NO_OWNER, metadata=metadata)
+    created = await store.threads.create("t", owner=NO_OWNER, metadata=metadata)
     metadata["a"]["b"].append(2)
     (await get(store)).metadata["a"]["b"].append(3)
     created.metadata["a"]["b"].append(4)
     assert (await get(store)).metadata == {"a": {"b": [1]}}
     run_id = await admit(store, "u", metadata=metadata, kwargs=metadata)
     metadata.clear()
-    run = await store.get_run(run_id, owner=ANY_OWNER)
+    run = await store.runs.get(run_id, owner=ANY_OWNER)
     run.kwargs["a"].clear()
-    again = await store.get_run(run_id, owner=ANY_OWNER)
+    again = await store.runs.get(run_id, owner=ANY_OWNER)
     assert again.kwargs == again.metadata == {"a": {"b": [1, 2]}}
 
 
@@ -298,8 +298,8 @@ async def test_what_is_not_json_is_refused_and_changes_nothing(store: RunStore, 
     await make(store, "t")
     before = await get(store)
     for refused in (
-        store.patch_thread("t", owner=ANY_OWNER, metadata=unfit),
-        store.create_thread("u", owner=NO_OWNER, metadata=unfit),
+        store.threads.patch("t", owner=ANY_OWNER, metadata=unfit),
+        store.threads.create("u", owner=NO_OWNER, metadata=unfit),
     ):
         with pytest.raises(InvalidRequest):
             await refused
@@ -313,7 +313,7 @@ async def test_an_id_that_is_not_text_is_refused(store: RunStore) -> None:
     with pytest.raises(InvalidRequest):
         await make(store, "\ud800")
     with pytest.raises(InvalidRequest):
-        await store.get_thread("\udfff", owner=ANY_OWNER)
+        await store.threads.get("\udfff", owner=ANY_OWNER)
 
 
 @pytest.mark.parametrize(
@@ -330,15 +330,15 @@ async def test_first_values_are_shown_until_the_run_ends_and_by_its_attempt_alon
 ) -> None:
     first = await claim(store, await admit(store))
     assert first.bare
-    assert await store.show_first_values(first.lease, b'{"title":"new"}') is True
-    shown = await store.get_thread("t", owner=ANY_OWNER)
+    assert await store.threads.show_first_values(first.lease, b'{"title":"new"}') is True
+    shown = await store.threads.get("t", owner=ANY_OWNER)
     assert (shown.values, shown.status) == ({"title": "new"}, ThreadStatus.BUSY)
     await cancel(store, await admit(store))  # one that waits
-    assert (await store.get_thread("t", owner=ANY_OWNER)).values == {"title": "new"}
+    assert (await store.threads.get("t", owner=ANY_OWNER)).values == {"title": "new"}
     await finish(store, first.lease, event, end_reason=reason)
-    assert (await store.get_thread("t", owner=ANY_OWNER)).values is None
-    assert await store.show_first_values(first.lease, b'{"title":"late"}') is False
-    assert (await store.get_thread("t", owner=ANY_OWNER)).values is None
+    assert (await store.threads.get("t", owner=ANY_OWNER)).values is None
+    assert await store.threads.show_first_values(first.lease, b'{"title":"late"}') is False
+    assert (await store.threads.get("t", owner=ANY_OWNER)).values is None
 
 
 async def test_first_values_are_for_threads_that_are_listed_and_have_none(store: RunStore) -> None:
@@ -346,6 +346,6 @@ async def test_first_values_are_for_threads_that_are_listed_and_have_none(store:
     await finish(store, first.lease, state=ThreadState(values=b'{"n":1}', interrupts={}, unfinished=False))
     second = await claim(store, await admit(store))
     assert not second.bare
-    assert await store.show_first_values(second.lease, b'{"n":2}') is False
-    assert (await store.get_thread("t", owner=ANY_OWNER)).values == {"n": 1}
+    assert await store.threads.show_first_values(second.lease, b'{"n":2}') is False
+    assert (await store.threads.get("t", owner=ANY_OWNER)).values == {"n": 1}
     assert not (await claim(store, await admit(store, "own", temporary=True))).bare

@@ -11,14 +11,16 @@ ERROR = RunError(error="NeverStarted", message="gone")
 
 
 async def get(store: RunStore, run_id: str) -> RunRecord:
-    return await store.get_run(run_id, owner=ANY_OWNER)
+    return await store.runs.get(run_id, owner=ANY_OWNER)
 
 
 async def test_a_run_with_a_home_is_claimed_only_by_who_has_its_code(store: RunStore) -> None:
     run_id = await admit(store, home="here")
-    assert await store.claim(run_id, "there", lease_s=60, has_code=False) is None
-    assert await store.claim(run_id, "here", lease_s=60, has_code=False) is None, "its code is not attached yet"
-    claimed = await store.claim(run_id, "here", lease_s=60)
+    assert await store.attempts.claim(run_id, "there", lease_s=60, has_code=False) is None
+    assert await store.attempts.claim(run_id, "here", lease_s=60, has_code=False) is None, (
+        "its code is not attached yet"
+    )
+    claimed = await store.attempts.claim(run_id, "here", lease_s=60)
     assert claimed is not None
     assert claimed.run.home == "here"
 
@@ -28,52 +30,52 @@ async def test_who_claims_a_run_with_its_code_is_its_home_from_then_on(store: Ru
     lease = (await claim(store, run_id, "there")).lease
     await finish(store, lease, RunEvent.RELEASE)
     assert (await get(store, run_id)).home == "there"
-    await store.rescue(await held(store, (await claim(store, run_id, "third")).run.run_id), max_rescues=3)
+    await store.attempts.rescue(await held(store, (await claim(store, run_id, "third")).run.run_id), max_rescues=3)
     assert (await get(store, run_id)).home == "third"
 
 
 async def test_a_run_without_a_home_is_claimed_by_anyone_and_gets_none(store: RunStore) -> None:
     run_id = await admit(store)
-    claimed = await store.claim(run_id, WORKER, lease_s=60, has_code=False)
+    claimed = await store.attempts.claim(run_id, WORKER, lease_s=60, has_code=False)
     assert claimed is not None
     assert claimed.run.home is None
 
 
 async def test_a_run_of_a_dead_home_is_set_free_unless_it_has_another_by_now(store: RunStore) -> None:
     run_id = await admit(store, home="dead")
-    await store.free_run(run_id, home="other")
+    await store.queue.free(run_id, home="other")
     assert (await get(store, run_id)).home == "dead"
-    await store.free_run(run_id, home="dead")
+    await store.queue.free(run_id, home="dead")
     assert (await get(store, run_id)).home is None
 
 
 async def test_a_run_that_executes_or_has_another_home_is_not_given_up(store: RunStore) -> None:
     run_id = await admit(store, home="here")
-    assert await store.give_up(run_id, EndReason.NEVER_STARTED, ERROR, home="there") is None
-    assert await store.give_up(run_id, EndReason.NEVER_STARTED, ERROR, home=None) is None
-    [(head, _)] = await store.runnable()
+    assert await store.queue.give_up(run_id, EndReason.NEVER_STARTED, ERROR, home="there") is None
+    assert await store.queue.give_up(run_id, EndReason.NEVER_STARTED, ERROR, home=None) is None
+    [(head, _)] = await store.queue.runnable()
     assert (head.run_id, head.home) == (run_id, "here")
-    done = await store.give_up(run_id, EndReason.NEVER_STARTED, ERROR, home="here")
+    done = await store.queue.give_up(run_id, EndReason.NEVER_STARTED, ERROR, home="here")
     assert done is not None
     assert done.run.end_reason is EndReason.NEVER_STARTED
 
 
 async def test_a_worker_beats_with_its_renewals_until_it_leaves(store: RunStore) -> None:
-    await store.beat("a", lease_s=15)
-    await store.beat("b", lease_s=60)
-    await store.renew([], lease_s=15, worker_id="a")
-    await store.renew([], lease_s=15)
+    await store.workers.beat("a", lease_s=15)
+    await store.workers.beat("b", lease_s=60)
+    await store.attempts.renew([], lease_s=15, worker_id="a")
+    await store.attempts.renew([], lease_s=15)
     a, b = SeenWorker(worker_id="a", beats=2, lease_s=15), SeenWorker(worker_id="b", beats=1, lease_s=60)
-    assert await store.workers() == (a, b)
-    await store.leave("a")
-    assert await store.workers() == (b,)
+    assert await store.workers.list() == (a, b)
+    await store.workers.leave("a")
+    assert await store.workers.list() == (b,)
 
 
 async def test_a_worker_that_has_beaten_since_it_was_seen_is_not_forgotten(store: RunStore) -> None:
-    await store.beat("a", lease_s=15)
-    [seen] = await store.workers()
-    await store.beat("a", lease_s=15)
-    await store.forget_worker(seen)
-    [seen] = await store.workers()
-    await store.forget_worker(seen)
-    assert await store.workers() == ()
+    await store.workers.beat("a", lease_s=15)
+    [seen] = await store.workers.list()
+    await store.workers.beat("a", lease_s=15)
+    await store.workers.forget(seen)
+    [seen] = await store.workers.list()
+    await store.workers.forget(seen)
+    assert await store.workers.list() == ()

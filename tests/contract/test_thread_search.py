@@ -13,11 +13,11 @@ import pytest
 from ledger_kit import admit
 from runlane.errors import InvalidRequest
 from runlane.records import ANY_OWNER, NO_OWNER, Owner
+from runlane.store.drivers.sqlite import configure, contains, execute
 from runlane.store.filters import MAX_DEPTH, MAX_VALUES
 from runlane.store.ledger import RunStore
-from runlane.store.sqlite import configure, contains, execute
 from runlane.store.statements import Driver, Transaction, statement
-from runlane.store.thread_search import NARROW, PAGE, SORT_KEYS, ThreadFilter, search_threads
+from runlane.store.transactions.thread_search import NARROW, PAGE, SORT_KEYS, ThreadFilter, search_threads
 
 INSERT = statement(
     "insert_thread",
@@ -78,14 +78,14 @@ async def test_every_page_is_that_of_the_whole_sorted_result(driver: Driver, sto
             if contains(document, metadata) and owner in (ANY_OWNER, owners[thread_id])
         ]
         where = ThreadFilter(metadata=metadata)
-        assert await store.count_threads(owner=owner, where=where) == len(expected)
-        assert await store.count_threads(owner=owner, where=where, at_most=7) == min(7, len(expected))
+        assert await store.threads.count(owner=owner, where=where) == len(expected)
+        assert await store.threads.count(owner=owner, where=where, at_most=7) == min(7, len(expected))
         for sort_by in ("updated_at", "thread_id"):
             for order in ("asc", "desc"):
                 key = changed.__getitem__ if sort_by == "updated_at" else lambda _: 0
                 expected.sort(key=lambda one: (key(one), one), reverse=order == "desc")
                 for offset, limit in ((0, 10), (PAGE - 5, 20), (len(expected) - 3, 10)):
-                    found = await store.search_threads(
+                    found = await store.threads.search(
                         owner=owner, where=where, sort_by=sort_by, order=order, limit=limit, offset=max(0, offset)
                     )
                     wanted = expected[max(0, offset) : max(0, offset) + limit]
@@ -95,24 +95,24 @@ async def test_every_page_is_that_of_the_whole_sorted_result(driver: Driver, sto
 @pytest.mark.parametrize("key", SORT_KEYS)
 async def test_threads_with_one_text_are_sorted_by_every_key(driver: Driver, store: RunStore, key: str) -> None:
     await fill(driver, [row(number, '{"k": "v"}', at=(number * 7) % 11 * MINUTE_US) for number in range(PAGE + 20)])
-    whole = await store.search_threads(owner=ANY_OWNER, where=ThreadFilter(), sort_by=key, order="asc", limit=2 * PAGE)
-    found = await store.search_threads(
+    whole = await store.threads.search(owner=ANY_OWNER, where=ThreadFilter(), sort_by=key, order="asc", limit=2 * PAGE)
+    found = await store.threads.search(
         owner=ANY_OWNER, where=ThreadFilter(metadata={"k": "v"}), sort_by=key, order="asc", limit=2 * PAGE
     )
     assert found == whole
 
 
 async def test_terms_follow_the_threads(driver: Driver, store: RunStore) -> None:
-    await store.create_thread("made", owner="ann", metadata={"user": "ann", "n": 1, "deep": {"a": "b"}})
+    await store.threads.create("made", owner="ann", metadata={"user": "ann", "n": 1, "deep": {"a": "b"}})
     assert await terms(driver) == {("user=ann", "made")}
-    await store.patch_thread("made", owner="ann", metadata={"user": "bob", "team": "red"})
+    await store.threads.patch("made", owner="ann", metadata={"user": "bob", "team": "red"})
     assert await terms(driver) == {("user=bob", "made"), ("team=red", "made")}
     await admit(store, "run", thread_metadata={"graph_id": "agent"})
     assert ("graph_id=agent", "run") in await terms(driver)
     await admit(store, "stateless", temporary=True, thread_metadata={"graph_id": "agent"})
-    await store.copy_thread("made", "copy", reads=ANY_OWNER, owner="eve", metadata={"user": "bob"})
+    await store.threads.copy("made", "copy", reads=ANY_OWNER, owner="eve", metadata={"user": "bob"})
     assert ("user=bob", "copy") in await terms(driver)
-    await store.delete_thread("made", owner="ann")
+    await store.threads.delete("made", owner="ann")
     assert await terms(driver) == {("graph_id=agent", "run"), ("user=bob", "copy")}
 
 
@@ -133,10 +133,10 @@ async def test_terms_follow_the_threads(driver: Driver, store: RunStore) -> None
     ids=repr,
 )
 async def test_a_text_is_found_whether_or_not_the_index_can_have_it(store: RunStore, metadata: dict[str, Any]) -> None:
-    await store.create_thread("t", owner=NO_OWNER, metadata=metadata)
+    await store.threads.create("t", owner=NO_OWNER, metadata=metadata)
     for owner in (ANY_OWNER, NO_OWNER):
         for where in (ThreadFilter(metadata=metadata), ThreadFilter(metadata=metadata, ids=("t", "other"))):
-            assert [one.thread_id for one in await store.search_threads(owner=owner, where=where)] == ["t"]
+            assert [one.thread_id for one in await store.threads.search(owner=owner, where=where)] == ["t"]
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from ledger_kit import admission, admit, cancel, claim, ended, finish, held, run
 from runlane.errors import CancelRecorded, LeaseLost, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState
-from runlane.store import run_transactions, webhook_transactions
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Query, Transaction, statement
-from runlane.store.webhook_transactions import MAX_PART_BYTES, Attempted, ClaimedDelivery, DeliveryStatus, Lane
+from runlane.store.transactions import runs as run_transactions
+from runlane.store.transactions import webhooks as webhook_transactions
+from runlane.store.transactions.webhooks import MAX_PART_BYTES, Attempted, ClaimedDelivery, DeliveryStatus, Lane
 
 HOOK = "https://hooks.example.com/run?token=1"
 NOW_DUE = statement("now_due", "UPDATE webhook_deliveries SET next_at = 0 WHERE run_id = :run_id")
@@ -30,7 +31,7 @@ LEASE_S = 60.0
 async def claimed(
     store: RunStore, capacity: int = 200, per_host: int = 200, busy: Mapping[Lane, int] | None = None
 ) -> tuple[ClaimedDelivery, ...]:
-    return await store.claim_deliveries(capacity=capacity, per_host=per_host, busy=busy or {}, lease_s=LEASE_S)
+    return await store.webhooks.claim(capacity=capacity, per_host=per_host, busy=busy or {}, lease_s=LEASE_S)
 
 
 def lane(name: str, owner: str = NO_OWNER) -> Lane:
@@ -68,13 +69,13 @@ async def by_being_superseded(store: RunStore) -> str:
 
 async def by_a_dead_worker(store: RunStore) -> str:
     lease = await running(store, webhook=HOOK)
-    await store.rescue(await held(store, lease.run_id), max_rescues=0)
+    await store.attempts.rescue(await held(store, lease.run_id), max_rescues=0)
     return lease.run_id
 
 
 async def by_nobody_starting_it(store: RunStore) -> str:
     run_id = await admit(store, webhook=HOOK)
-    await store.give_up(run_id, EndReason.NEVER_STARTED, RunError(error="NeverStarted", message="nobody"))
+    await store.queue.give_up(run_id, EndReason.NEVER_STARTED, RunError(error="NeverStarted", message="nobody"))
     return run_id
 
 
@@ -105,7 +106,7 @@ async def test_however_a_run_ends_its_webhook_is_to_be_told_of_that_end_once(sto
     run_id = await end(store)
     [delivery] = await claimed(store)
     assert (delivery.run.run_id, delivery.run.status, delivery.url) == (run_id, status, HOOK)
-    stored = await store.get_run(run_id, owner=NO_OWNER)
+    stored = await store.runs.get(run_id, owner=NO_OWNER)
     assert (delivery.run.end_reason, delivery.run.ended_at) == (stored.end_reason, stored.ended_at)
     assert delivery.run == stored
     assert await claimed(store) == ()
@@ -119,7 +120,7 @@ async def test_the_end_of_a_run_without_a_webhook_asks_the_database_nothing_more
     asked: list[str] = []
     await store.driver.write(overheard(run_transactions.finish(lease, by_event(event)), asked))
     assert not [name for name in asked if name in ("thread_left", "insert_delivery")]
-    assert await store.list_deliveries(owner=ANY_OWNER) == ()
+    assert await store.webhooks.list(owner=ANY_OWNER) == ()
 
 
 def by_event(event: RunEvent) -> Any:
@@ -141,8 +142,8 @@ async def test_a_run_that_goes_on_elsewhere_has_nothing_to_tell(store: RunStore)
     lease = await running(store, webhook=HOOK)
     await finish(store, lease, RunEvent.RELEASE)
     lease = (await claim(store, lease.run_id)).lease
-    await store.rescue(await held(store, lease.run_id), max_rescues=3)
-    assert await store.list_deliveries(owner=ANY_OWNER) == ()
+    await store.attempts.rescue(await held(store, lease.run_id), max_rescues=3)
+    assert await store.webhooks.list(owner=ANY_OWNER) == ()
 
 
 async def test_an_ending_that_is_refused_tells_nothing(store: RunStore) -> None:
@@ -156,12 +157,14 @@ async def test_an_ending_that_is_refused_tells_nothing(store: RunStore) -> None:
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011 - it is the one raised above
-        await store.finish(lease, run_transactions.Outcome(event=RunEvent.STOP, end_reason=None), first=broken)
-    assert await store.list_deliveries(owner=ANY_OWNER) == ()
+        await store.attempts.finish(
+            lease, run_transactions.Outcome(event=RunEvent.STOP, end_reason=None), extra_writes=broken
+        )
+    assert await store.webhooks.list(owner=ANY_OWNER) == ()
     await finish(store, lease, RunEvent.STOP)
     with pytest.raises(LeaseLost):
         await finish(store, lease, RunEvent.STOP)
-    assert len(await store.list_deliveries(owner=ANY_OWNER)) == 1
+    assert len(await store.webhooks.list(owner=ANY_OWNER)) == 1
 
 
 async def test_values_are_those_that_the_run_left_or_else_those_of_its_thread(store: RunStore) -> None:
@@ -201,10 +204,10 @@ async def test_a_late_answer_to_an_earlier_attempt_is_listed_and_decides_nothing
     await claimed(store)
     await turn(store, NOW_DUE, run_id)
     await claimed(store)
-    assert not await store.settle_delivery(run_id, attempted(1, status_code=410), status=DeliveryStatus.GONE)
-    assert await store.settle_delivery(run_id, attempted(2, status_code=200), status=DeliveryStatus.DELIVERED)
-    assert not await store.settle_delivery(run_id, attempted(2, status_code=500), status=DeliveryStatus.FAILED)
-    delivery, attempts = await store.get_delivery(run_id, owner=NO_OWNER)
+    assert not await store.webhooks.settle(run_id, attempted(1, status_code=410), status=DeliveryStatus.GONE)
+    assert await store.webhooks.settle(run_id, attempted(2, status_code=200), status=DeliveryStatus.DELIVERED)
+    assert not await store.webhooks.settle(run_id, attempted(2, status_code=500), status=DeliveryStatus.FAILED)
+    delivery, attempts = await store.webhooks.get(run_id, owner=NO_OWNER)
     assert (delivery.status, delivery.attempts, delivery.next_at) == (DeliveryStatus.DELIVERED, 2, None)
     assert [(one.number, one.status_code) for one in attempts] == [(1, 410), (2, 200)]
     assert attempts[0] == attempted(1, status_code=410)
@@ -214,9 +217,9 @@ async def test_a_failed_attempt_is_tried_again_after_its_delay_and_no_sooner(sto
     run_id = await told(store, "t")
     [first] = await claimed(store)
     failure = attempted(first.attempt, status_code=None, error="no connection")
-    assert await store.settle_delivery(run_id, failure, status=DeliveryStatus.PENDING, delay_s=3600)
+    assert await store.webhooks.settle(run_id, failure, status=DeliveryStatus.PENDING, delay_s=3600)
     assert await claimed(store) == ()
-    delivery, _ = await store.get_delivery(run_id, owner=NO_OWNER)
+    delivery, _ = await store.webhooks.get(run_id, owner=NO_OWNER)
     assert delivery.next_at is not None
     assert 3000 < (delivery.next_at - delivery.created_at).total_seconds() < 4000
 
@@ -268,7 +271,7 @@ async def test_what_waits_longest_is_claimed_however_many_hosts_its_owner_has(
 async def test_an_attempt_that_does_not_count_is_listed_and_no_try(store: RunStore) -> None:
     run_id = await told(store, "t")
     await claimed(store)
-    assert await store.settle_delivery(run_id, attempted(1), status=DeliveryStatus.PENDING, counts=False)
+    assert await store.webhooks.settle(run_id, attempted(1), status=DeliveryStatus.PENDING, counts=False)
     [second] = await claimed(store)
     assert (second.attempt, second.tries) == (2, 1)
 
@@ -292,32 +295,32 @@ async def test_claimers_at_the_same_time_share_what_is_due(store: RunStore) -> N
 async def test_sending_again_begins_the_tries_anew_and_keeps_counting_attempts(store: RunStore) -> None:
     run_id = await told(store, "t")
     await claimed(store)
-    await store.settle_delivery(run_id, attempted(1, status_code=410), status=DeliveryStatus.GONE)
-    again = await store.send_again(run_id)
+    await store.webhooks.settle(run_id, attempted(1, status_code=410), status=DeliveryStatus.GONE)
+    again = await store.webhooks.send_again(run_id)
     assert (again.status, again.ended_at) == (DeliveryStatus.PENDING, None)
     [second] = await claimed(store)
     assert (second.attempt, second.tries) == (2, 1)
     with pytest.raises(NotFound):
-        await store.send_again("nobody")
+        await store.webhooks.send_again("nobody")
 
 
 async def test_deliveries_are_listed_newest_first_for_their_owner(store: RunStore) -> None:
-    await store.create_thread("t", owner="ann", metadata={"team": "red"})
+    await store.threads.create("t", owner="ann", metadata={"team": "red"})
     mine = [await told(store, "t", owner="ann"), await told(store, "u", owner="ann")]
     await told(store, "v", owner="ben")
-    found = await store.list_deliveries(owner="ann")
+    found = await store.webhooks.list(owner="ann")
     assert [one.run_id for one in found] == mine[::-1]
-    assert [one.run_id for one in await store.list_deliveries(owner="ann", limit=1, offset=1)] == [mine[0]]
-    assert [one.run_id for one in await store.list_deliveries(owner="ann", run_id=mine[1])] == [mine[1]]
-    assert [one.run_id for one in await store.list_deliveries(owner=ANY_OWNER, where={"team": "red"})] == [mine[0]]
-    assert await store.list_deliveries(owner="ann", status=DeliveryStatus.GONE) == ()
+    assert [one.run_id for one in await store.webhooks.list(owner="ann", limit=1, offset=1)] == [mine[0]]
+    assert [one.run_id for one in await store.webhooks.list(owner="ann", run_id=mine[1])] == [mine[1]]
+    assert [one.run_id for one in await store.webhooks.list(owner=ANY_OWNER, where={"team": "red"})] == [mine[0]]
+    assert await store.webhooks.list(owner="ann", status=DeliveryStatus.GONE) == ()
     with pytest.raises(NotFound):
-        await store.get_delivery(mine[0], owner="ben")
+        await store.webhooks.get(mine[0], owner="ben")
 
 
 async def test_a_delivery_outlives_its_thread_and_its_run(store: RunStore) -> None:
     run_id = await told(store, "t")
-    await store.delete_thread("t", owner=NO_OWNER)
+    await store.threads.delete("t", owner=NO_OWNER)
     [delivery] = await claimed(store)
     assert delivery.run.run_id == run_id
 
@@ -326,10 +329,10 @@ async def test_retention_removes_what_ended_long_ago_and_nothing_that_waits(stor
     old, fresh, waiting = [await told(store, f"t-{n}") for n in range(3)]
     await claimed(store)
     for run_id in (old, fresh):
-        await store.settle_delivery(run_id, attempted(1, status_code=200), status=DeliveryStatus.DELIVERED)
+        await store.webhooks.settle(run_id, attempted(1, status_code=200), status=DeliveryStatus.DELIVERED)
     await turn(store, ENDED_EARLIER, old)
-    assert await store.purge_deliveries(older_than_s=60) == 1
-    assert [one.run_id for one in await store.list_deliveries(owner=ANY_OWNER)] == [waiting, fresh]
+    assert await store.webhooks.purge(older_than_s=60) == 1
+    assert [one.run_id for one in await store.webhooks.list(owner=ANY_OWNER)] == [waiting, fresh]
 
 
 async def test_a_delivery_of_an_earlier_version_is_read_without_the_columns_that_it_did_not_have(
@@ -349,10 +352,10 @@ async def test_a_delivery_of_an_earlier_version_is_read_without_the_columns_that
 async def test_an_attempt_at_a_webhook_that_is_gone_is_not_recorded(store: RunStore) -> None:
     run_id = await told(store, "t")
     await claimed(store)
-    await store.settle_delivery(run_id, attempted(1), status=DeliveryStatus.FAILED)
+    await store.webhooks.settle(run_id, attempted(1), status=DeliveryStatus.FAILED)
     await turn(store, ENDED_EARLIER, run_id)
-    assert await store.purge_deliveries(older_than_s=60) == 1
-    assert not await store.settle_delivery(run_id, attempted(2), status=DeliveryStatus.DELIVERED)
+    assert await store.webhooks.purge(older_than_s=60) == 1
+    assert not await store.webhooks.settle(run_id, attempted(2), status=DeliveryStatus.DELIVERED)
 
     def left() -> Transaction[int]:
         return len((yield RECORDED(run_id=run_id)))

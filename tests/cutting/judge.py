@@ -222,7 +222,7 @@ async def _run(thread: Thread, text: str | None) -> RunRecord:
     run = await process.spawn(thread.admit(runtime, text))
     await ended(thread.store, run)
     await process.down()
-    return await thread.store.get_run(run.run_id, owner=ANY_OWNER)
+    return await thread.store.runs.get(run.run_id, owner=ANY_OWNER)
 
 
 async def _next_turn(thread: Thread) -> list[str]:

@@ -205,7 +205,7 @@ class History:
         return [*self.agent.wrong, f"{MOST_RUNS} runs did not come to an end: {self.agent.answered}"]
 
     async def _next(self, run: RunRecord) -> dict[str, Any]:
-        thread = await self.thread.store.get_thread(THREAD, owner=ANY_OWNER)
+        thread = await self.thread.store.threads.get(THREAD, owner=ANY_OWNER)
         found = {item["id"]: item["value"] for items in thread.interrupts.values() for item in items}
         if not found or (run.end_reason is not EndReason.PAUSED and self.plan.then == "null"):
             return {"input": None}
@@ -231,7 +231,7 @@ class History:
         await ended(self.thread.store, run)
         self.agent.broken = False
         await process.down()
-        return await self.thread.store.get_run(run.run_id, owner=ANY_OWNER)
+        return await self.thread.store.runs.get(run.run_id, owner=ANY_OWNER)
 
     async def _cut(self, process: Process, runtime: Any, run: RunRecord, how: str, at: int) -> Process:
         for _ in range(at):
@@ -248,7 +248,7 @@ class History:
             process.kill()
             self.lost.append(process)
         if how == "crash_then_cancel":
-            await self.thread.store.request_cancel(
+            await self.thread.store.runs.request_cancel(
                 run.run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL, by=None
             )
         rescuer = Process(self.thread)

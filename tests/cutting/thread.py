@@ -22,8 +22,8 @@ from runlane.lifecycle import CancelAction, EndReason
 from runlane.records import ANY_OWNER, RunRecord, StreamEvent
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.ledger import RunStore
-from runlane.store.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.testing.virtual_loop import LIFE, Life
 
@@ -60,8 +60,8 @@ class Thread:
             namespace = one.config["configurable"]["checkpoint_ns"]
             if ":" not in namespace:
                 remembered.setdefault(namespace, list(one.checkpoint["channel_values"].get("messages", ())))
-        threads = await self.store.list_runs(THREAD, owner=ANY_OWNER, limit=1)
-        thread = await self.store.get_thread(THREAD, owner=ANY_OWNER) if threads else None
+        threads = await self.store.runs.list(THREAD, owner=ANY_OWNER, limit=1)
+        thread = await self.store.threads.get(THREAD, owner=ANY_OWNER) if threads else None
         return Seen(
             messages=remembered.pop("", []),
             remembered=remembered,
@@ -183,14 +183,14 @@ async def cut(thread: Thread, turn: Turn) -> Cut:
         stopped = process
         began, durable = Counter(agent.began), await thread.durable_results(thread.shape.homes.values())
         if turn.ending == "crash_then_cancel":
-            await store.request_cancel(
+            await store.runs.request_cancel(
                 run.run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL, by=None
             )
     if turn.ending in LOSSES:
         process = Process(thread, max_rescues=0 if turn.ending == "crash_for_good" else 3)
         await process.up
         await ended(store, run)
-    for other in await store.list_runs(THREAD, owner=ANY_OWNER, limit=100):
+    for other in await store.runs.list(THREAD, owner=ANY_OWNER, limit=100):
         await ended(store, other)
     agent.fails, agent.answers = None, False
     await process.down()
@@ -205,7 +205,7 @@ async def cut(thread: Thread, turn: Turn) -> Cut:
         before=before,
         after=after,
         after_zombie=await thread.seen(),
-        run=await store.get_run(run.run_id, owner=ANY_OWNER),
+        run=await store.runs.get(run.run_id, owner=ANY_OWNER),
         events=await _events(store, run),
         again=again,
         reported=dict(reported),
@@ -229,12 +229,12 @@ async def _stop(process: Process, runtime: Runtime, run: RunRecord, ending: str,
 
 async def ended(store: RunStore, run: RunRecord) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not (await store.get_run(run.run_id, owner=ANY_OWNER)).status.terminal:  # noqa: ASYNC110 - it may be another process that ends it
+        while not (await store.runs.get(run.run_id, owner=ANY_OWNER)).status.terminal:  # noqa: ASYNC110 - it may be another process that ends it
             await asyncio.sleep(0)
 
 
 async def _events(store: RunStore, run: RunRecord) -> list[tuple[str, Any]]:
     found: list[StreamEvent] = []
-    while page := await store.read_events(run.seq, after=found[-1].seq if found else 0):
+    while page := await store.events.read(run.seq, after=found[-1].seq if found else 0):
         found.extend(page)
     return [(event.name, json.loads(event.data)) for event in found]

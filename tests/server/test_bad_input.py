@@ -14,7 +14,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from runlane.records import ANY_OWNER
-from runlane.store.thread_search import ThreadFilter
+from runlane.store.transactions.thread_search import ThreadFilter
 from server_kit import MAX_BODY_BYTES, NOWHERE, PATIENCE_S, Server
 
 RUN = {"assistant_id": "steps", "input": {"steps": 1, "delay_s": 0}}
@@ -22,9 +22,9 @@ RUN = {"assistant_id": "steps", "input": {"steps": 1, "delay_s": 0}}
 
 async def _counts(server: Server) -> tuple[int, int, int]:
     store = server.app.state.service.store
-    runs = len(server.on_loop(store.list_runs(None, owner=ANY_OWNER, limit=1000)))
-    threads = server.on_loop(store.count_threads(owner=ANY_OWNER, where=ThreadFilter()))
-    return runs, threads, len(server.on_loop(store.list_runs(None, owner=ANY_OWNER, limit=1000)))
+    runs = len(server.on_loop(store.runs.list(None, owner=ANY_OWNER, limit=1000)))
+    threads = server.on_loop(store.threads.count(owner=ANY_OWNER, where=ThreadFilter()))
+    return runs, threads, len(server.on_loop(store.runs.list(None, owner=ANY_OWNER, limit=1000)))
 
 
 @pytest.fixture

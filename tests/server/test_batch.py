@@ -49,11 +49,11 @@ async def test_one_bad_entry_is_named_and_nothing_is_admitted(
     server: Server, http: httpx.AsyncClient, bad: Any, status: int
 ) -> None:
     store = server.app.state.service.store
-    before = server.on_loop(store.list_runs(None, owner="", limit=1))
+    before = server.on_loop(store.runs.list(None, owner="", limit=1))
     answer = await http.post("/runs/batch", json=[GOOD, GOOD, bad, GOOD])
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"].startswith("Entry 2 of the batch: ")
-    assert server.on_loop(store.list_runs(None, owner="", limit=1)) == before
+    assert server.on_loop(store.runs.list(None, owner="", limit=1)) == before
 
 
 @pytest.mark.parametrize("body", [[], {}, {"assistant_id": "steps"}, [GOOD] * 1001], ids=["empty", "{}", "one", "many"])
@@ -90,7 +90,7 @@ async def test_cancelled_runs_have_stopped_before_their_thread_goes_on(
     await client.runs.cancel_many(thread_id=thread_id, run_ids=[running["run_id"], queued["run_id"]])
     assert (await ended(client, following))["status"] == "success"
     first, second, third = [
-        server.on_loop(server.app.state.service.store.get_run(run["run_id"], owner=""))
+        server.on_loop(server.app.state.service.store.runs.get(run["run_id"], owner=""))
         for run in (running, queued, following)
     ]
     assert (first.status, second.status) == ("interrupted", "interrupted")

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from auth_kit import bearer, guarded_server, keyed_server, project, revoke
 from runlane.records import ANY_OWNER
 from runlane.server.auth.keys import new_key
-from runlane.store.cron_transactions import Cron, CronFilter
+from runlane.store.transactions.crons import Cron, CronFilter
 from server_kit import LONG_S, PATIENCE_S, PROJECT, Server, begun, running_server
 
 #: Longer than a test: only a change or a command makes a server ask again.
@@ -86,7 +86,7 @@ async def test_a_revoked_key_ends_the_streams_and_sockets_of_its_owner_only(tmp_
             assert json.loads(await other.recv())["error"] == "unknown_command"
             refused = await http.get(f"/threads/{thread_id}", headers=ann)
             assert refused.status_code == 401
-        stored = server.on_loop(server.app.state.service.store.get_run(run["run_id"], owner="ann"))
+        stored = server.on_loop(server.app.state.service.store.runs.get(run["run_id"], owner="ann"))
         assert stored.status == "running"  # its work goes on
         server.on_loop(server.app.state.service.runs.cancel(run["run_id"], wait=True, owner="ann"))
         await client.aclose()
@@ -162,7 +162,7 @@ async def test_streams_of_an_application_beside_the_api_end_too(tmp_path: Path, 
 
 def once_its_error_is(error: str | None, server: Server) -> Cron:
     """Return the server's only cron once a slot was answered so."""
-    search = server.app.state.service.store.search_crons
+    search = server.app.state.service.store.crons.search
     everything = {"owner": ANY_OWNER, "where": CronFilter(), "limit": 2, "offset": 0}
     while True:
         found: tuple[Cron, ...] = server.on_loop(search(**everything, sort_by="cron_id", order="asc"))

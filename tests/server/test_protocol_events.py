@@ -228,7 +228,7 @@ async def test_a_reader_that_is_too_late_is_told_of_the_gap(thread: Wire, server
     first = await thread.until(await thread.start("chat", input=human("one")))
     second = await thread.until(await thread.start("chat", input=human("two")), since=first[-1]["seq"])
     store = server.app.state.service.store
-    await asyncio.get_running_loop().run_in_executor(None, server.on_loop, store.purge_events(older_than_s=-3600))
+    await asyncio.get_running_loop().run_in_executor(None, server.on_loop, store.events.purge(older_than_s=-3600))
     third = await thread.start("chat", input=human("three"))
     late = await thread.until(third, since=second[3]["seq"])
     assert (late[0]["method"], late[0]["params"]["data"]) == ("gap", {"resumes_at": second[-1]["seq"] + 1})

@@ -80,7 +80,7 @@ async def test_the_thread_of_a_stateless_run_with_a_key_expires_later(server: Se
     assert (await http.post("/runs/wait", json=STEP, headers=once)).status_code == 200
     run = (await http.post("/runs", json=STEP, headers=once)).json()
     store, settings = server.app.state.service.store, server.app.state.settings
-    ttl = server.on_loop(store.get_thread(run["thread_id"], owner="")).ttl
+    ttl = server.on_loop(store.threads.get(run["thread_id"], owner="")).ttl
     assert (ttl.ttl_s, ttl.strategy) == (settings.event_retention_s, "delete")
 
 

@@ -279,7 +279,7 @@ class TestAfterABreak:
         self, server: Server, http: httpx.AsyncClient, run: Any
     ) -> None:
         whole = await self._read(http, run, "-1")
-        purge = server.app.state.service.store.purge_events(older_than_s=-3600, limit=1_000_000)
+        purge = server.app.state.service.store.events.purge(older_than_s=-3600, limit=1_000_000)
         await asyncio.get_running_loop().run_in_executor(None, server.on_loop, purge)
         gap = Frame("gap", {"resumes_at": whole[-1].id}, None)
         for seen in ("-1", whole[0].id):

@@ -261,7 +261,7 @@ async def test_nothing_of_a_stateless_run_remains_once_its_retention_is_over(alo
         assert len(parts) > 300
         assert alone.on_loop(ThreadSweeper(store=service.store, saver=service.runtime.saver).sweep_temporary()) == 1
         assert vars(service.streams)["_live"] == {}
-        assert alone.on_loop(service.store.read_events(1, after=0)) == ()
+        assert alone.on_loop(service.store.events.read(1, after=0)) == ()
         assert await client.threads.count() == 0
 
 

@@ -20,13 +20,9 @@ from runlane.execution.worker import Worker
 from runlane.lifecycle import EndReason, RunEvent
 from runlane.maintenance.liveness import GRACE_S, LeaseObserver
 from runlane.records import Claim, Lease, StreamEnd
-from runlane.store import claim_transactions as claims
-from runlane.store import event_transactions as events
-from runlane.store import fence
-from runlane.store import lease_transactions as leases
-from runlane.store import run_transactions as runs
-from runlane.store.ledger import RunStore
+from runlane.store.resources.runs import Runs
 from runlane.store.statements import Query, Rows, Transaction, statement
+from runlane.store.transactions import claims, events, fence, leases, runs
 from runlane.streams.bridge import Watch
 from runlane.streams.publisher import Publisher
 from runlane.testing.ledger import Fate, FaultyDriver
@@ -185,13 +181,13 @@ def _given_up(original: Any) -> Any:
 
 
 def _absent(original: Any) -> Any:
-    async def get_run(self: RunStore, run_id: str, **options: Any) -> Any:
+    async def get(self: Runs, run_id: str, **options: Any) -> Any:
         try:
             return await original(self, run_id, **options)
         except StoreUnavailable:
             raise NotFound("run", run_id) from None
 
-    return get_run
+    return get
 
 
 def _rolled_back_before(original: Any) -> Any:
@@ -199,7 +195,7 @@ def _rolled_back_before(original: Any) -> Any:
 
     async def finish(self: Executor, attempt: Any, outcome: Any, verdict: Verdict, saver: Any, rest: Any) -> Any:
         if saver is not None and verdict.end_reason is EndReason.ROLLED_BACK:
-            await self._store._write(lambda: executor._roll_back(saver, attempt.claim.lease))
+            await self._store.driver.write(executor._roll_back(saver, attempt.claim.lease))
         return await original(self, attempt, outcome, verdict, saver, rest)
 
     return finish
@@ -343,9 +339,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
             method(Publisher, "landed", _last_shown),
         ),
     ),
-    "an outage is told as absence": Mutant(
-        found_by="outage_is_not_absence", patches=(method(RunStore, "get_run", _absent),)
-    ),
+    "an outage is told as absence": Mutant(found_by="outage_is_not_absence", patches=(method(Runs, "get", _absent),)),
     "an outage ends runs": Mutant(found_by="outage_ends_no_run", patches=(method(Publisher, "_on_error", _given_up),)),
     "a drain counts as a crash": Mutant(
         found_by="fencing",

@@ -40,7 +40,6 @@ OVER_BUDGET: dict[str, set[str]] = {
         "src/runlane/checkpoints/saver.py::LedgerSaver",
         "src/runlane/execution/executor.py::Executor",
         "src/runlane/manager.py::RunManager",
-        "src/runlane/store/ledger.py::RunStore",
     }
 }
 SHARED_NAMES: set[str] = {
@@ -67,8 +66,7 @@ PACKED: set[str] = {
     "src/runlane/execution/repair.py",
     "src/runlane/execution/worker.py",
     "src/runlane/manager.py",
-    "src/runlane/store/ledger.py",
-    "src/runlane/store/webhook_transactions.py",
+    "src/runlane/store/transactions/webhooks.py",
     "src/runlane/streams/publisher.py",
 }
 INDIRECT: set[str] = {

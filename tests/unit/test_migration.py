@@ -6,18 +6,22 @@ import inspect
 import re
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import runlane
 from runlane.records import Counters
+from runlane.store.drivers.memory import MemoryDriver
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "migrate-from-deer-flow.md"
 HEAD = "| DeerFlow | Runlane | What changes |"
 CODE = re.compile(r"`([^`]+)`")
-#: A name of the package, perhaps an attribute of it, perhaps an argument of that.
-CLAIM = re.compile(r"(\w+)(?:\.(\w+))?(?:\((\w+)=\))?")
+#: A name of the package, perhaps attributes of it, perhaps an argument of the last.
+CLAIM = re.compile(r"(\w+)((?:\.\w+)*)(?:\((\w+)=\))?")
 ABSENT = "not there"
+#: What has its parts only once it is made.
+WITH_PARTS = {"RunStore": runlane.RunStore(MemoryDriver())}
 
 #: What DeerFlow's run manager has: names, arguments, fields, statuses.
 THEIRS = {
@@ -55,7 +59,8 @@ def claims() -> list[str]:
     """Return what the page says is here, by the form of :data:`CLAIM`."""
     in_tables = [claim for _, ours in rows() if ABSENT not in ours for claim in CODE.findall(ours)]
     prose = re.findall(
-        r"`((?:RunManager|RunStore|ApplicationAttempt|Runtime|Settings|StreamBridge|RunRecord)\.\w+)`", PAGE.read_text()
+        r"`((?:RunManager|RunStore|ApplicationAttempt|Runtime|Settings|StreamBridge|RunRecord)(?:\.\w+)+)`",
+        PAGE.read_text(),
     )
     theirs = {name for cell, _ in rows() for name in CODE.findall(cell)}
     return sorted({*in_tables, *(name for name in prose if name not in theirs)})
@@ -65,11 +70,11 @@ def is_here(claim: str) -> bool:
     """Return whether *claim* names something of the package."""
     match = CLAIM.fullmatch(claim)
     assert match is not None, claim
-    name, attribute, argument = match.groups()
-    found = getattr(runlane, name, None)
+    name, attributes, argument = match.groups()
+    found: Any = WITH_PARTS.get(name) or getattr(runlane, name, None)
     if found is None:
         return False
-    if attribute is not None:
+    for attribute in attributes.split(".")[1:]:
         fields = getattr(found, "__dataclass_fields__", {})
         if not (hasattr(found, attribute) or attribute in fields):
             return False
@@ -105,6 +110,8 @@ def test_counters_are_accepted_as_they_were_spelt() -> None:
     assert set(recorded) <= set(Counters.__annotations__)
 
 
-@pytest.mark.parametrize("claim", ["RunManager.creat", "RunManager.create(metdata=)", "Managr", "RunRecord.task"])
+@pytest.mark.parametrize(
+    "claim", ["RunManager.creat", "RunManager.create(metdata=)", "Managr", "RunRecord.task", "RunStore.runs.gett"]
+)
 def test_a_name_that_is_not_here_is_found(claim: str) -> None:
     assert not is_here(claim)

@@ -12,7 +12,7 @@ import pytest
 
 from answer_kit import documented
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunStatus, ThreadStatus
-from runlane.store.webhook_transactions import DeliveryStatus
+from runlane.store.transactions.webhooks import DeliveryStatus
 
 SCHEMAS = documented()["components"]["schemas"]
 

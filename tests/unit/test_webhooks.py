@@ -12,7 +12,7 @@ import pytest
 
 from runlane.errors import ConfigurationError, InvalidRequest
 from runlane.settings import Settings
-from runlane.store.webhook_transactions import DeliveryStatus
+from runlane.store.transactions.webhooks import DeliveryStatus
 from runlane.webhooks.deliverer import CROWDED_DELAY_S, MAX_RETRY_AFTER_S, RETRY_DELAYS_S, follows
 from runlane.webhooks.policy import UrlRules, WebhookPolicy, WebhooksSection, webhook_policy
 from runlane.webhooks.sender import CROWDED, Answer

@@ -15,9 +15,9 @@ from runlane.errors import LeaseLost, StoreUnavailable
 from runlane.journal.rows import CheckpointRows as Batch
 from runlane.journal.rows import put
 from runlane.records import Lease
-from runlane.store.fence import fenced
 from runlane.store.retry import passes, pause_s
 from runlane.store.statements import Driver, Transaction
+from runlane.store.transactions.fence import fenced
 
 log = logging.getLogger("runlane.checkpoints")
 

@@ -32,11 +32,11 @@ from runlane.checkpoints.transactions import AsIf, Wanted
 from runlane.errors import StoreUnavailable, ThreadChanged, UnsupportedOption
 from runlane.journal.rows import CheckpointRows, put
 from runlane.records import Lease, TaskWrites
-from runlane.store.fence import fenced
-from runlane.store.memory import MemoryDriver
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.retry import patiently
 from runlane.store.statements import Driver, Transaction
+from runlane.store.transactions.fence import fenced
 
 T = TypeVar("T")
 Conceal = Callable[[Any], str]

@@ -15,8 +15,8 @@ import orjson
 
 from runlane.journal.rows import CheckpointRows, Params, put
 from runlane.records import Lease
-from runlane.store.fence import fence
 from runlane.store.statements import Row, Rows, Statement, Transaction, statement
+from runlane.store.transactions.fence import fence
 
 #: Reads a serialised value: ``(type, bytes)``.
 Loads = Callable[[tuple[str, bytes]], Any]

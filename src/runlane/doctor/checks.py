@@ -9,12 +9,12 @@ from typing import Final
 
 from runlane.doctor import judgements as judged
 from runlane.doctor.findings import Finding, by
-from runlane.store import doctor_rules as rules
-from runlane.store import doctor_transactions as ledger
-from runlane.store.doctor_rules import Rule, mended
 from runlane.store.rows import instant
 from runlane.store.statements import Query, Row, Rows, Statement, Transaction
-from runlane.store.thread_search import FIND_NOT_IN_INDEX, add_to_index
+from runlane.store.transactions import doctor as ledger
+from runlane.store.transactions import doctor_rules as rules
+from runlane.store.transactions.doctor_rules import Rule, mended
+from runlane.store.transactions.thread_search import FIND_NOT_IN_INDEX, add_to_index
 from runlane.webhooks.deliverer import JITTER, MAX_RETRY_AFTER_S, RETRY_DELAYS_S
 
 #: The longest that a delivery waits for its next try.

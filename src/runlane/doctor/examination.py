@@ -14,10 +14,10 @@ from runlane.doctor.checks import SCANS, Judge, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
 from runlane.errors import ConfigurationError, LeaseLost, StoreUnavailable
-from runlane.store import doctor_transactions as ledger_sql
 from runlane.store.migrate import pending
 from runlane.store.migrations import Dialect, Index
 from runlane.store.statements import Row, Rows, Statement, Transaction
+from runlane.store.transactions import doctor as ledger_sql
 
 #: Rows of a page: what is read at once, so that neither memory nor a live server feels the examination.
 PAGE: Final = 500

@@ -10,11 +10,11 @@ from runlane.errors import InvalidRequest
 from runlane.lifecycle import CancelAction, EndReason, RunStatus, ThreadStatus
 from runlane.maintenance.crons import next_slot
 from runlane.schedules import Schedule
-from runlane.store import doctor_transactions as ledger
-from runlane.store.cron_transactions import cron_record
-from runlane.store.rescue_transactions import rescue
 from runlane.store.rows import instant, loads, microseconds, seen_lease
 from runlane.store.statements import Row, Transaction
+from runlane.store.transactions import doctor as ledger
+from runlane.store.transactions.crons import cron_record
+from runlane.store.transactions.rescues import rescue
 
 #: The doctor never gives a run up: that is for the server, which counts.
 NO_LIMIT: Final = 2**31

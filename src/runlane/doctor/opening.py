@@ -13,8 +13,8 @@ from typing import Final, Protocol
 from runlane.errors import ConfigurationError, LedgerInUse, StoreUnavailable
 from runlane.settings import Settings
 from runlane.store.backends import migrate_postgres, open_postgres
+from runlane.store.drivers.sqlite import BUSY_TIMEOUT_S, SqliteDriver, configure, now_us, read_on, translate
 from runlane.store.migrate import migrate_sqlite
-from runlane.store.sqlite import BUSY_TIMEOUT_S, SqliteDriver, configure, now_us, read_on, translate
 from runlane.store.statements import T, Transaction
 
 SQLITE: Final = "sqlite:///"

@@ -11,8 +11,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from runlane.checkpoints.transactions import Loads, versions_of
 from runlane.doctor.findings import Finding, by
 from runlane.lifecycle import RunStatus
-from runlane.store.run_transactions import LOCK_THREAD
 from runlane.store.statements import Query, Transaction, statement
+from runlane.store.transactions.runs import LOCK_THREAD
 
 #: Checkpoints that are read at once.
 PAGE: Final = 500

@@ -310,7 +310,7 @@ class ApplicationRuns:
         """Attach the block to the run, which may start from now on."""
 
         async def attach() -> None:
-            current = await self._store.get_run(run.run_id, owner=run.owner)
+            current = await self._store.runs.get(run.run_id, owner=run.owner)
             move(run.run_id, current.status, RunEvent.CLAIM)
             if self._source.attached(run.run_id):
                 raise IllegalTransition(run.run_id, current.status.value, "attempt while other code is attached")
@@ -398,7 +398,7 @@ class ApplicationRuns:
 
     async def _end(self, lease: Lease, outcome: Outcome) -> RunRecord:
         try:
-            finished = await self._store.finish(lease, outcome)
+            finished = await self._store.attempts.finish(lease, outcome)
         except LeaseLost:
             self._leases.pop(lease.run_id, None)
             raise
@@ -408,7 +408,7 @@ class ApplicationRuns:
 
     async def _claim(self, run: RunRecord) -> RunRecord:
         move(run.run_id, run.status, RunEvent.CLAIM)
-        claiming = asyncio.ensure_future(self._store.claim(run.run_id, self._worker_id, lease_s=self._lease_s))
+        claiming = asyncio.ensure_future(self._store.attempts.claim(run.run_id, self._worker_id, lease_s=self._lease_s))
         try:
             claim = await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -430,8 +430,8 @@ class ApplicationRuns:
 
     async def _let_go(self, claim: Claim) -> Finished:
         try:
-            return await self._store.finish(claim.lease, Outcome(event=RunEvent.RELEASE, end_reason=None))
+            return await self._store.attempts.finish(claim.lease, Outcome(event=RunEvent.RELEASE, end_reason=None))
         except CancelRecorded:
-            run = await self._store.get_run(claim.run.run_id, owner=claim.run.owner)
+            run = await self._store.runs.get(claim.run.run_id, owner=claim.run.owner)
             reason = EndReason.USER_CANCEL if run.cancel is None else run.cancel.reason
-            return await self._store.finish(claim.lease, Outcome(event=RunEvent.STOP, end_reason=reason))
+            return await self._store.attempts.finish(claim.lease, Outcome(event=RunEvent.STOP, end_reason=reason))

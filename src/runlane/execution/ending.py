@@ -11,8 +11,8 @@ from runlane.execution.attempt import Attempt
 from runlane.execution.decision import Verdict
 from runlane.lifecycle import EndReason, RunEvent
 from runlane.records import Lease, Outcome, RunError, StreamEvent, ThreadState, Usage
-from runlane.store.event_transactions import insert_events
 from runlane.store.statements import Transaction
+from runlane.store.transactions.events import insert_events
 
 #: Makes the transaction that writes the checkpoints which an attempt has left to write.
 Checkpoints = Callable[[], Transaction[None]]

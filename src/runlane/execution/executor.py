@@ -223,7 +223,7 @@ class Executor:
             writes = ways[0]
             outcome = outcome_of(attempt, verdict, state=None, usage=None, events_end=writes.events_end)
             try:
-                finished = await self._store.finish(lease, outcome, first=writes.transaction)
+                finished = await self._store.attempts.finish(lease, outcome, extra_writes=writes.transaction)
             except LeaseLost:
                 raise
             except CancelRecorded:
@@ -336,7 +336,7 @@ class Executor:
         lease = attempt.claim.lease
         while True:
             try:
-                return (await self._store.get_run(lease.run_id, owner=ANY_OWNER)).cancel
+                return (await self._store.runs.get(lease.run_id, owner=ANY_OWNER)).cancel
             except StoreUnavailable as error:
                 await _pause(attempt, error)
 
@@ -361,7 +361,7 @@ class Executor:
         writes = LastWrites(lease=lease, events=rest, checkpoints=checkpoints)
         while True:
             try:
-                return await self._store.finish(lease, outcome, first=writes.transaction)
+                return await self._store.attempts.finish(lease, outcome, extra_writes=writes.transaction)
             except StoreUnavailable as error:
                 await _pause(attempt, error)
             except RollbackFailed as error:

@@ -50,7 +50,7 @@ class FirstValues:
     async def _write(self, values: bytes) -> None:
         await asyncio.sleep(FIRST_VALUES_AFTER_S)
         try:
-            await self._store.show_first_values(self._lease, values)
+            await self._store.threads.show_first_values(self._lease, values)
         except StoreUnavailable as error:
             log.warning("run.first_values_not_written run_id=%s why=%s", self._lease.run_id, error)
 
@@ -91,6 +91,6 @@ class Progress:
             used, self._newest = self._newest, None
             try:
                 changes = asdict(self._before + used)
-                await self._store.set_progress(self._lease.run_id, changes, attempt=self._lease.attempt)
+                await self._store.runs.set_progress(self._lease.run_id, changes, attempt=self._lease.attempt)
             except StoreUnavailable as error:
                 log.warning("run.progress_not_written run_id=%s why=%s", self._lease.run_id, error)

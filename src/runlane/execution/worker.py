@@ -179,7 +179,7 @@ class Worker:
         self._claiming[run_id] += 1
         try:
             lease_s, has_code = self._settings.lease_s, self._source.attached(run_id)
-            return await self._store.claim(run_id, self.worker_id, lease_s=lease_s, has_code=has_code)
+            return await self._store.attempts.claim(run_id, self.worker_id, lease_s=lease_s, has_code=has_code)
         finally:
             if not _count_down(self._claiming, run_id) and run_id in self._cancelled_early:
                 self._cancelled_early.discard(run_id)
@@ -187,7 +187,7 @@ class Worker:
 
     async def _forget_if_ended(self, run_id: str) -> None:
         try:
-            ended = (await self._store.get_run(run_id, owner=ANY_OWNER)).status.terminal
+            ended = (await self._store.runs.get(run_id, owner=ANY_OWNER)).status.terminal
         except NotFound:
             ended = True
         except StoreUnavailable:
@@ -203,7 +203,7 @@ class Worker:
             if run_id not in self._executing:
                 continue
             try:
-                run = await self._store.get_run(run_id, owner=ANY_OWNER)
+                run = await self._store.runs.get(run_id, owner=ANY_OWNER)
             except (NotFound, StoreUnavailable):
                 continue  # the next renewal reports the cancel again
             if run.cancel is not None:
@@ -235,7 +235,7 @@ class Worker:
         beats = self.worker_id if self._shared else None
         try:
             async with asyncio.timeout(self._until_fence(limit_s)):
-                renewal = await self._store.renew(held, lease_s=self._settings.lease_s, worker_id=beats)
+                renewal = await self._store.attempts.renew(held, lease_s=self._settings.lease_s, worker_id=beats)
         except (RunlaneError, TimeoutError) as error:
             log.warning("lease.renewal_failed runs=%d why=%s", len(held), error)
             self._out = True

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from runlane.journal.rows import CheckpointRows, put
 from runlane.records import Lease, StreamEvent
-from runlane.store.event_transactions import insert_events
-from runlane.store.fence import fence
 from runlane.store.statements import Transaction
+from runlane.store.transactions.events import insert_events
+from runlane.store.transactions.fence import fence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from runlane.admission import check_new
 from runlane.errors import CronChanged, InvalidRequest, NotFound, RunlaneError, StoreUnavailable
 from runlane.records import Admission, NewRun, RunError
 from runlane.schedules import Schedule
-from runlane.store.cron_transactions import Cron, Firing, Missed
 from runlane.store.ledger import RunStore
+from runlane.store.transactions.crons import Cron, Firing, Missed
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
 
@@ -108,13 +108,13 @@ class CronScheduler:
             StoreUnavailable: The ledger cannot be read.
         """
         while not self._closed():
-            found = await self._store.due_crons(until=self._now(), limit=FIRED_AT_ONCE)
+            found = await self._store.crons.due(until=self._now(), limit=FIRED_AT_ONCE)
             written = await asyncio.gather(*(self._fire(cron) for cron in found))
             if not all(written):
                 return RETRY_S
             if len(found) < FIRED_AT_ONCE:
                 break
-        following = await self._store.next_cron_at()
+        following = await self._store.crons.next_at()
         if following is None or self._closed():
             return self._poll_s
         return min(self._poll_s, max(0.0, (following - self._now()).total_seconds()))
@@ -126,7 +126,7 @@ class CronScheduler:
         """Fire what is due of *cron*; ``False``: that has to be tried again."""
         try:
             firing = await self._firing(cron)
-            fired = await self._store.fire_cron(cron, firing)
+            fired = await self._store.crons.fire(cron, firing)
         except CronChanged:
             return True  # somebody else fired or changed it
         except StoreUnavailable as error:

@@ -81,14 +81,14 @@ class Neighbours:
     async def enter(self) -> None:
         """Show the others that this process lives, before it admits anything."""
         if not self._exclusive:
-            await self._store.beat(self._worker_id, lease_s=self._lease_s)
+            await self._store.workers.beat(self._worker_id, lease_s=self._lease_s)
 
     async def leave(self) -> None:
         """Tell the others that this process stops."""
         if self._exclusive:
             return
         try:
-            await self._store.leave(self._worker_id)
+            await self._store.workers.leave(self._worker_id)
         except StoreUnavailable:
             return  # they will see that it does not beat any more
 
@@ -98,12 +98,12 @@ class Neighbours:
             return
         clock = asyncio.get_running_loop().time
         asked_at = clock()
-        workers = await self._store.workers()
+        workers = await self._store.workers.list()
         self._observer.note(workers, asked_at=asked_at, at=clock())
         dead = [worker for worker in workers if worker.worker_id != self._worker_id and self._observer.over(worker)]
         self._living = frozenset(worker.worker_id for worker in workers if worker not in dead) - {self._worker_id}
         for worker in dead:
-            await self._store.forget_worker(worker)
+            await self._store.workers.forget(worker)
 
     def broken(self) -> None:
         """The ledger was out: all are given their time again."""

@@ -40,12 +40,12 @@ class Purger:
 
     async def purge(self) -> None:
         """Remove everything that is past its retention, in parts, so that writers in between do not wait long."""
-        while await self._store.purge_events(older_than_s=self._settings.event_retention_s):
+        while await self._store.events.purge(older_than_s=self._settings.event_retention_s):
             continue
-        while await self._store.purge_deliveries(older_than_s=self._settings.webhook_retention_s):
+        while await self._store.webhooks.purge(older_than_s=self._settings.webhook_retention_s):
             continue
         if self._forget_after_s is None:
             return
-        while old := await self._store.forgettable(older_than_s=self._forget_after_s):
+        while old := await self._store.runs.forgettable(older_than_s=self._forget_after_s):
             for run in old:
-                await self._store.delete_run(run.run_id, owner=run.owner)
+                await self._store.runs.delete(run.run_id, owner=run.owner)

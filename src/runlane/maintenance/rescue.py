@@ -79,7 +79,7 @@ class Rescuer:
         rescued: list[RunRecord] = []
         await self._neighbours.look()
         asked_at = asyncio.get_running_loop().time()
-        leases = await self._store.leases()
+        leases = await self._store.attempts.leases()
         self._observer.note(leases, asked_at=asked_at, at=asyncio.get_running_loop().time())
         for lease in leases:
             finished = await self._rescue(lease) if self._is_lost(lease) else None
@@ -94,7 +94,7 @@ class Rescuer:
 
     async def _rescue(self, lease: SeenLease) -> RunRecord | None:
         try:
-            finished = await self._store.rescue(lease, max_rescues=self._settings.max_rescues + REPAIRS)
+            finished = await self._store.attempts.rescue(lease, max_rescues=self._settings.max_rescues + REPAIRS)
         except LeaseLost:
             return None  # it was renewed or finished since it was seen
         self._telemetry.run_rescued(finished.run, attempt=lease.attempt)
@@ -114,7 +114,7 @@ class Rescuer:
     async def dispatch_runnable(self) -> None:
         """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time."""
         after_seq = 0
-        while page := await self._store.runnable(after_seq=after_seq, limit=PAGE):
+        while page := await self._store.queue.runnable(after_seq=after_seq, limit=PAGE):
             for found, wait_us in page:
                 head = await self._freed(found)
                 wait_s = wait_us / 1_000_000
@@ -129,17 +129,17 @@ class Rescuer:
         home = head.home
         if home is None or home == self._worker_id or self._neighbours.lives(home) or head.graph_id is None:
             return head
-        await self._store.free_run(head.run_id, home=home)
+        await self._store.queue.free(head.run_id, home=home)
         return replace(head, home=None)
 
     async def _give_up(self, head: Head) -> None:
         reason = EndReason.NEVER_STARTED
         error = RunError(error="NeverStarted", message="No code was attached to this run in time; see start().")
         try:
-            if (await self._store.get_run(head.run_id, owner=ANY_OWNER)).rescues:
+            if (await self._store.runs.get(head.run_id, owner=ANY_OWNER)).rescues:
                 reason = EndReason.WORKER_LOST
                 error = RunError(error="WorkerLost", message="The process that had this run's code died.")
-            finished = await self._store.give_up(head.run_id, reason, error, home=head.home)
+            finished = await self._store.queue.give_up(head.run_id, reason, error, home=head.home)
         except NotFound:
             return
         if finished is not None:

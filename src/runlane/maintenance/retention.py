@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from runlane.errors import StoreUnavailable, ThreadChanged
 from runlane.records import PruneStrategy
 from runlane.store.ledger import RunStore
-from runlane.store.thread_transactions import Part
+from runlane.store.statements import ExtraWrites
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
 
@@ -83,7 +83,7 @@ class ThreadSweeper:
 
     async def sweep(self) -> int:
         """Treat the threads that have expired, and return how many there were."""
-        expired = await self._store.expired_threads(limit=self._limit)
+        expired = await self._store.threads.expired(limit=self._limit)
         done = 0
         for thread_id, strategy in expired:
             done += await self._try_to_expire(thread_id, strategy)
@@ -94,7 +94,7 @@ class ThreadSweeper:
     async def sweep_temporary(self) -> int:
         """Delete the threads of stateless runs that have expired, and return how many there were."""
         done = 0
-        while expired := await self._store.expired_threads(limit=TEMPORARY_BATCH, temporary=True):
+        while expired := await self._store.threads.expired(limit=TEMPORARY_BATCH, temporary=True):
             expiring = (self._try_to_expire(*thread) for thread in expired)
             outcomes = await asyncio.gather(*expiring, return_exceptions=True)
             for outcome in outcomes:
@@ -117,15 +117,15 @@ class ThreadSweeper:
     async def _expire(self, thread_id: str, strategy: PruneStrategy) -> bool:
         while True:
             try:
-                first = await self._part(thread_id, strategy)
-                return await self._store.expire_thread(thread_id, strategy, first=first) is not None
+                extra_writes = await self._part(thread_id, strategy)
+                return await self._store.threads.expire(thread_id, strategy, extra_writes=extra_writes) is not None
             except ThreadChanged:  # a checkpoint came between looking and deleting: look again
                 continue
 
-    async def _part(self, thread_id: str, strategy: PruneStrategy) -> Part | None:
+    async def _part(self, thread_id: str, strategy: PruneStrategy) -> ExtraWrites | None:
         if self._saver is None:
             return None
         if strategy == "delete":
             return partial(self._saver.removing, thread_id)
-        prune: Part = await self._saver.pruning(thread_id)
+        prune: ExtraWrites = await self._saver.pruning(thread_id)
         return prune

@@ -35,9 +35,9 @@ from runlane.server.config.long_term import load_store
 from runlane.server.deliveries import new_deliverer
 from runlane.server.http.probing import DatabaseProbe
 from runlane.settings import Settings
-from runlane.store.assistant_transactions import SHARED_OWNER, NewAssistant
 from runlane.store.ledger import RunStore
-from runlane.store.thread_transactions import Part
+from runlane.store.statements import ExtraWrites
+from runlane.store.transactions.assistants import SHARED_OWNER, NewAssistant
 from runlane.webhooks.deliverer import Deliverer
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class Service:
         """Return the states of *thread*; a factory gets the configuration of its last run, else of its assistant."""
         if not self.registry.is_made(graph_id):
             return self.states(access)
-        runs = await self.store.list_runs(thread.thread_id, owner=ANY_OWNER, limit=1)
+        runs = await self.store.runs.list(thread.thread_id, owner=ANY_OWNER, limit=1)
         if runs and runs[0].graph_id == graph_id:
             user = None if isinstance(access, str) else _run_user(access)
             return self.states(access, run_config(runs[0], graph_id, user=user, fork=False))
@@ -112,7 +112,7 @@ class Service:
         config: RunnableConfig = {}
         if isinstance(assistant_id, str):
             with suppress(NotFound):  # it was deleted since; its threads can still be read
-                config = graph_config(await self.store.get_assistant(assistant_id, owner=ANY_OWNER))
+                config = graph_config(await self.store.assistants.get(assistant_id, owner=ANY_OWNER))
         return self.states(access, config)
 
     async def on_agents(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -148,7 +148,7 @@ class Service:
     async def delete_rolled_back(self, run_id: str) -> None:
         """Delete the row of a rolled back run, as the LangGraph API does."""
         try:
-            await self.store.delete_run(run_id, owner=ANY_OWNER)
+            await self.store.runs.delete(run_id, owner=ANY_OWNER)
         except NotFound:
             return
 
@@ -158,11 +158,13 @@ class Service:
         Raises:
             ConflictError: Clients admit runs faster than they can be stopped.
         """
-        await self.store.get_thread(thread_id, owner=owner)
+        await self.store.threads.get(thread_id, owner=owner)
         for tries_left in reversed(range(DELETE_TRIES)):
             await self.stop_runs(thread_id, ANY_OWNER)
             try:
-                await self.store.delete_thread(thread_id, owner=owner, first=self.on_checkpoints("removing", thread_id))
+                await self.store.threads.delete(
+                    thread_id, owner=owner, extra_writes=self.on_checkpoints("removing", thread_id)
+                )
             except NotFound:
                 return
             except ConflictError:
@@ -171,14 +173,14 @@ class Service:
                 continue
             return
 
-    def on_checkpoints(self, name: str, *args: str) -> Part | None:
+    def on_checkpoints(self, name: str, *args: str) -> ExtraWrites | None:
         """Return what makes the saver's transaction *name*; ``None`` if there are no checkpoints."""
         return None if self.runtime.saver is None else partial(getattr(self.runtime.saver, name), *args)
 
     async def stop_runs(self, thread_id: str, owner: Owner) -> None:
         """Cancel every active run of the thread, the last admitted first, and wait for their ends."""
         for status in (RunStatus.PENDING, RunStatus.RUNNING):
-            for run in await self.store.list_runs(thread_id, owner=owner, status=status, limit=1000):
+            for run in await self.store.runs.list(thread_id, owner=owner, status=status, limit=1000):
                 try:
                     await self.runs.cancel(run.run_id, wait=True, owner=owner)
                 except NotFound:
@@ -206,7 +208,7 @@ async def register_system_assistants(store: RunStore, registry: Registry) -> dic
     """Give every graph its assistant, which all owners see; return them by id and by graph."""
     found: dict[str, Assistant] = {}
     for graph_id in registry.graph_ids:
-        assistant = found[graph_id] = await store.create_assistant(
+        assistant = found[graph_id] = await store.assistants.create(
             NewAssistant(
                 assistant_id=system_assistant_id(graph_id),
                 owner=SHARED_OWNER,

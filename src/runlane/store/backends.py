@@ -8,7 +8,7 @@ from runlane.extras import needs_extra
 from runlane.store.migrations import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
-    from runlane.store.postgres import PostgresDriver
+    from runlane.store.drivers.postgres import PostgresDriver
 
 
 async def open_postgres(url: str, *, schema: str = DEFAULT_SCHEMA, max_connections: int = 10) -> PostgresDriver:
@@ -19,7 +19,7 @@ async def open_postgres(url: str, *, schema: str = DEFAULT_SCHEMA, max_connectio
         StoreUnavailable: The database cannot be reached.
     """
     with needs_extra("postgres", "PostgreSQL"):
-        from runlane.store import postgres  # noqa: PLC0415  # an extra
+        from runlane.store.drivers import postgres  # noqa: PLC0415  # an extra
     return await postgres.open_postgres(url, schema=schema, max_connections=max_connections)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from runlane.errors import ConfigurationError
+from runlane.store.drivers.sqlite import translate
 from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script, statements
-from runlane.store.sqlite import translate
 
 BUSY_TIMEOUT_S: Final = 5.0
 

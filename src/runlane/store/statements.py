@@ -66,6 +66,8 @@ class Query:
 
 
 Transaction = Generator[Query, Rows, T]
+#: Makes a transaction that is part of another, such as the removal of a thread's checkpoints.
+ExtraWrites = Callable[[], Transaction[None]]
 
 
 def statement(name: str, sql: str, *, postgres: str | None = None) -> Statement:

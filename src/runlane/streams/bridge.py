@@ -203,7 +203,7 @@ class StreamBridge:
             if self._require_owner:
                 raise OwnerRequired("subscribe")
             owner = NO_OWNER
-        run = await self._store.get_run(run_id, owner=owner)
+        run = await self._store.runs.get(run_id, owner=owner)
         with self.watch(run) as watch:
             async for batch in watch.batches(after=after):
                 for item in batch:
@@ -336,7 +336,7 @@ class Watch:
                 end = await self._end()
                 if end is not None:
                     # Events may have been committed between the two reads; the end comes after the last of them.
-                    if end.seq > cursor + 1 and await self._store.read_events(self.run.seq, after=cursor):
+                    if end.seq > cursor + 1 and await self._store.events.read(self.run.seq, after=cursor):
                         continue
                     if not end.seq or end.seq < cursor:  # the run has been deleted, or the cursor was ahead of its log
                         end = replace(end, seq=cursor + 1)
@@ -378,17 +378,17 @@ class Watch:
     async def _newest(self) -> int:
         if self._live.known_seq is not None:
             return self._live.known_seq
-        return await self._store.last_event(self.run.seq)
+        return await self._store.events.last(self.run.seq)
 
     async def _after(self, cursor: int) -> Sequence[StreamEvent]:
         if self._live.covers(cursor):
             return self._budget.part(self._live.since(cursor))  # the rest is there, and not this reader's
-        return await self._store.read_events(self.run.seq, after=cursor, max_bytes=self._budget.part_bytes)
+        return await self._store.events.read(self.run.seq, after=cursor, max_bytes=self._budget.part_bytes)
 
     async def _end(self) -> StreamEnd | None:
         if self._live.end is not None or self._hears():
             return self._live.end
-        return await self._store.stream_end(self.run.seq)
+        return await self._store.events.end(self.run.seq)
 
     async def _news(self) -> bool:
         """Wait for news; ``False`` after a heartbeat's time without."""
@@ -407,10 +407,10 @@ class Watch:
 
     async def _stored_ending(self) -> Ending | None:
         try:
-            current = await self._store.get_run(self.run.run_id, owner=ANY_OWNER)
+            current = await self._store.runs.get(self.run.run_id, owner=ANY_OWNER)
         except NotFound:
             return Ending(status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK, result=None, error=None)
         if not current.status.terminal:
             return None
-        _, result, _ = await self._store.run_result(self.run.run_id, owner=ANY_OWNER)
+        _, result, _ = await self._store.runs.result(self.run.run_id, owner=ANY_OWNER)
         return Ending(status=current.status, end_reason=current.end_reason, result=result, error=current.error)

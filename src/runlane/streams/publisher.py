@@ -116,7 +116,7 @@ class Publisher:
         found: list[StreamEvent] = []
         cursor = max(0, self._earlier_end - EARLIER_EVENTS)
         while cursor < self._earlier_end:
-            page = await patiently(partial(self._store.read_events, self._run_seq, after=cursor))
+            page = await patiently(partial(self._store.events.read, self._run_seq, after=cursor))
             if not page:
                 break
             found.extend(event for event in page if event.seq <= self._earlier_end)
@@ -188,7 +188,7 @@ class Publisher:
 
     def _append(self) -> None:
         try:
-            self._store.submit_events(self._lease, self._in_flight, self._control, self._on_committed)
+            self._store.events.submit(self._lease, self._in_flight, self._control, self._on_committed)
         except RunlaneError as error:
             self._control.call_soon_threadsafe(self._on_committed, None, error)
 

@@ -48,13 +48,13 @@ def state_of(thread: Thread) -> Position:
 
 async def newest_position(store: RunStore, thread: Thread) -> Position:
     """Return the place from which on nothing has happened yet."""
-    found = await store.last_started(thread.thread_id)
+    found = await store.runs.last_started(thread.thread_id)
     if found is None:
         newest = START
     elif found.status.terminal:
         newest = past(found)
     else:
-        newest = Position(start_of(found).order, await store.last_event(found.seq))
+        newest = Position(start_of(found).order, await store.events.last(found.seq))
     return max(newest, state_of(thread))
 
 
@@ -68,7 +68,7 @@ async def read_thread(
     """
     while not bridge.dismissed:
         news.clear()
-        found = await store.started_runs(thread_id, from_order=after.order, limit=PAGE)
+        found = await store.runs.started(thread_id, from_order=after.order, limit=PAGE)
         for run in found:
             ended, seen = False, after.seq if run.start_order == after.order else 0
             with bridge.watch(run) as watch:

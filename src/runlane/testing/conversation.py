@@ -255,12 +255,12 @@ class Conversation:
     async def _look(self, run_ids: Sequence[str]) -> None:
         async def look(runtime: Runtime) -> None:
             world, store = self._world, runtime.store
-            world.runs = tuple([await store.get_run(run_id, owner=ANY_OWNER) for run_id in run_ids])
-            world.values = (await store.get_thread(THREAD, owner=ANY_OWNER)).values
+            world.runs = tuple([await store.runs.get(run_id, owner=ANY_OWNER) for run_id in run_ids])
+            world.values = (await store.threads.get(THREAD, owner=ANY_OWNER)).values
             for run in world.runs:
                 shown = world.events[run.run_id] = []
                 after = 0
-                while page := await store.read_events(run.seq, after=after):
+                while page := await store.events.read(run.seq, after=after):
                     shown.extend((event.name, json.loads(event.data)) for event in page)
                     after = page[-1].seq
 

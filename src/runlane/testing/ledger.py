@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from runlane.errors import StoreUnavailable
-from runlane.store.delivery import on_loop
-from runlane.store.memory import MemoryDriver
+from runlane.store.drivers.delivery import on_loop
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import T, Transaction
 from runlane.testing.faults import Faults

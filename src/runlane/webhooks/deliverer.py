@@ -16,7 +16,7 @@ from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.records import RunRecord
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
-from runlane.store.webhook_transactions import Attempted, ClaimedDelivery, DeliveryStatus, Lane
+from runlane.store.transactions.webhooks import Attempted, ClaimedDelivery, DeliveryStatus, Lane
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.webhooks.policy import Target, WebhookPolicy
@@ -125,7 +125,7 @@ class Deliverer:
         if len(self._sending) >= MAX_IN_FLIGHT:
             return
         busy = Counter(self._sending.values())
-        due = await self._store.claim_deliveries(
+        due = await self._store.webhooks.claim(
             capacity=MAX_IN_FLIGHT, per_host=MAX_PER_PLACE, busy=busy, lease_s=LEASE_S
         )
         for delivery in due:
@@ -158,7 +158,7 @@ class Deliverer:
             error=answer.error,
         )
         try:
-            await self._store.settle_delivery(
+            await self._store.webhooks.settle(
                 delivery.run_id,
                 attempted,
                 status=status,

@@ -19,7 +19,7 @@ from starlette.requests import HTTPConnection
 
 from runlane.errors import ConfigurationError
 from runlane.server.auth.access import Access, User
-from runlane.store.assistant_transactions import SHARED_OWNER
+from runlane.store.transactions.assistants import SHARED_OWNER
 
 log = logging.getLogger("runlane.auth")
 

@@ -13,8 +13,8 @@ import msgspec
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunStatus, ThreadStatus
 from runlane.records import PruneStrategy, RunError, Usage
 from runlane.server.http.requests import Object, StreamMode
-from runlane.store.cron_transactions import Missed, Overlap
-from runlane.store.webhook_transactions import DeliveryStatus
+from runlane.store.transactions.crons import Missed, Overlap
+from runlane.store.transactions.webhooks import DeliveryStatus
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]

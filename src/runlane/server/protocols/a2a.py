@@ -299,7 +299,7 @@ async def _now(service: Service, run: RunRecord) -> Now:
 async def _ended(service: Service, run: RunRecord, ending: Ending) -> Now:
     """Return the run after its end; it may be gone already."""
     try:
-        at = since(await service.store.get_run(run.run_id, owner=ANY_OWNER))
+        at = since(await service.store.runs.get(run.run_id, owner=ANY_OWNER))
     except NotFound:
         at = utc_now()
     return Now(
@@ -316,7 +316,7 @@ async def _cancel(request: Request, asked: _Call, named: str) -> Response:
     if run.status.terminal:
         raise Refused(NOT_CANCELABLE, "The task has ended.")
     await service.runs.cancel(run.run_id, wait=True, owner=run.owner)
-    run = await service.store.get_run(run.run_id, owner=ANY_OWNER)
+    run = await service.store.runs.get(run.run_id, owner=ANY_OWNER)
     if run.status is not RunStatus.INTERRUPTED:
         raise Refused(NOT_CANCELABLE, "The task ended before it could be cancelled.")
     return _plain(asked.result(asked.words(run).task(await _now(service, run))))
@@ -361,7 +361,7 @@ def _streamed(service: Service, asked: _Call, watch: Watch) -> StreamingBody:
 async def _began(service: Service, run: RunRecord) -> Now:
     """Return the run as it was when it began to work."""
     try:
-        at = (await service.store.get_run(run.run_id, owner=ANY_OWNER)).started_at
+        at = (await service.store.runs.get(run.run_id, owner=ANY_OWNER)).started_at
     except NotFound:
         at = None
     return Now(status=RunStatus.RUNNING, end_reason=None, values=None, error=None, at=at or utc_now())

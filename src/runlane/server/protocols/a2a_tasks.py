@@ -16,7 +16,7 @@ from runlane.server.protocols.a2a_wire import INVALID_PARAMS, NO_TASK, STATES, L
 from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import Service
 from runlane.store.rows import microseconds
-from runlane.store.task_transactions import TaskFilter
+from runlane.store.transactions.tasks import TaskFilter
 
 _TOKEN: Final = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
 
@@ -31,8 +31,8 @@ async def find_task(request: Request, named: str, action: str, assistant: Assist
     access = await authorize(request, "threads", action, {"thread_id": thread_id, "run_id": run_id})
     store = service_of(request).store
     try:
-        run = await store.get_run(run_id, owner=access.reads)
-        if access.where and not access.permits((await store.get_thread(run.thread_id, owner=access.reads)).metadata):
+        run = await store.runs.get(run_id, owner=access.reads)
+        if access.where and not access.permits((await store.threads.get(run.thread_id, owner=access.reads)).metadata):
             raise NotFound("run", run_id)
     except NotFound:
         raise Refused(NO_TASK, f"There is no task {named!r}.") from None
@@ -52,9 +52,9 @@ async def now_of(service: Service, run: RunRecord) -> Now:
     Raises:
         NotFound: It has been deleted.
     """
-    status, result, error = await service.store.run_result(run.run_id, owner=ANY_OWNER)
+    status, result, error = await service.store.runs.result(run.run_id, owner=ANY_OWNER)
     if status is not run.status:  # an ended run does not change any more
-        run = await service.store.get_run(run.run_id, owner=ANY_OWNER)
+        run = await service.store.runs.get(run.run_id, owner=ANY_OWNER)
         status = run.status
     return Now(
         status=status,
@@ -84,11 +84,11 @@ async def list_tasks(request: Request, listing: Listing, assistant: Assistant) -
     access = await authorize(request, "threads", "read", {"thread_id": listing.context_id})
     wanted, before = _filter(listing, assistant), _token(listing)
     try:
-        thread = await service.store.get_thread(listing.context_id, owner=access.reads)
+        thread = await service.store.threads.get(listing.context_id, owner=access.reads)
     except NotFound:
         thread = None
     if thread is not None and access.permits(thread.metadata):
-        found, total = await service.store.list_tasks(
+        found, total = await service.store.runs.list_tasks(
             thread.thread_id, owner=access.reads, where=wanted, before=before, limit=listing.page_size + 1
         )
     page = found[: listing.page_size]

@@ -30,7 +30,7 @@ from runlane.server.protocols.tools import input_of, input_schema, named
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.routes.routing import authorize, route, service_of
 from runlane.server.service import graph_config
-from runlane.store.assistant_transactions import AssistantFilter
+from runlane.store.transactions.assistants import AssistantFilter
 from runlane.streams.bridge import Ending
 
 log = logging.getLogger("runlane.mcp")
@@ -136,7 +136,7 @@ async def _visible(request: Request) -> tuple[str, dict[str, Assistant]]:
     value: dict[str, Any] = {"graph_id": None, "metadata": {}, "limit": MAX_TOOLS, "offset": 0}
     access = await authorize(request, "assistants", "search", value)
     service = service_of(request)
-    found = await service.store.search_assistants(
+    found = await service.store.assistants.search(
         owner=access.reads,
         where=AssistantFilter(metadata=value["metadata"], where=access.where),
         sort_by="created_at",

@@ -31,8 +31,8 @@ from runlane.server.http.requests import (
 from runlane.server.http.responses import assistant_wire, json_response, raw_json, selected
 from runlane.server.routes.routing import authorize, route, service_of
 from runlane.server.service import Service, graph_config
-from runlane.store.assistant_transactions import SHARED_OWNER, AssistantFilter, NewAssistant
-from runlane.store.thread_search import ThreadFilter
+from runlane.store.transactions.assistants import SHARED_OWNER, AssistantFilter, NewAssistant
+from runlane.store.transactions.thread_search import ThreadFilter
 
 router = APIRouter(tags=["Assistants"])
 #: Threads that are looked up at once.
@@ -54,7 +54,7 @@ async def find_assistant(service: Service, owner: Owner, text: str) -> Assistant
     except ValueError:
         graphs = ", ".join(service.registry.graph_ids)
         raise InvalidRequest(f"Invalid assistant: {text!r}. It must be a UUID, or a graph: {graphs}.") from None
-    return await service.store.get_assistant(assistant_id, owner=owner)
+    return await service.store.assistants.get(assistant_id, owner=owner)
 
 
 async def assistant_to_run(request: Request, text: str) -> Assistant:
@@ -83,7 +83,7 @@ async def _named(request: Request, action: str, value: dict[str, Any] | None = N
     given: dict[str, Any] = {} if value is None else value
     given["assistant_id"] = assistant_id
     access = await authorize(request, "assistants", action, given)
-    return access, _permitted(access, await service_of(request).store.get_assistant(assistant_id, owner=access.reads))
+    return access, _permitted(access, await service_of(request).store.assistants.get(assistant_id, owner=access.reads))
 
 
 def _settings(config: RunConfig | None, context: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,7 +139,7 @@ async def search_assistants(request: Request) -> Response:
     if body.graph_id is not None:
         _known_graph(service, body.graph_id)
     owner, where = await _searched(request, body)
-    found = await service.store.search_assistants(
+    found = await service.store.assistants.search(
         owner=owner,
         where=where,
         sort_by=body.sort_by or "created_at",
@@ -147,7 +147,7 @@ async def search_assistants(request: Request) -> Response:
         limit=body.limit,
         offset=body.offset,
     )
-    total = await service.store.count_assistants(owner=owner, where=where)
+    total = await service.store.assistants.count(owner=owner, where=where)
     rows = [selected(assistant_wire(one), body.select) for one in found]
     return json_response(rows, headers=pagination(total, body.offset, len(found)))
 
@@ -177,7 +177,7 @@ async def count_assistants(request: Request) -> Response:
     """Count assistants."""
     body = await read_body(request, AssistantSearch)
     owner, where = await _searched(request, body)
-    return json_response(await service_of(request).store.count_assistants(owner=owner, where=where))
+    return json_response(await service_of(request).store.assistants.count(owner=owner, where=where))
 
 
 @route(router, "POST", "/assistants", answer=answers.Assistant, body=AssistantCreate, statuses=(404, 409))
@@ -211,12 +211,12 @@ async def create_assistant(request: Request) -> Response:
 
 async def _made(service: Service, access: Access, new: NewAssistant, if_exists: str) -> Assistant:
     try:
-        return await service.store.create_assistant(new)
+        return await service.store.assistants.create(new)
     except AlreadyExists:
         if if_exists != "do_nothing":
             raise
         try:
-            return _permitted(access, await service.store.get_assistant(new.assistant_id, owner=access.reads))
+            return _permitted(access, await service.store.assistants.get(new.assistant_id, owner=access.reads))
         except NotFound:
             raise AlreadyExists("assistant", new.assistant_id) from None
 
@@ -247,7 +247,7 @@ async def patch_assistant(request: Request) -> Response:
     for name in ("name", "description"):
         if getattr(body, name) is not None:
             changes[name] = getattr(body, name)
-    changed = await service.store.update_assistant(assistant.assistant_id, owner=access.reads, changes=changes)
+    changed = await service.store.assistants.update(assistant.assistant_id, owner=access.reads, changes=changes)
     return json_response(assistant_wire(changed))
 
 
@@ -259,7 +259,7 @@ async def delete_assistant(request: Request) -> Response:
     _writable(assistant)
     if with_threads:  # first, so that whoever is cut off can ask again
         await _delete_threads(request, assistant.assistant_id)
-    await service.store.delete_assistant(assistant.assistant_id, owner=access.reads)
+    await service.store.assistants.delete(assistant.assistant_id, owner=access.reads)
     if with_threads:  # those that came between
         await _delete_threads(request, assistant.assistant_id)
     return Response(status_code=204)
@@ -273,14 +273,14 @@ async def _delete_threads(request: Request, assistant_id: str) -> None:
     thread_ids: list[str] = []
     page: Sequence[Thread] | None = None
     while page is None or len(page) == _PAGE:
-        page = await service.store.all_threads(
+        page = await service.store.threads.all(
             owner=searching.reads, where=where, after=thread_ids[-1] if thread_ids else "", limit=_PAGE
         )
         thread_ids += [thread.thread_id for thread in page]
     for thread_id in thread_ids:
         access = await authorize(request, "threads", "delete", {"thread_id": thread_id})
         try:
-            thread = await service.store.get_thread(thread_id, owner=access.reads)
+            thread = await service.store.threads.get(thread_id, owner=access.reads)
             if access.permits(thread.metadata):
                 await service.delete_thread(thread_id, access.reads)
         except NotFound:
@@ -355,7 +355,7 @@ async def assistant_versions(request: Request) -> Response:
     """Return an assistant's versions, newest first."""
     body = await read_body(request, AssistantVersions)
     access, assistant = await _named(request, "read")
-    found = await service_of(request).store.list_versions(
+    found = await service_of(request).store.assistants.versions(
         assistant.assistant_id,
         owner=access.reads,
         metadata=body.metadata,
@@ -373,7 +373,7 @@ async def set_latest(request: Request) -> Response:
     body = await read_body(request, AssistantLatest)
     access, assistant = await _named(request, "update", {"version": body.version})
     _writable(assistant)
-    changed = await service_of(request).store.set_latest(
+    changed = await service_of(request).store.assistants.set_latest(
         assistant.assistant_id, owner=access.reads, version=body.version
     )
     return json_response(assistant_wire(changed))

@@ -91,13 +91,13 @@ async def cancel_runs(request: Request) -> Response:
 async def _cancel_named(service: Service, access: Access, body: RunsCancel, action: CancelAction) -> int:
     thread_id = canonical_uuid("thread", body.thread_id or "")
     run_ids = [canonical_uuid("run", run_id) for run_id in body.run_ids or ()]
-    thread = await service.store.get_thread(thread_id, owner=access.reads)
+    thread = await service.store.threads.get(thread_id, owner=access.reads)
     if not access.permits(thread.metadata):
         raise NotFound("thread", thread_id)
     wanted = []
     for run_id in dict.fromkeys(run_ids):
         try:
-            run = await service.store.get_run(run_id, owner=access.reads)
+            run = await service.store.runs.get(run_id, owner=access.reads)
         except NotFound:
             continue
         if run.thread_id == thread_id:
@@ -109,7 +109,7 @@ async def _cancel_named(service: Service, access: Access, body: RunsCancel, acti
 async def _cancel_by_status(service: Service, access: Access, status: str, action: CancelAction) -> int:
     """Cancel every run that has the status now, the last admitted first, page by page."""
     cancelled, before_seq = 0, 2**62
-    while page := await service.store.active_runs(
+    while page := await service.store.runs.active(
         owner=access.reads, where=access.where, status=_STATUSES[status], before_seq=before_seq, limit=_PAGE
     ):
         before_seq = page[-1].seq

@@ -39,8 +39,8 @@ from runlane.server.routes.assistants import pagination
 from runlane.server.routes.new_runs import new_run, prepare_run
 from runlane.server.routes.routing import authorize, route, service_of
 from runlane.server.service import Service
-from runlane.store.cron_transactions import Cron, CronFilter, CronPlan, CronTarget, Missed, Overlap
 from runlane.store.filters import matches
+from runlane.store.transactions.crons import Cron, CronFilter, CronPlan, CronTarget, Missed, Overlap
 
 router = APIRouter(tags=["Crons"])
 #: A change is made again if a firing came before it.
@@ -291,7 +291,7 @@ async def _create(request: Request, thread_id: str | None) -> Response:
     plan = _new_plan({**given, "metadata": value["metadata"]}, on_thread=thread_id is not None)
     asked = _run_request(given["assistant_id"], plan.payload, plan.metadata, plan.on_run_completed)
     target = await _target(service, await prepare_run(request, asked, thread_id), access.owner, thread_id)
-    cron = await service.store.create_cron(cron_id, target, replace(plan, metadata=asked.metadata or {}))
+    cron = await service.store.crons.create(cron_id, target, replace(plan, metadata=asked.metadata or {}))
     service.crons.wake()
     return json_response(cron_wire(cron))
 
@@ -303,10 +303,10 @@ async def _target(service: Service, new: NewRun, owner: str, thread_id: str | No
         NotFound: There is no such thread for it.
     """
     assert new.assistant_id is not None
-    assistant = await service.store.get_assistant(new.assistant_id, owner=ANY_OWNER)
+    assistant = await service.store.assistants.get(new.assistant_id, owner=ANY_OWNER)
     thread_owner = None
     if thread_id is not None:
-        thread = await service.store.get_thread(
+        thread = await service.store.threads.get(
             thread_id, owner=owner if new.thread_owner is None else new.thread_owner
         )
         if new.thread_where and not matches(new.thread_where, thread.metadata):
@@ -341,7 +341,7 @@ async def _reach(request: Request, action: str, value: dict[str, Any] | None = N
     given: dict[str, Any] = {} if value is None else value
     given["cron_id"] = cron_id
     access = await authorize(request, "crons", action, given)
-    cron = await service_of(request).store.get_cron(cron_id, owner=access.reads)
+    cron = await service_of(request).store.crons.get(cron_id, owner=access.reads)
     if not access.permits(cron.plan.metadata):
         raise NotFound("cron", cron_id)
     return access, cron
@@ -369,11 +369,11 @@ async def patch_cron(request: Request) -> Response:
         plan = _planned(given, cron.plan, cron.last_slot_at)
         await _run_of(service, replace(cron, plan=plan), utc_now())
         try:
-            changed = await service.store.change_cron(cron, plan)
+            changed = await service.store.crons.change(cron, plan)
         except CronChanged:
             if not tries_left:
                 raise
-            cron = await service.store.get_cron(cron.cron_id, owner=access.reads)
+            cron = await service.store.crons.get(cron.cron_id, owner=access.reads)
             continue
         break
     service.crons.wake()
@@ -384,7 +384,7 @@ async def patch_cron(request: Request) -> Response:
 async def delete_cron(request: Request) -> Response:
     """Delete a cron; its runs stay."""
     access, cron = await _reach(request, "delete")
-    await service_of(request).store.delete_cron(cron.cron_id, owner=access.reads)
+    await service_of(request).store.crons.delete(cron.cron_id, owner=access.reads)
     return Response(status_code=204)
 
 
@@ -413,7 +413,7 @@ async def search_crons(request: Request) -> Response:
     value = {**_search_value(body), "limit": body.limit, "offset": body.offset}
     access = await authorize(request, "crons", "search", value)
     where = replace(_filter(request, access, body), metadata=value["metadata"])
-    found = await service.store.search_crons(
+    found = await service.store.crons.search(
         owner=access.reads,
         where=where,
         sort_by=body.sort_by or "created_at",
@@ -421,7 +421,7 @@ async def search_crons(request: Request) -> Response:
         limit=body.limit,
         offset=body.offset,
     )
-    total = await service.store.count_crons(owner=access.reads, where=where)
+    total = await service.store.crons.count(owner=access.reads, where=where)
     rows = [selected(cron_wire(one), body.select, legacy={"now": utc_now()}) for one in found]
     return json_response(rows, headers=pagination(total, body.offset, len(found)))
 
@@ -433,4 +433,4 @@ async def count_crons(request: Request) -> Response:
     value = _search_value(body)
     access = await authorize(request, "crons", "search", value)
     where = replace(_filter(request, access, body), metadata=value["metadata"])
-    return json_response(await service_of(request).store.count_crons(owner=access.reads, where=where))
+    return json_response(await service_of(request).store.crons.count(owner=access.reads, where=where))

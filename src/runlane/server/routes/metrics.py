@@ -19,7 +19,7 @@ from runlane.server.http import answers
 from runlane.server.http.responses import json_response
 from runlane.server.routes.routing import ROUTE, route, service_of
 from runlane.server.service import Service
-from runlane.store.queue_transactions import QueueStats
+from runlane.store.transactions.queue import QueueStats
 
 router = APIRouter(tags=["System"])
 #: Routes answer within milliseconds, or wait for a run.
@@ -142,7 +142,7 @@ async def metrics(request: Request) -> Response:
             {"queue": await _queue(service), "api": {"requests": counts.requests()}, "workers": workers}
         )
     try:
-        queue = await service.store.queue_stats()
+        queue = await service.store.queue.stats()
     except StoreUnavailable:  # what the process says of itself is all the more wanted then
         queue = None
     text = counts.text(
@@ -156,7 +156,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def _queue(service: Service) -> dict[str, Any]:
-    queue = await service.store.queue_stats()
+    queue = await service.store.queue.stats()
     return {
         "n_pending": queue.pending,
         "n_running": queue.running,

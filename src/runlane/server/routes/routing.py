@@ -25,7 +25,7 @@ from runlane.server.auth.middleware import EXEMPT, USER
 from runlane.server.http.answers import Answer, Event
 from runlane.server.http.requests import Body, ignore, path_uuid
 from runlane.server.service import Service
-from runlane.store.webhook_transactions import DeliveryStatus
+from runlane.store.transactions.webhooks import DeliveryStatus
 
 #: Everything that a query may have.
 QUERY: Mapping[str, dict[str, Any]] = {
@@ -105,7 +105,7 @@ async def reach_thread(request: Request, action: str, value: dict[str, Any] | No
     given: dict[str, Any] = {} if value is None else value
     given["thread_id"] = thread_id
     access = await authorize(request, "threads", action, given)
-    thread = await service_of(request).store.get_thread(thread_id, owner=access.reads)
+    thread = await service_of(request).store.threads.get(thread_id, owner=access.reads)
     if not access.permits(thread.metadata):
         raise NotFound("thread", thread_id)
     return access, thread
@@ -124,10 +124,10 @@ async def reach_run(request: Request, action: str, value: dict[str, Any] | None 
     if "thread_id" in request.path_params:
         given["thread_id"] = path_uuid(request, "thread")
     access = await authorize(request, "threads", action, given)
-    run = await store.get_run(run_id, owner=access.reads)
+    run = await store.runs.get(run_id, owner=access.reads)
     if "thread_id" in request.path_params and run.thread_id != path_uuid(request, "thread"):
         raise NotFound("run", run_id)
-    if access.where and not access.permits((await store.get_thread(run.thread_id, owner=access.reads)).metadata):
+    if access.where and not access.permits((await store.threads.get(run.thread_id, owner=access.reads)).metadata):
         raise NotFound("run", run_id)
     return access, run
 

@@ -124,7 +124,7 @@ async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
     if ending.result is not None:
         return ending.result
     try:
-        thread = await service.store.get_thread(run.thread_id, owner=ANY_OWNER)
+        thread = await service.store.threads.get(run.thread_id, owner=ANY_OWNER)
     except NotFound:
         return b"null"
     return orjson.dumps(thread.values)
@@ -208,7 +208,7 @@ async def list_runs(request: Request) -> Response:
     status = query_choice(request, "status", RunStatus, None)
     select = query_list(request, "select")
     access, thread = await reach_thread(request, "read")
-    found = await service_of(request).store.list_runs(
+    found = await service_of(request).store.runs.list(
         thread.thread_id, owner=access.reads, status=status, limit=limit, offset=offset
     )
     return json_response([selected(run, select) for run in await _described(service_of(request), found)])
@@ -225,7 +225,7 @@ async def get_run(request: Request) -> Response:
 async def _described(service: Service, runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Return *runs* with what each of them waits for."""
     pending = [run.run_id for run in runs if run.status is RunStatus.PENDING]
-    waiting = await service.store.waiting_on(pending) if pending else {}
+    waiting = await service.store.queue.waiting_on(pending) if pending else {}
     return [{**run_wire(run), "waiting_on": waiting_wire(waiting.get(run.run_id))} for run in runs]
 
 

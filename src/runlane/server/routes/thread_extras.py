@@ -34,13 +34,13 @@ async def copy_thread(request: Request) -> Response:
     reading, source = await reach_thread(request, "read")
     value: dict[str, Any] = {"thread_id": str(uuid4()), "metadata": dict(source.metadata), "if_exists": "raise"}
     access = await authorize(request, "threads", "create", value)
-    copied = await service.store.copy_thread(
+    copied = await service.store.threads.copy(
         source.thread_id,
         value["thread_id"],
         reads=reading.reads,
         owner=access.owner,
         metadata=value["metadata"],
-        first=service.on_checkpoints("copying", source.thread_id, value["thread_id"]),
+        extra_writes=service.on_checkpoints("copying", source.thread_id, value["thread_id"]),
     )
     return json_response(thread_wire(copied))
 
@@ -72,16 +72,16 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
     """
     store, saver = service_of(request).store, service_of(request).runtime.saver
     access = await authorize(request, "threads", _ACTIONS[strategy], {"thread_id": thread_id})
-    thread = await store.get_thread(thread_id, owner=access.reads)
+    thread = await store.threads.get(thread_id, owner=access.reads)
     if not access.permits(thread.metadata):
         raise NotFound("thread", thread_id)
     if strategy == "delete":
-        first = service_of(request).on_checkpoints("removing", thread_id)
-        await store.delete_thread(thread_id, owner=access.reads, first=first)
+        extra_writes = service_of(request).on_checkpoints("removing", thread_id)
+        await store.threads.delete(thread_id, owner=access.reads, extra_writes=extra_writes)
         return
     while saver is not None:
         try:
-            await store.change_idle_thread(thread_id, owner=access.reads, first=await saver.pruning(thread_id))
+            await store.threads.change_idle(thread_id, owner=access.reads, extra_writes=await saver.pruning(thread_id))
         except ThreadChanged:  # a checkpoint came between looking and deleting: look again
             continue
         return

@@ -43,8 +43,8 @@ from runlane.server.routes.extraction import Extraction
 from runlane.server.routes.keyed_threads import is_keyed
 from runlane.server.routes.routing import authorize, reach_thread, route, service_of
 from runlane.server.service import Service
-from runlane.store.thread_search import ThreadFilter
-from runlane.store.thread_transactions import Part
+from runlane.store.statements import ExtraWrites
+from runlane.store.transactions.thread_search import ThreadFilter
 
 router = APIRouter(tags=["Threads"])
 #: A state update is made again if something else came before it; each time it is as if it had come later.
@@ -82,21 +82,21 @@ async def create_thread(request: Request) -> Response:
 
 async def _created(service: Service, access: Access, body: ThreadCreate, thread_id: str, metadata: Json) -> Thread:
     state: ThreadState | None = None
-    first: Part | None = None
+    extra_writes: ExtraWrites | None = None
     if body.supersteps:
         graph_id = metadata.get("graph_id")
         if graph_id not in service.registry.graph_ids:
             raise InvalidRequest("supersteps need metadata.graph_id to name a graph.")
         metadata = {"assistant_id": system_assistant_id(graph_id), **metadata}
-        state, first = await _drafted(service, access.owner, thread_id, graph_id, body.supersteps)
+        state, extra_writes = await _drafted(service, access.owner, thread_id, graph_id, body.supersteps)
     create = partial(
-        service.store.create_thread,
+        service.store.threads.create,
         thread_id,
         owner=access.owner,
         metadata=metadata,
         ttl=_ttl(body.ttl),
         state=state,
-        first=first,
+        extra_writes=extra_writes,
     )
     try:
         return await create()
@@ -104,7 +104,7 @@ async def _created(service: Service, access: Access, body: ThreadCreate, thread_
         if body.if_exists != "do_nothing":
             raise
         try:
-            thread = await service.store.get_thread(thread_id, owner=access.reads)
+            thread = await service.store.threads.get(thread_id, owner=access.reads)
         except NotFound:
             raise AlreadyExists("thread", thread_id) from None
         if not access.permits(thread.metadata):
@@ -114,7 +114,7 @@ async def _created(service: Service, access: Access, body: ThreadCreate, thread_
 
 async def _drafted(
     service: Service, owner: str, thread_id: str, graph_id: str, supersteps: list[Superstep]
-) -> tuple[ThreadState, Part]:
+) -> tuple[ThreadState, ExtraWrites]:
     """Return what *supersteps* make of a new thread, and what makes the transaction that writes its checkpoints.
 
     Raises:
@@ -145,7 +145,7 @@ async def search_threads(request: Request) -> Response:
     service, body = service_of(request), await read_body(request, ThreadSearch)
     owner, where = await _searched(request, body)
     extraction = None if body.extract is None else Extraction(body.extract)
-    found = await service.store.search_threads(
+    found = await service.store.threads.search(
         owner=owner,
         where=where,
         sort_by=body.sort_by or "updated_at",
@@ -153,7 +153,7 @@ async def search_threads(request: Request) -> Response:
         limit=body.limit + 1,
         offset=body.offset,
     )
-    counted = await service.store.count_threads(owner=owner, where=where, at_most=MAX_TOTAL + 1)
+    counted = await service.store.threads.count(owner=owner, where=where, at_most=MAX_TOTAL + 1)
     rows: list[Any] = []
     for thread in found[: body.limit]:
         wire = thread_wire(thread)
@@ -171,7 +171,7 @@ async def count_threads(request: Request) -> Response:
     """Count threads."""
     body = await read_body(request, ThreadSearch)
     owner, where = await _searched(request, body)
-    return json_response(await service_of(request).store.count_threads(owner=owner, where=where))
+    return json_response(await service_of(request).store.threads.count(owner=owner, where=where))
 
 
 async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, ThreadFilter]:
@@ -217,7 +217,7 @@ async def patch_thread(request: Request) -> Response:
     body = await read_body(request, ThreadPatch)
     value: dict[str, Any] = {"metadata": body.metadata or {}}
     access, thread = await reach_thread(request, "update", value)
-    thread = await service_of(request).store.patch_thread(
+    thread = await service_of(request).store.threads.patch(
         thread.thread_id, owner=access.reads, metadata=value["metadata"], ttl=_ttl(body.ttl)
     )
     if request.headers.get("prefer", "").lower() == "return=minimal":
@@ -336,7 +336,7 @@ async def _updated(service: Service, access: Access, thread_id: str, body: State
         ConflictError: A run is active.
         ThreadChanged: Something has happened; nothing was written.
     """
-    thread = await service.store.idle_thread(thread_id, owner=access.reads)
+    thread = await service.store.threads.get_idle(thread_id, owner=access.reads)
     graph_id, saver = service.graph_of(thread), service.runtime.saver
     if graph_id is None:
         raise BadRequest(f"Thread {thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
@@ -353,13 +353,13 @@ async def _updated(service: Service, access: Access, thread_id: str, body: State
     except InvalidRequest as error:
         raise BadRequest(str(error)) from error
     assistant_id = thread.metadata.get("assistant_id") or system_assistant_id(graph_id)
-    await service.store.set_thread_state(
+    await service.store.threads.set_state(
         thread_id,
         owner=access.reads,
         state=_state_of(snapshot),
         metadata={"graph_id": graph_id, "assistant_id": assistant_id},
         seen=thread.updated_at,
-        first=gathering.remaining,
+        extra_writes=gathering.remaining,
     )
     return address
 

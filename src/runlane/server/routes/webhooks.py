@@ -18,7 +18,7 @@ from runlane.server.http import answers
 from runlane.server.http.requests import path_uuid, query_choice, query_int
 from runlane.server.http.responses import json_response
 from runlane.server.routes.routing import authorize, route, service_of
-from runlane.store.webhook_transactions import Attempted, Delivery, DeliveryStatus
+from runlane.store.transactions.webhooks import Attempted, Delivery, DeliveryStatus
 
 router = APIRouter(tags=["Webhooks"])
 
@@ -48,7 +48,7 @@ def _attempt(attempted: Attempted) -> dict[str, Any]:
 
 async def _found(request: Request, access: Access) -> tuple[Delivery, tuple[Attempted, ...]]:
     run_id = path_uuid(request, "run")
-    delivery, attempts = await service_of(request).store.get_delivery(run_id, owner=access.reads)
+    delivery, attempts = await service_of(request).store.webhooks.get(run_id, owner=access.reads)
     if not access.permits(delivery.metadata):
         raise NotFound("webhook delivery", run_id)
     return delivery, attempts
@@ -60,7 +60,7 @@ async def _found(request: Request, access: Access) -> tuple[Delivery, tuple[Atte
 async def list_deliveries(request: Request) -> Response:
     """List deliveries of webhooks, the newest first."""
     access = await authorize(request, "threads", "search", {})
-    found = await service_of(request).store.list_deliveries(
+    found = await service_of(request).store.webhooks.list(
         owner=access.reads,
         where=access.where,
         run_id=_run_id(request),
@@ -93,6 +93,6 @@ async def resend_delivery(request: Request) -> Response:
     access = await authorize(request, "threads", "update", {"run_id": path_uuid(request, "run")})
     await _found(request, access)
     service = service_of(request)
-    again = await service.store.send_again(path_uuid(request, "run"))
+    again = await service.store.webhooks.send_again(path_uuid(request, "run"))
     service.webhooks.wake()
     return json_response(_wire(again))

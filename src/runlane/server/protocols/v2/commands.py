@@ -131,12 +131,12 @@ async def _as_answer(connection: HTTPConnection, new: NewRun, value: Any) -> New
     """
     store = service_of(connection).store
     try:
-        thread = await store.get_thread(new.thread_id, owner=new.owner)
+        thread = await store.threads.get(new.thread_id, owner=new.owner)
     except NotFound:
         return new
     if thread.status is not ThreadStatus.INTERRUPTED or not thread.interrupts:
         return new
-    runs = await store.list_runs(new.thread_id, owner=new.owner, limit=1)
+    runs = await store.runs.list(new.thread_id, owner=new.owner, limit=1)
     if not runs or runs[0].end_reason is not EndReason.PAUSED:  # a cancelled run leaves the question it was to answer
         return new
     if isinstance(value, dict) and value and isinstance(thread.values, dict) and value.keys() <= thread.values.keys():
@@ -158,7 +158,7 @@ async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[s
     if not answers or len({answer.interrupt_id for answer in answers}) != len(answers):
         raise Refused("invalid_argument", "'responses' must have one answer per interrupt, and at least one.")
     _, thread = await reach_thread(cast(Request, connection), "read")
-    runs = await service_of(connection).store.list_runs(thread.thread_id, owner=thread.owner, limit=1)
+    runs = await service_of(connection).store.runs.list(thread.thread_id, owner=thread.owner, limit=1)
     asked = runs[0].request if runs else RunRequest()
     create = RunCreate(
         assistant_id=_assistant_of(thread),

@@ -175,7 +175,7 @@ class RunEvents:
         """Return what a run's end has to say: what it asks a human, if its log does not, and last its lifecycle."""
         run, store = self._run, self._store
         try:
-            run = await store.get_run(run.run_id, owner=ANY_OWNER)
+            run = await store.runs.get(run.run_id, owner=ANY_OWNER)
         except NotFound:  # rolled back, and gone
             return [self._lifecycle(end.seq, "interrupted", self._begun)]
         at = self._begun if run.ended_at is None else _milliseconds(run.ended_at)
@@ -187,7 +187,7 @@ class RunEvents:
         return [self._lifecycle(end.seq, _ENDINGS[end.status], at, extra)]
 
     async def _asked(self) -> Sequence[Mapping[str, Any]]:
-        _, result, _ = await self._store.run_result(self._run.run_id, owner=ANY_OWNER)
+        _, result, _ = await self._store.runs.result(self._run.run_id, owner=ANY_OWNER)
         values = {} if result is None else orjson.loads(result)
         return (values.get(INTERRUPT) or ()) if isinstance(values, dict) else ()
 

@@ -45,7 +45,7 @@ async def get_tree(connection: HTTPConnection, thread_id: str, params: Mapping[s
     wanted: GetTree = converted(connection, params, GetTree)
     _, thread = await reach_thread(cast(Request, connection), "read")
     store = service_of(connection).store
-    runs = await store.list_runs(thread_id, owner=thread.owner, status=RunStatus.RUNNING, limit=1)
+    runs = await store.runs.list(thread_id, owner=thread.owner, status=RunStatus.RUNNING, limit=1)
     if not runs or wanted.run_id not in (None, runs[0].run_id):
         raise Refused("no_such_run", "No such run of this thread executes at the moment.")
     [run] = runs
@@ -65,7 +65,7 @@ async def get_tree(connection: HTTPConnection, thread_id: str, params: Mapping[s
 async def _lifecycles(connection: HTTPConnection, run: RunRecord) -> Sequence[Mapping[str, Any]]:
     store, found, after = service_of(connection).store, [], 0
     events = RunEvents(store, run, Subscription(channels=["lifecycle"]))
-    while batch := await store.read_events(run.seq, after=after):
+    while batch := await store.events.read(run.seq, after=after):
         found += [orjson.loads(event.text)["params"]["data"] for event in await events.of(batch)]
         after = batch[-1].seq
     return [data for data in found if data.get("namespace")]

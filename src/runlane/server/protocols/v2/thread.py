@@ -60,7 +60,7 @@ class ThreadEvents:
             NotFound: It is not the client's, or it was deleted: the client has read from it.
         """
         try:
-            thread = await self._store.get_thread(self._thread_id, owner=ANY_OWNER)
+            thread = await self._store.threads.get(self._thread_id, owner=ANY_OWNER)
         except NotFound:
             if self._existed or self._since:
                 raise
@@ -105,7 +105,7 @@ class ThreadEvents:
         """Return the run to read next: the first that was not read and is not postponed to later."""
         after = self._passed
         self._in_order = True
-        while runs := await self._store.runs_with_events(self._thread_id, after_seq=after, limit=RUNS_PAGE):
+        while runs := await self._store.runs.with_events(self._thread_id, after_seq=after, limit=RUNS_PAGE):
             for run in runs:
                 if run.seq in self._read:
                     continue
@@ -148,7 +148,7 @@ class ThreadEvents:
 
     async def _went_on(self, run: RunRecord) -> bool:
         """Return whether a later run of the thread has begun, or will next: what *run* asked is not open any more."""
-        later = await self._store.runs_with_events(self._thread_id, after_seq=run.seq, limit=RUNS_PAGE)
+        later = await self._store.runs.with_events(self._thread_id, after_seq=run.seq, limit=RUNS_PAGE)
         return any(not self._postponed(one) for one in later)
 
     def _postponed(self, run: RunRecord) -> bool:
@@ -157,10 +157,10 @@ class ThreadEvents:
     async def _gap(self) -> WireEvent | None:
         """Return the word that what followed the client's number was removed, or ``None``."""
         run_seq, number = place(self._since)
-        end = await self._store.stream_end(run_seq, thread_id=self._thread_id)
+        end = await self._store.events.end(run_seq, thread_id=self._thread_id)
         if end is None or end.seq <= number:
             return None
-        kept = await self._store.runs_with_events(self._thread_id, after_seq=run_seq - 1, limit=1)
+        kept = await self._store.runs.with_events(self._thread_id, after_seq=run_seq - 1, limit=1)
         return None if kept and kept[0].seq == run_seq else gap_event(self._since, position(run_seq, end.seq + 1))
 
     async def _resume_at(self, run: RunRecord) -> int:
@@ -168,5 +168,5 @@ class ThreadEvents:
         run_seq, number = place(self._since)
         if run_seq != run.seq:
             return 0
-        end = await self._store.stream_end(run.seq)
+        end = await self._store.events.end(run.seq)
         return number if end is None else min(number, end.seq - 1)

@@ -8,8 +8,8 @@ import msgspec
 
 from runlane.lifecycle import ACTIVE
 from runlane.records import Lease, StreamEvent
-from runlane.store.fence import fence
 from runlane.store.statements import Row, Transaction, listed, statement
+from runlane.store.transactions.fence import fence
 
 _ACTIVE = listed(ACTIVE)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Claim
-from runlane.store.event_transactions import last_event
 from runlane.store.rows import lease_record, run_record
-from runlane.store.start_order import next_order
 from runlane.store.statements import Transaction, listed, statement
+from runlane.store.transactions.events import last_event
+from runlane.store.transactions.start_order import next_order
 
 _ACTIVE = listed(ACTIVE)
 _PENDING = f"'{RunStatus.PENDING.value}'"

@@ -10,13 +10,13 @@ from typing import Final
 
 from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus, ThreadStatus
 from runlane.requests import SECRET_MARKS, StoredRequest
-from runlane.store.assistant_transactions import KEEP_VERSION
-from runlane.store.doctor_rules import SETTLED
-from runlane.store.event_transactions import last_event
 from runlane.store.migrations import VERSION_TABLE, Dialect, Index, indexes
-from runlane.store.run_transactions import LOCK_RUN, LOCK_THREAD, RESTATE_THREAD
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
-from runlane.store.webhook_transactions import DeliveryStatus
+from runlane.store.transactions.assistants import KEEP_VERSION
+from runlane.store.transactions.doctor_rules import SETTLED
+from runlane.store.transactions.events import last_event
+from runlane.store.transactions.runs import LOCK_RUN, LOCK_THREAD, RESTATE_THREAD
+from runlane.store.transactions.webhooks import DeliveryStatus
 
 #: Longer than any waiting for a lock or a restart: a lease that is over for so long is rescued by nobody.
 ABANDONED_AFTER_S: Final = 300

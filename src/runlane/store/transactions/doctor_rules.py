@@ -21,9 +21,9 @@ from runlane.lifecycle import (
     ThreadStatus,
 )
 from runlane.records import PruneStrategy
-from runlane.store.run_transactions import LOCK_THREAD
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
-from runlane.store.webhook_transactions import DeliveryStatus
+from runlane.store.transactions.runs import LOCK_THREAD
+from runlane.store.transactions.webhooks import DeliveryStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

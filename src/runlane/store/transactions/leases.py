@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Head, Lease, Renewal, SeenLease
-from runlane.store.claim_transactions import EARLIER
 from runlane.store.rows import head_record, lease_record, run_record, seen_lease
 from runlane.store.statements import Transaction, listed, statement
-from runlane.store.worker_transactions import beat
+from runlane.store.transactions.claims import EARLIER
+from runlane.store.transactions.workers import beat
 
 _ACTIVE = listed(ACTIVE)
 _PENDING = f"'{RunStatus.PENDING.value}'"

@@ -8,8 +8,8 @@ import threading
 from typing import Any
 
 from runlane.errors import LedgerClosed
-from runlane.store.delivery import Callback, on_loop
-from runlane.store.sqlite import Clock, configure, execute, now_us, translate
+from runlane.store.drivers.delivery import Callback, on_loop
+from runlane.store.drivers.sqlite import Clock, configure, execute, now_us, translate
 from runlane.store.statements import T, Transaction
 
 

@@ -20,8 +20,8 @@ from runlane.store.rows import (
     microseconds,
     owner_params,
 )
-from runlane.store.run_transactions import GET_RUN, LOCK_THREAD, MAX_QUEUED_RUNS, admit
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
+from runlane.store.transactions.runs import GET_RUN, LOCK_THREAD, MAX_QUEUED_RUNS, admit
 
 #: What becomes of slots that came while no scheduler was there: the newest is made up for, or none is.
 Missed = Literal["once", "skip"]

@@ -6,7 +6,8 @@ from runlane.errors import LeaseLost
 from runlane.lifecycle import EndReason, RunEvent, RunStatus, move
 from runlane.records import Finished, Outcome, RunError, SeenLease
 from runlane.store.rows import head_record, instant, run_record
-from runlane.store.run_transactions import (
+from runlane.store.statements import Row, Transaction
+from runlane.store.transactions.runs import (
     LOCK_RUN,
     LOCK_THREAD,
     NEXT_OF_LANE,
@@ -15,7 +16,6 @@ from runlane.store.run_transactions import (
     end_run,
     settle,
 )
-from runlane.store.statements import Row, Transaction
 
 
 def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:

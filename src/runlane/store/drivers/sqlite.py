@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, LedgerInUse, StoreUnavailable
-from runlane.store.delivery import Answer, Callback, Submission, deliver, resolve
+from runlane.store.drivers.delivery import Answer, Callback, Submission, deliver, resolve
 from runlane.store.filters import matches
 from runlane.store.statements import Query, Rows, T, Transaction, run
 

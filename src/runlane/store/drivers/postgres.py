@@ -21,7 +21,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, StoreUnavailable
-from runlane.store.delivery import Answer, Callback, Submission, deliver
+from runlane.store.drivers.delivery import Answer, Callback, Submission, deliver
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Query, Rows, T, Transaction
 from runlane.work import own_task

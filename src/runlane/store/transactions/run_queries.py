@@ -9,11 +9,11 @@ from typing import Any
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import ACTIVE, EndReason, RunStatus
 from runlane.records import Json, Owner, RunRecord, StreamEnd, Usage, WaitingOn
-from runlane.store.event_transactions import DELETE_EVENTS
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, owner_params, raised, run_record, usage_of, usage_text
-from runlane.store.run_transactions import GET_RUN, LOCK_RUN, LOCK_THREAD
 from runlane.store.statements import Row, Rows, Transaction, listed, statement
+from runlane.store.transactions.events import DELETE_EVENTS
+from runlane.store.transactions.runs import GET_RUN, LOCK_RUN, LOCK_THREAD
 
 _ACTIVE = listed(ACTIVE)
 _MINE = "(:any_owner = 1 OR owner = :owner)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,9 +11,9 @@ from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
 from runlane.lifecycle import ACTIVE, RunStatus, ThreadStatus
 from runlane.records import Json, Lease, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
-from runlane.store.run_transactions import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
-from runlane.store.start_order import next_order
-from runlane.store.statements import Row, Rows, Transaction, listed, statement
+from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, listed, statement
+from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
+from runlane.store.transactions.start_order import next_order
 
 _ACTIVE = listed(ACTIVE)
 _MINE = "(:any_owner = 1 OR owner = :owner)"
@@ -79,20 +79,17 @@ DELETE_THREAD_CRONS = statement("delete_thread_crons", "DELETE FROM crons WHERE 
 DELETE_THREAD_RUNS = statement("delete_thread_runs", "DELETE FROM runs WHERE thread_id = :thread_id")
 DELETE_THREAD = statement("delete_thread", "DELETE FROM threads WHERE thread_id = :thread_id")
 
-#: Makes a transaction that is part of another: what is to happen to the checkpoints of a thread.
-Part = Callable[[], Transaction[None]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewThread:
-    """A thread to be made, with a state if it has a history; *first* writes that history's checkpoints."""
+    """A thread to be made, with a state if it has a history; the *extra_writes* write that history's checkpoints."""
 
     thread_id: str
     owner: str
     metadata: Json
     ttl: ThreadTtl | None = None
     state: ThreadState | None = None
-    first: Part | None = None
+    extra_writes: ExtraWrites | None = None
 
 
 def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thread]:
@@ -112,8 +109,8 @@ def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thre
         temporary=0,
     )
     if made:
-        if new.first is not None:
-            yield from new.first()
+        if new.extra_writes is not None:
+            yield from new.extra_writes()
         if new.state is not None:
             made = yield from _set_state(thread_id, new.state)
         return thread_record(made[0])
@@ -176,9 +173,9 @@ def set_thread_state(
     metadata: Json,
     *,
     seen: datetime | None = None,
-    first: Part | None = None,
+    extra_writes: ExtraWrites | None = None,
 ) -> Transaction[Thread]:
-    """Record a state that was made outside of a run, and merge *metadata*, after *first*.
+    """Record a state that was made outside of a run, and merge *metadata*, after the *extra_writes*.
 
     Args:
         seen: The thread's ``updated_at`` when that was begun; every run and every other write moves it.
@@ -190,8 +187,8 @@ def set_thread_state(
     thread = yield from idle_thread(thread_id, owner)
     if seen is not None and thread.updated_at != seen:
         raise ThreadChanged(thread_id)
-    if first is not None:
-        yield from first()
+    if extra_writes is not None:
+        yield from extra_writes()
     rows = yield from _set_state(thread_id, state)
     if metadata:
         rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps({**thread.metadata, **metadata}))
@@ -218,22 +215,22 @@ def _set_state(thread_id: str, state: ThreadState) -> Transaction[Rows]:
     return rows
 
 
-def change_idle_thread(thread_id: str, owner: Owner, first: Part) -> Transaction[None]:
-    """Do *first* while nothing runs on the thread, which it leaves reading as before.
+def change_idle_thread(thread_id: str, owner: Owner, extra_writes: ExtraWrites) -> Transaction[None]:
+    """Do the *extra_writes* while nothing runs on the thread, which it leaves reading as before.
 
     Raises:
         ConflictError: A run is active.
     """
     yield from idle_thread(thread_id, owner)
-    yield from first()
+    yield from extra_writes()
 
 
 def copy_thread(
-    source: str, target: str, *, reads: Owner, owner: str, metadata: Json, first: Part | None = None
+    source: str, target: str, *, reads: Owner, owner: str, metadata: Json, extra_writes: ExtraWrites | None = None
 ) -> Transaction[Thread]:
     """Make *target* a thread of *owner* that is as *source* is, but for its *metadata* and its runs.
 
-    *first* copies the checkpoints.
+    The *extra_writes* copy the checkpoints.
 
     Raises:
         ConflictError: A run has begun and not ended: what it has written so far is no state to begin with.
@@ -242,8 +239,8 @@ def copy_thread(
     begun = yield BEGUN_RUN(thread_id=source)
     if begun:
         raise ConflictError(source, begun[0]["run_id"])
-    if first is not None:
-        yield from first()
+    if extra_writes is not None:
+        yield from extra_writes()
     state_order = yield from next_order()
     rows = yield COPY_THREAD(
         source=source, target=target, owner=owner, metadata=dumps(metadata), state_order=state_order
@@ -260,8 +257,10 @@ def expired_threads(limit: int, *, temporary: bool) -> Transaction[tuple[tuple[s
     return tuple((row["thread_id"], row["ttl_strategy"]) for row in rows)
 
 
-def expire_thread(thread_id: str, strategy: PruneStrategy, first: Part | None = None) -> Transaction[Thread | None]:
-    """Do what *strategy* says with an expired thread, after *first* has done so with its checkpoints.
+def expire_thread(
+    thread_id: str, strategy: PruneStrategy, extra_writes: ExtraWrites | None = None
+) -> Transaction[Thread | None]:
+    """Do what *strategy* says with an expired thread, after the *extra_writes* did so with its checkpoints.
 
     Returns:
         The thread as it was, or ``None`` if it is not expired any more, is busy, or is to be treated otherwise by now.
@@ -269,8 +268,8 @@ def expire_thread(thread_id: str, strategy: PruneStrategy, first: Part | None = 
     rows = yield LOCK_EXPIRED(thread_id=thread_id, strategy=strategy)
     if not rows or (yield ACTIVE_RUNS(thread_id=thread_id, limit=1)):
         return None
-    if first is not None:
-        yield from first()
+    if extra_writes is not None:
+        yield from extra_writes()
     if strategy == "delete":
         yield from _delete(thread_id)
     else:
@@ -278,15 +277,15 @@ def expire_thread(thread_id: str, strategy: PruneStrategy, first: Part | None = 
     return thread_record(rows[0])
 
 
-def delete_thread(thread_id: str, owner: Owner, first: Part | None = None) -> Transaction[None]:
-    """Delete a thread with its crons, its runs and their events, after *first* has deleted its checkpoints.
+def delete_thread(thread_id: str, owner: Owner, extra_writes: ExtraWrites | None = None) -> Transaction[None]:
+    """Delete a thread with its crons, its runs and their events, after the *extra_writes* deleted its checkpoints.
 
     Raises:
         ConflictError: A run is active; cancel it first.
     """
     yield from idle_thread(thread_id, owner)
-    if first is not None:
-        yield from first()
+    if extra_writes is not None:
+        yield from extra_writes()
     yield from _delete(thread_id)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from runlane.admission import Decision, decide
@@ -42,10 +42,7 @@ from runlane.records import (
     ThreadTtl,
 )
 from runlane.requests import StoredRequest
-from runlane.store.binding_transactions import binding_of, unbind
-from runlane.store.event_transactions import last_event
 from runlane.store.filters import matches
-from runlane.store.protocol_transactions import check_answers
 from runlane.store.rows import (
     dumps,
     error_text,
@@ -62,9 +59,12 @@ from runlane.store.rows import (
     usage_of,
     usage_text,
 )
-from runlane.store.start_order import placed
-from runlane.store.statements import Row, Rows, Transaction, listed, statement
-from runlane.store.webhook_transactions import record_delivery
+from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, listed, statement
+from runlane.store.transactions.bindings import binding_of, unbind
+from runlane.store.transactions.events import last_event
+from runlane.store.transactions.protocol import check_answers
+from runlane.store.transactions.start_order import placed
+from runlane.store.transactions.webhooks import record_delivery
 
 WHOLE_LANE = 2**31
 #: How many runs may wait behind their lane's head unless something else is said.
@@ -384,10 +384,8 @@ def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:
     return thread[0], rows[0]
 
 
-def finish(
-    lease: Lease, outcome: Outcome, first: Callable[[], Transaction[None]] | None = None
-) -> Transaction[Finished]:
-    """End the attempt of *lease* and make its lane's next run claimable, in one transaction, after *first*.
+def finish(lease: Lease, outcome: Outcome, extra_writes: ExtraWrites | None = None) -> Transaction[Finished]:
+    """End the attempt of *lease* and make its lane's next run claimable, in one transaction, after the *extra_writes*.
 
     Raises:
         LeaseLost: Another attempt has the run, or it is terminal.
@@ -397,8 +395,8 @@ def finish(
     thread, row = yield from _hold(lease)
     if row["cancel_requested_at"] is not None and outcome.event is not RunEvent.STOP:
         raise CancelRecorded(lease.run_id)
-    if first is not None:
-        yield from first()
+    if extra_writes is not None:
+        yield from extra_writes()
     if outcome.event not in FINISHES:
         raise IllegalTransition(lease.run_id, row["status"], outcome.event.value)
     status = move(lease.run_id, RunStatus(row["status"]), outcome.event)

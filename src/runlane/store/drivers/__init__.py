@@ -1,0 +1,3 @@
+"""The databases: each runs transactions, and translates its errors."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""What callers use: one class per kind of row, one method per transaction."""
+
+from __future__ import annotations

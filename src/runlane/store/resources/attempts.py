@@ -1,0 +1,63 @@
+"""Executions of runs: claimed, leased, ended, or taken from a dead worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runlane.records import Claim, Finished, Lease, Outcome, Renewal, SeenLease
+from runlane.store.retrying import RetryingDriver
+from runlane.store.statements import ExtraWrites
+from runlane.store.transactions import claims, leases, rescues, runs
+
+
+class Attempts:
+    """``store.attempts``."""
+
+    def __init__(self, database: RetryingDriver) -> None:
+        self._database = database
+
+    async def claim(self, run_id: str, worker_id: str, *, lease_s: float, has_code: bool = True) -> Claim | None:
+        """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``.
+
+        Args:
+            has_code: The caller executes the run's own code, so that the run is at home there from now on. Without it
+                only a run without a home is claimed.
+        """
+        return await self._database.write(lambda: claims.claim(run_id, worker_id, lease_s, has_code))
+
+    async def renew(self, held: Sequence[Lease], *, lease_s: float, worker_id: str | None = None) -> Renewal:
+        """Extend the *held* leases in one transaction; report lost ones and cancels requested meanwhile.
+
+        Args:
+            lease_s: New lifetime in seconds from the database's now.
+            worker_id: Also record a heartbeat of this worker.
+        """
+        return await self._database.write(lambda: leases.renew(held, lease_s, worker_id))
+
+    async def leases(self) -> tuple[SeenLease, ...]:
+        """Return the lease of every running run."""
+        return await self._database.read(leases.leases)
+
+    async def observe_cancel(self, lease: Lease, at_us: int) -> None:
+        """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
+        await self._database.write(lambda: leases.observe_cancel(lease, at_us))
+
+    async def finish(self, lease: Lease, outcome: Outcome, *, extra_writes: ExtraWrites | None = None) -> Finished:
+        """End the attempt of *lease*, or hand its run back, and make the lane's next run claimable.
+
+        Args:
+            extra_writes: Part of the same transaction, such as the removal of checkpoints.
+
+        Raises:
+            LeaseLost: Another attempt has the run, or it is terminal; nothing was written.
+            CancelRecorded: A cancel came first and *outcome* is not a stop; nothing was written.
+        """
+        return await self._database.write(lambda: runs.finish(lease, outcome, extra_writes))
+
+    async def rescue(self, lost: SeenLease, *, max_rescues: int) -> Finished:
+        """Take a run from its dead worker, back to its lane or to ``error``.
+
+        Raises:
+            LeaseLost: The run moved on since *lost* was read.
+        """
+        return await self._database.write(lambda: rescues.rescue(lost, max_rescues))

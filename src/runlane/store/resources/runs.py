@@ -1,0 +1,130 @@
+"""Runs: admitted, cancelled, read, annotated, deleted. Their executions are in ``attempts``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runlane.lifecycle import CancelAction, EndReason, RunStatus
+from runlane.records import Admission, Cancelled, Json, NewRun, Owner, RunRecord, ThreadTtl, Usage
+from runlane.store.retrying import RetryingDriver
+from runlane.store.transactions import protocol, run_queries, runs, tasks
+from runlane.store.transactions.tasks import TaskFilter
+
+
+class Runs:
+    """``store.runs``."""
+
+    def __init__(self, database: RetryingDriver, *, thread_ttl: ThreadTtl | None, max_queued_runs: int) -> None:
+        self._database = database
+        self._thread_ttl = thread_ttl
+        self._max_queued_runs = max_queued_runs
+
+    async def admit(self, new: NewRun) -> Admission:
+        """Admit a run under its thread's lock. Repeating it with the same run id answers the same run.
+
+        Raises:
+            ConflictError: The strategy is ``reject`` and the thread has an active run.
+            QueueFull: The strategy is ``enqueue`` and as many runs wait as may.
+            NotFound: The thread does not exist (for this owner) and is not to be created.
+        """
+        return await self._database.write(lambda: runs.admit(new, self._thread_ttl, self._max_queued_runs))
+
+    async def admit_all(self, news: Sequence[NewRun]) -> tuple[Admission, ...]:
+        """Admit each of *news* as :meth:`admit` does, or none of them."""
+        return await self._database.write(lambda: runs.admit_all(news, self._thread_ttl, self._max_queued_runs))
+
+    async def request_cancel(
+        self, run_id: str, *, owner: Owner, action: CancelAction, reason: EndReason, by: str | None = None
+    ) -> Cancelled:
+        """Record a cancel; the first action wins. A pending run ends at once, a terminal one is returned as it is.
+
+        Raises:
+            NotFound: No such run for *owner*.
+        """
+        return await self._database.write(lambda: runs.request_cancel(run_id, owner, action, reason, by))
+
+    async def get(self, run_id: str, *, owner: Owner) -> RunRecord:
+        """Return the run, or raise NotFound."""
+        return await self._database.fast_read(lambda: run_queries.get_run(run_id, owner))
+
+    async def list(
+        self,
+        thread_id: str | None,
+        *,
+        owner: Owner,
+        status: RunStatus | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[RunRecord, ...]:
+        """Return runs of a thread (``None``: of all), the newest admission first."""
+        return await self._database.read(lambda: run_queries.list_runs(thread_id, owner, status, limit, offset))
+
+    async def list_tasks(
+        self, thread_id: str, *, owner: Owner, where: TaskFilter, before: tuple[int, int] | None, limit: int
+    ) -> tuple[tuple[RunRecord, ...], int]:
+        """Return a thread's runs after *before*, the newest status first, and how many match *where* in all."""
+        return await self._database.read(lambda: tasks.list_tasks(thread_id, owner, where, before, limit))
+
+    async def with_events(self, thread_id: str, *, after_seq: int, limit: int = 50) -> tuple[RunRecord, ...]:
+        """Return the next runs of a thread, in the order of admission, that have events or may get some."""
+        return await self._database.read(lambda: protocol.runs_with_events(thread_id, after_seq, limit))
+
+    async def has_active(self, thread_id: str, *, owner: Owner) -> bool:
+        """Return whether the thread has a pending or running run."""
+        return await self._database.read(lambda: run_queries.has_active(thread_id, owner))
+
+    async def active(
+        self,
+        *,
+        owner: Owner,
+        status: RunStatus | None,
+        where: Json | None = None,
+        before_seq: int = 2**62,
+        limit: int = 500,
+    ) -> tuple[RunRecord, ...]:
+        """Return active runs of all threads that match *where*, with *status* if given, newest admission first."""
+        return await self._database.read(lambda: run_queries.active_runs(owner, where, status, before_seq, limit))
+
+    async def inflight(self, *, after_seq: int = 0, limit: int = 500) -> tuple[RunRecord, ...]:
+        """Return pending and running runs of all owners, oldest first."""
+        return await self._database.read(lambda: run_queries.inflight_runs(after_seq, limit))
+
+    async def started(self, thread_id: str, *, from_order: int, limit: int) -> tuple[RunRecord, ...]:
+        """Return runs of a thread from a ``start_order`` on: they started, or ended without having started."""
+        return await self._database.read(lambda: run_queries.started_runs(thread_id, from_order, limit))
+
+    async def last_started(self, thread_id: str) -> RunRecord | None:
+        """Return the run of a thread that started last, or ended last without having started."""
+        return await self._database.read(lambda: run_queries.last_started(thread_id))
+
+    async def forgettable(self, *, older_than_s: float, limit: int = 200) -> tuple[RunRecord, ...]:
+        """Return runs that ended more than *older_than_s* ago."""
+        return await self._database.read(lambda: run_queries.forgettable(older_than_s, limit))
+
+    async def result(self, run_id: str, *, owner: Owner) -> tuple[RunStatus, bytes | None, Mapping[str, str] | None]:
+        """Return a run's status, the JSON text that its waiters are answered, and its error."""
+        return await self._database.read(lambda: run_queries.run_result(run_id, owner))
+
+    async def thread_usage(self, thread_id: str, *, owner: Owner) -> tuple[Usage, ...]:
+        """Return the usage of each run of a thread, however it ended."""
+        return await self._database.read(lambda: run_queries.thread_usage(thread_id, owner))
+
+    async def set_model(self, run_id: str, model_name: str | None) -> RunRecord:
+        """Record which model the run uses."""
+        return await self._database.write(lambda: run_queries.set_model(run_id, model_name))
+
+    async def set_progress(self, run_id: str, changes: Mapping[str, Any], *, attempt: int | None = None) -> bool:
+        """Merge counters into those of an active run; ``False``, with nothing written, once it has ended.
+
+        With *attempt* also once another attempt has the run.
+        """
+        return await self._database.write(lambda: run_queries.set_progress(run_id, changes, attempt))
+
+    async def complete_usage(self, run_id: str, changes: Mapping[str, Any]) -> RunRecord:
+        """Record final counters, for any kind of ending; a number never falls, a missing run is never made."""
+        return await self._database.write(lambda: run_queries.complete_usage(run_id, changes))
+
+    async def delete(self, run_id: str, *, owner: Owner) -> RunRecord:
+        """Delete an ended run and its events; ConflictError while it is active."""
+        return await self._database.write(lambda: run_queries.delete_run(run_id, owner))
