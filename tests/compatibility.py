@@ -17,32 +17,32 @@ PAGE = TESTS.parent / "docs" / "reference" / "compatibility.md"
 _INTRODUCTION = """\
 # Compatibility
 
-What a client of a LangGraph Server may ask, what the reference server does with it (`langgraph-api` 0.16.7, its
-development server, as seen on the wire), what Runlane does, and the test that proves it. `./dev docs` writes this page
-from `tests/compatibility.toml`; a test fails if a route or an option of a run is not here, if a test that is named here
-does not exist, or if the page is stale.
+Look up whether a route or option of the LangGraph Server API works as you expect: its behaviour in the reference
+server (`langgraph-api` 0.16.7, development server, observed on the wire) and in Runlane, with the test that proves it.
+`./dev docs` writes this page from `tests/compatibility.toml` and `tests/differences.toml`; tests fail if a route or
+option is missing.
 
 Clients that the tests run unchanged: `langgraph-sdk` for Python in its two newest minor versions
-(`tests/clients/test_sdk_matrix.py`), LangGraph's `RemoteGraph` (`tests/server/test_remote_graph.py`),
-`@langchain/langgraph-sdk` on Node (`tests/clients/test_javascript.py`), and pages with its `useStream` and with that of
-`@langchain/react`, in a real Chromium (`tests/clients/test_browser.py`).
+(`tests/clients/test_sdk_matrix.py`), `RemoteGraph` (`tests/server/test_remote_graph.py`), `@langchain/langgraph-sdk` on
+Node (`tests/clients/test_javascript.py`), and its `useStream` and that of `@langchain/react` in Chromium
+(`tests/clients/test_browser.py`).
 """
 _DIFFERENCES = """\
 
 ## Differences on the wire
 
-The same requests were sent to the reference server and are sent to Runlane by `tests/server/test_reference.py`, and the
-answers compared: status, headers, JSON, and the events of streams. Every difference is one of these.
+`tests/server/test_reference.py` sends the same requests to both servers and compares status, headers, JSON and stream
+events. These are all differences:
 
 | | reference | Runlane | why |
 |---|---|---|---|
 """
 _WEAKNESSES = """\
-## Known weaknesses
+## Known defects of servers of this API
 
-What goes wrong in servers of this API, and the tests that would fail if it went wrong in Runlane.
+The tests would fail if Runlane had the defect.
 
-| | weakness | proof |
+| | defect | proof |
 |---|---|---|
 """
 

@@ -26,16 +26,16 @@ HERE = "server/test_weaknesses.py"
 RESTARTS = "acceptance/test_restarts.py::test_runs_cut_by_a_stop_go_on_after_the_restart_and_end_once"
 PROOFS = {
     "1 a killed process loses every checkpoint": [RESTARTS],
-    "2 what was acknowledged just before a crash is gone": [
+    "2 acknowledged writes are lost in a crash": [
         RESTARTS,
         "acceptance/test_server_process.py::test_a_cancel_that_was_accepted_outlives_its_process",
     ],
-    "3 an interrupted run starts again from its first step": [RESTARTS],
-    "4 a run that kills its process is tried for ever": [
+    "3 an interrupted run restarts from its first step": [RESTARTS],
+    "4 a run that kills its process is retried forever": [
         "acceptance/test_server_process.py::test_a_run_that_kills_its_process_ends_as_error_after_max_rescues",
         "acceptance/test_server_process.py::test_a_node_that_exits_fails_its_run_and_the_server_goes_on",
     ],
-    "5 a stop cuts cleanup and streams short": [
+    "5 a shutdown cuts off cleanup and streams": [
         "acceptance/test_server_process.py::test_a_draining_server_answers_but_admits_nothing_and_lets_runs_finish",
         "component/test_acceptance_shutdown.py::test_a_drain_waits_for_code_that_cleans_up",
         "server/test_control.py::test_a_draining_server_admits_nothing_and_lets_readers_come_back",
@@ -44,34 +44,34 @@ PROOFS = {
         "component/test_acceptance_admission.py::test_a_replacement_starts_only_after_the_run_before_it_has_ended",
         f"{HERE}::test_a_superseded_run_that_takes_long_to_stop_writes_nothing_over_its_successor",
     ],
-    "7 cancelling many stops nothing": [
+    "7 cancelling many runs stops nothing": [
         "server/test_batch.py::test_cancelled_runs_have_stopped_before_their_thread_goes_on",
         "server/test_batch.py::test_runs_are_cancelled_by_their_status",
     ],
-    "8 deleting a running run or its thread leaves it running": [
+    "8 a deleted run, or a run of a deleted thread, continues": [
         "server/test_runs.py::test_deleting_a_running_run_stops_it_first",
         "server/test_threads.py::test_deleting_a_thread_stops_its_runs_first",
     ],
-    "9 threads stay busy without a run, or are idle with one": [
+    "9 threads are busy without a run, or idle with one": [
         f"{HERE}::test_a_thread_is_busy_exactly_while_a_run_is_active",
     ],
     "10 a busy thread delays another one": [
         f"{HERE}::test_a_lane_full_of_waiting_runs_delays_no_other_thread",
         "component/test_worker.py::test_a_long_lane_holds_one_slot",
     ],
-    "11 one worker, and a blocking node stops the server": [
+    "11 one worker; a blocking node stops the server": [
         f"{HERE}::test_runs_of_different_threads_execute_at_once",
         "server/test_control.py::test_a_node_that_blocks_its_thread_blocks_nobody_else",
     ],
-    "12 a run on a busy thread is decided late, and an interrupt answered twice": [
+    "12 multitask decisions come late; an interrupt is answered twice": [
         "server/test_protocol_commands.py::test_a_busy_thread_is_refused_at_once",
         "server/test_protocol_commands.py::test_a_run_behind_another_is_pending_at_once",
         "server/test_protocol_commands.py::test_of_many_answers_at_once_one_counts_and_the_others_are_told",
     ],
-    "13 a batch with a bad entry runs the good ones": [
+    "13 a failed batch runs its valid entries": [
         "server/test_batch.py::test_one_bad_entry_is_named_and_nothing_is_admitted",
     ],
-    "14 events share an id and are lost on reconnect": [
+    "14 events share ids and are lost on reconnect": [
         "server/test_streams.py::test_ids_strictly_grow_as_text",
         "component/test_streams.py::test_a_reader_that_comes_back_gets_every_later_event_once_from_any_cursor",
         "server/test_runs_requests.py::test_messages_are_replayed_as_they_were_streamed_and_no_id_repeats",
@@ -80,16 +80,16 @@ PROOFS = {
     "15 messages cannot be replayed": [
         "server/test_runs_requests.py::test_messages_are_replayed_as_they_were_streamed_and_no_id_repeats",
     ],
-    "16 of several modes to join with only one counts": [
+    "16 joining with several modes honours only one": [
         "server/test_runs_requests.py::test_a_joiner_is_sent_every_mode_that_it_names_in_any_spelling",
         "server/test_thread_stream.py::test_the_sdk_joins_a_thread",
         "server/test_thread_stream.py::test_a_state_that_is_written_from_outside_is_told",
     ],
-    "17 the address of a stateless stream does not exist": [
+    "17 the `Location` of a stateless stream is 404": [
         "server/test_stateless.py::test_a_stateless_stream_is_addressed_so_that_it_can_be_joined",
         "acceptance/test_server_process.py::test_streams_of_stateless_runs_go_on_across_a_restart",
     ],
-    "18 no stream says how its run ended, and a timeout looks like a result": [
+    "18 streams have no end status; a timeout looks like a result": [
         "component/test_acceptance_streams.py::test_every_ending_has_exactly_one_end",
         "server/test_streams.py::test_a_cancelled_run_ends_its_stream",
         "server/test_streams.py::test_a_superseded_run_ends_its_stream",
@@ -101,33 +101,33 @@ PROOFS = {
         "server/test_protocol_events.py::test_a_reader_that_comes_back_to_a_deleted_thread_is_told",
     ],
     "20 channels stay empty": ["server/test_protocol_events.py::test_every_channel_delivers"],
-    "21 streams are kept in memory for ever, and for readers that do not read": [
+    "21 streams stay in memory forever, also for readers that do not read": [
         f"{HERE}::test_nothing_of_a_stateless_run_remains_once_its_retention_is_over",
         "component/test_streams.py::test_a_reader_that_does_not_read_makes_nothing_grow",
         "component/test_streams.py::test_the_tail_is_bounded_in_bytes",
     ],
     "22 an idle server starts a run late": [f"{HERE}::test_an_idle_server_starts_a_run_at_once"],
-    "23 a queue costs more the longer it is": [
+    "23 costs grow with the length of the queue": [
         "contract/test_store_plans.py::test_the_hot_statements_never_scan_ended_runs",
         "contract/test_store_plans.py::test_a_long_lane_costs_an_admission_and_an_end_no_more_than_a_short_one",
     ],
-    "24 a search fails on threads without values, or without conditions": [
+    "24 searches fail on threads without values, or without conditions": [
         "server/test_threads_extras.py::test_a_search_by_values_passes_over_threads_without_any",
         "server/test_bad_input.py::test_no_route_breaks_on_any_nonsense",
     ],
-    "25 history cannot be paged by the client's own cursors": [
+    "25 history cannot be paged with the client's cursors": [
         "server/test_threads.py::test_history_pages_by_every_form_of_a_cursor",
     ],
-    "26 forks and copies have another state than they show": [
+    "26 forks and copies show a wrong state": [
         "server/test_threads.py::test_a_fork_by_update_is_the_threads_newest_state",
         "server/test_threads_extras.py::test_a_copy_of_an_interrupted_thread_is_interrupted_and_goes_its_own_way",
     ],
-    "27 an earlier version comes back by halves, and anyone deletes everybody's assistant": [
+    "27 versions are restored incompletely; anyone can delete a shared assistant": [
         "server/test_assistants.py::test_versions_grow_with_each_change_and_can_be_chosen",
         "server/test_assistants.py::test_a_system_assistant_cannot_be_taken_from_everybody",
         "server/test_assistants.py::test_nobody_can_pose_as_the_system",
     ],
-    "28 totals are none, and options are taken and not honoured": [
+    "28 totals are wrong; options are accepted but not honoured": [
         "server/test_assistants.py::test_search_pages_with_a_true_total",
         "server/test_threads_extras.py::test_the_total_of_a_search_is_the_total",
         "server/test_threads_expiry.py::test_an_expired_thread_goes_with_all_that_it_has",
@@ -135,19 +135,19 @@ PROOFS = {
         "server/test_bad_input.py::test_an_option_of_a_run_that_is_not_honoured_is_named",
         "server/test_threads.py::test_a_history_of_which_a_part_cannot_be_written_leaves_no_thread",
     ],
-    "29 reading makes a namespace": ["server/test_items.py::test_reading_what_is_not_there_creates_nothing"],
-    "30 a header opens everything": ["server/test_auth.py::test_the_header_of_langgraph_studio_opens_nothing"],
+    "29 reading creates a namespace": ["server/test_items.py::test_reading_what_is_not_there_creates_nothing"],
+    "30 a header bypasses authentication": ["server/test_auth.py::test_the_header_of_langgraph_studio_opens_nothing"],
     "31 the user object is stored, returned and streamed": [
         "server/test_auth_runs.py::test_user_objects_are_never_stored_returned_or_streamed",
     ],
-    "32 without a handler everything is everybody's": [
+    "32 without a handler every user sees everything": [
         "server/test_auth_handlers.py::test_without_a_handler_a_user_has_what_they_made",
         "server/test_auth.py::test_the_status_the_text_and_the_headers_of_a_refusal_are_the_handlers_own",
     ],
-    "33 a preflight for a private network is refused": [
+    "33 private-network preflights fail": [
         "server/test_origins.py::test_a_private_network_is_reached_by_named_origins_or_with_authentication",
     ],
-    "34 tools answer text that is no JSON": [
+    "34 tool results are not JSON": [
         "server/test_mcp.py::test_a_call_runs_the_assistant_and_answers_json_as_an_object_and_as_text",
     ],
 }
