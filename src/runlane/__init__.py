@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import (
     AdmissionClosed,
@@ -43,9 +40,6 @@ from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.streams.bridge import Ending, StreamBridge
 
-if TYPE_CHECKING:
-    from runlane.agents.graph import GraphAgent
-
 __version__ = "0.1.0"
 
 __all__ = [
@@ -60,7 +54,6 @@ __all__ = [
     "DisconnectMode",
     "EndReason",
     "Ending",
-    "GraphAgent",
     "IllegalTransition",
     "InvalidRequest",
     "LeaseLost",
@@ -91,10 +84,3 @@ __all__ = [
     "drain_on_signals",
     "open_runtime",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs the extra ``agents`` once it is asked for, so that the rest works without it."""
-    if name == "GraphAgent":
-        return import_module("runlane.agents.graph").GraphAgent
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

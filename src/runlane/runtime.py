@@ -9,19 +9,20 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from runlane.agents.base import Agent
 from runlane.agents.host import AgentHost, InlineHost
 from runlane.agents.sources import RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
 from runlane.errors import ConfigurationError
-from runlane.execution.executor import Executor
+from runlane.execution.executor import Executor, Meter
 from runlane.execution.notifier import CompletionNotifier, Ended
 from runlane.execution.worker import Worker
+from runlane.extras import needs_extra
 from runlane.maintenance.purging import Purger
 from runlane.maintenance.rescue import Rescuer
 from runlane.maintenance.retention import item_sweep
@@ -39,6 +40,12 @@ from runlane.streams.bridge import StreamBridge
 from runlane.telemetry.emitter import Telemetry
 from runlane.telemetry.logs import log_transitions
 from runlane.telemetry.observers import Observer
+
+if TYPE_CHECKING:
+    from runlane.checkpoints.saver import LedgerSaver
+    from runlane.checkpoints.store import LedgerLongTermStore
+
+    NewStore = Callable[[Driver, AgentHost], LedgerLongTermStore]
 
 SQLITE = "sqlite:///"
 MEMORY = "memory://"
@@ -62,8 +69,8 @@ class Runtime:
     telemetry: Telemetry
     host: AgentHost
     agents: RunAgents
-    saver: Any
-    long_term_store: Any
+    saver: LedgerSaver | None
+    long_term_store: LedgerLongTermStore | None
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Admit nothing more, let runs finish, stop the rest, then let readers of streams stop where they are.
@@ -120,9 +127,9 @@ async def open_runtime(
     *,
     settings: Settings | None = None,
     driver: Driver | None = None,
-    graph_agent: Callable[[str], Any] | None = None,
+    graph_agent: Callable[[str], Agent] | None = None,
     new_host: Callable[[], AgentHost] = InlineHost,
-    new_store: Callable[[Driver, AgentHost], Any] | None = None,
+    new_store: NewStore | None = None,
     hooks: Sequence[Ended] = (),
     observers: Sequence[Observer] = (),
     new_dispatch: Callable[[Limits], Dispatch] = LocalDispatch,
@@ -200,8 +207,8 @@ class _Core:
     notifier: CompletionNotifier
     telemetry: Telemetry
     host: AgentHost
-    saver: Any
-    long_term_store: Any
+    saver: LedgerSaver | None
+    long_term_store: LedgerLongTermStore | None
 
 
 def _core(
@@ -210,7 +217,7 @@ def _core(
     dispatch: Dispatch,
     source: RunAgents,
     host: AgentHost,
-    new_store: Callable[[Driver, AgentHost], Any] | None,
+    new_store: NewStore | None,
     hooks: Sequence[Ended],
     observers: Sequence[Observer],
 ) -> _Core:
@@ -347,8 +354,8 @@ def _worker_id() -> str:
 
 
 def _langgraph(
-    driver: Driver, host: AgentHost, new_store: Callable[[Driver, AgentHost], Any] | None
-) -> tuple[Any, Any]:
+    driver: Driver, host: AgentHost, new_store: NewStore | None
+) -> tuple[LedgerSaver | None, LedgerLongTermStore | None]:
     """Return LangGraph's saver and store on *driver*; ``None`` without the extra, or on PostgreSQL for now.
 
     Raises:
@@ -358,14 +365,16 @@ def _langgraph(
         if new_store is not None:
             raise ConfigurationError("A long-term store ('store' in langgraph.json) needs SQLite, or memory://.")
         return None, None
-    saver = import_module("runlane.checkpoints.saver").LedgerSaver(driver)
-    if new_store is not None:
-        return saver, new_store(driver, host)
-    return saver, import_module("runlane.checkpoints.store").LedgerLongTermStore(driver)
+    with needs_extra("agents", "Checkpoints"):
+        from runlane.checkpoints.saver import LedgerSaver  # noqa: PLC0415  # an extra
+        from runlane.checkpoints.store import LedgerLongTermStore  # noqa: PLC0415  # an extra
+    return LedgerSaver(driver), LedgerLongTermStore(driver) if new_store is None else new_store(driver, host)
 
 
-def _new_meter() -> Callable[[Callable[[Usage], None]], Any] | None:
+def _new_meter() -> Callable[[Callable[[Usage], None]], Meter] | None:
+    """Return what counts the model calls of a run; ``None`` without LangChain, whose calls it counts."""
     if find_spec("langchain_core") is None:
         return None
-    usage = import_module("runlane.agents.usage")
-    return lambda report: usage.UsageCallback(on_progress=report)
+    with needs_extra("agents", "Counting usage"):
+        from runlane.agents.usage import UsageCallback  # noqa: PLC0415  # an extra
+    return lambda report: UsageCallback(on_progress=report)

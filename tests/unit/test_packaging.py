@@ -41,6 +41,10 @@ from runlane.cli.entry import main
 sys.argv = ["runlane", "--version"]
 main()
 """
+GRAPHS = """
+import runlane
+import runlane.graphs
+"""
 STORE_INDEX = """
 import sys
 from pathlib import Path
@@ -128,6 +132,12 @@ def test_an_install_keeps_to_its_size(extra: str) -> None:
 def test_the_base_install_executes_runs_on_a_database(base: Path, tmp_path: Path) -> None:
     done = in_base(base, EMBEDDED, tmp_path / "runs.db")
     assert (done.stdout.split()[1:], done.stderr) == (['"tides"', "success"], "")
+
+
+def test_graphs_without_their_extra_say_what_to_install(base: Path) -> None:
+    done = in_base(base, GRAPHS)
+    refused = "runlane.graphs needs an extra: pip install 'runlane[agents]'."
+    assert done.stderr.splitlines()[-1] == f"runlane.errors.ConfigurationError: {refused}"
 
 
 def test_the_command_line_without_its_extra_says_what_to_install(base: Path) -> None:

@@ -27,9 +27,10 @@ RIGHT = """
 from collections.abc import AsyncIterator
 
 from runlane import (
-    CancelAction, CancelRecorded, CoroutineAgent, Ending, GraphAgent, OwnerRequired, RunContext, RunError, RunManager,
+    CancelAction, CancelRecorded, CoroutineAgent, Ending, OwnerRequired, RunContext, RunError, RunManager,
     RunRecord, StreamBridge, StreamHeartbeat, StreamItem,
 )
+from runlane.graphs import GraphAgent
 
 
 async def answer(context: RunContext) -> dict[str, int]:

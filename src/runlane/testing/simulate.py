@@ -7,11 +7,11 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 from runlane.agents.base import Agent
 from runlane.agents.coroutine import CoroutineAgent
+from runlane.extras import needs_extra
 from runlane.testing.conversation import GRAPH_ID, Conversation
 from runlane.testing.history import History
 from runlane.testing.virtual_loop import Deadlock, Livelock, run_virtual
@@ -108,9 +108,9 @@ def _agent(made: Any) -> Agent:
         return made  # type: ignore[no-any-return]  # it says that it is one
     if inspect.iscoroutinefunction(made) or inspect.isasyncgenfunction(made):
         return CoroutineAgent(made)
-    registry = import_module("runlane.agents.registry").Registry.from_graphs({GRAPH_ID: made})
-    agent: Agent = import_module("runlane.agents.graph").GraphAgent(registry, GRAPH_ID)
-    return agent
+    with needs_extra("agents", "A graph"):
+        from runlane.graphs import GraphAgent, Registry  # noqa: PLC0415  # an extra
+    return GraphAgent(Registry.from_graphs({GRAPH_ID: made}), GRAPH_ID)
 
 
 @contextmanager
