@@ -33,7 +33,6 @@ PYTHON_API = (REFERENCE / "python-api.md").read_text()
 #: Pages that still have replaced words; only becomes shorter.
 NOT_YET = {
     "docs/reference/python-api.md",
-    *(f"docs/decisions/{path.name}" for path in (DOCS / "decisions").glob("*.md")),
 }
 TEST_ID = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 #: A page of the project is not a novel; see also the rule of one page in CONTRIBUTING.md.
@@ -258,6 +257,17 @@ def test_every_test_that_a_page_names_exists() -> None:
             file = ROOT / path
             if not file.is_file() or (name and name not in function_names(file)):
                 missing.append(f"{page.relative_to(ROOT)}: {path}::{name}")
+    assert missing == []
+
+
+def test_every_source_file_that_a_page_names_exists() -> None:
+    places = (ROOT, ROOT / "src" / "runlane", ROOT / "tests")
+    missing = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in PAGES
+        for name in re.findall(r"`(\w+/[\w/]+\.(?:py|toml|md))`", page.read_text())
+        if not any((place / name).is_file() for place in places) and not (page.parent / name).is_file()
+    ]
     assert missing == []
 
 
