@@ -221,6 +221,7 @@ def _core(
     hooks: Sequence[Ended],
     observers: Sequence[Observer],
 ) -> _Core:
+    telemetry = Telemetry((*log_transitions(), *observers))
     bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
     saver, long_term_store = _langgraph(store.driver, host, new_store)
     return _Core(
@@ -229,8 +230,8 @@ def _core(
         bridge=bridge,
         dispatch=dispatch,
         source=source,
-        notifier=CompletionNotifier(bridge, dispatch, hooks),
-        telemetry=Telemetry((*log_transitions(), *observers)),
+        notifier=CompletionNotifier(bridge, dispatch, hooks, telemetry),
+        telemetry=telemetry,
         host=host,
         saver=saver,
         long_term_store=long_term_store,
@@ -251,6 +252,7 @@ def _parts(
         now=now,
         shared=not exclusive,
         external=external,
+        telemetry=core.telemetry,
     )
     rescuer = Rescuer(
         worker_id=worker_id,

@@ -361,12 +361,9 @@ async def test_a_second_process_cannot_open_the_same_file(tmp_path: Any) -> None
 
 def kill(runtime: Runtime) -> None:
     """End a process as a crash does: nothing of it runs any more."""
-    for task in (
-        *runtime.worker._loops,
-        *runtime.worker._tasks,
-        runtime.rescuer._loop._task,
-        runtime.purger._loop._task,
-    ):
+    worker = runtime.worker
+    loops = (worker._fetching, worker._cancelling, worker._renewing, runtime.rescuer._loop, runtime.purger._loop)
+    for task in (*worker._tasks, *(loop._task for loop in loops)):
         assert task is not None
         task.cancel()
 

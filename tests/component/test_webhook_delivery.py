@@ -28,6 +28,8 @@ from runlane.store.ledger import RunStore
 from runlane.store.migrate import apply_scripts, migrate_sqlite
 from runlane.store.statements import statement
 from runlane.store.transactions.webhooks import Attempted, Delivery, DeliveryStatus
+from runlane.telemetry.emitter import Telemetry
+from runlane.telemetry.logs import log_transitions
 from runlane.webhooks.deliverer import MAX_IN_FLIGHT, RETRY_DELAYS_S, Deliverer
 from runlane.webhooks.policy import UrlRules, WebhookPolicy
 from runlane.webhooks.sender import CROWDED, MAX_PER_PLACE, UNREACHABLE, Places, Sender
@@ -53,7 +55,7 @@ def deliverer(store: RunStore, policy: WebhookPolicy | None = None, **changes: A
     policy = policy or WebhookPolicy(rules=LOCAL)
     settings = Settings(database="memory://", webhook_secret=SECRET, poll_s=60)
     given = {"policy": policy, "payload": payload, "settings": settings, "now": utc_now, "chance": lambda: 0.5}
-    return Deliverer(store=store, **{**given, **changes})
+    return Deliverer(store=store, telemetry=Telemetry(log_transitions()), **{**given, **changes})
 
 
 @pytest.fixture

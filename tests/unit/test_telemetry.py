@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from agent_kit import NOW, run_record
+from documents import DOCS
 from runlane.errors import ConfigurationError
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import CancelReceipt, RunError, RunRecord
@@ -26,6 +31,7 @@ from runlane.telemetry.events import (
     WorkerDrained,
 )
 from runlane.telemetry.observers import on
+from runlane.telemetry.prometheus import RunMetrics
 
 KINDS = [
     kind
@@ -156,3 +162,38 @@ def _needs_admitted(event: RunAdmitted) -> None:
 
 
 def _take(value: object) -> None: ...
+
+
+def test_every_event_is_documented_with_its_fields() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| ", section("Telemetry"), re.MULTILINE)
+    documented = {name: re.findall(r"`(\w+)`", cells) for name, cells in rows}
+    of_run = {field.name for field in dataclasses.fields(OfRun)}
+    own = {
+        kind.__name__: [
+            field.name for field in dataclasses.fields(kind) if not (issubclass(kind, OfRun) and field.name in of_run)
+        ]
+        for kind in KINDS
+    }
+    assert documented == own
+
+
+def section(title: str) -> str:
+    """Return the section *title* of the reference of the Python API."""
+    text = (DOCS / "reference" / "python-api.md").read_text()
+    return text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_every_metric_is_documented() -> None:
+    page = (DOCS / "reference" / "http-api.md").read_text()
+    registry = CollectorRegistry()
+    RunMetrics(registry)
+    names = [family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()]
+    assert len(names) > 10
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_library_runs_without_what_observers_need() -> None:
+    """Prometheus and OpenTelemetry are the business of observers."""
+    code = "import runlane, sys; print({'prometheus_client', 'opentelemetry'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

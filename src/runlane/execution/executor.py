@@ -400,8 +400,6 @@ class Executor:
 
     def _tell(self, attempt: Attempt, finished: Finished, outcome: Outcome) -> None:
         run = finished.run
-        reason = outcome.end_reason.value if outcome.end_reason else outcome.event.value
-        log.info("run.finished run_id=%s attempt=%d status=%s reason=%s", run.run_id, run.attempt, run.status, reason)
         if run.status.terminal:
             self._source.forget(run.run_id)
         result = None if outcome.state is None else outcome.state.result

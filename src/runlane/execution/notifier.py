@@ -10,6 +10,7 @@ from typing import Final
 from runlane.dispatch.base import Dispatch
 from runlane.records import Finished, RunRecord
 from runlane.streams.bridge import StreamBridge
+from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.work import own_task
 
 log = logging.getLogger("runlane.notifier")
@@ -23,15 +24,24 @@ Ended = Callable[[RunRecord], Awaitable[None]]
 class CompletionNotifier:
     """Tells whoever waits that a run has ended: readers, the lane's next run, and after-finish hooks."""
 
-    def __init__(self, bridge: StreamBridge, dispatch: Dispatch, hooks: Sequence[Ended] = ()) -> None:
-        self._bridge, self._dispatch = bridge, dispatch
+    def __init__(
+        self,
+        bridge: StreamBridge,
+        dispatch: Dispatch,
+        hooks: Sequence[Ended] = (),
+        telemetry: Telemetry = SILENT,
+    ) -> None:
+        self._bridge = bridge
+        self._dispatch = dispatch
         self._hooks = tuple(hooks)
+        self._telemetry = telemetry
         self._tasks: set[asyncio.Task[None]] = set()
 
     def announce(self, finished: Finished, *, events_end: int | None = None, result: bytes | None = None) -> None:
         """Announce what one ledger operation did: an ended or released run, and the run that may start now."""
         run = finished.run
         if run.status.terminal:
+            self._telemetry.run_finished(run)
             self._bridge.close(run, events_end=events_end, result=result)
             for hook in self._hooks:
                 task = own_task(_run_hook(hook, run))

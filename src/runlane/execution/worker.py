@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -18,6 +18,8 @@ from runlane.execution.executor import AgentSource, Executor
 from runlane.records import ANY_OWNER, CancelReceipt, Claim, Head, Lease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
+from runlane.supervised_loop import SupervisedLoop
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 log = logging.getLogger("runlane.worker")
 
@@ -53,6 +55,7 @@ class Worker:
         now: Callable[[], datetime],
         shared: bool = False,
         external: MutableMapping[str, Lease] | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
         shared: Other processes use the ledger, and are shown at each renewal that this one lives.
@@ -60,9 +63,14 @@ class Worker:
         """
         self.worker_id = worker_id
         self._external = {} if external is None else external
-        self._store, self._dispatch, self._executor, self._source = store, dispatch, executor, source
-        self._settings, self._now = settings, now
+        self._store = store
+        self._dispatch = dispatch
+        self._executor = executor
+        self._source = source
+        self._settings = settings
+        self._now = now
         self._shared = shared
+        self._telemetry = telemetry
         self._slots = asyncio.Semaphore(settings.max_concurrent_runs)
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._executing: Counter[str] = Counter()
@@ -70,8 +78,12 @@ class Worker:
         self._cancelled_early: set[str] = set()  # told of a cancel while their claim was on its way
         self._confirmed: dict[AttemptKey, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loops: list[asyncio.Task[None]] = []
-        self._out = False  # the ledger did not take the last renewal
+        self._period_s = settings.lease_s / RENEWALS_PER_LEASE
+        self._unavailable = False  # the ledger did not take the last renewal
+        loop = partial(SupervisedLoop, stop_grace_s=0.0, telemetry=telemetry)
+        self._fetching = loop("fetch", self._fetch, every_s=0.0)
+        self._cancelling = loop("cancels", self._pass_cancel, every_s=0.0)
+        self._renewing = loop("leases", self._renew, every_s=self._until_renewal_s, at_once=False)
         self.draining = False
 
     @property
@@ -86,8 +98,8 @@ class Worker:
         return here or run_id in self._claiming
 
     async def __aenter__(self) -> Worker:
-        for loop in (self._fetch, self._pass_cancels, self._keep_leases):
-            self._loops.append(asyncio.get_running_loop().create_task(_supervised(loop)))
+        for loop in (self._fetching, self._cancelling, self._renewing):
+            loop.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,9 +112,9 @@ class Worker:
 
         Returns once no code of a run executes here, or it is abandoned. A second call waits for the same.
         """
+        began, again = asyncio.get_running_loop().time(), self.draining
         self.draining = True
-        for task in self._loops[:1]:
-            task.cancel()
+        await self._fetching.stop()
         if self._tasks and grace_s > 0:
             await asyncio.wait(tuple(self._tasks), timeout=grace_s)
         stages_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
@@ -117,24 +129,25 @@ class Worker:
                     attempt.stop(StopReason.LEASE_LOST)  # so that nothing is written from now on, half of it least
                 for task in self._tasks:
                     task.cancel()
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._cancelling.stop()
+        await self._renewing.stop()
+        if not again:
+            self._telemetry.worker_drained(duration_s=asyncio.get_running_loop().time() - began)
 
     async def _fetch(self) -> None:
-        while True:
-            await self._slots.acquire()
-            try:
-                head = await self._dispatch.next_run()
-            except BaseException:
-                self._slots.release()
-                raise
-            if not self._source.can_execute(head.run_id, head.home):
-                self._leave(head)
-                continue
-            task = asyncio.get_running_loop().create_task(self._execute(head.run_id))
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._done, head))
+        """Start the next run that the dispatch has, once a slot is free."""
+        await self._slots.acquire()
+        try:
+            head = await self._dispatch.next_run()
+        except BaseException:
+            self._slots.release()
+            raise
+        if not self._source.can_execute(head.run_id, head.home):
+            self._leave(head)
+            return
+        task = asyncio.get_running_loop().create_task(self._execute(head.run_id))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, head))
 
     def _leave(self, head: Head) -> None:
         self._dispatch.done(head)
@@ -162,6 +175,7 @@ class Worker:
         if asyncio.get_running_loop().time() - sent_at > self._settings.lease_s / RENEWALS_PER_LEASE:
             log.warning("run.claimed_late run_id=%s", run_id)
             attempt.stop(StopReason.LAPSED)  # the lease may be over before it is first renewed
+        self._telemetry.run_claimed(claim.run)
         key = run_id, claim.lease.attempt
         self._attempts[key] = attempt
         self._confirmed[key] = sent_at + self._settings.lease_s
@@ -195,52 +209,57 @@ class Worker:
         if ended:
             self._source.forget(run_id)
 
-    async def _pass_cancels(self) -> None:
-        while True:
-            run_id = await self._dispatch.next_cancel()
-            if run_id in self._claiming:
-                self._cancelled_early.add(run_id)
-            if run_id not in self._executing:
-                continue
-            try:
-                run = await self._store.runs.get(run_id, owner=ANY_OWNER)
-            except (NotFound, StoreUnavailable):
-                continue  # the next renewal reports the cancel again
-            if run.cancel is not None:
-                self._cancel(run.cancel)
+    async def _pass_cancel(self) -> None:
+        """Pass the next cancel that the dispatch tells of to the attempt that it stops."""
+        run_id = await self._dispatch.next_cancel()
+        if run_id in self._claiming:
+            self._cancelled_early.add(run_id)
+        if run_id not in self._executing:
+            return
+        try:
+            run = await self._store.runs.get(run_id, owner=ANY_OWNER)
+        except (NotFound, StoreUnavailable):
+            return  # the next renewal reports the cancel again
+        if run.cancel is not None:
+            self._cancel(run.cancel)
 
-    async def _keep_leases(self) -> None:
-        while True:
-            period_s = self._settings.lease_s / RENEWALS_PER_LEASE
-            await asyncio.sleep(self._until_fence(min(RENEWAL_RETRY_S, period_s) if self._out else period_s))
-            await self._renew(period_s)
+    def _until_renewal_s(self) -> float:
+        return self._until_fence(min(RENEWAL_RETRY_S, self._period_s) if self._unavailable else self._period_s)
 
     def _until_fence(self, period_s: float) -> float:
         """Return *period_s*, or the seconds until the first confirmed lease is over, if that is sooner."""
         first = min(self._confirmed.values(), default=float("inf")) - asyncio.get_running_loop().time()
         return min(period_s, max(0.0, first))
 
-    async def _renew(self, limit_s: float) -> None:
+    async def _renew(self) -> None:
+        """Renew the leases of this process, and stop the attempts whose leases are lost."""
         now = asyncio.get_running_loop().time()
         # Without an outage it is this process that stood still, perhaps by what the run did: that is for the rescuer.
-        over = StopReason.LAPSED if self._out else StopReason.LEASE_LOST
+        over = StopReason.LAPSED if self._unavailable else StopReason.LEASE_LOST
         self._fence(lambda key: self._confirmed[key] <= now, over)
         held = [
             attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
         ]
         held.extend(self._external.values())
         if not held and not self._shared:
-            self._out = False
+            self._unavailable = False
             return
         beats = self.worker_id if self._shared else None
         try:
-            async with asyncio.timeout(self._until_fence(limit_s)):
+            async with asyncio.timeout(self._until_fence(self._period_s)):
                 renewal = await self._store.attempts.renew(held, lease_s=self._settings.lease_s, worker_id=beats)
         except (RunlaneError, TimeoutError) as error:
-            log.warning("lease.renewal_failed runs=%d why=%s", len(held), error)
-            self._out = True
+            if not self._unavailable:
+                log.warning("lease.renewal_failed leases=%d why=%s", len(held), error)
+            self._unavailable = True
+            self._telemetry.lease_renewal_failed(leases=len(held), error=error)
             return
-        self._out = False
+        self._unavailable = False
+        self._telemetry.leases_renewed(
+            renewed=len(renewal.renewed),
+            lost=len(renewal.lost),
+            duration_s=asyncio.get_running_loop().time() - now,
+        )
         for lease in renewal.renewed:
             if (lease.run_id, lease.attempt) in self._confirmed:
                 self._confirmed[lease.run_id, lease.attempt] = now + self._settings.lease_s
@@ -257,7 +276,10 @@ class Worker:
         if receipt.run_id in self._executing:
             for (run_id, _), attempt in tuple(self._attempts.items()):
                 if run_id == receipt.run_id:
+                    known = attempt.cancel
                     attempt.stop(StopReason.CANCEL, receipt)
+                    if known is None and attempt.cancel is not None:
+                        self._telemetry.cancel_observed(attempt.claim.run, receipt, self._now())
 
     def _fence(self, over: Callable[[AttemptKey], bool], reason: StopReason) -> None:
         for key, attempt in tuple(self._attempts.items()):
@@ -273,13 +295,3 @@ def _count_down(counter: Counter[str], run_id: str) -> int:
     if not left:
         del counter[run_id]
     return left
-
-
-async def _supervised(loop: Callable[[], Awaitable[None]]) -> None:
-    """Run a loop of this process for ever: an error in it is a defect, and no reason to stop serving."""
-    while True:
-        try:
-            await loop()
-        except Exception:  # supervisor
-            log.exception("worker.loop_failed")
-            await asyncio.sleep(1.0)

@@ -103,12 +103,14 @@ def create_app(
     file = None if config is None else read_graphs_file(config)
     section = http_section(file)
     custom = custom_app(file, section)
+    counts = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.enter_context(in_process_clients(app))
-            service = await stack.enter_async_context(open_service(config, settings, registry, custom))
+            opened = open_service(config, settings, registry, custom, counts.observers)
+            service = await stack.enter_async_context(opened)
             service.crons = await stack.enter_async_context(crons.scheduler_of(service, poll_s=settings.poll_s))
             service.section = section
             app.state.service = service
@@ -116,7 +118,6 @@ def create_app(
                 await stack.enter_async_context(custom.router.lifespan_context(custom))
             yield
 
-    counts = Metrics()
     app = Starlette(
         routes=_routes(section),
         exception_handlers={RunlaneError: on_error, Unserialisable: on_error, HTTPException: on_http_error},

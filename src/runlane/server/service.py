@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions.assistants import SHARED_OWNER, NewAssistant
+from runlane.telemetry.observers import Observer
 from runlane.webhooks.deliverer import Deliverer
 
 T = TypeVar("T")
@@ -233,6 +234,14 @@ def _check_checkpoints(settings: Settings, registry: Registry) -> None:
         )
 
 
+async def _grants(stack: AsyncExitStack, config: Path | None, settings: Settings) -> Grants | None:
+    authority = await asyncio.get_running_loop().run_in_executor(None, load_authority, config, settings)
+    if authority is None:
+        return None
+    stack.push_async_callback(authority.aclose)
+    return await stack.enter_async_context(Grants(authority, every_s=settings.reauthenticate_s))
+
+
 def _thread_sweeper(runtime: Runtime, expiry: Expiry) -> ThreadSweeper:
     return ThreadSweeper(
         store=runtime.store,
@@ -245,12 +254,17 @@ def _thread_sweeper(runtime: Runtime, expiry: Expiry) -> ThreadSweeper:
 
 @asynccontextmanager
 async def open_service(
-    config: Path | None, settings: Settings, registry: Registry | None = None, own: Starlette | None = None
+    config: Path | None,
+    settings: Settings,
+    registry: Registry | None = None,
+    own: Starlette | None = None,
+    observers: Sequence[Observer] = (),
 ) -> AsyncIterator[Service]:
     """Load the graphs, open the runtime, and rescue what the last process left, before the first request.
 
     Args:
         own: The project's own application.
+        observers: Called with the events of :mod:`runlane.telemetry.events`.
 
     Raises:
         ConfigurationError: langgraph.json or the settings cannot be used, or the database keeps no checkpoints.
@@ -278,11 +292,7 @@ async def open_service(
 
     expiry = load_expiry(config)
     async with AsyncExitStack() as stack:
-        authority = await asyncio.get_running_loop().run_in_executor(None, load_authority, config, settings)
-        grants = None
-        if authority is not None:
-            stack.push_async_callback(authority.aclose)
-            grants = await stack.enter_async_context(Grants(authority, every_s=settings.reauthenticate_s))
+        grants = await _grants(stack, config, settings)
         runtime = await stack.enter_async_context(
             open_runtime(
                 settings=settings,
@@ -290,6 +300,7 @@ async def open_service(
                 new_host=new_host,
                 new_store=await asyncio.get_running_loop().run_in_executor(None, load_store, config),
                 hooks=(ended,),
+                observers=observers,
                 thread_ttl=expiry.default,
                 secrets_provider=users.fields_of,
             )

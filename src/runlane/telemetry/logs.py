@@ -1,4 +1,4 @@
-"""The observer that writes log lines: one per transition of a run, an event key and fields."""
+"""The observer that writes log lines: one per transition of a run or of its webhook, an event key and fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import logging
 from typing import Final
 
 from runlane.lifecycle import RunStatus
-from runlane.telemetry.events import OfRun, RunFinished, RunLeaseLost, RunReleased, RunRescued, RunStarted
+from runlane.telemetry.events import (
+    OfRun,
+    RunFinished,
+    RunLeaseLost,
+    RunReleased,
+    RunRescued,
+    RunStarted,
+    TelemetryEvent,
+    WebhookAttempted,
+)
 from runlane.telemetry.observers import Observer, on
 
 log = logging.getLogger("runlane.runs")
@@ -23,6 +32,7 @@ def log_transitions() -> tuple[Observer, ...]:
         on(RunReleased, lambda event: _write(logging.INFO, event)),
         on(RunRescued, lambda event: _write(logging.WARNING, event, status=event.status.value, rescues=event.rescues)),
         on(RunLeaseLost, lambda event: _write(logging.WARNING, event)),
+        on(WebhookAttempted, _attempted),
     )
 
 
@@ -38,9 +48,26 @@ def _finished(event: RunFinished) -> None:
     )
 
 
+def _attempted(event: WebhookAttempted) -> None:
+    """Log an attempt to send a webhook; one that was given up is for an operator."""
+    _write_fields(
+        logging.ERROR if event.outcome == "failed" else logging.INFO,
+        event,
+        run_id=event.run_id,
+        number=event.number,
+        outcome=event.outcome,
+        status_code=event.status_code,
+        why=event.error,
+    )
+
+
 def _write(level: int, event: OfRun, **fields: object) -> None:
-    if not log.isEnabledFor(level):
-        return
-    ids = {"run_id": event.run_id, "thread_id": event.thread_id, "attempt": event.attempt, "graph": event.graph_id}
-    text = " ".join(f"{name}={value}" for name, value in {**ids, **fields}.items() if value is not None)
-    log.log(level, "%s %s", event.key, text)
+    if log.isEnabledFor(level):
+        ids = {"run_id": event.run_id, "thread_id": event.thread_id, "attempt": event.attempt, "graph": event.graph_id}
+        _write_fields(level, event, **ids, **fields)
+
+
+def _write_fields(level: int, event: TelemetryEvent, **fields: object) -> None:
+    if log.isEnabledFor(level):
+        text = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+        log.log(level, "%s %s", event.key, text)

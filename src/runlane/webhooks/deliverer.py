@@ -167,7 +167,6 @@ class Deliverer:
             )
         except StoreUnavailable as error:  # it is sent again once its lease is over
             log.warning("webhook.outcome_not_written run_id=%s why=%s", delivery.run_id, error)
-        _report(delivery, answer, status)
         self._telemetry.webhook_attempted(
             delivery.run_id,
             number=delivery.attempt,
@@ -217,17 +216,3 @@ class Deliverer:
         if not any(name.lower() == "user-agent" for name, _ in headers):
             headers.append(("user-agent", "runlane"))
         return headers
-
-
-def _report(delivery: ClaimedDelivery, answer: Answer, status: DeliveryStatus) -> None:
-    """Log what happened; never the URL, which may hold a token."""
-    level = logging.ERROR if status is DeliveryStatus.FAILED else logging.INFO
-    log.log(
-        level,
-        "webhook.attempted run_id=%s attempt=%d outcome=%s status_code=%s why=%s",
-        delivery.run_id,
-        delivery.attempt,
-        status.value,
-        answer.status_code,
-        answer.error,
-    )

@@ -20,6 +20,7 @@ from runlane.server.http.responses import json_response
 from runlane.server.routes.routing import ROUTE, route, service_of
 from runlane.server.service import Service
 from runlane.store.transactions.queue import QueueStats
+from runlane.telemetry.prometheus import RunMetrics
 
 router = APIRouter(tags=["System"])
 #: Routes answer within milliseconds, or wait for a run.
@@ -29,12 +30,17 @@ NO_ROUTE: Final = "other"
 
 
 class Metrics:
-    """The counters of one application. A request costs a look into a dict and two additions."""
+    """What one application counts: its requests, and, as an observer of telemetry, what it does with runs.
+
+    A request costs a look into a dict and two additions. Gauges are read when Prometheus asks.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        #: Called with the events of runs.
+        self.observers = RunMetrics(self.registry).observers
         self._requests = Counter(
             "runlane_http_requests",
             "Requests that were answered.",

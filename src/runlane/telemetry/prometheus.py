@@ -1,0 +1,86 @@
+"""The observer that counts for Prometheus. A new metric of the life of runs is three lines in :class:`RunMetrics`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from runlane.telemetry.events import (
+    CancelStopped,
+    JournalFlushed,
+    LoopTurned,
+    RunAdmitted,
+    RunFinished,
+    RunLeaseLost,
+    RunRejected,
+    RunReleased,
+    RunRescued,
+    WebhookAttempted,
+)
+from runlane.telemetry.observers import Observer, on
+
+#: Runs wait and execute for milliseconds, or for an hour.
+RUN_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.0)
+#: Transactions and turns of loops take milliseconds, unless the database is slow.
+WORK_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
+#: A cancel stops code within its grace times.
+STOP_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class RunMetrics:
+    """Counters and histograms of what the process does with runs; ``observers`` feeds them.
+
+    Labels are graphs, statuses and names of loops, of which there are few; never owners, threads or runs.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        admitted = self._counter("runs_admitted", "Runs that were recorded as pending.", "graph")
+        rejected = self._counter("runs_rejected", "Runs that were not admitted, by the error's code.", "code")
+        finished = self._counter("runs_finished", "Runs that ended, by their status.", "graph", "status")
+        released = self._counter("runs_released", "Runs that were handed back when a process stopped.", "graph")
+        rescued = self._counter("runs_rescued", "Runs that were taken from a dead worker.", "graph")
+        lost = self._counter("leases_lost", "Attempts that no longer owned their run.")
+        queued = self._histogram("run_queued_seconds", "Time from when a run could start to its start.", RUN_S, "graph")
+        executing = self._histogram("run_executing_seconds", "Time from a run's start to its end.", RUN_S, "graph")
+        cancel = self._histogram("run_cancel_seconds", "Time from a cancel to the end of the run.", STOP_S)
+        flush = self._histogram("flush_seconds", "Time in which events and checkpoints were committed.", WORK_S)
+        written = self._counter("flushed_event_bytes", "Bytes of events that were committed.")
+        turn = self._histogram("loop_turn_seconds", "Time that a turn of a periodic loop took.", WORK_S, "loop")
+        failed = self._counter("loop_failures", "Turns of periodic loops that failed.", "loop", "error")
+        webhooks = self._counter("webhook_attempts", "Webhooks that were sent, by their outcome.", "outcome")
+
+        def on_finished(event: RunFinished) -> None:
+            graph = event.graph_id or ""
+            finished.labels(graph, event.status.value).inc()
+            queued.labels(graph).observe(event.queued_s)
+            executing.labels(graph).observe(event.executing_s)
+
+        def on_flushed(event: JournalFlushed) -> None:
+            flush.observe(event.duration_s)
+            written.inc(event.bytes)
+
+        def on_turned(event: LoopTurned) -> None:
+            turn.labels(event.loop).observe(event.duration_s)
+            if event.error is not None:
+                failed.labels(event.loop, event.error).inc()
+
+        self.observers: tuple[Observer, ...] = (
+            on(RunAdmitted, lambda event: admitted.labels(event.graph_id or "").inc()),
+            on(RunRejected, lambda event: rejected.labels(event.code).inc()),
+            on(RunFinished, on_finished),
+            on(RunReleased, lambda event: released.labels(event.graph_id or "").inc()),
+            on(RunRescued, lambda event: rescued.labels(event.graph_id or "").inc()),
+            on(RunLeaseLost, lambda _: lost.inc()),
+            on(CancelStopped, lambda event: cancel.observe(event.after_s)),
+            on(JournalFlushed, on_flushed),
+            on(LoopTurned, on_turned),
+            on(WebhookAttempted, lambda event: webhooks.labels(event.outcome).inc()),
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"runlane_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"runlane_{name}", text, labels, buckets=buckets, registry=self._registry)
