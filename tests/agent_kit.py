@@ -15,9 +15,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from runlane.admission import MultitaskStrategy
-from runlane.agents.base import Agent, AgentCall, DrainSignal, Snapshot
+from runlane.agents.base import Agent, AgentCall, DrainSignal
 from runlane.checkpoints.saver import LedgerSaver
 from runlane.lifecycle import DisconnectMode, RunStatus
+from runlane.outcomes import Snapshot
 from runlane.records import RunRecord, Usage
 from runlane.requests import RunRequest, StoredRequest
 from runlane.store.drivers.memory import MemoryDriver

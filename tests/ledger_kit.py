@@ -9,19 +9,8 @@ from uuid import uuid4
 import psycopg
 
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunEvent
-from runlane.records import (
-    ANY_OWNER,
-    NO_OWNER,
-    Admission,
-    Cancelled,
-    Claim,
-    Finished,
-    Lease,
-    NewRun,
-    Outcome,
-    Owner,
-    SeenLease,
-)
+from runlane.outcomes import Outcome
+from runlane.records import ANY_OWNER, NO_OWNER, Admission, Cancelled, Claim, Finished, Lease, NewRun, Owner, SeenLease
 from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
 from runlane.store.migrations import DEFAULT_SCHEMA

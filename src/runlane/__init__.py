@@ -20,6 +20,7 @@ from runlane.errors import (
 from runlane.execution.application import ApplicationAttempt
 from runlane.lifecycle import CancelAction, DisconnectMode, EndReason, MultitaskStrategy, RunStatus
 from runlane.manager import RunManager
+from runlane.outcomes import Drained
 from runlane.records import (
     ANY_OWNER,
     CancelReceipt,
@@ -52,6 +53,7 @@ __all__ = [
     "ConflictError",
     "CoroutineAgent",
     "DisconnectMode",
+    "Drained",
     "EndReason",
     "Ending",
     "IllegalTransition",

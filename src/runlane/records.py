@@ -12,7 +12,6 @@ from runlane.lifecycle import (
     DisconnectMode,
     EndReason,
     MultitaskStrategy,
-    RunEvent,
     RunStatus,
     ThreadStatus,
 )
@@ -325,39 +324,6 @@ class StreamEnd:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamHeartbeat:
     """Nothing happened on a stream for ``heartbeat_s``: something to send, so that a broken connection is noticed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadState:
-    """What a run left on its thread, as JSON text.
-
-    ``values`` replaces the thread's values (``None``: they stay as they are); ``interrupts`` maps task ids to what the
-    graph asks a human; ``result`` is what a waiter of the run is answered; ``unfinished`` says that nodes are left to
-    run, so that the thread is interrupted rather than idle.
-    """
-
-    values: bytes | None = None
-    result: bytes | None = None
-    interrupts: Mapping[str, Any] = field(default_factory=dict)
-    unfinished: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How an attempt ended, for :meth:`RunStore.attempts.finish`.
-
-    ``events_end`` is the last event's number in the run's log; ``None``: whatever the log has.
-    """
-
-    event: RunEvent
-    end_reason: EndReason | None
-    error: RunError | None = None
-    state: ThreadState | None = None
-    usage: Usage | None = None
-    events_end: int | None = 0
-    observed_at: datetime | None = None
-    stopped: bool = True
-    blocked_at: str | None = None
 
 
 #: Metadata that says which run something is of, so that it is not passed on.

@@ -20,9 +20,10 @@ from contextlib import aclosing
 from typing import Any
 
 from runlane import StreamEnd, StreamEvent, open_runtime
-from runlane.agents.base import AgentCall, Snapshot
+from runlane.agents.base import AgentCall
 from runlane.agents.encode import encode
 from runlane.errors import StoreUnavailable
+from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, RunRecord, StreamItem
 from runlane.runtime import Runtime
 from runlane.settings import Settings

@@ -34,11 +34,11 @@ from run_kit import (
     until,
 )
 from runlane import IllegalTransition, StoreUnavailable
-from runlane.agents.base import Drained
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import LedgerInUse
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.maintenance.liveness import GRACE_S
+from runlane.outcomes import Drained
 from runlane.records import StreamEnd
 from runlane.runtime import Runtime, open_runtime
 

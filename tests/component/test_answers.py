@@ -19,10 +19,10 @@ from cutting.agent import TickingLoop
 from cutting.helpers import Shape
 from cutting.questions import CUTS, SHAPES, Asking, Plan, stopped, stopping, told
 from cutting.thread import Thread
-from runlane.agents.base import Snapshot
 from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import Registry
 from runlane.journal.rows import CheckpointRows, put
+from runlane.outcomes import Snapshot
 from runlane.testing.virtual_loop import run_virtual
 
 #: Histories of each shape and way of cutting; many more with the variable set.

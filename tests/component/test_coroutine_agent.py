@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from agent_kit import Desk, decoded, run_record
-from runlane.agents.base import AgentCall, Drained, Snapshot
+from runlane.agents.base import AgentCall
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.agents.encode import Unserialisable
+from runlane.outcomes import Drained, Snapshot
 
 
 async def test_what_the_function_returns_is_the_result() -> None:

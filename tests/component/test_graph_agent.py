@@ -20,11 +20,11 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, Send, interrupt
 
 from agent_kit import Desk, StrictModel, decoded, run_record
-from runlane.agents.base import Drained, Snapshot
 from runlane.agents.encode import Unserialisable
 from runlane.agents.graph import GraphAgent
 from runlane.agents.invocation import run_config, run_input
 from runlane.agents.registry import Registry
+from runlane.outcomes import Drained, Snapshot
 from runlane.requests import RunRequest
 
 

@@ -12,7 +12,8 @@ import uvloop
 
 from run_kit import until
 from runlane.agents.blocking import BLOCKED_S
-from runlane.agents.host import Abandoned, ThreadHost
+from runlane.agents.host import ThreadHost
+from runlane.outcomes import Abandoned
 
 
 def test_abandoned_code_is_cancelled_once_more_when_its_loop_closes() -> None:

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 from run_kit import on_jumping_time, opened
-from runlane.agents.base import AgentCall, Snapshot
+from runlane.agents.base import AgentCall
 from runlane.agents.host import InlineHost
 from runlane.execution.repair import repaired
+from runlane.outcomes import Snapshot
 
 LIMIT_S = 0.7
 

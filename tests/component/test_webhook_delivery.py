@@ -20,7 +20,8 @@ import pytest
 
 from ledger_kit import admit, cancel, ended, finish, running, turn
 from runlane.lifecycle import RunEvent
-from runlane.records import ANY_OWNER, RunRecord, ThreadState
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, RunRecord
 from runlane.settings import Settings
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.sqlite import SqliteDriver
@@ -94,7 +95,7 @@ async def told_once(store: RunStore, to: Receiver, **changes: Any) -> tuple[Deli
 async def test_what_is_sent_is_the_run_with_its_values_signed_over_the_exact_bytes(store: RunStore) -> None:
     async with receiver() as to:
         lease = await running(store, webhook=to.url("/hook?token=1"), metadata={"für": "dich"})
-        await finish(store, lease, state=ThreadState(values=b'{"n": 1}'))
+        await finish(store, lease, state=Snapshot(values=b'{"n": 1}'))
         async with deliverer(store):
             [got] = await to.got(1)
             delivery, [attempt] = await settled(store, lease.run_id)

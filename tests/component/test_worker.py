@@ -30,11 +30,11 @@ from run_kit import (
     until,
 )
 from runlane import StoreUnavailable
-from runlane.agents.base import Drained
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.agents.host import ThreadHost
 from runlane.agents.isolation import GraphHosts
 from runlane.lifecycle import EndReason, RunStatus
+from runlane.outcomes import Drained
 from runlane.records import RunRecord, StreamEvent
 from runlane.runtime import Runtime
 from runlane.store.statements import Transaction

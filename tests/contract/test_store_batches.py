@@ -9,7 +9,8 @@ import pytest
 from ledger_kit import DUE, a_run, admission, admit, cancel, claim, ended, finish, held, running, turn
 from runlane.errors import KeyReused, NotFound
 from runlane.lifecycle import RunEvent, RunStatus
-from runlane.records import ANY_OWNER, NO_OWNER, RunRecord, ThreadState, ThreadTtl, WaitingOn
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, NO_OWNER, RunRecord, ThreadTtl, WaitingOn
 from runlane.requests import RunOrigin
 from runlane.store.ledger import RunStore
 
@@ -203,7 +204,7 @@ async def test_the_place_of_a_deleted_run_is_not_given_out_again(store: RunStore
 
 async def test_a_state_from_outside_has_its_place_between_the_runs_before_and_after_it(store: RunStore) -> None:
     first = await store.runs.get(await ended(store), owner=ANY_OWNER)
-    written = await store.threads.set_state("t", owner=ANY_OWNER, state=ThreadState(values=b"{}"), metadata={})
+    written = await store.threads.set_state("t", owner=ANY_OWNER, state=Snapshot(values=b"{}"), metadata={})
     second = await store.runs.get(await ended(store), owner=ANY_OWNER)
     assert (first.start_order or 0) < written.state_order < (second.start_order or 0)
     copied = await store.threads.copy("t", "u", reads=ANY_OWNER, owner=NO_OWNER, metadata={})

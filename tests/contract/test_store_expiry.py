@@ -11,13 +11,14 @@ import pytest
 from ledger_kit import a_run, admit, cancel, claim, ended, finish, running
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
 from runlane.lifecycle import RunEvent, ThreadStatus
-from runlane.records import ANY_OWNER, NO_OWNER, StreamEvent, Thread, ThreadState, ThreadTtl
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, NO_OWNER, StreamEvent, Thread, ThreadTtl
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver, Transaction, statement
 from runlane.store.transactions.thread_search import ThreadFilter
 
 MINUTE, HOUR = ThreadTtl(ttl_s=60), ThreadTtl(ttl_s=3600, strategy="keep_latest")
-STATE = ThreadState(values=b'{"n":1}', interrupts={"task": [{"id": "i", "value": "ok?"}]}, unfinished=True)
+STATE = Snapshot(values=b'{"n":1}', interrupts={"task": [{"id": "i", "value": "ok?"}]}, unfinished=True)
 OLDER = statement(
     "older",
     "UPDATE threads SET updated_at = updated_at - :us, swept_at = swept_at - :us WHERE thread_id = :thread_id",
@@ -201,7 +202,7 @@ async def happen_a_patch(store: RunStore) -> None:
 
 
 async def happen_an_update(store: RunStore) -> None:
-    await store.threads.set_state("t", owner=ANY_OWNER, state=ThreadState(values=b"{}"), metadata={})
+    await store.threads.set_state("t", owner=ANY_OWNER, state=Snapshot(values=b"{}"), metadata={})
 
 
 @pytest.mark.parametrize("happen", [happen_a_run, happen_a_rollback, happen_a_patch, happen_an_update])
@@ -248,8 +249,8 @@ async def test_a_thread_begins_with_a_state_or_not_at_all(store: RunStore) -> No
     assert (made.values, made.status, made.interrupts) == ({"n": 1}, ThreadStatus.INTERRUPTED, STATE.interrupts)
     assert await get(store) == made
     with pytest.raises(AlreadyExists):
-        await make(store, state=ThreadState(values=b"{}"), extra_writes=noting(notes))
-    assert await make(store, if_exists_return=True, state=ThreadState(values=b"{}"), extra_writes=noting(notes)) == made
+        await make(store, state=Snapshot(values=b"{}"), extra_writes=noting(notes))
+    assert await make(store, if_exists_return=True, state=Snapshot(values=b"{}"), extra_writes=noting(notes)) == made
     assert notes == ["done"]
 
     def fails() -> Transaction[None]:

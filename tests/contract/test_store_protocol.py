@@ -10,7 +10,8 @@ import pytest
 from ledger_kit import LONG_AGO, admit, cancel, claim, ended, finish, turn
 from runlane.errors import NoSuchInterrupt
 from runlane.lifecycle import RunEvent
-from runlane.records import ANY_OWNER, StreamEvent, ThreadState
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, StreamEvent
 from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.events import append_events
@@ -20,7 +21,7 @@ async def paused(store: RunStore, *interrupt_ids: str) -> str:
     """Leave the thread with open interrupts, and return the run that asked."""
     run_id = await admit(store)
     lease = (await claim(store, run_id)).lease
-    state = ThreadState(
+    state = Snapshot(
         values=b"{}", interrupts={"task": [{"id": one, "value": "?"} for one in interrupt_ids]}, unfinished=True
     )
     await finish(store, lease, RunEvent.PAUSE, state=state)
@@ -53,7 +54,7 @@ async def test_a_second_answer_is_told_which_run_has_the_first(store: RunStore) 
     assert f"answered already, by run {first!r}" in await refusal(store, "a")
     lease = (await claim(store, first)).lease
     assert first in await refusal(store, "a")
-    await finish(store, lease, RunEvent.SUCCEED, state=ThreadState(values=b"{}"))
+    await finish(store, lease, RunEvent.SUCCEED, state=Snapshot(values=b"{}"))
     assert first in await refusal(store, "a")
 
 
@@ -87,7 +88,7 @@ async def test_a_question_may_come_again_under_its_id(store: RunStore) -> None:
     await paused(store, "a")
     lease = (await claim(store, await answer(store, "a"))).lease
     again: Any = {"task": [{"id": "a", "value": "and now?"}]}
-    await finish(store, lease, RunEvent.PAUSE, state=ThreadState(values=b"{}", interrupts=again, unfinished=True))
+    await finish(store, lease, RunEvent.PAUSE, state=Snapshot(values=b"{}", interrupts=again, unfinished=True))
     await answer(store, "a")
 
 

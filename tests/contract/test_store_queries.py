@@ -12,7 +12,8 @@ import pytest
 from ledger_kit import a_run, admit, cancel, claim, ended, finish, running
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import CancelAction, RunEvent, RunStatus
-from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState, Usage
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, NO_OWNER, RunError, Usage
 from runlane.store.ledger import RunStore
 from runlane.store.rows import microseconds
 from runlane.store.statements import Transaction
@@ -104,9 +105,9 @@ async def test_a_waiter_gets_the_runs_own_result(store: RunStore) -> None:
     run_id = await admit(store)
     assert await store.runs.result(run_id, owner=ANY_OWNER) == (RunStatus.PENDING, None, None)
     lease = (await claim(store, run_id)).lease
-    state = ThreadState(values=b'{"all":1}', result='{"answer":"é"}'.encode())
+    state = Snapshot(values=b'{"all":1}', result='{"answer":"é"}'.encode())
     await finish(store, lease, state=state)
-    await finish(store, await running(store), state=ThreadState(result=b'{"other":1}'))
+    await finish(store, await running(store), state=Snapshot(result=b'{"other":1}'))
     assert await store.runs.result(run_id, owner=ANY_OWNER) == (RunStatus.SUCCESS, '{"answer":"é"}'.encode(), None)
 
 
@@ -248,7 +249,7 @@ FOREIGN: dict[str, Foreign] = {
     "patch_thread": lambda store, run_id: store.threads.patch("t", owner="eve", metadata={"a": 1}),
     "idle_thread": lambda store, run_id: store.threads.get_idle("t", owner="eve"),
     "set_thread_state": lambda store, run_id: store.threads.set_state(
-        "t", owner="eve", state=ThreadState(values=b"{}"), metadata={}
+        "t", owner="eve", state=Snapshot(values=b"{}"), metadata={}
     ),
     "delete_thread": lambda store, run_id: store.threads.delete("t", owner="eve"),
     "change_idle_thread": lambda store, run_id: store.threads.change_idle("t", owner="eve", extra_writes=nothing),

@@ -10,13 +10,14 @@ import pytest
 from ledger_kit import admit, cancel, claim, ended, finish, running
 from runlane.errors import AlreadyExists, ConflictError, InvalidRequest, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, ThreadStatus
-from runlane.records import ANY_OWNER, NO_OWNER, RunError, Thread, ThreadState
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, NO_OWNER, RunError, Thread
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.thread_search import SORT_KEYS, ThreadFilter
 
 IDLE, BUSY, INTERRUPTED, ERROR = ThreadStatus.IDLE, ThreadStatus.BUSY, ThreadStatus.INTERRUPTED, ThreadStatus.ERROR
-ASKED = ThreadState(values=b'{"n":1}', interrupts={"task": [{"value": "ok?"}]}, unfinished=True)
-DONE = ThreadState(values=b'{"n":2}')
+ASKED = Snapshot(values=b'{"n":1}', interrupts={"task": [{"value": "ok?"}]}, unfinished=True)
+DONE = Snapshot(values=b'{"n":2}')
 FAILED = RunError(error="ValueError", message="no")
 
 
@@ -58,14 +59,14 @@ async def test_a_taken_thread_id_is_refused_or_answers_the_same_owners_thread(st
         (RunEvent.SUCCEED, DONE, IDLE),
         (RunEvent.SUCCEED, None, IDLE),
         (RunEvent.PAUSE, ASKED, INTERRUPTED),
-        (RunEvent.STOP, ThreadState(unfinished=True), INTERRUPTED),
+        (RunEvent.STOP, Snapshot(unfinished=True), INTERRUPTED),
         (RunEvent.STOP, DONE, IDLE),
         (RunEvent.FAIL, DONE, ERROR),
         (RunEvent.EXPIRE, None, ERROR),
     ],
 )
 async def test_a_thread_shows_how_its_last_run_ended(
-    store: RunStore, event: RunEvent, state: ThreadState | None, status: ThreadStatus
+    store: RunStore, event: RunEvent, state: Snapshot | None, status: ThreadStatus
 ) -> None:
     lease = await running(store)
     assert (await get(store)).status is BUSY
@@ -93,7 +94,7 @@ async def test_a_run_leaves_its_values_interrupts_and_error_on_the_thread(store:
     failed = await get(store)
     assert (failed.values, failed.interrupts, failed.error) == (paused.values, paused.interrupts, FAILED)
     assert failed.state_updated_at == paused.state_updated_at
-    await finish(store, await running(store), state=ThreadState())
+    await finish(store, await running(store), state=Snapshot())
     idle = await get(store)
     assert (idle.values, idle.interrupts, idle.error) == ({"n": 1}, {}, None)
     assert idle.state_updated_at > paused.state_updated_at
@@ -108,7 +109,7 @@ async def test_rollback_leaves_the_thread_as_it_was(store: RunStore, event: RunE
     lease = (await claim(store, run_id)).lease if executed else None
     await cancel(store, run_id, CancelAction.ROLLBACK)
     if lease is not None:
-        await finish(store, lease, RunEvent.STOP, end_reason=EndReason.ROLLED_BACK, state=ThreadState(values=b"{}"))
+        await finish(store, lease, RunEvent.STOP, end_reason=EndReason.ROLLED_BACK, state=Snapshot(values=b"{}"))
     after = await get(store)
     for name in ("status", "values", "interrupts", "error", "metadata", "state_updated_at"):
         assert getattr(after, name) == getattr(before, name), name
@@ -144,7 +145,7 @@ async def test_a_state_written_outside_of_a_run_settles_the_thread(store: RunSto
     asked = await store.threads.set_state("t", owner=ANY_OWNER, state=ASKED, metadata={"b": 2})
     assert (asked.status, asked.values, asked.metadata) == (INTERRUPTED, {"n": 1}, {"a": 1, "b": 2})
     assert asked.interrupts == {"task": [{"value": "ok?"}]}
-    kept = await store.threads.set_state("t", owner=ANY_OWNER, state=ThreadState(), metadata={})
+    kept = await store.threads.set_state("t", owner=ANY_OWNER, state=Snapshot(), metadata={})
     assert (kept.status, kept.values, kept.interrupts) == (IDLE, {"n": 1}, {})
     assert await get(store) == kept
 
@@ -264,7 +265,7 @@ async def test_search_by_values_status_and_ids(store: RunStore) -> None:
 
 
 async def test_values_that_are_no_object_are_stored_and_match_nothing(store: RunStore) -> None:
-    await finish(store, await running(store), state=ThreadState(values=b"[1, 2]"))
+    await finish(store, await running(store), state=Snapshot(values=b"[1, 2]"))
     assert (await get(store)).values == [1, 2]
     assert await search(store, values={"n": 1}) == []
 
@@ -343,7 +344,7 @@ async def test_first_values_are_shown_until_the_run_ends_and_by_its_attempt_alon
 
 async def test_first_values_are_for_threads_that_are_listed_and_have_none(store: RunStore) -> None:
     first = await claim(store, await admit(store))
-    await finish(store, first.lease, state=ThreadState(values=b'{"n":1}', interrupts={}, unfinished=False))
+    await finish(store, first.lease, state=Snapshot(values=b'{"n":1}', interrupts={}, unfinished=False))
     second = await claim(store, await admit(store))
     assert not second.bare
     assert await store.threads.show_first_values(second.lease, b'{"n":2}') is False

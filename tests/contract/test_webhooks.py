@@ -12,7 +12,8 @@ import pytest
 from ledger_kit import admission, admit, cancel, claim, ended, finish, held, running, turn
 from runlane.errors import CancelRecorded, LeaseLost, NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
-from runlane.records import ANY_OWNER, NO_OWNER, RunError, ThreadState
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, NO_OWNER, RunError
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Query, Transaction, statement
 from runlane.store.transactions import runs as run_transactions
@@ -168,7 +169,7 @@ async def test_an_ending_that_is_refused_tells_nothing(store: RunStore) -> None:
 
 
 async def test_values_are_those_that_the_run_left_or_else_those_of_its_thread(store: RunStore) -> None:
-    left = ThreadState(values=b'{"n":1}', result=b'{"n":1,"__interrupt__":[]}')
+    left = Snapshot(values=b'{"n":1}', result=b'{"n":1,"__interrupt__":[]}')
     await finish(store, await running(store, webhook=HOOK), state=left)
     [delivery] = await claimed(store)
     assert delivery.values == '{"n":1}'
@@ -178,12 +179,12 @@ async def test_values_are_those_that_the_run_left_or_else_those_of_its_thread(st
 
 
 async def test_values_of_a_temporary_thread_and_what_is_too_large_are_not_copied(store: RunStore) -> None:
-    state = ThreadState(values=b'{"n":1}')
+    state = Snapshot(values=b'{"n":1}')
     lease = await running(store, "one", temporary=True, webhook=HOOK)
     await finish(store, lease, state=state)
     text = "x" * MAX_PART_BYTES
     changes = {"kwargs": {"input": text}, "metadata": {"note": text}, "webhook": HOOK}
-    await finish(store, await running(store, "two", **changes), state=ThreadState(values=f'"{text}"'.encode()))
+    await finish(store, await running(store, "two", **changes), state=Snapshot(values=f'"{text}"'.encode()))
     one, two = await claimed(store)
     assert (one.values, one.omitted) == (None, ())
     assert (two.values, two.omitted) == (None, ("values", "kwargs", "metadata"))

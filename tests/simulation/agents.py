@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from langgraph.checkpoint.base import empty_checkpoint
 
-from runlane.agents.base import AgentCall, Drained, Snapshot
+from runlane.agents.base import AgentCall
 from runlane.agents.encode import encode
+from runlane.outcomes import Drained, Snapshot
 from runlane.testing.history import History
 from runlane.testing.virtual_loop import LIFE
 

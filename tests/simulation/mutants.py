@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from runlane.admissions import Admissions
 from runlane.checkpoints import transactions as checkpoints
-from runlane.errors import NotFound, StoreUnavailable
+from runlane.errors import LeaseLost, NotFound, StoreUnavailable
 from runlane.execution import decision, executor
-from runlane.execution.decision import Verdict
-from runlane.execution.ending import LastWrites, outcome_of
+from runlane.execution.ending import LastWrites, completed
 from runlane.execution.executor import Executor
 from runlane.execution.worker import Worker
-from runlane.lifecycle import EndReason, RunEvent
+from runlane.lifecycle import RunEvent
 from runlane.maintenance.liveness import GRACE_S, LeaseObserver
+from runlane.outcomes import Outcome
 from runlane.records import Claim, Lease, StreamEnd
 from runlane.store.resources.runs import Runs
 from runlane.store.statements import Query, Rows, Transaction, statement
@@ -193,17 +193,10 @@ def _absent(original: Any) -> Any:
 def _rolled_back_before(original: Any) -> Any:
     """Roll back in a transaction of its own, and once more with the ending."""
 
-    async def finish(self: Executor, attempt: Any, outcome: Any, verdict: Verdict, saver: Any, rest: Any) -> Any:
-        if saver is not None and verdict.end_reason is EndReason.ROLLED_BACK:
+    async def finish(self: Executor, attempt: Any, outcome: Any, saver: Any, rest: Any) -> Any:
+        if saver is not None and outcome.rolled_back:
             await self._store.driver.write(executor._roll_back(saver, attempt.claim.lease))
-        return await original(self, attempt, outcome, verdict, saver, rest)
-
-    return finish
-
-
-def _never_rolled_back(original: Any) -> Any:
-    async def finish(self: Executor, attempt: Any, outcome: Any, verdict: Verdict, saver: Any, rest: Any) -> Any:
-        return await original(self, attempt, outcome, replace(verdict, end_reason=None), saver, rest)
+        return await original(self, attempt, outcome, saver, rest)
 
     return finish
 
@@ -216,11 +209,13 @@ def _unfenced(original: Any) -> Any:
 
 
 def _keeping_leases(original: Any) -> Any:
-    def classify(*args: Any, **options: Any) -> Verdict | None:
-        verdict = original(*args, **options)
-        return None if verdict is not None and verdict.event is RunEvent.RELEASE else verdict
+    def decide(lease: Lease, *args: Any, **options: Any) -> Outcome:
+        outcome: Outcome = original(lease, *args, **options)
+        if outcome.event is RunEvent.RELEASE:
+            raise LeaseLost(lease.run_id, lease.attempt)
+        return outcome
 
-    return classify
+    return decide
 
 
 def _not_waiting(original: Any) -> Any:
@@ -316,7 +311,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "stopped is said of code that runs": Mutant(
         found_by="stopped_means_stopped",
-        patches=(function(outcome_of, _said_stopped),),
+        patches=(function(completed, _said_stopped),),
         scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be abandoned
     ),
     "a disconnect stops every run": Mutant(
@@ -355,7 +350,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "a shutdown leaves its leases behind": Mutant(
         found_by="quiet_after_shutdown",
-        patches=(function(decision.classify, _keeping_leases),),
+        patches=(function(decision.decide, _keeping_leases),),
         scenario=Scenario(behaviours=("steps", "calling"), profiles=("mild", "lost notifications")),
     ),
     "an attempt begins after the first checkpoint": Mutant(
@@ -377,9 +372,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         patches=(function(decision.rescue_limit, _to(lambda max_rescues, *, continuable: max_rescues)),),
     ),
     "a stopped run's thread is not repaired": Mutant(
-        found_by="valid_threads", patches=(method(Verdict, "needs_repair", _to(property(lambda self: False))),)
+        found_by="valid_threads", patches=(method(Outcome, "needs_repair", _to(property(lambda self: False))),)
     ),
     "a rollback leaves its checkpoints": Mutant(
-        found_by="valid_threads", patches=(method(Executor, "_finish", _never_rolled_back),)
+        found_by="valid_threads", patches=(function(executor._roll_back, _to(lambda saver, lease: (yield from ()))),)
     ),
 }

@@ -52,7 +52,6 @@ SHARED_NAMES: set[str] = {
     "Refused",
     "Size",
     "Thread",
-    "ThreadState",
     "ThreadTtl",
     "WaitingOn",
     "_Call",

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from runlane.error_texts import MASKED, ErrorTexts
+from runlane.outcomes import Snapshot
 from runlane.records import CancelReceipt, RunRecord, StreamEvent
 
 #: Publishes one event: its name and its JSON text. Called on the agent's loop, in order; cheap; never blocks.
 Emit = Callable[[str, bytes], None]
-
-
-class Drained(Exception):  # an outcome, not an error
-    """The agent stopped at a boundary because :meth:`DrainSignal.requested` said so; it can be continued."""
 
 
 class DrainSignal:
@@ -79,22 +76,6 @@ class AgentCall:
     over: asyncio.Future[RunRecord] | None = None
     errors: ErrorTexts = MASKED
     first_values: Callable[[bytes], None] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What a run left on its thread, as JSON text, serialised once.
-
-    ``values`` is the state (``None``: nothing to record); ``interrupts`` maps task ids to lists of
-    ``{"id", "value"}``; ``result`` is what ``wait`` answers (the values, with ``__interrupt__`` where there is one).
-    ``paused`` says that the graph waits for a human; ``unfinished`` that its last checkpoint has next nodes.
-    """
-
-    values: bytes | None = None
-    result: bytes | None = None
-    interrupts: Mapping[str, Any] = field(default_factory=dict)
-    paused: bool = False
-    unfinished: bool = False
 
 
 class Agent(Protocol):

@@ -8,8 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from runlane.agents.base import AgentCall, Snapshot
+from runlane.agents.base import AgentCall
 from runlane.agents.encode import encode
+from runlane.outcomes import Snapshot
 from runlane.records import Json, RunRecord
 
 
@@ -42,7 +43,7 @@ class RunContext:
 
     @property
     def drain_requested(self) -> bool:
-        """Whether the process is about to stop: raise :class:`~runlane.agents.base.Drained` at a good point to be
+        """Whether the process is about to stop: raise :class:`~runlane.Drained` at a good point to be
         called again, with the same input, on another process."""
         return self.call.drain.requested
 

@@ -14,7 +14,7 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Interrupt, StateSnapshot
 
-from runlane.agents.base import AgentCall, Drained, Snapshot
+from runlane.agents.base import AgentCall
 from runlane.agents.continuing import left_to_apply, missed_breakpoint
 from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import INTERRUPT, Publisher
@@ -27,6 +27,7 @@ from runlane.agents.repair import repair_thread
 from runlane.agents.shown import observer_of
 from runlane.agents.users import RunUsers
 from runlane.errors import NotFound
+from runlane.outcomes import Drained, Snapshot
 
 #: How many stopped attempts are remembered until their repair, which follows at once; a repair that never comes (the
 #: lease was lost) must not keep its texts for ever.

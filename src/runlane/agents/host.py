@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from runlane.agents.blocking import LoopWatch
 from runlane.agents.places import describe, innermost, polls
 from runlane.agents.tracking import TrackingExecutor, TrackingTasks, serves_others, track
+from runlane.outcomes import Abandoned
 from runlane.work import WORK, Work
 
 log = logging.getLogger("runlane.agents")
@@ -26,14 +27,6 @@ SYNC_THREADS = 256
 SYNC_THREADS_NAME = "runlane-node"
 #: What abandoned code gets for its last words when the loop closes, in seconds.
 LAST_WORDS_S = 0.5
-
-
-class Abandoned(Exception):  # an outcome, not an error
-    """Cancelled code did not stop in time and was abandoned; ``place`` says where it is."""
-
-    def __init__(self, place: str | None) -> None:
-        self.place = place
-        super().__init__(place or "unknown place")
 
 
 class Handle(Generic[T]):

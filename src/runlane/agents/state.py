@@ -18,7 +18,6 @@ from langgraph.pregel import Pregel
 from langgraph.types import PregelTask, StateSnapshot, StateUpdate
 from langgraph_sdk.runtime import AccessContext
 
-from runlane.agents.base import Snapshot
 from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import checkpoint_address, checkpoint_keys
 from runlane.agents.graph import bound, check_checkpoint, snapshot_of
@@ -26,6 +25,7 @@ from runlane.agents.invocation import command_of, thread_config
 from runlane.agents.registry import Graph, GraphUse, Registry
 from runlane.error_texts import MASKED
 from runlane.errors import InvalidRequest, RunlaneError, StateUnreadable
+from runlane.outcomes import Snapshot
 
 Checkpoint = Mapping[str, Any] | str | None
 #: In how many of the newest checkpoints of a damaged thread one is looked for that can be read.

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar, Unpack
 
-from runlane.agents.base import AgentCall, Snapshot
+from runlane.agents.base import AgentCall
 from runlane.agents.encode import encode
 from runlane.agents.sources import AgentLike, RunAgents
 from runlane.errors import (
@@ -28,7 +28,8 @@ from runlane.errors import (
 )
 from runlane.execution.notifier import CompletionNotifier
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus, move
-from runlane.records import Claim, Counters, Finished, Lease, Outcome, RunError, RunRecord
+from runlane.outcomes import Outcome, Snapshot
+from runlane.records import Claim, Counters, Finished, Lease, RunError, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge

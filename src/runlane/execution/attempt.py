@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from runlane.agents.base import AgentCall, Snapshot
-from runlane.agents.host import Abandoned, Handle
+from runlane.agents.base import AgentCall
+from runlane.agents.host import Handle
 from runlane.errors import RunlaneError
 from runlane.execution.decision import OUTRANKING, StopReason
+from runlane.outcomes import Abandoned, Snapshot
 from runlane.records import CancelReceipt, Claim, RunRecord
 from runlane.settings import Settings
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from runlane.agents.base import Drained
-from runlane.agents.host import Abandoned
 from runlane.error_texts import MASKED, ErrorTexts
 from runlane.errors import LeaseLost, WorkerLost
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
-from runlane.records import CancelReceipt, RunError
+from runlane.outcomes import Abandoned, Drained, Outcome
+from runlane.records import CancelReceipt, Lease, RunError
 
 
 class StopReason(StrEnum):
     """Why an attempt is stopped. The first wins, except that those of ``OUTRANKING`` win over all above them.
 
-    A lease lapses if the ledger is out for longer than it lasts: the code has to stop, as another worker may begin, but
-    what the attempt leaves behind is still its own unless one did. A lease is lost if one did, or if the process gives
-    the run up.
+    A lease lapses if the ledger is unavailable for longer than it lasts: the code has to stop, as another worker may
+    begin, but what the attempt has yet to write is still its own unless one did. A lease is lost if one did, or if the
+    process gives the run up.
     """
 
     DRAIN = "drain"
@@ -33,25 +31,13 @@ class StopReason(StrEnum):
 OUTRANKING: Final = frozenset({StopReason.LAPSED, StopReason.CANCEL, StopReason.LEASE_LOST})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """How an attempt ends: the move, its reason, and the error that caller and thread are shown."""
-
-    event: RunEvent
-    end_reason: EndReason | None
-    error: RunError | None = None
-
-    @property
-    def needs_repair(self) -> bool:
-        return self.event in (RunEvent.STOP, RunEvent.FAIL, RunEvent.EXPIRE)
-
-
 def rescue_limit(max_rescues: int, *, continuable: bool) -> int:
     """Return how many lost owners a run may have had and be executed again: none if its agent cannot go on."""
     return max_rescues if continuable else 0
 
 
-def classify(
+def decide(
+    lease: Lease,
     failure: BaseException | None,
     stop: StopReason | None,
     cancel: CancelReceipt | None,
@@ -60,8 +46,8 @@ def classify(
     continuable: bool,
     once: bool = False,
     errors: ErrorTexts = MASKED,
-) -> Verdict | None:
-    """Decide how an attempt ends. The whole policy; ``None`` means that nothing may be written.
+) -> Outcome:
+    """Decide how the attempt of *lease* ends. The whole policy.
 
     Args:
         failure: What the agent raised, ``None`` if it returned.
@@ -70,39 +56,44 @@ def classify(
             made again in any case, as after a crash, except
         once: code that has begun and must not be executed again.
         errors: What of an exception's text may be shown.
+
+    Raises:
+        LeaseLost: Nothing may be written.
     """
     if stop is StopReason.LEASE_LOST or isinstance(failure, LeaseLost):
-        return None
+        raise LeaseLost(lease.run_id, lease.attempt)
     if cancel is not None:
-        reason = EndReason.ROLLED_BACK if cancel.action is CancelAction.ROLLBACK else cancel.reason
-        kind = "UserRollback" if cancel.action is CancelAction.ROLLBACK else "UserInterrupt"
-        return Verdict(event=RunEvent.STOP, end_reason=reason, error=RunError(error=kind, message=_cancel_text(cancel)))
+        return _cancelled(cancel)
     if failure is None:
-        return Verdict(
+        return Outcome(
             event=RunEvent.PAUSE if paused else RunEvent.SUCCEED,
             end_reason=EndReason.PAUSED if paused else EndReason.COMPLETED,
         )
     stopped = isinstance(failure, asyncio.CancelledError | Abandoned | Drained)
     if stop is StopReason.LAPSED and stopped:
         if not once:
-            return Verdict(event=RunEvent.RELEASE, end_reason=None)
+            return Outcome(event=RunEvent.RELEASE, end_reason=None)
         error = RunError(error="WorkerLost", message="The run was stopped by an outage, and its code cannot go on.")
-        return Verdict(event=RunEvent.FAIL, end_reason=EndReason.WORKER_LOST, error=error)
+        return Outcome(event=RunEvent.FAIL, end_reason=EndReason.WORKER_LOST, error=error)
     if stop is StopReason.DEADLINE and stopped:
         error = RunError(error="TimeoutError", message="The run took longer than it may.")
-        return Verdict(event=RunEvent.EXPIRE, end_reason=EndReason.DEADLINE, error=error)
+        return Outcome(event=RunEvent.EXPIRE, end_reason=EndReason.DEADLINE, error=error)
     if isinstance(failure, Drained) or (stop is StopReason.DRAIN and stopped):
         if continuable:
-            return Verdict(event=RunEvent.RELEASE, end_reason=None)
+            return Outcome(event=RunEvent.RELEASE, end_reason=None)
         error = RunError(error="Drained", message="The process was shut down before the run had ended.")
-        return Verdict(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
+        return Outcome(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
     reason = EndReason.WORKER_LOST if isinstance(failure, WorkerLost) else EndReason.FAILED
-    return Verdict(event=RunEvent.FAIL, end_reason=reason, error=run_error(failure, errors))
+    return Outcome(event=RunEvent.FAIL, end_reason=reason, error=run_error(failure, errors))
 
 
-def _cancel_text(cancel: CancelReceipt) -> str:
-    by = f" by {cancel.requested_by}" if cancel.requested_by else ""
-    return f"The run was stopped{by}: {cancel.reason.value}."
+def minimal_outcome(cancel: CancelReceipt | None, why: Exception) -> Outcome:
+    """Return how an attempt ends whose ending met *why*: after a cancel it is interrupted, otherwise it has failed."""
+    message = "The run is over, but its ending could not be recorded as it was; the server's log says why."
+    error = RunError(error=type(why).__name__, message=message)
+    if cancel is not None:
+        return Outcome(event=RunEvent.STOP, end_reason=cancel.reason, error=error)
+    return Outcome(event=RunEvent.FAIL, end_reason=EndReason.FAILED, error=error)
 
 
 def run_error(failure: BaseException, errors: ErrorTexts = MASKED) -> RunError:
@@ -110,3 +101,14 @@ def run_error(failure: BaseException, errors: ErrorTexts = MASKED) -> RunError:
     if isinstance(failure, asyncio.CancelledError):
         return RunError(error="CancelledError", message="The agent cancelled itself.")
     return RunError(error=type(failure).__name__, message=errors.message(failure))
+
+
+def _cancelled(cancel: CancelReceipt) -> Outcome:
+    by = f" by {cancel.requested_by}" if cancel.requested_by else ""
+    message = f"The run was stopped{by}: {cancel.reason.value}."
+    if cancel.action is CancelAction.ROLLBACK:
+        error = RunError(error="UserRollback", message=message)
+        return Outcome(event=RunEvent.STOP, end_reason=EndReason.ROLLED_BACK, error=error)
+    return Outcome(
+        event=RunEvent.STOP, end_reason=cancel.reason, error=RunError(error="UserInterrupt", message=message)
+    )

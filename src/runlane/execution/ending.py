@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from runlane.agents.encode import encode
 from runlane.execution.attempt import Attempt
-from runlane.execution.decision import Verdict
-from runlane.lifecycle import EndReason, RunEvent
-from runlane.records import Lease, Outcome, RunError, StreamEvent, ThreadState, Usage
+from runlane.lifecycle import RunEvent
+from runlane.outcomes import Outcome
+from runlane.records import Lease, StreamEvent, Usage
 from runlane.store.statements import Transaction
 from runlane.store.transactions.events import insert_events
 
@@ -35,16 +35,11 @@ class LastWrites:
             yield from self.checkpoints()
 
 
-def outcome_of(
-    attempt: Attempt, verdict: Verdict, *, state: ThreadState | None, usage: Usage | None, events_end: int | None
-) -> Outcome:
-    """Return what is recorded of an attempt that ends as *verdict* says."""
+def completed(attempt: Attempt, outcome: Outcome, *, usage: Usage | None, events_end: int | None) -> Outcome:
+    """Return *outcome* with what else is recorded of an attempt that ends so."""
     abandoned = attempt.abandoned
-    return Outcome(
-        event=verdict.event,
-        end_reason=verdict.end_reason,
-        error=verdict.error,
-        state=state,
+    return replace(
+        outcome,
         usage=usage,
         events_end=events_end,
         observed_at=attempt.observed_at,
@@ -53,21 +48,12 @@ def outcome_of(
     )
 
 
-def minimal_verdict(attempt: Attempt, why: Exception) -> Verdict:
-    """Return how an attempt ends whose ending met *why*: after a cancel it is interrupted, otherwise it has failed."""
-    message = "The run is over, but its ending could not be recorded as it was; the server's log says why."
-    error = RunError(error=type(why).__name__, message=message)
-    if attempt.cancel is not None:
-        return Verdict(event=RunEvent.STOP, end_reason=attempt.cancel.reason, error=error)
-    return Verdict(event=RunEvent.FAIL, end_reason=EndReason.FAILED, error=error)
-
-
 def minimal_writes(
     lease: Lease,
     events: Sequence[StreamEvent],
     *,
     events_end: int | None,
-    verdict: Verdict,
+    outcome: Outcome,
     checkpoints: Checkpoints | None,
 ) -> list[LastWrites]:
     """Return what may be written with a minimal ending, most first: less each time that the ledger refuses it."""
@@ -75,9 +61,9 @@ def minimal_writes(
     if events_end is None:
         return [writes(checkpoints=checkpoints), writes()]
     told = any(event.name == "error" for event in events[-1:])
-    if verdict.event is RunEvent.FAIL and verdict.error is not None and not told:
+    if outcome.event is RunEvent.FAIL and outcome.error is not None and not told:
         events_end += 1
-        data = encode({"error": verdict.error.error, "message": verdict.error.message})
+        data = encode({"error": outcome.error.error, "message": outcome.error.message})
         events = (*events, StreamEvent(seq=events_end, name="error", data=data))
     return [
         writes(events=events, events_end=events_end, checkpoints=checkpoints),

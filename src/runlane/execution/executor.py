@@ -11,30 +11,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
-from runlane.agents.base import Agent, AgentCall, Drained, Snapshot
+from runlane.agents.base import Agent, AgentCall
 from runlane.agents.encode import encode
-from runlane.agents.host import Abandoned, AgentHost
+from runlane.agents.host import AgentHost
 from runlane.error_texts import ErrorTexts
 from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.execution.attempt import Attempt
-from runlane.execution.decision import StopReason, Verdict, classify, rescue_limit, run_error
-from runlane.execution.ending import Checkpoints, LastWrites, minimal_verdict, minimal_writes, outcome_of
+from runlane.execution.decision import StopReason, decide, minimal_outcome, rescue_limit, run_error
+from runlane.execution.ending import Checkpoints, LastWrites, completed, minimal_writes
 from runlane.execution.notifier import CompletionNotifier
 from runlane.execution.progress import FirstValues, Progress
 from runlane.execution.repair import repaired
 from runlane.lifecycle import EndReason, RunEvent
-from runlane.records import (
-    ANY_OWNER,
-    CancelReceipt,
-    Finished,
-    Lease,
-    Outcome,
-    RunError,
-    RunRecord,
-    StreamEvent,
-    ThreadState,
-    Usage,
-)
+from runlane.outcomes import Abandoned, Drained, Outcome, Snapshot
+from runlane.records import ANY_OWNER, CancelReceipt, Finished, Lease, RunError, RunRecord, StreamEvent, Usage
 from runlane.redaction import RunSecrets
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
@@ -211,24 +201,24 @@ class Executor:
         self, attempt: Attempt, why: Exception, publisher: Publisher, saver: Saver | None
     ) -> RunRecord:
         """End the run as one that failed, with as much of what it has left to write as the ledger takes."""
-        lease, verdict = attempt.claim.lease, minimal_verdict(attempt, why)
+        lease, decided = attempt.claim.lease, minimal_outcome(attempt.cancel, why)
         ways = minimal_writes(
             lease,
             await _rest(publisher),
             events_end=publisher.last_seq,
-            verdict=verdict,
+            outcome=decided,
             checkpoints=None if saver is None else saver.remaining,
         )
         while True:
             writes = ways[0]
-            outcome = outcome_of(attempt, verdict, state=None, usage=None, events_end=writes.events_end)
+            outcome = completed(attempt, decided, usage=None, events_end=writes.events_end)
             try:
                 finished = await self._store.attempts.finish(lease, outcome, extra_writes=writes.transaction)
             except LeaseLost:
                 raise
             except CancelRecorded:
                 attempt.cancel = await self._recorded_cancel(attempt)
-                verdict = minimal_verdict(attempt, why)
+                decided = minimal_outcome(attempt.cancel, why)
             except StoreUnavailable as error:
                 await _pause(attempt, error)
             except Exception as error:  # noqa: BLE001 - as above
@@ -297,7 +287,8 @@ class Executor:
     async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> RunRecord:
         run = attempt.claim.run
         while True:
-            verdict = classify(
+            decided = decide(
+                attempt.claim.lease,
                 publisher.failure or ran.failure,
                 attempt.reason,
                 attempt.cancel,
@@ -306,22 +297,20 @@ class Executor:
                 once=ran.once,
                 errors=self._errors,
             )
-            if verdict is None:
-                raise LeaseLost(run.run_id, run.attempt)
-            if verdict.error is not None:
-                verdict = _without_secrets(verdict, verdict.error, self._secrets(run))
-            state = await self._state(attempt, verdict, ran)
-            if verdict.event in (RunEvent.FAIL, RunEvent.EXPIRE) and verdict.error is not None:
-                publisher.emit("error", encode({"error": verdict.error.error, "message": verdict.error.message}))
+            if decided.error is not None:
+                decided = _without_secrets(decided, decided.error, self._secrets(run))
+            decided = replace(decided, state=await self._state(attempt, decided, ran))
+            if decided.event in (RunEvent.FAIL, RunEvent.EXPIRE) and decided.error is not None:
+                publisher.emit("error", encode({"error": decided.error.error, "message": decided.error.message}))
             rest: tuple[StreamEvent, ...] = ()
             if publisher.failure is None:
                 try:
                     rest = await publisher.close()
                 except RunlaneError:
-                    continue  # the failure is part of the verdict from now on
-            outcome = outcome_of(attempt, verdict, state=state, usage=usage, events_end=publisher.last_seq)
+                    continue  # the failure is part of the decision from now on
+            outcome = completed(attempt, decided, usage=usage, events_end=publisher.last_seq)
             try:
-                finished = await self._finish(attempt, outcome, verdict, ran.call.saver, rest)
+                finished = await self._finish(attempt, outcome, ran.call.saver, rest)
             except CancelRecorded:
                 attempt.cancel = await self._recorded_cancel(attempt)
                 if ran.call.saver is not None:
@@ -344,7 +333,6 @@ class Executor:
         self,
         attempt: Attempt,
         outcome: Outcome,
-        verdict: Verdict,
         saver: Saver | None,
         rest: tuple[StreamEvent, ...],
     ) -> Finished:
@@ -356,8 +344,7 @@ class Executor:
 
         checkpoints: Checkpoints | None = None
         if saver is not None:
-            rolled_back = verdict.end_reason is EndReason.ROLLED_BACK
-            checkpoints = partial(_roll_back, saver, lease) if rolled_back else saver.remaining
+            checkpoints = partial(_roll_back, saver, lease) if outcome.rolled_back else saver.remaining
         writes = LastWrites(lease=lease, events=rest, checkpoints=checkpoints)
         while True:
             try:
@@ -369,23 +356,15 @@ class Executor:
                 outcome = _not_rolled_back(outcome, error)
                 writes = replace(writes, checkpoints=None)
 
-    async def _state(self, attempt: Attempt, verdict: Verdict, ran: _Ran) -> ThreadState | None:
+    async def _state(self, attempt: Attempt, outcome: Outcome, ran: _Ran) -> Snapshot | None:
         """Return what the run leaves on its thread, after making the thread valid if the run was cut short."""
-        snapshot = ran.snapshot
-        if verdict.event is RunEvent.RELEASE and ran.agent is not None:
+        if outcome.event is RunEvent.RELEASE and ran.agent is not None:
             await self._repaired(attempt, None, ran.call)
-        if verdict.end_reason is EndReason.ROLLED_BACK or verdict.event is RunEvent.RELEASE:
+        if outcome.rolled_back or outcome.event is RunEvent.RELEASE:
             return None
-        if verdict.needs_repair and ran.agent is not None:
-            snapshot = await self._repaired(attempt, ran.agent, ran.call)
-        if snapshot is None:
-            return None
-        return ThreadState(
-            values=snapshot.values,
-            result=snapshot.result,
-            interrupts=snapshot.interrupts,
-            unfinished=snapshot.unfinished or snapshot.paused,
-        )
+        if outcome.needs_repair and ran.agent is not None:
+            return await self._repaired(attempt, ran.agent, ran.call)
+        return ran.snapshot
 
     async def _repaired(self, attempt: Attempt, agent: Agent | None, call: AgentCall) -> Snapshot | None:
         """Repair the thread; without an agent only write what the attempt has left to write."""
@@ -457,8 +436,8 @@ def _log_raised(run: RunRecord, error: BaseException, secrets: RunSecrets) -> No
     log.info("run.agent_raised run_id=%s\n%s", run.run_id, raised.rstrip())
 
 
-def _without_secrets(verdict: Verdict, error: RunError, secrets: RunSecrets) -> Verdict:
-    return replace(verdict, error=replace(error, message=secrets.out_of_text(error.message)))
+def _without_secrets(outcome: Outcome, error: RunError, secrets: RunSecrets) -> Outcome:
+    return replace(outcome, error=replace(error, message=secrets.out_of_text(error.message)))
 
 
 def _on_publish_failure(attempt: Attempt, error: RunlaneError) -> None:

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from runlane.agents.base import Agent, AgentCall, Snapshot
+from runlane.agents.base import Agent, AgentCall
 from runlane.agents.host import AgentHost, Handle
 from runlane.errors import LeaseLost
+from runlane.outcomes import Snapshot
 
 log = logging.getLogger("runlane.repairing")
 

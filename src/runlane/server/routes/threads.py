@@ -10,13 +10,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.agents.base import Snapshot
 from runlane.agents.registry import system_assistant_id
 from runlane.agents.state import StateFields
 from runlane.errors import AlreadyExists, InvalidRequest, NotFound, ThreadChanged, UnsupportedOption
 from runlane.journal.rows import put
 from runlane.lifecycle import ThreadStatus
-from runlane.records import Json, Owner, Thread, ThreadState, ThreadTtl
+from runlane.outcomes import Snapshot
+from runlane.records import Json, Owner, Thread, ThreadTtl
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.requests import (
@@ -81,7 +81,7 @@ async def create_thread(request: Request) -> Response:
 
 
 async def _created(service: Service, access: Access, body: ThreadCreate, thread_id: str, metadata: Json) -> Thread:
-    state: ThreadState | None = None
+    state: Snapshot | None = None
     extra_writes: ExtraWrites | None = None
     if body.supersteps:
         graph_id = metadata.get("graph_id")
@@ -114,7 +114,7 @@ async def _created(service: Service, access: Access, body: ThreadCreate, thread_
 
 async def _drafted(
     service: Service, owner: str, thread_id: str, graph_id: str, supersteps: list[Superstep]
-) -> tuple[ThreadState, ExtraWrites]:
+) -> tuple[Snapshot, ExtraWrites]:
     """Return what *supersteps* make of a new thread, and what makes the transaction that writes its checkpoints.
 
     Raises:
@@ -130,13 +130,7 @@ async def _drafted(
         except InvalidRequest as error:
             raise InvalidRequest(f"supersteps cannot be applied: {error}") from error
         rows = await draft.rows(thread_id)
-    return _state_of(snapshot), lambda: put(rows)
-
-
-def _state_of(snapshot: Snapshot) -> ThreadState:
-    return ThreadState(
-        values=snapshot.values, interrupts=snapshot.interrupts, unfinished=snapshot.unfinished or snapshot.paused
-    )
+    return snapshot, lambda: put(rows)
 
 
 @route(router, "POST", "/threads/search", answer=list[answers.Thread], body=ThreadSearch)
@@ -356,7 +350,7 @@ async def _updated(service: Service, access: Access, thread_id: str, body: State
     await service.store.threads.set_state(
         thread_id,
         owner=access.reads,
-        state=_state_of(snapshot),
+        state=snapshot,
         metadata={"graph_id": graph_id, "assistant_id": assistant_id},
         seen=thread.updated_at,
         extra_writes=gathering.remaining,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runlane.records import Claim, Finished, Lease, Outcome, Renewal, SeenLease
+from runlane.outcomes import Outcome
+from runlane.records import Claim, Finished, Lease, Renewal, SeenLease
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import claims, leases, rescues, runs

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from runlane.records import Json, Lease, Order, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
+from runlane.outcomes import Snapshot
+from runlane.records import Json, Lease, Order, Owner, PruneStrategy, Thread, ThreadTtl
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import thread_search, threads
@@ -27,7 +28,7 @@ class Threads:
         metadata: Json,
         if_exists_return: bool = False,
         ttl: ThreadTtl | None = None,
-        state: ThreadState | None = None,
+        state: Snapshot | None = None,
         extra_writes: ExtraWrites | None = None,
     ) -> Thread:
         """Create a thread; AlreadyExists if the id is taken (and not by this owner with *if_exists_return*).
@@ -68,7 +69,7 @@ class Threads:
         thread_id: str,
         *,
         owner: Owner,
-        state: ThreadState,
+        state: Snapshot,
         metadata: Json,
         seen: datetime | None = None,
         extra_writes: ExtraWrites | None = None,

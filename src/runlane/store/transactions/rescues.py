@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from runlane.errors import LeaseLost
 from runlane.lifecycle import EndReason, RunEvent, RunStatus, move
-from runlane.records import Finished, Outcome, RunError, SeenLease
+from runlane.outcomes import Outcome
+from runlane.records import Finished, RunError, SeenLease
 from runlane.store.rows import head_record, instant, run_record
 from runlane.store.statements import Row, Transaction
 from runlane.store.transactions.runs import (

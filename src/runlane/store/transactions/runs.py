@@ -27,6 +27,7 @@ from runlane.lifecycle import (
     ThreadStatus,
     move,
 )
+from runlane.outcomes import Outcome
 from runlane.records import (
     OF_ONE_RUN,
     Admission,
@@ -36,7 +37,6 @@ from runlane.records import (
     Json,
     Lease,
     NewRun,
-    Outcome,
     Owner,
     RunRecord,
     ThreadTtl,
@@ -405,7 +405,7 @@ def finish(lease: Lease, outcome: Outcome, extra_writes: ExtraWrites | None = No
         rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
         return Finished(run=run_record(rows[0]), next_run=head_record(rows[0]))
     run = yield from end_run(row, status, outcome, usage)
-    if outcome.end_reason is EndReason.ROLLED_BACK:
+    if outcome.rolled_back:
         yield from unbind(row, wholly=True)
     yield from settle(thread, status, outcome)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
@@ -438,12 +438,12 @@ def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) ->
 def settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[None]:
     """Bring the thread's row up to date; a rolled back run leaves all but the status as it was."""
     state = outcome.state
-    if outcome.end_reason is EndReason.ROLLED_BACK:
+    if outcome.rolled_back:
         yield RESTATE_THREAD(thread_id=thread["thread_id"])
         return
     if status in (RunStatus.ERROR, RunStatus.TIMEOUT):
         settled = ThreadStatus.ERROR
-    elif state is not None and (state.unfinished or state.interrupts):
+    elif state is not None and state.resumable:
         settled = ThreadStatus.INTERRUPTED
     else:
         settled = ThreadStatus.IDLE

@@ -9,7 +9,8 @@ from typing import Any
 
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
 from runlane.lifecycle import ACTIVE, RunStatus, ThreadStatus
-from runlane.records import Json, Lease, Owner, PruneStrategy, Thread, ThreadState, ThreadTtl
+from runlane.outcomes import Snapshot
+from runlane.records import Json, Lease, Owner, PruneStrategy, Thread, ThreadTtl
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
 from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, listed, statement
 from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
@@ -88,7 +89,7 @@ class NewThread:
     owner: str
     metadata: Json
     ttl: ThreadTtl | None = None
-    state: ThreadState | None = None
+    state: Snapshot | None = None
     extra_writes: ExtraWrites | None = None
 
 
@@ -169,7 +170,7 @@ def idle_thread(thread_id: str, owner: Owner) -> Transaction[Thread]:
 def set_thread_state(
     thread_id: str,
     owner: Owner,
-    state: ThreadState,
+    state: Snapshot,
     metadata: Json,
     *,
     seen: datetime | None = None,
@@ -202,15 +203,14 @@ def show_first_values(lease: Lease, values: str) -> Transaction[bool]:
     return bool(rows)
 
 
-def _set_state(thread_id: str, state: ThreadState) -> Transaction[Rows]:
-    waiting = state.unfinished or bool(state.interrupts)
+def _set_state(thread_id: str, state: Snapshot) -> Transaction[Rows]:
     state_order = yield from next_order()
     rows = yield SET_STATE(
         thread_id=thread_id,
         state_order=state_order,
         state_values=maybe_text(state.values),
         interrupts=dumps(state.interrupts),
-        settled=(ThreadStatus.INTERRUPTED if waiting else ThreadStatus.IDLE).value,
+        settled=(ThreadStatus.INTERRUPTED if state.resumable else ThreadStatus.IDLE).value,
     )
     return rows
 

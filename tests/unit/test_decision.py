@@ -8,22 +8,21 @@ from itertools import product
 
 import pytest
 
-from runlane.agents.base import Drained
-from runlane.agents.host import Abandoned
 from runlane.errors import LeaseLost, StoreUnavailable
-from runlane.execution.decision import StopReason, classify, run_error
+from runlane.execution.decision import StopReason, decide, run_error
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
-from runlane.records import CancelReceipt
+from runlane.outcomes import Abandoned, Drained
+from runlane.records import CancelReceipt, Lease
 
 CANCELLED, LEFT, DRAINED, OWN = asyncio.CancelledError(), Abandoned("here"), Drained(), ValueError("mine")
 FAILURES = (None, CANCELLED, LEFT, DRAINED, OWN, SystemExit(1), StoreUnavailable("out"))
 S, E, R = StopReason, RunEvent, EndReason
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LEASE = Lease(run_id="r", thread_id="t", seq=1, worker_id="w", attempt=1, expires_at=NOW)
 
 
 def receipt(action: CancelAction, reason: EndReason = EndReason.USER_CANCEL, by: str | None = None) -> CancelReceipt:
-    return CancelReceipt(
-        run_id="r", action=action, reason=reason, requested_by=by, requested_at=datetime(2026, 1, 1, tzinfo=UTC)
-    )
+    return CancelReceipt(run_id="r", action=action, reason=reason, requested_by=by, requested_at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -55,23 +54,20 @@ def receipt(action: CancelAction, reason: EndReason = EndReason.USER_CANCEL, by:
 def test_an_attempt_ends_as_the_table_says(
     failure: BaseException | None, stop: StopReason | None, continuable: bool, event: RunEvent, reason: EndReason | None
 ) -> None:
-    verdict = classify(failure, stop, None, paused=False, continuable=continuable)
-    assert verdict is not None
-    assert (verdict.event, verdict.end_reason) == (event, reason)
-    assert (verdict.error is None) == (event in (E.SUCCEED, E.RELEASE))
+    outcome = decide(LEASE, failure, stop, None, paused=False, continuable=continuable)
+    assert (outcome.event, outcome.end_reason) == (event, reason)
+    assert (outcome.error is None) == (event in (E.SUCCEED, E.RELEASE))
 
 
 @pytest.mark.parametrize("failure", [CANCELLED, LEFT])
 def test_code_that_may_be_executed_once_ends_with_the_lease_that_lapsed(failure: BaseException) -> None:
-    verdict = classify(failure, S.LAPSED, None, paused=False, continuable=False, once=True)
-    assert verdict is not None
-    assert (verdict.event, verdict.end_reason) == (E.FAIL, R.WORKER_LOST)
+    outcome = decide(LEASE, failure, S.LAPSED, None, paused=False, continuable=False, once=True)
+    assert (outcome.event, outcome.end_reason) == (E.FAIL, R.WORKER_LOST)
 
 
 def test_a_graph_that_waits_for_a_human_has_paused() -> None:
-    verdict = classify(None, None, None, paused=True, continuable=True)
-    assert verdict is not None
-    assert (verdict.event, verdict.end_reason, verdict.needs_repair) == (E.PAUSE, R.PAUSED, False)
+    outcome = decide(LEASE, None, None, None, paused=True, continuable=True)
+    assert (outcome.event, outcome.end_reason, outcome.needs_repair) == (E.PAUSE, R.PAUSED, False)
 
 
 @pytest.mark.parametrize(
@@ -80,26 +76,29 @@ def test_a_graph_that_waits_for_a_human_has_paused() -> None:
 def test_a_recorded_cancel_is_never_followed_by_anything_but_a_stop(
     failure: BaseException | None, stop: StopReason | None, paused: bool, continuable: bool
 ) -> None:
-    verdict = classify(failure, stop, receipt(CancelAction.INTERRUPT), paused=paused, continuable=continuable)
+    cancel = receipt(CancelAction.INTERRUPT)
     if stop is S.LEASE_LOST:
-        assert verdict is None
+        with pytest.raises(LeaseLost):
+            decide(LEASE, failure, stop, cancel, paused=paused, continuable=continuable)
     else:
-        assert verdict is not None
-        assert (verdict.event, verdict.end_reason) == (E.STOP, R.USER_CANCEL)
+        outcome = decide(LEASE, failure, stop, cancel, paused=paused, continuable=continuable)
+        assert (outcome.event, outcome.end_reason) == (E.STOP, R.USER_CANCEL)
 
 
 @pytest.mark.parametrize(("failure", "cancel"), [*product(FAILURES, [None, receipt(CancelAction.ROLLBACK)])])
 def test_a_lost_lease_writes_nothing(failure: BaseException | None, cancel: CancelReceipt | None) -> None:
-    assert classify(failure, S.LEASE_LOST, cancel, paused=False, continuable=True) is None
-    assert classify(LeaseLost("r", 1), None, cancel, paused=False, continuable=True) is None
+    with pytest.raises(LeaseLost):
+        decide(LEASE, failure, S.LEASE_LOST, cancel, paused=False, continuable=True)
+    with pytest.raises(LeaseLost):
+        decide(LEASE, LeaseLost("r", 1), None, cancel, paused=False, continuable=True)
 
 
 @pytest.mark.parametrize("reason", [R.USER_CANCEL, R.SUPERSEDED, R.DISCONNECT])
 def test_a_rollback_says_so_and_an_interrupt_says_why(reason: EndReason) -> None:
-    back = classify(CANCELLED, S.CANCEL, receipt(CancelAction.ROLLBACK, reason), paused=False, continuable=True)
-    stop = classify(CANCELLED, S.CANCEL, receipt(CancelAction.INTERRUPT, reason, "ann"), paused=False, continuable=True)
-    assert back is not None
-    assert stop is not None
+    back = decide(LEASE, CANCELLED, S.CANCEL, receipt(CancelAction.ROLLBACK, reason), paused=False, continuable=True)
+    stop = decide(
+        LEASE, CANCELLED, S.CANCEL, receipt(CancelAction.INTERRUPT, reason, "ann"), paused=False, continuable=True
+    )
     assert (back.end_reason, stop.end_reason) == (R.ROLLED_BACK, reason)
     assert back.error is not None
     assert stop.error is not None
@@ -109,8 +108,8 @@ def test_a_rollback_says_so_and_an_interrupt_says_why(reason: EndReason) -> None
 
 @pytest.mark.parametrize("event", list(E))
 def test_only_a_run_that_was_cut_short_needs_repair(event: RunEvent) -> None:
-    verdicts = [classify(failure, None, None, paused=False, continuable=True) for failure in FAILURES]
-    found = {verdict.needs_repair for verdict in verdicts if verdict is not None and verdict.event is event}
+    outcomes = [decide(LEASE, failure, None, None, paused=False, continuable=True) for failure in FAILURES]
+    found = {outcome.needs_repair for outcome in outcomes if outcome.event is event}
     assert found <= {event in (E.STOP, E.FAIL, E.EXPIRE)}
 
 
