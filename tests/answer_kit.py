@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import jsonschema_rs
 
-from runlane.server.app import openapi_document
+from runlane.server.api import openapi_document
 
 
 class CheckedClient(httpx.AsyncClient):

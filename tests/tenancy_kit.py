@@ -7,22 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
-from starlette.routing import Route, WebSocketRoute
 
-from runlane.server.app import create_app
+from runlane.server.api import RESOURCES
 from runlane.server.auth.middleware import EXEMPT
-from runlane.settings import Settings
-from server_kit import PROJECT
+from runlane.server.http.route import Route
 
 RUN = {"assistant_id": "steps", "input": {"steps": 1}}
 NOTE = {"namespace": ["notes"], "key": "diary"}
 RPC = {"jsonrpc": "2.0", "id": 1}
 LIST_TOOLS = {**RPC, "method": "tools/list"}
-SAY = {
-    **RPC,
-    "method": "message/send",
-    "params": {"message": {"role": "user", "messageId": "1", "parts": [{"kind": "text", "text": "hi"}]}},
-}
+#: The graph that examples are about: it takes messages.
+GRAPH = "chat"
 #: Not due while a test runs.
 LATER = {"after_seconds": 86_400}
 
@@ -69,67 +64,29 @@ def belongings(client: httpx.Client, secret: str) -> Belongings:
     )
 
 
-def routes() -> dict[str, Route | WebSocketRoute]:
-    """Return every route that the server has and not everybody may ask, by method and path."""
-    found: dict[str, Route | WebSocketRoute] = {}
-    for route in create_app(PROJECT, Settings(database="memory://")).router.routes:
-        assert isinstance(route, Route | WebSocketRoute), f"{route!r} cannot be asked by this test"
-        for method in (route.methods or ()) if isinstance(route, Route) else ("WEBSOCKET",):
-            if route.path not in EXEMPT and method != "HEAD":
-                found[f"{method} {route.path}"] = route
-    return found
+def routes() -> dict[str, Route]:
+    """Return every route that the server has and not everybody may ask, by its name."""
+    return {route.name: route for resource in RESOURCES for route in resource.routes if route.path not in EXEMPT}
 
 
-#: Bodies of the routes whose path names what they are about; ``None``: it has none.
-BODIES: Mapping[str, Callable[[Belongings], Any] | None] = {
-    "POST /threads/{thread_id}/runs/crons": lambda _: {"schedule": "0 0 1 1 *", **RUN},
-    "GET /runs/crons/{cron_id}": None,
-    "PATCH /runs/crons/{cron_id}": lambda _: {"metadata": {"seen": 1}},
-    "DELETE /runs/crons/{cron_id}": None,
-    "GET /threads/{thread_id}/stream": None,
-    "POST /threads/{thread_id}/copy": None,
-    "GET /threads/{thread_id}/storage": None,
-    "POST /threads/{thread_id}/runs/stream": lambda _: RUN,
-    "POST /threads/{thread_id}/runs/wait": lambda _: {**RUN, "if_not_exists": "create"},
-    "POST /threads/{thread_id}/runs": lambda _: {**RUN, "multitask_strategy": "rollback"},
-    "GET /threads/{thread_id}/runs": None,
-    "GET /runs/{run_id}": None,
-    "GET /threads/{thread_id}/runs/{run_id}": None,
-    "GET /runs/{run_id}/stream": None,
-    "GET /threads/{thread_id}/runs/{run_id}/stream": None,
-    "GET /runs/{run_id}/join": None,
-    "GET /threads/{thread_id}/runs/{run_id}/join": None,
-    "POST /runs/{run_id}/cancel": None,
-    "POST /threads/{thread_id}/runs/{run_id}/cancel": None,
-    "DELETE /threads/{thread_id}/runs/{run_id}": None,
-    "GET /threads/{thread_id}": None,
-    "PATCH /threads/{thread_id}": lambda _: {"metadata": {"seen": 1}},
-    "DELETE /threads/{thread_id}": None,
-    "GET /threads/{thread_id}/state": None,
-    "POST /threads/{thread_id}/state/checkpoint": lambda has: {"checkpoint": {"checkpoint_id": has.checkpoint_id}},
-    "GET /threads/{thread_id}/state/{checkpoint_id}": None,
-    "POST /threads/{thread_id}/state": lambda _: {"values": {"done": [9]}},
-    "POST /threads/{thread_id}/history": lambda _: {"limit": 10},
-    "GET /threads/{thread_id}/history": None,
-    "GET /assistants/{assistant_id}": None,
-    "PATCH /assistants/{assistant_id}": lambda _: {"name": "seen"},
-    "DELETE /assistants/{assistant_id}": None,
-    "GET /assistants/{assistant_id}/graph": None,
-    "GET /assistants/{assistant_id}/schemas": None,
-    "GET /assistants/{assistant_id}/subgraphs": None,
-    "GET /assistants/{assistant_id}/subgraphs/{namespace:path}": None,
-    "POST /assistants/{assistant_id}/versions": lambda _: {},
-    "POST /assistants/{assistant_id}/latest": lambda _: {"version": 1},
-    "POST /threads/{thread_id}/commands": lambda _: {"id": 1, "method": "run.start", "params": RUN},
-    "POST /threads/{thread_id}/stream/events": lambda _: {"channels": ["values"]},
-    "WEBSOCKET /threads/{thread_id}/stream/events": None,
-    "GET /a2a/{assistant_id}": None,
-    "GET /a2a/{assistant_id}/.well-known/agent-card.json": None,
-    "GET /a2a/{assistant_id}/.well-known/agent.json": None,
-    "POST /a2a/{assistant_id}": lambda _: SAY,
-    "GET /webhooks/{run_id}": None,
-    "POST /webhooks/{run_id}/resend": None,
-}
+def addressed() -> dict[str, Route]:
+    """Return the routes whose path names what they are about."""
+    return {name: route for name, route in routes().items() if route.parameters}
+
+
+def body_of(route: Route, has: Belongings) -> Any:
+    """Return the route's example about what *has* names; ``None`` if it takes no body."""
+    return _about(route.example, {**asdict(has), "assistant_id": GRAPH})
+
+
+def _about(example: Any, ids: Mapping[str, str]) -> Any:
+    if isinstance(example, list):
+        return [_about(one, ids) for one in example]
+    if not isinstance(example, dict):
+        return example
+    return {name: ids.get(name) or _about(value, ids) for name, value in example.items()}
+
+
 Answer = Callable[[httpx.Response], bool]
 
 
@@ -194,7 +151,6 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "GET /.well-known/agent-card.json": [({"assistant_id": has.agent_id}, status(404))],
         "GET /webhooks": [({}, lambda answer: has.run_id not in answer.text)],
         "POST /mcp": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
-        "POST /mcp/": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
     }
 
 

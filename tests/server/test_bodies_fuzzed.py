@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz_kit import fuzzed, json_texts, texts, values
-from runlane.server.app import openapi_document
+from runlane.server.api import openapi_document
 from server_kit import NOWHERE, Server, running_server
 
 ANSWER_S = 10.0

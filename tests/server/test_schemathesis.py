@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from runlane.server.app import openapi_document
+from runlane.server.api import openapi_document
 from server_kit import Server, running_server
 
 CONFIG = {

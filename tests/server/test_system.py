@@ -101,7 +101,11 @@ async def test_the_document_has_the_parameters_of_queries(http: httpx.AsyncClien
         return {one["name"] for one in paths[path][method]["parameters"] if one["in"] == "query"}
 
     assert query("/threads/{thread_id}/runs", "get") == {"limit", "offset", "status", "select"}
-    assert query("/threads/{thread_id}/runs/{run_id}/stream", "get") == {"stream_mode", "cancel_on_disconnect"}
+    assert query("/threads/{thread_id}/runs/{run_id}/stream", "get") == {
+        "stream_mode",
+        "stream_modes",
+        "cancel_on_disconnect",
+    }
     assert query("/threads/{thread_id}/runs/{run_id}/cancel", "post") == {"wait", "action"}
 
 

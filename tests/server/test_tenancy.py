@@ -1,6 +1,7 @@
 """Promise 10: another tenant's id is not found on any route, in any way to authenticate.
 
-The routes are the server's own: one that is new fails here until it is told what another tenant may ask of it.
+The routes and the bodies of those whose path has an id are the server's own declarations. One without an id fails here
+until ``foreign`` says what another tenant may ask of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from websockets.sync.client import connect
 
 from auth_kit import bearer, guarded_server, keyed_server
 from server_kit import PATIENCE_S, Server
-from tenancy_kit import BODIES, RUN, Belongings, ask, belongings, foreign, path_of, routes
+from tenancy_kit import RUN, Belongings, addressed, ask, belongings, body_of, foreign, path_of, routes
 
 USERS = ("alice", "bob", "carol", "mallory")
 Login = Callable[[str], httpx.Client]
@@ -50,7 +51,12 @@ def alice(tenants: tuple[Server, Login]) -> Belongings:
 
 def test_every_route_is_asked() -> None:
     nobody = Belongings(**dict.fromkeys(Belongings.__dataclass_fields__, ""))
-    assert set(routes()) == BODIES.keys() | foreign(nobody).keys()
+    assert routes().keys() == addressed().keys() | foreign(nobody).keys()
+
+
+def test_every_route_whose_path_has_an_id_and_that_takes_a_body_declares_an_example() -> None:
+    reads = {name for name, route in addressed().items() if route.arguments.body or route.reads}
+    assert {name for name in reads if addressed()[name].example is None} == set()
 
 
 def test_no_route_answers_without_authentication(tenants: tuple[Server, Login], alice: Belongings) -> None:
@@ -65,7 +71,7 @@ def test_the_owner_is_answered_on_every_route(tenants: tuple[Server, Login]) -> 
     server, login = tenants
     carol = login("carol")
     has = belongings(carol, "carol")
-    names = sorted(BODIES, key=lambda name: name.startswith("DELETE"))
+    names = sorted(addressed(), key=lambda name: (name.startswith("DELETE"), -len(name)))  # what is inside goes first
     answered = {name: _status(server, carol, name, has) for name in names}
     found = {*range(200, 300), 409}  # its thread may be busy by then
     assert {name: status for name, status in answered.items() if status not in found} == {}
@@ -78,7 +84,7 @@ def test_another_tenants_ids_are_not_found_and_nothing_of_theirs_changes(
     before = _seen(login("alice"), alice)
     assert alice.run_id in str(before)
     mallory = login("mallory")
-    answered = {name: _status(server, mallory, name, alice) for name in BODIES}
+    answered = {name: _status(server, mallory, name, alice) for name in addressed()}
     assert {name: status for name, status in answered.items() if status != 404} == {}
     for name, requests in foreign(alice).items():
         method, _, path = name.partition(" ")
@@ -96,7 +102,7 @@ def test_an_id_of_ones_own_does_not_open_another_tenants(tenants: tuple[Server, 
     mixed = [replace(own, run_id=alice.run_id, waiting_run_id=alice.waiting_run_id)]
     mixed += [replace(own, thread_id=alice.thread_id, waiting_thread_id=alice.waiting_thread_id)]
     for has in mixed:
-        both = [name for name in BODIES if "{thread_id}" in name and "{run_id}" in name]
+        both = [name for name in addressed() if "{thread_id}" in name and "{run_id}" in name]
         answered = {name: _status(server, bob, name, has) for name in both}
         assert {name: status for name, status in answered.items() if status != 404} == {}
     elsewhere = {"checkpoint": {"thread_id": alice.thread_id, "checkpoint_id": alice.checkpoint_id}}
@@ -114,14 +120,13 @@ def _run_of(path: str) -> dict[str, Any]:
 
 def _status(server: Server, client: httpx.Client, name: str, has: Belongings) -> int:
     """Return the status with which a route answers when it is asked for what *has* names."""
-    if name not in BODIES:
+    if name not in addressed():
         method, _, path = name.partition(" ")
         return ask(client, method, path, foreign(has)[name][0][0]).status_code
     method, path = path_of(name, has)
-    if method == "WEBSOCKET":
+    if method == "WS":
         return _subscribed(server, client, path)
-    make = BODIES[name]
-    answer = ask(client, method, path, None if make is None else make(has))
+    answer = ask(client, method, path, body_of(addressed()[name], has))
     if name == "POST /a2a/{assistant_id}":  # errors of JSON-RPC are in the answer, whose status is 200
         error = answer.json().get("error", {}) if answer.status_code == 200 else {}
         return 404 if error.get("code") == -32602 and "not found" in error["message"] else answer.status_code
@@ -146,7 +151,9 @@ def _subscribed(server: Server, client: httpx.Client, path: str) -> int:
 
 def _seen(client: httpx.Client, has: Belongings) -> dict[str, Any]:
     """Return all that a tenant can read of what they have."""
-    paths = [path_of(name, has) for name in BODIES if name.startswith("GET") and "/webhooks" not in name]  # tried again
+    paths = [
+        path_of(name, has) for name in addressed() if name.startswith("GET") and "/webhooks" not in name
+    ]  # tried again
     seen = {path: ask(client, "GET", path).text for _, path in paths if not path.endswith("/stream")}
     for path, body in (
         ("/threads/search", {"limit": 100}),

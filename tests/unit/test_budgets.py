@@ -44,16 +44,9 @@ OVER_BUDGET: dict[str, set[str]] = {
 }
 SHARED_NAMES: set[str] = {
     "Answer",
-    "Assistant",
-    "Cron",
-    "Delivery",
     "Limits",
     "Publisher",
     "Refused",
-    "Size",
-    "Thread",
-    "ThreadTtl",
-    "WaitingOn",
     "_Call",
 }
 PACKED: set[str] = {

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from compatibility import PAGE, TESTS, Row, page, rows
-from runlane.server.app import openapi_document
+from runlane.server.api import openapi_document
 from runlane.server.http.requests import RunCreate
 from server.test_weaknesses import PROOFS
 

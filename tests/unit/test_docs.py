@@ -22,7 +22,7 @@ from runlane import CancelReceipt, RunManager, RunRecord, StreamEnd, StreamEvent
 from runlane.agents.encode import Unserialisable
 from runlane.cli.main import app as command_line
 from runlane.errors import ConfigurationError, RunlaneError
-from runlane.server.app import openapi_document
+from runlane.server.api import openapi_document
 from runlane.server.http.errors import STATUSES
 from runlane.settings import Settings
 from simulation.mutants import MUTANTS

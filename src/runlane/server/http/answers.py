@@ -1,6 +1,7 @@
 """The shapes of what the server answers, for its OpenAPI document: clients that are generated from it are typed.
 
-The shapes are made elsewhere, by ``responses`` and the routes; tests check every answer against these.
+The shapes are made elsewhere, by ``responses`` and the routes; tests check every answer against these. A class whose
+name a record has too begins with ``Wire``; its component in the document does not.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class Answer(msgspec.Struct, kw_only=True):
+class WireObject(msgspec.Struct, kw_only=True):
     """A JSON object that is answered."""
 
 
-class Event(Answer):
+class Event(WireObject):
     """A server-sent event of a stream; ``data`` is JSON text. Source: the HTML standard, server-sent events."""
 
     event: str
@@ -32,7 +33,7 @@ class Event(Answer):
     id: str | None = None
 
 
-class Assistant(Answer):
+class WireAssistant(WireObject):
     assistant_id: str
     graph_id: str
     config: Object
@@ -45,26 +46,26 @@ class Assistant(Answer):
     updated_at: Instant
 
 
-class GraphNode(Answer):
+class GraphNode(WireObject):
     id: str | int
     type: str
     data: Object
     metadata: Object | None = None
 
 
-class GraphEdge(Answer):
+class GraphEdge(WireObject):
     source: str | int
     target: str | int
     conditional: bool = False
     data: str | None = None
 
 
-class GraphDrawing(Answer):
+class GraphDrawing(WireObject):
     nodes: list[GraphNode]
     edges: list[GraphEdge]
 
 
-class SubgraphSchemas(Answer):
+class SubgraphSchemas(WireObject):
     """JSON Schemas; ``null`` if there is none."""
 
     input_schema: Object | None
@@ -78,7 +79,7 @@ class GraphSchemas(SubgraphSchemas):
     graph_id: str
 
 
-class Interrupt(Answer):
+class Interrupt(WireObject):
     """A question that the graph asks; ``response_schema`` is the JSON Schema of its answer, if the graph gives one."""
 
     id: str
@@ -86,13 +87,13 @@ class Interrupt(Answer):
     response_schema: Object | None = None
 
 
-class ThreadTtl(Answer):
+class WireThreadTtl(WireObject):
     strategy: PruneStrategy
     ttl_minutes: float
     expires_at: Instant | None
 
 
-class Thread(Answer):
+class WireThread(WireObject):
     thread_id: str
     created_at: Instant
     updated_at: Instant
@@ -104,30 +105,30 @@ class Thread(Answer):
     interrupts: dict[str, list[Interrupt]]
     error: RunError | None
     #: With ``include=ttl``.
-    ttl: ThreadTtl | None = None
+    ttl: WireThreadTtl | None = None
     #: Of a search with ``extract``.
     extracted: Object = {}
 
 
-class Checkpoint(Answer):
+class Checkpoint(WireObject):
     thread_id: str
     checkpoint_ns: str = ""
     checkpoint_id: str | None = None
     checkpoint_map: Object | None = None
 
 
-class ThreadTask(Answer):
+class ThreadTask(WireObject):
     id: str
     name: str
     path: list[Any]
     error: str | None
     interrupts: list[Interrupt]
     checkpoint: Checkpoint | None
-    state: ThreadState | None
+    state: WireThreadState | None
     result: Any
 
 
-class ThreadState(Answer):
+class WireThreadState(WireObject):
     values: Any
     next: list[str]
     tasks: list[ThreadTask]
@@ -140,35 +141,35 @@ class ThreadState(Answer):
     parent_checkpoint_id: str | None
 
 
-class StateUpdated(Answer):
+class StateUpdated(WireObject):
     checkpoint: Checkpoint
     configurable: Checkpoint
     checkpoint_id: str | None
 
 
-class Pruned(Answer):
+class Pruned(WireObject):
     pruned_count: Count
     busy: list[str]
 
 
-class Size(Answer):
+class WireSize(WireObject):
     count: Count
     bytes: Count
 
 
-class ChannelSizes(Size):
-    by_channel: dict[str, Size]
+class ChannelSizes(WireSize):
+    by_channel: dict[str, WireSize]
 
 
-class ThreadStorage(Answer):
+class ThreadStorage(WireObject):
     thread_id: str
     total_bytes: Count
-    checkpoints: Size
+    checkpoints: WireSize
     channel_values: ChannelSizes
-    pending_writes: Size
+    pending_writes: WireSize
 
 
-class RunKwargs(Answer):
+class RunKwargs(WireObject):
     """What a run was asked for."""
 
     input: Any
@@ -187,7 +188,7 @@ class RunKwargs(Answer):
     durability: Literal["sync", "async", "exit"]
 
 
-class Receipt(Answer):
+class Receipt(WireObject):
     """What became of a cancel; ``stopped_at`` is set once the run's code has stopped."""
 
     action: CancelAction
@@ -199,7 +200,7 @@ class Receipt(Answer):
     blocked_at: str | None
 
 
-class WaitingOn(Answer):
+class WireWaitingOn(WireObject):
     """Why a pending run has not begun."""
 
     reason: str
@@ -207,7 +208,7 @@ class WaitingOn(Answer):
     until: Instant | None = None
 
 
-class Run(Answer):
+class Run(WireObject):
     run_id: str
     thread_id: str
     assistant_id: str | None
@@ -227,10 +228,10 @@ class Run(Answer):
     started_at: Instant | None
     ended_at: Instant | None
     #: Of runs that are read, not of one that was just created.
-    waiting_on: WaitingOn | None = None
+    waiting_on: WireWaitingOn | None = None
 
 
-class Cron(Answer):
+class WireCron(WireObject):
     cron_id: str
     assistant_id: str
     thread_id: str | None
@@ -252,7 +253,7 @@ class Cron(Answer):
     updated_at: Instant
 
 
-class StoreItem(Answer):
+class StoreItem(WireObject):
     namespace: list[str]
     key: str
     value: Object
@@ -264,15 +265,15 @@ class FoundItem(StoreItem):
     score: float | None
 
 
-class FoundItems(Answer):
+class FoundItems(WireObject):
     items: list[FoundItem]
 
 
-class Namespaces(Answer):
+class Namespaces(WireObject):
     namespaces: list[list[str]]
 
 
-class Delivery(Answer):
+class WireDelivery(WireObject):
     run_id: str
     thread_id: str
     url: str
@@ -283,7 +284,7 @@ class Delivery(Answer):
     ended_at: Instant | None
 
 
-class DeliveryAttempt(Answer):
+class DeliveryAttempt(WireObject):
     number: Count
     sent_at: Instant
     duration_s: float
@@ -291,11 +292,11 @@ class DeliveryAttempt(Answer):
     error: str | None
 
 
-class DeliveryWithHistory(Delivery):
+class DeliveryWithHistory(WireDelivery):
     history: list[DeliveryAttempt]
 
 
-class CommandAnswer(Answer):
+class CommandAnswer(WireObject):
     """What became of a command of the streaming protocol."""
 
     type: Literal["success", "error"]
@@ -306,7 +307,7 @@ class CommandAnswer(Answer):
     message: str = ""
 
 
-class RpcAnswer(Answer):
+class RpcAnswer(WireObject):
     """An answer of JSON-RPC 2.0: a result or an error."""
 
     jsonrpc: Literal["2.0"]
@@ -315,7 +316,7 @@ class RpcAnswer(Answer):
     error: Object = {}
 
 
-class AgentCard(Answer, rename="camel"):
+class AgentCard(WireObject, rename="camel"):
     """How an agent is called. Source: Agent2Agent protocol, versions 0.3.0 and 1.0."""
 
     name: str
@@ -332,12 +333,12 @@ class AgentCard(Answer, rename="camel"):
     skills: list[Object]
 
 
-class Health(Answer):
+class Health(WireObject):
     ok: bool
     services: dict[str, Literal["healthy", "unhealthy", "skipped"]]
 
 
-class QueueNumbers(Answer):
+class QueueNumbers(WireObject):
     n_pending: Count
     n_running: Count
     pending_runs_wait_time_max_secs: float | None
@@ -345,13 +346,13 @@ class QueueNumbers(Answer):
     pending_unblocked_runs_wait_time_max_secs: float | None
 
 
-class WorkerNumbers(Answer):
+class WorkerNumbers(WireObject):
     max: Count
     active: Count
     available: Count
 
 
-class Numbers(Answer):
+class Numbers(WireObject):
     """What the process counts, with ``format=json``; ``api`` has the requests by status."""
 
     queue: QueueNumbers
@@ -359,7 +360,7 @@ class Numbers(Answer):
     workers: WorkerNumbers
 
 
-class Info(Answer):
+class Info(WireObject):
     version: str
     langgraph_py_version: str
     flags: dict[str, bool]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator, Mapping, Set
-from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
 from uuid import UUID
 
 import msgspec
 from starlette.requests import Request
 
-from runlane.errors import InvalidRequest
+from runlane.errors import InvalidRequest, RunlaneError
 from runlane.records import PruneStrategy
 from runlane.server.config.expiry import Minutes
 from runlane.server.http.json_bodies import read_json
@@ -96,6 +95,13 @@ class RunCreate(Body):
     on_completion: Literal["delete", "keep"] | None = None
     strict_resume: bool = False
     langsmith_tracer: Object | None = None
+
+
+#: A run for the document's examples; the tenancy test replaces ids and names of assistants.
+RUN_EXAMPLE: Final[Object] = {
+    "assistant_id": "agent",
+    "input": {"messages": [{"role": "user", "content": "Where is my order?"}]},
+}
 
 
 class AssistantCreate(Body):
@@ -208,8 +214,6 @@ class HistoryQuery(Body):
 
 
 B = TypeVar("B", bound=Body)
-E = TypeVar("E", bound=StrEnum)
-_INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
 #: Fields that may be null on the wire.
 _NULLABLE = frozenset({"input", "command", "values", "before", "checkpoint", "checkpoint_map"})
 
@@ -227,6 +231,33 @@ async def read_body(request: Request, model: type[B]) -> B:
         InvalidRequest: The body does not fit; the text names the field.
     """
     return convert_body(request, await read_json(request, request.app.state.settings.max_body_bytes), model)
+
+
+async def read_bodies(request: Request, model: type[B], bounds: msgspec.Meta) -> list[B]:
+    """Return the body, an array, as a list of *model*; see :func:`read_body`.
+
+    Raises:
+        InvalidRequest: The body does not fit; the text names the entry and the field.
+    """
+    values = await read_json(request, request.app.state.settings.max_body_bytes)
+    low, high = bounds.min_length or 0, bounds.max_length
+    if not isinstance(values, list) or len(values) < low or (high is not None and len(values) > high):
+        raise InvalidRequest(f"The body must be a JSON array of {low} to {high} objects.")
+    found = []
+    for index, value in enumerate(values):
+        with in_entry(index):
+            found.append(convert_body(request, value, model))
+    return found
+
+
+@contextmanager
+def in_entry(index: int) -> Iterator[None]:
+    """Name the entry of an array in an error about it."""
+    try:
+        yield
+    except RunlaneError as error:
+        error.args = (f"Entry {index} of the batch: {error}",)
+        raise
 
 
 def convert_body(request: Request, value: Any, model: type[B]) -> B:
@@ -342,63 +373,3 @@ def cursor_address(before: str | Object | None) -> str | dict[str, Any] | None:
         return checkpoint_address(msgspec.convert(before.get("configurable", before), CheckpointConfig))
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"Invalid request body: before: {error}.") from None
-
-
-def query_int(request: Request, name: str, default: int, *, low: int = 0, high: int = 1000) -> int:
-    """Return an integer of the query.
-
-    Raises:
-        InvalidRequest: It is not one, or out of range.
-    """
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if _INTEGER.match(text) is None:
-        raise InvalidRequest(f"Query parameter {name!r} is {text!r}; it must be an integer.")
-    value = int(text)
-    if not low <= value <= high:
-        raise InvalidRequest(f"Query parameter {name!r} is {value}; it must be from {low} to {high}.")
-    return value
-
-
-def query_flag(request: Request, name: str) -> bool:
-    """Return a boolean of the query: ``true``, ``1``, ``True``, ... or their opposites."""
-    text = request.query_params.get(name, "false").lower()
-    if text in ("true", "1", "yes"):
-        return True
-    if text in ("false", "0", "no", ""):
-        return False
-    raise InvalidRequest(f"Query parameter {name!r} is {text!r}; it must be true or false.")
-
-
-def query_choice(request: Request, name: str, kind: type[E], default: E | None) -> E | None:
-    """Return one of the members of *kind*.
-
-    Raises:
-        InvalidRequest: There is no such member.
-    """
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    try:
-        return kind(text)
-    except ValueError:
-        raise InvalidRequest(f"{name} is {text!r}; it must be one of {', '.join(kind)}.") from None
-
-
-def query_list(request: Request, *names: str) -> list[str]:
-    """Return a list of the query: repeated, comma-separated, or a JSON array, under any of *names*."""
-    found: list[str] = []
-    for name in names:
-        for text in request.query_params.getlist(name):
-            found.extend(_listed(name, text))
-    return found
-
-
-def _listed(name: str, text: str) -> list[str]:
-    if not text.startswith("["):
-        return [part for part in text.split(",") if part]
-    try:
-        return msgspec.json.decode(text, type=list[str])
-    except msgspec.DecodeError:
-        raise InvalidRequest(f"Query parameter {name!r} is {text!r}; it must be a list of strings.") from None

@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 
 import msgspec
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,8 +22,10 @@ from runlane.records import ANY_OWNER, Assistant, RunRecord, StreamEnd, StreamEv
 from runlane.runtime import utc_now
 from runlane.server.http import answers
 from runlane.server.http.json_bodies import PayloadTooLarge, read_json
-from runlane.server.http.requests import BadRequest, Body, Command, RunCreate
+from runlane.server.http.queries import QueryModel
+from runlane.server.http.requests import BadRequest, Body, Command, Object, RunCreate
 from runlane.server.http.responses import SSE_HEADERS, BrokenOff, Last, StreamingBody, json_response
+from runlane.server.http.route import Resource, Route
 from runlane.server.protocols.a2a_tasks import brief, find_task, list_tasks, now_of, since
 from runlane.server.protocols.a2a_wire import (
     INVALID_PARAMS,
@@ -48,15 +49,24 @@ from runlane.server.protocols.a2a_wire import (
 from runlane.server.protocols.a2a_wire import Version as A2aVersion
 from runlane.server.routes.assistants import assistant_to_run
 from runlane.server.routes.new_runs import admit, prepare_run
-from runlane.server.routes.routing import route, service_of
+from runlane.server.routes.routing import service_of
 from runlane.server.service import Service, graph_config
 from runlane.streams.bridge import Ending, Watch
 
-router = APIRouter(tags=["A2A"])
 T = TypeVar("T")
 PARSE_ERROR, INVALID_MESSAGE, NO_METHOD = -32700, -32600, -32601
 TEXT: Final = ("text/plain", "application/json")
 HEARTBEAT: Final = b": heartbeat\r\n\r\n"
+
+
+_EXAMPLE: Final[Object] = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "message/send",
+    "params": {
+        "message": {"role": "user", "messageId": "1", "parts": [{"kind": "text", "text": "Where is my order?"}]}
+    },
+}
 
 
 class A2aRequest(Body):
@@ -68,25 +78,17 @@ class A2aRequest(Body):
     params: dict[str, Any] | None = None
 
 
-@route(
-    router,
-    "GET",
-    "/.well-known/agent-card.json",
-    answer=answers.AgentCard,
-    statuses=(400, 404),
-    query=("assistant_id",),
-)
-async def any_card(request: Request) -> Response:
+class CardQuery(QueryModel):
+    assistant_id: str | None = None
+
+
+async def any_card(request: Request, query: CardQuery) -> Response:
     """Describe the agent that the query names."""
-    assistant_id = request.query_params.get("assistant_id")
-    if assistant_id is None:
+    if query.assistant_id is None:
         raise BadRequest("Name the agent: ?assistant_id=...")
-    return json_response(await _card(request, assistant_id))
+    return json_response(await _card(request, query.assistant_id))
 
 
-@route(router, "GET", "/a2a/{assistant_id}/.well-known/agent-card.json", answer=answers.AgentCard, statuses=(404,))
-@route(router, "GET", "/a2a/{assistant_id}/.well-known/agent.json", answer=answers.AgentCard, statuses=(404,))
-@route(router, "GET", "/a2a/{assistant_id}", answer=answers.AgentCard, statuses=(404,))
 async def card(request: Request) -> Response:
     """Describe an agent, in both versions of the protocol at once."""
     return json_response(await _card(request, request.path_params["assistant_id"]))
@@ -131,7 +133,6 @@ async def _agent(request: Request, named: str) -> Assistant:
     return assistant
 
 
-@route(router, "POST", "/a2a/{assistant_id}", answer=answers.RpcAnswer, body=A2aRequest, statuses=(409, 429))
 async def call(request: Request) -> Any:
     """Answer one request of the Agent2Agent protocol; ``A2A-Version: 1.0`` chooses its newer words."""
     asked: int | str | None = None
@@ -379,3 +380,23 @@ def _text(item: Any, words: Words, told: dict[str, None]) -> dict[str, Any] | No
     update = words.text_update(message_id, text, append=message_id in told)
     told[message_id] = None
     return update
+
+
+A2A = Resource(
+    tag="A2A",
+    group="a2a",
+    routes=(
+        Route("GET /.well-known/agent-card.json", any_card, answer=answers.AgentCard, errors=(400, 404)),
+        Route("GET /a2a/{assistant_id}/.well-known/agent-card.json", card, answer=answers.AgentCard, errors=(404,)),
+        Route("GET /a2a/{assistant_id}/.well-known/agent.json", card, answer=answers.AgentCard, errors=(404,)),
+        Route("GET /a2a/{assistant_id}", card, answer=answers.AgentCard, errors=(404,)),
+        Route(
+            "POST /a2a/{assistant_id}",
+            call,
+            answer=answers.RpcAnswer,
+            errors=(409, 429),
+            reads=A2aRequest,
+            example=_EXAMPLE,
+        ),
+    ),
+)

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,15 +25,15 @@ from runlane.server.http.errors import MAX_DETAIL
 from runlane.server.http.json_bodies import PayloadTooLarge, read_json
 from runlane.server.http.requests import Body, RunCreate
 from runlane.server.http.responses import BrokenOff, Last, StreamingBody, json_response
+from runlane.server.http.route import Resource, Route
 from runlane.server.protocols.tools import input_of, input_schema, named
 from runlane.server.routes.new_runs import admit, prepare_run
-from runlane.server.routes.routing import authorize, route, service_of
+from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import graph_config
 from runlane.store.transactions.assistants import AssistantFilter
 from runlane.streams.bridge import Ending
 
 log = logging.getLogger("runlane.mcp")
-router = APIRouter(tags=["MCP"])
 
 #: Revisions that are spoken; the last one is offered to who speaks none of them.
 REVISIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -64,24 +63,6 @@ class Refused(Exception):  # an answer, not an error
         super().__init__(message)
 
 
-@route(
-    router,
-    "POST",
-    "/mcp",
-    answer=answers.RpcAnswer,
-    body=McpMessage,
-    success=(200, 202),
-    refusals={400: answers.RpcAnswer},
-)
-@route(
-    router,
-    "POST",
-    "/mcp/",
-    answer=answers.RpcAnswer,
-    body=McpMessage,
-    success=(200, 202),
-    refusals={400: answers.RpcAnswer},
-)
 async def message(request: Request) -> Any:
     """Answer one message of the Model Context Protocol."""
     spoken = request.headers.get("mcp-protocol-version", REVISIONS[-1])
@@ -239,3 +220,19 @@ def _message(asked: int | str, **fields: Any) -> bytes:
 
 def _error(asked: int | str | None, code: int, text: str, status: int) -> Response:
     return json_response({"jsonrpc": "2.0", "id": asked, "error": {"code": code, "message": text}}, status)
+
+
+MCP = Resource(
+    tag="MCP",
+    group="mcp",
+    routes=(
+        Route(
+            "POST /mcp",
+            message,
+            answer=answers.RpcAnswer,
+            success=(200, 202),
+            refusals={400: answers.RpcAnswer},
+            reads=McpMessage,
+        ),
+    ),
+)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID, uuid4
 
 import msgspec
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +14,7 @@ from runlane.errors import AlreadyExists, InvalidRequest, NotFound
 from runlane.records import Assistant, Owner, Thread
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
+from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import (
     AssistantCreate,
     AssistantLatest,
@@ -25,18 +25,29 @@ from runlane.server.http.requests import (
     RunConfig,
     ignore,
     path_uuid,
-    query_flag,
-    read_body,
 )
 from runlane.server.http.responses import assistant_wire, json_response, raw_json, selected
-from runlane.server.routes.routing import authorize, route, service_of
+from runlane.server.http.route import Resource, Route
+from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import Service, graph_config
 from runlane.store.transactions.assistants import SHARED_OWNER, AssistantFilter, NewAssistant
 from runlane.store.transactions.thread_search import ThreadFilter
 
-router = APIRouter(tags=["Assistants"])
 #: Threads that are looked up at once.
 _PAGE: Final = 1000
+
+
+class DeleteQuery(QueryModel):
+    delete_threads: bool = False
+
+
+class DrawingQuery(QueryModel):
+    #: Whether subgraphs are drawn too, or how deep.
+    xray: Annotated[int, msgspec.Meta(ge=1)] | bool = False
+
+
+class SubgraphsQuery(QueryModel):
+    recurse: bool = False
 
 
 async def find_assistant(service: Service, owner: Owner, text: str) -> Assistant:
@@ -132,10 +143,9 @@ def _writable(assistant: Assistant) -> None:
         )
 
 
-@route(router, "POST", "/assistants/search", answer=list[answers.Assistant], body=AssistantSearch, statuses=(404,))
-async def search_assistants(request: Request) -> Response:
+async def search_assistants(request: Request, body: AssistantSearch) -> Response:
     """Find assistants; the total is in X-Pagination-Total."""
-    service, body = service_of(request), await read_body(request, AssistantSearch)
+    service = service_of(request)
     if body.graph_id is not None:
         _known_graph(service, body.graph_id)
     owner, where = await _searched(request, body)
@@ -172,18 +182,15 @@ def pagination(total: int, offset: int, got: int) -> dict[str, str]:
     return headers
 
 
-@route(router, "POST", "/assistants/count", answer=int, body=AssistantSearch)
-async def count_assistants(request: Request) -> Response:
+async def count_assistants(request: Request, body: AssistantSearch) -> Response:
     """Count assistants."""
-    body = await read_body(request, AssistantSearch)
     owner, where = await _searched(request, body)
     return json_response(await service_of(request).store.assistants.count(owner=owner, where=where))
 
 
-@route(router, "POST", "/assistants", answer=answers.Assistant, body=AssistantCreate, statuses=(404, 409))
-async def create_assistant(request: Request) -> Response:
+async def create_assistant(request: Request, body: AssistantCreate) -> Response:
     """Create an assistant, version 1."""
-    service, body = service_of(request), await read_body(request, AssistantCreate)
+    service = service_of(request)
     _known_graph(service, body.graph_id)
     config, context = _settings(body.config, body.context)
     value: dict[str, Any] = {
@@ -221,17 +228,15 @@ async def _made(service: Service, access: Access, new: NewAssistant, if_exists: 
             raise AlreadyExists("assistant", new.assistant_id) from None
 
 
-@route(router, "GET", "/assistants/{assistant_id}", answer=answers.Assistant, statuses=(404,))
 async def get_assistant(request: Request) -> Response:
     """Return an assistant."""
     _, found = await _named(request, "read")
     return json_response(assistant_wire(found))
 
 
-@route(router, "PATCH", "/assistants/{assistant_id}", answer=answers.Assistant, body=AssistantPatch, statuses=(404,))
-async def patch_assistant(request: Request) -> Response:
+async def patch_assistant(request: Request, body: AssistantPatch) -> Response:
     """Change an assistant, which makes a new version."""
-    service, body = service_of(request), await read_body(request, AssistantPatch)
+    service = service_of(request)
     metadata = _own_metadata(request, body.metadata)
     value: dict[str, Any] = {"graph_id": body.graph_id, "name": body.name, "metadata": metadata}
     access, assistant = await _named(request, "update", value)
@@ -251,16 +256,15 @@ async def patch_assistant(request: Request) -> Response:
     return json_response(assistant_wire(changed))
 
 
-@route(router, "DELETE", "/assistants/{assistant_id}", success=(204,), statuses=(404, 409), query=("delete_threads",))
-async def delete_assistant(request: Request) -> Response:
+async def delete_assistant(request: Request, query: DeleteQuery) -> Response:
     """Delete an assistant with its versions; with ``delete_threads`` also the threads that it ran on last."""
-    service, with_threads = service_of(request), query_flag(request, "delete_threads")
+    service = service_of(request)
     access, assistant = await _named(request, "delete")
     _writable(assistant)
-    if with_threads:  # first, so that whoever is cut off can ask again
+    if query.delete_threads:  # first, so that whoever is cut off can ask again
         await _delete_threads(request, assistant.assistant_id)
     await service.store.assistants.delete(assistant.assistant_id, owner=access.reads)
-    if with_threads:  # those that came between
+    if query.delete_threads:  # those that came between
         await _delete_threads(request, assistant.assistant_id)
     return Response(status_code=204)
 
@@ -287,27 +291,15 @@ async def _delete_threads(request: Request, assistant_id: str) -> None:
             continue
 
 
-@route(router, "GET", "/assistants/{assistant_id}/graph", answer=answers.GraphDrawing, statuses=(404,), query=("xray",))
-async def draw_assistant(request: Request) -> Response:
+async def draw_assistant(request: Request, query: DrawingQuery) -> Response:
     """Return the graph's nodes and edges."""
     service, text = service_of(request), request.path_params["assistant_id"]
     access = await authorize(request, "assistants", "read", {"assistant_id": text})
     assistant = _permitted(access, await find_assistant(service, access.reads, text))
-    xray = _xray(request.query_params.get("xray", "false"))
     states = service.states(access, graph_config(assistant))
-    return raw_json(await service.on_agents(lambda: states.draw(assistant.graph_id, xray=xray)))
+    return raw_json(await service.on_agents(lambda: states.draw(assistant.graph_id, xray=query.xray)))
 
 
-def _xray(text: str) -> bool | int:
-    lowered = text.lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    if text.isdigit() and int(text) >= 1:
-        return int(text)
-    raise InvalidRequest(f"xray is {text!r}; it must be true, false or a depth from 1.")
-
-
-@route(router, "GET", "/assistants/{assistant_id}/schemas", answer=answers.GraphSchemas, statuses=(404,))
 async def assistant_schemas(request: Request) -> Response:
     """Return the graph's JSON Schemas."""
     service = service_of(request)
@@ -316,44 +308,20 @@ async def assistant_schemas(request: Request) -> Response:
     return raw_json(await service.on_agents(lambda: states.schemas(assistant.graph_id)))
 
 
-@route(
-    router,
-    "GET",
-    "/assistants/{assistant_id}/subgraphs",
-    answer=dict[str, answers.SubgraphSchemas],
-    statuses=(404,),
-    query=("recurse",),
-)
-@route(
-    router,
-    "GET",
-    "/assistants/{assistant_id}/subgraphs/{namespace:path}",
-    answer=dict[str, answers.SubgraphSchemas],
-    statuses=(404,),
-    query=("recurse",),
-)
-async def assistant_subgraphs(request: Request) -> Response:
+async def assistant_subgraphs(request: Request, query: SubgraphsQuery) -> Response:
     """Return the schemas of the graph's subgraphs."""
     service = service_of(request)
     access, assistant = await _named(request, "read")
     states, namespace = service.states(access, graph_config(assistant)), request.path_params.get("namespace")
-    recurse = query_flag(request, "recurse")
     return raw_json(
-        await service.on_agents(lambda: states.subgraphs(assistant.graph_id, namespace=namespace, recurse=recurse))
+        await service.on_agents(
+            lambda: states.subgraphs(assistant.graph_id, namespace=namespace, recurse=query.recurse)
+        )
     )
 
 
-@route(
-    router,
-    "POST",
-    "/assistants/{assistant_id}/versions",
-    answer=list[answers.Assistant],
-    body=AssistantVersions,
-    statuses=(404,),
-)
-async def assistant_versions(request: Request) -> Response:
+async def assistant_versions(request: Request, body: AssistantVersions) -> Response:
     """Return an assistant's versions, newest first."""
-    body = await read_body(request, AssistantVersions)
     access, assistant = await _named(request, "read")
     found = await service_of(request).store.assistants.versions(
         assistant.assistant_id,
@@ -365,15 +333,59 @@ async def assistant_versions(request: Request) -> Response:
     return json_response([assistant_wire(one) for one in found])
 
 
-@route(
-    router, "POST", "/assistants/{assistant_id}/latest", answer=answers.Assistant, body=AssistantLatest, statuses=(404,)
-)
-async def set_latest(request: Request) -> Response:
+async def set_latest(request: Request, body: AssistantLatest) -> Response:
     """Make an earlier version the current one, with its config and context."""
-    body = await read_body(request, AssistantLatest)
     access, assistant = await _named(request, "update", {"version": body.version})
     _writable(assistant)
     changed = await service_of(request).store.assistants.set_latest(
         assistant.assistant_id, owner=access.reads, version=body.version
     )
     return json_response(assistant_wire(changed))
+
+
+ASSISTANTS = Resource(
+    tag="Assistants",
+    group="assistants",
+    routes=(
+        Route("POST /assistants/search", search_assistants, answer=list[answers.WireAssistant], errors=(404,)),
+        Route("POST /assistants/count", count_assistants, answer=int),
+        Route("POST /assistants", create_assistant, answer=answers.WireAssistant, errors=(404, 409)),
+        Route("GET /assistants/{assistant_id}", get_assistant, answer=answers.WireAssistant, errors=(404,)),
+        Route(
+            "PATCH /assistants/{assistant_id}",
+            patch_assistant,
+            answer=answers.WireAssistant,
+            errors=(404,),
+            example={"name": "Support"},
+        ),
+        Route("DELETE /assistants/{assistant_id}", delete_assistant, success=(204,), errors=(404, 409)),
+        Route("GET /assistants/{assistant_id}/graph", draw_assistant, answer=answers.GraphDrawing, errors=(404,)),
+        Route("GET /assistants/{assistant_id}/schemas", assistant_schemas, answer=answers.GraphSchemas, errors=(404,)),
+        Route(
+            "GET /assistants/{assistant_id}/subgraphs",
+            assistant_subgraphs,
+            answer=dict[str, answers.SubgraphSchemas],
+            errors=(404,),
+        ),
+        Route(
+            "GET /assistants/{assistant_id}/subgraphs/{namespace:path}",
+            assistant_subgraphs,
+            answer=dict[str, answers.SubgraphSchemas],
+            errors=(404,),
+        ),
+        Route(
+            "POST /assistants/{assistant_id}/versions",
+            assistant_versions,
+            answer=list[answers.WireAssistant],
+            errors=(404,),
+            example={"limit": 10},
+        ),
+        Route(
+            "POST /assistants/{assistant_id}/latest",
+            set_latest,
+            answer=answers.WireAssistant,
+            errors=(404,),
+            example={"version": 1},
+        ),
+    ),
+)

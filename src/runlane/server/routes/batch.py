@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import InvalidRequest, NotFound, RunlaneError
+from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import CancelAction, RunStatus
 from runlane.records import NewRun, RunRecord
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
-from runlane.server.http.json_bodies import read_json
-from runlane.server.http.requests import Body, RunCreate, canonical_uuid, convert_body, query_choice, read_body
+from runlane.server.http.queries import QueryModel
+from runlane.server.http.requests import Body, RunCreate, canonical_uuid, in_entry
 from runlane.server.http.responses import json_response, run_wire
+from runlane.server.http.route import Resource, Route
 from runlane.server.routes.new_runs import prepare_run
-from runlane.server.routes.routing import authorize, route, service_of
+from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import Service
 
-router = APIRouter(tags=["Runs"])
 #: One transaction admits them all, and nothing else is written meanwhile.
 MAX_BATCH: Final = 1000
 #: Runs that are cancelled together, so that as many cancels share a commit.
@@ -34,6 +33,13 @@ _STATUSES: Final = {
 }
 
 
+Runs = Annotated[list[RunCreate], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class CancelRunsQuery(QueryModel):
+    action: CancelAction = CancelAction.INTERRUPT
+
+
 class RunsCancel(Body):
     """Which runs to cancel: those with a status, or those named of one thread."""
 
@@ -42,41 +48,33 @@ class RunsCancel(Body):
     run_ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BATCH)] | None = None
 
 
-@route(router, "POST", "/runs/batch", answer=list[answers.Run], body=RunCreate, many=True, statuses=(400, 404, 409))
-async def create_batch(request: Request) -> Response:
+async def create_batch(request: Request, body: Runs) -> Response:
     """Create stateless runs, in the background: all of them, or none.
 
     An error names the entry that it is about. An ``Idempotency-Key`` covers the whole array.
     """
-    bodies = await read_json(request, request.app.state.settings.max_body_bytes)
-    if not isinstance(bodies, list) or not 1 <= len(bodies) <= MAX_BATCH:
-        raise InvalidRequest(f"The body must be a JSON array of 1 to {MAX_BATCH} runs.")
-    news = [await _entry(request, index, value) for index, value in enumerate(bodies)]
+    news = [await _entry(request, index, one) for index, one in enumerate(body)]
     admitted = await service_of(request).runs.admit_all(news)
     for one in admitted:
         one.watch.close()
     return json_response([run_wire(one.run) for one in admitted])
 
 
-async def _entry(request: Request, index: int, value: Any) -> NewRun:
-    try:
-        return await prepare_run(request, convert_body(request, value, RunCreate), None, index=index)
-    except RunlaneError as error:
-        error.args = (f"Entry {index} of the batch: {error}",)
-        raise
+async def _entry(request: Request, index: int, body: RunCreate) -> NewRun:
+    with in_entry(index):
+        return await prepare_run(request, body, None, index=index)
 
 
-@route(router, "POST", "/runs/cancel", body=RunsCancel, success=(204,), statuses=(404,), query=("action",))
-async def cancel_runs(request: Request) -> Response:
+async def cancel_runs(request: Request, query: CancelRunsQuery, body: RunsCancel) -> Response:
     """Cancel runs by their status or by their ids; the cancels are recorded when this answers.
 
     A thread's next run starts only once the code of the cancelled one has stopped.
     """
-    service, body = service_of(request), await read_body(request, RunsCancel)
+    service = service_of(request)
     named = body.thread_id is not None and body.run_ids is not None
     if (body.status is None) != named or (not named and (body.thread_id is not None or body.run_ids is not None)):
         raise InvalidRequest("Give either status, or thread_id together with run_ids.")
-    action = query_choice(request, "action", CancelAction, None) or CancelAction.INTERRUPT
+    action = query.action
     value = {"thread_id": body.thread_id, "run_ids": body.run_ids, "status": body.status, "action": action}
     access = await authorize(request, "threads", "update", value)
     if body.status is not None:
@@ -125,3 +123,13 @@ async def _cancel(service: Service, runs: list[RunRecord], action: CancelAction)
         if isinstance(answer, BaseException) and not isinstance(answer, NotFound):
             raise answer
     return sum(1 for answer in answers if answer is not None and not isinstance(answer, BaseException))
+
+
+BATCH = Resource(
+    tag="Runs",
+    group="runs",
+    routes=(
+        Route("POST /runs/batch", create_batch, answer=list[answers.Run], errors=(400, 404, 409)),
+        Route("POST /runs/cancel", cancel_runs, success=(204,), errors=(404,)),
+    ),
+)

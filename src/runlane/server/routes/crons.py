@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
-from fastapi import APIRouter
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,6 +20,7 @@ from runlane.schedules import Schedule
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.requests import (
+    RUN_EXAMPLE,
     BadRequest,
     Body,
     Limit,
@@ -32,17 +32,16 @@ from runlane.server.http.requests import (
     SortOrder,
     StreamMode,
     path_uuid,
-    read_body,
 )
 from runlane.server.http.responses import json_response, selected
+from runlane.server.http.route import Resource, Route
 from runlane.server.routes.assistants import pagination
 from runlane.server.routes.new_runs import new_run, prepare_run
-from runlane.server.routes.routing import authorize, route, service_of
+from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import Service
 from runlane.store.filters import matches
 from runlane.store.transactions.crons import Cron, CronFilter, CronPlan, CronTarget, Missed, Overlap
 
-router = APIRouter(tags=["Crons"])
 #: A change is made again if a firing came before it.
 CHANGE_TRIES: Final = 10
 #: What a cron hands on to its runs; their metadata is the cron's.
@@ -272,9 +271,9 @@ def _refuse(given: dict[str, Any], *, on_thread: bool) -> None:
         raise UnsupportedOption("on_run_completed", "a cron on a thread keeps the thread; leave it out.")
 
 
-async def _create(request: Request, thread_id: str | None) -> Response:
+async def _create(request: Request, body: CronCreate, thread_id: str | None) -> Response:
     """Check the cron and the run that it would start now: none is made whose run would be refused."""
-    service, given = service_of(request), _given(await read_body(request, CronCreate))
+    service, given = service_of(request), _given(body)
     _refuse(given, on_thread=thread_id is not None)
     cron_id, metadata = new_run_id(), given.get("metadata", {})
     value = {
@@ -323,16 +322,14 @@ async def _target(service: Service, new: NewRun, owner: str, thread_id: str | No
     )
 
 
-@route(router, "POST", "/runs/crons", answer=answers.Cron, body=CronCreate, statuses=(400, 404))
-async def create_cron(request: Request) -> Response:
+async def create_cron(request: Request, body: CronCreate) -> Response:
     """Create a cron whose runs each get a thread of their own."""
-    return await _create(request, None)
+    return await _create(request, body, None)
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/crons", answer=answers.Cron, body=CronCreate, statuses=(400, 404))
-async def create_thread_cron(request: Request) -> Response:
+async def create_thread_cron(request: Request, body: CronCreate) -> Response:
     """Create a cron whose runs are all on one thread."""
-    return await _create(request, path_uuid(request, "thread"))
+    return await _create(request, body, path_uuid(request, "thread"))
 
 
 async def _reach(request: Request, action: str, value: dict[str, Any] | None = None) -> tuple[Access, Cron]:
@@ -347,17 +344,15 @@ async def _reach(request: Request, action: str, value: dict[str, Any] | None = N
     return access, cron
 
 
-@route(router, "GET", "/runs/crons/{cron_id}", answer=answers.Cron, statuses=(404,))
 async def get_cron(request: Request) -> Response:
     """Return a cron."""
     _, cron = await _reach(request, "read")
     return json_response(cron_wire(cron))
 
 
-@route(router, "PATCH", "/runs/crons/{cron_id}", answer=answers.Cron, body=CronPatch, statuses=(400, 404, 409))
-async def patch_cron(request: Request) -> Response:
+async def patch_cron(request: Request, body: CronPatch) -> Response:
     """Change a cron; metadata is merged, the rest replaced."""
-    service, given = service_of(request), _given(await read_body(request, CronPatch))
+    service, given = service_of(request), _given(body)
     if not given:
         raise BadRequest("There is nothing to change; give at least one field.")
     value = {"payload": {name: given[name] for name in _OF_RUNS if name in given}, **given}
@@ -380,7 +375,6 @@ async def patch_cron(request: Request) -> Response:
     return json_response(cron_wire(changed))
 
 
-@route(router, "DELETE", "/runs/crons/{cron_id}", success=(204,), statuses=(404,))
 async def delete_cron(request: Request) -> Response:
     """Delete a cron; its runs stay."""
     access, cron = await _reach(request, "delete")
@@ -406,10 +400,9 @@ def _search_value(body: CronCount) -> dict[str, Any]:
     return {"assistant_id": body.assistant_id, "thread_id": body.thread_id, "metadata": body.metadata or {}}
 
 
-@route(router, "POST", "/runs/crons/search", answer=list[answers.Cron], body=CronSearch)
-async def search_crons(request: Request) -> Response:
+async def search_crons(request: Request, body: CronSearch) -> Response:
     """Find crons; the total is in X-Pagination-Total."""
-    service, body = service_of(request), await read_body(request, CronSearch)
+    service = service_of(request)
     value = {**_search_value(body), "limit": body.limit, "offset": body.offset}
     access = await authorize(request, "crons", "search", value)
     where = replace(_filter(request, access, body), metadata=value["metadata"])
@@ -426,11 +419,36 @@ async def search_crons(request: Request) -> Response:
     return json_response(rows, headers=pagination(total, body.offset, len(found)))
 
 
-@route(router, "POST", "/runs/crons/count", answer=int, body=CronCount)
-async def count_crons(request: Request) -> Response:
+async def count_crons(request: Request, body: CronCount) -> Response:
     """Count crons."""
-    body = await read_body(request, CronCount)
     value = _search_value(body)
     access = await authorize(request, "crons", "search", value)
     where = replace(_filter(request, access, body), metadata=value["metadata"])
     return json_response(await service_of(request).store.crons.count(owner=access.reads, where=where))
+
+
+CRONS = Resource(
+    tag="Crons",
+    group="runs",
+    routes=(
+        Route("POST /runs/crons", create_cron, answer=answers.WireCron, errors=(400, 404)),
+        Route(
+            "POST /threads/{thread_id}/runs/crons",
+            create_thread_cron,
+            answer=answers.WireCron,
+            errors=(400, 404),
+            example={"schedule": "0 9 * * 1-5", **RUN_EXAMPLE},
+        ),
+        Route("GET /runs/crons/{cron_id}", get_cron, answer=answers.WireCron, errors=(404,)),
+        Route(
+            "PATCH /runs/crons/{cron_id}",
+            patch_cron,
+            answer=answers.WireCron,
+            errors=(400, 404, 409),
+            example={"metadata": {"team": "billing"}},
+        ),
+        Route("DELETE /runs/crons/{cron_id}", delete_cron, success=(204,), errors=(404,)),
+        Route("POST /runs/crons/search", search_crons, answer=list[answers.WireCron]),
+        Route("POST /runs/crons/count", count_crons, answer=int),
+    ),
+)

@@ -6,21 +6,27 @@ from collections.abc import Awaitable
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
-from fastapi import APIRouter
 from langgraph.store.base import NOT_PROVIDED, InvalidNamespaceError, Item, ListNamespacesOp, MatchCondition
 from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import InvalidRequest, UnsupportedOption
 from runlane.server.http import answers
-from runlane.server.http.requests import Body, Limit, Object, Offset, ignore, query_flag, read_body
+from runlane.server.http.queries import QueryModel
+from runlane.server.http.requests import Body, Limit, Object, Offset, ignore
 from runlane.server.http.responses import json_response
-from runlane.server.routes.routing import authorize, route, service_of
-
-router = APIRouter(tags=["Store"])
+from runlane.server.http.route import Resource, Route
+from runlane.server.routes.routing import authorize, service_of
 
 T = TypeVar("T")
 Labels = list[str]
+
+
+class ItemQuery(QueryModel):
+    key: str
+    #: Labels that are joined with periods.
+    namespace: str = ""
+    refresh_ttl: bool | None = None
 
 
 class StorePut(Body):
@@ -59,10 +65,8 @@ class StoreNamespaces(Body):
     nullable: ClassVar[frozenset[str]] = frozenset({"prefix", "suffix", "max_depth"})
 
 
-@route(router, "PUT", "/store/items", body=StorePut, success=(204,), statuses=(502,))
-async def put_item(request: Request) -> Response:
+async def put_item(request: Request, body: StorePut) -> Response:
     """Write an item; ``ttl`` is in minutes, ``null`` for ever, by default what the configuration says."""
-    body = await read_body(request, StorePut)
     if body.index is True:
         raise InvalidRequest("'index' is false, or the list of the fields to embed; leave it out for the default.")
     value: dict[str, Any] = {
@@ -79,36 +83,25 @@ async def put_item(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@route(router, "GET", "/store/items", answer=answers.StoreItem | None, query=("namespace", "key", "refresh_ttl"))
-async def get_item(request: Request) -> Response:
+async def get_item(request: Request, query: ItemQuery) -> Response:
     """Return an item, or ``null``; the labels of the namespace are joined with periods."""
-    if "key" not in request.query_params:
-        raise InvalidRequest("Query parameter 'key' is missing.")
-    namespace = request.query_params.get("namespace") or None
-    value: dict[str, Any] = {
-        "namespace": () if namespace is None else tuple(namespace.split(".")),
-        "key": request.query_params["key"],
-    }
+    namespace = tuple(query.namespace.split(".")) if query.namespace else ()
+    value: dict[str, Any] = {"namespace": namespace, "key": query.key}
     store = await _store(request, "get", value)
-    refresh = query_flag(request, "refresh_ttl") if "refresh_ttl" in request.query_params else None
-    item = await _checked(store.aget(tuple(value["namespace"]), value["key"], refresh_ttl=refresh))
+    item = await _checked(store.aget(tuple(value["namespace"]), value["key"], refresh_ttl=query.refresh_ttl))
     return json_response(None if item is None else item.dict())
 
 
-@route(router, "DELETE", "/store/items", body=StoreDelete, success=(204,))
-async def delete_item(request: Request) -> Response:
+async def delete_item(request: Request, body: StoreDelete) -> Response:
     """Delete an item, if it is there."""
-    body = await read_body(request, StoreDelete)
     value: dict[str, Any] = {"namespace": tuple(body.namespace), "key": body.key}
     store = await _store(request, "delete", value)
     await _checked(store.adelete(tuple(value["namespace"]), value["key"]))
     return Response(status_code=204)
 
 
-@route(router, "POST", "/store/items/search", answer=answers.FoundItems, body=StoreSearch, statuses=(502,))
-async def search_items(request: Request) -> Response:
+async def search_items(request: Request, body: StoreSearch) -> Response:
     """Find items by what their values say, and rank them by similarity to ``query``."""
-    body = await read_body(request, StoreSearch)
     value: dict[str, Any] = {
         "namespace": tuple(body.namespace_prefix),
         "filter": body.filter,
@@ -125,10 +118,8 @@ async def search_items(request: Request) -> Response:
     return json_response({"items": [item.dict() for item in found]})
 
 
-@route(router, "POST", "/store/namespaces", answer=answers.Namespaces, body=StoreNamespaces)
-async def list_namespaces(request: Request) -> Response:
+async def list_namespaces(request: Request, body: StoreNamespaces) -> Response:
     """List the namespaces that have items; ``*`` stands for any one label."""
-    body = await read_body(request, StoreNamespaces)
     value: dict[str, Any] = {
         "namespace": None if body.prefix is None else tuple(body.prefix),
         "suffix": None if body.suffix is None else tuple(body.suffix),
@@ -165,3 +156,16 @@ async def _checked(operation: Awaitable[T]) -> T:
         return await operation
     except InvalidNamespaceError as error:
         raise InvalidRequest(str(error)) from None
+
+
+ITEMS = Resource(
+    tag="Store",
+    group="store",
+    routes=(
+        Route("PUT /store/items", put_item, success=(204,), errors=(502,)),
+        Route("GET /store/items", get_item, answer=answers.StoreItem | None),
+        Route("DELETE /store/items", delete_item, success=(204,)),
+        Route("POST /store/items/search", search_items, answer=answers.FoundItems, errors=(502,)),
+        Route("POST /store/namespaces", list_namespaces, answer=answers.Namespaces),
+    ),
+)

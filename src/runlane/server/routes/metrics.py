@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import astuple
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runlane.errors import InvalidRequest, StoreUnavailable
+from runlane.errors import StoreUnavailable
 from runlane.server.http import answers
+from runlane.server.http.queries import QueryModel
 from runlane.server.http.responses import json_response
-from runlane.server.routes.routing import ROUTE, route, service_of
+from runlane.server.http.route import ROUTE, Resource, Route
+from runlane.server.routes.routing import service_of
 from runlane.server.service import Service
 from runlane.store.transactions.queue import QueueStats
 from runlane.telemetry.prometheus import RunMetrics
 
-router = APIRouter(tags=["System"])
 #: Routes answer within milliseconds, or wait for a run.
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 #: The path of a request that no route took: its own would be another series for each guess of a client.
@@ -134,15 +134,15 @@ class MetricsMiddleware:
         await self._app(scope, receive, send_on)
 
 
-@route(router, "GET", "/metrics", answer=answers.Numbers, texts=("text/plain",), query=("format",))
-async def metrics(request: Request) -> Response:
+class MetricsQuery(QueryModel):
+    format: Literal["prometheus", "json"] = "prometheus"
+
+
+async def metrics(request: Request, query: MetricsQuery) -> Response:
     """Return what the process counts, for Prometheus; with ``format=json`` the queue and the workers as JSON."""
     service, counts = service_of(request), request.app.state.metrics
-    wanted = request.query_params.get("format", "prometheus")
-    if wanted not in ("prometheus", "json"):
-        raise InvalidRequest(f"format is {wanted!r}; it must be 'prometheus' or 'json'.")
     slots, active = service.runtime.settings.max_concurrent_runs, service.runtime.worker.executing
-    if wanted == "json":
+    if query.format == "json":
         workers = {"max": slots, "active": active, "available": max(0, slots - active)}
         return json_response(
             {"queue": await _queue(service), "api": {"requests": counts.requests()}, "workers": workers}
@@ -170,3 +170,10 @@ async def _queue(service: Service) -> dict[str, Any]:
         "pending_runs_wait_time_med_secs": queue.wait_median_s,
         "pending_unblocked_runs_wait_time_max_secs": queue.unblocked_wait_max_s,
     }
+
+
+METRICS = Resource(
+    tag="System",
+    group="meta",
+    routes=(Route("GET /metrics", metrics, answer=answers.Numbers, texts=("text/plain",)),),
+)

@@ -7,23 +7,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.admissions import Admitted
-from runlane.errors import InvalidRequest, NotFound
+from runlane.errors import NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd
 from runlane.server.http import answers
+from runlane.server.http.queries import Page, QueryModel
 from runlane.server.http.requests import (
+    RUN_EXAMPLE,
     RunCreate,
+    StreamMode,
     path_uuid,
-    query_choice,
-    query_flag,
-    query_int,
-    query_list,
-    read_body,
 )
 from runlane.server.http.responses import (
     HEARTBEAT,
@@ -38,21 +35,35 @@ from runlane.server.http.responses import (
     selected,
     waiting_wire,
 )
+from runlane.server.http.route import Resource, Route
 from runlane.server.routes.new_runs import admit, prepare_run
-from runlane.server.routes.routing import reach_run, reach_thread, route, service_of
+from runlane.server.routes.routing import reach_run, reach_thread, service_of
 from runlane.server.service import Service
 from runlane.streams.bridge import Ending, Watch
 
-router = APIRouter(tags=["Runs"])
-_ALL_MODES = frozenset(
-    {"values", "messages", "messages-tuple", "updates", "events", "debug", "tasks", "checkpoints", "custom"}
-)
+
+class RunsQuery(Page):
+    status: RunStatus | None = None
+    select: tuple[str, ...] = ()
 
 
-async def _admit(request: Request, thread_id: str | None) -> tuple[RunCreate, Admitted]:
+class JoinQuery(QueryModel):
+    cancel_on_disconnect: bool = False
+
+
+class StreamQuery(JoinQuery):
+    stream_mode: tuple[StreamMode, ...] = ()
+    stream_modes: tuple[StreamMode, ...] = ()
+
+
+class CancelQuery(QueryModel):
+    wait: bool = False
+    action: CancelAction = CancelAction.INTERRUPT
+
+
+async def _admit(request: Request, body: RunCreate, thread_id: str | None) -> Admitted:
     """Check the whole request, then admit its run: nothing is admitted that cannot be started."""
-    body = await read_body(request, RunCreate)
-    return body, await admit(service_of(request), await prepare_run(request, body, thread_id))
+    return await admit(service_of(request), await prepare_run(request, body, thread_id))
 
 
 def _paths(run: RunRecord, *, stateless: bool) -> str:
@@ -130,92 +141,66 @@ async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
     return orjson.dumps(thread.values)
 
 
-async def _create_stream(request: Request, thread_id: str | None) -> StreamingBody:
-    body, admitted = await _admit(request, thread_id)
+async def _create_stream(request: Request, body: RunCreate, thread_id: str | None) -> StreamingBody:
+    admitted = await _admit(request, body, thread_id)
     path = _paths(admitted.run, stateless=thread_id is None)
     cancel = body.on_disconnect == "cancel"
     return _stream(service_of(request), admitted.watch, path, after=0, modes=[], cancel=cancel)
 
 
-@route(
-    router,
-    "POST",
-    "/threads/{thread_id}/runs/stream",
-    answer=answers.Event,
-    body=RunCreate,
-    statuses=(400, 404, 409, 429),
-)
-async def stream_run(request: Request) -> Any:
+async def stream_run(request: Request, body: RunCreate) -> StreamingBody:
     """Create a run on a thread and stream what happens."""
-    return await _create_stream(request, path_uuid(request, "thread"))
+    return await _create_stream(request, body, path_uuid(request, "thread"))
 
 
-@route(router, "POST", "/runs/stream", answer=answers.Event, body=RunCreate, statuses=(400, 404))
-async def stream_stateless_run(request: Request) -> Any:
+async def stream_stateless_run(request: Request, body: RunCreate) -> StreamingBody:
     """Create a stateless run and stream what happens."""
-    return await _create_stream(request, None)
+    return await _create_stream(request, body, None)
 
 
-async def _create_wait(request: Request, thread_id: str | None) -> StreamingBody:
-    body, admitted = await _admit(request, thread_id)
+async def _create_wait(request: Request, body: RunCreate, thread_id: str | None) -> StreamingBody:
+    admitted = await _admit(request, body, thread_id)
     path = _paths(admitted.run, stateless=thread_id is None)
     return _result(service_of(request), admitted.watch, path, cancel=body.on_disconnect == "cancel")
 
 
-@route(router, "POST", "/threads/{thread_id}/runs/wait", answer=Any, body=RunCreate, statuses=(400, 404, 409, 429))
-async def wait_run(request: Request) -> Any:
+async def wait_run(request: Request, body: RunCreate) -> StreamingBody:
     """Create a run on a thread and answer its result."""
-    return await _create_wait(request, path_uuid(request, "thread"))
+    return await _create_wait(request, body, path_uuid(request, "thread"))
 
 
-@route(router, "POST", "/runs/wait", answer=Any, body=RunCreate, statuses=(400, 404))
-async def wait_stateless_run(request: Request) -> Any:
+async def wait_stateless_run(request: Request, body: RunCreate) -> StreamingBody:
     """Create a stateless run and answer its result."""
-    return await _create_wait(request, None)
+    return await _create_wait(request, body, None)
 
 
-async def _create(request: Request, thread_id: str | None) -> Response:
-    _, admitted = await _admit(request, thread_id)
+async def _create(request: Request, body: RunCreate, thread_id: str | None) -> Response:
+    admitted = await _admit(request, body, thread_id)
     admitted.watch.close()
     path = _paths(admitted.run, stateless=thread_id is None)
     location = f"{_paths(admitted.run, stateless=False)}/stream"
     return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": location})
 
 
-@route(router, "POST", "/threads/{thread_id}/runs", answer=answers.Run, body=RunCreate, statuses=(400, 404, 409, 429))
-async def create_run(request: Request) -> Response:
+async def create_run(request: Request, body: RunCreate) -> Response:
     """Create a run on a thread, in the background."""
-    return await _create(request, path_uuid(request, "thread"))
+    return await _create(request, body, path_uuid(request, "thread"))
 
 
-@route(router, "POST", "/runs", answer=answers.Run, body=RunCreate, statuses=(400, 404))
-async def create_stateless_run(request: Request) -> Response:
+async def create_stateless_run(request: Request, body: RunCreate) -> Response:
     """Create a stateless run, in the background."""
-    return await _create(request, None)
+    return await _create(request, body, None)
 
 
-@route(
-    router,
-    "GET",
-    "/threads/{thread_id}/runs",
-    answer=list[answers.Run],
-    statuses=(404,),
-    query=("limit", "offset", "status", "select"),
-)
-async def list_runs(request: Request) -> Response:
+async def list_runs(request: Request, query: RunsQuery) -> Response:
     """Return the thread's runs, newest first."""
-    limit, offset = query_int(request, "limit", 10, low=1), query_int(request, "offset", 0, high=2**53)
-    status = query_choice(request, "status", RunStatus, None)
-    select = query_list(request, "select")
     access, thread = await reach_thread(request, "read")
     found = await service_of(request).store.runs.list(
-        thread.thread_id, owner=access.reads, status=status, limit=limit, offset=offset
+        thread.thread_id, owner=access.reads, status=query.status, limit=query.limit, offset=query.offset
     )
-    return json_response([selected(run, select) for run in await _described(service_of(request), found)])
+    return json_response([selected(run, query.select) for run in await _described(service_of(request), found)])
 
 
-@route(router, "GET", "/threads/{thread_id}/runs/{run_id}", answer=answers.Run, statuses=(404,))
-@route(router, "GET", "/runs/{run_id}", answer=answers.Run, statuses=(404,))
 async def get_run(request: Request) -> Response:
     """Return a run."""
     _, run = await reach_run(request, "read")
@@ -237,76 +222,34 @@ async def _joined(request: Request, *, cancel: bool) -> RunRecord:
     return run
 
 
-@route(
-    router,
-    "GET",
-    "/threads/{thread_id}/runs/{run_id}/stream",
-    answer=answers.Event,
-    statuses=(404,),
-    query=("stream_mode", "cancel_on_disconnect"),
-)
-@route(
-    router,
-    "GET",
-    "/runs/{run_id}/stream",
-    answer=answers.Event,
-    statuses=(404,),
-    query=("stream_mode", "cancel_on_disconnect"),
-)
-async def join_stream(request: Request) -> Any:
+async def join_stream(request: Request, query: StreamQuery) -> StreamingBody:
     """Stream a run's events after ``Last-Event-ID``, or from now on without one."""
-    service, cancel = service_of(request), query_flag(request, "cancel_on_disconnect")
+    service, cancel = service_of(request), query.cancel_on_disconnect
     run = await _joined(request, cancel=cancel)
     after = cursor_of(run, request.headers.get("last-event-id"))
-    modes = query_list(request, "stream_mode", "stream_modes")
-    unknown = sorted(set(modes) - _ALL_MODES)
-    if unknown:
-        raise InvalidRequest(f"stream_mode {unknown[0]!r} does not exist.")
     path = _paths(run, stateless="thread_id" not in request.path_params)
-    return _stream(service, service.streams.watch(run), path, after=after, modes=modes, cancel=cancel)
+    return _stream(
+        service,
+        service.streams.watch(run),
+        path,
+        after=after,
+        modes=[*query.stream_mode, *query.stream_modes],
+        cancel=cancel,
+    )
 
 
-@route(
-    router,
-    "GET",
-    "/threads/{thread_id}/runs/{run_id}/join",
-    answer=Any,
-    statuses=(404,),
-    query=("cancel_on_disconnect",),
-)
-@route(router, "GET", "/runs/{run_id}/join", answer=Any, statuses=(404,), query=("cancel_on_disconnect",))
-async def join_run(request: Request) -> Any:
+async def join_run(request: Request, query: JoinQuery) -> StreamingBody:
     """Answer a run's own result once it has ended."""
-    service, cancel = service_of(request), query_flag(request, "cancel_on_disconnect")
+    service, cancel = service_of(request), query.cancel_on_disconnect
     run = await _joined(request, cancel=cancel)
     path = _paths(run, stateless="thread_id" not in request.path_params)
     return _result(service, service.streams.watch(run), path, cancel=cancel)
 
 
-@route(
-    router,
-    "POST",
-    "/threads/{thread_id}/runs/{run_id}/cancel",
-    answer=dict[str, Any],
-    success=(200, 202),
-    statuses=(404,),
-    query=("wait", "action"),
-)
-@route(
-    router,
-    "POST",
-    "/runs/{run_id}/cancel",
-    answer=dict[str, Any],
-    success=(200, 202),
-    statuses=(404,),
-    query=("wait", "action"),
-)
-async def cancel_run(request: Request) -> Response:
+async def cancel_run(request: Request, query: CancelQuery) -> Response:
     """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
-    service = service_of(request)
-    action = query_choice(request, "action", CancelAction, None) or CancelAction.INTERRUPT
+    service, action, wait = service_of(request), query.action, query.wait
     access, run = await reach_run(request, "update", {"action": action})
-    wait = query_flag(request, "wait")
     if run.status.terminal and run.cancel is None:
         raise NotFound("active run", run.run_id)
     receipt = await service.runs.cancel(run.run_id, action=action, wait=wait, by=access.owner or "api", owner=run.owner)
@@ -317,9 +260,56 @@ async def cancel_run(request: Request) -> Response:
     return json_response({}) if wait else Response(status_code=202)
 
 
-@route(router, "DELETE", "/threads/{thread_id}/runs/{run_id}", success=(204,), statuses=(404, 409))
 async def delete_run(request: Request) -> Response:
     """Stop a run if it is active, wait until it has ended, and delete it with its events."""
     _, run = await reach_run(request, "delete")
     await service_of(request).runs.delete(run.run_id, owner=run.owner)
     return Response(status_code=204)
+
+
+RUNS = Resource(
+    tag="Runs",
+    group="runs",
+    routes=(
+        Route(
+            "POST /threads/{thread_id}/runs/stream",
+            stream_run,
+            answer=answers.Event,
+            errors=(400, 404, 409, 429),
+            example=RUN_EXAMPLE,
+        ),
+        Route("POST /runs/stream", stream_stateless_run, answer=answers.Event, errors=(400, 404)),
+        Route(
+            "POST /threads/{thread_id}/runs/wait",
+            wait_run,
+            answer=Any,
+            errors=(400, 404, 409, 429),
+            example={**RUN_EXAMPLE, "if_not_exists": "create"},
+        ),
+        Route("POST /runs/wait", wait_stateless_run, answer=Any, errors=(400, 404)),
+        Route(
+            "POST /threads/{thread_id}/runs",
+            create_run,
+            answer=answers.Run,
+            errors=(400, 404, 409, 429),
+            example={**RUN_EXAMPLE, "multitask_strategy": "rollback"},
+        ),
+        Route("POST /runs", create_stateless_run, answer=answers.Run, errors=(400, 404)),
+        Route("GET /threads/{thread_id}/runs", list_runs, answer=list[answers.Run], errors=(404,)),
+        Route("GET /threads/{thread_id}/runs/{run_id}", get_run, answer=answers.Run, errors=(404,)),
+        Route("GET /runs/{run_id}", get_run, answer=answers.Run, errors=(404,)),
+        Route("GET /threads/{thread_id}/runs/{run_id}/stream", join_stream, answer=answers.Event, errors=(404,)),
+        Route("GET /runs/{run_id}/stream", join_stream, answer=answers.Event, errors=(404,)),
+        Route("GET /threads/{thread_id}/runs/{run_id}/join", join_run, answer=Any, errors=(404,)),
+        Route("GET /runs/{run_id}/join", join_run, answer=Any, errors=(404,)),
+        Route(
+            "POST /threads/{thread_id}/runs/{run_id}/cancel",
+            cancel_run,
+            answer=dict[str, Any],
+            success=(200, 202),
+            errors=(404,),
+        ),
+        Route("POST /runs/{run_id}/cancel", cancel_run, answer=dict[str, Any], success=(200, 202), errors=(404,)),
+        Route("DELETE /threads/{thread_id}/runs/{run_id}", delete_run, success=(204,), errors=(404, 409)),
+    ),
+)

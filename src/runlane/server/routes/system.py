@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from runlane.server.http import answers
-from runlane.server.http.requests import query_flag
+from runlane.server.http.queries import QueryModel
 from runlane.server.http.responses import json_response
-from runlane.server.routes.routing import route, service_of
-
-router = APIRouter(tags=["System"])
+from runlane.server.http.route import Resource, Route
+from runlane.server.routes.routing import service_of
 
 _DOCS = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Runlane API</title><style>
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -38,18 +36,19 @@ fetch("openapi.json").then(r => r.json()).then(doc => {
 </script></body></html>"""
 
 
-@route(router, "GET", "/ok", answer=answers.Health, query=("check_db",))
-@route(router, "GET", "/", answer=answers.Health, query=("check_db",))
-async def ok(request: Request) -> Response:
+class HealthQuery(QueryModel):
+    check_db: bool = False
+
+
+async def ok(request: Request, query: HealthQuery) -> Response:
     """Say that the server answers; with ``check_db`` also that its database takes writes."""
     services = {}
-    if query_flag(request, "check_db"):
+    if query.check_db:
         await service_of(request).probe.check()
         services["database"] = "healthy"
     return json_response({"ok": True, "services": services})
 
 
-@route(router, "GET", "/info", answer=answers.Info)
 async def info(request: Request) -> Response:
     """Describe the server."""
     return json_response(
@@ -78,3 +77,21 @@ async def info(request: Request) -> Response:
 async def docs(_: Request) -> Response:
     """Show the API's routes, from the server's own document, with nothing from the network."""
     return HTMLResponse(_DOCS)
+
+
+HEALTH = Resource(
+    tag="System",
+    group=None,
+    routes=(
+        Route("GET /ok", ok, answer=answers.Health),
+        Route("GET /", ok, answer=answers.Health),
+    ),
+)
+META = Resource(
+    tag="System",
+    group="meta",
+    routes=(
+        Route("GET /info", info, answer=answers.Info),
+        Route("GET /docs", docs, documented=False),
+    ),
+)

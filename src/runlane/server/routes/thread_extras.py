@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,11 +13,11 @@ from runlane.checkpoints.sizes import Size
 from runlane.errors import ConflictError, NotFound, ThreadChanged, UnsupportedOption
 from runlane.records import PruneStrategy
 from runlane.server.http import answers
-from runlane.server.http.requests import Body, canonical_uuid, read_body
+from runlane.server.http.requests import Body, canonical_uuid
 from runlane.server.http.responses import json_response, thread_wire
-from runlane.server.routes.routing import authorize, reach_thread, route, service_of
+from runlane.server.http.route import Resource, Route
+from runlane.server.routes.routing import authorize, reach_thread, service_of
 
-router = APIRouter(tags=["Threads"])
 _ACTIONS: dict[PruneStrategy, str] = {"delete": "delete", "keep_latest": "update"}
 
 
@@ -27,7 +26,6 @@ class ThreadsPrune(Body):
     strategy: PruneStrategy = "delete"
 
 
-@route(router, "POST", "/threads/{thread_id}/copy", answer=answers.Thread, statuses=(404, 409))
 async def copy_thread(request: Request) -> Response:
     """Make a new thread with the state and history of this one, and no runs; each goes its own way from here."""
     service = service_of(request)
@@ -45,10 +43,8 @@ async def copy_thread(request: Request) -> Response:
     return json_response(thread_wire(copied))
 
 
-@route(router, "POST", "/threads/prune", answer=answers.Pruned, body=ThreadsPrune)
-async def prune_threads(request: Request) -> Response:
+async def prune_threads(request: Request, body: ThreadsPrune) -> Response:
     """Delete threads, or the checkpoints that their newest ones do without; busy threads are left alone, and named."""
-    body = await read_body(request, ThreadsPrune)
     thread_ids = dict.fromkeys(canonical_uuid("thread", thread_id) for thread_id in body.thread_ids)
     pruned, busy = 0, []
     for thread_id in thread_ids:
@@ -87,7 +83,6 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
         return
 
 
-@route(router, "GET", "/threads/{thread_id}/storage", answer=answers.ThreadStorage, statuses=(404,))
 async def thread_storage(request: Request) -> Response:
     """Return how many bytes the thread's checkpoints take."""
     _, thread = await reach_thread(request, "read")
@@ -106,3 +101,14 @@ async def thread_storage(request: Request) -> Response:
             "pending_writes": found.writes,
         }
     )
+
+
+THREAD_EXTRAS = Resource(
+    tag="Threads",
+    group="threads",
+    routes=(
+        Route("POST /threads/{thread_id}/copy", copy_thread, answer=answers.WireThread, errors=(404, 409)),
+        Route("POST /threads/prune", prune_threads, answer=answers.Pruned),
+        Route("GET /threads/{thread_id}/storage", thread_storage, answer=answers.ThreadStorage, errors=(404,)),
+    ),
+)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Set
-from typing import Any, Final
+from typing import Final, Literal
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 
 from runlane.agents.protocol_events import run_api_event
@@ -16,32 +15,27 @@ from runlane.errors import InvalidRequest, NotFound
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Thread
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
-from runlane.server.http.requests import query_list
+from runlane.server.http.queries import QueryModel
 from runlane.server.http.responses import FROM_START, HEARTBEAT, SSE_HEADERS, StreamingBody, wire_name
-from runlane.server.routes.routing import reach_thread, route, service_of
+from runlane.server.http.route import Resource, Route
+from runlane.server.routes.routing import reach_thread, service_of
 from runlane.server.service import Service
 from runlane.streams.bridge import Batch
 from runlane.streams.threads import START, Position, newest_position, past, read_thread, start_of, state_of
 
-router = APIRouter(tags=["Threads"])
-_MODES: Final = frozenset({"run_modes", "lifecycle", "state_update"})
+ThreadStreamMode = Literal["run_modes", "lifecycle", "state_update"]
 _POSITION: Final = re.compile(r"(\d{1,18})-(\d{1,18})\Z")
 
 
-@route(
-    router,
-    "GET",
-    "/threads/{thread_id}/stream",
-    answer=answers.Event,
-    statuses=(404,),
-    query=("stream_mode", "stream_modes"),
-)
-async def join_thread(request: Request) -> Any:
+class ThreadStreamQuery(QueryModel):
+    stream_mode: tuple[ThreadStreamMode, ...] = ()
+    stream_modes: tuple[ThreadStreamMode, ...] = ()
+
+
+async def join_thread(request: Request, query: ThreadStreamQuery) -> StreamingBody:
     """Stream the events of all the thread's runs, after ``Last-Event-ID`` or from now on, until the client leaves."""
     service = service_of(request)
-    modes = frozenset(query_list(request, "stream_mode", "stream_modes") or ["run_modes"])
-    if unknown := sorted(modes - _MODES):
-        raise InvalidRequest(f"stream_mode {unknown[0]!r} does not exist; there are {', '.join(sorted(_MODES))}.")
+    modes = frozenset([*query.stream_mode, *query.stream_modes] or ["run_modes"])
     access, thread = await reach_thread(request, "read")
     after = _position(request.headers.get("last-event-id"))
     if after is None:
@@ -150,3 +144,10 @@ class _ThreadReader:
         if (state["metadata"] or {}).get("source") != "update":
             return b""  # a run wrote it, which is told by the run's own events
         return _frame("state_update", orjson.dumps({"state": state, "thread_id": thread.thread_id}), at)
+
+
+THREAD_STREAM = Resource(
+    tag="Threads",
+    group="threads",
+    routes=(Route("GET /threads/{thread_id}/stream", join_thread, answer=answers.Event, errors=(404,)),),
+)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
 
-from fastapi import APIRouter
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,9 +19,11 @@ from runlane.outcomes import Snapshot
 from runlane.records import Json, Owner, Thread, ThreadTtl
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
+from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import (
     BadRequest,
     HistoryQuery,
+    Limit,
     StateAt,
     StateUpdate,
     Superstep,
@@ -32,27 +34,38 @@ from runlane.server.http.requests import (
     checkpoint_address,
     checkpoint_uuid,
     cursor_address,
-    query_flag,
-    query_int,
-    query_list,
-    read_body,
 )
 from runlane.server.http.responses import json_response, raw_json, selected, thread_wire, ttl_wire
+from runlane.server.http.route import Resource, Route
 from runlane.server.routes.assistants import clean
 from runlane.server.routes.extraction import Extraction
 from runlane.server.routes.keyed_threads import is_keyed
-from runlane.server.routes.routing import authorize, reach_thread, route, service_of
+from runlane.server.routes.routing import authorize, reach_thread, service_of
 from runlane.server.service import Service
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions.thread_search import ThreadFilter
 
-router = APIRouter(tags=["Threads"])
 #: A state update is made again if something else came before it; each time it is as if it had come later.
 UPDATE_TRIES = 10
 #: A search counts what it finds up to this number; beyond that a count costs more than the search, and is not told.
 MAX_TOTAL: Final = 1000
 #: What clients may select though no thread has it.
 _LEGACY: Final[Json] = {"context": {}}
+
+
+class ThreadQuery(QueryModel):
+    include: tuple[Literal["ttl"], ...] = ()
+
+
+class StateQuery(QueryModel):
+    subgraphs: bool = False
+    select: tuple[str, ...] = ()
+
+
+class HistoryPage(QueryModel):
+    limit: Limit = 10
+    before: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})] | None = None
+    select: tuple[str, ...] = ()
 
 
 def _ttl(given: Ttl | float | None) -> ThreadTtl | None:
@@ -63,10 +76,8 @@ def _ttl(given: Ttl | float | None) -> ThreadTtl | None:
     return ThreadTtl(ttl_s=given * 60)
 
 
-@route(router, "POST", "/threads", answer=answers.Thread, body=ThreadCreate, statuses=(404, 409))
-async def create_thread(request: Request) -> Response:
+async def create_thread(request: Request, body: ThreadCreate) -> Response:
     """Create a thread, with a history if ``supersteps`` are given: all of them are written, or there is no thread."""
-    body = await read_body(request, ThreadCreate)
     thread_id, ttl = str(body.thread_id or uuid4()), _ttl(body.ttl)
     if is_keyed(thread_id):
         raise InvalidRequest("thread_id has the form of the threads of runs with an Idempotency-Key; choose another.")
@@ -133,10 +144,9 @@ async def _drafted(
     return snapshot, lambda: put(rows)
 
 
-@route(router, "POST", "/threads/search", answer=list[answers.Thread], body=ThreadSearch)
-async def search_threads(request: Request) -> Response:
+async def search_threads(request: Request, body: ThreadSearch) -> Response:
     """Find threads, the last changed first; X-Pagination-Total counts them, unless there are very many."""
-    service, body = service_of(request), await read_body(request, ThreadSearch)
+    service = service_of(request)
     owner, where = await _searched(request, body)
     extraction = None if body.extract is None else Extraction(body.extract)
     found = await service.store.threads.search(
@@ -160,10 +170,8 @@ async def search_threads(request: Request) -> Response:
     return json_response(rows, headers=headers)
 
 
-@route(router, "POST", "/threads/count", answer=int, body=ThreadSearch)
-async def count_threads(request: Request) -> Response:
+async def count_threads(request: Request, body: ThreadSearch) -> Response:
     """Count threads."""
-    body = await read_body(request, ThreadSearch)
     owner, where = await _searched(request, body)
     return json_response(await service_of(request).store.threads.count(owner=owner, where=where))
 
@@ -187,28 +195,14 @@ async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, Thread
     )
 
 
-@route(router, "GET", "/threads/{thread_id}", answer=answers.Thread, statuses=(404,), query=("include",))
-async def get_thread(request: Request) -> Response:
+async def get_thread(request: Request, query: ThreadQuery) -> Response:
     """Return a thread."""
-    include = query_list(request, "include")
-    if unknown := sorted(set(include) - {"ttl"}):
-        raise InvalidRequest(f"Cannot include {', '.join(unknown)}; there is ttl.")
     _, thread = await reach_thread(request, "read")
-    return json_response({**thread_wire(thread), "ttl": ttl_wire(thread)} if include else thread_wire(thread))
+    return json_response({**thread_wire(thread), "ttl": ttl_wire(thread)} if query.include else thread_wire(thread))
 
 
-@route(
-    router,
-    "PATCH",
-    "/threads/{thread_id}",
-    answer=answers.Thread,
-    body=ThreadPatch,
-    success=(200, 204),
-    statuses=(404,),
-)
-async def patch_thread(request: Request) -> Response:
+async def patch_thread(request: Request, body: ThreadPatch) -> Response:
     """Merge metadata into the thread's, and say when it expires."""
-    body = await read_body(request, ThreadPatch)
     value: dict[str, Any] = {"metadata": body.metadata or {}}
     access, thread = await reach_thread(request, "update", value)
     thread = await service_of(request).store.threads.patch(
@@ -219,7 +213,6 @@ async def patch_thread(request: Request) -> Response:
     return json_response(thread_wire(thread))
 
 
-@route(router, "DELETE", "/threads/{thread_id}", success=(204,), statuses=(404, 409))
 async def delete_thread(request: Request) -> Response:
     """Stop the thread's runs, wait for their ends, and delete the thread."""
     access, thread = await reach_thread(request, "delete")
@@ -260,55 +253,24 @@ def _empty_state(thread: Thread, checkpoint: Any) -> dict[str, Any]:
     }
 
 
-@route(
-    router,
-    "GET",
-    "/threads/{thread_id}/state",
-    answer=answers.ThreadState,
-    statuses=(404,),
-    query=("subgraphs", "select"),
-)
-async def get_state(request: Request) -> Response:
+async def get_state(request: Request, query: StateQuery) -> Response:
     """Return the thread's newest state."""
-    return await _state(request, None, subgraphs=query_flag(request, "subgraphs"), select=query_list(request, "select"))
+    return await _state(request, None, subgraphs=query.subgraphs, select=list(query.select))
 
 
-@route(
-    router, "POST", "/threads/{thread_id}/state/checkpoint", answer=answers.ThreadState, body=StateAt, statuses=(404,)
-)
-async def get_state_at(request: Request) -> Response:
+async def get_state_at(request: Request, body: StateAt) -> Response:
     """Return the state at a checkpoint."""
-    body = await read_body(request, StateAt)
     return await _state(request, checkpoint_address(body.checkpoint), subgraphs=body.subgraphs, select=body.select)
 
 
-@route(
-    router,
-    "GET",
-    "/threads/{thread_id}/state/{checkpoint_id}",
-    answer=answers.ThreadState,
-    statuses=(404,),
-    query=("subgraphs", "select"),
-)
-async def get_state_of(request: Request) -> Response:
+async def get_state_of(request: Request, query: StateQuery) -> Response:
     """Return the state at a checkpoint."""
     checkpoint_id = checkpoint_uuid(request.path_params["checkpoint_id"])
-    return await _state(
-        request, checkpoint_id, subgraphs=query_flag(request, "subgraphs"), select=query_list(request, "select")
-    )
+    return await _state(request, checkpoint_id, subgraphs=query.subgraphs, select=list(query.select))
 
 
-@route(
-    router,
-    "POST",
-    "/threads/{thread_id}/state",
-    answer=answers.StateUpdated,
-    body=StateUpdate,
-    statuses=(400, 404, 409),
-)
-async def update_state(request: Request) -> Response:
+async def update_state(request: Request, body: StateUpdate) -> Response:
     """Write to the state of a thread on which nothing runs; what comes in between makes it start again, or conflict."""
-    body = await read_body(request, StateUpdate)
     access, thread = await reach_thread(request, "update", {"values": body.values})
     for tries_left in reversed(range(UPDATE_TRIES)):
         try:
@@ -358,27 +320,14 @@ async def _updated(service: Service, access: Access, thread_id: str, body: State
     return address
 
 
-@route(
-    router, "POST", "/threads/{thread_id}/history", answer=list[answers.ThreadState], body=HistoryQuery, statuses=(404,)
-)
-async def post_history(request: Request) -> Response:
+async def post_history(request: Request, body: HistoryQuery) -> Response:
     """Return the thread's states, newest first."""
-    return await _history(request, await read_body(request, HistoryQuery))
+    return await _history(request, body)
 
 
-@route(
-    router,
-    "GET",
-    "/threads/{thread_id}/history",
-    answer=list[answers.ThreadState],
-    statuses=(404,),
-    query=("limit", "before", "select"),
-)
-async def get_history(request: Request) -> Response:
+async def get_history(request: Request, query: HistoryPage) -> Response:
     """Return the thread's states, newest first."""
-    limit = query_int(request, "limit", 10, low=1)
-    select = query_list(request, "select")
-    return await _history(request, HistoryQuery(limit=limit, before=request.query_params.get("before"), select=select))
+    return await _history(request, HistoryQuery(limit=query.limit, before=query.before, select=list(query.select)))
 
 
 async def _history(request: Request, query: HistoryQuery) -> Response:
@@ -403,3 +352,53 @@ async def _history(request: Request, query: HistoryQuery) -> Response:
             )
         )
     )
+
+
+THREADS = Resource(
+    tag="Threads",
+    group="threads",
+    routes=(
+        Route("POST /threads", create_thread, answer=answers.WireThread, errors=(404, 409)),
+        Route("POST /threads/search", search_threads, answer=list[answers.WireThread]),
+        Route("POST /threads/count", count_threads, answer=int),
+        Route("GET /threads/{thread_id}", get_thread, answer=answers.WireThread, errors=(404,)),
+        Route(
+            "PATCH /threads/{thread_id}",
+            patch_thread,
+            answer=answers.WireThread,
+            success=(200, 204),
+            errors=(404,),
+            example={"metadata": {"team": "billing"}},
+        ),
+        Route("DELETE /threads/{thread_id}", delete_thread, success=(204,), errors=(404, 409)),
+        Route("GET /threads/{thread_id}/state", get_state, answer=answers.WireThreadState, errors=(404,)),
+        Route(
+            "POST /threads/{thread_id}/state/checkpoint",
+            get_state_at,
+            answer=answers.WireThreadState,
+            errors=(404,),
+            example={"checkpoint": {"checkpoint_id": "1f0c8a52-7b6e-6f10-8002-5d9a3c1e7f44"}},
+        ),
+        Route(
+            "GET /threads/{thread_id}/state/{checkpoint_id}",
+            get_state_of,
+            answer=answers.WireThreadState,
+            errors=(404,),
+        ),
+        Route(
+            "POST /threads/{thread_id}/state",
+            update_state,
+            answer=answers.StateUpdated,
+            errors=(400, 404, 409),
+            example={"values": {"messages": [{"role": "user", "content": "Never mind."}]}},
+        ),
+        Route(
+            "POST /threads/{thread_id}/history",
+            post_history,
+            answer=list[answers.WireThreadState],
+            errors=(404,),
+            example={"limit": 10},
+        ),
+        Route("GET /threads/{thread_id}/history", get_history, answer=list[answers.WireThreadState], errors=(404,)),
+    ),
+)

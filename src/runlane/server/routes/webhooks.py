@@ -8,19 +8,23 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import InvalidRequest, NotFound
+from runlane.errors import NotFound
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
-from runlane.server.http.requests import path_uuid, query_choice, query_int
+from runlane.server.http.queries import Page
+from runlane.server.http.requests import path_uuid
 from runlane.server.http.responses import json_response
-from runlane.server.routes.routing import authorize, route, service_of
+from runlane.server.http.route import Resource, Route
+from runlane.server.routes.routing import authorize, service_of
 from runlane.store.transactions.webhooks import Attempted, Delivery, DeliveryStatus
 
-router = APIRouter(tags=["Webhooks"])
+
+class DeliveriesQuery(Page):
+    run_id: UUID | None = None
+    delivery_status: DeliveryStatus | None = None
 
 
 def _wire(delivery: Delivery) -> dict[str, Any]:
@@ -54,32 +58,20 @@ async def _found(request: Request, access: Access) -> tuple[Delivery, tuple[Atte
     return delivery, attempts
 
 
-@route(
-    router, "GET", "/webhooks", answer=list[answers.Delivery], query=("run_id", "delivery_status", "limit", "offset")
-)
-async def list_deliveries(request: Request) -> Response:
+async def list_deliveries(request: Request, query: DeliveriesQuery) -> Response:
     """List deliveries of webhooks, the newest first."""
     access = await authorize(request, "threads", "search", {})
     found = await service_of(request).store.webhooks.list(
         owner=access.reads,
         where=access.where,
-        run_id=_run_id(request),
-        status=query_choice(request, "delivery_status", DeliveryStatus, None),
-        limit=query_int(request, "limit", 10, low=1),
-        offset=query_int(request, "offset", 0, high=2**53),
+        run_id=None if query.run_id is None else str(query.run_id),
+        status=query.delivery_status,
+        limit=query.limit,
+        offset=query.offset,
     )
     return json_response([_wire(delivery) for delivery in found])
 
 
-def _run_id(request: Request) -> str | None:
-    text = request.query_params.get("run_id")
-    try:
-        return None if text is None else str(UUID(text))
-    except ValueError:
-        raise InvalidRequest(f"Query parameter 'run_id' is {text!r}; it must be a UUID.") from None
-
-
-@route(router, "GET", "/webhooks/{run_id}", answer=answers.DeliveryWithHistory, statuses=(404,))
 async def get_delivery(request: Request) -> Response:
     """Show what became of telling a run's end, attempt by attempt."""
     access = await authorize(request, "threads", "read", {"run_id": path_uuid(request, "run")})
@@ -87,7 +79,6 @@ async def get_delivery(request: Request) -> Response:
     return json_response({**_wire(delivery), "history": [_attempt(one) for one in attempts]})
 
 
-@route(router, "POST", "/webhooks/{run_id}/resend", answer=answers.Delivery, statuses=(404,))
 async def resend_delivery(request: Request) -> Response:
     """Send again, at once and with all tries before it, whatever became of it so far."""
     access = await authorize(request, "threads", "update", {"run_id": path_uuid(request, "run")})
@@ -96,3 +87,14 @@ async def resend_delivery(request: Request) -> Response:
     again = await service.store.webhooks.send_again(path_uuid(request, "run"))
     service.webhooks.wake()
     return json_response(_wire(again))
+
+
+WEBHOOKS = Resource(
+    tag="Webhooks",
+    group="webhooks",
+    routes=(
+        Route("GET /webhooks", list_deliveries, answer=list[answers.WireDelivery]),
+        Route("GET /webhooks/{run_id}", get_delivery, answer=answers.DeliveryWithHistory, errors=(404,)),
+        Route("POST /webhooks/{run_id}/resend", resend_delivery, answer=answers.WireDelivery, errors=(404,)),
+    ),
+)

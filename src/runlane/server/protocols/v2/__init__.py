@@ -2,9 +2,3 @@
 
 Source: ``langchain-protocol``, in the spelling of ``langgraph-sdk``.
 """
-
-from __future__ import annotations
-
-from runlane.server.protocols.v2.routes import router
-
-__all__ = ["router"]

@@ -10,29 +10,25 @@ from typing import Annotated, Any
 
 import msgspec
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import WebSocketRoute
 
 from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
 from runlane.server.http import answers
 from runlane.server.http.json_bodies import read_json
-from runlane.server.http.requests import BadRequest, Body, ignore, path_uuid
+from runlane.server.http.requests import RUN_EXAMPLE, BadRequest, Body, ignore, path_uuid
 from runlane.server.http.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, StreamingBody, json_response
-from runlane.server.protocols.v2.commands import execute
+from runlane.server.http.route import Resource, Route
+from runlane.server.protocols.v2.commands import InputRespond, RunStart, StateFork, execute
 from runlane.server.protocols.v2.events import Subscription, WireEvent, subscription
+from runlane.server.protocols.v2.inspection import GetTree, ListCheckpoints, StateGet
 from runlane.server.protocols.v2.refusals import Refused
 from runlane.server.protocols.v2.socket import serve_socket
 from runlane.server.protocols.v2.thread import ThreadEvents
-from runlane.server.routes.routing import authorize, direct, route, service_of
+from runlane.server.routes.routing import authorize, service_of
 
-router = APIRouter(tags=["Protocol"])
 #: A heartbeat is due after this part of its time: timers are not exact.
 _NEARLY = 0.9
-
-
-direct(router).append(WebSocketRoute("/threads/{thread_id}/stream/events", serve_socket))
 
 
 class ProtocolCommand(Body):
@@ -43,14 +39,6 @@ class ProtocolCommand(Body):
     params: Any = None
 
 
-@route(
-    router,
-    "POST",
-    "/threads/{thread_id}/commands",
-    answer=answers.CommandAnswer,
-    body=ProtocolCommand,
-    statuses=(400, 404),
-)
 async def post_command(request: Request) -> Response:
     """Execute one command of the event-streaming protocol; what cannot be done is answered with 200 and an error."""
     value = await _object(request, ProtocolCommand)
@@ -67,10 +55,7 @@ async def post_command(request: Request) -> Response:
     return json_response({"type": "success", "id": command_id, "result": result, "meta": meta})
 
 
-@route(
-    router, "POST", "/threads/{thread_id}/stream/events", answer=answers.Event, body=Subscription, statuses=(400, 404)
-)
-async def stream_events(request: Request) -> Any:
+async def stream_events(request: Request) -> StreamingBody:
     """Stream the events of all runs of a thread that match a filter, from the first that is kept on, without end."""
     value = await _object(request, Subscription)
     try:
@@ -128,3 +113,29 @@ def _frame(event: WireEvent) -> bytes:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+PROTOCOL = Resource(
+    tag="Protocol",
+    group="event_streaming",
+    models=(RunStart, InputRespond, StateFork, GetTree, StateGet, ListCheckpoints),
+    routes=(
+        Route("WS /threads/{thread_id}/stream/events", serve_socket),
+        Route(
+            "POST /threads/{thread_id}/commands",
+            post_command,
+            answer=answers.CommandAnswer,
+            errors=(400, 404),
+            reads=ProtocolCommand,
+            example={"id": 1, "method": "run.start", "params": RUN_EXAMPLE},
+        ),
+        Route(
+            "POST /threads/{thread_id}/stream/events",
+            stream_events,
+            answer=answers.Event,
+            errors=(400, 404),
+            reads=Subscription,
+            example={"channels": ["values"]},
+        ),
+    ),
+)

@@ -1,0 +1,86 @@
+"""The API: every resource, which of its routes a project has, and the document that describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runlane.server.auth.handlers import secured
+from runlane.server.config.http_section import HttpSection
+from runlane.server.front import RESERVED
+from runlane.server.http.route import Resource, Route
+from runlane.server.openapi import document, merged
+from runlane.server.protocols.a2a import A2A
+from runlane.server.protocols.mcp import MCP
+from runlane.server.protocols.v2.routes import PROTOCOL
+from runlane.server.routes.assistants import ASSISTANTS
+from runlane.server.routes.batch import BATCH
+from runlane.server.routes.crons import CRONS
+from runlane.server.routes.items import ITEMS
+from runlane.server.routes.metrics import METRICS
+from runlane.server.routes.runs import RUNS
+from runlane.server.routes.system import HEALTH, META
+from runlane.server.routes.thread_extras import THREAD_EXTRAS
+from runlane.server.routes.thread_stream import THREAD_STREAM
+from runlane.server.routes.threads import THREADS
+from runlane.server.routes.webhooks import WEBHOOKS
+
+
+async def _openapi(request: Request) -> Response:
+    """Return this document."""
+    state = request.app.state
+    if not hasattr(state, "openapi"):  # it takes a moment, and few ask
+        section: HttpSection = state.service.section
+        hidden = section.enable_custom_route_auth and state.service.authority is not None
+        described = None if hidden else getattr(state.custom, "openapi", None)
+        found = openapi_document(section, None if described is None else described())
+        state.openapi = orjson.dumps(secured(found, state.service.authority))
+    return Response(state.openapi, media_type="application/json")
+
+
+_DOCUMENT: Final = Resource(
+    tag="System", group="meta", routes=(Route("GET /openapi.json", _openapi, documented=False),)
+)
+#: Everything that is served, in the order of the document.
+RESOURCES: Final = (
+    HEALTH,
+    META,
+    METRICS,
+    ASSISTANTS,
+    THREADS,
+    THREAD_EXTRAS,
+    THREAD_STREAM,
+    RUNS,
+    BATCH,
+    CRONS,
+    ITEMS,
+    WEBHOOKS,
+    PROTOCOL,
+    MCP,
+    A2A,
+    _DOCUMENT,
+)
+
+
+def resources(section: HttpSection) -> Iterator[Resource]:
+    """Yield what *section* does not disable."""
+    return (resource for resource in RESOURCES if resource.group not in section.disabled)
+
+
+def routes(section: HttpSection) -> Iterator[Route]:
+    """Yield the routes of what *section* does not disable."""
+    return (route for resource in resources(section) for route in resource.routes)
+
+
+def openapi_document(section: HttpSection | None = None, custom: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the OpenAPI document of the routes that there are.
+
+    Args:
+        custom: Document of the project's own application, whose routes are listed too.
+    """
+    found = document(resources(section or HttpSection()))
+    return found if custom is None else merged(found, custom, without=RESERVED)
