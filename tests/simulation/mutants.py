@@ -20,6 +20,7 @@ from runlane.lifecycle import RunEvent
 from runlane.maintenance.liveness import GRACE_S, LeaseObserver
 from runlane.outcomes import Outcome
 from runlane.records import Claim, Lease, StreamEnd
+from runlane.store import conditions
 from runlane.store.resources.runs import Runs
 from runlane.store.statements import Query, Rows, Transaction, statement
 from runlane.store.transactions import claims, events, fence, leases, runs
@@ -259,8 +260,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "runs overtake each other": Mutant(
         found_by="order_of_starts",
         patches=(
-            Fragment(statement=claims.CLAIM_RUN, text=claims.EARLIER, other="0"),
-            Fragment(statement=leases.RUNNABLE, text=claims.EARLIER, other="0"),
+            Fragment(statement=claims.CLAIM_RUN, text=conditions.EARLIER, other="0"),
+            Fragment(statement=leases.RUNNABLE, text=conditions.EARLIER, other="0"),
         ),
     ),
     "workers are taken for dead": Mutant(

@@ -76,7 +76,7 @@ def maybe_text(data: bytes | None) -> str | None:
 
 
 def owner_params(owner: Owner) -> dict[str, Any]:
-    """Return the two parameters of the clause ``(:any_owner = 1 OR owner = :owner)``."""
+    """Return the parameters of ``conditions.IS_MINE``."""
     if isinstance(owner, AnyOwner):
         return {"any_owner": 1, "owner": ""}
     return {"any_owner": 0, "owner": owner}

@@ -83,6 +83,11 @@ def listed(members: Iterable[StrEnum]) -> str:
     return "(" + ", ".join(f"'{member.value}'" for member in sorted(members)) + ")"
 
 
+def quoted(member: StrEnum) -> str:
+    """Return *member* as a text in SQL, such as ``'pending'``."""
+    return f"'{member.value}'"
+
+
 def contains_in_postgres(column: str) -> str:
     """Return the PostgreSQL condition that JSON in *column* contains that of the parameter of the same name.
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from runlane.errors import AlreadyExists, NotFound
 from runlane.records import Assistant, Json, Order, Owner
+from runlane.store.conditions import IS_MINE
 from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params
 from runlane.store.rows import assistant_record, dumps, loads, owner_params
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 
 # System assistants belong to nobody in particular: everybody sees them, and a tenant does not change them.
-_MINE = "(:any_owner = 1 OR owner = :owner OR owner = '*')"
-_MINE_TO_CHANGE = "(:any_owner = 1 OR owner = :owner OR (:owner = '' AND owner = '*'))"
+_MINE = f"({IS_MINE} OR owner = '*')"
+_MINE_TO_CHANGE = f"({IS_MINE} OR (:owner = '' AND owner = '*'))"
 SHARED_OWNER = "*"
 SORT_KEYS = ("assistant_id", "created_at", "updated_at", "name", "graph_id")
 _COLUMNS = "assistant_id, version, graph_id, name, description, config, context, metadata, created_at"

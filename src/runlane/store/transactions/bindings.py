@@ -8,10 +8,9 @@ from typing import Any
 from runlane.lifecycle import ACTIVE, EndReason, RunStatus
 from runlane.records import Json
 from runlane.requests import StoredRequest, ThreadBinding
+from runlane.store.conditions import IS_ACTIVE
 from runlane.store.rows import dumps, loads
-from runlane.store.statements import Row, Transaction, listed, statement
-
-_ACTIVE = listed(ACTIVE)
+from runlane.store.statements import Row, Transaction, statement
 
 THREAD_METADATA = statement("thread_metadata", "SELECT metadata FROM threads WHERE thread_id = :thread_id")
 # Guard: the thread's lock, which the caller holds.
@@ -20,7 +19,7 @@ REBIND_THREAD = statement("rebind_thread", "UPDATE threads SET metadata = :metad
 NEXT_THAT_COUNTS = statement(
     "next_that_counts",
     f"""SELECT run_id, status, metadata, kwargs FROM runs WHERE thread_id = :thread_id AND seq > :seq
-          AND (status IN {_ACTIVE} OR (attempt > 0 AND end_reason <> '{EndReason.ROLLED_BACK.value}'))
+          AND ({IS_ACTIVE} OR (attempt > 0 AND end_reason <> '{EndReason.ROLLED_BACK.value}'))
         ORDER BY seq LIMIT 1""",
 )
 SET_BINDING = statement("set_binding", "UPDATE runs SET kwargs = :kwargs WHERE run_id = :run_id")

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Claim
+from runlane.store.conditions import HEAD_OF_LANE, RUNNING
 from runlane.store.rows import lease_record, run_record
-from runlane.store.statements import Transaction, listed, statement
+from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.events import last_event
 from runlane.store.transactions.start_order import next_order
 
-_ACTIVE = listed(ACTIVE)
-_PENDING = f"'{RunStatus.PENDING.value}'"
-_RUNNING = f"'{RunStatus.RUNNING.value}'"
-
-#: Whether the run *other* was admitted before the run at hand.
-EARLIER = "other.seq < runs.seq"
 # Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
 LOCK_LANE = statement(
     "lock_lane",
@@ -22,18 +16,15 @@ LOCK_LANE = statement(
     postgres="SELECT 1 AS locked FROM threads"
     " WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id) FOR UPDATE",
 )
-# Guard: pending, due, no run of the thread executes, no earlier run of the lane is due, and it has no home elsewhere.
+# Guard: it is the head of its lane, and it has no home elsewhere.
 # A run keeps its place among the starts in every attempt. A thread is bare if clients see it and it has no values.
 CLAIM_RUN = statement(
     "claim_run",
-    f"""UPDATE runs SET status = {_RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
+    f"""UPDATE runs SET status = {RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
           lease_expires_at = {{now}} + :lease_us, lease_us = :lease_us,
           home = CASE WHEN :has_code = 1 THEN :worker_id ELSE home END, start_order = COALESCE(start_order, :number),
           started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
-        WHERE run_id = :run_id AND status = {_PENDING} AND not_before <= {{due}}
-          AND (:has_code = 1 OR home IS NULL) AND NOT EXISTS (
-          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR ({EARLIER} AND other.not_before <= {{due}})))
+        WHERE run_id = :run_id AND (:has_code = 1 OR home IS NULL) AND {HEAD_OF_LANE}
         RETURNING {{run}}, (SELECT temporary = 0 AND state_values IS NULL FROM threads
           WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS bare""",
 )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from runlane.errors import ConflictError, CronChanged, NotFound, QueueFull
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, Admission, Json, NewRun, Order, Owner, RunError, ThreadTtl
+from runlane.store.conditions import IS_MINE
 from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params
 from runlane.store.rows import (
     dumps,
@@ -28,7 +29,6 @@ Missed = Literal["once", "skip"]
 #: What becomes of a slot while the run of the one before it is still active.
 Overlap = Literal["allow", "skip"]
 
-_MINE = "(:any_owner = 1 OR owner = :owner)"
 SORT_KEYS = ("cron_id", "assistant_id", "thread_id", "next_run_date", "end_time", "created_at", "updated_at")
 _COLUMNS = {"next_run_date": "next_run_at", "end_time": "end_at"}
 
@@ -42,7 +42,7 @@ INSERT_CRON = statement(
                :missed, :overlap, :enabled, CAST(:next_run_at AS BIGINT), 1, {now}, {now})
        ON CONFLICT (cron_id) DO NOTHING RETURNING *""",
 )
-GET_CRON = statement("get_cron", f"SELECT * FROM crons WHERE cron_id = :cron_id AND {_MINE}")
+GET_CRON = statement("get_cron", f"SELECT * FROM crons WHERE cron_id = :cron_id AND {IS_MINE}")
 # Guard: nobody has changed or fired it since it was read.
 CHANGE_CRON = statement(
     "change_cron",
@@ -76,7 +76,7 @@ NEXT_CRON = statement(
 )
 DELETE_CRON = statement("delete_cron", "DELETE FROM crons WHERE cron_id = :cron_id")
 
-_FILTER = f"""FROM crons WHERE {_MINE}
+_FILTER = f"""FROM crons WHERE {IS_MINE}
   AND (CAST(:assistant_id AS TEXT) IS NULL OR assistant_id = :assistant_id)
   AND (CAST(:thread_id AS TEXT) IS NULL OR thread_id = :thread_id)
   AND (CAST(:enabled AS BIGINT) IS NULL OR enabled = :enabled)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus, ThreadStatus
+from runlane.lifecycle import EndReason, RunStatus, ThreadStatus
 from runlane.requests import SECRET_MARKS, StoredRequest
+from runlane.store.conditions import BUSY, HAS_ACTIVE_RUN, IS_TERMINAL, RUNNING
 from runlane.store.migrations import VERSION_TABLE, Dialect, Index, indexes
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
 from runlane.store.transactions.assistants import KEEP_VERSION
@@ -21,10 +22,6 @@ from runlane.store.transactions.webhooks import DeliveryStatus
 #: Longer than any waiting for a lock or a restart: a lease that is over for so long is rescued by nobody.
 ABANDONED_AFTER_S: Final = 300
 
-_ACTIVE = listed(ACTIVE)
-_TERMINAL = listed(TERMINAL)
-_RUNNING = f"'{RunStatus.RUNNING.value}'"
-_BUSY = f"'{ThreadStatus.BUSY.value}'"
 _CHECKPOINT_TABLES: Final = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 
 
@@ -72,12 +69,12 @@ INDEXES_THERE: Final = statement(
     postgres="SELECT indexname AS name FROM pg_indexes WHERE schemaname = ANY (current_schemas(false))",
 )
 
-_HAS_ACTIVE = f"EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id AND runs.status IN {_ACTIVE})"
-_IS_WRONG = f"""(status = {_BUSY}) <> ({_HAS_ACTIVE})
-  OR (status <> {_BUSY} AND status <> settled AND settled IN {listed(SETTLED)})"""
+_IS_WRONG = f"""(status = {BUSY}) <> ({HAS_ACTIVE_RUN})
+  OR (status <> {BUSY} AND status <> settled AND settled IN {listed(SETTLED)})"""
 WRONG_STATUS: Final = _in_page(
     "wrong_status",
-    f"SELECT thread_id, status, CASE WHEN {_HAS_ACTIVE} THEN 1 ELSE 0 END AS active FROM threads WHERE ({_IS_WRONG})",
+    f"""SELECT thread_id, status, CASE WHEN {HAS_ACTIVE_RUN} THEN 1 ELSE 0 END AS active
+        FROM threads WHERE ({_IS_WRONG})""",
     "thread_id",
 )
 _STILL_WRONG: Final = statement(
@@ -106,14 +103,14 @@ _MAKE_THREAD: Final = statement(
 SECOND_RUNNING: Final = _in_page(
     "second_running",
     f"""SELECT {{run}}, CASE WHEN COALESCE(lease_expires_at, 0) < {{now}} THEN 1 ELSE 0 END AS lapsed FROM runs
-        WHERE status = {_RUNNING} AND EXISTS (SELECT 1 FROM runs AS first WHERE first.thread_id = runs.thread_id
-          AND first.status = {_RUNNING} AND first.seq < runs.seq)""",
+        WHERE status = {RUNNING} AND EXISTS (SELECT 1 FROM runs AS first WHERE first.thread_id = runs.thread_id
+          AND first.status = {RUNNING} AND first.seq < runs.seq)""",
     "seq",
 )
 ABANDONED: Final = _in_page(
     "abandoned",
     f"""SELECT {{run}} FROM runs
-        WHERE status = {_RUNNING} AND COALESCE(lease_expires_at, 0) + {ABANDONED_AFTER_S * 1_000_000} < {{now}}""",
+        WHERE status = {RUNNING} AND COALESCE(lease_expires_at, 0) + {ABANDONED_AFTER_S * 1_000_000} < {{now}}""",
     "seq",
 )
 #: Why a run of each terminal status can have ended.
@@ -135,7 +132,7 @@ UNENDED: Final = _in_page(
           CASE WHEN ended_at IS NULL THEN 1 ELSE 0 END AS no_instant,
           CASE WHEN {_NO_REASON} THEN 1 ELSE 0 END AS no_reason,
           CASE WHEN events_end IS NULL THEN 1 ELSE 0 END AS no_last_event
-        FROM runs WHERE status IN {_TERMINAL} AND {_LACKS}""",
+        FROM runs WHERE {IS_TERMINAL} AND {_LACKS}""",
     "seq",
 )
 _SET_END: Final = statement(
@@ -145,7 +142,7 @@ _SET_END: Final = statement(
         WHERE run_id = :run_id AND {_LACKS} RETURNING run_id""",
 )
 _MARKED = " OR ".join(f"SUBSTR(kwargs, 1, {len(mark)}) = '{mark}'" for mark in SECRET_MARKS)
-_KEEPS = f"status IN {_TERMINAL} AND ({_MARKED})"
+_KEEPS = f"{IS_TERMINAL} AND ({_MARKED})"
 KEEPING_SECRETS: Final = _in_page(
     "keeping_secrets", f"SELECT run_id, thread_id, status FROM runs WHERE {_KEEPS}", "seq"
 )
@@ -157,7 +154,7 @@ WRONG_LAST_EVENT: Final = _in_page(
           SELECT seq, run_id, thread_id, events_end,
             (SELECT MAX(last_seq) FROM events WHERE run_seq = runs.seq) AS last_seq,
             (SELECT MIN(first_seq) FROM events WHERE run_seq = runs.seq AND last_seq > runs.events_end) AS first_after
-          FROM runs WHERE status IN {_TERMINAL} AND events_end IS NOT NULL) AS ends
+          FROM runs WHERE {IS_TERMINAL} AND events_end IS NOT NULL) AS ends
         WHERE last_seq <> events_end""",
     "seq",
 )

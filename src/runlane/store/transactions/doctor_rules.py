@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Final, get_args
 
 from runlane.lifecycle import (
-    ACTIVE,
     TERMINAL,
     CancelAction,
     DisconnectMode,
@@ -21,6 +20,7 @@ from runlane.lifecycle import (
     ThreadStatus,
 )
 from runlane.records import PruneStrategy
+from runlane.store.conditions import IS_ACTIVE, PENDING, RUNNING, thread_status
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
 from runlane.store.transactions.runs import LOCK_THREAD
 from runlane.store.transactions.webhooks import DeliveryStatus
@@ -70,15 +70,10 @@ def _unknown(column: str, members: Iterable[StrEnum]) -> str:
 
 _NUMBER: Final = "COUNT(*) AS n"
 _OF_RUN: Final = "run_id, thread_id, status"
-_PENDING = f"'{RunStatus.PENDING.value}'"
-_RUNNING = f"'{RunStatus.RUNNING.value}'"
 
 # ---------------------------------------------------------------------------------------------------------- threads
 
 SETTLED: Final = tuple(status for status in ThreadStatus if status is not ThreadStatus.BUSY)
-_ACTIVE_RUN = (
-    f"EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id AND runs.status IN {listed(ACTIVE)})"
-)
 _SETTLED_ANEW = f"""CASE WHEN error IS NOT NULL THEN '{ThreadStatus.ERROR.value}'
   WHEN interrupts <> '{{}}' THEN '{ThreadStatus.INTERRUPTED.value}' ELSE '{ThreadStatus.IDLE.value}' END"""
 THREAD_SETTLED: Final = _rule(
@@ -88,7 +83,7 @@ THREAD_SETTLED: Final = _rule(
     _unknown("settled", SETTLED),
     shows="settled",
     mend=f"""UPDATE threads SET settled = {_SETTLED_ANEW},
-      status = CASE WHEN {_ACTIVE_RUN} THEN '{ThreadStatus.BUSY.value}' ELSE {_SETTLED_ANEW} END""",
+      status = {thread_status(_SETTLED_ANEW)}""",
     locks=True,
 )
 _STRATEGIES = "(" + ", ".join(f"'{word}'" for word in get_args(PruneStrategy)) + ")"
@@ -122,7 +117,7 @@ RUN_ENDED_ACTIVE: Final = _rule(
     "ended_active",
     "runs",
     "seq",
-    f"status IN {listed(ACTIVE)} AND (ended_at IS NOT NULL OR end_reason IS NOT NULL OR events_end IS NOT NULL)",
+    f"{IS_ACTIVE} AND (ended_at IS NOT NULL OR end_reason IS NOT NULL OR events_end IS NOT NULL)",
     shows=_OF_RUN,
     mend="UPDATE runs SET ended_at = NULL, end_reason = NULL, events_end = NULL",
     locks=True,
@@ -131,10 +126,10 @@ RUN_HELD: Final = _rule(
     "held",
     "runs",
     "seq",
-    f"status <> {_RUNNING} AND (lease_expires_at IS NOT NULL OR (status = {_PENDING} AND worker_id IS NOT NULL))",
+    f"status <> {RUNNING} AND (lease_expires_at IS NOT NULL OR (status = {PENDING} AND worker_id IS NOT NULL))",
     shows=_OF_RUN,
     mend=f"""UPDATE runs SET lease_expires_at = NULL,
-      worker_id = CASE WHEN status = {_PENDING} THEN NULL ELSE worker_id END""",
+      worker_id = CASE WHEN status = {PENDING} THEN NULL ELSE worker_id END""",
     locks=True,
 )
 # What executes keeps its number: a higher one would take the run from its worker.
@@ -142,7 +137,7 @@ RUN_COUNTS: Final = _rule(
     "counts",
     "runs",
     "seq",
-    f"status <> {_RUNNING} AND (rescues > attempt OR (started_at IS NOT NULL AND attempt < 1))",
+    f"status <> {RUNNING} AND (rescues > attempt OR (started_at IS NOT NULL AND attempt < 1))",
     shows=f"{_OF_RUN}, attempt, rescues",
     mend="UPDATE runs SET attempt = CASE WHEN rescues > 1 THEN rescues ELSE 1 END",
     locks=True,
@@ -279,7 +274,7 @@ _OF_NO_TASK: Final = "00000000-0000-0000-0000-000000000000"
 # The thread is there, and nothing of it executes: what does may be between two of its writes.
 _AT_REST = f"""EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = checkpoint_writes.thread_id)
   AND NOT EXISTS (
-    SELECT 1 FROM runs WHERE runs.thread_id = checkpoint_writes.thread_id AND runs.status = {_RUNNING})"""
+    SELECT 1 FROM runs WHERE runs.thread_id = checkpoint_writes.thread_id AND runs.status = {RUNNING})"""
 WRITES_WITHOUT_CHECKPOINT: Final = _rule(
     "writes_without_checkpoint",
     "checkpoint_writes",

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from runlane.lifecycle import ACTIVE
 from runlane.records import Lease, StreamEvent
-from runlane.store.statements import Row, Transaction, listed, statement
+from runlane.store.conditions import ENDED_LONG_AGO
+from runlane.store.statements import Row, Transaction, statement
 from runlane.store.transactions.fence import fence
-
-_ACTIVE = listed(ACTIVE)
 
 # A batch that is appended again, since the answer to its commit was lost, is there already: what has its number is it,
 # as the lease held all the time.
@@ -30,7 +28,7 @@ RUN_END = statement("run_end", "SELECT status, end_reason, events_end FROM runs 
 OLD_LOGS = statement(
     "old_logs",
     f"""SELECT seq AS run_seq FROM runs WHERE ended_at IS NOT NULL AND log_purged = 0
-          AND ended_at < {{now}} - :age_us AND status NOT IN {_ACTIVE} ORDER BY ended_at LIMIT :limit""",
+          AND {ENDED_LONG_AGO} ORDER BY ended_at LIMIT :limit""",
 )
 MARK_PURGED = statement("mark_purged", "UPDATE runs SET log_purged = 1 WHERE seq = :run_seq")
 DELETE_EVENTS = statement("delete_events", "DELETE FROM events WHERE run_seq = :run_seq")

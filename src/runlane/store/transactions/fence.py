@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from runlane.errors import LeaseLost
-from runlane.lifecycle import RunStatus
 from runlane.records import Lease
+from runlane.store.conditions import HOLDS_RUN
 from runlane.store.statements import T, Transaction, statement
 
 # Guard: the attempt owns its run, and keeps it until the write is committed: whoever ends or takes the run locks its
 # row FOR UPDATE, which waits for this lock; a renewal does not.
 HOLDS_LEASE = statement(
     "holds_lease",
-    """SELECT 1 AS held FROM runs WHERE run_id = :run_id AND attempt = :attempt AND status = :running
-       {for_key_share}""",
+    f"SELECT 1 AS held FROM runs WHERE {HOLDS_RUN} {{for_key_share}}",
 )
 
 
@@ -22,7 +21,7 @@ def fence(lease: Lease) -> Transaction[None]:
     Raises:
         LeaseLost: Another attempt has the run, or it is terminal.
     """
-    held = yield HOLDS_LEASE(run_id=lease.run_id, attempt=lease.attempt, running=RunStatus.RUNNING.value)
+    held = yield HOLDS_LEASE(run_id=lease.run_id, attempt=lease.attempt)
     if not held:
         raise LeaseLost(lease.run_id, lease.attempt)
 

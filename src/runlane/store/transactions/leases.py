@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runlane.lifecycle import ACTIVE, RunStatus
 from runlane.records import Head, Lease, Renewal, SeenLease
+from runlane.store.conditions import HOLDS_RUN, IS_ACTIVE, IS_DUE, IS_PENDING, RUNNING, UNBLOCKED
 from runlane.store.rows import head_record, lease_record, run_record, seen_lease
-from runlane.store.statements import Transaction, listed, statement
-from runlane.store.transactions.claims import EARLIER
+from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.workers import beat
-
-_ACTIVE = listed(ACTIVE)
-_PENDING = f"'{RunStatus.PENDING.value}'"
-_RUNNING = f"'{RunStatus.RUNNING.value}'"
 
 # Guard: the attempt's own run, before its end, and there is a cancel to be seen.
 OBSERVE_CANCEL = statement(
@@ -24,22 +19,19 @@ OBSERVE_CANCEL = statement(
 RENEW = statement(
     "renew",
     f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us, lease_us = :lease_us
-        WHERE run_id = :run_id AND attempt = :attempt AND status = {_RUNNING} RETURNING {{run}}""",
+        WHERE {HOLDS_RUN} RETURNING {{run}}""",
 )
 # `+seq` keeps SQLite on the index of active runs; by the primary key it would read every run there ever was.
 LEASES = statement(
     "leases",
     f"""SELECT run_id, attempt, worker_id, lease_us, lease_expires_at FROM runs
-        WHERE status IN {_ACTIVE} AND status = {_RUNNING} ORDER BY +seq""",
+        WHERE {IS_ACTIVE} AND status = {RUNNING} ORDER BY +seq""",
 )
 RUNNABLE = statement(
     "runnable",
     f"""SELECT seq, run_id, owner, assistant_id, graph_id, home,
-          CASE WHEN not_before <= {{due}} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END
-          AS wait_us FROM runs WHERE status IN {_ACTIVE} AND status = {_PENDING} AND NOT EXISTS (
-          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR ({EARLIER} AND other.not_before <= {{due}})))
-          AND +seq > :after_seq
+          CASE WHEN {IS_DUE} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END AS wait_us
+        FROM runs WHERE {IS_PENDING} AND {UNBLOCKED} AND +seq > :after_seq
         ORDER BY +seq LIMIT :limit""",
 )
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runlane.errors import NoSuchInterrupt
-from runlane.lifecycle import ACTIVE
 from runlane.records import NewRun, RunRecord
 from runlane.requests import StoredRequest
+from runlane.store.conditions import IS_ACTIVE
 from runlane.store.rows import loads, run_record
-from runlane.store.statements import Row, Transaction, listed, statement
-
-_ACTIVE = listed(ACTIVE)
+from runlane.store.statements import Row, Transaction, statement
 
 # Runs that have something to be read: they are active, or have events, or ended without any.
 RUNS_WITH_EVENTS = statement(
     "runs_with_events",
     f"""SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND seq > :after
-          AND (status IN {_ACTIVE} OR events_end = 0 OR EXISTS (SELECT 1 FROM events WHERE run_seq = runs.seq))
+          AND ({IS_ACTIVE} OR events_end = 0 OR EXISTS (SELECT 1 FROM events WHERE run_seq = runs.seq))
         ORDER BY seq LIMIT :limit""",
 )
 # The newest run that answers, or answered, an interrupt is among the thread's newest ones.

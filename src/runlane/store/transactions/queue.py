@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runlane.lifecycle import ACTIVE, RunStatus
-from runlane.store.statements import Transaction, listed, statement
-
-_ACTIVE = listed(ACTIVE)
-_PENDING = f"'{RunStatus.PENDING.value}'"
-_RUNNING = f"'{RunStatus.RUNNING.value}'"
-_DUE = f"status IN {_ACTIVE} AND status = {_PENDING} AND not_before <= {{due}}"
+from runlane.store.conditions import HEAD_OF_LANE, IS_ACTIVE, IS_DUE, IS_PENDING, PENDING, RUNNING
+from runlane.store.statements import Transaction, statement
 
 COUNT_QUEUE = statement(
     "count_queue",
-    f"""SELECT COUNT(CASE WHEN status = {_PENDING} THEN 1 END) AS pending,
-          COUNT(CASE WHEN status = {_RUNNING} THEN 1 END) AS running,
-          COUNT(CASE WHEN status = {_PENDING} AND not_before <= {{due}} THEN 1 END) AS due,
-          MIN(CASE WHEN status = {_PENDING} THEN not_before END) AS oldest, {{now}} AS now_us
-        FROM runs WHERE status IN {_ACTIVE}""",
+    f"""SELECT COUNT(CASE WHEN status = {PENDING} THEN 1 END) AS pending,
+          COUNT(CASE WHEN status = {RUNNING} THEN 1 END) AS running,
+          COUNT(CASE WHEN status = {PENDING} AND {IS_DUE} THEN 1 END) AS due,
+          MIN(CASE WHEN status = {PENDING} THEN not_before END) AS oldest, {{now}} AS now_us
+        FROM runs WHERE {IS_ACTIVE}""",
 )
 MEDIAN_DUE = statement(
-    "median_due", f"SELECT not_before FROM runs WHERE {_DUE} ORDER BY not_before LIMIT 1 OFFSET :half"
+    "median_due",
+    f"SELECT not_before FROM runs WHERE {IS_PENDING} AND {IS_DUE} ORDER BY not_before LIMIT 1 OFFSET :half",
 )
-# Runs that are their lane's head while nothing of their thread executes.
 OLDEST_UNBLOCKED = statement(
     "oldest_unblocked",
-    f"""SELECT MIN(not_before) AS oldest FROM runs WHERE {_DUE} AND NOT EXISTS (
-          SELECT 1 FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-            AND (other.status = {_RUNNING} OR (other.seq < runs.seq AND other.not_before <= {{due}})))""",
+    f"SELECT MIN(not_before) AS oldest FROM runs WHERE {HEAD_OF_LANE}",
 )
 
 

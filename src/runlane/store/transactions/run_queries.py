@@ -7,39 +7,46 @@ from dataclasses import replace
 from typing import Any
 
 from runlane.errors import ConflictError, NotFound
-from runlane.lifecycle import ACTIVE, EndReason, RunStatus
+from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Json, Owner, RunRecord, StreamEnd, Usage, WaitingOn
+from runlane.store.conditions import (
+    ENDED_LONG_AGO,
+    GOES_FIRST,
+    IS_ACTIVE,
+    IS_DUE,
+    IS_MINE,
+    IS_PENDING,
+    PENDING,
+    RUNNING,
+)
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, owner_params, raised, run_record, usage_of, usage_text
-from runlane.store.statements import Row, Rows, Transaction, listed, statement
+from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.events import DELETE_EVENTS
 from runlane.store.transactions.runs import GET_RUN, LOCK_RUN, LOCK_THREAD
 
-_ACTIVE = listed(ACTIVE)
-_MINE = "(:any_owner = 1 OR owner = :owner)"
-
 LIST_RUNS = statement(
     "list_runs",
-    f"""SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND {_MINE}
+    f"""SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND {IS_MINE}
           AND (CAST(:status AS TEXT) IS NULL OR status = :status)
         ORDER BY seq DESC LIMIT :limit OFFSET :offset""",
 )
 LIST_ALL_RUNS = statement(
     "list_all_runs",
-    f"""SELECT {{run}} FROM runs WHERE {_MINE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
+    f"""SELECT {{run}} FROM runs WHERE {IS_MINE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
         ORDER BY seq DESC LIMIT :limit OFFSET :offset""",
 )
 # `+seq` keeps SQLite on the index of active runs.
 INFLIGHT = statement(
-    "inflight", f"SELECT {{run}} FROM runs WHERE status IN {_ACTIVE} AND +seq > :after ORDER BY +seq LIMIT :limit"
+    "inflight", f"SELECT {{run}} FROM runs WHERE {IS_ACTIVE} AND +seq > :after ORDER BY +seq LIMIT :limit"
 )
 # Pending and running together, since a run may start, or be handed back, between two statements.
 HAS_ACTIVE = statement(
     "has_active",
-    f"SELECT 1 AS found FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND {_MINE} LIMIT 1",
+    f"SELECT 1 AS found FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} AND {IS_MINE} LIMIT 1",
 )
-_ACTIVE_OF = f"""SELECT * FROM runs WHERE status IN {_ACTIVE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
-  AND {_MINE} AND +seq < :before
+_ACTIVE_OF = f"""SELECT * FROM runs WHERE {IS_ACTIVE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
+  AND {IS_MINE} AND +seq < :before
   AND EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND {MATCHES})
   ORDER BY +seq DESC LIMIT :limit"""
 ACTIVE_RUNS_OF = statement("active_runs_of", _ACTIVE_OF, postgres=_ACTIVE_OF.replace(MATCHES, MATCHES_PG))
@@ -55,13 +62,13 @@ LAST_STARTED = statement(
        ORDER BY start_order DESC LIMIT 1""",
 )
 # Of pending runs: whether they are due, and else the run of their lane whose end lets them start.
-_WAITING = f"""SELECT run_id, not_before, CASE WHEN not_before > {{due}} THEN 1 ELSE 0 END AS delayed, COALESCE(
-    (SELECT other.run_id FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.status IN {_ACTIVE}
-       AND other.status <> '{RunStatus.RUNNING.value}' AND other.seq < runs.seq AND other.not_before <= {{due}}
+_WAITING = f"""SELECT run_id, not_before, CASE WHEN {IS_DUE} THEN 0 ELSE 1 END AS delayed, COALESCE(
+    (SELECT other.run_id FROM runs AS other WHERE other.thread_id = runs.thread_id AND other.{IS_PENDING}
+       AND {GOES_FIRST}
        ORDER BY other.seq DESC LIMIT 1),
     (SELECT other.run_id FROM runs AS other WHERE other.thread_id = runs.thread_id
-       AND other.status = '{RunStatus.RUNNING.value}')) AS behind
-  FROM runs WHERE status = '{RunStatus.PENDING.value}' AND run_id IN """
+       AND other.status = {RUNNING})) AS behind
+  FROM runs WHERE status = {PENDING} AND run_id IN """
 WAITING = statement(
     "waiting",
     f"{_WAITING} (SELECT value FROM json_each(:run_ids))",
@@ -69,7 +76,7 @@ WAITING = statement(
 )
 GET_RESULT = statement(
     "get_result",
-    f"SELECT status, error, result FROM runs WHERE run_id = :run_id AND {_MINE}",
+    f"SELECT status, error, result FROM runs WHERE run_id = :run_id AND {IS_MINE}",
 )
 RUN_BY_SEQ = statement("run_by_seq", "SELECT * FROM runs WHERE seq = :seq")
 SET_MODEL = statement(
@@ -81,11 +88,11 @@ SET_USAGE = statement(
 DELETE_RUN = statement("delete_run", "DELETE FROM runs WHERE run_id = :run_id")
 THREAD_USAGE = statement(
     "thread_usage",
-    f"SELECT usage FROM runs WHERE thread_id = :thread_id AND usage IS NOT NULL AND {_MINE} ORDER BY seq",
+    f"SELECT usage FROM runs WHERE thread_id = :thread_id AND usage IS NOT NULL AND {IS_MINE} ORDER BY seq",
 )
 FORGET_RUNS = statement(
     "forget_runs",
-    f"""SELECT {{run}} FROM runs WHERE status NOT IN {_ACTIVE} AND ended_at < {{now}} - :age_us
+    f"""SELECT {{run}} FROM runs WHERE {ENDED_LONG_AGO}
         ORDER BY ended_at LIMIT :limit""",
 )
 

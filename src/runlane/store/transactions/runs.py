@@ -18,7 +18,6 @@ from runlane.errors import (
     RunlaneError,
 )
 from runlane.lifecycle import (
-    ACTIVE,
     CancelAction,
     EndReason,
     MultitaskStrategy,
@@ -42,6 +41,16 @@ from runlane.records import (
     ThreadTtl,
 )
 from runlane.requests import StoredRequest
+from runlane.store.conditions import (
+    HAS_RUNNING_RUN,
+    HEAD_OF_LANE,
+    IS_ACTIVE,
+    IS_DUE,
+    IS_MINE,
+    IS_PENDING,
+    PENDING,
+    thread_status,
+)
 from runlane.store.filters import matches
 from runlane.store.rows import (
     dumps,
@@ -59,7 +68,7 @@ from runlane.store.rows import (
     usage_of,
     usage_text,
 )
-from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, listed, statement
+from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, statement
 from runlane.store.transactions.bindings import binding_of, unbind
 from runlane.store.transactions.events import last_event
 from runlane.store.transactions.protocol import check_answers
@@ -74,9 +83,6 @@ FINISHES = frozenset(
     {RunEvent.SUCCEED, RunEvent.PAUSE, RunEvent.FAIL, RunEvent.EXPIRE, RunEvent.STOP, RunEvent.RELEASE}
 )
 
-_ACTIVE = listed(ACTIVE)
-_PENDING = f"'{RunStatus.PENDING.value}'"
-_RUNNING = f"'{RunStatus.RUNNING.value}'"
 
 # Locks the thread's row; every transaction that moves a run takes it first.
 LOCK_THREAD = statement("lock_thread", "SELECT * FROM threads WHERE thread_id = :thread_id {for_update}")
@@ -101,27 +107,23 @@ SETTLE_THREAD = statement(
           settled = :settled, error = :error, interrupts = :interrupts, updated_at = {{now}},
           state_values = COALESCE(:state_values, state_values), first_values = NULL,
           state_updated_at = CASE WHEN :touched = 1 THEN {{now}} ELSE state_updated_at END,
-          status = CASE WHEN EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE})
-                   THEN '{ThreadStatus.BUSY.value}' ELSE :settled END
+          status = {thread_status(":settled")}
         WHERE thread_id = :thread_id""",
 )
 RESTATE_THREAD = statement(
     "restate_thread",
     f"""UPDATE threads SET updated_at = {{now}},
-          first_values = CASE WHEN EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {_RUNNING})
-                         THEN first_values END,
-          status = CASE WHEN EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE})
-                   THEN '{ThreadStatus.BUSY.value}' ELSE settled END
+          first_values = CASE WHEN {HAS_RUNNING_RUN} THEN first_values END, status = {thread_status("settled")}
         WHERE thread_id = :thread_id""",
 )
 ACTIVE_RUNS = statement(
     "active_runs",
-    f"SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} ORDER BY seq LIMIT :limit",
+    f"SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} ORDER BY seq LIMIT :limit",
 )
 # The run behind whom there is no more room: as many wait before it as may.
 LAST_PLACE = statement(
     "last_place",
-    f"""SELECT 1 AS taken FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE}
+    f"""SELECT 1 AS taken FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE}
         ORDER BY seq LIMIT 1 OFFSET :places""",
 )
 FIND_KEY = statement(
@@ -133,20 +135,20 @@ INSERT_RUN = statement(
     f"""INSERT INTO runs (run_id, thread_id, owner, assistant_id, graph_id, status, multitask_strategy, on_disconnect,
                          metadata, kwargs, model_name, temporary, idempotency_key, webhook, home, not_before,
                          created_at, updated_at)
-        VALUES (:run_id, :thread_id, :owner, :assistant_id, :graph_id, {_PENDING}, :strategy, :on_disconnect, :metadata,
+        VALUES (:run_id, :thread_id, :owner, :assistant_id, :graph_id, {PENDING}, :strategy, :on_disconnect, :metadata,
                 :kwargs, :model_name, :temporary, :key, :webhook, :home, {{now}} + :delay_us, {{now}}, {{now}})
         ON CONFLICT (run_id) DO NOTHING RETURNING {{run}}""",
 )
-GET_RUN = statement("get_run", "SELECT {run} FROM runs WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)")
+GET_RUN = statement("get_run", f"SELECT {{run}} FROM runs WHERE run_id = :run_id AND {IS_MINE}")
 LOCK_RUN = statement("lock_run", "SELECT {run} FROM runs WHERE run_id = :run_id {for_update}")
 THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
-# The lane's head, if it is due and nothing of the thread executes.
+# The thread's head of its lane; the first run that is due is the only one that can be.
 NEXT_OF_LANE = statement(
     "next_of_lane",
     f"""SELECT run_id, seq, owner, assistant_id, graph_id, home FROM runs
-        WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND status = {_PENDING} AND not_before <= {{due}}
-          AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {_RUNNING})
-        ORDER BY seq LIMIT 1""",
+        WHERE run_id = (SELECT run_id FROM runs WHERE thread_id = :thread_id AND {IS_PENDING} AND {IS_DUE}
+                        ORDER BY seq LIMIT 1)
+          AND {HEAD_OF_LANE}""",
 )
 # Guard: only while no cancel is recorded, so that the first action wins.
 RECORD_CANCEL = statement(
@@ -169,7 +171,7 @@ END_RUN = statement(
 )
 RELEASE_RUN = statement(
     "release_run",
-    f"""UPDATE runs SET status = {_PENDING}, worker_id = NULL, lease_expires_at = NULL, updated_at = {{now}},
+    f"""UPDATE runs SET status = {PENDING}, worker_id = NULL, lease_expires_at = NULL, updated_at = {{now}},
           usage = COALESCE(:usage, usage), rescues = rescues + :rescues
         WHERE run_id = :run_id RETURNING {{run}}""",
 )

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Owner, RunRecord
+from runlane.store.conditions import IS_MINE
 from runlane.store.rows import owner_params, run_record
 from runlane.store.statements import Transaction, statement
 
 #: When a run came into the status that it has.
 _SINCE = "COALESCE(ended_at, started_at, created_at)"
 _CHOSEN = f"""FROM runs WHERE thread_id = :thread_id AND assistant_id = :assistant_id
-  AND (:any_owner = 1 OR owner = :owner)
+  AND {IS_MINE}
   AND (CAST(:status AS TEXT) IS NULL OR status = :status OR status = :or_status)
   AND (CAST(:paused AS BIGINT) IS NULL
     OR CASE WHEN end_reason = '{EndReason.PAUSED.value}' THEN 1 ELSE 0 END = :paused)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from runlane.lifecycle import ThreadStatus
 from runlane.records import NO_OWNER, AnyOwner, Json, Order, Owner, Thread
+from runlane.store.conditions import IS_MINE
 from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params, wanted_texts
 from runlane.store.rows import dumps, owner_params, thread_record
 from runlane.store.statements import Rows, Statement, Transaction, contains_in_postgres, statement
@@ -37,14 +38,13 @@ _WANTED_PG = f"""(CAST(:status AS TEXT) IS NULL OR status = :status)
   AND {MATCHES_PG}"""
 #: Threads of stateless runs are not listed.
 _LISTED = "temporary = 0"
-_MINE = "(:any_owner = 1 OR owner = :owner)"
 _IN = "thread_id IN (SELECT value FROM json_each(:ids))"
 _IN_PG = "thread_id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb)))"
 #: Which threads are looked at, by the name of the index that is read.
 _SCOPES: Final[Mapping[str, tuple[str, str]]] = {
     "all": (_LISTED, _LISTED),
     "owner": (f"owner = :owner AND {_LISTED}", f"owner = :owner AND {_LISTED}"),
-    "ids": (f"{_IN} AND {_MINE} AND {_LISTED}", f"{_IN_PG} AND {_MINE} AND {_LISTED}"),
+    "ids": (f"{_IN} AND {IS_MINE} AND {_LISTED}", f"{_IN_PG} AND {IS_MINE} AND {_LISTED}"),
 }
 
 
@@ -81,8 +81,8 @@ COUNT_THREADS: Final = {
 _TAIL = "ORDER BY thread_id LIMIT :limit"
 ALL_THREADS: Final = statement(
     "all_threads",
-    f"SELECT * FROM threads WHERE {_MINE} AND thread_id > :after AND {_WANTED} {_TAIL}",
-    postgres=f"SELECT * FROM threads WHERE {_MINE} AND thread_id > :after AND {_WANTED_PG} {_TAIL}",
+    f"SELECT * FROM threads WHERE {IS_MINE} AND thread_id > :after AND {_WANTED} {_TAIL}",
+    postgres=f"SELECT * FROM threads WHERE {IS_MINE} AND thread_id > :after AND {_WANTED_PG} {_TAIL}",
 )
 SORTED_KEYS: Final = {key: _filtered(f"sorted_keys_{key}", f"thread_id, {key}", "ids") for key in SORT_KEYS}
 GET_THREADS: Final = statement(

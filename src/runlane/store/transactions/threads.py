@@ -8,18 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
-from runlane.lifecycle import ACTIVE, RunStatus, ThreadStatus
+from runlane.lifecycle import ThreadStatus
 from runlane.outcomes import Snapshot
 from runlane.records import Json, Lease, Owner, PruneStrategy, Thread, ThreadTtl
+from runlane.store.conditions import BUSY, HOLDS_RUN, IS_ACTIVE, IS_MINE
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
-from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, listed, statement
+from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, statement
 from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
 from runlane.store.transactions.start_order import next_order
 
-_ACTIVE = listed(ACTIVE)
-_MINE = "(:any_owner = 1 OR owner = :owner)"
-
-GET_THREAD = statement("get_thread", f"SELECT * FROM threads WHERE thread_id = :thread_id AND {_MINE}")
+GET_THREAD = statement("get_thread", f"SELECT * FROM threads WHERE thread_id = :thread_id AND {IS_MINE}")
 PATCH_THREAD = statement(
     "patch_thread",
     "UPDATE threads SET metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id RETURNING *",
@@ -40,13 +38,12 @@ SET_STATE = statement(
 SHOW_FIRST = statement(
     "show_first",
     f"""UPDATE threads SET first_values = :first_values WHERE thread_id = :thread_id AND state_values IS NULL
-          AND EXISTS (SELECT 1 FROM runs
-                      WHERE run_id = :run_id AND attempt = :attempt AND status = '{RunStatus.RUNNING.value}')
+          AND EXISTS (SELECT 1 FROM runs WHERE {HOLDS_RUN})
         RETURNING thread_id""",
 )
 BEGUN_RUN = statement(
     "begun_run",
-    f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND status IN {_ACTIVE} AND attempt > 0
+    f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} AND attempt > 0
         ORDER BY seq LIMIT 1""",
 )
 # The copy has the status that the thread has without the runs that wait.
@@ -61,7 +58,7 @@ COPY_THREAD = statement(
 _EXPIRED = "ttl_us IS NOT NULL AND swept_at < updated_at AND updated_at + ttl_us <= {now}"
 EXPIRED_THREADS = statement(
     "expired_threads",
-    f"""SELECT thread_id, ttl_strategy FROM threads WHERE {_EXPIRED} AND status <> '{ThreadStatus.BUSY.value}'
+    f"""SELECT thread_id, ttl_strategy FROM threads WHERE {_EXPIRED} AND status <> {BUSY}
           AND temporary = :temporary
         ORDER BY updated_at + ttl_us LIMIT :limit""",
 )

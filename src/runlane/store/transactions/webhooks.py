@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from runlane.errors import NotFound
 from runlane.records import Json, Owner, RunRecord
+from runlane.store.conditions import IS_MINE
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, maybe_instant, microseconds, owner_params, run_record
 from runlane.store.shares import allowance
@@ -171,10 +172,8 @@ SEND_AGAIN = statement(
     f"""UPDATE {_D} SET status = '{_P}', tries = 0, next_at = {{now}}, ended_at = NULL
         WHERE run_id = :run_id RETURNING *""",
 )
-GET_DELIVERY = statement(
-    "get_delivery", f"SELECT * FROM {_D} WHERE run_id = :run_id AND (:any_owner = 1 OR owner = :owner)"
-)
-_LIST = f"""SELECT * FROM {_D} WHERE (:any_owner = 1 OR owner = :owner)
+GET_DELIVERY = statement("get_delivery", f"SELECT * FROM {_D} WHERE run_id = :run_id AND {IS_MINE}")
+_LIST = f"""SELECT * FROM {_D} WHERE {IS_MINE}
               AND (CAST(:run_id AS TEXT) IS NULL OR run_id = :run_id)
               AND (CAST(:status AS TEXT) IS NULL OR status = :status) AND {{matches}}
             ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"""

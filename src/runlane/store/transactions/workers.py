@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from runlane.lifecycle import RunStatus
 from runlane.records import SeenWorker
+from runlane.store.conditions import PENDING
 from runlane.store.statements import Transaction, statement
-
-_PENDING = f"'{RunStatus.PENDING.value}'"
 
 BEAT = statement(
     "beat",
@@ -19,7 +17,7 @@ FORGET_WORKER = statement("forget_worker", "DELETE FROM workers WHERE worker_id 
 LEAVE = statement("leave", "DELETE FROM workers WHERE worker_id = :worker_id")
 # Guard: pending, and of the home that was seen.
 FREE_RUN = statement(
-    "free_run", f"UPDATE runs SET home = NULL WHERE run_id = :run_id AND home = :home AND status = {_PENDING}"
+    "free_run", f"UPDATE runs SET home = NULL WHERE run_id = :run_id AND home = :home AND status = {PENDING}"
 )
 
 
