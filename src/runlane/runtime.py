@@ -169,10 +169,13 @@ async def open_runtime(
             driver = await open_driver(settings)
             stack.push_async_callback(driver.aclose)
         alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
-        store = RunStore(driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs)
+        telemetry = Telemetry((*log_transitions(), *observers))
+        store = RunStore(
+            driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs, telemetry=telemetry
+        )
         source = RunAgents(graph_agent, secrets_provider)
         dispatch = new_dispatch(_limits(settings, exclusive=alone))
-        core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, observers)
+        core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         await stack.enter_async_context(_running(core, parts))
         yield parts
@@ -219,9 +222,8 @@ def _core(
     host: AgentHost,
     new_store: NewStore | None,
     hooks: Sequence[Ended],
-    observers: Sequence[Observer],
+    telemetry: Telemetry,
 ) -> _Core:
-    telemetry = Telemetry((*log_transitions(), *observers))
     bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
     saver, long_term_store = _langgraph(store.driver, host, new_store)
     return _Core(

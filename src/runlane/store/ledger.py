@@ -17,6 +17,7 @@ from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import Driver
 from runlane.store.transactions.probe import probe
 from runlane.store.transactions.runs import MAX_QUEUED_RUNS
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 
 class RunStore:
@@ -46,6 +47,7 @@ class RunStore:
         retry: PersistenceRetryPolicy | None = None,
         thread_ttl: ThreadTtl | None = None,
         max_queued_runs: int = MAX_QUEUED_RUNS,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """Use *driver*'s database.
 
@@ -54,7 +56,7 @@ class RunStore:
             max_queued_runs: How many runs may wait behind the head of their thread's lane.
         """
         self.driver = driver
-        self._database = RetryingDriver(driver, retry)
+        self._database = RetryingDriver(driver, retry, telemetry)
         self.runs = Runs(self._database, thread_ttl=thread_ttl, max_queued_runs=max_queued_runs)
         self.queue = RunQueue(self._database)
         self.attempts = Attempts(self._database)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from runlane.errors import StoreUnavailable
-from runlane.store.retry import PersistenceRetryPolicy
+from runlane.store.retry import PersistenceRetryPolicy, passes
 from runlane.store.statements import Driver, Transaction
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 T = TypeVar("T")
 
@@ -21,18 +23,22 @@ class RetryingDriver:
         StoreUnavailable: The policy's retries are used up; nothing was written.
     """
 
-    def __init__(self, driver: Driver, retry: PersistenceRetryPolicy | None = None) -> None:
+    def __init__(
+        self, driver: Driver, retry: PersistenceRetryPolicy | None = None, telemetry: Telemetry = SILENT
+    ) -> None:
         self.driver = driver
+        self._telemetry = telemetry
+        self._unavailable_since: float | None = None
         self._retry = retry or PersistenceRetryPolicy()
         self._read_now: Callable[..., Any] | None = getattr(driver, "read_now", None)
 
     async def write(self, make: Callable[[], Transaction[T]]) -> T:
         """Commit the transaction and return its result."""
-        return await self._retry.call(lambda: self.driver.write(make()))
+        return await self._call(lambda: self.driver.write(make()))
 
     async def read(self, make: Callable[[], Transaction[T]]) -> T:
         """Run the transaction on one consistent snapshot."""
-        return await self._retry.call(lambda: self.driver.read(make()))
+        return await self._call(lambda: self.driver.read(make()))
 
     async def fast_read(self, make: Callable[[], Transaction[T]]) -> T:
         """Read one small row on the calling thread if the driver can, else as :meth:`read` does."""
@@ -42,4 +48,18 @@ class RetryingDriver:
             found: T = self._read_now(make(), snapshot=False)
         except StoreUnavailable:
             return await self.read(make)
+        return found
+
+    async def _call(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Return what *operation* returns, and tell when an outage begins and ends."""
+        try:
+            found = await self._retry.call(operation)
+        except StoreUnavailable as error:
+            if self._unavailable_since is None and passes(error):
+                self._unavailable_since = asyncio.get_running_loop().time()
+                self._telemetry.store_outage_began(error)
+            raise
+        if self._unavailable_since is not None:
+            self._telemetry.store_outage_ended(duration_s=asyncio.get_running_loop().time() - self._unavailable_since)
+            self._unavailable_since = None
         return found

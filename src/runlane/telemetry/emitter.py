@@ -24,6 +24,8 @@ from runlane.telemetry.events import (
     RunReleased,
     RunRescued,
     RunStarted,
+    StoreOutageBegan,
+    StoreOutageEnded,
     TelemetryEvent,
     WebhookAttempted,
     WorkerDrained,
@@ -169,6 +171,16 @@ class Telemetry:
         if self._of(LoopTurned):
             name = None if error is None else type(error).__name__
             self.emit(LoopTurned(loop=loop, duration_s=duration_s, error=name))
+
+    def store_outage_began(self, error: Exception) -> None:
+        """Emit that the database is unavailable."""
+        if self._of(StoreOutageBegan):
+            self.emit(StoreOutageBegan(error=str(error)))
+
+    def store_outage_ended(self, *, duration_s: float) -> None:
+        """Emit that the database answers again."""
+        if self._of(StoreOutageEnded):
+            self.emit(StoreOutageEnded(duration_s=duration_s))
 
     def _of(self, kind: type[TelemetryEvent]) -> tuple[Observer, ...]:
         found = self._by_kind.get(kind)

@@ -213,3 +213,19 @@ class LoopTurned(TelemetryEvent):
     loop: str
     duration_s: float
     error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOutageBegan(TelemetryEvent):
+    """The database was unavailable for longer than operations are retried."""
+
+    key: ClassVar[str] = "store.outage_began"
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOutageEnded(TelemetryEvent):
+    """The database answers again."""
+
+    key: ClassVar[str] = "store.outage_ended"
+    duration_s: float

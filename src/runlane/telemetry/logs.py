@@ -13,6 +13,8 @@ from runlane.telemetry.events import (
     RunReleased,
     RunRescued,
     RunStarted,
+    StoreOutageBegan,
+    StoreOutageEnded,
     TelemetryEvent,
     WebhookAttempted,
 )
@@ -33,6 +35,8 @@ def log_transitions() -> tuple[Observer, ...]:
         on(RunRescued, lambda event: _write(logging.WARNING, event, status=event.status.value, rescues=event.rescues)),
         on(RunLeaseLost, lambda event: _write(logging.WARNING, event)),
         on(WebhookAttempted, _attempted),
+        on(StoreOutageBegan, lambda event: _write_fields(logging.WARNING, event, why=event.error)),
+        on(StoreOutageEnded, lambda event: _write_fields(logging.INFO, event, duration_s=round(event.duration_s, 3))),
     )
 
 
