@@ -21,7 +21,7 @@ from runlane.server.auth.handlers import AuthSection
 from runlane.server.config.expiry import load_expiry
 from runlane.server.config.http_section import http_section
 from runlane.server.config.long_term import StoreSection
-from runlane.server.deliveries import RUN_FIELDS
+from runlane.server.config.webhooks import RUN_FIELDS
 from runlane.server.http.responses import cursor_of
 from runlane.server.routes.thread_stream import _position
 from runlane.store.filters import filter_params, matches

@@ -90,6 +90,68 @@ app.router.routes[:0] = [
 ]
 app.add_api_route("/own", lambda: "mine")
 """
+STARLETTE_APP = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+async def greet(request):
+    \"\"\"Greet whoever asks.
+
+    In plain text.
+    \"\"\"
+    return PlainTextResponse("hello")
+
+async def say_bye(request):
+    return PlainTextResponse("bye")
+
+app = Starlette(routes=[
+    Route("/greet", greet, methods=["GET", "POST"]),
+    Mount("/below", routes=[Route("/bye", say_bye)]),
+    Route("/ok", greet),
+])
+"""
+BARE_APP = """
+events = []
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        events.append((await receive())["type"])
+        await send({"type": "lifespan.startup.complete"})
+        events.append((await receive())["type"])
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "bare"})
+        await send({"type": "websocket.close"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": f"bare {scope['method']} {scope['path']}".encode()})
+
+async def http_only(scope, receive, send):
+    assert scope["type"] == "http"
+    await app(scope, receive, send)
+
+class Framework:
+    async def __call__(self, scope, receive, send):
+        await app(scope, receive, send)
+
+framework = Framework()
+
+async def fails(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no licence"})
+
+async def breaks(scope, receive, send):
+    await receive()
+    raise RuntimeError("no database")
+
+def wsgi(environ, start_response):
+    return [b""]
+"""
 AUTH = """
 from langgraph_sdk import Auth
 auth = Auth()
@@ -107,6 +169,8 @@ def written(folder: Path, **sections: Any) -> Path:
     (folder / "seen_graph.py").write_text(GRAPHS)
     (folder / "own_app.py").write_text(APP)
     (folder / "open_app.py").write_text(OPEN_APP)
+    (folder / "starlette_app.py").write_text(STARLETTE_APP)
+    (folder / "bare_app.py").write_text(BARE_APP)
     (folder / "own_auth.py").write_text(AUTH)
     auth = sections.pop("auth", None)
     config = {"graphs": {"seen": "./seen_graph.py:graph"}, "http": sections, **({"auth": auth} if auth else {})}
@@ -151,6 +215,60 @@ def test_the_routes_that_there_are_are_described_and_no_others(tmp_path: Path) -
 def test_health_cannot_be_taken_over_by_an_application(tmp_path: Path) -> None:
     with served(tmp_path, app="./own_app.py:app") as server, calling(server) as http:
         assert http.get("/ok").json()["ok"] is True
+
+
+def test_starlette_s_routes_are_served_and_described(tmp_path: Path) -> None:
+    with served(tmp_path, app="./starlette_app.py:app") as server, calling(server) as http:
+        assert http.get("/greet").text == "hello"
+        assert http.get("/below/bye").text == "bye"
+        assert http.get("/ok").json()["ok"] is True
+        paths = http.get("/openapi.json").json()["paths"]
+        assert {path: sorted(item) for path, item in paths.items() if path in ("/greet", "/below/bye")} == {
+            "/greet": ["get", "post"],
+            "/below/bye": ["get"],
+        }
+        assert paths["/greet"]["get"]["summary"] == "Greet whoever asks."
+        assert paths["/below/bye"]["get"]["summary"] == "Say bye"
+        assert paths["/ok"]["get"]["summary"].startswith("Say that the server answers")
+
+
+@pytest.mark.parametrize("name", ["app", "framework", "http_only"])
+async def test_any_asgi_application_gets_what_the_api_has_no_route_for(tmp_path: Path, name: str) -> None:
+    with served(tmp_path, app=f"./bare_app.py:{name}", mount_prefix="/agents") as server, calling(server) as http:
+        assert http.get("/agents/mine/a").text == "bare GET /agents/mine/a"
+        assert http.get("/agents/ok").json()["ok"] is True
+        assert http.post("/agents/threads", json={}).status_code == 200
+        assert http.put("/agents/threads").status_code == 405
+        assert http.get("/agents/openapi.json").status_code == 200
+        if name != "http_only":
+            async with connect(f"ws{server.url.removeprefix('http')}/agents/talk") as socket:
+                assert await socket.recv() == "bare"
+
+
+def test_any_asgi_application_is_started_and_shut_down(tmp_path: Path) -> None:
+    with served(tmp_path, app="./bare_app.py:app") as server:
+        events = server.app.state.custom.app.__globals__["events"]
+        assert events == ["lifespan.startup"]
+    assert events == ["lifespan.startup", "lifespan.shutdown"]
+
+
+@pytest.mark.parametrize(("name", "says"), [("fails", "no licence"), ("breaks", "RuntimeError: no database")])
+async def test_an_application_that_does_not_start_keeps_the_server_from_starting(
+    tmp_path: Path, name: str, says: str
+) -> None:
+    app = create_app(written(tmp_path, app=f"./bare_app.py:{name}"), Settings(database="memory://"))
+    with pytest.raises(ConfigurationError, match=f"http.app does not start: {says}"):
+        async with app.router.lifespan_context(app):
+            pass
+
+
+def test_any_asgi_application_asks_who_calls_only_if_that_is_wanted(tmp_path: Path) -> None:
+    auth = {"path": "./own_auth.py:auth"}
+    sections = {"app": "./bare_app.py:app", "enable_custom_route_auth": True, "auth": auth}
+    with served(tmp_path, **sections) as server, calling(server) as http:
+        assert http.get("/mine").status_code == 401
+        assert http.get("/mine", headers={"authorization": "Bearer good"}).text == "bare GET /mine"
+        assert http.post("/threads", json={}).status_code == 401
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -252,7 +370,9 @@ def test_no_pattern_means_a_header_that_carries_a_secret(chosen: list[str], seen
         ({"configurable_headers": {"includes": ["Authorization"]}}, "authorization"),
         ({"cors": {"allow_origin_regex": "("}}, "allow_origin_regex"),
         ({"app": "./own_app.py:missing"}, "missing"),
-        ({"app": "./own_app.py:not_an_app"}, "must be a Starlette or FastAPI app"),
+        ({"app": "./own_app.py:not_an_app"}, "is a object; it must be an ASGI application"),
+        ({"app": "./bare_app.py:wsgi"}, "is a function; it must be an ASGI application"),
+        ({"app": "./bare_app.py:Framework"}, "is a type; it must be an ASGI application"),
     ],
 )
 def test_what_cannot_be_honoured_is_named_before_the_server_starts(

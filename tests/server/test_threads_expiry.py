@@ -17,7 +17,7 @@ from runlane.errors import ConfigurationError
 from runlane.maintenance.retention import ThreadSweeper
 from runlane.records import ThreadTtl
 from runlane.server.config.expiry import Expiry, load_expiry
-from runlane.server.service import open_service
+from runlane.server.startup import open_service
 from runlane.settings import Settings
 from runlane.store.statements import Transaction, statement
 from server_kit import PROJECT, Server, begun, ended, gone, running_server, sdk

@@ -18,9 +18,9 @@ from runlane.errors import ConfigurationError
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy, RunStatus
 from runlane.records import RunRecord, Usage
 from runlane.requests import StoredRequest
-from runlane.server.deliveries import RUN_FIELDS
+from runlane.server.config.webhooks import RUN_FIELDS
 from runlane.server.http.responses import run_wire
-from runlane.server.service import open_service
+from runlane.server.startup import open_service
 from runlane.settings import Settings
 from runlane.store.statements import Transaction, statement
 from server_kit import NOWHERE, PATIENCE_S, Server, begun, running_server, sdk

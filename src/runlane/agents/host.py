@@ -188,6 +188,11 @@ class AgentHost(Protocol):
     @property
     def abandoned(self) -> set[Handle[Any]]: ...
 
+    @property
+    def blocked_s(self) -> float:
+        """For how long code has blocked loops of agents in all, in seconds; 0 where that is not watched."""
+        ...
+
     def at(self, graph_id: str | None) -> AgentHost:
         """Return where runs of the graph execute."""
         ...
@@ -219,6 +224,7 @@ class InlineHost:
     def __init__(self) -> None:
         self.control = asyncio.get_running_loop()
         self.abandoned: set[Handle[Any]] = set()
+        self.blocked_s = 0.0
         track(self.control)
 
     def at(self, graph_id: str | None) -> AgentHost:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from runlane.server.auth.handlers import secured
 from runlane.server.config.http_section import HttpSection
-from runlane.server.front import RESERVED
+from runlane.server.http.custom_app import RESERVED
 from runlane.server.http.route import Resource, Route
 from runlane.server.openapi import document, merged
 from runlane.server.protocols.a2a import A2A
@@ -36,8 +36,8 @@ async def _openapi(request: Request) -> Response:
     if not hasattr(state, "openapi"):  # it takes a moment, and few ask
         section: HttpSection = state.service.section
         hidden = section.enable_custom_route_auth and state.service.authority is not None
-        described = None if hidden else getattr(state.custom, "openapi", None)
-        found = openapi_document(section, None if described is None else described())
+        described = None if hidden or state.custom is None else state.custom.openapi()
+        found = openapi_document(section, described)
         state.openapi = orjson.dumps(secured(found, state.service.authority))
     return Response(state.openapi, media_type="application/json")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from runlane.agents.encode import Unserialisable
 from runlane.agents.langgraph_json import read_graphs_file
@@ -17,15 +18,15 @@ from runlane.errors import RunlaneError
 from runlane.server.api import routes
 from runlane.server.auth.loopback import in_process_clients
 from runlane.server.auth.middleware import AuthMiddleware
-from runlane.server.config.http_section import http_section
-from runlane.server.front import Front, custom_app
+from runlane.server.config.http_section import HttpSection, http_section
+from runlane.server.http.custom_app import CustomApp, CustomAppMiddleware, MountPrefixMiddleware, load_custom_app
 from runlane.server.http.errors import on_error, on_http_error
 from runlane.server.http.origin_middleware import OriginMiddleware
 from runlane.server.http.response_middleware import ResponseMiddleware
 from runlane.server.http.route import RouteTable
 from runlane.server.routes import crons
 from runlane.server.routes.metrics import Metrics, MetricsMiddleware
-from runlane.server.service import open_service
+from runlane.server.startup import open_service
 from runlane.settings import Settings
 
 
@@ -35,8 +36,7 @@ def create_app(
     """Return the application for the graphs of *config* (a langgraph.json) or *registry*.
 
     Its lifespan opens the runtime; ``app.state.service`` is the :class:`~runlane.server.service.Service` meanwhile.
-    Serve ``app.state.front``, which has the application's own routes and the path that all is mounted under, and
-    refuses what pages of other origins may not send.
+    Serve ``app.state.front``: it has the project's own application beside the API, and what comes before both.
 
     Args:
         loopback: It is served on an address of this machine only.
@@ -46,20 +46,27 @@ def create_app(
     """
     file = None if config is None else read_graphs_file(config)
     section = http_section(file)
-    custom = custom_app(file, section)
+    custom = load_custom_app(file, section)
     counts = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.enter_context(in_process_clients(app))
-            opened = open_service(config, settings, registry, custom, counts.observers)
-            service = await stack.enter_async_context(opened)
-            service.crons = await stack.enter_async_context(crons.scheduler_of(service, poll_s=settings.poll_s))
-            service.section = section
+            service = await stack.enter_async_context(
+                open_service(
+                    config,
+                    settings,
+                    registry,
+                    section=section,
+                    post_locally=None if custom is None else custom.post,
+                    observers=counts.observers,
+                )
+            )
             app.state.service = service
+            app.state.crons = await stack.enter_async_context(crons.scheduler_of(service, poll_s=settings.poll_s))
             if custom is not None:
-                await stack.enter_async_context(custom.router.lifespan_context(custom))
+                await stack.enter_async_context(custom.lifespan())
             yield
 
     app = Starlette(
@@ -73,9 +80,47 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.settings, app.state.metrics, app.state.custom = settings, counts, custom
-    front = app if custom is None and not section.mount_prefix else Front(app, custom, section)
-    app.state.front = OriginMiddleware(
-        front, app, section.cors, loopback=loopback, allowed_hosts=settings.allowed_hosts.split()
-    )
+    app.state.settings = settings
+    app.state.metrics = counts
+    app.state.custom = custom
+    app.state.front = _wrapped(app, _before_the_api(app, section, settings, custom, loopback=loopback))
+    return app
+
+
+def _before_the_api(
+    app: Starlette, section: HttpSection, settings: Settings, custom: CustomApp | None, *, loopback: bool
+) -> list[Middleware]:
+    """Return what wraps the API and the project's own application alike, the outermost first."""
+    found = [
+        Middleware(
+            OriginMiddleware,
+            api=app,
+            cors=section.cors,
+            loopback=loopback,
+            allowed_hosts=settings.allowed_hosts.split(),
+        )
+    ]
+    if section.mount_prefix:
+        found.append(Middleware(MountPrefixMiddleware, prefix=section.mount_prefix))
+    if custom is not None:
+        found.append(
+            Middleware(
+                CustomAppMiddleware,
+                custom=custom,
+                api=app,
+                guard_routes=_guard_routes if section.enable_custom_route_auth else None,
+                guard_all=AuthMiddleware if section.middleware_order == "auth_first" else None,
+            )
+        )
+    return found
+
+
+def _guard_routes(app: ASGIApp) -> ASGIApp:
+    """Ask who calls routes of the project's own application, whatever their paths."""
+    return AuthMiddleware(app, exempt=frozenset())
+
+
+def _wrapped(app: ASGIApp, middleware: list[Middleware]) -> ASGIApp:
+    for kind, args, kwargs in reversed(middleware):
+        app = kind(app, *args, **kwargs)
     return app

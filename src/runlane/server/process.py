@@ -31,6 +31,7 @@ from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
 from runlane.server.http.bounded_http import OTHER_FILES, bounded_http, limits_of
 from runlane.server.http.listener import address_of, bind, is_loopback, not_available, url_of
+from runlane.server.service import Service
 from runlane.settings import Settings
 
 log = logging.getLogger("runlane.server")
@@ -225,7 +226,7 @@ async def _over(serving: asyncio.Task[None], address: tuple[str, int]) -> None:
         raise not_available(*address, error) from error
 
 
-async def _drain(service: Any, signals: StopSignals) -> None:
+async def _drain(service: Service, signals: StopSignals) -> None:
     hurry = asyncio.create_task(_hurry(service, signals))
     try:
         await service.drain()
@@ -239,7 +240,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "without completing response" not in record.getMessage()
 
 
-async def _hurry(service: Any, signals: StopSignals) -> None:
+async def _hurry(service: Service, signals: StopSignals) -> None:
     await signals.second.wait()
     await service.drain(0.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import msgspec
 from starlette.datastructures import Headers
@@ -129,9 +129,21 @@ class HttpSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, froz
     disable_event_streaming: bool = False
 
     @property
-    def disabled(self) -> frozenset[str]:
+    def disabled(self) -> frozenset[Group]:
         """The groups of routes that are not there."""
-        return frozenset(group for group in get_args(Group) if getattr(self, f"disable_{group}"))
+        groups: dict[Group, bool] = {
+            "assistants": self.disable_assistants,
+            "threads": self.disable_threads,
+            "runs": self.disable_runs,
+            "store": self.disable_store,
+            "mcp": self.disable_mcp,
+            "a2a": self.disable_a2a,
+            "meta": self.disable_meta,
+            "webhooks": self.disable_webhooks,
+            "event_streaming": self.disable_event_streaming,
+            "ui": self.disable_ui,
+        }
+        return frozenset(group for group, disabled in groups.items() if disabled)
 
 
 def http_section(file: GraphsFile | None) -> HttpSection:

@@ -291,7 +291,7 @@ async def _create(request: Request, body: CronCreate, thread_id: str | None) -> 
     asked = _run_request(given["assistant_id"], plan.payload, plan.metadata, plan.on_run_completed)
     target = await _target(service, await prepare_run(request, asked, thread_id), access.owner, thread_id)
     cron = await service.store.crons.create(cron_id, target, replace(plan, metadata=asked.metadata or {}))
-    service.crons.wake()
+    request.app.state.crons.wake()
     return json_response(cron_wire(cron))
 
 
@@ -371,7 +371,7 @@ async def patch_cron(request: Request, body: CronPatch) -> Response:
             cron = await service.store.crons.get(cron.cron_id, owner=access.reads)
             continue
         break
-    service.crons.wake()
+    request.app.state.crons.wake()
     return json_response(cron_wire(changed))
 
 

@@ -16,6 +16,7 @@ from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
 from runlane.records import OF_ONE_RUN, Assistant, Json, NewRun, ThreadTtl
 from runlane.requests import NO_ORIGIN, RunOrigin, RunRequest, raw
+from runlane.runtime import new_run_id
 from runlane.server.auth.access import Access
 from runlane.server.http.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
 from runlane.server.routes.assistants import assistant_to_run, clean, find_assistant
@@ -109,7 +110,7 @@ async def new_run(
     metadata = {name: value for name, value in given.items() if name not in OF_ONE_RUN}
     temporary = stateless and body.on_completion != "keep"
     return NewRun(
-        run_id=service.new_id(),
+        run_id=new_run_id(),
         thread_id=thread_id or (str(uuid4()) if key is None else keyed_thread_id(owner, key, index)),
         owner=owner,
         assistant_id=assistant.assistant_id,

@@ -38,7 +38,7 @@ from runlane.server.http.responses import (
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.routes.routing import reach_run, reach_thread, service_of
-from runlane.server.service import Service
+from runlane.server.service import Service, delete_rolled_back
 from runlane.streams.bridge import Ending, Watch
 
 
@@ -256,7 +256,7 @@ async def cancel_run(request: Request, query: CancelQuery) -> Response:
     if receipt is None:
         raise NotFound("active run", run.run_id)
     if wait and receipt.action is CancelAction.ROLLBACK:
-        await service.delete_rolled_back(run.run_id)
+        await delete_rolled_back(service.store, run.run_id)
     return json_response({}) if wait else Response(status_code=202)
 
 

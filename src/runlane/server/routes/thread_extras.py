@@ -38,7 +38,7 @@ async def copy_thread(request: Request) -> Response:
         reads=reading.reads,
         owner=access.owner,
         metadata=value["metadata"],
-        extra_writes=service.on_checkpoints("copying", source.thread_id, value["thread_id"]),
+        extra_writes=service.copy_checkpoints(source.thread_id, value["thread_id"]),
     )
     return json_response(thread_wire(copied))
 
@@ -72,7 +72,7 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
     if not access.permits(thread.metadata):
         raise NotFound("thread", thread_id)
     if strategy == "delete":
-        extra_writes = service_of(request).on_checkpoints("removing", thread_id)
+        extra_writes = service_of(request).remove_checkpoints(thread_id)
         await store.threads.delete(thread_id, owner=access.reads, extra_writes=extra_writes)
         return
     while saver is not None:

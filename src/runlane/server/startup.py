@@ -1,0 +1,188 @@
+"""Starting a server: what is read first, what is opened in which order, and what is closed in the reverse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from runlane.agents.graph import GraphAgent
+from runlane.agents.host import AgentHost, ThreadHost
+from runlane.agents.isolation import GraphHosts
+from runlane.agents.registry import Registry, load_registry, system_assistant_id
+from runlane.agents.users import RunUsers
+from runlane.errors import ConfigurationError
+from runlane.lifecycle import EndReason
+from runlane.maintenance.retention import ThreadSweeper
+from runlane.records import Assistant, RunRecord
+from runlane.runtime import Runtime, open_driver, open_runtime
+from runlane.server.auth.grants import Grants
+from runlane.server.auth.handlers import load_authority
+from runlane.server.config.expiry import Expiry, load_expiry
+from runlane.server.config.http_section import HttpSection
+from runlane.server.config.long_term import NewStore, load_store
+from runlane.server.config.webhooks import new_deliverer
+from runlane.server.http.probing import DatabaseProbe
+from runlane.server.http.responses import run_wire
+from runlane.server.service import Drain, Service, delete_rolled_back
+from runlane.settings import Settings
+from runlane.store.ledger import RunStore
+from runlane.store.transactions.assistants import SHARED_OWNER, NewAssistant
+from runlane.telemetry.emitter import Telemetry
+from runlane.telemetry.logs import log_transitions
+from runlane.telemetry.observers import Observer
+from runlane.webhooks.deliverer import Post
+
+#: What a server without a section ``http`` has.
+NO_SECTION = HttpSection()
+
+
+class RunEnded:
+    """What the server does once a run has ended: wakes its webhook, and forgets what it knew of it."""
+
+    def __init__(self, store: RunStore, users: RunUsers, wake_webhooks: Callable[[], None]) -> None:
+        self._store = store
+        self._users = users
+        self._wake_webhooks = wake_webhooks
+
+    async def __call__(self, run: RunRecord) -> None:
+        if run.webhook is not None:
+            self._wake_webhooks()
+        self._users.forget(run.run_id)
+        if run.end_reason is EndReason.ROLLED_BACK:
+            await delete_rolled_back(self._store, run.run_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Project:
+    """What langgraph.json says beside the sections ``auth``, ``http`` and ``webhooks``."""
+
+    graphs: Registry
+    expiry: Expiry
+    new_store: NewStore | None
+
+
+def _load_project(config: Path | None, settings: Settings, registry: Registry | None) -> _Project:
+    """Read the project at *config*. Blocks; runs the user's code."""
+    if registry is None:
+        assert config is not None
+        registry = load_registry(config)
+    _check_checkpoints(settings, registry)
+    return _Project(graphs=registry, expiry=load_expiry(config), new_store=load_store(config))
+
+
+@asynccontextmanager
+async def open_service(
+    config: Path | None,
+    settings: Settings,
+    registry: Registry | None = None,
+    *,
+    section: HttpSection = NO_SECTION,
+    post_locally: Post | None = None,
+    observers: Sequence[Observer] = (),
+) -> AsyncIterator[Service]:
+    """Load the graphs, open the runtime, and rescue what the last process left, before the first request.
+
+    Args:
+        registry: The graphs of *config*, if they are loaded already.
+        post_locally: Sends a webhook to the project's own application, if there is one.
+        observers: Called with the events of :mod:`runlane.telemetry.events`.
+
+    Raises:
+        ConfigurationError: langgraph.json or the settings cannot be used, or the database keeps no checkpoints.
+        LedgerInUse: Another process owns the database.
+    """
+    project = await asyncio.get_running_loop().run_in_executor(None, _load_project, config, settings, registry)
+    users = RunUsers()
+    async with AsyncExitStack() as stack:
+        grants = await stack.enter_async_context(_open_grants(config, settings))
+        driver = await open_driver(settings)
+        stack.push_async_callback(driver.aclose)
+        store = RunStore(driver)
+        telemetry = Telemetry((*log_transitions(), *observers))
+        webhooks = new_deliverer(config, store, settings, payload=run_wire, local=post_locally, telemetry=telemetry)
+        runtime = await stack.enter_async_context(
+            open_runtime(
+                settings=settings,
+                driver=driver,
+                graph_agent=lambda graph_id: GraphAgent(project.graphs, graph_id, users),
+                new_host=lambda: _new_host(settings),
+                new_store=project.new_store,
+                hooks=(RunEnded(store, users, webhooks.wake),),
+                observers=observers,
+                thread_ttl=project.expiry.default,
+                secrets_provider=users.fields_of,
+            )
+        )
+        service = Service(
+            runtime=runtime,
+            registry=project.graphs,
+            section=section,
+            grants=grants,
+            users=users,
+            webhooks=await stack.enter_async_context(webhooks),
+            system_assistants=await register_system_assistants(store, project.graphs),
+            probe=DatabaseProbe(store),
+            drain=Drain(runtime),
+        )
+        await stack.enter_async_context(_thread_sweeper(runtime, project.expiry))
+        yield service
+
+
+@asynccontextmanager
+async def _open_grants(config: Path | None, settings: Settings) -> AsyncIterator[Grants | None]:
+    """Load what authenticates requests; ``None`` if nobody is asked who they are."""
+    authority = await asyncio.get_running_loop().run_in_executor(None, load_authority, config, settings)
+    if authority is None:
+        yield None
+        return
+    async with aclosing(authority), Grants(authority, every_s=settings.reauthenticate_s) as grants:
+        yield grants
+
+
+def _thread_sweeper(runtime: Runtime, expiry: Expiry) -> ThreadSweeper:
+    return ThreadSweeper(
+        store=runtime.store,
+        saver=runtime.saver,
+        every_s=expiry.every_s,
+        limit=expiry.limit,
+        telemetry=runtime.telemetry,
+    )
+
+
+def _new_host(settings: Settings) -> AgentHost:
+    make = GraphHosts if settings.isolate_graphs else ThreadHost
+    return make(uvloop.new_event_loop)
+
+
+def _check_checkpoints(settings: Settings, registry: Registry) -> None:
+    if settings.database.startswith(("postgres://", "postgresql://")) and registry.graph_ids:
+        raise ConfigurationError(
+            "Graphs cannot be served from PostgreSQL yet: it keeps no checkpoints, and threads would have no memory. "
+            "Use sqlite:///PATH."
+        )
+
+
+async def register_system_assistants(store: RunStore, registry: Registry) -> dict[str, Assistant]:
+    """Give every graph its assistant, which all owners see; return them by id and by graph."""
+    found: dict[str, Assistant] = {}
+    for graph_id in registry.graph_ids:
+        assistant = found[graph_id] = await store.assistants.create(
+            NewAssistant(
+                assistant_id=system_assistant_id(graph_id),
+                owner=SHARED_OWNER,
+                graph_id=graph_id,
+                name=registry.name(graph_id),
+                description=registry.description(graph_id),
+                config={},
+                context={},
+                metadata={"created_by": "system"},
+            ),
+            if_exists_return=True,
+        )
+        found[assistant.assistant_id] = assistant
+    return found
