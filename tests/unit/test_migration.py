@@ -63,7 +63,16 @@ def claims() -> list[str]:
         PAGE.read_text(),
     )
     theirs = {name for cell, _ in rows() for name in CODE.findall(cell)}
-    return sorted({*in_tables, *(name for name in prose if name not in theirs)})
+    return sorted({*in_tables, *same_names(), *(name for name in prose if name not in theirs)})
+
+
+def same_names() -> list[str]:
+    """Return what the rows claim that say "the same of" a method, whose arguments are meant, or of a class."""
+    found = []
+    for cell, ours in rows():
+        if same := re.match(r"the same of `(\w+)(\.\w+)?`", ours):
+            found += [f"{same[1]}{same[2]}({name}=)" if same[2] else f"{same[1]}.{name}" for name in CODE.findall(cell)]
+    return found
 
 
 def is_here(claim: str) -> bool:
