@@ -11,7 +11,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from runlane.server.protocols.a2a_wire import METHODS
+from runlane.server.protocols.a2a.wire import METHODS
 from server_kit import LONG_S, NOWHERE, begun, parse_frames, system_id
 
 OLD, NEW = "0.3", "1.0"

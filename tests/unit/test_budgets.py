@@ -44,10 +44,7 @@ OVER_BUDGET: dict[str, set[str]] = {
 }
 SHARED_NAMES: set[str] = {
     "Answer",
-    "Limits",
     "Publisher",
-    "Refused",
-    "_Call",
 }
 PACKED: set[str] = {
     "src/runlane/checkpoints/store.py",

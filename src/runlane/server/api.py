@@ -14,7 +14,7 @@ from runlane.server.config.http_section import HttpSection
 from runlane.server.http.custom_app import RESERVED
 from runlane.server.http.route import Resource, Route
 from runlane.server.openapi import document, merged
-from runlane.server.protocols.a2a import A2A
+from runlane.server.protocols.a2a.routes import A2A
 from runlane.server.protocols.mcp import MCP
 from runlane.server.protocols.v2.routes import PROTOCOL
 from runlane.server.routes.assistants import ASSISTANTS

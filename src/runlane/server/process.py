@@ -175,7 +175,7 @@ def _warn_if_open(app: Starlette, listener: socket.socket) -> None:
 def _allow_open_files(wanted: int) -> None:
     """Raise the soft limit of open files, which is small for the sake of old programs, as far as is wanted and allowed.
 
-    Source: systemd, "File Descriptor Limits": the hard limit is what programs that use poll may take.
+    Source: systemd, "File Descriptor HttpLimits": the hard limit is what programs that use poll may take.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -33,22 +33,24 @@ _REASONS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class HttpLimits:
     """What one client may take of the server: ``max_connections`` of the process, and time to send a request."""
 
     max_connections: int
     request_timeout_s: float
 
 
-def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
+def bounded_http(limits: HttpLimits) -> type[asyncio.Protocol]:
     """Return the protocol with *limits*, as uvicorn takes one."""
     return cast(type[asyncio.Protocol], partial(BoundedHttp, limits=limits))
 
 
-def limits_of(settings: Settings, max_open_files: int) -> Limits:
+def limits_of(settings: Settings, max_open_files: int) -> HttpLimits:
     """Return the limits of *settings*; not every file that the process may open is a connection's."""
     possible = max(1, max_open_files - OTHER_FILES) if max_open_files > 0 else settings.max_connections
-    return Limits(max_connections=min(settings.max_connections, possible), request_timeout_s=settings.request_timeout_s)
+    return HttpLimits(
+        max_connections=min(settings.max_connections, possible), request_timeout_s=settings.request_timeout_s
+    )
 
 
 class _Refused(Exception):  # a way out of the parser
@@ -61,7 +63,7 @@ class BoundedHttp(HttpToolsProtocol):
     A request without one header ``Host`` is refused too: a proxy and this server could take different ones of two.
     """
 
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: HttpLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
         # _loose is what has arrived of a head, or since the last piece of a body: of what is between the pieces.

@@ -8,7 +8,7 @@ Source: Model Context Protocol, revision 2025-11-25: base protocol, transports, 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -19,13 +19,20 @@ from starlette.responses import Response
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Assistant
-from runlane.redaction import shortened
 from runlane.server.http import answers
-from runlane.server.http.errors import MAX_DETAIL
-from runlane.server.http.json_bodies import PayloadTooLarge, read_json
 from runlane.server.http.requests import Body, RunCreate
-from runlane.server.http.responses import BrokenOff, Last, StreamingBody, json_response
+from runlane.server.http.responses import BrokenOff, Last, StreamingBody
 from runlane.server.http.route import Resource, Route
+from runlane.server.protocols.json_rpc import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    RpcError,
+    RpcRequest,
+    error_response,
+    json_bytes,
+    serve,
+)
 from runlane.server.protocols.tools import input_of, input_schema, named
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.routes.routing import authorize, service_of
@@ -40,8 +47,6 @@ REVISIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 #: Assistants that are tools; a client has no use for more.
 MAX_TOOLS: Final = 1000
 
-PARSE_ERROR, INVALID_MESSAGE, NO_METHOD, INVALID_PARAMS = -32700, -32600, -32601, -32602
-
 
 class McpMessage(Body):
     """A request, a notification or a response of JSON-RPC 2.0."""
@@ -54,62 +59,36 @@ class McpMessage(Body):
     error: Any = None
 
 
-class Refused(Exception):  # an answer, not an error
-    """A request is answered with an error of JSON-RPC."""
-
-    def __init__(self, code: int, message: str) -> None:
-        self.code = code
-        self.message = shortened(message, MAX_DETAIL)
-        super().__init__(message)
-
-
-async def message(request: Request) -> Any:
+async def message(request: Request) -> Response:
     """Answer one message of the Model Context Protocol."""
     spoken = request.headers.get("mcp-protocol-version", REVISIONS[-1])
     if spoken not in REVISIONS:
-        return _error(None, INVALID_MESSAGE, f"MCP-Protocol-Version {spoken!r} is not spoken here.", 400)
+        return error_response(
+            None, RpcError(INVALID_REQUEST, f"MCP-Protocol-Version {spoken!r} is not spoken here."), 400
+        )
     if not _accepts_json(request.headers.get("accept", "*/*")):
-        return _error(None, INVALID_MESSAGE, "The header Accept must allow application/json.", 400)
-    try:
-        value = await read_json(request, request.app.state.settings.max_body_bytes)
-    except PayloadTooLarge:
-        raise
-    except InvalidRequest as error:
-        return _error(None, PARSE_ERROR, str(error), 400)
-    if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
-        return _error(None, INVALID_MESSAGE, "Send one JSON-RPC 2.0 message.", 400)
-    method, asked = value.get("method"), value.get("id")
-    if "id" not in value or ("method" not in value and ("result" in value or "error" in value)):
-        return Response(status_code=202)  # a notification or a response, which nothing here waits for
-    if not isinstance(method, str) or not isinstance(asked, int | str) or isinstance(asked, bool):
-        return _error(None, INVALID_MESSAGE, "A request has a method and an id, a number or a text.", 400)
-    params = value.get("params", {})
-    try:
-        if not isinstance(params, dict):
-            raise Refused(INVALID_PARAMS, "'params' must be an object.")
-        return await _answer(request, asked, method, params)
-    except Refused as refused:
-        return _error(asked, refused.code, refused.message, 200)
+        return error_response(None, RpcError(INVALID_REQUEST, "The header Accept must allow application/json."), 400)
+    return await serve(request, lambda rpc: _answer(request, rpc), malformed_status=400, notifications=True)
 
 
-async def _answer(request: Request, asked: int | str, method: str, params: Mapping[str, Any]) -> Any:
-    if method == "tools/call":
-        return await _call(request, asked, params)
-    if method == "initialize":
-        wanted = params.get("protocolVersion")
+async def _answer(request: Request, rpc: RpcRequest) -> Response:
+    if rpc.method == "tools/call":
+        return await _call(request, rpc)
+    if rpc.method == "initialize":
+        wanted = rpc.params.get("protocolVersion")
         return _result(
-            asked,
+            rpc,
             {
                 "protocolVersion": wanted if wanted in REVISIONS else REVISIONS[-1],
                 "capabilities": {"tools": {"listChanged": False}},
                 "serverInfo": {"name": "runlane", "version": version("runlane")},
             },
         )
-    if method == "ping":
-        return _result(asked, {})
-    if method == "tools/list":
-        return _result(asked, {"tools": await _tools(request)})
-    raise Refused(NO_METHOD, f"There is no method {method!r}.")
+    if rpc.method == "ping":
+        return _result(rpc, {})
+    if rpc.method == "tools/list":
+        return _result(rpc, {"tools": await _tools(request)})
+    raise RpcError(METHOD_NOT_FOUND, f"There is no method {rpc.method!r}.")
 
 
 async def _visible(request: Request) -> tuple[str, dict[str, Assistant]]:
@@ -162,28 +141,28 @@ async def _schema(request: Request, owner: str, assistant: Assistant) -> Any:
         return {"type": "object"}
 
 
-async def _call(request: Request, asked: int | str, params: Mapping[str, Any]) -> StreamingBody:
+async def _call(request: Request, rpc: RpcRequest) -> StreamingBody:
     """Run the tool's assistant, without a thread that stays, and answer once it has ended.
 
     A client that leaves does not cancel the run: the protocol has a message for that, which needs a session.
     """
-    name, arguments = params.get("name"), params.get("arguments", {})
+    name, arguments = rpc.params.get("name"), rpc.params.get("arguments", {})
     owner, visible = await _visible(request)
     assistant = visible.get(name) if isinstance(name, str) else None
     if assistant is None:
-        raise Refused(INVALID_PARAMS, f"Unknown tool: {name!r}.")
+        raise RpcError(INVALID_PARAMS, f"Unknown tool: {name!r}.")
     if not isinstance(arguments, dict):
-        raise Refused(INVALID_PARAMS, "'arguments' must be an object.")
+        raise RpcError(INVALID_PARAMS, "'arguments' must be an object.")
     given = input_of(arguments, await _schema(request, owner, assistant))
     try:
         new = await prepare_run(request, RunCreate(assistant_id=assistant.assistant_id, input=given), None)
     except (InvalidRequest, NotFound) as error:
-        raise Refused(INVALID_PARAMS, str(error)) from None
+        raise RpcError(INVALID_PARAMS, str(error)) from None
     watch = (await admit(service_of(request), new)).watch
 
     async def pieces() -> AsyncIterator[bytes]:
         async for ending in watch.ending():
-            yield b"\n" if ending is None else Last(_message(asked, result=_called(ending)))
+            yield b"\n" if ending is None else Last(rpc.result(_called(ending)))
         raise BrokenOff  # the process closes before the run has ended
 
     return StreamingBody(pieces(), media_type="application/json", headers={}, on_close=watch.close)
@@ -210,16 +189,8 @@ def _accepts_json(accept: str) -> bool:
     return bool(kinds & {"application/json", "application/*", "*/*"})
 
 
-def _result(asked: int | str, result: Any) -> Response:
-    return json_response({"jsonrpc": "2.0", "id": asked, "result": result})
-
-
-def _message(asked: int | str, **fields: Any) -> bytes:
-    return orjson.dumps({"jsonrpc": "2.0", "id": asked, **fields})
-
-
-def _error(asked: int | str | None, code: int, text: str, status: int) -> Response:
-    return json_response({"jsonrpc": "2.0", "id": asked, "error": {"code": code, "message": text}}, status)
+def _result(rpc: RpcRequest, result: Any) -> Response:
+    return json_bytes(rpc.result(result))
 
 
 MCP = Resource(

@@ -16,7 +16,7 @@ from runlane.records import NewRun, Thread
 from runlane.requests import NULL, RunRequest
 from runlane.server.http.requests import Body, Command, Goto, RunConfig, RunCreate, Update, checkpoint_uuid
 from runlane.server.protocols.v2.inspection import get_state, get_tree, list_checkpoints
-from runlane.server.protocols.v2.refusals import Refused, converted, refusal
+from runlane.server.protocols.v2.refusals import CommandRefused, converted, refusal
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.routes.routing import reach_thread, service_of
 
@@ -81,18 +81,20 @@ async def execute(connection: HTTPConnection, thread_id: str, method: str, param
     """Do what *method* says to the thread, and return its result.
 
     Raises:
-        Refused: It cannot be done.
+        CommandRefused: It cannot be done.
         NotFound: There is no such thread or assistant, or the client may not touch it.
         AdmissionClosed, StoreUnavailable: Not now.
         HTTPException: It is not allowed.
     """
     command = _COMMANDS.get(method)
     if command is None:
-        raise Refused("unknown_command", f"There is no command {method!r}; there are {', '.join(sorted(_COMMANDS))}.")
+        raise CommandRefused(
+            "unknown_command", f"There is no command {method!r}; there are {', '.join(sorted(_COMMANDS))}."
+        )
     if params is None:
         params = {}
     if not isinstance(params, dict):
-        raise Refused("invalid_argument", "'params' must be an object.")
+        raise CommandRefused("invalid_argument", "'params' must be an object.")
     try:
         return await command(connection, thread_id, params)
     except (NotFound, AdmissionClosed, StoreUnavailable):
@@ -153,10 +155,10 @@ async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[s
     answers = body.responses
     if answers is None:
         if body.interrupt_id is None:
-            raise Refused("invalid_argument", "'interrupt_id' or 'responses' is required.")
+            raise CommandRefused("invalid_argument", "'interrupt_id' or 'responses' is required.")
         answers = [InterruptResponse(interrupt_id=body.interrupt_id, response=body.response)]
     if not answers or len({answer.interrupt_id for answer in answers}) != len(answers):
-        raise Refused("invalid_argument", "'responses' must have one answer per interrupt, and at least one.")
+        raise CommandRefused("invalid_argument", "'responses' must have one answer per interrupt, and at least one.")
     _, thread = await reach_thread(cast(Request, connection), "read")
     runs = await service_of(connection).store.runs.list(thread.thread_id, owner=thread.owner, limit=1)
     asked = runs[0].request if runs else RunRequest()
@@ -226,7 +228,7 @@ async def _fork(connection: HTTPConnection, thread_id: str, params: Mapping[str,
 def _assistant_of(thread: Thread) -> str:
     assistant_id = thread.metadata.get("assistant_id")
     if not isinstance(assistant_id, str):
-        raise Refused("no_such_run", "Nothing has run on the thread yet; start a run with run.start.")
+        raise CommandRefused("no_such_run", "Nothing has run on the thread yet; start a run with run.start.")
     return assistant_id
 
 

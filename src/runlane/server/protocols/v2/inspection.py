@@ -12,7 +12,7 @@ from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, Thread
 from runlane.server.http.requests import Body, Limit, checkpoint_uuid
 from runlane.server.protocols.v2.events import RunEvents, Subscription
-from runlane.server.protocols.v2.refusals import Refused, converted
+from runlane.server.protocols.v2.refusals import CommandRefused, converted
 from runlane.server.routes.routing import reach_thread, service_of
 
 #: How a graph's checkpoint namespace is made of its segments.
@@ -47,7 +47,7 @@ async def get_tree(connection: HTTPConnection, thread_id: str, params: Mapping[s
     store = service_of(connection).store
     runs = await store.runs.list(thread_id, owner=thread.owner, status=RunStatus.RUNNING, limit=1)
     if not runs or wanted.run_id not in (None, runs[0].run_id):
-        raise Refused("no_such_run", "No such run of this thread executes at the moment.")
+        raise CommandRefused("no_such_run", "No such run of this thread executes at the moment.")
     [run] = runs
     lifecycles = await _lifecycles(connection, run)
     root: dict[str, Any] = {"namespace": [], "status": "running", "graph_name": run.graph_id}
@@ -119,5 +119,5 @@ def _address(namespace: Sequence[str] | None) -> dict[str, str] | None:
 def _graph_of(connection: HTTPConnection, thread: Thread) -> str:
     graph_id = service_of(connection).graph_of(thread)
     if graph_id is None:
-        raise Refused("no_such_run", "The thread has no state: nothing has run on it.")
+        raise CommandRefused("no_such_run", "The thread has no state: nothing has run on it.")
     return graph_id

@@ -14,7 +14,7 @@ from runlane.server.http.errors import MAX_DETAIL
 from runlane.server.http.requests import convert_body
 
 
-class Refused(Exception):  # an answer to the client, not a failure
+class CommandRefused(Exception):  # an answer to the client, not a failure
     """A command that cannot be done; *code* is one of the protocol's."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -23,14 +23,16 @@ class Refused(Exception):  # an answer to the client, not a failure
         super().__init__(message)
 
 
-def refusal(error: Exception) -> Refused:
+def refusal(error: Exception) -> CommandRefused:
     """Return *error* in the protocol's terms."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return Refused(code, str(error))
+            return CommandRefused(code, str(error))
     if isinstance(error, HTTPException):
-        return Refused("permission_denied" if error.status_code in (401, 403) else "unknown_error", str(error.detail))
-    return Refused("unknown_error", f"409: {error}" if isinstance(error, ConflictError) else str(error))
+        return CommandRefused(
+            "permission_denied" if error.status_code in (401, 403) else "unknown_error", str(error.detail)
+        )
+    return CommandRefused("unknown_error", f"409: {error}" if isinstance(error, ConflictError) else str(error))
 
 
 _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (

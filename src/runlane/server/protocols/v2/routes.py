@@ -22,7 +22,7 @@ from runlane.server.http.route import Resource, Route
 from runlane.server.protocols.v2.commands import InputRespond, RunStart, StateFork, execute
 from runlane.server.protocols.v2.events import Subscription, WireEvent, subscription
 from runlane.server.protocols.v2.inspection import GetTree, ListCheckpoints, StateGet
-from runlane.server.protocols.v2.refusals import Refused
+from runlane.server.protocols.v2.refusals import CommandRefused
 from runlane.server.protocols.v2.socket import serve_socket
 from runlane.server.protocols.v2.thread import ThreadEvents
 from runlane.server.routes.routing import authorize, service_of
@@ -49,7 +49,7 @@ async def post_command(request: Request) -> Response:
         raise BadRequest("'method' is required: the name of a command.")
     try:
         result = await execute(request, path_uuid(request, "thread"), method, value.get("params"))
-    except Refused as refused:
+    except CommandRefused as refused:
         return json_response({"type": "error", "id": command_id, "error": refused.code, "message": refused.message})
     meta = {"applied_through_seq": 0}
     return json_response({"type": "success", "id": command_id, "result": result, "meta": meta})

@@ -19,7 +19,7 @@ from runlane.server.http.errors import close_reason
 from runlane.server.http.json_bodies import parse_json
 from runlane.server.protocols.v2.commands import execute
 from runlane.server.protocols.v2.events import Subscription, subscription
-from runlane.server.protocols.v2.refusals import Refused, refusal
+from runlane.server.protocols.v2.refusals import CommandRefused, refusal
 from runlane.server.protocols.v2.thread import ThreadEvents
 from runlane.server.routes.routing import authorize, service_of
 
@@ -89,8 +89,8 @@ class Session:
         try:
             command_id, method, params = self._parsed(text)
             answer: dict[str, Any] = {"type": "success", "id": command_id, "result": await self._done(method, params)}
-        except (Refused, RunlaneError, HTTPException) as error:
-            refused = error if isinstance(error, Refused) else refusal(error)
+        except (CommandRefused, RunlaneError, HTTPException) as error:
+            refused = error if isinstance(error, CommandRefused) else refusal(error)
             answer = {"type": "error", "id": command_id, "error": refused.code, "message": refused.message}
             closes = isinstance(error, NotFound) and method == "subscription.subscribe"
         await self._send(orjson.dumps({**answer, "meta": {"applied_through_seq": self._sent_seq}}))
@@ -112,12 +112,14 @@ class Session:
         if method == "subscription.unsubscribe":
             return self._unsubscribe(params)
         if method == "subscription.reconnect":
-            raise Refused("not_supported", "Subscribe again, with 'since' for what came after an event's 'seq'.")
+            raise CommandRefused("not_supported", "Subscribe again, with 'since' for what came after an event's 'seq'.")
         return await execute(self._socket, self._thread_id, method, params)
 
     async def _subscribe(self, wanted: Subscription) -> Mapping[str, Any]:
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise Refused("invalid_argument", f"A socket has at most {MAX_SUBSCRIPTIONS} subscriptions; drop some.")
+            raise CommandRefused(
+                "invalid_argument", f"A socket has at most {MAX_SUBSCRIPTIONS} subscriptions; drop some."
+            )
         access = await authorize(self._socket, "threads", "read", {"thread_id": self._thread_id})
         service = service_of(self._socket)
         events = ThreadEvents(service.store, service.streams, self._thread_id, wanted, access=access, now=_now)
@@ -131,7 +133,9 @@ class Session:
         subscription_id = params.get("subscription_id") if isinstance(params, dict) else None
         task = self._subscriptions.pop(subscription_id, None) if isinstance(subscription_id, str) else None
         if task is None:
-            raise Refused("no_such_subscription", f"There is no subscription {subscription_id!r} on this socket.")
+            raise CommandRefused(
+                "no_such_subscription", f"There is no subscription {subscription_id!r} on this socket."
+            )
         task.cancel()
         return {}
 

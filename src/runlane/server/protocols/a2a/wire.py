@@ -15,13 +15,11 @@ import orjson
 
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import RunError, RunRecord
-from runlane.redaction import shortened
-from runlane.server.http.errors import MAX_DETAIL
+from runlane.server.protocols.json_rpc import INVALID_PARAMS, RpcError
 
-Version = Literal["0.3", "1.0"]
+A2aVersion = Literal["0.3", "1.0"]
 #: Messages that a task is sent with if its reader does not say how many.
 MAX_HISTORY: Final = 100
-INVALID_PARAMS: Final = -32602
 NO_TASK, NOT_CANCELABLE, NO_PUSH, UNSUPPORTED, NO_SUCH_CONTENT = -32001, -32002, -32003, -32004, -32005
 NO_EXTENDED_CARD, NO_SUCH_VERSION = -32007, -32009
 #: What each version calls what can be asked.
@@ -58,15 +56,6 @@ STATES: Final[Mapping[str, tuple[tuple[RunStatus, ...], bool | None]]] = {
     "TASK_STATE_CANCELED": ((RunStatus.INTERRUPTED,), None),
     "TASK_STATE_FAILED": ((RunStatus.ERROR, RunStatus.TIMEOUT), None),
 }
-
-
-class Refused(Exception):  # an answer, not an error
-    """A request is answered with an error of JSON-RPC."""
-
-    def __init__(self, code: int, message: str) -> None:
-        self.code = code
-        self.message = shortened(message, MAX_DETAIL)
-        super().__init__(message)
 
 
 class Part(msgspec.Struct, kw_only=True):
@@ -145,14 +134,14 @@ class Now:
         return self.status is RunStatus.SUCCESS and self.end_reason is EndReason.PAUSED
 
 
-def version_of(header: str | None) -> Version:
+def version_of(header: str | None) -> A2aVersion:
     """Return the version that a request asks for: 0.3 unless it says 1.0."""
     named = ".".join((header or "0.3").strip().split(".")[:2])
     if named in ("0.3", ""):
         return "0.3"
     if named == "1.0":
         return "1.0"
-    raise Refused(NO_SUCH_VERSION, f"Version {named!r} is not spoken here; 0.3 and 1.0 are.")
+    raise RpcError(NO_SUCH_VERSION, f"Version {named!r} is not spoken here; 0.3 and 1.0 are.")
 
 
 def content_of(message: Message) -> str | list[dict[str, Any]]:
@@ -164,9 +153,9 @@ def content_of(message: Message) -> str | list[dict[str, Any]]:
         elif part.data is not msgspec.UNSET:
             texts.append(orjson.dumps(part.data).decode())
         elif any(found is not msgspec.UNSET for found in (part.file, part.raw, part.url)):
-            raise Refused(NO_SUCH_CONTENT, "A part is a file; send text or data.")
+            raise RpcError(NO_SUCH_CONTENT, "A part is a file; send text or data.")
         else:
-            raise Refused(INVALID_PARAMS, "A part has neither text nor data.")
+            raise RpcError(INVALID_PARAMS, "A part has neither text nor data.")
     return texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
 
 
@@ -192,7 +181,7 @@ def task_id(run: RunRecord) -> str:
 class Words:
     """A run in the words of one version."""
 
-    def __init__(self, version: Version, run: RunRecord) -> None:
+    def __init__(self, version: A2aVersion, run: RunRecord) -> None:
         self._old = version == "0.3"
         self._run = run
 

@@ -12,7 +12,8 @@ from starlette.requests import Request
 
 from runlane.errors import NotFound
 from runlane.records import ANY_OWNER, Assistant, RunError, RunRecord
-from runlane.server.protocols.a2a_wire import INVALID_PARAMS, NO_TASK, STATES, Listing, Now, Refused, Words
+from runlane.server.protocols.a2a.wire import NO_TASK, STATES, Listing, Now, Words
+from runlane.server.protocols.json_rpc import INVALID_PARAMS, RpcError
 from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import Service
 from runlane.store.rows import microseconds
@@ -25,7 +26,7 @@ async def find_task(request: Request, named: str, action: str, assistant: Assist
     """Return the run of the task *named*, of *assistant*, if *action* on its thread is allowed.
 
     Raises:
-        Refused: There is none that the request may touch.
+        RpcError: There is none that the request may touch.
     """
     thread_id, _, run_id = named.partition(":")
     access = await authorize(request, "threads", action, {"thread_id": thread_id, "run_id": run_id})
@@ -35,9 +36,9 @@ async def find_task(request: Request, named: str, action: str, assistant: Assist
         if access.where and not access.permits((await store.threads.get(run.thread_id, owner=access.reads)).metadata):
             raise NotFound("run", run_id)
     except NotFound:
-        raise Refused(NO_TASK, f"There is no task {named!r}.") from None
+        raise RpcError(NO_TASK, f"There is no task {named!r}.") from None
     if run.thread_id != thread_id or run.assistant_id != assistant.assistant_id:
-        raise Refused(NO_TASK, f"There is no task {named!r}.")
+        raise RpcError(NO_TASK, f"There is no task {named!r}.")
     return run
 
 
@@ -74,10 +75,10 @@ async def list_tasks(request: Request, listing: Listing, assistant: Assistant) -
     """Return a page of the tasks that *assistant* has in a context, those whose state is newest first.
 
     Raises:
-        Refused: No context is named, or the page, or the state.
+        RpcError: No context is named, or the page, or the state.
     """
     if not listing.context_id:
-        raise Refused(INVALID_PARAMS, "Tasks are listed by their context: give a contextId.")
+        raise RpcError(INVALID_PARAMS, "Tasks are listed by their context: give a contextId.")
     service = service_of(request)
     found: tuple[RunRecord, ...] = ()
     total = 0
@@ -114,7 +115,9 @@ async def _listed(service: Service, listing: Listing, run: RunRecord) -> dict[st
 def _filter(listing: Listing, assistant: Assistant) -> TaskFilter:
     statuses, paused = STATES.get(listing.status or "TASK_STATE_UNSPECIFIED", ((), None))
     if listing.status is not None and listing.status != "TASK_STATE_UNSPECIFIED" and not statuses:
-        raise Refused(INVALID_PARAMS, f"No task here has the status {listing.status!r}; there are {', '.join(STATES)}.")
+        raise RpcError(
+            INVALID_PARAMS, f"No task here has the status {listing.status!r}; there are {', '.join(STATES)}."
+        )
     after = listing.status_timestamp_after
     return TaskFilter(
         assistant_id=assistant.assistant_id,
@@ -129,5 +132,5 @@ def _token(listing: Listing) -> tuple[int, int] | None:
         return None
     match = _TOKEN.match(listing.page_token)
     if match is None:
-        raise Refused(INVALID_PARAMS, f"pageToken {listing.page_token!r} is none that a page has named.")
+        raise RpcError(INVALID_PARAMS, f"pageToken {listing.page_token!r} is none that a page has named.")
     return int(match[1]), int(match[2])
