@@ -1,10 +1,12 @@
-"""The documentation as data. ``./dev docs`` runs this file, which prints the words per page."""
+"""The documentation as data. ``./dev docs`` runs this file: it renews links to code, and prints the words per page."""
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +17,8 @@ FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)")
 INLINE_CODE = re.compile(r"`[^`]+`")
 ANCHOR = re.compile(r'<a id="([^"]+)"></a>')
+#: A link to a definition in the sources: its name, dotted in a class, the file, and the line.
+CODE_LINK = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]*\bsrc/[^)#\s]+\.py)(?:#L(\d+))?\)")
 #: Words that readers do not search for, with what the field says.
 REPLACED_WORDS = {
     r"\blikeness\b": "semantic search, semantic similarity",
@@ -56,6 +60,32 @@ def anchors(page: Path) -> set[str]:
     return names
 
 
+def definitions(file: Path) -> dict[str, range]:
+    """Return the lines of each function, class and constant of *file*; those of a class as ``Class.name``."""
+    return dict(_defined(ast.parse(file.read_text()).body, ""))
+
+
+def _defined(body: list[ast.stmt], within: str) -> Iterator[tuple[str, range]]:
+    for node in body:
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield within + node.name, lines
+        if isinstance(node, ast.ClassDef):
+            yield from _defined(node.body, f"{within}{node.name}.")
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        yield from ((within + target.id, lines) for target in targets if isinstance(target, ast.Name))
+
+
+def with_renewed_links(page: Path) -> str:
+    """Return the page with the line of each definition that it links to."""
+
+    def renewed(match: re.Match[str]) -> str:
+        line = definitions((page.parent / match[2]).resolve())[match[1]].start
+        return f"[`{match[1]}`]({match[2]}#L{line})"
+
+    return CODE_LINK.sub(renewed, page.read_text())
+
+
 def words(page: Path) -> int:
     """Return how many words a page has, code included, but not the lines of tables."""
     return len(re.findall(r"\S*\w\S*", ANCHOR.sub("", page.read_text())))
@@ -69,4 +99,6 @@ def report() -> str:
 
 
 if __name__ == "__main__":
+    for each in PAGES:
+        each.write_text(with_renewed_links(each))
     sys.stdout.write(report())
