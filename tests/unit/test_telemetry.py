@@ -51,8 +51,7 @@ def run() -> RunRecord:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_event_is_a_frozen_value_with_a_key_of_its_own(kind: type[TelemetryEvent]) -> None:
-    assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]  # set by dataclasses
-    assert "__slots__" in vars(kind)
+    assert kind.__struct_config__.frozen
     assert [other for other in KINDS if other.key == kind.key] == [kind]
 
 
@@ -167,11 +166,9 @@ def _take(value: object) -> None: ...
 def test_every_event_is_documented_with_its_fields() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| ", section("Telemetry"), re.MULTILINE)
     documented = {name: re.findall(r"`(\w+)`", cells) for name, cells in rows}
-    of_run = {field.name for field in dataclasses.fields(OfRun)}
+    of_run = OfRun.__struct_fields__
     own = {
-        kind.__name__: [
-            field.name for field in dataclasses.fields(kind) if not (issubclass(kind, OfRun) and field.name in of_run)
-        ]
+        kind.__name__: [name for name in kind.__struct_fields__ if not (issubclass(kind, OfRun) and name in of_run)]
         for kind in KINDS
     }
     assert documented == own

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -16,6 +17,7 @@ from runlane.telemetry.events import (
     RunRejected,
     RunReleased,
     RunRescued,
+    StoreOutageBegan,
     WebhookAttempted,
 )
 from runlane.telemetry.observers import Observer, on
@@ -26,6 +28,8 @@ RUN_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.
 WORK_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
 #: A cancel stops code within its grace times.
 STOP_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+M = TypeVar("M", Counter, Histogram)
 
 
 class RunMetrics:
@@ -47,40 +51,54 @@ class RunMetrics:
         cancel = self._histogram("run_cancel_seconds", "Time from a cancel to the end of the run.", STOP_S)
         flush = self._histogram("flush_seconds", "Time in which events and checkpoints were committed.", WORK_S)
         written = self._counter("flushed_event_bytes", "Bytes of events that were committed.")
+        outages = self._counter("store_outages", "Times that the database became unavailable.")
         turn = self._histogram("loop_turn_seconds", "Time that a turn of a periodic loop took.", WORK_S, "loop")
         failed = self._counter("loop_failures", "Turns of periodic loops that failed.", "loop", "error")
         webhooks = self._counter("webhook_attempts", "Webhooks that were sent, by their outcome.", "outcome")
 
         def on_finished(event: RunFinished) -> None:
-            graph = event.graph_id or ""
-            finished.labels(graph, event.status.value).inc()
-            queued.labels(graph).observe(event.queued_s)
-            executing.labels(graph).observe(event.executing_s)
+            finished(event.graph_id or "", event.status.value).inc()
+            queued(event.graph_id or "").observe(event.queued_s)
+            executing(event.graph_id or "").observe(event.executing_s)
 
         def on_flushed(event: JournalFlushed) -> None:
-            flush.observe(event.duration_s)
-            written.inc(event.bytes)
+            flush().observe(event.duration_s)
+            written().inc(event.bytes)
 
         def on_turned(event: LoopTurned) -> None:
-            turn.labels(event.loop).observe(event.duration_s)
+            turn(event.loop).observe(event.duration_s)
             if event.error is not None:
-                failed.labels(event.loop, event.error).inc()
+                failed(event.loop, event.error).inc()
 
         self.observers: tuple[Observer, ...] = (
-            on(RunAdmitted, lambda event: admitted.labels(event.graph_id or "").inc()),
-            on(RunRejected, lambda event: rejected.labels(event.code).inc()),
+            on(RunAdmitted, lambda event: admitted(event.graph_id or "").inc()),
+            on(RunRejected, lambda event: rejected(event.code).inc()),
             on(RunFinished, on_finished),
-            on(RunReleased, lambda event: released.labels(event.graph_id or "").inc()),
-            on(RunRescued, lambda event: rescued.labels(event.graph_id or "").inc()),
-            on(RunLeaseLost, lambda _: lost.inc()),
-            on(CancelStopped, lambda event: cancel.observe(event.after_s)),
+            on(RunReleased, lambda event: released(event.graph_id or "").inc()),
+            on(RunRescued, lambda event: rescued(event.graph_id or "").inc()),
+            on(RunLeaseLost, lambda _: lost().inc()),
+            on(CancelStopped, lambda event: cancel().observe(event.after_s)),
             on(JournalFlushed, on_flushed),
+            on(StoreOutageBegan, lambda _: outages().inc()),
             on(LoopTurned, on_turned),
-            on(WebhookAttempted, lambda event: webhooks.labels(event.outcome).inc()),
+            on(WebhookAttempted, lambda event: webhooks(event.outcome).inc()),
         )
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"runlane_{name}", text, labels, registry=self._registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
+        return _series(Counter(f"runlane_{name}", text, labels, registry=self._registry))
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"runlane_{name}", text, labels, buckets=buckets, registry=self._registry)
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Callable[..., Histogram]:
+        return _series(Histogram(f"runlane_{name}", text, labels, buckets=buckets, registry=self._registry))
+
+
+def _series(metric: M) -> Callable[..., M]:
+    """Return what gives the series of *metric* for the values of its labels; Prometheus takes a lock to find it."""
+    series: dict[tuple[str, ...], M] = {}
+
+    def of(*values: str) -> M:
+        found = series.get(values)
+        if found is None:
+            found = series[values] = metric.labels(*values) if values else metric
+        return found
+
+    return of
