@@ -1,8 +1,7 @@
-"""Write docs/reference/compatibility.md from compatibility.toml and the table of weaknesses."""
+"""Write docs/reference/compatibility.md from compatibility.toml and differences.toml."""
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,9 @@ Clients that the tests run unchanged: `langgraph-sdk` for Python in its two newe
 (`tests/clients/test_sdk_matrix.py`), `RemoteGraph` (`tests/server/test_remote_graph.py`), `@langchain/langgraph-sdk` on
 Node (`tests/clients/test_javascript.py`), and its `useStream` and that of `@langchain/react` in Chromium
 (`tests/clients/test_browser.py`).
+
+`tests/server/test_weaknesses.py` lists known defects of servers of this API, each with tests that would fail if Runlane
+had it.
 """
 _DIFFERENCES = """\
 
@@ -36,14 +38,6 @@ events. These are all differences:
 
 | | reference | Runlane | why |
 |---|---|---|---|
-"""
-_WEAKNESSES = """\
-## Known defects of servers of this API
-
-The tests would fail if Runlane had the defect.
-
-| | defect | proof |
-|---|---|---|
 """
 
 
@@ -74,7 +68,7 @@ def rows() -> Iterator[Row]:
             yield Row(section=section, api=api, option=option, reference=reference, runlane=runlane, tests=tuple(tests))
 
 
-def page(weaknesses: dict[str, list[str]]) -> str:
+def page() -> str:
     """Return the page."""
     parts, section = [_INTRODUCTION], ""
     for row in rows():
@@ -84,10 +78,6 @@ def page(weaknesses: dict[str, list[str]]) -> str:
         parts.append(f"| {row.subject} | {row.reference} | {row.runlane} | {_proof(row.tests)} |\n")
     parts.append(_DIFFERENCES)
     parts += [f"| {one.what} | {one.reference} | {one.runlane} | {one.why} |\n" for one in listed()]
-    parts.append(f"\n{_WEAKNESSES}")
-    for name, tests in weaknesses.items():
-        number, _, text = name.partition(" ")
-        parts.append(f"| {number} | {text} | {_proof(tests)} |\n")
     return "".join(parts)
 
 
@@ -100,7 +90,4 @@ def _link(test: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(TESTS))
-    from server.test_weaknesses import PROOFS
-
-    PAGE.write_text(page(PROOFS))
+    PAGE.write_text(page())
