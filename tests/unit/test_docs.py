@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import typer.main
 
@@ -39,8 +40,9 @@ from runlane import CancelReceipt, RunManager, RunRecord, StreamEnd, StreamEvent
 from runlane.agents.encode import Unserialisable
 from runlane.cli.main import app as command_line
 from runlane.errors import ConfigurationError, RunlaneError
-from runlane.server.api import openapi_document
+from runlane.server.api import RESOURCES, openapi_document
 from runlane.server.http.errors import STATUSES
+from runlane.server.http.route import SOCKET, Route
 from runlane.settings import Settings
 from simulation.mutants import MUTANTS
 
@@ -184,6 +186,25 @@ def test_every_flag_is_named_in_the_section_of_its_command() -> None:
 def test_every_route_has_a_heading() -> None:
     documented = {code for code in codes_in_headings(REFERENCE / "http-api.md") if re.match(r"[A-Z]+ /", code)}
     assert documented == routes()
+
+
+def declared_routes() -> list[Route]:
+    return [route for resource in RESOURCES for route in resource.routes if route.documented and route.method != SOCKET]
+
+
+@pytest.mark.parametrize("route", declared_routes(), ids=lambda route: route.name)
+def test_a_routes_parameters_and_fields_are_in_the_reference(route: Route) -> None:
+    page = (REFERENCE / "http-api.md").read_text()
+    name = f"`{route.name.replace(':path', '')}`"
+    [section] = [text for text in re.split(r"^#+ ", page, flags=re.MULTILINE) if name in text.partition("\n")[0]]
+    taken = route.arguments
+    query = fields_of(taken.query) - {"limit", "offset"}  # which "Conventions" has for all
+    assert {field for field in query if field not in section} == set()
+    assert {field for field in fields_of(taken.body) if f"`{field}`" not in page} == set()
+
+
+def fields_of(model: type[msgspec.Struct] | None) -> set[str]:
+    return set() if model is None else {field.encode_name for field in msgspec.structs.fields(model)}
 
 
 def test_every_error_code_is_in_the_table_once_with_its_class_and_status() -> None:
