@@ -99,11 +99,11 @@ async def open_service(
     project = await asyncio.get_running_loop().run_in_executor(None, _load_project, config, settings, registry)
     users = RunUsers()
     async with AsyncExitStack() as stack:
-        grants = await stack.enter_async_context(_open_grants(config, settings))
+        telemetry = Telemetry((*log_transitions(), *observers))
+        grants = await stack.enter_async_context(_open_grants(config, settings, telemetry))
         driver = await open_driver(settings)
         stack.push_async_callback(driver.aclose)
         store = RunStore(driver)
-        telemetry = Telemetry((*log_transitions(), *observers))
         webhooks = new_deliverer(config, store, settings, payload=run_wire, local=post_locally, telemetry=telemetry)
         runtime = await stack.enter_async_context(
             open_runtime(
@@ -134,13 +134,14 @@ async def open_service(
 
 
 @asynccontextmanager
-async def _open_grants(config: Path | None, settings: Settings) -> AsyncIterator[Grants | None]:
+async def _open_grants(config: Path | None, settings: Settings, telemetry: Telemetry) -> AsyncIterator[Grants | None]:
     """Load what authenticates requests; ``None`` if nobody is asked who they are."""
     authority = await asyncio.get_running_loop().run_in_executor(None, load_authority, config, settings)
     if authority is None:
         yield None
         return
-    async with aclosing(authority), Grants(authority, every_s=settings.reauthenticate_s) as grants:
+    reauthenticating = Grants(authority, every_s=settings.reauthenticate_s, telemetry=telemetry)
+    async with aclosing(authority), reauthenticating as grants:
         yield grants
 
 

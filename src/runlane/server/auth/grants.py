@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from runlane.errors import InvalidRequest
 from runlane.server.auth.access import Authority, User
 from runlane.supervised_loop import SupervisedLoop
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 log = logging.getLogger("runlane.auth")
 
@@ -65,14 +66,16 @@ class Grant:
 class Grants:
     """All requests that go on, of one process."""
 
-    def __init__(self, authority: Authority, *, every_s: float) -> None:
+    def __init__(self, authority: Authority, *, every_s: float, telemetry: Telemetry = SILENT) -> None:
         self.authority = authority
         self._every_s = every_s
         self._version = authority.version()
         self._held: dict[Grant, None] = {}  # those that are due first come first
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._checks: dict[asyncio.Task[None], Grant] = {}
-        self._loop = SupervisedLoop("reauthentication", self._turn, every_s=min(LOOK_EVERY_S, every_s))
+        self._loop = SupervisedLoop(
+            "reauthentication", self._turn, every_s=min(LOOK_EVERY_S, every_s), telemetry=telemetry
+        )
 
     async def __aenter__(self) -> Grants:
         self._loop.start()
