@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from runlane.dispatch.base import Dispatch
 from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
 from runlane.errors import ConfigurationError
+from runlane.execution.application import ApplicationRuns
 from runlane.execution.executor import Executor, Meter
 from runlane.execution.notifier import CompletionNotifier, Ended
 from runlane.execution.worker import Worker
@@ -26,8 +27,12 @@ from runlane.extras import needs_extra
 from runlane.maintenance.purging import Purger
 from runlane.maintenance.rescue import Rescuer
 from runlane.maintenance.retention import item_sweep
-from runlane.manager import RunManager
+from runlane.manager import Reconcile, RunManager
+from runlane.owners import OwnerRule
 from runlane.records import Lease, RunRecord, ThreadTtl, Usage
+from runlane.runs.cancellation import RunCanceller
+from runlane.runs.submission import RunSubmitter
+from runlane.runs.updates import RunUpdates
 from runlane.settings import Settings
 from runlane.store.backends import migrate_postgres, open_postgres
 from runlane.store.drivers.memory import MemoryDriver
@@ -61,6 +66,7 @@ class Runtime:
 
     settings: Settings
     runs: RunManager
+    submitter: RunSubmitter
     streams: StreamBridge
     store: RunStore
     worker: Worker
@@ -267,29 +273,71 @@ def _parts(
         exclusive=exclusive,
         telemetry=core.telemetry,
     )
-    purger = Purger(
-        store=core.store,
-        settings=core.settings,
-        forget_after_s=_forget_after_s(core.settings),
-        telemetry=core.telemetry,
+    canceller = RunCanceller(
+        store=core.store, bridge=core.bridge, dispatch=core.dispatch, source=core.source, notifier=core.notifier
     )
-    manager = RunManager(
+    submitter = RunSubmitter(
         store=core.store,
         bridge=core.bridge,
         dispatch=core.dispatch,
         source=core.source,
-        notifier=core.notifier,
-        new_id=new_id,
+        canceller=canceller,
         worker_id=worker_id,
-        reconcile=rescuer.rescue_lost,
-        orphaned=rescuer.orphaned,
-        drain=worker.drain,
+        new_id=new_id,
+        now=now,
+    )
+    manager = _manager(core, submitter, canceller, external, worker_id, rescuer.reconcile, worker.drain)
+    return Runtime(
+        settings=core.settings,
+        runs=manager,
+        submitter=submitter,
+        streams=core.bridge,
+        store=core.store,
+        worker=worker,
+        rescuer=rescuer,
+        purger=_purger(core),
+        telemetry=core.telemetry,
+        host=core.host,
+        agents=core.source,
+        saver=core.saver,
+        long_term_store=core.long_term_store,
+    )
+
+
+def _manager(
+    core: _Core,
+    submitter: RunSubmitter,
+    canceller: RunCanceller,
+    external: dict[str, Lease],
+    worker_id: str,
+    reconcile: Reconcile,
+    drain: Callable[[float], Coroutine[Any, Any, None]],
+) -> RunManager:
+    updates = RunUpdates(core.store)
+    application = ApplicationRuns(
+        store=core.store,
+        bridge=core.bridge,
+        source=core.source,
+        notifier=core.notifier,
+        worker_id=worker_id,
         leases=external,
         lease_s=core.settings.lease_s,
-        now=now,
-        require_owner=core.settings.require_owner,
+        start=submitter.start,
+        cancel=lambda run, reason: canceller.cancel(run.run_id, owner=run.owner, reason=reason),
+        record_progress=updates.progress,
+        closing=submitter.closing,
     )
-    return _runtime(core, manager, worker, rescuer, purger)
+    return RunManager(
+        store=core.store,
+        bridge=core.bridge,
+        submitter=submitter,
+        canceller=canceller,
+        updates=updates,
+        application=application,
+        owners=OwnerRule(required=core.settings.require_owner),
+        reconcile=reconcile,
+        drain=drain,
+    )
 
 
 def _limits(settings: Settings, *, exclusive: bool) -> Limits:
@@ -311,6 +359,15 @@ def _limits(settings: Settings, *, exclusive: bool) -> Limits:
     return limits
 
 
+def _purger(core: _Core) -> Purger:
+    return Purger(
+        store=core.store,
+        settings=core.settings,
+        forget_after_s=_forget_after_s(core.settings),
+        telemetry=core.telemetry,
+    )
+
+
 def _forget_after_s(settings: Settings) -> float | None:
     if settings.run_retention_s:
         return settings.run_retention_s
@@ -329,23 +386,6 @@ def _executor(core: _Core) -> Executor:
         saver=core.saver,
         long_term_store=None if long_term_store is None else long_term_store.for_run,
         new_meter=_new_meter(),
-    )
-
-
-def _runtime(core: _Core, manager: RunManager, worker: Worker, rescuer: Rescuer, purger: Purger) -> Runtime:
-    return Runtime(
-        settings=core.settings,
-        runs=manager,
-        streams=core.bridge,
-        store=core.store,
-        worker=worker,
-        rescuer=rescuer,
-        purger=purger,
-        telemetry=core.telemetry,
-        host=core.host,
-        agents=core.source,
-        saver=core.saver,
-        long_term_store=core.long_term_store,
     )
 
 

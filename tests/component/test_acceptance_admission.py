@@ -321,8 +321,8 @@ async def test_a_key_is_that_of_its_owner_and_thread(runtime: Runtime) -> None:
 
 async def test_reuse_is_said_to_the_call_that_reused(runtime: Runtime) -> None:
     """Item 6: it is not a property of the run."""
-    first = await runtime.runs.admit(a_run("t", idempotency_key="k"))
-    second = await runtime.runs.admit(a_run("t", idempotency_key="k"))
+    first = await runtime.submitter.admit(a_run("t", idempotency_key="k"))
+    second = await runtime.submitter.admit(a_run("t", idempotency_key="k"))
     first.watch.close()
     second.watch.close()
     assert (first.reused, second.reused) == (False, True)

@@ -152,7 +152,7 @@ async def nothing_left(runtime: Runtime) -> None:
         lambda: runtime.worker._confirmed,
         lambda: runtime.worker._tasks,
         lambda: runtime.runs._application._leases,
-        lambda: runtime.runs._admissions._abandoned,
+        lambda: runtime.submitter._abandoned,
         lambda: dispatch._queued,
         lambda: dispatch._timers,
     )

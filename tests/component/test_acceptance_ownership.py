@@ -319,7 +319,7 @@ async def test_a_rescue_ends_the_stream_of_a_run_that_is_given_up() -> None:
     """Item 16: at once, for readers who were there from the beginning."""
     driver = FaultyDriver()
     async with opened(driver, poll_s=3600, max_rescues=0, heartbeat_s=3600) as runtime:
-        admitted = await runtime.runs.admit(a_run("t"))
+        admitted = await runtime.submitter.admit(a_run("t"))
         run = admitted.run
         with admitted.watch as watch:
             reader = asyncio.create_task(anext(watch.batches()))

@@ -231,7 +231,7 @@ async def test_a_generator_that_is_closed_within_its_block_ends_its_run(runtime:
 async def test_blocks_are_part_of_the_drain() -> None:
     """What does not finish in the grace time is stopped; who waits for a turn is told; no run is left behind."""
     async with opened() as runtime:
-        quick = await begun(runtime, "quick", lambda _: runtime.runs._closing.wait())
+        quick = await begun(runtime, "quick", lambda _: runtime.submitter.closing.wait())
         slow = await begun(runtime, "slow")
         waiting = Application(runtime, await runtime.runs.create("slow"))
         await until(lambda: runtime.agents.attached(waiting.run.run_id))

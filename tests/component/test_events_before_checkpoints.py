@@ -72,7 +72,7 @@ async def test_events_are_committed_before_the_checkpoints_that_follow_them(tmp_
     async with open_runtime(
         settings=settings, driver=recorder, graph_agent=lambda graph_id: GraphAgent(registry, graph_id)
     ) as runtime:
-        admitted = await runtime.runs.admit(
+        admitted = await runtime.submitter.admit(
             NewRun(
                 run_id="run",
                 thread_id="thread",

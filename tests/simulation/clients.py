@@ -137,7 +137,7 @@ class Client:
         self._history.fault("lane flooded")
 
         async def admit(runtime: Runtime) -> Any:
-            admitted = await runtime.runs.admit_all(news)
+            admitted = await runtime.submitter.admit_all(news)
             for one in admitted:
                 one.watch.close()
             return admitted
@@ -168,7 +168,7 @@ class Client:
         new = self._new_run()
 
         async def admit(runtime: Runtime) -> Any:
-            admitted = await runtime.runs.admit(new)
+            admitted = await runtime.submitter.admit(new)
             admitted.watch.close()
             return admitted
 
@@ -196,7 +196,7 @@ class Client:
         new, left = self._new_run(), [""]
 
         async def stream(runtime: Runtime) -> None:
-            admitted = await runtime.runs.admit(new)
+            admitted = await runtime.submitter.admit(new)
             self._told(admitted, new)
             run = admitted.run
             try:

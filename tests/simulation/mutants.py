@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Final
 
-from runlane.admissions import Admissions
 from runlane.checkpoints import transactions as checkpoints
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
 from runlane.execution import decision, executor
@@ -20,6 +19,7 @@ from runlane.lifecycle import RunEvent
 from runlane.maintenance.liveness import GRACE_S, LeaseObserver
 from runlane.outcomes import Outcome
 from runlane.records import Claim, Lease, StreamEnd
+from runlane.runs.submission import RunSubmitter
 from runlane.store import conditions
 from runlane.store.resources.runs import Runs
 from runlane.store.statements import Query, Rows, Transaction, statement
@@ -316,7 +316,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be abandoned
     ),
     "a disconnect stops every run": Mutant(
-        found_by="honest_cancel", patches=(method(Admissions, "_unwanted", _to(lambda self, run: True)),)
+        found_by="honest_cancel", patches=(method(RunSubmitter, "_unwanted", _to(lambda self, run: True)),)
     ),
     "event numbers are given out again": Mutant(
         found_by="log_numbers", patches=(function(claims.claim, _numbered_anew),)

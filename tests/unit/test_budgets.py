@@ -39,7 +39,6 @@ OVER_BUDGET: dict[str, set[str]] = {
     "lines of a class": {
         "src/runlane/checkpoints/saver.py::LedgerSaver",
         "src/runlane/execution/executor.py::Executor",
-        "src/runlane/manager.py::RunManager",
     }
 }
 SHARED_NAMES: set[str] = {
@@ -53,7 +52,6 @@ PACKED: set[str] = {
     "src/runlane/execution/notifier.py",
     "src/runlane/execution/repair.py",
     "src/runlane/execution/worker.py",
-    "src/runlane/manager.py",
     "src/runlane/store/transactions/webhooks.py",
     "src/runlane/streams/publisher.py",
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from runlane.dispatch.base import Dispatch
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
 from runlane.execution.executor import AgentSource
 from runlane.execution.notifier import CompletionNotifier
-from runlane.lifecycle import EndReason
+from runlane.lifecycle import EndReason, RunStatus
 from runlane.maintenance.liveness import LeaseObserver, Neighbours
 from runlane.records import ANY_OWNER, Head, RunError, RunRecord, SeenLease
 from runlane.settings import Settings
@@ -102,6 +103,28 @@ class Rescuer:
             self._source.forget(lease.run_id)
         self._notifier.announce(finished)
         return finished.run
+
+    async def reconcile(self, error: str | None, before: datetime | None) -> list[RunRecord]:
+        """Take lost runs from dead workers, and end pending ones whose code no living process has.
+
+        Args:
+            error: The text of those that end.
+            before: Only pending runs admitted before this instant are ended; all by default.
+        """
+        settled = list(await self.rescue_lost())
+        failed = RunError(error="WorkerLost", message=error or "The process that was to execute this run is gone.")
+        after_seq = 0
+        while page := await self._store.runs.inflight(after_seq=after_seq):
+            after_seq = page[-1].seq
+            for run in page:
+                late = before is not None and run.created_at > before
+                if run.status is not RunStatus.PENDING or late or not self.orphaned(run.run_id, run.home):
+                    continue
+                ended = await self._store.queue.give_up(run.run_id, EndReason.WORKER_LOST, failed, home=run.home)
+                if ended is not None:
+                    self._notifier.announce(ended)
+                    settled.append(ended.run)
+        return settled
 
     def orphaned(self, run_id: str, home: str | None) -> bool:
         """Return whether no living process is known to have the code of a pending run."""

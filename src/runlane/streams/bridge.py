@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, overload
 
-from runlane.errors import AdmissionClosed, InvalidRequest, NotFound, OwnerRequired, RunlaneError
+from runlane.errors import AdmissionClosed, InvalidRequest, NotFound, RunlaneError
 from runlane.lifecycle import EndReason, RunStatus
+from runlane.owners import UNNAMED, OwnerRule
 from runlane.records import (
     ANY_OWNER,
-    NO_OWNER,
     Claim,
     Owner,
     RunError,
@@ -99,7 +99,7 @@ class StreamBridge:
 
     def __init__(self, store: RunStore, *, heartbeat_s: float = HEARTBEAT_S, require_owner: bool = False) -> None:
         self._store = store
-        self._require_owner = require_owner
+        self._owners = OwnerRule(required=require_owner)
         self._heartbeat_s = heartbeat_s
         self._live: dict[str, _Live] = {}
         self._thread_wakes: dict[str, dict[asyncio.Event, None]] = {}
@@ -199,11 +199,8 @@ class StreamBridge:
         """
         if after is not None and after < 0:
             raise InvalidRequest(f"after is {after}; it must be the number of an event, 0 for all, or None.")
-        if owner is None:
-            if self._require_owner:
-                raise OwnerRequired("subscribe")
-            owner = NO_OWNER
-        run = await self._store.runs.get(run_id, owner=owner)
+        named = self._owners.any("subscribe", UNNAMED if owner is None else owner)
+        run = await self._store.runs.get(run_id, owner=named)
         with self.watch(run) as watch:
             async for batch in watch.batches(after=after):
                 for item in batch:

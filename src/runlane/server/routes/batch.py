@@ -54,7 +54,7 @@ async def create_batch(request: Request, body: Runs) -> Response:
     An error names the entry that it is about. An ``Idempotency-Key`` covers the whole array.
     """
     news = [await _entry(request, index, one) for index, one in enumerate(body)]
-    admitted = await service_of(request).runs.admit_all(news)
+    admitted = await service_of(request).runtime.submitter.admit_all(news)
     for one in admitted:
         one.watch.close()
     return json_response([run_wire(one.run) for one in admitted])

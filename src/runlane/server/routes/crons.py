@@ -161,7 +161,7 @@ def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
     return CronScheduler(
         store=service.store,
         make_run=lambda cron, slot: _due_run(service, cron, slot),
-        admitted=lambda new, admission: service.runs.admitted(new, admission).watch.close(),
+        admitted=lambda new, admission: service.runtime.submitter.admitted(new, admission).watch.close(),
         closed=lambda: service.runs.closed,
         poll_s=poll_s,
         now=utc_now,

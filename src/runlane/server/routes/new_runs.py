@@ -11,11 +11,11 @@ from uuid import uuid4
 import msgspec
 from starlette.requests import Request
 
-from runlane.admissions import Admitted
 from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
 from runlane.records import OF_ONE_RUN, Assistant, Json, NewRun, ThreadTtl
 from runlane.requests import NO_ORIGIN, RunOrigin, RunRequest, raw
+from runlane.runs.submission import Admitted
 from runlane.runtime import new_run_id
 from runlane.server.auth.access import Access
 from runlane.server.http.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
@@ -145,7 +145,7 @@ async def admit(service: Service, new: NewRun) -> Admitted:
         KeyReused: Its idempotency key has admitted a run of another request.
     """
     try:
-        admitted = await service.runs.admit(new)
+        admitted = await service.runtime.submitter.admit(new)
     except RunlaneError as error:
         service.users.forget(new.run_id)
         if isinstance(error, NotFound):

@@ -10,10 +10,10 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.admissions import Admitted
 from runlane.errors import NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd
+from runlane.runs.submission import Admitted
 from runlane.server.http import answers
 from runlane.server.http.queries import Page, QueryModel
 from runlane.server.http.requests import (

@@ -1,20 +1,24 @@
-"""Admissions that are carried through, whatever becomes of their callers."""
+"""Submitting runs: an admission is carried through, whatever becomes of its caller; what may start is dispatched."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
-from runlane.admission import check_new
+from runlane.admission import check_new, parse_choice, parse_strategy
 from runlane.agents.sources import AgentLike, RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
-from runlane.lifecycle import DisconnectMode
-from runlane.records import Admission, Cancelled, Head, NewRun, RunRecord
+from runlane.lifecycle import DisconnectLike, DisconnectMode, EndReason, MultitaskStrategy, StrategyLike
+from runlane.owners import OwnerArgument
+from runlane.records import Admission, Head, NewRun, RunRecord
+from runlane.requests import RunRequest
+from runlane.runs.cancellation import RunCanceller
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge, Watch
@@ -32,8 +36,30 @@ class Admitted:
     reused: bool
 
 
-class Admissions:
-    """Admits runs, attaches their code, and dispatches those that may start."""
+class NewRunOptions(TypedDict, total=False):
+    """What a run can be created with.
+
+    ``kwargs`` is its request: the options of :class:`RunRequest` by name, and the caller's own. ``agent`` is code to
+    attach at once, as :meth:`RunManager.start` does; without it the run waits for that.
+    """
+
+    multitask_strategy: StrategyLike
+    on_disconnect: DisconnectLike
+    metadata: Mapping[str, Any] | None
+    kwargs: Mapping[str, Any] | None
+    model_name: str | None
+    delay_s: float
+    idempotency_key: str | None
+    agent: AgentLike | None
+    owner: OwnerArgument
+
+
+class RunSubmitter:
+    """Admits runs until the process drains, attaches their code, and dispatches those that may start.
+
+    Once begun, an admission is carried through even if the caller is cancelled: no run is left half admitted. A run
+    whose caller is gone before it knew of it is cancelled, unless it is to go on without its client.
+    """
 
     def __init__(
         self,
@@ -42,38 +68,79 @@ class Admissions:
         bridge: StreamBridge,
         dispatch: Dispatch,
         source: RunAgents,
-        tell: Callable[[Cancelled], None],
-        cancel: Callable[[RunRecord], Awaitable[object]],
+        canceller: RunCanceller,
         worker_id: str,
-        closing: asyncio.Event,
+        new_id: Callable[[], str],
+        now: Callable[[], datetime],
     ) -> None:
         """Args:
         worker_id: This process, the home of runs that are not of a graph.
-        tell: Passes on what an admission did to the runs before it.
-        cancel: Cancels a run whose caller is gone.
-        closing: Set once this process drains.
         """
         self._store = store
         self._bridge = bridge
         self._dispatch = dispatch
         self._source = source
-        self._tell = tell
-        self._cancel = cancel
+        self._canceller = canceller
         self._worker_id = worker_id
-        self._closing = closing
+        self._new_id = new_id
+        self._now = now
+        #: Set once this process admits no more.
+        self.closing = asyncio.Event()
         self._abandoned: set[asyncio.Task[None]] = set()
 
-    async def admit(self, new: NewRun, agent: AgentLike | None) -> Admitted:
-        """Admit *new*; see :meth:`RunManager.admit`."""
+    @property
+    def closed(self) -> bool:
+        """Whether this process admits no more."""
+        return self.closing.is_set()
+
+    def close(self) -> None:
+        """Admit no more."""
+        self.closing.set()
+
+    async def create(self, thread_id: str, assistant_id: str | None, owner: str, options: NewRunOptions) -> RunRecord:
+        """Admit a run of *owner* as *options* say; see :meth:`RunManager.create_or_reject`."""
+        new = NewRun(
+            run_id=self._new_id(),
+            thread_id=thread_id,
+            owner=owner,
+            assistant_id=assistant_id,
+            multitask_strategy=parse_strategy(options.get("multitask_strategy", MultitaskStrategy.REJECT)),
+            on_disconnect=parse_choice(
+                DisconnectMode, "on_disconnect", options.get("on_disconnect", DisconnectMode.CANCEL)
+            ),
+            metadata=dict(options.get("metadata") or {}),
+            request=RunRequest.of(options.get("kwargs") or {}),
+            model_name=options.get("model_name"),
+            delay_s=options.get("delay_s", 0.0),
+            idempotency_key=options.get("idempotency_key"),
+        )
+        admitted = await self.admit(new, agent=options.get("agent"))
+        admitted.watch.close()
+        return admitted.run
+
+    async def admit(self, new: NewRun, *, agent: AgentLike | None = None) -> Admitted:
+        """Admit *new* and return it with a watch that has missed nothing. The caller closes the watch.
+
+        Raises:
+            AdmissionClosed: This process is draining.
+            RunlaneError: What :meth:`RunManager.create_or_reject` raises.
+        """
         return (await self._carry_through(self._admit(new, agent), new))[0]
 
     async def admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
-        """Admit each of *news*; see :meth:`RunManager.admit_all`."""
+        """Admit each of *news* as :meth:`admit` does, in one transaction: all of them, or none."""
         return await self._carry_through(self._admit_all(news), *news)
+
+    def start(self, run: RunRecord, agent: AgentLike) -> None:
+        """Attach *agent* to an admitted run, which executes it once it is its lane's head."""
+        self._source.attach(run.run_id, agent)
+        # A run that nobody delayed is due at once, whatever became of the clock since it was admitted.
+        wait_s = (run.not_before - self._now()).total_seconds() if run.not_before > run.created_at else 0.0
+        self._dispatch.submit(Head.of(run), delay_s=max(0.0, wait_s))
 
     async def _carry_through(self, admitting: Coroutine[Any, Any, list[Admitted]], *news: NewRun) -> list[Admitted]:
         try:
-            if self._closing.is_set():
+            if self.closed:
                 raise AdmissionClosed
             for new in news:
                 check_new(new)
@@ -104,6 +171,9 @@ class Admissions:
                 except (NotFound, StoreUnavailable) as error:  # it was deleted, or this process has closed the ledger
                     log.warning("run.unwanted_not_cancelled run_id=%s why=%s", run.run_id, error)
 
+    async def _cancel(self, run: RunRecord) -> None:
+        await self._canceller.cancel(run.run_id, owner=run.owner, reason=EndReason.DISCONNECT)
+
     def _unwanted(self, run: RunRecord) -> bool:
         """Return whether *run* is to be cancelled, as its caller is gone."""
         return run.on_disconnect is DisconnectMode.CANCEL or not self._source.can_execute(run.run_id, run.home)
@@ -132,7 +202,7 @@ class Admissions:
         run = admission.run
         watch = self._bridge.watch(run, admitted_now=not admission.reused)
         for cancelled in admission.cancelled:
-            self._tell(cancelled)
+            self._canceller.pass_on(cancelled)
         if admission.reused:
             self._source.forget(new.run_id)
         elif self._source.can_execute(run.run_id, run.home) and (admission.runnable or new.delay_s > 0):

@@ -1,0 +1,1 @@
+"""What ``RunManager`` is made of: one module for each kind of call."""
