@@ -44,6 +44,7 @@ from runlane.server.api import RESOURCES, openapi_document
 from runlane.server.http.errors import STATUSES
 from runlane.server.http.route import SOCKET, Route
 from runlane.settings import Settings
+from signature_kit import arguments as arguments_of
 from simulation.mutants import MUTANTS
 
 REFERENCE = DOCS / "reference"
