@@ -19,9 +19,9 @@ from agent_kit import tool_call
 from run_kit import PATIENCE_S, FaultyDriver, at_once, ended, graph_run, items, opened, soon, until
 from runlane.agents.coroutine import RunContext
 from runlane.agents.host import InlineHost, ThreadHost
+from runlane.journal.pacing import LARGE_EVENTS_BYTES
 from runlane.lifecycle import RunStatus
 from runlane.records import RunRecord, StreamEvent
-from runlane.streams.publisher import FLUSH_BYTES
 
 NEVER_S = 3600.0
 HOSTS = pytest.mark.parametrize("new_host", [InlineHost, ThreadHost])
@@ -288,7 +288,7 @@ async def test_a_run_that_an_agent_asks_for_is_admitted_even_if_the_agent_fails_
 
 async def test_what_an_agent_emitted_on_postgres_as_it_failed_is_recorded(postgres_url: str) -> None:
     async def agent(context: RunContext) -> None:
-        context.emit("custom", "x" * 2 * FLUSH_BYTES)
+        context.emit("custom", "x" * 2 * LARGE_EVENTS_BYTES)
         for _ in range(5):
             await asyncio.sleep(0)
         raise ValueError

@@ -70,7 +70,7 @@ async def live(runtime: Runtime, stepper: Stepper) -> None:
         await ended(runtime, queued)
     await ended(runtime, await runtime.runs.create("gone", "a", kwargs=graph_run()))
     saver = runtime.saver
-    await runtime.store.threads.delete("gone", owner=ANY_OWNER, extra_writes=lambda: saver.removing("gone"))
+    await runtime.store.threads.delete("gone", owner=ANY_OWNER, extra_writes=lambda: saver.threads.removing("gone"))
 
 
 async def live_without_graphs(runtime: Runtime) -> None:
@@ -424,11 +424,8 @@ async def traffic(runtime: Runtime, examined: asyncio.Event, *, graphs: bool) ->
             await _with_webhook(runtime.store, f"hook{number}")
             await ended(runtime, run)
             with suppress(ConflictError, NotFound):
-                await runtime.store.threads.delete(
-                    thread_id,
-                    owner=ANY_OWNER,
-                    extra_writes=partial(runtime.saver.removing, thread_id) if graphs else None,
-                )
+                removing = partial(runtime.saver.threads.removing, thread_id) if graphs else None
+                await runtime.store.threads.delete(thread_id, owner=ANY_OWNER, extra_writes=removing)
     return number
 
 

@@ -20,6 +20,7 @@ from run_kit import FaultyDriver, ended, opened, settings
 from runlane.agents.registry import Registry
 from runlane.agents.state import ThreadStates
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.checkpoints.staging import StagingSaver
 from runlane.cli.main import app
 from runlane.errors import InvalidRequest, StateUnreadable
 from runlane.lifecycle import RunStatus
@@ -107,7 +108,7 @@ async def run(runtime: Runtime, value: Any, **request: Any) -> RunStatus:
 
 async def stored(saver: LedgerSaver) -> list[str]:
     """Return all that is stored of the thread, but for when its rows came."""
-    rows = await saver.rows("t")
+    rows = await saver.threads.rows("t")
     every = [*rows.checkpoints, *rows.blobs, *rows.writes]
     return [repr({name: value for name, value in row.items() if name != "seq"}) for row in every]
 
@@ -194,7 +195,7 @@ async def test_an_update_that_would_make_a_thread_unreadable_is_refused(driver: 
     states, saver = ThreadStates(Registry.from_graphs({"g": strict()})), LedgerSaver(driver)
     await strict().compile(checkpointer=saver).ainvoke({"seen": 1}, THREAD)
     with pytest.raises(InvalidRequest, match="valid integer"):
-        await states.update("g", saver.gather(), "t", {"seen": "bad"}, as_node=START, checkpoint=None)
+        await states.update("g", StagingSaver(driver), "t", {"seen": "bad"}, as_node=START, checkpoint=None)
 
 
 PROJECT = """

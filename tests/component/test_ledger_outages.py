@@ -24,12 +24,12 @@ from run_kit import FaultyDriver, Scripted, graph_run, on_virtual_time, opened, 
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
 from runlane.execution.worker import OUTAGE_LIMIT_S
+from runlane.journal.queue import MAX_EVENT_BYTES
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
 from runlane.store.drivers.sqlite import now_us
 from runlane.store.ledger import RunStore
-from runlane.streams.publisher import MAX_BUFFERED_BYTES
 
 LEASE_S, STEP_S, STEPS = 30.0, 2.0, 30
 LONG_S = 600.0
@@ -278,7 +278,7 @@ async def test_a_thread_is_repaired_after_the_outage_in_which_its_run_failed() -
 @on_virtual_time
 async def test_an_agent_that_streams_during_an_outage_is_held_back_and_loses_nothing() -> None:
     driver, pieces, made = a_ledger(), 64, 0
-    piece = "x" * (MAX_BUFFERED_BYTES // 8)
+    piece = "x" * (MAX_EVENT_BYTES // 8)
 
     async def talker(context: RunContext) -> AsyncIterator[str]:
         nonlocal made

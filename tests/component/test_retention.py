@@ -11,6 +11,7 @@ import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.checkpoints.threads import ThreadCheckpoints
 from runlane.maintenance.retention import ThreadSweeper
 from runlane.records import ANY_OWNER, NO_OWNER, ThreadTtl
 from runlane.store.drivers.memory import MemoryDriver
@@ -64,7 +65,7 @@ async def expired(driver: MemoryDriver, saver: LedgerSaver, thread_id: str, ttl:
 
 
 async def count(saver: LedgerSaver, thread_id: str) -> int:
-    return (await saver.storage(thread_id)).checkpoints.count
+    return (await saver.threads.storage(thread_id)).checkpoints.count
 
 
 async def test_a_thread_that_cannot_be_read_does_not_keep_the_others(
@@ -93,11 +94,22 @@ class Interrupted(LedgerSaver):
 
     between = 2
 
+    @property
+    def threads(self) -> ThreadCheckpoints:
+        return LookedAt(self)
+
+
+class LookedAt(ThreadCheckpoints):
+    def __init__(self, saver: Interrupted) -> None:
+        super().__init__(saver._driver, saver.serde)
+        self._saver = saver
+
     async def pruning(self, thread_id: str) -> Callable[[], Transaction[None]]:
         planned = await super().pruning(thread_id)
-        if self.between:
-            self.between -= 1
-            await graph(self).aupdate_state(at(thread_id), {"messages": [("human", "late")]}, as_node="answer")
+        if self._saver.between:
+            self._saver.between -= 1
+            late = {"messages": [("human", "late")]}
+            await graph(self._saver).aupdate_state(at(thread_id), late, as_node="answer")
         return planned
 
 

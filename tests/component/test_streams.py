@@ -15,12 +15,14 @@ from ledger_kit import admit, claim, finish
 from run_kit import ENDED_LONG_AGO, ONCE, FaultyDriver, items, on_jumping_time, opened, soon, turn, until
 from runlane import NotFound, StoreUnavailable
 from runlane.errors import LeaseLost, RunlaneError
+from runlane.journal.journal import AttemptJournal
+from runlane.journal.pacing import LARGE_EVENTS_BYTES
+from runlane.journal.queue import MAX_EVENT_BYTES
 from runlane.lifecycle import EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Claim, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import TAIL_BYTES, TAIL_EVENTS, Batch, StreamBridge
 from runlane.streams.budget import MAX_PART_BYTES
-from runlane.streams.publisher import FLUSH_BYTES, MAX_BUFFERED_BYTES, Publisher
 
 HEARTBEAT_S = 5.0
 #: What a ledger says that is there, and will never take this.
@@ -39,7 +41,15 @@ class Stage:
             self.store = RunStore(self.driver, retry=ONCE)
             self.bridge = StreamBridge(self.store, heartbeat_s=HEARTBEAT_S)
         self.claim: Claim = await claim(self.store, attempt_of or await admit(self.store))
-        self.publisher: Publisher = self.bridge.open(self.claim, self.failures.append)
+        self.feed = self.bridge.open(self.claim)
+        self.journal = AttemptJournal(
+            self.driver,
+            self.claim.lease,
+            events_end=self.claim.events_end,
+            control=asyncio.get_running_loop(),
+            readers=self.feed,
+            on_failure=self.failures.append,
+        )
         return self
 
     @property
@@ -48,16 +58,18 @@ class Stage:
 
     def emit(self, *payloads: Any) -> None:
         for payload in payloads:
-            self.publisher.emit("e", b"%d" % payload if isinstance(payload, int) else payload)
+            self.journal.append_event("e", b"%d" % payload if isinstance(payload, int) else payload)
 
-    async def landed(self) -> None:
+    async def committed(self) -> None:
         """Wait until everything emitted is committed and shown."""
-        await until(lambda: not (self.publisher._buffer or self.publisher._in_flight))
+        await self.journal.flush()
+        await asyncio.sleep(0)
 
     async def end(self, event: RunEvent = RunEvent.SUCCEED) -> RunRecord:
-        await self.landed()
-        finished = await finish(self.store, self.claim.lease, event, events_end=self.publisher.last_seq)
-        self.bridge.close(finished.run, events_end=self.publisher.last_seq, result=b"1")
+        await self.committed()
+        events_end = (await self.journal.close()).events_end
+        finished = await finish(self.store, self.claim.lease, event, events_end=events_end)
+        self.bridge.close(finished.run, events_end=events_end, result=b"1")
         return finished.run
 
     async def read(self, after: int | None = 0) -> list[StreamItem]:
@@ -94,7 +106,7 @@ async def test_numbers_strictly_increase_from_one_and_the_end_follows_the_last(s
 async def test_numbers_go_on_across_attempts(stage: Stage) -> None:
     reader = asyncio.create_task(stage.read())
     stage.emit(1, 2, 3)
-    await stage.landed()
+    await stage.committed()
     await finish(stage.store, stage.claim.lease, RunEvent.RELEASE, events_end=3)
     stage.bridge.release(stage.run.run_id, 1)
     await stage.begin(attempt_of=stage.run.run_id)
@@ -110,13 +122,13 @@ async def test_the_late_release_of_an_attempt_leaves_the_stream_of_the_next_one_
     await stage.begin(attempt_of=stage.run.run_id)
     stage.bridge.release(stage.run.run_id, 1)
     stage.emit(1)
-    await stage.landed()
+    await stage.committed()
     assert [event.seq for event in stage.tail().tail] == [1]
 
 
 async def test_a_reader_that_comes_back_gets_every_later_event_once_from_any_cursor(stage: Stage) -> None:
     stage.emit(*range(10))
-    await stage.landed()
+    await stage.committed()
     readers = [asyncio.create_task(stage.read(after)) for after in range(11)]
     await asyncio.sleep(0)
     stage.emit(*range(10))
@@ -130,7 +142,7 @@ async def test_a_reader_that_comes_back_gets_every_later_event_once_from_any_cur
 
 async def test_a_reader_from_now_on_gets_what_comes(stage: Stage) -> None:
     stage.emit(1, 2)
-    await stage.landed()
+    await stage.committed()
     reader = asyncio.create_task(stage.read(None))
     await asyncio.sleep(0)
     stage.emit(3)
@@ -181,7 +193,7 @@ async def test_the_end_is_told_to_readers_of_a_run_that_somebody_else_ended(stag
     reader = asyncio.create_task(stage.read())
     await asyncio.sleep(0)
     stage.emit(1)
-    await stage.landed()
+    await stage.committed()
     finished = await finish(stage.store, stage.claim.lease, RunEvent.FAIL, events_end=1)
     stage.bridge.close(finished.run, events_end=None, result=None)
     assert [type(item) for item in await soon(reader)] == [StreamEvent, StreamEnd]
@@ -189,7 +201,7 @@ async def test_the_end_is_told_to_readers_of_a_run_that_somebody_else_ended(stag
 
 async def test_a_reader_of_a_deleted_run_ends(stage: Stage) -> None:
     stage.emit(1, 2)
-    await stage.landed()
+    await stage.committed()
     reader = asyncio.create_task(stage.read())
     await asyncio.sleep(0)
     watch = stage.bridge.watch(stage.run)
@@ -214,7 +226,7 @@ async def test_a_reader_that_does_not_read_makes_nothing_grow(stage: Stage) -> N
         batches = watch.batches()
         for _ in range(3):
             stage.emit(*range(TAIL_EVENTS))
-            await stage.landed()
+            await stage.committed()
         assert len(stage.tail().tail) <= TAIL_EVENTS
         await stage.end()
         found = [item async for batch in batches for item in batch]
@@ -227,7 +239,7 @@ async def test_of_many_readers_none_holds_more_than_its_part_and_each_reads_all(
     big = b'"' + b"x" * 100_000 + b'"'
     for _ in range(20):
         stage.emit(big)
-    await stage.landed()
+    await stage.committed()
     if not live:
         await stage.end()
     with ExitStack() as stack:
@@ -246,7 +258,7 @@ async def test_the_tail_is_bounded_in_bytes(stage: Stage) -> None:
     big = b'"' + b"x" * (TAIL_BYTES // 8) + b'"'
     for _ in range(20):
         stage.emit(big)
-    await stage.landed()
+    await stage.committed()
     assert sum(len(event.data) for event in stage.tail().tail) <= TAIL_BYTES
     assert stage.tail().tail_bytes == sum(len(event.data) for event in stage.tail().tail)
     await stage.end()
@@ -255,7 +267,7 @@ async def test_the_tail_is_bounded_in_bytes(stage: Stage) -> None:
 
 async def test_what_is_there_comes_in_one_batch(stage: Stage) -> None:
     stage.emit(*range(100))
-    await stage.landed()
+    await stage.committed()
     with stage.bridge.watch(stage.run) as watch:
         assert len(await anext(watch.batches())) == 100
 
@@ -286,7 +298,7 @@ async def test_a_subscriber_may_ask_for_heartbeats() -> None:
     asking, plain = asyncio.ensure_future(read(heartbeats=True)), asyncio.ensure_future(read())
     await asyncio.sleep(2.5 * HEARTBEAT_S)
     stage.emit(1)
-    await stage.landed()
+    await stage.committed()
     await asyncio.sleep(1.5 * HEARTBEAT_S)
     await stage.end()
     names = [type(item).__name__ for item in await asking]
@@ -347,8 +359,9 @@ async def test_events_that_are_refused_for_good_are_told_once_and_then_dropped()
     stage.emit(2)
     await asyncio.sleep(1)
     assert await stage.store.events.read(stage.run.seq, after=0) == ()
-    with pytest.raises(type(failure)):
-        await stage.publisher.close()
+    assert stage.journal.failure is failure
+    left = await stage.journal.close()
+    assert (left.events, left.events_end) == ((), None)
 
 
 async def test_a_lost_lease_is_told_at_once(stage: Stage) -> None:
@@ -357,7 +370,7 @@ async def test_a_lost_lease_is_told_at_once(stage: Stage) -> None:
     await until(lambda: stage.failures)
     assert isinstance(stage.failures[0], LeaseLost)
     with pytest.raises(LeaseLost):
-        await stage.publisher.close()
+        await stage.journal.close()
     assert await stage.store.events.read(stage.run.seq, after=0) == ()
 
 
@@ -365,21 +378,21 @@ async def test_a_lost_lease_is_told_at_once(stage: Stage) -> None:
 async def test_closing_waits_for_what_is_on_its_way() -> None:
     stage = await Stage().begin()
     stage.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
-    stage.emit(b'"' + b"x" * FLUSH_BYTES + b'"')
-    closing = asyncio.create_task(stage.publisher.close())
+    stage.emit(b'"' + b"x" * LARGE_EVENTS_BYTES + b'"')
+    closing = asyncio.create_task(stage.journal.close())
     await asyncio.sleep(1)
     assert not closing.done()
     stage.driver.faults.clear()
-    assert await closing == ()
+    assert (await closing).events == ()
     assert await stage.store.events.last(stage.run.seq) == 1
 
 
 async def test_what_is_emitted_after_the_close_is_dropped(stage: Stage) -> None:
     stage.emit(1)
-    rest = await stage.publisher.close()
+    left = await stage.journal.close()
     stage.emit(2, 3)
-    assert stage.publisher.last_seq == 1
-    assert await stage.publisher.close() == rest
+    assert left.events_end == 1
+    assert await stage.journal.close() == left
 
 
 @on_jumping_time
@@ -387,24 +400,24 @@ async def test_an_agent_that_outruns_the_disk_is_asked_to_wait() -> None:
     stage = await Stage().begin()
     stage.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
     piece = b'"' + b"x" * (1024 * 1024) + b'"'
-    while not stage.publisher.congested:
+    while not stage.journal.congested:
         stage.emit(piece)
-    assert stage.publisher._buffered <= MAX_BUFFERED_BYTES + len(piece)
-    waiting = [asyncio.create_task(stage.publisher.ready()) for _ in range(3)]
+    assert stage.journal._queue.event_bytes <= MAX_EVENT_BYTES + len(piece)
+    waiting = [asyncio.create_task(stage.journal.room()) for _ in range(3)]
     await asyncio.sleep(1)
     assert not any(task.done() for task in waiting)
     stage.driver.faults.clear()
     await asyncio.wait_for(asyncio.gather(*waiting), 60)
-    assert not stage.publisher.congested
+    assert not stage.journal.congested
 
 
 @on_jumping_time
 async def test_an_agent_that_waits_for_the_disk_is_let_go_once_its_lease_is_lost() -> None:
     stage = await Stage().begin()
     stage.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
-    while not stage.publisher.congested:
+    while not stage.journal.congested:
         stage.emit(b'"' + b"x" * (1024 * 1024) + b'"')
-    waiting = asyncio.create_task(stage.publisher.ready())
+    waiting = asyncio.create_task(stage.journal.room())
     await asyncio.sleep(60)
     assert not waiting.done()
     await finish(stage.store, stage.claim.lease)

@@ -98,21 +98,20 @@ class History:
             await self.next_attempt()
         self.check_prefixes()
 
-    async def landed(self) -> None:
+    async def committed(self) -> int | None:
+        """Wait until everything is committed and shown; return the number of the last event."""
         self.stage.driver.faults.clear()
-        while self.stage.publisher._buffer or self.stage.publisher._in_flight:  # noqa: ASYNC110 - as run_kit.until
-            await asyncio.sleep(0.01)
+        await self.stage.committed()
+        return (await self.stage.journal.close()).events_end
 
     async def next_attempt(self) -> None:
-        await self.landed()
-        last = self.stage.publisher.last_seq
+        last = await self.committed()
         await finish(self.stage.store, self.stage.claim.lease, RunEvent.RELEASE, events_end=last)
         self.stage.bridge.release(self.stage.run.run_id, self.stage.run.attempt)
         await self.stage.begin(attempt_of=self.stage.run.run_id)
 
     async def end(self) -> None:
-        await self.landed()
-        last = self.stage.publisher.last_seq
+        last = await self.committed()
         finished = await finish(self.stage.store, self.stage.claim.lease, events_end=last)
         self.stage.bridge.close(finished.run, events_end=last, result=b"1")
 

@@ -20,8 +20,10 @@ from langgraph.graph.message import add_messages
 from ormsgpack import MsgpackEncodeError
 
 import runlane.store
+from journal_kit import attempt_of
 from runlane.checkpoints.saver import LedgerSaver
 from runlane.errors import CheckpointUnreadable, LeaseLost, StoreUnavailable, UnsupportedOption
+from runlane.journal.journal import AttemptJournal
 from runlane.records import Lease
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.sqlite import SqliteDriver
@@ -106,9 +108,9 @@ async def put(saver: LedgerSaver, value: Any = "value", config: Any = None) -> A
     return await saver.aput(config or at(), checkpoint, {"source": "loop", "step": 0}, {"c": version})
 
 
-async def put_and_flush(saver: LedgerSaver) -> None:
+async def put_and_flush(saver: LedgerSaver, journal: AttemptJournal) -> None:
     await put(saver)
-    await saver.flush()
+    await journal.flush()
 
 
 class State(TypedDict, total=False):
@@ -222,18 +224,18 @@ async def test_an_attempt_whose_run_does_not_run_writes_no_checkpoint(
     driver: Driver, saver: LedgerSaver, status: str, write_behind: bool
 ) -> None:
     lease = await claimed(driver)
-    bound = saver.bind(lease, write_behind=write_behind)
+    bound, journal = attempt_of(saver, driver, lease, write_behind=write_behind)
     await driver.write(update(lease, status=status))
 
     with pytest.raises(LeaseLost):
-        await put_and_flush(bound)
+        await put_and_flush(bound, journal)
 
     assert [await count(driver, table) for table in TABLES] == [0, 0, 0]
 
 
 async def test_a_stale_attempt_writes_no_checkpoint(driver: Driver, saver: LedgerSaver) -> None:
     lease = await claimed(driver)
-    bound = saver.bind(lease, write_behind=False)
+    bound, _ = attempt_of(saver, driver, lease, write_behind=False)
     config = await put(bound, "mine")
     await driver.write(update(lease, attempt=2))
 
@@ -253,11 +255,11 @@ async def test_a_failure_behind_is_raised_by_the_next_write_and_by_flush_and_is_
     driver: Driver, saver: LedgerSaver
 ) -> None:
     lease = await claimed(driver)
-    bound = saver.bind(lease, write_behind=True)
+    bound, journal = attempt_of(saver, driver, lease, write_behind=True)
     await driver.write(update(lease, attempt=2))
     await put(bound)
     with pytest.raises(LeaseLost):
-        await bound.flush()
+        await journal.flush()
     await driver.write(update(lease, attempt=1))  # even if it could write again
 
     with pytest.raises(LeaseLost):
@@ -265,23 +267,23 @@ async def test_a_failure_behind_is_raised_by_the_next_write_and_by_flush_and_is_
     with pytest.raises(LeaseLost):
         await bound.aget_tuple(at())
     with pytest.raises(LeaseLost):
-        await bound.flush()
+        await journal.flush()
     assert await history(saver) == []
 
 
 async def test_writes_behind_a_closed_ledger_fail(driver: Driver, saver: LedgerSaver) -> None:
-    bound = saver.bind(await claimed(driver), write_behind=True)
+    bound, journal = attempt_of(saver, driver, await claimed(driver), write_behind=True)
     await put(bound)
     await driver.aclose()
 
     with pytest.raises(StoreUnavailable):
-        await bound.flush()
+        await journal.flush()
     with pytest.raises(StoreUnavailable):
         await put(bound)
 
 
 async def test_a_run_reads_what_it_wrote_behind(driver: Driver, saver: LedgerSaver) -> None:
-    bound = saver.bind(await claimed(driver), write_behind=True)
+    bound, _ = attempt_of(saver, driver, await claimed(driver), write_behind=True)
 
     config = None
     for value in range(50):
@@ -294,7 +296,7 @@ async def test_a_run_reads_what_it_wrote_behind(driver: Driver, saver: LedgerSav
 
 
 async def test_writes_behind_are_committed_in_order_without_being_asked_for(driver: Driver, saver: LedgerSaver) -> None:
-    bound = saver.bind(await claimed(driver), write_behind=True)
+    bound, _ = attempt_of(saver, driver, await claimed(driver), write_behind=True)
     config = None
     for value in range(20):
         config = await put(bound, value, config)
@@ -304,7 +306,7 @@ async def test_writes_behind_are_committed_in_order_without_being_asked_for(driv
 
 
 async def test_a_write_that_is_not_behind_is_committed_when_it_returns(driver: Driver, saver: LedgerSaver) -> None:
-    bound = saver.bind(await claimed(driver), write_behind=False)
+    bound, _ = attempt_of(saver, driver, await claimed(driver), write_behind=False)
     await put(bound, 1)
 
     found = await saver.aget_tuple(at())
@@ -314,15 +316,15 @@ async def test_a_write_that_is_not_behind_is_committed_when_it_returns(driver: D
 
 
 async def test_writes_behind_wait_for_the_disk_when_too_much_is_in_memory(driver: Driver, saver: LedgerSaver) -> None:
-    bound = saver.bind(await claimed(driver), write_behind=True)
+    bound, _ = attempt_of(saver, driver, await claimed(driver), write_behind=True)
     await put(bound, b"x" * (17 * 1024 * 1024))
 
     assert await count(driver, "checkpoints") == 1
 
 
-async def test_what_is_sealed_is_committed_with_the_runs_end_or_not_at_all(driver: Driver, saver: LedgerSaver) -> None:
+async def test_what_is_left_is_committed_with_the_runs_end_or_not_at_all(driver: Driver, saver: LedgerSaver) -> None:
     lease = await claimed(driver)
-    bound = saver.bind(lease, write_behind=True)
+    bound, journal = attempt_of(saver, driver, lease, write_behind=True)
     await put(bound)
 
     def finish(rest: Transaction[None], *, fail: bool) -> Transaction[None]:
@@ -332,25 +334,25 @@ async def test_what_is_sealed_is_committed_with_the_runs_end_or_not_at_all(drive
             raise StoreUnavailable("the disk is full")
 
     with pytest.raises(StoreUnavailable):
-        await driver.write(finish(await bound.seal(), fail=True))
+        await driver.write(finish((await journal.close()).transaction(), fail=True))
     assert await history(saver) == []
-    await driver.write(finish(await bound.seal(), fail=False))
+    await driver.write(finish((await journal.close()).transaction(), fail=False))
 
     assert len(await history(saver)) == 1
     with pytest.raises(LeaseLost):
         await put(bound)
 
 
-async def test_sealing_waits_for_what_is_on_its_way_and_says_if_that_failed(driver: Driver, saver: LedgerSaver) -> None:
+async def test_closing_waits_for_what_is_on_its_way_and_says_if_that_failed(driver: Driver, saver: LedgerSaver) -> None:
     lease = await claimed(driver)
-    bound = saver.bind(lease, write_behind=True)
+    bound, journal = attempt_of(saver, driver, lease, write_behind=True)
     await put(bound)
     await driver.write(update(lease, attempt=2))
-    flushing = asyncio.create_task(bound.flush())
+    flushing = asyncio.create_task(journal.flush())
     await asyncio.sleep(0)
 
     with pytest.raises(LeaseLost):
-        await bound.seal()
+        await journal.close()
     with pytest.raises(LeaseLost):
         await flushing
 
@@ -365,7 +367,7 @@ async def test_a_graph_whose_lease_is_lost_fails_and_leaves_what_was_committed(
         return {"count": 1}
 
     builder = StateGraph(State).add_node("lose", lose).add_edge(START, "lose")
-    graph = builder.compile(checkpointer=saver.bind(lease, write_behind=False))
+    graph = builder.compile(checkpointer=attempt_of(saver, driver, lease, write_behind=False)[0])
 
     with pytest.raises(LeaseLost):
         await graph.ainvoke({"count": 0}, at(), durability="sync")
@@ -376,7 +378,7 @@ async def test_a_graph_whose_lease_is_lost_fails_and_leaves_what_was_committed(
 async def test_synchronous_calls_work_from_another_thread_and_are_refused_on_the_loops_own(
     driver: Driver, saver: LedgerSaver
 ) -> None:
-    bound = saver.bind(await claimed(driver), write_behind=True)
+    bound, _ = attempt_of(saver, driver, await claimed(driver), write_behind=True)
     builder = StateGraph(State).add_node("step", lambda state: {"count": 1}).add_edge(START, "step")
 
     def use() -> list[CheckpointTuple]:
@@ -390,7 +392,7 @@ async def test_synchronous_calls_work_from_another_thread_and_are_refused_on_the
 
 async def test_versions_grow_and_are_never_given_out_twice(driver: Driver, saver: LedgerSaver) -> None:
     leases = [await claimed(driver, f"run {n}", f"thread {n}", seq=n) for n in (1, 2)]
-    savers = [saver, LedgerSaver(driver), *(saver.bind(lease, write_behind=True) for lease in leases)]
+    savers = [saver, LedgerSaver(driver), *(attempt_of(saver, driver, lease, write_behind=True)[0] for lease in leases)]
     first = [one.get_next_version(None, None) for one in savers for _ in range(10)]
     second = [one.get_next_version(version, None) for version in first for one in savers]
 

@@ -14,6 +14,7 @@ from langgraph.types import StateUpdate
 
 import runlane.store
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.checkpoints.staging import StagingSaver, draft
 from runlane.errors import ThreadChanged
 from runlane.journal.rows import put
 from runlane.store.drivers.memory import MemoryDriver
@@ -70,13 +71,13 @@ async def rows(driver: Driver) -> list[list[tuple[Any, ...]]]:
     return await driver.read(read())
 
 
-async def test_what_is_gathered_is_read_back_and_stored_by_nobody_but_its_transaction(
+async def test_what_is_staged_is_read_back_and_stored_by_nobody_but_its_transaction(
     driver: Driver, saver: LedgerSaver
 ) -> None:
     await a_graph(saver).ainvoke({}, at())
     before = await rows(driver)
-    gathering = saver.gather()
-    graph = a_graph(gathering)
+    staging = StagingSaver(driver)
+    graph = a_graph(staging)
     supersteps = [[StateUpdate({"log": f"note {n}", "steps": 9}, "step")] for n in range(3)]
     written = await graph.abulk_update_state(at(), supersteps)
     seen = await graph.aget_state(at())
@@ -87,7 +88,7 @@ async def test_what_is_gathered_is_read_back_and_stored_by_nobody_but_its_transa
     assert await rows(driver) == before
     assert (await a_graph(saver).aget_state(at())).values["steps"] == 4
 
-    await driver.write(gathering.remaining())
+    await driver.write(staging.transaction())
     stored = a_graph(saver)
     assert (await stored.aget_state(at())) == seen
     assert [state.values async for state in stored.aget_state_history(at())] == seen_history
@@ -99,9 +100,9 @@ async def test_a_draft_becomes_the_thread_that_it_would_have_been(driver: Driver
         *[[StateUpdate({"log": f"note {n}", "steps": n}, "step")] for n in range(1, 9)],
     ]
     before = await rows(driver)
-    async with saver.draft() as draft:
-        await a_graph(draft).abulk_update_state(at(), supersteps)
-        batch = await draft.rows("thread")
+    async with draft() as drafting:
+        await a_graph(drafting).abulk_update_state(at(), supersteps)
+        batch = await drafting.threads.rows("thread")
     assert await rows(driver) == before
     await driver.write(put(batch))
     in_memory = a_graph(InMemorySaver())
@@ -119,13 +120,13 @@ async def test_what_was_stored_after_it_was_planned_makes_pruning_start_again(
 ) -> None:
     graph = a_graph(saver)
     await graph.ainvoke({}, at())
-    prune = await saver.pruning("thread")
+    prune = await saver.threads.pruning("thread")
     await graph.aupdate_state(at(), {"log": "late"}, as_node="step")
     before = await rows(driver)
     with pytest.raises(ThreadChanged):
         await driver.write(prune())
     assert await rows(driver) == before
-    await driver.write((await saver.pruning("thread"))())
+    await driver.write((await saver.threads.pruning("thread"))())
     assert (await graph.aget_state(at())).values["log"][-1] == "late"
 
 
@@ -135,7 +136,7 @@ async def test_a_checkpoint_that_got_the_row_of_one_that_was_rolled_back_makes_p
     graph = a_graph(saver)
     await graph.ainvoke({}, at())
     planned = await rows(driver)
-    prune = await saver.pruning("thread")
+    prune = await saver.threads.pruning("thread")
     await driver.write(rolled_back())
     await graph.aupdate_state(at(), {"log": "instead"}, as_node="step")
     before = await rows(driver)
@@ -155,7 +156,7 @@ async def test_storage_counts_the_bytes_of_each_channel(driver: Driver, saver: L
     await graph.ainvoke({}, at())
     await graph.ainvoke({}, at("other"))
     checkpoints, blobs, writes = await rows(driver)
-    found = await saver.storage("thread")
+    found = await saver.threads.storage("thread")
     assert found.checkpoints.count == len([row for row in checkpoints if row[1] == "thread"])
     mine = [row for row in blobs if row[0] == "thread"]
     assert {name: size.count for name, size in found.channels.items()} == {
@@ -163,5 +164,5 @@ async def test_storage_counts_the_bytes_of_each_channel(driver: Driver, saver: L
     }
     assert sum(size.bytes for size in found.channels.values()) == sum(len(row[-1]) for row in mine)
     assert found.writes.bytes == sum(len(row[-1]) for row in writes if row[0] == "thread")
-    empty = await saver.storage("nowhere")
+    empty = await saver.threads.storage("nowhere")
     assert (empty.checkpoints.bytes, empty.channels, empty.writes.count) == (0, {}, 0)

@@ -17,12 +17,15 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
 import runlane.store
+from journal_kit import attempt_of
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.checkpoints.transactions import delete_runs
 from runlane.errors import LeaseLost
 from runlane.records import Lease
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.statements import Rows, Transaction, statement
+from runlane.store.transactions.fence import fenced
 
 SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
@@ -136,11 +139,11 @@ class Thread:
     async def run(self, run_id: str, value: Any, *, durability: Any = "async") -> Any:
         self.seq += 1
         lease = await begin(self.driver, run_id, self.seq)
-        bound = self.saver.bind(lease, write_behind=self.write_behind)
+        bound, journal = attempt_of(self.saver, self.driver, lease, write_behind=self.write_behind)
         try:
             return await self.builder.compile(checkpointer=bound).ainvoke(value, at(run_id), durability=durability)
         finally:
-            await bound.flush()
+            await journal.flush()
             await self.driver.write(finish(run_id))
 
     async def state(self) -> Any:
@@ -159,7 +162,7 @@ async def test_a_resumed_run_that_is_taken_back_leaves_the_pause_as_it_was(
 
     await thread.run("halfway", Command(resume="one"), durability=durability)
     assert await read_all(saver) != before
-    await driver.write(saver.delete_runs("thread", ["halfway"]))
+    await driver.write(delete_runs("thread", ["halfway"]))
     assert await read_all(saver) == before
     assert await raw(driver) == raw_before
 
@@ -167,13 +170,13 @@ async def test_a_resumed_run_that_is_taken_back_leaves_the_pause_as_it_was(
     halfway = await read_all(saver)
     with pytest.raises(ValueError, match="as asked"):
         await thread.run("failing", Command(resume="fail"), durability=durability)
-    await driver.write(saver.delete_runs("thread", ["failing"]))
+    await driver.write(delete_runs("thread", ["failing"]))
     assert await read_all(saver) == halfway
     result = await thread.run("whole", Command(resume="two"), durability=durability)
     assert result["answer"] == "one two"
     assert result["done"] == ["done"]
 
-    await driver.write(saver.delete_runs("thread", ["whole", "answered once"]))
+    await driver.write(delete_runs("thread", ["whole", "answered once"]))
     assert await read_all(saver) == before
     assert await raw(driver) == raw_before
     assert await thread.state() == state_before
@@ -183,7 +186,7 @@ async def test_a_new_turn_that_is_taken_back_leaves_nothing(driver: Driver) -> N
     saver = LedgerSaver(driver)
     thread = Thread(driver, saver, asking_graph(), write_behind=True)
     await thread.run("first", {"asked": "?"})
-    await driver.write(saver.delete_runs("thread", ["first"]))
+    await driver.write(delete_runs("thread", ["first"]))
 
     assert await raw(driver) == [[], [], []]
 
@@ -194,7 +197,7 @@ async def test_a_run_inside_a_subgraph_is_taken_back_with_it(driver: Driver) -> 
     await thread.run("asking", {"asked": "?"})
     before = await read_all(saver)
     await thread.run("answering", Command(resume="yes"))
-    await driver.write(saver.delete_runs("thread", ["answering"]))
+    await driver.write(delete_runs("thread", ["answering"]))
 
     assert await read_all(saver) == before
     assert (await thread.run("again", Command(resume="yes")))["answer"] == "yes"
@@ -203,12 +206,12 @@ async def test_a_run_inside_a_subgraph_is_taken_back_with_it(driver: Driver) -> 
 async def test_a_rollback_under_a_lost_lease_deletes_nothing(driver: Driver) -> None:
     saver = LedgerSaver(driver)
     lease = await begin(driver, "run")
-    bound = saver.bind(lease, write_behind=False)
+    bound, journal = attempt_of(saver, driver, lease, write_behind=False)
     await bound.aput(at(), empty_checkpoint(), {}, {})
     await driver.write(finish("run"))
 
     with pytest.raises(LeaseLost):
-        await driver.write(bound.delete_runs("thread", ["run"]))
+        await driver.write(fenced(journal.lease, bound.rollback()))
 
     assert len(await read_all(saver)) == 2
 
@@ -282,14 +285,15 @@ def test_whatever_a_run_wrote_over_earlier_runs_can_be_taken_back(runs: list[Any
         saver = LedgerSaver(driver)
         states = [await read_all(saver)]
         for seq, changes in enumerate(runs):
-            bound = saver.bind(await begin(driver, f"run {seq}", seq), write_behind=write_behind)
+            lease = await begin(driver, f"run {seq}", seq)
+            bound, journal = attempt_of(saver, driver, lease, write_behind=write_behind)
             await change(bound, changes)
-            await bound.flush()
+            await journal.flush()
             await driver.write(finish(f"run {seq}"))
             states.append(await read_all(saver))
         for seq in range(len(runs) - 1, -1, -1):
             assert await read_all(saver) == states[seq + 1]
-            await driver.write(saver.delete_runs("thread", [f"run {seq}"]))
+            await driver.write(delete_runs("thread", [f"run {seq}"]))
         assert await read_all(saver) == states[0]
         assert await raw(driver) == [[], [], []]
         await driver.aclose()

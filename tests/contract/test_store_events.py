@@ -9,6 +9,7 @@ import pytest
 
 from ledger_kit import LONG_AGO, claim, ended, finish, held, running, turn
 from runlane.errors import LeaseLost
+from runlane.journal.remainder import append
 from runlane.lifecycle import EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Lease, StreamEnd, StreamEvent
 from runlane.store.ledger import RunStore
@@ -34,7 +35,7 @@ def submit(store: RunStore, lease: Lease, events: Sequence[StreamEvent]) -> asyn
         else:
             done.set_exception(error)
 
-    store.events.submit(lease, events, loop, settle)
+    store.driver.submit(append(lease, events), loop, settle)
     return done
 
 
@@ -120,7 +121,7 @@ async def test_submissions_are_answered_in_the_order_in_which_they_were_queued(s
             all_done.set()
 
     for n in range(1, 301):
-        store.events.submit(lease, numbered(n, n), loop, lambda _, error, n=n: answered(n, error))  # type: ignore[misc]  # mypy cannot see that n is bound
+        store.driver.submit(append(lease, numbered(n, n)), loop, lambda _, error, n=n: answered(n, error))  # type: ignore[misc]  # mypy cannot see that n is bound
     await all_done.wait()
     assert order == list(range(1, 301))
 

@@ -10,6 +10,7 @@ import pytest
 
 from ledger_kit import a_run, admit, cancel, claim, ended, finish, running
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
+from runlane.journal.remainder import append
 from runlane.lifecycle import RunEvent, ThreadStatus
 from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, NO_OWNER, StreamEvent, Thread, ThreadTtl
@@ -144,7 +145,7 @@ async def test_an_expired_thread_goes_with_its_runs_events_and_checkpoints_at_on
     lease = await running(store)
     committed = asyncio.Event()
     event = StreamEvent(seq=1, name="a", data=b"1")
-    store.events.submit(lease, [event], asyncio.get_running_loop(), lambda *_: committed.set())
+    store.driver.submit(append(lease, [event]), asyncio.get_running_loop(), lambda *_: committed.set())
     await committed.wait()
     assert await store.events.read(lease.seq, after=0) == (event,)
     await finish(store, lease, events_end=1)

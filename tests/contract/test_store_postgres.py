@@ -16,6 +16,7 @@ import pytest
 
 from ledger_kit import a_run, admit, claim, finish, held, ledger_connection, running
 from runlane.errors import InvalidRequest, StoreUnavailable
+from runlane.journal.remainder import append
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, StreamEvent
 from runlane.store.backends import migrate_postgres
@@ -138,7 +139,7 @@ async def test_queued_appends_that_lose_their_connection_are_told_so(store: RunS
     disconnect(url)
     loop = asyncio.get_running_loop()
     told: asyncio.Future[BaseException | None] = loop.create_future()
-    store.events.submit(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+    store.driver.submit(append(lease, [EVENT]), loop, lambda result, error: told.set_result(error))
     assert isinstance(await told, StoreUnavailable)
     assert await store.events.read(lease.seq, after=0) == ()
 
@@ -192,7 +193,7 @@ async def test_appends_whose_commits_answer_is_lost_are_confirmed(lossy: tuple[R
     loop = asyncio.get_running_loop()
     told: asyncio.Future[BaseException | None] = loop.create_future()
     proxy.swallows = True
-    store.events.submit(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+    store.driver.submit(append(lease, [EVENT]), loop, lambda result, error: told.set_result(error))
     assert await told is None
     assert proxy.swallowed == 1
     assert await store.events.read(lease.seq, after=0) == (EVENT,)
@@ -354,7 +355,7 @@ async def test_a_driver_serves_other_loops_and_threads(driver: PostgresDriver) -
         lease = await running(store, "there")
         loop = asyncio.get_running_loop()
         told: asyncio.Future[BaseException | None] = loop.create_future()
-        store.events.submit(lease, [EVENT], loop, lambda result, error: told.set_result(error))
+        store.driver.submit(append(lease, [EVENT]), loop, lambda result, error: told.set_result(error))
         assert await told is None
         assert await store.events.read(lease.seq, after=0) == (EVENT,)
         return lease.run_id
@@ -370,7 +371,7 @@ async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(url: str)
     loop, told = asyncio.get_running_loop(), list[BaseException | None]()
     for seq in range(1, 101):
         event = StreamEvent(seq=seq, name="values", data=b"{}")
-        store.events.submit(lease, [event], loop, lambda result, error: told.append(error))
+        store.driver.submit(append(lease, [event]), loop, lambda result, error: told.append(error))
     writing = asyncio.create_task(store.runs.admit(a_run("u")))
     await asyncio.sleep(0)
     await asyncio.gather(driver.aclose(), driver.aclose())
@@ -380,7 +381,7 @@ async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(url: str)
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.runs.get(lease.run_id, owner=ANY_OWNER)
     with pytest.raises(StoreUnavailable, match="closed"):
-        store.events.submit(lease, [EVENT], loop, lambda result, error: None)
+        store.driver.submit(append(lease, [EVENT]), loop, lambda result, error: None)
 
 
 def in_a_process(code: str) -> str:

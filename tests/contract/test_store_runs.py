@@ -23,6 +23,7 @@ from ledger_kit import (
     running,
 )
 from runlane.errors import CancelRecorded, IllegalTransition, LeaseLost, NotFound
+from runlane.journal import remainder
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Lease, RunError, RunRecord, StreamEvent, Usage
 from runlane.store.ledger import RunStore
@@ -44,7 +45,7 @@ async def append(store: RunStore, lease: Lease, *events: StreamEvent) -> None:
         else:
             done.set_exception(error)
 
-    store.events.submit(lease, events, loop, settle)
+    store.driver.submit(remainder.append(lease, events), loop, settle)
     await done
 
 

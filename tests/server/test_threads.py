@@ -324,7 +324,7 @@ async def test_a_history_of_which_a_part_cannot_be_written_leaves_no_thread(
     with pytest.raises(NotFoundError):
         await client.threads.get(thread_id)
     saver = server.app.state.service.runtime.saver
-    assert server.on_loop(saver.storage(thread_id)).checkpoints.count == 0
+    assert server.on_loop(saver.threads.storage(thread_id)).checkpoints.count == 0
     made = await client.threads.create(thread_id=thread_id, graph_id="steps", supersteps=[GOOD])
     assert made["values"] == {"done": [5]}
 

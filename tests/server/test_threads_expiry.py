@@ -97,7 +97,7 @@ async def test_an_expired_thread_goes_with_all_that_it_has(server: Server, clien
     with pytest.raises(NotFoundError):
         await client.runs.get(thread_id, run["run_id"])
     service = server.app.state.service
-    left = server.on_loop(service.runtime.saver.storage(thread_id))
+    left = server.on_loop(service.runtime.saver.threads.storage(thread_id))
     assert (left.checkpoints.count, left.channels, left.writes.count) == (0, {}, 0)
 
 

@@ -200,7 +200,7 @@ async def test_a_filter_that_costs_too_much_is_422_and_says_what_is_too_large(ht
 async def test_a_deleted_thread_leaves_no_checkpoint(server: Server, client: LangGraphClient, thread_id: str) -> None:
     saver = server.app.state.service.runtime.saver
     await client.runs.wait(thread_id, "steps", input={"steps": 2})
-    assert server.on_loop(saver.storage(thread_id)).checkpoints.count == 4
+    assert server.on_loop(saver.threads.storage(thread_id)).checkpoints.count == 4
     await client.threads.delete(thread_id)
-    left = server.on_loop(saver.storage(thread_id))
+    left = server.on_loop(saver.threads.storage(thread_id))
     assert (left.checkpoints.count, left.channels, left.writes.count) == (0, {}, 0)

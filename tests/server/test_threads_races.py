@@ -171,7 +171,7 @@ async def test_an_update_of_a_thread_that_was_deleted_meanwhile_leaves_nothing(
     with pytest.raises(NotFoundError):
         await update
     saver = server.app.state.service.runtime.saver
-    left = server.on_loop(saver.storage(thread_id))
+    left = server.on_loop(saver.threads.storage(thread_id))
     assert (left.checkpoints.count, left.channels, left.writes.count) == (0, {}, 0)
 
 
@@ -205,4 +205,4 @@ async def test_two_clients_that_create_one_thread_with_different_histories_make_
         await late
     assert await log_of(client, thread_id) == ["early"]
     saver = server.app.state.service.runtime.saver
-    assert server.on_loop(saver.storage(thread_id)).checkpoints.count == 1
+    assert server.on_loop(saver.threads.storage(thread_id)).checkpoints.count == 1

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from runlane.checkpoints import transactions as checkpoints
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
-from runlane.execution import decision, executor
-from runlane.execution.ending import LastWrites, completed
+from runlane.execution import decision, ending
+from runlane.execution.ending import completed
 from runlane.execution.executor import Executor
 from runlane.execution.worker import Worker
+from runlane.journal.journal import AttemptJournal
+from runlane.journal.remainder import Remainder, append
 from runlane.lifecycle import RunEvent
 from runlane.maintenance.liveness import GRACE_S, LeaseObserver
 from runlane.outcomes import Outcome
@@ -23,9 +25,8 @@ from runlane.runs.submission import RunSubmitter
 from runlane.store import conditions
 from runlane.store.resources.runs import Runs
 from runlane.store.statements import Query, Rows, Transaction, statement
-from runlane.store.transactions import claims, events, fence, leases, runs
+from runlane.store.transactions import claims, fence, leases, runs
 from runlane.streams.bridge import Watch
-from runlane.streams.publisher import Publisher
 from runlane.testing.ledger import Fate, FaultyDriver
 from simulation.seams import (
     Answer,
@@ -103,6 +104,14 @@ class LateDriver(FaultyDriver):
         return super()._draw(writes=writes)
 
 
+def _asked(query: Query) -> Transaction[Rows]:
+    """Ask as the product does."""
+    return (yield query)
+
+
+_UNFENCED: Final = finding(fence.HOLDS_LEASE, [{"held": 1}])
+
+
 def _to(value: Any) -> Callable[[Any], Any]:
     """Have *value* in the place of the original."""
     return lambda original: value
@@ -145,40 +154,26 @@ def _ending_with(end: Callable[[Any], list[Any]]) -> Callable[[Any], Any]:
     return make
 
 
-def _shown_first(original: Any) -> Any:
-    """Show each batch as it is sent, and once more when the last one is part of an ending."""
+def _shown_as_sent(original: Any) -> Any:
+    """Show each batch as it is sent."""
 
-    def opened(self: Publisher, *args: Any, show: Callable[[Any], None], **options: Any) -> None:
-        original(self, *args, show=lambda batch: None, **options)
-        self.show_first = show  # type: ignore[attr-defined]
-
-    return opened
-
-
-def _sent_and_shown(original: Any) -> Any:
-    def append(self: Publisher) -> None:
-        self.show_first(list(self._in_flight))  # type: ignore[attr-defined]
+    def send(self: AttemptJournal) -> None:
+        flying = self._queue.flying
+        assert flying is not None
+        if flying.events:
+            self._readers.show(list(flying.events))
         original(self)
 
-    return append
-
-
-def _last_shown(original: Any) -> Any:
-    def landed(self: Publisher, rest: Any) -> None:
-        original(self, rest)
-        if rest:
-            self.show_first(list(rest))  # type: ignore[attr-defined]
-
-    return landed
+    return send
 
 
 def _given_up(original: Any) -> Any:
     """Take an outage that lasts for the end of the attempt."""
 
-    def on_error(self: Publisher, error: BaseException) -> None:
-        original(self, error if self._tries < 5 else OSError(str(error)))
+    def on_answer(self: AttemptJournal, result: Any, error: BaseException | None) -> None:
+        original(self, result, error if error is None or self._tries < 5 else OSError(str(error)))
 
-    return on_error
+    return on_answer
 
 
 def _absent(original: Any) -> Any:
@@ -194,19 +189,13 @@ def _absent(original: Any) -> Any:
 def _rolled_back_before(original: Any) -> Any:
     """Roll back in a transaction of its own, and once more with the ending."""
 
-    async def finish(self: Executor, attempt: Any, outcome: Any, saver: Any, rest: Any) -> Any:
-        if saver is not None and outcome.rolled_back:
-            await self._store.driver.write(executor._roll_back(saver, attempt.claim.lease))
-        return await original(self, attempt, outcome, saver, rest)
+    async def finish(self: Executor, attempt: Any, outcome: Any, remainder: Remainder) -> Any:
+        for rows in remainder.rows:
+            for change in rows.changes if outcome.rolled_back else ():
+                await self._store.driver.write(change())
+        return await original(self, attempt, outcome, remainder)
 
     return finish
-
-
-def _unfenced(original: Any) -> Any:
-    def delete_runs(thread_id: str, run_ids: Any, *, lease: Lease | None = None) -> Transaction[None]:
-        return original(thread_id, run_ids)
-
-    return delete_runs
 
 
 def _keeping_leases(original: Any) -> Any:
@@ -228,7 +217,7 @@ def _not_waiting(original: Any) -> Any:
 
 
 def _without_checkpoints(original: Any) -> Any:
-    return lambda self: original(replace(self, checkpoints=None))
+    return lambda self: original(self.without_checkpoints())
 
 
 def _said_stopped(original: Any) -> Any:
@@ -238,15 +227,15 @@ def _said_stopped(original: Any) -> Any:
 MUTANTS: Final[dict[str, Mutant]] = {
     "no fence for events": Mutant(
         found_by="fencing",
-        patches=(transaction(events.append_events, lambda *_: finding(fence.HOLDS_LEASE, [{"held": 1}])),),
+        patches=(transaction(append, lambda lease, events, rows: _UNFENCED if events else _asked),),
     ),
     "no fence for checkpoints": Mutant(
         found_by="fencing",
-        patches=(transaction(fence.fenced, lambda *_: finding(fence.HOLDS_LEASE, [{"held": 1}])),),
+        patches=(transaction(append, lambda lease, events, rows: _UNFENCED if rows else _asked),),
     ),
     "a rollback is not fenced": Mutant(
         found_by="fencing",
-        patches=(method(Executor, "_finish", _rolled_back_before), function(checkpoints.delete_runs, _unfenced)),
+        patches=(method(Executor, "_finish", _rolled_back_before),),
         scenario=Scenario(driver=LateDriver, behaviours=("steps",), hasty=(1.0,)),
     ),
     "a stale attempt may finish": Mutant(
@@ -329,14 +318,12 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "events are shown before they are committed": Mutant(
         found_by="whole_streams",
-        patches=(
-            method(Publisher, "__init__", _shown_first),
-            method(Publisher, "_append", _sent_and_shown),
-            method(Publisher, "landed", _last_shown),
-        ),
+        patches=(method(AttemptJournal, "_send", _shown_as_sent),),
     ),
     "an outage is told as absence": Mutant(found_by="outage_is_not_absence", patches=(method(Runs, "get", _absent),)),
-    "an outage ends runs": Mutant(found_by="outage_ends_no_run", patches=(method(Publisher, "_on_error", _given_up),)),
+    "an outage ends runs": Mutant(
+        found_by="outage_ends_no_run", patches=(method(AttemptJournal, "_on_answer", _given_up),)
+    ),
     "a drain counts as a crash": Mutant(
         found_by="fencing",
         patches=(
@@ -344,7 +331,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         ),
     ),
     "a hand-back drops checkpoints": Mutant(
-        found_by="handed_back", patches=(method(LastWrites, "transaction", _without_checkpoints),)
+        found_by="handed_back", patches=(method(Remainder, "transaction", _without_checkpoints),)
     ),
     "a shutdown does not wait for its agents": Mutant(
         found_by="quiet_after_shutdown", patches=(method(Worker, "drain", _not_waiting),)
@@ -376,6 +363,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         found_by="valid_threads", patches=(method(Outcome, "needs_repair", _to(property(lambda self: False))),)
     ),
     "a rollback leaves its checkpoints": Mutant(
-        found_by="valid_threads", patches=(function(executor._roll_back, _to(lambda saver, lease: (yield from ()))),)
+        found_by="valid_threads", patches=(function(ending._roll_back, _to(lambda lease, saver: (yield from ()))),)
     ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -17,7 +17,7 @@ from langgraph.checkpoint.base import (
     writes_sort_key,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.types import RESUME
+from langgraph.checkpoint.serde.types import ERROR, RESUME
 
 from runlane.checkpoints.transactions import Loads, Stored, versions_of
 from runlane.journal.rows import CheckpointRows, Params
@@ -27,6 +27,22 @@ from runlane.store.statements import Row, Rows
 
 #: The task under which LangGraph stores what a command writes.
 _COMMAND_TASK_ID: Final = "00000000-0000-0000-0000-000000000000"
+
+#: LangGraph's mark of a failed task whose error handler goes on.
+_HANDLED: Final = "__error_source_node__"
+
+
+def kept_of_task(writes: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
+    """Return what is stored of a task: of one that failed or was cancelled, not what it had written until then.
+
+    LangGraph takes a task that has written something for finished: it would show half of a node's work as done, and
+    a continued run would go on without the other half, such as the edges that lead to the next node. Where an error
+    handler goes on after the failure, everything is kept.
+    """
+    channels = {channel for channel, _ in writes}
+    if ERROR not in channels or _HANDLED in channels:
+        return writes
+    return [(channel, value) for channel, value in writes if channel in WRITES_IDX_MAP]
 
 
 def metadata_of(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:

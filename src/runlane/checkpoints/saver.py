@@ -8,9 +8,9 @@ import inspect
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -24,33 +24,30 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR
 
-from runlane.checkpoints import delta, pruning, resuming, rows, sizes, taking_back, transactions
-from runlane.checkpoints.attempt import Ahead, AttemptWriter, kept_of_task
+from runlane.checkpoints import delta, resuming, rows, taking_back, transactions
+from runlane.checkpoints.access import CheckpointAccess, Direct, Journaled, Place, Staged
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.sync import wait_from_another_thread
-from runlane.checkpoints.transactions import AsIf, Wanted
-from runlane.errors import StoreUnavailable, ThreadChanged, UnsupportedOption
-from runlane.journal.rows import CheckpointRows, put
-from runlane.records import Lease, TaskWrites
-from runlane.store.drivers.memory import MemoryDriver
-from runlane.store.migrate import apply_scripts
-from runlane.store.retry import patiently
+from runlane.checkpoints.threads import ThreadCheckpoints
+from runlane.checkpoints.transactions import Wanted
+from runlane.errors import ThreadChanged, UnsupportedOption
+from runlane.journal.journal import AttemptJournal
+from runlane.journal.rows import CheckpointRows
+from runlane.records import TaskWrites
 from runlane.store.statements import Driver, Transaction
-from runlane.store.transactions.fence import fenced
 
 T = TypeVar("T")
-Conceal = Callable[[Any], str]
-ReadNow = Callable[[Transaction[Any]], Any]
+Redact = Callable[[Any], str]
 
 #: Rows that a listing reads in one transaction.
 PAGE: Final = 50
 
 
 class LedgerSaver(BaseCheckpointSaver[str]):
-    """Keeps LangGraph's checkpoints in the ledger.
+    """Keeps LangGraph's checkpoints in the ledger, as its *access* does.
 
-    As it is, each write is awaited and nobody's lease is asked for: for the application's own state updates. A run gets
-    a saver from :meth:`bind`. The synchronous methods work from other threads than the loop's.
+    By itself it is for the application's own state updates: each write is awaited, and no lease is asked for. The
+    synchronous methods work from other threads than the loop's.
     """
 
     def __init__(
@@ -69,116 +66,25 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde or LedgerSerializer())
         self._driver = driver
         self._loop = loop or asyncio.get_running_loop()
-        # A point read takes less than handing it to another thread, so a driver may offer to do it here.
-        self._read_now: ReadNow | None = getattr(driver, "read_now", None)
-        self._writer: AttemptWriter | None = None
-        self._gathered: CheckpointRows | None = None
-        self._reading: list[None] = []  # one for each read on its way, of those that gather for this one too
-        self._write_behind = False
-        self._redact: Conceal | None = None
+        self._access: CheckpointAccess = Direct(driver)
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
         self._version_suffix = os.urandom(8).hex()
         self._version_count = itertools.count()
 
-    def bind(
-        self, lease: Lease, *, write_behind: bool, ahead: Ahead | None = None, redact: Conceal | None = None
-    ) -> LedgerSaver:
-        """Return the saver of one attempt: it writes only while *lease* holds, and in that run's name.
+    @property
+    def threads(self) -> ThreadCheckpoints:
+        """What can be done with all checkpoints of a thread."""
+        return ThreadCheckpoints(self._driver, self.serde)
+
+    def of_attempt(self, journal: AttemptJournal, *, write_behind: bool, redact: Redact | None = None) -> AttemptSaver:
+        """Return the saver of the attempt that *journal* belongs to.
 
         Args:
             write_behind: Return from writes before they are committed (durability ``async`` and ``exit``); a failure
-                is raised by the next write, and by :meth:`flush`. Otherwise writes are committed when they return.
-            ahead: Lets the run's events be committed before the checkpoints that follow them.
+                is raised by a later write. Otherwise writes are committed when they return.
             redact: Returns the text of an error that a task wrote as it may be shown.
         """
-        bound = object.__new__(type(self))  # copy.copy() takes longer than a commit's share of a run
-        vars(bound).update(vars(self))
-        bound._writer = AttemptWriter(self._driver, lease, ahead)
-        bound._write_behind, bound._redact = write_behind, redact
-        bound._reading = []
-        bound._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
-        bound._version_count = itertools.count()
-        return bound
-
-    def gather(self) -> LedgerSaver:
-        """Return a saver that keeps what is written and reads as if it were stored; :meth:`remaining` writes it.
-
-        For one state update on a thread: each of its reads costs as much as writing all that was kept.
-        """
-        gathering = copy.copy(self)
-        gathering._gathered = CheckpointRows()
-        gathering._gathered.extend(self._gathered or CheckpointRows())
-        return gathering
-
-    def keep(self, gathering: LedgerSaver) -> None:
-        """Have :meth:`remaining` also write what *gathering*, made by this saver's :meth:`gather`, has kept."""
-        self._gathered = gathering._gathered
-
-    async def take_back(self, thread_id: str, checkpoint_ns: str, run_id: str) -> bool:
-        """Take back the newest that a run wrote in a namespace; return whether the newest there was of that run."""
-        taken = await self._read(partial(taking_back.newest, thread_id, checkpoint_ns, run_id, self.serde.loads_typed))
-        if taken is not None and self._gathered is not None:
-            self._gathered.changes.append(taken)
-        elif taken is not None:
-            await self._change(taken())
-        return taken is not None
-
-    @asynccontextmanager
-    async def draft(self) -> AsyncIterator[LedgerSaver]:
-        """Give a saver of a ledger of its own, in memory, for a thread that does not exist yet; see :meth:`rows`."""
-        drafting, driver = copy.copy(self), MemoryDriver()
-        await asyncio.to_thread(apply_scripts, driver)
-        drafting._driver, drafting._read_now = driver, None
-        try:
-            yield drafting
-        finally:
-            await driver.aclose()
-
-    async def rows(self, thread_id: str) -> CheckpointRows:
-        """Return all that is stored of a thread; :func:`~runlane.checkpoints.transactions.put` writes it elsewhere."""
-        return await self._driver.read(transactions.rows_of(thread_id))
-
-    async def flush(self) -> None:
-        """Wait until everything written through this saver is committed.
-
-        Raises:
-            LeaseLost: The attempt does not own its run any more; what it wrote since is dropped.
-            LedgerClosed: It was closed before.
-        """
-        if self._writer is not None:
-            await self._writer.flush()
-
-    async def seal(self) -> Transaction[None]:
-        """End the attempt's writing, and return a transaction that writes what is not submitted yet.
-
-        Run it inside the transaction that finishes the run, after its guard: both are committed together, for the price
-        of one. Ask again if that was not committed. An unbound saver has nothing to write.
-
-        Raises:
-            LeaseLost: The attempt does not own its run any more.
-            LedgerClosed: Something earlier was not written before that.
-        """
-        return put(CheckpointRows()) if self._writer is None else await self._writer.seal()
-
-    def remaining(self) -> Transaction[None]:
-        """Return a new transaction that writes what is left after :meth:`seal`, and what was gathered."""
-        if self._writer is not None:
-            yield from self._writer.remaining()
-        yield from put(self._gathered or CheckpointRows())
-
-    def reopen(self) -> None:
-        """Take writes again after :meth:`seal`, whose rest is kept."""
-        if self._writer is not None:
-            self._writer.reopen()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a read or a write of this saver, or of one that gathers for it, is with the database."""
-        return bool(self._reading) or (self._writer is not None and self._writer.waiting)
-
-    def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
-        """Return the transaction that takes these runs back: the thread reads exactly as before the first of them."""
-        return transactions.delete_runs(thread_id, run_ids, lease=None if self._writer is None else self._writer.lease)
+        return AttemptSaver(self, Journaled(self._driver, journal, write_behind=write_behind), redact)
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Return a version that is greater than *current* and was never given out before."""
@@ -189,34 +95,13 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
-        reading = partial(transactions.get, *await self._visible(config), self.serde.loads_typed)
-        stored = await self._read(reading, self._read_now)
+        place, checkpoint_id = _address(config)
+        reading = partial(transactions.get, *place, checkpoint_id, self.serde.loads_typed)
+        stored = await self._access.read(reading, of=place, is_small=True)
         saved = None if stored is None else rows.tuple_of(stored, self.serde)
         if saved is not None:
             await resuming.begin_new_task(self, config, saved)
         return saved
-
-    async def _read(self, reading: Callable[[], Transaction[T]], read_now: ReadNow | None = None) -> T:
-        """Read, with *read_now* if that can be had. An attempt waits for as long as the ledger is out."""
-        if read_now is not None and not self._gathered:
-            with suppress(StoreUnavailable):
-                return cast(T, read_now(reading()))
-        self._reading.append(None)
-        try:
-            if self._writer is None:
-                return await self._ask(reading)
-            return await patiently(lambda: self._ask(reading))
-        finally:
-            self._reading.pop()
-
-    async def _ask(self, reading: Callable[[], Transaction[T]]) -> T:
-        try:
-            if not self._gathered:
-                return await self._driver.read(reading())
-            await self._driver.write(transactions.as_if(self._gathered, reading()))
-        except AsIf as answer:
-            return cast(T, answer.found)
-        raise AssertionError("as_if() always raises")
 
     async def alist(
         self,
@@ -227,14 +112,12 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yield checkpoints, newest first."""
-        await self.flush()
         wanted: Wanted | None = Wanted.of(config, filter, before)
         left = limit
         seen: set[tuple[str, str, str]] = set()
         while wanted is not None and (left is None or left > 0):
             size = PAGE if left is None or filter else min(left, PAGE)
-            page = partial(transactions.page, wanted, size, self.serde.loads_typed)
-            found, wanted = await self._read(page)
+            found, wanted = await self._access.read(partial(transactions.page, wanted, size, self.serde.loads_typed))
             for stored in found[:left]:
                 key = (stored.row["thread_id"], stored.row["checkpoint_ns"], stored.row["checkpoint_id"])
                 if key in seen:  # an older row of the same checkpoint
@@ -245,39 +128,28 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     async def namespaces(self, thread_id: str) -> list[str]:
         """Return the namespaces in which a thread has checkpoints: the root graph's, and those of its subgraphs."""
-        await self.flush()
-        return await self._read(lambda: transactions.namespaces(str(thread_id)))
+        return await self._access.read(lambda: transactions.namespaces(str(thread_id)))
 
     async def written(
         self, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None = None
     ) -> Sequence[TaskWrites]:
         """Return the calls of put_writes on a checkpoint, or on all of a namespace, in their order; none is merged."""
-        await self.flush()
         wanted = partial(transactions.written, str(thread_id), checkpoint_ns, checkpoint_id)
-        return [rows.call_of(row, self.serde) for row in await self._read(wanted)]
+        return [rows.call_of(row, self.serde) for row in await self._access.read(wanted)]
 
     async def written_by(self, thread_id: str, run_id: str) -> Sequence[TaskWrites]:
         """Return the calls of put_writes that a run made on a thread."""
-        await self.flush()
-        found = await self._read(lambda: transactions.written_by(str(thread_id), run_id))
+        found = await self._access.read(lambda: transactions.written_by(str(thread_id), run_id))
         return [rows.call_of(row, self.serde) for row in found]
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return what *channels* are rebuilt from, in one read."""
-        thread_id, checkpoint_ns, checkpoint_id = await self._visible(config)
+        place, checkpoint_id = _address(config)
         loads = self.serde.loads_typed
-        chain = await self._read(partial(delta.ancestors, thread_id, checkpoint_ns, checkpoint_id, channels, loads))
+        chain = await self._access.read(partial(delta.ancestors, *place, checkpoint_id, channels, loads), of=place)
         return delta.histories(chain, channels, loads)
-
-    async def _visible(self, config: RunnableConfig) -> tuple[str, str, str | None]:
-        """Return the thread, namespace and checkpoint of *config*, once what this run wrote there is committed."""
-        wanted = config["configurable"]
-        thread_id, checkpoint_ns = str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")
-        if self._writer is not None and self._writer.touches(thread_id, checkpoint_ns):
-            await self._writer.flush()
-        return thread_id, checkpoint_ns, wanted.get("checkpoint_id")
 
     # Writing
 
@@ -289,26 +161,15 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store *checkpoint*, with the values of the channels in *new_versions*."""
-        batch = self._checkpoint(config, checkpoint, metadata, new_versions)
-        await self._store(batch)
-        return {"configurable": batch.address}
+        saved = self._checkpoint(config, checkpoint, metadata, new_versions)
+        await self._access.write(saved)
+        return {"configurable": saved.address}
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote, beside the checkpoint that it started from."""
-        await self._store(self._writes(config, writes, task_id, task_path))
-
-    async def _store(self, batch: CheckpointRows) -> None:
-        writer = self._writer
-        if self._gathered is not None:
-            self._gathered.extend(batch)
-        elif writer is None:
-            await self._driver.write(put(batch))
-        elif writer.add(batch) or not self._write_behind:
-            await writer.flush()
-        else:
-            writer.submit_soon(asyncio.get_running_loop())
+        await self._access.write(self._writes(config, writes, task_id, task_path))
 
     # LangGraph asks for the parameters of this method once for each run, and working them out takes a while.
     vars()["aput_writes"].__signature__ = inspect.signature(vars()["aput_writes"])
@@ -327,33 +188,35 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     def _writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> CheckpointRows:
-        if self._writer is not None:
-            writes = kept_of_task(writes)
-        if self._redact is not None:
-            redact = self._redact
-            writes = [(channel, redact(value) if channel == ERROR else value) for channel, value in writes]
-        call = TaskWrites(
-            run_id=self._run_id(config.get("metadata", {})), task_id=task_id, task_path=task_path, writes=writes
-        )
+        run_id = self._run_id(config.get("metadata", {}))
+        call = TaskWrites(run_id=run_id, task_id=task_id, task_path=task_path, writes=writes)
         return rows.write_rows(config, call, serde=self.serde)
 
     def _run_id(self, metadata: Mapping[str, Any]) -> str:
-        """Return whose rows these are: the bound run's, else the one that the caller names, else nobody's."""
-        return self._writer.lease.run_id if self._writer is not None else str(metadata.get("run_id") or "")
+        """Return whose rows these are: those of the run that the caller names, or nobody's."""
+        return str(metadata.get("run_id") or "")
 
     # Taking away
 
+    async def take_back(self, thread_id: str, checkpoint_ns: str, run_id: str) -> bool:
+        """Take back the newest that a run wrote in a namespace; return whether the newest there was of that run."""
+        finding = partial(taking_back.newest, thread_id, checkpoint_ns, run_id, self.serde.loads_typed)
+        taken = await self._access.read(finding, of=(thread_id, checkpoint_ns))
+        if taken is not None:
+            await self._access.change(taken)
+        return taken is not None
+
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete all checkpoints of a thread."""
-        await self._change(transactions.delete_thread(str(thread_id)))
+        await self._access.change(lambda: transactions.delete_thread(str(thread_id)))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Take these runs back: their threads read as before them."""
-        await self._change(transactions.delete_runs_everywhere(run_ids))
+        await self._access.change(lambda: transactions.delete_runs_everywhere(run_ids))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread to another; the copies belong to no run."""
-        await self._change(transactions.copy_thread(str(source_thread_id), str(target_thread_id)))
+        await self._access.change(lambda: transactions.copy_thread(str(source_thread_id), str(target_thread_id)))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete all checkpoints of these threads, or all that the latest of each namespace can do without.
@@ -365,44 +228,14 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             raise UnsupportedOption("strategy", f"{strategy!r} is neither 'keep_latest' nor 'delete'.")
         for thread_id in map(str, thread_ids):
             if strategy == "delete":
-                await self._change(transactions.delete_thread(thread_id))
+                await self.adelete_thread(thread_id)
                 continue
             while True:
-                pruned = await self.pruning(thread_id)
                 try:
-                    await self._change(pruned())
+                    await self._access.change(await self.threads.pruning(thread_id))
                 except ThreadChanged:  # something was stored between looking and deleting: look again
                     continue
                 break
-
-    # For transactions that concern a thread's row too
-
-    async def pruning(self, thread_id: str) -> Callable[[], Transaction[None]]:
-        """Return what makes the transaction that deletes all that the thread's latest checkpoints do without.
-
-        The transaction raises ThreadChanged if a checkpoint was stored since.
-        """
-        plan = await self._driver.read(pruning.plan(thread_id, self.serde.loads_typed))
-        return lambda: pruning.apply(plan)
-
-    def removing(self, thread_id: str) -> Transaction[None]:
-        """Return the transaction that deletes all checkpoints of a thread."""
-        return transactions.delete_thread(thread_id)
-
-    def copying(self, source: str, target: str) -> Transaction[None]:
-        """Return the transaction that copies all checkpoints of a thread to another; the copies belong to no run."""
-        return transactions.copy_thread(source, target)
-
-    async def storage(self, thread_id: str) -> sizes.Storage:
-        """Return how many bytes a thread's checkpoints take."""
-        return await self._driver.read(sizes.storage(thread_id))
-
-    async def _change(self, transaction: Transaction[T]) -> T:
-        """Run *transaction* after everything written before, and under the lease where there is one."""
-        await self.flush()
-        if self._writer is not None:
-            transaction = fenced(self._writer.lease, transaction)
-        return await self._driver.write(transaction)
 
     # From other threads
 
@@ -433,14 +266,14 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        batch = self._checkpoint(config, checkpoint, metadata, new_versions)
-        self._wait(self._store(batch))
-        return {"configurable": batch.address}
+        saved = self._checkpoint(config, checkpoint, metadata, new_versions)
+        self._wait(self._access.write(saved))
+        return {"configurable": saved.address}
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._wait(self._store(self._writes(config, writes, task_id, task_path)))
+        self._wait(self._access.write(self._writes(config, writes, task_id, task_path)))
 
     def delete_thread(self, thread_id: str) -> None:
         self._wait(self.adelete_thread(thread_id))
@@ -456,3 +289,63 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return wait_from_another_thread(coroutine, self._loop)
+
+
+class AttemptSaver(LedgerSaver):
+    """The saver of one attempt: it writes through the attempt's journal, and in its run's name."""
+
+    _access: Journaled
+
+    def __init__(self, saver: LedgerSaver, access: Journaled, redact: Redact | None) -> None:
+        """Take everything else from *saver*."""
+        vars(self).update(vars(saver))  # LangGraph's constructor takes longer than a commit's share of a run
+        lease = access.journal.lease
+        self._access = access
+        self._redact = redact
+        self._owner_id = lease.run_id
+        self._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
+        self._version_count = itertools.count()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a read or a write is with the database."""
+        return self._access.waiting
+
+    def end(self) -> None:
+        """Refuse what is written from now on: the agent has returned."""
+        self._access.end()
+
+    def rollback(self) -> Transaction[None]:
+        """Return the transaction that takes back all that the run has checkpointed: the thread reads as before it."""
+        lease = self._access.journal.lease
+        return transactions.delete_runs(lease.thread_id, [lease.run_id])
+
+    @asynccontextmanager
+    async def staged(self) -> AsyncIterator[LedgerSaver]:
+        """Give a saver whose writes are committed with the attempt's ending, if the block succeeds, or not at all.
+
+        Raises:
+            LeaseLost: The attempt does not own its run any more.
+        """
+        async with self._access.journal.stage() as stage:
+            staging: Any = copy.copy(self)
+            staging._access = Staged(stage, self._access)
+            yield staging
+
+    def _writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> CheckpointRows:
+        writes = rows.kept_of_task(writes)
+        if self._redact is not None:
+            redact = self._redact
+            writes = [(channel, redact(value) if channel == ERROR else value) for channel, value in writes]
+        return super()._writes(config, writes, task_id, task_path)
+
+    def _run_id(self, metadata: Mapping[str, Any]) -> str:
+        return self._owner_id
+
+
+def _address(config: RunnableConfig) -> tuple[Place, str | None]:
+    """Return the thread and namespace that *config* names, and the checkpoint if it names one."""
+    wanted = config["configurable"]
+    return (str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")), wanted.get("checkpoint_id")

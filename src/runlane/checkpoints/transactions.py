@@ -13,10 +13,8 @@ from typing import Any, Final
 
 import orjson
 
-from runlane.journal.rows import CheckpointRows, Params, put
-from runlane.records import Lease
+from runlane.journal.rows import CheckpointRows, Params
 from runlane.store.statements import Row, Rows, Statement, Transaction, statement
-from runlane.store.transactions.fence import fence
 
 #: Reads a serialised value: ``(type, bytes)``.
 Loads = Callable[[tuple[str, bytes]], Any]
@@ -221,25 +219,6 @@ class Wanted:
         )
 
 
-class AsIf(Exception):  # an answer, not an error
-    """Carries *found* out of a transaction that undoes itself."""
-
-    def __init__(self, found: Any) -> None:
-        self.found = found
-        super().__init__()
-
-
-def as_if(batch: CheckpointRows, reading: Transaction[Any]) -> Transaction[None]:
-    """Read as if *batch* were written, and leave nothing written.
-
-    Raises:
-        AsIf: With what was read.
-    """
-    yield from put(batch)
-    found = yield from reading
-    raise AsIf(found)
-
-
 def rows_of(thread_id: str) -> Transaction[CheckpointRows]:
     """Return all that is stored of a thread, to be written elsewhere."""
     found: list[list[Params]] = []
@@ -344,17 +323,12 @@ def versions_of(checkpoint: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     return [(channel, str(version)) for channel, version in checkpoint["channel_versions"].items()]
 
 
-def delete_runs(thread_id: str, run_ids: Sequence[str], *, lease: Lease | None = None) -> Transaction[None]:
+def delete_runs(thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
     """Take back what these runs wrote on a thread, so that it reads as before the first of them.
 
     That is their checkpoints, the channel values in them, and the writes which they attached to checkpoints of others.
     A value stays if a checkpoint that was stored later, by another run, remains and may use it.
-
-    Raises:
-        LeaseLost: *lease* is given and does not hold.
     """
-    if lease is not None:
-        yield from fence(lease)
     params = {"thread_id": thread_id, "run_ids": json_list(run_ids)}
     gone = yield _CHECKPOINTS_OF_RUNS(**params)
     for delete in _DELETE_OF_RUNS:

@@ -10,6 +10,7 @@ from runlane.agents.graph import bound
 from runlane.agents.invocation import thread_config
 from runlane.agents.registry import Graph, GraphUse, Registry
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.checkpoints.staging import StagingSaver
 from runlane.doctor.findings import Finding
 from runlane.doctor.opening import OpenLedger
 from runlane.doctor.values import IS_SETTLED
@@ -67,7 +68,7 @@ async def _cause(graph: Graph, thread_id: str) -> str | None:
 
 
 async def _repair(registry: Registry, graph_id: str, thread_id: str, ledger: OpenLedger) -> bool:
-    saver = LedgerSaver(cast(Driver, ledger.database)).gather()
+    saver = StagingSaver(cast(Driver, ledger.database))
     changed = False
     async with registry.open(graph_id, GraphUse(access="threads.read")) as shared:
         graph = bound(shared, saver, None)
@@ -75,7 +76,7 @@ async def _repair(registry: Registry, graph_id: str, thread_id: str, ledger: Ope
             if not await _take_back_newest(saver, thread_id):
                 return False
             changed = True
-    await ledger.database.write(saver.remaining())
+    await ledger.database.write(saver.transaction())
     return changed
 
 

@@ -32,6 +32,7 @@ class Attempt:
         self._call: AgentCall | None = None
         self._continuable = False
         self._timers: list[asyncio.TimerHandle] = []
+        self._on_lost: Callable[[], None] | None = None
         if self.cancel is not None:
             self.stop(StopReason.CANCEL, self.cancel)
 
@@ -48,7 +49,15 @@ class Attempt:
         self.reason = reason
         if cancel is not None:
             self.cancel, self.observed_at = cancel, self._now()
+        if reason is StopReason.LEASE_LOST and self._on_lost is not None:
+            self._on_lost()
         self._act()
+
+    def when_lost(self, function: Callable[[], None]) -> None:
+        """Call *function* once another attempt may have the run; at once if that is so."""
+        self._on_lost = function
+        if self.reason is StopReason.LEASE_LOST:
+            function()
 
     def fail(self, error: RunlaneError) -> None:
         """Stop the attempt because of *error* of our own; :meth:`run` raises it."""

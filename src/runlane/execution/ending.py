@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from runlane.agents.encode import encode
+from runlane.errors import RollbackFailed
 from runlane.execution.attempt import Attempt
+from runlane.journal.remainder import Remainder
 from runlane.lifecycle import RunEvent
 from runlane.outcomes import Outcome
-from runlane.records import Lease, StreamEvent, Usage
+from runlane.records import Lease, Usage
 from runlane.store.statements import Transaction
-from runlane.store.transactions.events import insert_events
-
-#: Makes the transaction that writes the checkpoints which an attempt has left to write.
-Checkpoints = Callable[[], Transaction[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastWrites:
-    """What is written with an ending; ``events_end`` is ``None`` if the ledger alone knows its last event."""
-
-    lease: Lease
-    events: Sequence[StreamEvent] = ()
-    events_end: int | None = None
-    checkpoints: Checkpoints | None = None
-
-    def transaction(self) -> Transaction[None]:
-        """Return the transaction that writes it, to be part of the one that ends the attempt."""
-        if self.events:
-            yield from insert_events(self.lease, self.events)
-        if self.checkpoints is not None:
-            yield from self.checkpoints()
 
 
 def completed(attempt: Attempt, outcome: Outcome, *, usage: Usage | None, events_end: int | None) -> Outcome:
@@ -48,26 +29,31 @@ def completed(attempt: Attempt, outcome: Outcome, *, usage: Usage | None, events
     )
 
 
-def minimal_writes(
-    lease: Lease,
-    events: Sequence[StreamEvent],
-    *,
-    events_end: int | None,
-    outcome: Outcome,
-    checkpoints: Checkpoints | None,
-) -> list[LastWrites]:
+def last_writes(remainder: Remainder, outcome: Outcome, saver: Any) -> Remainder:
+    """Return what is written with *outcome*: what is left, with the event of a failure; or a rollback."""
+    remainder = _with_error(remainder, outcome)
+    if outcome.rolled_back and saver is not None:
+        return remainder.rolled_back(partial(_roll_back, remainder.lease, saver))
+    return remainder
+
+
+def minimal_writes(remainder: Remainder, outcome: Outcome) -> list[Remainder]:
     """Return what may be written with a minimal ending, most first: less each time that the ledger refuses it."""
-    writes = partial(LastWrites, lease=lease)
-    if events_end is None:
-        return [writes(checkpoints=checkpoints), writes()]
-    told = any(event.name == "error" for event in events[-1:])
-    if outcome.event is RunEvent.FAIL and outcome.error is not None and not told:
-        events_end += 1
-        data = encode({"error": outcome.error.error, "message": outcome.error.message})
-        events = (*events, StreamEvent(seq=events_end, name="error", data=data))
-    return [
-        writes(events=events, events_end=events_end, checkpoints=checkpoints),
-        writes(events=events, events_end=events_end),
-        writes(checkpoints=checkpoints),
-        writes(),
-    ]
+    everything = _with_error(remainder, outcome)
+    nothing = everything.without_events().without_checkpoints()
+    if everything.events_end is None:
+        return [everything, nothing]
+    return [everything, everything.without_checkpoints(), everything.without_events(), nothing]
+
+
+def _with_error(remainder: Remainder, outcome: Outcome) -> Remainder:
+    if outcome.event not in (RunEvent.FAIL, RunEvent.EXPIRE) or outcome.error is None:
+        return remainder
+    return remainder.with_event("error", encode({"error": outcome.error.error, "message": outcome.error.message}))
+
+
+def _roll_back(lease: Lease, saver: Any) -> Transaction[None]:
+    try:
+        yield from saver.rollback()
+    except (ValueError, TypeError, LookupError) as error:  # what is stored makes no sense, now and at another try
+        raise RollbackFailed(lease.run_id, str(error)) from error

@@ -5,32 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final, Protocol
 
-from runlane.agents.base import Agent, AgentCall
+from runlane.agents.base import Agent, AgentCall, Emit
 from runlane.agents.encode import encode
 from runlane.agents.host import AgentHost
 from runlane.error_texts import ErrorTexts
 from runlane.errors import CancelRecorded, LeaseLost, RollbackFailed, RunlaneError, StoreUnavailable, WorkerLost
 from runlane.execution.attempt import Attempt
 from runlane.execution.decision import StopReason, decide, minimal_outcome, rescue_limit, run_error
-from runlane.execution.ending import Checkpoints, LastWrites, completed, minimal_writes
+from runlane.execution.ending import completed, last_writes, minimal_writes
 from runlane.execution.notifier import CompletionNotifier
 from runlane.execution.progress import FirstValues, Progress
 from runlane.execution.repair import repaired
+from runlane.journal.journal import AttemptJournal
+from runlane.journal.remainder import Remainder
 from runlane.lifecycle import EndReason, RunEvent
 from runlane.outcomes import Abandoned, Drained, Outcome, Snapshot
-from runlane.records import ANY_OWNER, CancelReceipt, Finished, Lease, RunError, RunRecord, StreamEvent, Usage
+from runlane.records import ANY_OWNER, CancelReceipt, Finished, RunError, RunRecord, Usage
 from runlane.redaction import RunSecrets
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction
-from runlane.streams.bridge import StreamBridge
-from runlane.streams.publisher import Publisher
+from runlane.streams.bridge import Feed, StreamBridge
 
 log = logging.getLogger("runlane.execution")
 
@@ -50,51 +50,34 @@ class Meter(Protocol):
         ...
 
 
-class Saver(Protocol):
-    """A checkpointer, and what it can do for one attempt."""
-
-    def bind(
-        self,
-        lease: Lease,
-        *,
-        write_behind: bool,
-        ahead: Callable[[Callable[[], None]], bool] | None = None,
-        redact: Callable[[Any], str] | None = None,
-    ) -> Saver:
-        """Return the checkpointer of one attempt: nothing is written once the lease is lost; errors are redacted."""
-        ...
-
-    def delete_runs(self, thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
-        """Return the transaction that removes everything that these runs checkpointed."""
-        ...
-
-    async def flush(self) -> None:
-        """Wait until everything written is committed."""
-        ...
-
-    def gather(self) -> Saver:
-        """Return a saver that keeps what is written, and reads as if it were stored."""
-        ...
-
-    def keep(self, gathering: Any) -> None:
-        """Have :meth:`remaining` also write what *gathering* has kept."""
-        ...
-
-    async def seal(self) -> object:
-        """End the attempt's writing; :meth:`remaining` then returns what is not written yet."""
-        ...
-
-    def remaining(self) -> Transaction[None]:
-        """Return the transaction that writes what is left, to be part of the one that finishes the run."""
-        ...
-
-    def reopen(self) -> None:
-        """Take writes again, after :meth:`seal`."""
-        ...
+class AttemptCheckpointer(Protocol):
+    """The checkpointer of one attempt: nothing is written once the lease is lost."""
 
     @property
     def waiting(self) -> bool:
         """Whether a read or a write is with the database."""
+        ...
+
+    def end(self) -> None:
+        """Refuse what is written from now on: the agent has returned."""
+        ...
+
+    def staged(self) -> AbstractAsyncContextManager[Any]:
+        """Give a saver whose writes are committed with the attempt's ending, if the block succeeds, or not at all."""
+        ...
+
+    def rollback(self) -> Transaction[None]:
+        """Return the transaction that removes everything that the run checkpointed."""
+        ...
+
+
+class Checkpointer(Protocol):
+    """Makes the checkpointers of attempts."""
+
+    def of_attempt(
+        self, journal: AttemptJournal, *, write_behind: bool, redact: Callable[[Any], str] | None = None
+    ) -> AttemptCheckpointer:
+        """Return the checkpointer that writes through *journal*; errors are redacted."""
         ...
 
 
@@ -157,7 +140,7 @@ class Executor:
         source: AgentSource,
         settings: Settings,
         notifier: CompletionNotifier,
-        saver: Saver | None = None,
+        saver: Checkpointer | None = None,
         long_term_store: Callable[[str], Any] | None = None,
         new_meter: Callable[[Callable[[Usage], None]], Meter] | None = None,
     ) -> None:
@@ -169,51 +152,51 @@ class Executor:
     async def execute(self, attempt: Attempt) -> None:
         """Execute *attempt* to its end, whatever happens, and announce it."""
         claim = attempt.claim
-        publisher = self._bridge.open(claim, lambda error: _on_publish_failure(attempt, error))
+        feed = self._bridge.open(claim)
+        journal = AttemptJournal(
+            self._store.driver,
+            claim.lease,
+            events_end=claim.events_end,
+            control=asyncio.get_running_loop(),
+            readers=feed,
+            on_failure=lambda error: _on_journal_failure(attempt, error),
+        )
+        attempt.when_lost(journal.lose)
         try:
-            attempt.over.set_result(await self._ended(attempt, publisher))
+            attempt.over.set_result(await self._ended(attempt, journal, feed))
         except LeaseLost:
             log.warning("run.lease_lost run_id=%s attempt=%d", claim.run.run_id, claim.lease.attempt)
             self._bridge.release(claim.run.run_id, claim.lease.attempt)
         finally:
             attempt.over.cancel()  # unless it has a result
 
-    async def _ended(self, attempt: Attempt, publisher: Publisher) -> RunRecord:
-        claim, saver = attempt.claim, None
+    async def _ended(self, attempt: Attempt, journal: AttemptJournal, feed: Feed) -> RunRecord:
+        claim = attempt.claim
         progress = Progress(self._store, claim)
         first = FirstValues(self._store, claim)
         try:
             meter = None if self._new_meter is None else self._new_meter(progress.report)
             try:
-                ran = await self._run(attempt, publisher, meter, first)
+                ran = await self._run(attempt, journal, feed, meter, first)
             finally:
                 await progress.aclose()
                 await first.aclose()
-            saver = ran.call.saver
-            return await self._conclude(attempt, ran, publisher, _total(claim.run.usage, meter))
+            return await self._conclude(attempt, ran, journal, feed, _total(claim.run.usage, meter))
         except LeaseLost:
             raise
         except Exception as error:  # whatever stands in the way of an ending must not have the run executed again
             log.exception("run.ending_refused run_id=%s attempt=%d", claim.run.run_id, claim.run.attempt)
-            return await self._end_minimally(attempt, error, publisher, saver)
+            return await self._end_minimally(attempt, error, journal, feed)
 
-    async def _end_minimally(
-        self, attempt: Attempt, why: Exception, publisher: Publisher, saver: Saver | None
-    ) -> RunRecord:
+    async def _end_minimally(self, attempt: Attempt, why: Exception, journal: AttemptJournal, feed: Feed) -> RunRecord:
         """End the run as one that failed, with as much of what it has left to write as the ledger takes."""
         lease, decided = attempt.claim.lease, minimal_outcome(attempt.cancel, why)
-        ways = minimal_writes(
-            lease,
-            await _rest(publisher),
-            events_end=publisher.last_seq,
-            outcome=decided,
-            checkpoints=None if saver is None else saver.remaining,
-        )
+        ways = minimal_writes(await journal.close(), decided)
         while True:
-            writes = ways[0]
-            outcome = completed(attempt, decided, usage=None, events_end=writes.events_end)
+            remainder = ways[0]
+            outcome = completed(attempt, decided, usage=None, events_end=remainder.events_end)
             try:
-                finished = await self._store.attempts.finish(lease, outcome, extra_writes=writes.transaction)
+                finished = await self._store.attempts.finish(lease, outcome, extra_writes=remainder.transaction)
             except LeaseLost:
                 raise
             except CancelRecorded:
@@ -227,7 +210,7 @@ class Executor:
                 else:
                     await _pause(attempt, error)
             else:
-                publisher.landed(tuple(writes.events))
+                feed.show(remainder.events)
                 self._tell(attempt, finished, outcome)
                 return finished.run
 
@@ -237,17 +220,19 @@ class Executor:
     def _secrets(self, run: RunRecord) -> RunSecrets:
         return RunSecrets(run.stored.configurations, self._source.private(run))
 
-    async def _run(self, attempt: Attempt, publisher: Publisher, meter: Meter | None, first: FirstValues) -> _Ran:
+    async def _run(
+        self, attempt: Attempt, journal: AttemptJournal, feed: Feed, meter: Meter | None, first: FirstValues
+    ) -> _Ran:
         run = attempt.claim.run
         secrets = self._secrets(run)
         call = AgentCall(
             run=run,
-            emit=publisher.emit if not secrets else lambda name, data: publisher.emit(name, secrets.out_of(data)),
-            congested=lambda: publisher.congested,
-            ready=publisher.ready,
-            earlier=publisher.earlier,
+            emit=_emit(journal, secrets),
+            congested=lambda: journal.congested,
+            ready=journal.room,
+            earlier=feed.earlier,
             continued=run.attempt > 1,
-            saver=None if self._saver is None else self._bind(self._saver, attempt, publisher, secrets),
+            saver=None if self._saver is None else self._attempt_saver(self._saver, attempt, journal, secrets),
             store=None if self._long_term_store is None else self._long_term_store(run.owner),
             callbacks=() if meter is None else (meter,),
             counting=nullcontext if meter is None else meter.counting,
@@ -265,7 +250,7 @@ class Executor:
         # Once it was begun, an agent that cannot go on is not executed again; this attempt only makes the thread valid.
         if run.rescues > rescue_limit(self._settings.max_rescues, continuable=agent.continuable):
             return _Ran(agent=agent, call=call, snapshot=None, failure=WorkerLost(run.rescues))
-        publisher.emit("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
+        journal.append_event("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
         try:
             name = f"run_id={run.run_id} attempt={run.attempt}"
             handle = self._at(run).start(lambda: _run_agent(agent, call), name=name)
@@ -276,20 +261,24 @@ class Executor:
             return _Ran(agent=agent, call=call, snapshot=None, failure=error, begun=True)
         return _Ran(agent=agent, call=call, snapshot=snapshot, failure=None, begun=True)
 
-    def _bind(self, saver: Saver, attempt: Attempt, publisher: Publisher, secrets: RunSecrets) -> Any:
-        return saver.bind(
-            attempt.claim.lease,
+    def _attempt_saver(
+        self, saver: Checkpointer, attempt: Attempt, journal: AttemptJournal, secrets: RunSecrets
+    ) -> AttemptCheckpointer:
+        return saver.of_attempt(
+            journal,
             write_behind=attempt.claim.run.request.durability != "sync",
-            ahead=publisher.ahead,
             redact=lambda error: secrets.out_of_text(self._errors.representation(error)),
         )
 
-    async def _conclude(self, attempt: Attempt, ran: _Ran, publisher: Publisher, usage: Usage | None) -> RunRecord:
+    async def _conclude(
+        self, attempt: Attempt, ran: _Ran, journal: AttemptJournal, feed: Feed, usage: Usage | None
+    ) -> RunRecord:
         run = attempt.claim.run
+        await journal.close()
         while True:
             decided = decide(
                 attempt.claim.lease,
-                publisher.failure or ran.failure,
+                journal.failure or ran.failure,
                 attempt.reason,
                 attempt.cancel,
                 paused=ran.snapshot is not None and ran.snapshot.paused,
@@ -300,23 +289,14 @@ class Executor:
             if decided.error is not None:
                 decided = _without_secrets(decided, decided.error, self._secrets(run))
             decided = replace(decided, state=await self._state(attempt, decided, ran))
-            if decided.event in (RunEvent.FAIL, RunEvent.EXPIRE) and decided.error is not None:
-                publisher.emit("error", encode({"error": decided.error.error, "message": decided.error.message}))
-            rest: tuple[StreamEvent, ...] = ()
-            if publisher.failure is None:
-                try:
-                    rest = await publisher.close()
-                except RunlaneError:
-                    continue  # the failure is part of the decision from now on
-            outcome = completed(attempt, decided, usage=usage, events_end=publisher.last_seq)
+            remainder = last_writes(await journal.close(), decided, ran.call.saver)
+            outcome = completed(attempt, decided, usage=usage, events_end=remainder.events_end)
             try:
-                finished = await self._finish(attempt, outcome, ran.call.saver, rest)
+                finished = await self._finish(attempt, outcome, remainder)
             except CancelRecorded:
                 attempt.cancel = await self._recorded_cancel(attempt)
-                if ran.call.saver is not None:
-                    ran.call.saver.reopen()
                 continue
-            publisher.landed(rest)
+            feed.show(remainder.events)
             self._tell(attempt, finished, outcome)
             return finished.run
 
@@ -329,45 +309,31 @@ class Executor:
             except StoreUnavailable as error:
                 await _pause(attempt, error)
 
-    async def _finish(
-        self,
-        attempt: Attempt,
-        outcome: Outcome,
-        saver: Saver | None,
-        rest: tuple[StreamEvent, ...],
-    ) -> Finished:
+    async def _finish(self, attempt: Attempt, outcome: Outcome, remainder: Remainder) -> Finished:
         """Write the ending, for as long as it takes and the lease is held.
 
         The last events and the last checkpoints, or a rollback, are part of the same transaction.
         """
         lease = attempt.claim.lease
-
-        checkpoints: Checkpoints | None = None
-        if saver is not None:
-            checkpoints = partial(_roll_back, saver, lease) if outcome.rolled_back else saver.remaining
-        writes = LastWrites(lease=lease, events=rest, checkpoints=checkpoints)
         while True:
             try:
-                return await self._store.attempts.finish(lease, outcome, extra_writes=writes.transaction)
+                return await self._store.attempts.finish(lease, outcome, extra_writes=remainder.transaction)
             except StoreUnavailable as error:
                 await _pause(attempt, error)
             except RollbackFailed as error:
                 log.exception("run.rollback_failed run_id=%s", lease.run_id)
                 outcome = _not_rolled_back(outcome, error)
-                writes = replace(writes, checkpoints=None)
+                remainder = remainder.without_checkpoints()
 
     async def _state(self, attempt: Attempt, outcome: Outcome, ran: _Ran) -> Snapshot | None:
         """Return what the run leaves on its thread, after making the thread valid if the run was cut short."""
-        if outcome.event is RunEvent.RELEASE and ran.agent is not None:
-            await self._repaired(attempt, None, ran.call)
         if outcome.rolled_back or outcome.event is RunEvent.RELEASE:
             return None
         if outcome.needs_repair and ran.agent is not None:
             return await self._repaired(attempt, ran.agent, ran.call)
         return ran.snapshot
 
-    async def _repaired(self, attempt: Attempt, agent: Agent | None, call: AgentCall) -> Snapshot | None:
-        """Repair the thread; without an agent only write what the attempt has left to write."""
+    async def _repaired(self, attempt: Attempt, agent: Agent, call: AgentCall) -> Snapshot | None:
         limit_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
         return await repaired(
             agent,
@@ -389,22 +355,14 @@ async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
     with call.counting():
         snapshot = await agent.run(call)
     if call.saver is not None:
-        await call.saver.seal()
+        call.saver.end()
     return snapshot
 
 
-async def _rest(publisher: Publisher) -> tuple[StreamEvent, ...]:
-    try:
-        return await publisher.close()
-    except RunlaneError:
-        return ()
-
-
-def _roll_back(saver: Saver, lease: Lease) -> Transaction[None]:
-    try:
-        yield from saver.delete_runs(lease.thread_id, [lease.run_id])
-    except (ValueError, TypeError, LookupError) as error:  # what is stored makes no sense, now and at another try
-        raise RollbackFailed(lease.run_id, str(error)) from error
+def _emit(journal: AttemptJournal, secrets: RunSecrets) -> Emit:
+    if not secrets:
+        return journal.append_event
+    return lambda name, data: journal.append_event(name, secrets.out_of(data))
 
 
 def _not_rolled_back(outcome: Outcome, error: RollbackFailed) -> Outcome:
@@ -440,7 +398,7 @@ def _without_secrets(outcome: Outcome, error: RunError, secrets: RunSecrets) -> 
     return replace(outcome, error=replace(error, message=secrets.out_of_text(error.message)))
 
 
-def _on_publish_failure(attempt: Attempt, error: RunlaneError) -> None:
+def _on_journal_failure(attempt: Attempt, error: RunlaneError) -> None:
     """Stop an attempt whose events cannot be recorded: nothing that it does from now on would be seen."""
     if isinstance(error, LeaseLost):
         attempt.stop(StopReason.LEASE_LOST)

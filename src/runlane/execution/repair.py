@@ -16,9 +16,9 @@ log = logging.getLogger("runlane.repairing")
 
 
 async def repaired(
-    agent: Agent | None, call: AgentCall, *, host: AgentHost, limit_s: float, held: Callable[[], bool]
+    agent: Agent, call: AgentCall, *, host: AgentHost, limit_s: float, held: Callable[[], bool]
 ) -> Snapshot | None:
-    """Have *agent* repair its thread, or without one only write what the attempt has left to write.
+    """Have *agent* repair its thread.
 
     While the ledger is out or slow this waits, for as long as the lease is *held*: a thread that is left as it is would
     refuse its next run. Only code that hangs by itself is abandoned after *limit_s*.
@@ -71,19 +71,12 @@ class _Watch:
         self._wait()
 
 
-async def _repair(agent: Agent | None, call: AgentCall) -> Snapshot:
-    """Repair the thread in what the saver gathers for the ending.
+async def _repair(agent: Agent, call: AgentCall) -> Snapshot:
+    """Repair the thread on a stage that is committed with the ending.
 
     Were it committed before, a crash in between would have the next attempt find a run with nothing left to do.
     """
     if call.saver is None:
-        return Snapshot() if agent is None else await agent.repair(call)
-    if agent is None:
-        await call.saver.seal()
-        return Snapshot()
-    await call.saver.flush()
-    gathering = call.saver.gather()
-    snapshot = await agent.repair(replace(call, saver=gathering))
-    await call.saver.seal()
-    call.saver.keep(gathering)
-    return snapshot
+        return await agent.repair(call)
+    async with call.saver.staged() as staging:
+        return await agent.repair(replace(call, saver=staging))

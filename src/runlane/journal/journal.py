@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from runlane.errors import LeaseLost, RunlaneError
-from runlane.journal.loops import Waiters, call, call_later
+from runlane.journal.loops import Relay, Waiters, call, call_later
 from runlane.journal.pacing import Pace, gather_s
 from runlane.journal.queue import Queue
 from runlane.journal.remainder import Remainder, append
 from runlane.journal.rows import CheckpointRows
 from runlane.journal.staging import Stage
-from runlane.records import Claim, StreamEvent
+from runlane.records import Lease, StreamEvent
 from runlane.storable import storable
 from runlane.store.retry import passes, pause_s
 from runlane.store.statements import Driver
@@ -50,29 +50,31 @@ class AttemptJournal:
     def __init__(
         self,
         driver: Driver,
-        claim: Claim,
+        lease: Lease,
         *,
+        events_end: int,
         control: asyncio.AbstractEventLoop,
         readers: Readers,
         on_failure: Callable[[RunlaneError], None],
     ) -> None:
-        """Begin after the last event of the attempts before.
+        """Begin.
 
         Args:
+            events_end: The number of the last event of the attempts before.
             control: The loop on which *readers* are shown events, and *on_failure* is called.
             on_failure: Told once, if the lease is lost or the ledger refuses events for good.
         """
-        self.lease = claim.lease
+        self.lease = lease
         self._driver = driver
         self._control = control
         self._readers = readers
+        self._committed = Relay[Sequence[StreamEvent]](control, readers.show)
         self._on_failure = on_failure
         self._lock = threading.Lock()
-        self._queue = Queue(claim.lease, claim.events_end)
+        self._queue = Queue(lease, events_end)
         self._waiters = Waiters(self._lock)
         self._pace = Pace()
         self._tries = 0
-        self._unshown: list[list[StreamEvent]] = []
         self._stage: Stage | None = None
         self._staged: list[CheckpointRows] = []
 
@@ -187,7 +189,7 @@ class AttemptJournal:
             LeaseLost: The attempt does not own its run any more.
         """
         await self._end()
-        self._show_committed()
+        self._committed.receive()
         with self._lock:
             self._stage = None
             queue = self._queue
@@ -261,18 +263,20 @@ class AttemptJournal:
             return
         self._tries = 0
         with self._lock:
-            known = self.lost is not None
-            if error is None:
-                events = self._queue.commit().events
-                if events:
-                    self._unshown.append(events)
-                    call(self._control, self._show_committed)
-            elif (failure := self._queue.refuse(error)) is not None and not known:
-                call(self._control, self._on_failure, failure)
+            if error is not None:
+                self._refuse(error)
+            elif events := self._queue.commit().events:
+                self._committed.send(events)
             sent = self._queue.due and self._take()
         self._waiters.wake()
         if sent:
             self._send()
+
+    def _refuse(self, error: BaseException) -> None:
+        known = self.lost is not None
+        failure = self._queue.refuse(error)
+        if failure is not None and not known:
+            call(self._control, self._on_failure, failure)
 
     def _send_later(self, error: BaseException) -> bool:
         """Arrange another try, unless nobody is left to make it."""
@@ -280,9 +284,3 @@ class AttemptJournal:
         if self._tries == 1:
             log.warning("journal.delayed run_id=%s why=%s", self.lease.run_id, error)
         return call(self._control, self._control.call_later, pause_s(self._tries), self._send)
-
-    def _show_committed(self) -> None:
-        with self._lock:
-            shown, self._unshown = self._unshown, []
-        for events in shown:
-            self._readers.show(events)

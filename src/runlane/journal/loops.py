@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Waiters:
@@ -37,6 +40,27 @@ class Waiters:
         for future in woken:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 future.get_loop().call_soon_threadsafe(_resolve, future)
+
+
+class Relay(Generic[T]):
+    """Passes things from any thread to *receive*, which is called on *loop*, in order."""
+
+    __slots__ = ("_loop", "_passed", "_receive")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Callable[[T], None]) -> None:
+        self._loop = loop
+        self._receive = receive
+        self._passed: deque[T] = deque()
+
+    def send(self, thing: T) -> None:
+        """Have *thing* received, soon."""
+        self._passed.append(thing)
+        call(self._loop, self.receive)
+
+    def receive(self) -> None:
+        """Receive now, on the loop, what has been sent."""
+        while self._passed:
+            self._receive(self._passed.popleft())
 
 
 def call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> bool:

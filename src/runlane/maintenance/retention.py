@@ -126,6 +126,6 @@ class ThreadSweeper:
         if self._saver is None:
             return None
         if strategy == "delete":
-            return partial(self._saver.removing, thread_id)
-        prune: ExtraWrites = await self._saver.pruning(thread_id)
+            return partial(self._saver.threads.removing, thread_id)
+        prune: ExtraWrites = await self._saver.threads.pruning(thread_id)
         return prune

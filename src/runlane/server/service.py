@@ -155,12 +155,12 @@ class Service:
     def remove_checkpoints(self, thread_id: str) -> ExtraWrites | None:
         """Return what deletes a thread's checkpoints in the same transaction; ``None`` if there are none."""
         saver = self.runtime.saver
-        return None if saver is None else partial(saver.removing, thread_id)
+        return None if saver is None else partial(saver.threads.removing, thread_id)
 
     def copy_checkpoints(self, source_id: str, thread_id: str) -> ExtraWrites | None:
         """Return what copies the checkpoints of *source_id* to *thread_id*; ``None`` if there are none."""
         saver = self.runtime.saver
-        return None if saver is None else partial(saver.copying, source_id, thread_id)
+        return None if saver is None else partial(saver.threads.copying, source_id, thread_id)
 
     async def stop_runs(self, thread_id: str, owner: Owner) -> None:
         """Cancel every active run of the thread, the last admitted first, and wait for their ends."""

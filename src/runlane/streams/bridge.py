@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Literal, overload
 
-from runlane.errors import AdmissionClosed, InvalidRequest, NotFound, RunlaneError
+from runlane.errors import AdmissionClosed, InvalidRequest, NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.owners import UNNAMED, OwnerRule
 from runlane.records import (
@@ -25,12 +26,14 @@ from runlane.records import (
     StreamItem,
 )
 from runlane.store.ledger import RunStore
+from runlane.store.retry import patiently
 from runlane.streams.budget import ReaderBudget
-from runlane.streams.publisher import Publisher
 
 #: What a run keeps in memory for readers that are not far behind; a slower one reads the log.
 TAIL_EVENTS: Final = 2048
 TAIL_BYTES: Final = 4 * 1024 * 1024
+#: How many events of earlier attempts are read at most: far more than one superstep streams.
+EARLIER_EVENTS: Final = 20_000
 HEARTBEAT_S: Final = 5.0
 
 #: A batch of items that are written together; an empty one is a heartbeat.
@@ -80,6 +83,16 @@ class _Live:
         skip = max(0, after + 1 - self.tail[0].seq)
         return list(self.tail)[skip:] if skip else list(self.tail)
 
+    def show(self, events: Sequence[StreamEvent]) -> None:
+        """Keep *events* for readers who are not far behind, and wake them."""
+        self.tail.extend(events)
+        self.known_seq = events[-1].seq
+        self.tail_bytes += sum(len(event.data) for event in events)
+        while len(self.tail) > TAIL_EVENTS or (self.tail_bytes > TAIL_BYTES and len(self.tail) > 1):
+            self.tail_bytes -= len(self.tail.popleft().data)
+        if self.readers:  # who waits for the end alone is not told of every event
+            self.wake()
+
     def doubt(self) -> None:
         """No news for long: unless the run executes here, ask the ledger from now on."""
         if not self.executing:
@@ -88,6 +101,42 @@ class _Live:
     def wake(self) -> None:
         for event in self.wakes:
             event.set()
+
+
+class Feed:
+    """The stream of a run that executes here, as its attempt sees it: who reads it, and what they are shown."""
+
+    def __init__(self, store: RunStore, claim: Claim, live: _Live) -> None:
+        self._store = store
+        self._claim = claim
+        self._live = live
+        self._control = asyncio.get_running_loop()
+
+    @property
+    def present(self) -> bool:
+        """Whether somebody reads the stream; may be asked from any thread."""
+        return self._live.readers > 0
+
+    def show(self, events: Sequence[StreamEvent]) -> None:
+        """Show events, which are committed."""
+        if events and self._live.executing and self._live.attempt == self._claim.lease.attempt:
+            self._live.show(events)  # otherwise its readers have asked the ledger since
+
+    async def earlier(self) -> list[StreamEvent]:
+        """Return, on any loop, the newest events of the attempts before this one, oldest first."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._read_earlier(), self._control))
+
+    async def _read_earlier(self) -> list[StreamEvent]:
+        found: list[StreamEvent] = []
+        end = self._claim.events_end
+        cursor = max(0, end - EARLIER_EVENTS)
+        while cursor < end:
+            page = await patiently(partial(self._store.events.read, self._claim.run.seq, after=cursor))
+            if not page:
+                break
+            found.extend(event for event in page if event.seq <= end)
+            cursor = page[-1].seq
+        return found
 
 
 class StreamBridge:
@@ -108,26 +157,14 @@ class StreamBridge:
 
     # For the worker.
 
-    def open(self, claim: Claim, on_failure: Callable[[RunlaneError], None]) -> Publisher:
-        """Return the publisher of an attempt; :meth:`close` or :meth:`release` ends what this starts."""
+    def open(self, claim: Claim) -> Feed:
+        """Begin to feed the stream from an attempt; :meth:`close` or :meth:`release` ends that."""
         live = self._live.setdefault(claim.run.run_id, _Live())
         live.executing, live.known_seq, live.attempt = True, claim.events_end, claim.lease.attempt
         live.tail.clear()
         live.tail_bytes = 0
         self.tell_thread(claim.run.thread_id)
-
-        def show(batch: list[StreamEvent]) -> None:
-            if live.executing and live.attempt == claim.lease.attempt:  # else its readers have asked the ledger since
-                self._show(live, batch)
-
-        return Publisher(
-            self._store,
-            claim,
-            control=asyncio.get_running_loop(),
-            show=show,
-            read=lambda: live.readers > 0,
-            on_failure=on_failure,
-        )
+        return Feed(self._store, claim, live)
 
     def release(self, run_id: str, attempt: int) -> None:
         """Forget an attempt whose run goes on elsewhere or later; readers stay, and so does a later attempt."""
@@ -153,15 +190,6 @@ class StreamBridge:
             live.end = StreamEnd(seq=events_end + 1, status=run.status, end_reason=run.end_reason)
         live.wake()
         self._evict(run.run_id, live)
-
-    def _show(self, live: _Live, batch: list[StreamEvent]) -> None:
-        live.tail.extend(batch)
-        live.known_seq = batch[-1].seq
-        live.tail_bytes += sum(len(event.data) for event in batch)
-        while len(live.tail) > TAIL_EVENTS or (live.tail_bytes > TAIL_BYTES and len(live.tail) > 1):
-            live.tail_bytes -= len(live.tail.popleft().data)
-        if live.readers:  # who waits for the end alone is not told of every event
-            live.wake()
 
     def _evict(self, run_id: str, live: _Live) -> None:
         if not live.wakes and live.unwatched is not None:

@@ -77,7 +77,9 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
         return
     while saver is not None:
         try:
-            await store.threads.change_idle(thread_id, owner=access.reads, extra_writes=await saver.pruning(thread_id))
+            await store.threads.change_idle(
+                thread_id, owner=access.reads, extra_writes=await saver.threads.pruning(thread_id)
+            )
         except ThreadChanged:  # a checkpoint came between looking and deleting: look again
             continue
         return
@@ -89,7 +91,7 @@ async def thread_storage(request: Request) -> Response:
     saver = service_of(request).runtime.saver
     if saver is None:
         raise UnsupportedOption("storage", "this database keeps no checkpoints yet.")
-    found = await saver.storage(thread.thread_id)
+    found = await saver.threads.storage(thread.thread_id)
     channels = found.channels.values()
     values = Size(count=sum(size.count for size in channels), bytes=sum(size.bytes for size in channels))
     return json_response(

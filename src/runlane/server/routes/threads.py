@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from runlane.agents.registry import system_assistant_id
 from runlane.agents.state import StateFields
+from runlane.checkpoints.staging import StagingSaver, draft
 from runlane.errors import AlreadyExists, InvalidRequest, NotFound, ThreadChanged, UnsupportedOption
 from runlane.journal.rows import put
 from runlane.lifecycle import ThreadStatus
@@ -131,16 +132,16 @@ async def _drafted(
     Raises:
         InvalidRequest: One of them cannot be applied.
     """
-    states, saver = service.states(owner), service.runtime.saver
-    if saver is None:
+    states = service.states(owner)
+    if service.runtime.saver is None:
         raise UnsupportedOption("supersteps", "this database keeps no checkpoints yet.")
     writes = [clean(superstep) for superstep in supersteps]
-    async with saver.draft() as draft:
+    async with draft() as drafting:
         try:
-            _, snapshot = await service.on_agents(lambda: states.bulk_update(graph_id, draft, thread_id, writes))
+            _, snapshot = await service.on_agents(lambda: states.bulk_update(graph_id, drafting, thread_id, writes))
         except InvalidRequest as error:
             raise InvalidRequest(f"supersteps cannot be applied: {error}") from error
-        rows = await draft.rows(thread_id)
+        rows = await drafting.threads.rows(thread_id)
     return snapshot, lambda: put(rows)
 
 
@@ -293,17 +294,17 @@ async def _updated(service: Service, access: Access, thread_id: str, body: State
         ThreadChanged: Something has happened; nothing was written.
     """
     thread = await service.store.threads.get_idle(thread_id, owner=access.reads)
-    graph_id, saver = service.graph_of(thread), service.runtime.saver
+    graph_id = service.graph_of(thread)
     if graph_id is None:
         raise BadRequest(f"Thread {thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
-    if saver is None:
+    if service.runtime.saver is None:
         raise BadRequest("This database keeps no checkpoints yet.")
     checkpoint = checkpoint_address(body.checkpoint) or (body.checkpoint_id and checkpoint_uuid(body.checkpoint_id))
-    states, gathering = await service.states_of(access, thread, graph_id), saver.gather()
+    states, staging = await service.states_of(access, thread, graph_id), StagingSaver(service.store.driver)
     try:
         address, snapshot = await service.on_agents(
             lambda: states.update(
-                graph_id, gathering, thread_id, body.values, as_node=body.as_node, checkpoint=checkpoint
+                graph_id, staging, thread_id, body.values, as_node=body.as_node, checkpoint=checkpoint
             )
         )
     except InvalidRequest as error:
@@ -315,7 +316,7 @@ async def _updated(service: Service, access: Access, thread_id: str, body: State
         state=snapshot,
         metadata={"graph_id": graph_id, "assistant_id": assistant_id},
         seen=thread.updated_at,
-        extra_writes=gathering.remaining,
+        extra_writes=staging.transaction,
     )
     return address
 

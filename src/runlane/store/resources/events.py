@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from runlane.records import Lease, StreamEnd, StreamEvent
+from runlane.records import StreamEnd, StreamEvent
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import events, run_queries
 
@@ -20,22 +16,6 @@ class Events:
 
     def __init__(self, database: RetryingDriver) -> None:
         self._database = database
-
-    def submit(
-        self,
-        lease: Lease,
-        batch: Sequence[StreamEvent],
-        loop: asyncio.AbstractEventLoop,
-        callback: Callable[[Any, BaseException | None], None],
-    ) -> None:
-        """Queue an append from any thread, in order; *callback(None, error)* runs on *loop* afterwards.
-
-        It is not tried again.
-
-        Raises:
-            StoreUnavailable: The store is closed.
-        """
-        self._database.driver.submit(events.append_events(lease, batch), loop, callback)
 
     async def read(self, run_seq: int, *, after: int, max_bytes: int = READ_BYTES) -> tuple[StreamEvent, ...]:
         """Return the next events with numbers above *after*; a later first number means that retention removed some.

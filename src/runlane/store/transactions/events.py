@@ -9,7 +9,6 @@ import msgspec
 from runlane.records import Lease, StreamEvent
 from runlane.store.conditions import ENDED_LONG_AGO
 from runlane.store.statements import Row, Transaction, statement
-from runlane.store.transactions.fence import fence
 
 # A batch that is appended again, since the answer to its commit was lost, is there already: what has its number is it,
 # as the lease held all the time.
@@ -43,18 +42,11 @@ _decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
 LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
 
 
-def append_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[None]:
-    """Append *events*, consecutive and following the log's last one; appending them again changes nothing.
-
-    Raises:
-        LeaseLost: Another attempt has the run, or it is terminal; nothing was appended.
-    """
-    yield from fence(lease)
-    yield from insert_events(lease, events)
-
-
 def insert_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[None]:
-    """Append *events* inside a transaction that has checked the lease."""
+    """Append *events*, consecutive and following the log's last one, in a transaction that has checked the lease.
+
+    Appending them again changes nothing.
+    """
     for part in _segments(events):
         yield INSERT_SEGMENT(
             run_seq=lease.seq,
