@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from runlane.errors import InvalidRequest, UnsupportedStrategyError
+from runlane.errors import (
+    AlreadyExists,
+    ConflictError,
+    InvalidRequest,
+    KeyReused,
+    NoSuchInterrupt,
+    QueueFull,
+    RunlaneError,
+    UnsupportedStrategyError,
+)
 from runlane.lifecycle import CancelAction, MultitaskStrategy
-from runlane.records import NewRun, Usage
+from runlane.records import OF_ONE_RUN, Json, NewRun, Usage
 from runlane.redaction import check_secrets
 
 E = TypeVar("E", bound=StrEnum)
@@ -18,6 +27,11 @@ E = TypeVar("E", bound=StrEnum)
 THREAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 MAX_KEY: Final = 255
 MAX_LIST: Final = 1000
+#: What a strategy asks of the lane's active runs.
+_CANCELS: Final = {
+    MultitaskStrategy.INTERRUPT: CancelAction.INTERRUPT,
+    MultitaskStrategy.ROLLBACK: CancelAction.ROLLBACK,
+}
 #: Counters as DeerFlow's run manager spells them.
 _SPELLINGS: Final = {
     "total_input_tokens": "input_tokens",
@@ -27,11 +41,40 @@ _SPELLINGS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What admission does: refuse because of *blocked_by* or a *full* lane, or admit and ask *cancel* of the active."""
+class ActiveRun:
+    """A pending or running run of a lane, and the interrupts that it answers."""
 
-    blocked_by: str | None = None
+    run_id: str
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneView:
+    """What an admission has to know of its thread, read under the thread's lock.
+
+    Attributes:
+        active: The runs that have not ended, oldest first; only the oldest unless :func:`reads_whole_lane`.
+        max_queued_runs: How many may wait behind the oldest.
+        full: So many wait already; read only if :func:`needs_a_place`.
+        open_interrupts: The thread's questions without an answer.
+        answered: Interrupts that earlier runs answered, with the last one's id; read only if some are :func:`not_open`.
+    """
+
+    active: Sequence[ActiveRun] = ()
+    max_queued_runs: int = 0
     full: bool = False
+    open_interrupts: Set[str] = frozenset()
+    answered: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Whether a run is admitted, and what is asked of the lane's active runs then.
+
+    A *refusal* is raised only if the run was not admitted before: a repeated request answers the same run.
+    """
+
+    refusal: RunlaneError | None = None
     cancel: CancelAction | None = None
 
 
@@ -59,21 +102,101 @@ def parse_choice(kind: type[E], name: str, text: str) -> E:
         raise InvalidRequest(f"{name} is {text!r}; it must be one of {', '.join(kind)}.") from None
 
 
-def decide(strategy: MultitaskStrategy, active_run_ids: Sequence[str], *, full: bool = False) -> Decision:
-    """Decide the admission of a run to a thread whose active runs, oldest first, are *active_run_ids*.
+def reads_whole_lane(new: NewRun) -> bool:
+    """Return whether the decision needs more than the lane's oldest run; a lane may be long."""
+    return _CANCELS.get(new.multitask_strategy) is not None or bool(new.request.answers)
 
-    The new run never starts before every earlier run of the lane has ended, whatever the strategy. *full* says that no
-    more runs may wait there; what takes the place of those that wait, or never waits, needs no room.
+
+def needs_a_place(new: NewRun) -> bool:
+    """Return whether the run would wait; what takes the place of those that wait, or never waits, needs no room."""
+    return new.multitask_strategy is MultitaskStrategy.ENQUEUE
+
+
+def not_open(new: NewRun, lane: LaneView) -> list[str]:
+    """Return the interrupts that the run answers although they are neither open nor being answered."""
+    being_answered = _being_answered(lane)
+    return [one for one in new.request.answers if one not in lane.open_interrupts and one not in being_answered]
+
+
+def decide(new: NewRun, lane: LaneView) -> Decision:
+    """Decide the admission of *new* to *lane*.
+
+    The new run never starts before every earlier run of the lane has ended, whatever the strategy.
     """
-    if not active_run_ids:
-        return Decision()
-    if strategy is MultitaskStrategy.ENQUEUE:
-        return Decision(full=full)
-    if strategy is MultitaskStrategy.REJECT:
-        return Decision(blocked_by=active_run_ids[0])
-    if strategy is MultitaskStrategy.INTERRUPT:
-        return Decision(cancel=CancelAction.INTERRUPT)
-    return Decision(cancel=CancelAction.ROLLBACK)
+    refusal = _answers_refused(new, lane)
+    if refusal is not None or not lane.active:
+        return Decision(refusal=refusal)
+    if new.multitask_strategy is MultitaskStrategy.REJECT:
+        return Decision(refusal=ConflictError(new.thread_id, lane.active[0].run_id))
+    if needs_a_place(new) and lane.full:
+        return Decision(refusal=QueueFull(new.thread_id, lane.max_queued_runs))
+    return Decision(cancel=_CANCELS.get(new.multitask_strategy))
+
+
+def _answers_refused(new: NewRun, lane: LaneView) -> NoSuchInterrupt | None:
+    """Return why the interrupts that *new* answers take no answer.
+
+    A run of the lane may be answering some of them already; one that answers nothing moves the thread on, so that no
+    answer has its question any more.
+    """
+    if not new.request.answers:
+        return None
+    for run in lane.active:
+        if not run.answers:
+            why = f"the thread goes on with run {run.run_id!r} without an answer"
+            return NoSuchInterrupt(new.request.answers[0], why)
+    being_answered = _being_answered(lane)
+    for interrupt_id in new.request.answers:
+        by = being_answered.get(interrupt_id)
+        if by is None and interrupt_id in lane.open_interrupts:
+            continue
+        by = by or lane.answered.get(interrupt_id)
+        why = "nothing of this thread waits for it" if by is None else f"it was answered already, by run {by!r}"
+        return NoSuchInterrupt(interrupt_id, why)
+    return None
+
+
+def _being_answered(lane: LaneView) -> dict[str, str]:
+    return {interrupt_id: run.run_id for run in lane.active for interrupt_id in run.answers}
+
+
+def check_repeated(new: NewRun, *, run_id: str, thread_id: str, fingerprint: str | None, by_key: bool) -> None:
+    """Check that *new* is the admission that made the run *run_id*, once more.
+
+    Args:
+        fingerprint: That run's.
+        by_key: The run was found by its idempotency key, else by its id.
+
+    Raises:
+        KeyReused: The key came with another request.
+        AlreadyExists: The id is taken by a run of another thread.
+    """
+    if by_key and fingerprint != new.origin.fingerprint:
+        raise KeyReused(str(new.idempotency_key), run_id)
+    if thread_id != new.thread_id:
+        raise AlreadyExists("run", new.run_id)
+
+
+def run_metadata(new: NewRun, thread_metadata: Json) -> Json:
+    """Return the metadata of the admitted run: its defaults, what it inherits from its thread, and its own."""
+    if new.default_metadata is None:
+        return new.metadata
+    inherited = {name: value for name, value in thread_metadata.items() if name not in OF_ONE_RUN}
+    return {**new.default_metadata, **inherited, **new.metadata}
+
+
+def thread_metadata(new: NewRun) -> Json:
+    """Return the metadata of a thread that is made for *new*."""
+    return {**(new.default_metadata or {}), **new.metadata}
+
+
+def starts_at_once(new: NewRun, *, head: str | None, alone: bool) -> bool:
+    """Return whether the admitted run may start now.
+
+    Args:
+        head: The run of the lane that may; not read for a run that is *alone* in its lane.
+    """
+    return new.delay_s <= 0 if alone else head == new.run_id
 
 
 def check_new(new: NewRun) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from runlane.store.drivers.sqlite import configure
 from runlane.store.statements import Statement
+from runlane.store.transactions.admissions import FIND_KEY, LAST_PLACE
 from runlane.store.transactions.claims import CLAIM_RUN
 from runlane.store.transactions.crons import DUE_CRONS, NEXT_CRON
 from runlane.store.transactions.events import OLD_LOGS, READ_SEGMENTS
@@ -21,9 +22,7 @@ from runlane.store.transactions.run_queries import FORGET_RUNS, INFLIGHT, LAST_S
 from runlane.store.transactions.runs import (
     ACTIVE_RUNS,
     END_RUN,
-    FIND_KEY,
     GET_RUN,
-    LAST_PLACE,
     LOCK_RUN,
     NEXT_OF_LANE,
     RESTATE_THREAD,

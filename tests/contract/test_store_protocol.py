@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger_kit import LONG_AGO, admit, cancel, claim, ended, finish, turn
+from ledger_kit import LONG_AGO, a_run, admit, cancel, claim, ended, finish, turn
 from runlane.errors import NoSuchInterrupt
 from runlane.lifecycle import RunEvent
 from runlane.outcomes import Snapshot
@@ -56,6 +56,14 @@ async def test_a_second_answer_is_told_which_run_has_the_first(store: RunStore) 
     assert first in await refusal(store, "a")
     await finish(store, lease, RunEvent.SUCCEED, state=Snapshot(values=b"{}"))
     assert first in await refusal(store, "a")
+
+
+async def test_an_answer_that_is_repeated_after_its_admission_was_lost_is_the_same_run(store: RunStore) -> None:
+    await paused(store, "a")
+    new = a_run("t", request=RunRequest(answers=("a",)))
+    first = await store.runs.admit(new)
+    again = await store.runs.admit(new)
+    assert (again.run, again.reused) == (first.run, True)
 
 
 async def test_of_many_answers_at_once_one_is_taken(store: RunStore) -> None:

@@ -25,7 +25,7 @@ from runlane.runs.submission import RunSubmitter
 from runlane.store import conditions
 from runlane.store.resources.runs import Runs
 from runlane.store.statements import Query, Rows, Transaction, statement
-from runlane.store.transactions import claims, fence, leases, runs
+from runlane.store.transactions import admissions, claims, fence, leases, runs
 from runlane.streams.bridge import Watch
 from runlane.testing.ledger import Fate, FaultyDriver
 from simulation.seams import (
@@ -119,7 +119,7 @@ def _to(value: Any) -> Callable[[Any], Any]:
 
 def _twice(query: Query) -> Transaction[Rows]:
     """Insert a run that is there already under another id."""
-    if query.statement is runs.INSERT_RUN:
+    if query.statement is admissions.INSERT_RUN:
         assert query.params is not None
         found = yield RUN_EXISTS(run_id=query.params["run_id"])
         if found:
@@ -279,7 +279,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         found_by="rest", patches=(transaction(runs.request_cancel, lambda *_: finding(runs.RESTATE_THREAD, [])),)
     ),
     "a retried admission admits twice": Mutant(
-        found_by="one_admission", patches=(transaction(runs.admit, lambda *_: _twice),)
+        found_by="one_admission", patches=(transaction(admissions.admit, lambda *_: _twice),)
     ),
     "a cancel is lost": Mutant(found_by="honest_cancel", scenario=Scenario(driver=ForgetfulDriver)),
     "the last cancel wins": Mutant(

@@ -15,8 +15,8 @@ from runlane.store.resources.workers import Workers
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import Driver
+from runlane.store.transactions.admissions import MAX_QUEUED_RUNS
 from runlane.store.transactions.probe import probe
-from runlane.store.transactions.runs import MAX_QUEUED_RUNS
 from runlane.telemetry.emitter import SILENT, Telemetry
 
 

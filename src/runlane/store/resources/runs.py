@@ -8,7 +8,7 @@ from typing import Any
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import Admission, Cancelled, Json, NewRun, Owner, RunRecord, ThreadTtl, Usage
 from runlane.store.retrying import RetryingDriver
-from runlane.store.transactions import protocol, run_queries, runs, tasks
+from runlane.store.transactions import admissions, protocol, run_queries, runs, tasks
 from runlane.store.transactions.tasks import TaskFilter
 
 
@@ -28,11 +28,11 @@ class Runs:
             QueueFull: The strategy is ``enqueue`` and as many runs wait as may.
             NotFound: The thread does not exist (for this owner) and is not to be created.
         """
-        return await self._database.write(lambda: runs.admit(new, self._thread_ttl, self._max_queued_runs))
+        return await self._database.write(lambda: admissions.admit(new, self._thread_ttl, self._max_queued_runs))
 
     async def admit_all(self, news: Sequence[NewRun]) -> tuple[Admission, ...]:
         """Admit each of *news* as :meth:`admit` does, or none of them."""
-        return await self._database.write(lambda: runs.admit_all(news, self._thread_ttl, self._max_queued_runs))
+        return await self._database.write(lambda: admissions.admit_all(news, self._thread_ttl, self._max_queued_runs))
 
     async def request_cancel(
         self, run_id: str, *, owner: Owner, action: CancelAction, reason: EndReason, by: str | None = None

@@ -22,7 +22,8 @@ from runlane.store.rows import (
     owner_params,
 )
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
-from runlane.store.transactions.runs import GET_RUN, LOCK_THREAD, MAX_QUEUED_RUNS, admit
+from runlane.store.transactions.admissions import MAX_QUEUED_RUNS, admit
+from runlane.store.transactions.runs import GET_RUN, LOCK_THREAD
 
 #: What becomes of slots that came while no scheduler was there: the newest is made up for, or none is.
 Missed = Literal["once", "skip"]

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from runlane.admission import Decision, decide
 from runlane.errors import (
-    AlreadyExists,
     CancelRecorded,
-    ConflictError,
     IllegalTransition,
-    KeyReused,
     LeaseLost,
     NotFound,
-    QueueFull,
-    RunlaneError,
 )
 from runlane.lifecycle import (
     CancelAction,
     EndReason,
-    MultitaskStrategy,
     RunEvent,
     RunStatus,
     ThreadStatus,
@@ -28,19 +18,12 @@ from runlane.lifecycle import (
 )
 from runlane.outcomes import Outcome
 from runlane.records import (
-    OF_ONE_RUN,
-    Admission,
-    AnyOwner,
     Cancelled,
     Finished,
-    Json,
     Lease,
-    NewRun,
     Owner,
     RunRecord,
-    ThreadTtl,
 )
-from runlane.requests import StoredRequest
 from runlane.store.conditions import (
     HAS_RUNNING_RUN,
     HEAD_OF_LANE,
@@ -51,33 +34,25 @@ from runlane.store.conditions import (
     PENDING,
     thread_status,
 )
-from runlane.store.filters import matches
 from runlane.store.rows import (
     dumps,
     error_text,
     head_record,
-    loads,
     maybe_text,
     microseconds,
     owner_params,
     raised,
     run_record,
     scrubbed_kwargs,
-    thread_config,
-    ttl_params,
     usage_of,
     usage_text,
 )
-from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, statement
-from runlane.store.transactions.bindings import binding_of, unbind
+from runlane.store.statements import ExtraWrites, Row, Transaction, statement
+from runlane.store.transactions.bindings import unbind
 from runlane.store.transactions.events import last_event
-from runlane.store.transactions.protocol import check_answers
 from runlane.store.transactions.start_order import placed
 from runlane.store.transactions.webhooks import record_delivery
 
-WHOLE_LANE = 2**31
-#: How many runs may wait behind their lane's head unless something else is said.
-MAX_QUEUED_RUNS = 1000
 #: What may become of an attempt through :func:`finish`.
 FINISHES = frozenset(
     {RunEvent.SUCCEED, RunEvent.PAUSE, RunEvent.FAIL, RunEvent.EXPIRE, RunEvent.STOP, RunEvent.RELEASE}
@@ -91,14 +66,9 @@ INSERT_THREAD = statement(
     "insert_thread",
     """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts,
                           created_at, updated_at, state_updated_at, ttl_us, ttl_strategy, temporary)
-       VALUES (:thread_id, :owner, :status, :status, :metadata, :config, '{}', {now}, {now}, {now},
+       VALUES (:thread_id, :owner, :status, :settled, :metadata, :config, '{}', {now}, {now}, {now},
                CAST(:ttl_us AS BIGINT), :ttl_strategy, :temporary)
        ON CONFLICT (thread_id) DO NOTHING RETURNING *""",
-)
-MARK_BUSY = statement(
-    "mark_busy",
-    """UPDATE threads SET status = :status, metadata = :metadata, config = :config, updated_at = {now}
-       WHERE thread_id = :thread_id""",
 )
 # Called under the thread's lock after its runs have changed.
 SETTLE_THREAD = statement(
@@ -119,25 +89,6 @@ RESTATE_THREAD = statement(
 ACTIVE_RUNS = statement(
     "active_runs",
     f"SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} ORDER BY seq LIMIT :limit",
-)
-# The run behind whom there is no more room: as many wait before it as may.
-LAST_PLACE = statement(
-    "last_place",
-    f"""SELECT 1 AS taken FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE}
-        ORDER BY seq LIMIT 1 OFFSET :places""",
-)
-FIND_KEY = statement(
-    "find_key", "SELECT {run} FROM runs WHERE owner = :owner AND thread_id = :thread_id AND idempotency_key = :key"
-)
-# Guard: the run id is new; a repeated admission after a lost answer finds its own row.
-INSERT_RUN = statement(
-    "insert_run",
-    f"""INSERT INTO runs (run_id, thread_id, owner, assistant_id, graph_id, status, multitask_strategy, on_disconnect,
-                         metadata, kwargs, model_name, temporary, idempotency_key, webhook, home, not_before,
-                         created_at, updated_at)
-        VALUES (:run_id, :thread_id, :owner, :assistant_id, :graph_id, {PENDING}, :strategy, :on_disconnect, :metadata,
-                :kwargs, :model_name, :temporary, :key, :webhook, :home, {{now}} + :delay_us, {{now}}, {{now}})
-        ON CONFLICT (run_id) DO NOTHING RETURNING {{run}}""",
 )
 GET_RUN = statement("get_run", f"SELECT {{run}} FROM runs WHERE run_id = :run_id AND {IS_MINE}")
 LOCK_RUN = statement("lock_run", "SELECT {run} FROM runs WHERE run_id = :run_id {for_update}")
@@ -177,148 +128,6 @@ RELEASE_RUN = statement(
 )
 
 
-def admit(new: NewRun, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS) -> Transaction[Admission]:
-    """Admit *new*, or refuse it, under its thread's lock; see :func:`runlane.admission.decide`.
-
-    Args:
-        ttl: When the thread expires if it is made here.
-        max_queued_runs: How many runs may wait behind the lane's head.
-    """
-    thread = yield from _lock_or_make_thread(new, ttl)
-    if new.idempotency_key is not None:
-        same = yield FIND_KEY(owner=new.owner, thread_id=new.thread_id, key=new.idempotency_key)
-        if same:
-            if StoredRequest(same[0]["kwargs"]).origin.fingerprint != new.origin.fingerprint:
-                raise KeyReused(new.idempotency_key, same[0]["run_id"])
-            again = yield from _admitted_before(new, same)
-            return again
-    active, decision = yield from _decide(new, thread, max_queued_runs)
-    if decision.blocked_by is not None or decision.full:
-        same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
-        if not same:
-            raise _refusal(new, decision, max_queued_runs)
-        again = yield from _admitted_before(new, same)
-        return again
-    metadata = loads(thread["metadata"])
-    rows = yield _insert(new, metadata)
-    if not rows:
-        same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
-        again = yield from _admitted_before(new, same)
-        return again
-    cancelled = yield from _supersede(active, decision, new.run_id)
-    yield MARK_BUSY(
-        thread_id=new.thread_id,
-        status=ThreadStatus.BUSY.value,
-        metadata=dumps({**metadata, **new.thread_metadata}),
-        config=dumps(thread_config(loads(thread["config"]), new.request.config)),
-    )
-    runnable_now = new.delay_s <= 0
-    if active:
-        head = yield NEXT_OF_LANE(thread_id=new.thread_id)
-        runnable_now = bool(head) and head[0]["run_id"] == new.run_id
-    return Admission(run=run_record(rows[0]), runnable=runnable_now, cancelled=cancelled)
-
-
-def _decide(new: NewRun, thread: Row, max_queued_runs: int) -> Transaction[tuple[Rows, Decision]]:
-    """Return the active runs of the lane, as many as are needed, and what is decided about *new*."""
-    # A lane may be long; only a strategy that cancels needs more of it than its first run.
-    cancels = new.multitask_strategy in (MultitaskStrategy.INTERRUPT, MultitaskStrategy.ROLLBACK)
-    active = yield ACTIVE_RUNS(thread_id=new.thread_id, limit=WHOLE_LANE if cancels or new.request.answers else 1)
-    if new.request.answers:
-        yield from check_answers(new, thread, active)
-    last: Rows = ()
-    if active and new.multitask_strategy is MultitaskStrategy.ENQUEUE:
-        last = yield LAST_PLACE(thread_id=new.thread_id, places=max_queued_runs)
-    return active, decide(new.multitask_strategy, [row["run_id"] for row in active], full=bool(last))
-
-
-def _refusal(new: NewRun, decision: Decision, max_queued_runs: int) -> RunlaneError:
-    if decision.blocked_by is not None:
-        return ConflictError(new.thread_id, decision.blocked_by)
-    return QueueFull(new.thread_id, max_queued_runs)
-
-
-def admit_all(
-    news: Sequence[NewRun], ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS
-) -> Transaction[tuple[Admission, ...]]:
-    """Admit each of *news*, in order; if one cannot be admitted none is."""
-    done = []
-    for new in news:
-        admission = yield from admit(new, ttl, max_queued_runs)
-        done.append(admission)
-    return tuple(done)
-
-
-def _admitted_before(new: NewRun, same: Rows) -> Transaction[Admission]:
-    """Answer a repeated admission as the first one, whose answer the caller may never have got."""
-    if not same or same[0]["thread_id"] != new.thread_id:
-        raise AlreadyExists("run", new.run_id)
-    head = yield NEXT_OF_LANE(thread_id=new.thread_id)
-    runnable_now = bool(head) and head[0]["run_id"] == same[0]["run_id"]
-    return Admission(run=run_record(same[0]), runnable=runnable_now, reused=True)
-
-
-def _lock_or_make_thread(new: NewRun, ttl: ThreadTtl | None) -> Transaction[Row]:
-    found = yield LOCK_THREAD(thread_id=new.thread_id)
-    if not found and new.create_thread:
-        made = yield INSERT_THREAD(
-            thread_id=new.thread_id,
-            owner=new.owner,
-            status=ThreadStatus.IDLE.value,
-            metadata=dumps({**(new.default_metadata or {}), **new.metadata}),
-            config="{}",
-            **ttl_params(new.thread_ttl or ttl),
-            temporary=int(new.temporary),
-        )
-        found = yield LOCK_THREAD(thread_id=new.thread_id)
-        if made:
-            return found[0]
-    if not found or not _may_run_on(new, found[0]):
-        raise NotFound("thread", new.thread_id)
-    return found[0]
-
-
-def _may_run_on(new: NewRun, thread: Row) -> bool:
-    owner = new.owner if new.thread_owner is None else new.thread_owner
-    if not isinstance(owner, AnyOwner) and thread["owner"] != owner:
-        return False
-    return not new.thread_where or matches(new.thread_where, loads(thread["metadata"]))
-
-
-def _insert(new: NewRun, thread_metadata: Json) -> Any:
-    metadata = new.metadata
-    if new.default_metadata is not None:
-        inherited = {name: value for name, value in thread_metadata.items() if name not in OF_ONE_RUN}
-        metadata = {**new.default_metadata, **inherited, **metadata}
-    return INSERT_RUN(
-        run_id=new.run_id,
-        thread_id=new.thread_id,
-        owner=new.owner,
-        assistant_id=new.assistant_id,
-        graph_id=new.request.graph_id,
-        strategy=new.multitask_strategy.value,
-        on_disconnect=new.on_disconnect.value,
-        metadata=dumps(metadata),
-        kwargs=StoredRequest.of(new.request, new.origin, binding_of(thread_metadata, new.thread_metadata)).text,
-        model_name=new.model_name,
-        temporary=int(new.temporary),
-        key=new.idempotency_key,
-        webhook=new.webhook,
-        home=new.home,
-        delay_us=int(new.delay_s * 1_000_000),
-    )
-
-
-def _supersede(active: Sequence[Row], decision: Decision, by: str) -> Transaction[tuple[Cancelled, ...]]:
-    if decision.cancel is None:
-        return ()
-    cancelled = []
-    for row in active:
-        done = yield from _cancel(row, decision.cancel, EndReason.SUPERSEDED, by)
-        cancelled.append(done)
-    return tuple(cancelled)
-
-
 def request_cancel(
     run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None
 ) -> Transaction[Cancelled]:
@@ -332,7 +141,7 @@ def request_cancel(
         raise NotFound("run", run_id)
     if RunStatus(rows[0]["status"]).terminal:
         return Cancelled(run=run_record(rows[0]))
-    done = yield from _cancel(rows[0], action, reason, by)
+    done = yield from cancel_active(rows[0], action, reason, by)
     if not done.run.status.terminal:
         return done
     thread_id = done.run.thread_id
@@ -341,7 +150,7 @@ def request_cancel(
     return Cancelled(run=done.run, ended=True, next_run=head_record(following[0]) if following else None)
 
 
-def _cancel(row: Row, action: CancelAction, reason: EndReason, by: str | None) -> Transaction[Cancelled]:
+def cancel_active(row: Row, action: CancelAction, reason: EndReason, by: str | None) -> Transaction[Cancelled]:
     """Record a cancel on a locked active run; end it if nothing of it has ever executed.
 
     A run that was handed back has checkpoints, which its next attempt repairs or removes before it ends.

@@ -101,6 +101,7 @@ def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thre
         thread_id=thread_id,
         owner=owner,
         status=ThreadStatus.IDLE.value,
+        settled=ThreadStatus.IDLE.value,
         metadata=dumps(new.metadata),
         config="{}",
         **ttl_params(new.ttl),
