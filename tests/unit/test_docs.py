@@ -22,6 +22,7 @@ import runlane.records
 import runlane.server.app
 import runlane.streams.bridge
 import runlane.testing
+from doctor_kit import DAMAGES
 from documents import (
     CODE_LINK,
     DOCS,
@@ -38,12 +39,16 @@ from documents import (
 )
 from runlane import CancelReceipt, RunManager, RunRecord, StreamEnd, StreamEvent, StreamGap, Thread, Usage
 from runlane.agents.encode import Unserialisable
+from runlane.agents.langgraph_json import PACKAGING_KEYS, REFUSED, SECTIONS, UNSUPPORTED_KEYS
 from runlane.cli.main import app as command_line
 from runlane.errors import ConfigurationError, RunlaneError
 from runlane.server.api import RESOURCES, openapi_document
+from runlane.server.config.http_section import CorsSection, HttpSection
 from runlane.server.http.errors import STATUSES
 from runlane.server.http.route import SOCKET, Route
+from runlane.server.routes.metrics import Metrics
 from runlane.settings import Settings
+from runlane.telemetry import events
 from signature_kit import arguments as arguments_of
 from simulation.mutants import MUTANTS
 
@@ -306,6 +311,43 @@ def test_a_page_uses_the_terms_of_the_field(page: Path) -> None:
         match[0]: better for pattern, better in REPLACED_WORDS.items() for match in [re.search(pattern, text)] if match
     }
     assert found == {}
+
+
+def test_every_metric_is_in_the_reference_and_the_reverse() -> None:
+    found = {metric.name for metric in Metrics().registry.collect() if metric.name.startswith("runlane_")}
+    documented = set(re.findall(r"`(runlane_\w+?)(?:_total)?`", (REFERENCE / "http-api.md").read_text()))
+    assert documented == found
+
+
+def test_every_event_of_telemetry_is_in_the_reference_with_its_fields() -> None:
+    kinds = {name: kind for name, kind in vars(events).items() if inspect.isclass(kind)}
+    expected = {
+        name: [field for field in kind.__struct_fields__ if field not in events.OfRun.__struct_fields__]
+        if issubclass(kind, events.OfRun)
+        else list(kind.__struct_fields__)
+        for name, kind in kinds.items()
+        if issubclass(kind, events.TelemetryEvent) and kind not in (events.TelemetryEvent, events.OfRun)
+    }
+    [section] = [text for text in re.split(r"^## ", PYTHON_API, flags=re.MULTILINE) if text.startswith("Telemetry")]
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("| `"): re.findall(r"`(\w+)`", row[1]) for row in rows} == expected
+
+
+def test_every_finding_of_the_doctor_is_in_its_page() -> None:
+    page = (DOCS / "how-to" / "check-and-repair-the-database.md").read_text()
+    cells = "".join(line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `"))
+    damages = {code for damage in DAMAGES.values() for code in (*damage.codes, *damage.also)}
+    not_by_sql = {"file.integrity", "thread.state"}
+    assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", cells)) == damages | not_by_sql
+
+
+def test_every_key_of_langgraph_json_is_in_its_page() -> None:
+    page = (REFERENCE / "langgraph-json.md").read_text()
+    fields_of_http = {
+        field.encode_name for kind in (HttpSection, CorsSection) for field in msgspec.structs.fields(kind)
+    }
+    keys = {*PACKAGING_KEYS, *UNSUPPORTED_KEYS, *SECTIONS, *REFUSED, "graphs", "dependencies", "env", *fields_of_http}
+    assert sorted(key for key in keys if f"`{key}`" not in page) == []
 
 
 def test_the_number_of_planted_bugs_is_counted() -> None:
