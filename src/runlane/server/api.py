@@ -25,6 +25,7 @@ from runlane.server.routes.metrics import METRICS
 from runlane.server.routes.runs import RUNS
 from runlane.server.routes.system import HEALTH, META
 from runlane.server.routes.thread_extras import THREAD_EXTRAS
+from runlane.server.routes.thread_states import THREAD_STATES
 from runlane.server.routes.thread_stream import THREAD_STREAM
 from runlane.server.routes.threads import THREADS
 from runlane.server.routes.webhooks import WEBHOOKS
@@ -52,6 +53,7 @@ RESOURCES: Final = (
     METRICS,
     ASSISTANTS,
     THREADS,
+    THREAD_STATES,
     THREAD_EXTRAS,
     THREAD_STREAM,
     RUNS,

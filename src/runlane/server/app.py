@@ -24,7 +24,7 @@ from runlane.server.http.errors import on_error, on_http_error
 from runlane.server.http.origin_middleware import OriginMiddleware
 from runlane.server.http.response_middleware import ResponseMiddleware
 from runlane.server.http.route import RouteTable
-from runlane.server.routes import crons
+from runlane.server.routes.cron_runs import scheduler_of
 from runlane.server.routes.metrics import Metrics, MetricsMiddleware
 from runlane.server.startup import open_service
 from runlane.settings import Settings
@@ -64,7 +64,7 @@ def create_app(
                 )
             )
             app.state.service = service
-            app.state.crons = await stack.enter_async_context(crons.scheduler_of(service, poll_s=settings.poll_s))
+            app.state.crons = await stack.enter_async_context(scheduler_of(service, poll_s=settings.poll_s))
             if custom is not None:
                 await stack.enter_async_context(custom.lifespan())
             yield

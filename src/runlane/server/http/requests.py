@@ -12,8 +12,6 @@ import msgspec
 from starlette.requests import Request
 
 from runlane.errors import InvalidRequest, RunlaneError
-from runlane.records import PruneStrategy
-from runlane.server.config.expiry import Minutes
 from runlane.server.http.json_bodies import read_json
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -102,115 +100,6 @@ RUN_EXAMPLE: Final[Object] = {
     "assistant_id": "agent",
     "input": {"messages": [{"role": "user", "content": "Where is my order?"}]},
 }
-
-
-class AssistantCreate(Body):
-    nullable: ClassVar[frozenset[str]] = frozenset({"description"})
-
-    graph_id: str
-    assistant_id: UUID | None = None
-    config: RunConfig | None = None
-    context: Object | None = None
-    metadata: Object | None = None
-    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    description: str | None = None
-    if_exists: Literal["raise", "do_nothing"] = "raise"
-
-
-class AssistantPatch(Body):
-    graph_id: str | None = None
-    config: RunConfig | None = None
-    context: Object | None = None
-    metadata: Object | None = None
-    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    description: str | None = None
-
-
-class AssistantSearch(Body):
-    metadata: Object | None = None
-    graph_id: str | None = None
-    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    limit: Limit = 10
-    offset: Offset = 0
-    sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] | None = None
-    sort_order: SortOrder | None = None
-    select: list[str] | None = None
-
-
-class AssistantVersions(Body):
-    metadata: Object | None = None
-    limit: Limit = 10
-    offset: Offset = 0
-
-
-class AssistantLatest(Body):
-    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-
-
-class SuperstepUpdate(msgspec.Struct, kw_only=True):
-    values: Any = None
-    command: Command | None = None
-    as_node: str | None = None
-
-
-class Superstep(msgspec.Struct, kw_only=True):
-    updates: Annotated[list[SuperstepUpdate], msgspec.Meta(min_length=1)]
-
-
-class Ttl(msgspec.Struct, kw_only=True):
-    ttl: Minutes
-    strategy: PruneStrategy = "delete"
-
-
-class ThreadCreate(Body):
-    thread_id: UUID | None = None
-    metadata: Object | None = None
-    if_exists: Literal["raise", "do_nothing"] = "raise"
-    ttl: Ttl | Minutes | None = None
-    supersteps: Annotated[list[Superstep], msgspec.Meta(max_length=10_000)] | None = None
-
-
-class ThreadPatch(Body):
-    metadata: Object | None = None
-    ttl: Ttl | Minutes | None = None
-
-
-class ThreadSearch(Body):
-    ids: Annotated[list[str], msgspec.Meta(max_length=1000)] | None = None
-    metadata: Object | None = None
-    values: Object | None = None
-    status: Literal["idle", "busy", "interrupted", "error"] | None = None
-    limit: Limit = 10
-    offset: Offset = 0
-    sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] | None = None
-    sort_order: SortOrder | None = None
-    select: list[str] | None = None
-    extract: Annotated[dict[str, str], msgspec.Meta(max_length=10)] | None = None
-
-
-class StateUpdate(Body):
-    nullable: ClassVar[frozenset[str]] = frozenset({"checkpoint_id"})
-
-    values: Any = None
-    as_node: str | None = None
-    checkpoint: CheckpointConfig | None = None
-    checkpoint_id: str | None = None
-
-
-class StateAt(Body):
-    checkpoint: CheckpointConfig
-    subgraphs: bool = False
-    select: list[str] | None = None
-
-
-class HistoryQuery(Body):
-    nullable: ClassVar[frozenset[str]] = frozenset({"select"})
-
-    limit: Limit = 1
-    before: str | Object | None = None
-    metadata: Object | None = None
-    checkpoint: CheckpointConfig | None = None
-    select: list[str] | None = None
 
 
 B = TypeVar("B", bound=Body)
@@ -373,3 +262,9 @@ def cursor_address(before: str | Object | None) -> str | dict[str, Any] | None:
         return checkpoint_address(msgspec.convert(before.get("configurable", before), CheckpointConfig))
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"Invalid request body: before: {error}.") from None
+
+
+def clean(body: Any) -> dict[str, Any]:
+    """Return *body* as a dict without what was not given."""
+    built: dict[str, Any] = msgspec.to_builtins(body)
+    return {name: value for name, value in built.items() if value is not None}

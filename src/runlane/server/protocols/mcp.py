@@ -34,8 +34,8 @@ from runlane.server.protocols.json_rpc import (
     serve,
 )
 from runlane.server.protocols.tools import input_of, input_schema, named
+from runlane.server.routes.authorization import authorize, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
-from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import graph_config
 from runlane.store.transactions.assistants import AssistantFilter
 from runlane.streams.bridge import Ending

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID, uuid4
 
 import msgspec
@@ -16,25 +16,69 @@ from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import (
-    AssistantCreate,
-    AssistantLatest,
-    AssistantPatch,
-    AssistantSearch,
-    AssistantVersions,
     BadRequest,
+    Body,
+    Limit,
+    Object,
+    Offset,
     RunConfig,
+    SortOrder,
+    clean,
     ignore,
     path_uuid,
 )
 from runlane.server.http.responses import assistant_wire, json_response, raw_json, selected
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.routing import authorize, service_of
+from runlane.server.routes.authorization import authorize, service_of
 from runlane.server.service import Service, graph_config
 from runlane.store.transactions.assistants import SHARED_OWNER, AssistantFilter, NewAssistant
 from runlane.store.transactions.thread_search import ThreadFilter
 
 #: Threads that are looked up at once.
 _PAGE: Final = 1000
+
+
+class AssistantCreate(Body):
+    nullable: ClassVar[frozenset[str]] = frozenset({"description"})
+
+    graph_id: str
+    assistant_id: UUID | None = None
+    config: RunConfig | None = None
+    context: Object | None = None
+    metadata: Object | None = None
+    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    description: str | None = None
+    if_exists: Literal["raise", "do_nothing"] = "raise"
+
+
+class AssistantPatch(Body):
+    graph_id: str | None = None
+    config: RunConfig | None = None
+    context: Object | None = None
+    metadata: Object | None = None
+    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    description: str | None = None
+
+
+class AssistantSearch(Body):
+    metadata: Object | None = None
+    graph_id: str | None = None
+    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] | None = None
+    sort_order: SortOrder | None = None
+    select: list[str] | None = None
+
+
+class AssistantVersions(Body):
+    metadata: Object | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+
+
+class AssistantLatest(Body):
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class DeleteQuery(QueryModel):
@@ -113,12 +157,6 @@ def _changed_settings(config: RunConfig | None, context: dict[str, Any] | None) 
     changed, mirrored = _settings(config, context)
     kept = config is not None and not config.configurable and context is None
     return {"config": changed} if kept else {"config": changed, "context": mirrored}
-
-
-def clean(body: Any) -> dict[str, Any]:
-    """Return *body* as a dict without what was not given."""
-    built: dict[str, Any] = msgspec.to_builtins(body)
-    return {name: value for name, value in built.items() if value is not None}
 
 
 def _known_graph(service: Service, graph_id: str) -> None:

@@ -18,8 +18,8 @@ from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import Body, RunCreate, canonical_uuid, in_entry
 from runlane.server.http.responses import json_response, run_wire
 from runlane.server.http.route import Resource, Route
+from runlane.server.routes.authorization import authorize, service_of
 from runlane.server.routes.new_runs import prepare_run
-from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import Service
 
 #: One transaction admits them all, and nothing else is written meanwhile.

@@ -11,12 +11,8 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import CronChanged, InvalidRequest, NotFound, OwnerUnknown, UnsupportedOption
-from runlane.maintenance.crons import CronScheduler, next_slot
-from runlane.records import ANY_OWNER, NewRun
-from runlane.requests import RunOrigin
+from runlane.errors import CronChanged, InvalidRequest, NotFound, UnsupportedOption
 from runlane.runtime import new_run_id, utc_now
-from runlane.schedules import Schedule
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.requests import (
@@ -28,7 +24,6 @@ from runlane.server.http.requests import (
     Object,
     Offset,
     RunConfig,
-    RunCreate,
     SortOrder,
     StreamMode,
     path_uuid,
@@ -36,29 +31,13 @@ from runlane.server.http.requests import (
 from runlane.server.http.responses import json_response, selected
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.assistants import pagination
-from runlane.server.routes.new_runs import new_run, prepare_run
-from runlane.server.routes.routing import authorize, service_of
-from runlane.server.service import Service
-from runlane.store.filters import matches
-from runlane.store.transactions.crons import Cron, CronFilter, CronPlan, CronTarget, Missed, Overlap
+from runlane.server.routes.authorization import authorize, service_of
+from runlane.server.routes.cron_runs import RUN_FIELDS, changed_plan, cron_run, cron_target, new_plan, run_request
+from runlane.server.routes.new_runs import prepare_run
+from runlane.store.transactions.crons import Cron, CronFilter, Missed, Overlap
 
 #: A change is made again if a firing came before it.
 CHANGE_TRIES: Final = 10
-#: What a cron hands on to its runs; their metadata is the cron's.
-_OF_RUNS: Final = (
-    "input",
-    "config",
-    "context",
-    "webhook",
-    "interrupt_before",
-    "interrupt_after",
-    "stream_mode",
-    "stream_subgraphs",
-    "stream_resumable",
-    "durability",
-    "checkpoint_during",
-    "multitask_strategy",
-)
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Durability = Literal["sync", "async", "exit"]
 Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
@@ -156,50 +135,6 @@ def _config_of_runs(cron: Cron) -> dict[str, Any]:
     return {**given, "configurable": {**(given.get("configurable") or {}), "cron_id": cron.cron_id}}
 
 
-def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
-    """Return what fires the crons of *service*'s ledger while this process admits runs."""
-    return CronScheduler(
-        store=service.store,
-        make_run=lambda cron, slot: _due_run(service, cron, slot),
-        admitted=lambda new, admission: service.runtime.submitter.admitted(new, admission).watch.close(),
-        closed=lambda: service.runs.closed,
-        poll_s=poll_s,
-        now=utc_now,
-        telemetry=service.runtime.telemetry,
-    )
-
-
-async def _due_run(service: Service, cron: Cron, slot: datetime) -> NewRun:
-    """Return the run of *cron* for *slot*.
-
-    Raises:
-        OwnerUnknown: Its owner could not start it themselves any more.
-    """
-    if service.authority is not None and not await service.authority.knows(cron.target.owner):
-        raise OwnerUnknown(cron.target.owner)
-    return await _run_of(service, cron, slot)
-
-
-async def _run_of(service: Service, cron: Cron, slot: datetime) -> NewRun:
-    """Return the run of *cron* for *slot*, checked as if its request came now."""
-    target, plan = cron.target, cron.plan
-    asked = _run_request(target.assistant_id, plan.payload, plan.metadata, plan.on_run_completed)
-    new = await new_run(service, asked, target.thread_id, user=target.assistant_owner, owner=target.owner)
-    return replace(
-        new,
-        metadata={**new.metadata, "cron_id": cron.cron_id, "cron_run_date": slot.isoformat()},
-        request=new.request.with_configurable({"cron_id": cron.cron_id}),
-        origin=RunOrigin(permissions=target.permissions),
-        thread_owner=target.thread_owner,
-        thread_where=target.thread_where,
-    )
-
-
-def _run_request(assistant_id: str, payload: Any, metadata: Any, on_run_completed: str | None) -> RunCreate:
-    given = {"assistant_id": assistant_id, "metadata": metadata, **payload}
-    return msgspec.convert({**given, "on_completion": on_run_completed or "keep"}, RunCreate)
-
-
 def _given(body: Body) -> dict[str, Any]:
     """Return what a client gave, as JSON values, but for instants."""
     given = {name: getattr(body, name) for name in body.__struct_fields__}
@@ -219,53 +154,6 @@ def _in_utc(end_time: datetime) -> datetime:
         raise InvalidRequest(f"end_time {end_time.isoformat()} is no date in UTC.") from None
 
 
-def _planned(given: dict[str, Any], old: CronPlan, last_slot_at: datetime | None) -> CronPlan:
-    """Return *old* with what was *given*; the next slot comes after now, and after the last one.
-
-    Raises:
-        InvalidRequest: The schedule makes no sense, or names no date.
-    """
-    names = ("schedule", "timezone", "on_run_completed", "missed", "overlap", "enabled")
-    changed = replace(
-        old,
-        **{name: given[name] for name in names if name in given},
-        end_at=given.get("end_time", old.end_at),
-        payload={**old.payload, **{name: given[name] for name in _OF_RUNS if name in given}},
-        metadata={**old.metadata, **given.get("metadata", {})},
-    )
-    if _times(changed) == _times(old):
-        return changed
-    schedule, after = Schedule(changed.schedule, changed.timezone), utc_now()
-    if last_slot_at is not None:
-        after = max(after, last_slot_at)
-    if schedule.after(after) is None:
-        raise InvalidRequest(f"schedule {changed.schedule!r} names no date.")
-    return replace(changed, next_run_at=next_slot(schedule, after, changed.end_at) if changed.enabled else None)
-
-
-def _times(plan: CronPlan) -> tuple[Any, ...]:
-    return plan.schedule, plan.timezone, plan.end_at, plan.enabled
-
-
-def _new_plan(given: dict[str, Any], *, on_thread: bool) -> CronPlan:
-    empty = CronPlan(
-        schedule="",
-        timezone=None,
-        end_at=None,
-        payload={},
-        metadata={},
-        on_run_completed=None if on_thread else "delete",
-        missed="once",
-        overlap="allow",
-        enabled=True,
-        next_run_at=None,
-    )
-    plan = _planned(given, empty, None)
-    if plan.enabled and plan.next_run_at is None:
-        raise InvalidRequest(f"end_time {plan.end_at} comes before the schedule's first date, so it would never run.")
-    return plan
-
-
 def _refuse(given: dict[str, Any], *, on_thread: bool) -> None:
     if on_thread and "on_run_completed" in given:
         raise UnsupportedOption("on_run_completed", "a cron on a thread keeps the thread; leave it out.")
@@ -283,43 +171,16 @@ async def _create(request: Request, body: CronCreate, thread_id: str | None) -> 
         "schedule": given["schedule"],
         "timezone": given.get("timezone"),
         "end_time": given.get("end_time"),
-        "payload": {name: given[name] for name in _OF_RUNS if name in given},
+        "payload": {name: given[name] for name in RUN_FIELDS if name in given},
         "metadata": metadata,
     }
     access = await authorize(request, "crons", "create", value)
-    plan = _new_plan({**given, "metadata": value["metadata"]}, on_thread=thread_id is not None)
-    asked = _run_request(given["assistant_id"], plan.payload, plan.metadata, plan.on_run_completed)
-    target = await _target(service, await prepare_run(request, asked, thread_id), access.owner, thread_id)
+    plan = new_plan({**given, "metadata": value["metadata"]}, on_thread=thread_id is not None)
+    asked = run_request(given["assistant_id"], plan.payload, plan.metadata, plan.on_run_completed)
+    target = await cron_target(service, await prepare_run(request, asked, thread_id), access.owner, thread_id)
     cron = await service.store.crons.create(cron_id, target, replace(plan, metadata=asked.metadata or {}))
     request.app.state.crons.wake()
     return json_response(cron_wire(cron))
-
-
-async def _target(service: Service, new: NewRun, owner: str, thread_id: str | None) -> CronTarget:
-    """Return what *new*, a run that could be admitted now, is a run of.
-
-    Raises:
-        NotFound: There is no such thread for it.
-    """
-    assert new.assistant_id is not None
-    assistant = await service.store.assistants.get(new.assistant_id, owner=ANY_OWNER)
-    thread_owner = None
-    if thread_id is not None:
-        thread = await service.store.threads.get(
-            thread_id, owner=owner if new.thread_owner is None else new.thread_owner
-        )
-        if new.thread_where and not matches(new.thread_where, thread.metadata):
-            raise NotFound("thread", thread_id)
-        thread_owner = thread.owner
-    return CronTarget(
-        owner=owner,
-        permissions=new.origin.permissions,
-        assistant_id=assistant.assistant_id,
-        assistant_owner=assistant.owner,
-        thread_id=thread_id,
-        thread_owner=thread_owner,
-        thread_where=new.thread_where if thread_id is not None else None,
-    )
 
 
 async def create_cron(request: Request, body: CronCreate) -> Response:
@@ -355,14 +216,14 @@ async def patch_cron(request: Request, body: CronPatch) -> Response:
     service, given = service_of(request), _given(body)
     if not given:
         raise BadRequest("There is nothing to change; give at least one field.")
-    value = {"payload": {name: given[name] for name in _OF_RUNS if name in given}, **given}
+    value = {"payload": {name: given[name] for name in RUN_FIELDS if name in given}, **given}
     value.setdefault("metadata", {})
     access, cron = await _reach(request, "update", value)
     _refuse(given, on_thread=cron.target.thread_id is not None)
     given["metadata"] = value["metadata"]
     for tries_left in reversed(range(CHANGE_TRIES)):
-        plan = _planned(given, cron.plan, cron.last_slot_at)
-        await _run_of(service, replace(cron, plan=plan), utc_now())
+        plan = changed_plan(given, cron.plan, cron.last_slot_at)
+        await cron_run(service, replace(cron, plan=plan), utc_now())
         try:
             changed = await service.store.crons.change(cron, plan)
         except CronChanged:

@@ -16,7 +16,7 @@ from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import Body, Limit, Object, Offset, ignore
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.routing import authorize, service_of
+from runlane.server.routes.authorization import authorize, service_of
 
 T = TypeVar("T")
 Labels = list[str]

@@ -18,7 +18,7 @@ from runlane.server.http import answers
 from runlane.server.http.queries import QueryModel
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import ROUTE, Resource, Route
-from runlane.server.routes.routing import service_of
+from runlane.server.routes.authorization import service_of
 from runlane.server.service import Service
 from runlane.store.transactions.queue import QueueStats
 from runlane.telemetry.prometheus import RunMetrics

@@ -18,10 +18,10 @@ from runlane.requests import NO_ORIGIN, RunOrigin, RunRequest, raw
 from runlane.runs.submission import Admitted
 from runlane.runtime import new_run_id
 from runlane.server.auth.access import Access
-from runlane.server.http.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid
-from runlane.server.routes.assistants import assistant_to_run, clean, find_assistant
+from runlane.server.http.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid, clean
+from runlane.server.routes.assistants import assistant_to_run, find_assistant
+from runlane.server.routes.authorization import authorize, service_of
 from runlane.server.routes.keyed_threads import is_keyed, keyed_thread_id
-from runlane.server.routes.routing import authorize, service_of
 from runlane.server.service import Service
 from runlane.settings import Settings
 

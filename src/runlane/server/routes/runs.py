@@ -36,8 +36,8 @@ from runlane.server.http.responses import (
     waiting_wire,
 )
 from runlane.server.http.route import Resource, Route
+from runlane.server.routes.authorization import reach_run, reach_thread, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
-from runlane.server.routes.routing import reach_run, reach_thread, service_of
 from runlane.server.service import Service, delete_rolled_back
 from runlane.streams.bridge import Ending, Watch
 

@@ -11,7 +11,7 @@ from runlane.server.http import answers
 from runlane.server.http.queries import QueryModel
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.routing import service_of
+from runlane.server.routes.authorization import service_of
 
 _DOCS = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Runlane API</title><style>
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}

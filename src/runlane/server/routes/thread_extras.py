@@ -16,7 +16,7 @@ from runlane.server.http import answers
 from runlane.server.http.requests import Body, canonical_uuid
 from runlane.server.http.responses import json_response, thread_wire
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.routing import authorize, reach_thread, service_of
+from runlane.server.routes.authorization import authorize, reach_thread, service_of
 
 _ACTIONS: dict[PruneStrategy, str] = {"delete": "delete", "keep_latest": "update"}
 

@@ -18,7 +18,7 @@ from runlane.server.http import answers
 from runlane.server.http.queries import QueryModel
 from runlane.server.http.responses import FROM_START, HEARTBEAT, SSE_HEADERS, StreamingBody, wire_name
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.routing import reach_thread, service_of
+from runlane.server.routes.authorization import reach_thread, service_of
 from runlane.server.service import Service
 from runlane.streams.bridge import Batch
 from runlane.streams.threads import START, Position, newest_position, past, read_thread, start_of, state_of

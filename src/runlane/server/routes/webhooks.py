@@ -18,7 +18,7 @@ from runlane.server.http.queries import Page
 from runlane.server.http.requests import path_uuid
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.routing import authorize, service_of
+from runlane.server.routes.authorization import authorize, service_of
 from runlane.store.transactions.webhooks import Attempted, Delivery, DeliveryStatus
 
 

@@ -45,8 +45,8 @@ from runlane.server.protocols.json_rpc import (
     json_bytes,
     serve,
 )
+from runlane.server.routes.authorization import service_of
 from runlane.server.routes.new_runs import admit, prepare_run
-from runlane.server.routes.routing import service_of
 from runlane.server.service import Service
 
 

@@ -14,7 +14,7 @@ from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import BadRequest
 from runlane.server.http.responses import json_response
 from runlane.server.routes.assistants import assistant_to_run
-from runlane.server.routes.routing import service_of
+from runlane.server.routes.authorization import service_of
 from runlane.server.service import graph_config
 
 TEXT: Final = ("text/plain", "application/json")

@@ -14,7 +14,7 @@ from runlane.errors import NotFound
 from runlane.records import ANY_OWNER, Assistant, RunError, RunRecord
 from runlane.server.protocols.a2a.wire import NO_TASK, STATES, Listing, Now, Words
 from runlane.server.protocols.json_rpc import INVALID_PARAMS, RpcError
-from runlane.server.routes.routing import authorize, service_of
+from runlane.server.routes.authorization import authorize, service_of
 from runlane.server.service import Service
 from runlane.store.rows import microseconds
 from runlane.store.transactions.tasks import TaskFilter

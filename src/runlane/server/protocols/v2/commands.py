@@ -17,8 +17,8 @@ from runlane.requests import NULL, RunRequest
 from runlane.server.http.requests import Body, Command, Goto, RunConfig, RunCreate, Update, checkpoint_uuid
 from runlane.server.protocols.v2.inspection import get_state, get_tree, list_checkpoints
 from runlane.server.protocols.v2.refusals import CommandRefused, converted, refusal
+from runlane.server.routes.authorization import reach_thread, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
-from runlane.server.routes.routing import reach_thread, service_of
 
 Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
 #: In a config, where a run starts that is not to go on from the thread's newest checkpoint.

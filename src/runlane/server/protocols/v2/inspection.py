@@ -13,7 +13,7 @@ from runlane.records import RunRecord, Thread
 from runlane.server.http.requests import Body, Limit, checkpoint_uuid
 from runlane.server.protocols.v2.events import RunEvents, Subscription
 from runlane.server.protocols.v2.refusals import CommandRefused, converted
-from runlane.server.routes.routing import reach_thread, service_of
+from runlane.server.routes.authorization import reach_thread, service_of
 
 #: How a graph's checkpoint namespace is made of its segments.
 _SEPARATOR: Final = "|"

@@ -25,7 +25,7 @@ from runlane.server.protocols.v2.inspection import GetTree, ListCheckpoints, Sta
 from runlane.server.protocols.v2.refusals import CommandRefused
 from runlane.server.protocols.v2.socket import serve_socket
 from runlane.server.protocols.v2.thread import ThreadEvents
-from runlane.server.routes.routing import authorize, service_of
+from runlane.server.routes.authorization import authorize, service_of
 
 #: A heartbeat is due after this part of its time: timers are not exact.
 _NEARLY = 0.9

@@ -21,7 +21,7 @@ from runlane.server.protocols.v2.commands import execute
 from runlane.server.protocols.v2.events import Subscription, subscription
 from runlane.server.protocols.v2.refusals import CommandRefused, refusal
 from runlane.server.protocols.v2.thread import ThreadEvents
-from runlane.server.routes.routing import authorize, service_of
+from runlane.server.routes.authorization import authorize, service_of
 
 #: Subscriptions of one socket; a page has a few for each part of it.
 MAX_SUBSCRIPTIONS: Final = 256
