@@ -273,9 +273,7 @@ def _parts(
         exclusive=exclusive,
         telemetry=core.telemetry,
     )
-    canceller = RunCanceller(
-        store=core.store, bridge=core.bridge, dispatch=core.dispatch, source=core.source, notifier=core.notifier
-    )
+    canceller = _canceller(core)
     submitter = RunSubmitter(
         store=core.store,
         bridge=core.bridge,
@@ -285,6 +283,7 @@ def _parts(
         worker_id=worker_id,
         new_id=new_id,
         now=now,
+        telemetry=core.telemetry,
     )
     manager = _manager(core, submitter, canceller, external, worker_id, rescuer.reconcile, worker.drain)
     return Runtime(
@@ -301,6 +300,17 @@ def _parts(
         agents=core.source,
         saver=core.saver,
         long_term_store=core.long_term_store,
+    )
+
+
+def _canceller(core: _Core) -> RunCanceller:
+    return RunCanceller(
+        store=core.store,
+        bridge=core.bridge,
+        dispatch=core.dispatch,
+        source=core.source,
+        notifier=core.notifier,
+        telemetry=core.telemetry,
     )
 
 

@@ -102,6 +102,26 @@ async def test_the_queue_and_the_slots_are_what_they_are(http: httpx.AsyncClient
     assert (await http.get("/metrics?format=json")).json()["queue"]["n_pending"] == 0
 
 
+async def test_runs_are_counted_by_graph_and_status(http: httpx.AsyncClient, client: LangGraphClient) -> None:
+    before = await scrape(http)
+    thread_id = (await client.threads.create())["thread_id"]
+    await client.runs.wait(thread_id, "steps", input={"steps": 1, "delay_s": 0})
+    run = await begun(client, thread_id)
+    await client.runs.cancel(thread_id, run["run_id"], wait=True)
+    after = await scrape(http)
+
+    def more(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    assert more("runlane_runs_admitted_total steps") == 2
+    assert more("runlane_runs_finished_total steps success") == 1
+    assert more("runlane_runs_finished_total steps interrupted") == 1
+    assert more("runlane_run_queued_seconds_count steps") == 2
+    assert more("runlane_run_executing_seconds_count steps") == 2
+    assert more("runlane_run_cancel_seconds_count") == 1
+    assert after["runlane_loop_turn_seconds_count purge"] > 0
+
+
 async def test_another_format_is_refused(http: httpx.AsyncClient) -> None:
     assert (await http.get("/metrics?format=xml")).status_code == 422
 

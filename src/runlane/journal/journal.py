@@ -5,36 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from runlane.errors import LeaseLost, RunlaneError
-from runlane.journal.loops import Relay, Waiters, call, call_later
+from runlane.journal.committed import Committed, Flushed, Readers
+from runlane.journal.loops import Waiters, call, call_later
 from runlane.journal.pacing import Pace, gather_s
 from runlane.journal.queue import Queue
 from runlane.journal.remainder import Remainder, append
 from runlane.journal.rows import CheckpointRows
 from runlane.journal.staging import Stage
-from runlane.records import Lease, StreamEvent
+from runlane.records import Lease
 from runlane.storable import storable
 from runlane.store.retry import passes, pause_s
 from runlane.store.statements import Driver
 
 log = logging.getLogger("runlane.journal")
-
-
-class Readers(Protocol):
-    """The readers of a run, as its attempt knows them."""
-
-    @property
-    def present(self) -> bool:
-        """Whether somebody reads the stream; may be asked from any thread."""
-        ...
-
-    def show(self, events: Sequence[StreamEvent]) -> None:
-        """Show events, which are committed. Called on the control loop, in order."""
-        ...
 
 
 class AttemptJournal:
@@ -56,6 +44,7 @@ class AttemptJournal:
         control: asyncio.AbstractEventLoop,
         readers: Readers,
         on_failure: Callable[[RunlaneError], None],
+        on_flush: Callable[[Flushed], None] | None = None,
     ) -> None:
         """Begin.
 
@@ -63,12 +52,13 @@ class AttemptJournal:
             events_end: The number of the last event of the attempts before.
             control: The loop on which *readers* are shown events, and *on_failure* is called.
             on_failure: Told once, if the lease is lost or the ledger refuses events for good.
+            on_flush: Told on *control* of each committed transaction.
         """
         self.lease = lease
         self._driver = driver
         self._control = control
         self._readers = readers
-        self._committed = Relay[Sequence[StreamEvent]](control, readers.show)
+        self._committed = Committed(control, readers, on_flush)
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._queue = Queue(lease, events_end)
@@ -252,6 +242,7 @@ class AttemptJournal:
     def _send(self) -> None:
         batch = self._queue.flying
         assert batch is not None
+        self._committed.sending(again=self._tries > 0)
         try:
             self._driver.submit(append(self.lease, batch.events, batch.rows), None, self._on_answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is written, and those who wait must hear it
@@ -265,8 +256,8 @@ class AttemptJournal:
         with self._lock:
             if error is not None:
                 self._refuse(error)
-            elif events := self._queue.commit().events:
-                self._committed.send(events)
+            else:
+                self._committed.add(self._queue.commit())
             sent = self._queue.due and self._take()
         self._waiters.wake()
         if sent:

@@ -12,6 +12,7 @@ from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, Cancelled, CancelReceipt, Finished, Head, Owner, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import StreamBridge
+from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.work import own_task
 
 
@@ -26,12 +27,14 @@ class RunCanceller:
         dispatch: Dispatch,
         source: RunAgents,
         notifier: CompletionNotifier,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._store = store
         self._bridge = bridge
         self._dispatch = dispatch
         self._source = source
         self._notifier = notifier
+        self._telemetry = telemetry
 
     async def cancel(
         self,
@@ -68,6 +71,8 @@ class RunCanceller:
         run = cancelled.run
         if run.cancel is None:
             return
+        if cancelled.ended or not run.status.terminal:
+            self._telemetry.cancel_requested(run)
         if not run.status.terminal:
             self._dispatch.cancel(run.run_id)
             if run.status is RunStatus.PENDING:

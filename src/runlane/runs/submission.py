@@ -22,6 +22,7 @@ from runlane.runs.cancellation import RunCanceller
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge, Watch
+from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.work import own_task
 
 log = logging.getLogger("runlane.manager")
@@ -72,6 +73,7 @@ class RunSubmitter:
         worker_id: str,
         new_id: Callable[[], str],
         now: Callable[[], datetime],
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
         worker_id: This process, the home of runs that are not of a graph.
@@ -84,6 +86,7 @@ class RunSubmitter:
         self._worker_id = worker_id
         self._new_id = new_id
         self._now = now
+        self._telemetry = telemetry
         #: Set once this process admits no more.
         self.closing = asyncio.Event()
         self._abandoned: set[asyncio.Task[None]] = set()
@@ -144,17 +147,27 @@ class RunSubmitter:
                 raise AdmissionClosed
             for new in news:
                 check_new(new)
-        except BaseException:
+        except BaseException as error:
             admitting.close()
+            self._reject(news, error)
             raise
         admission = own_task(admitting)
         try:
             return await asyncio.shield(admission)
+        except RunlaneError as error:
+            self._reject(news, error)
+            raise
         except asyncio.CancelledError:
             abandoned = own_task(self._abandon(admission))
             self._abandoned.add(abandoned)
             abandoned.add_done_callback(self._abandoned.discard)
             raise
+
+    def _reject(self, news: Sequence[NewRun], error: BaseException) -> None:
+        """Tell observers of runs that were not admitted; what is no RunlaneError is a defect and not a refusal."""
+        if isinstance(error, RunlaneError):
+            for new in news:
+                self._telemetry.run_rejected(new, error.code)
 
     async def _abandon(self, admission: asyncio.Future[list[Admitted]]) -> None:
         """Settle an admission whose caller was cancelled."""
@@ -201,6 +214,8 @@ class RunSubmitter:
         """Tell of an admission that was committed, and watch its run; the caller closes the watch."""
         run = admission.run
         watch = self._bridge.watch(run, admitted_now=not admission.reused)
+        if not admission.reused:
+            self._telemetry.run_admitted(run)
         for cancelled in admission.cancelled:
             self._canceller.pass_on(cancelled)
         if admission.reused:
