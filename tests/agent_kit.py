@@ -37,6 +37,7 @@ def run_record(*, thread_id: str = "t", run_id: str | None = None, attempt: int 
         owner="",
         seq=1,
         assistant_id="assistant-1",
+        graph_id=kwargs.get("graph_id"),
         status=RunStatus.RUNNING,
         end_reason=None,
         attempt=attempt,

@@ -147,6 +147,7 @@ class RunRecord:
     owner: str
     seq: int
     assistant_id: str | None
+    graph_id: str | None
     status: RunStatus
     end_reason: EndReason | None
     attempt: int
@@ -180,10 +181,6 @@ class RunRecord:
     def kwargs(self) -> Json:
         """The same by name, as it was given."""
         return self.stored.given
-
-    @property
-    def graph_id(self) -> str | None:
-        return self.stored.request.graph_id
 
 
 #: ``delete`` removes a thread with all that it has, ``keep_latest`` only the checkpoints that its newest do without.

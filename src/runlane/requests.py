@@ -23,6 +23,7 @@ VERSION: Final = 1
 _VERSION_KEY: Final = "runlane_request"
 #: The texts of runs with secrets begin with one of these, so that a statement finds them without reading the rest.
 SECRET_MARKS: Final = (f'{{"{_VERSION_KEY}":{VERSION},"secrets"', '{"runlane_secrets"')
+_ANY_VERSION: Final = f'{{"{_VERSION_KEY}":'
 _THIS_VERSION: Final = f'{{"{_VERSION_KEY}":{VERSION},'
 _VERSION_OF: Final = re.compile(rf'\{{"{_VERSION_KEY}":(\d+)')
 
@@ -172,6 +173,11 @@ class StoredRequest:
         if self._decoded is None:
             self._decoded = _decode(self.text)
         return self._decoded
+
+    @property
+    def versioned(self) -> bool:
+        """Whether the text says its version; that of Runlane 0.1 does not."""
+        return self.text.startswith(_ANY_VERSION)
 
     @property
     def request(self) -> RunRequest:

@@ -307,6 +307,7 @@ def test_the_fields_that_a_deployment_may_choose_are_those_of_a_run() -> None:
         owner="",
         seq=1,
         assistant_id=None,
+        graph_id=None,
         status=RunStatus.SUCCESS,
         end_reason=None,
         attempt=1,

@@ -150,12 +150,16 @@ def _receipt(row: Row) -> CancelReceipt | None:
 
 
 def run_record(row: Row) -> RunRecord:
+    stored, graph_id = StoredRequest(row["kwargs"]), row["graph_id"]
+    if graph_id is None and not stored.versioned:  # a run from before the column has it in its request alone
+        graph_id = stored.request.graph_id
     return RunRecord(
         run_id=row["run_id"],
         thread_id=row["thread_id"],
         owner=row["owner"],
         seq=row["seq"],
         assistant_id=row["assistant_id"],
+        graph_id=graph_id,
         status=_STATUSES[row["status"]],
         end_reason=None if row["end_reason"] is None else _REASONS[row["end_reason"]],
         attempt=row["attempt"],
@@ -164,7 +168,7 @@ def run_record(row: Row) -> RunRecord:
         multitask_strategy=_STRATEGIES[row["multitask_strategy"]],
         on_disconnect=_DISCONNECTS[row["on_disconnect"]],
         metadata=loads(row["metadata"]),
-        stored=StoredRequest(row["kwargs"]),
+        stored=stored,
         model_name=row["model_name"],
         error=_error(row["error"]),
         cancel=_receipt(row),
