@@ -15,7 +15,7 @@ MODULES: Final[dict[Extra, frozenset[str]]] = {
     "agents": frozenset({"langchain_core", "langgraph", "ormsgpack"}),
     "postgres": frozenset({"psycopg", "psycopg_pool"}),
     "search": frozenset({"numpy"}),
-    "server": frozenset({"cronsim", "dotenv", "httpx", "rich", "starlette", "typer", "uvicorn", "watchfiles"}),
+    "server": frozenset({"click", "cronsim", "dotenv", "httpx", "starlette", "uvicorn", "watchfiles"}),
 }
 
 

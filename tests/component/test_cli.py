@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from runlane.agents.registry import load_registry
 from runlane.cli.client import ServerEvent, _lines, parse_events
@@ -196,7 +196,7 @@ def test_the_level_is_honoured_and_libraries_talk_less(
 ENDS = ("\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029")
 
 
-@pytest.mark.parametrize("formatter", [KeyValueFormatter(), EventFormatter()])
+@pytest.mark.parametrize("formatter", [KeyValueFormatter(), EventFormatter(colour=True)])
 @pytest.mark.parametrize("end", ENDS)
 def test_no_text_looks_like_a_record_of_its_own(formatter: logging.Formatter, end: str) -> None:
     forged = f"x{end}time=2026-01-01T00:00:00.000Z level=info logger=runlane.auth event=forged"

@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from acceptance.kit import Reader, Server, new_thread
 from doctor_kit import BUSY, DAMAGES, Damage

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from click.testing import CliRunner
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel
-from typer.testing import CliRunner
 from typing_extensions import TypedDict
 
 from run_kit import FaultyDriver, ended, opened, settings

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from langgraph_sdk import get_client
-from typer.testing import CliRunner
 
 from auth_kit import keyed_server
 from runlane.cli.main import app

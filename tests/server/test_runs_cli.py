@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from click.testing import CliRunner, Result
 from langgraph_sdk.client import LangGraphClient
-from typer.testing import CliRunner, Result
 
 from runlane.cli.main import app
 from server_kit import NOWHERE, Server, ended

@@ -12,9 +12,9 @@ from typing import Any, TypedDict
 import httpx
 import orjson
 import pytest
+from click.testing import CliRunner
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
-from typer.testing import CliRunner
 
 from runlane.cli.logs import KeyValueFormatter
 from runlane.cli.main import app

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import typer.main
 
 import runlane
 import runlane.records
@@ -89,7 +88,7 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def all_commands() -> list[tuple[str, list[str]]]:
-    return list(commands(typer.main.get_command(command_line), "runlane"))
+    return list(commands(command_line, "runlane"))
 
 
 def error_classes() -> dict[str, type[Exception]]:

@@ -6,27 +6,34 @@ import asyncio
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
+from runlane.cli import options
 from runlane.cli.project import find_project
 from runlane.cli.reporting import EXIT_FAILED, reporting
 from runlane.errors import ConfigurationError
 from runlane.settings import ENV_PREFIX, Settings
 
 
+@click.command()
+@options.project
+@options.config
+@click.option("--database", help="The database.  [default: the project's]")
+@click.option("--states", is_flag=True, help="Load the project's graphs, and read each thread's state with its graph.")
+@click.option("--repair", is_flag=True, help="Repair what needs no judgement, after asking.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
 def doctor(
-    project: Annotated[Path, typer.Argument(help="A folder with a langgraph.json, or the file.")] = Path(),
+    project: Path,
     *,
-    config: Annotated[Path | None, typer.Option(help="The langgraph.json, if it has another name.")] = None,
-    database: Annotated[str | None, typer.Option(help="The database. [default: the project's]")] = None,
-    states: Annotated[
-        bool, typer.Option("--states", help="Load the project's graphs, and read each thread's state with its graph.")
-    ] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Repair what needs no judgement, after asking.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: Path | None,
+    database: str | None,
+    states: bool,
+    repair: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Check a ledger for what must not be, and say what each finding means and how it is repaired.
 
@@ -44,7 +51,7 @@ def doctor(
 
             graphs = load_registry(find_project(project, config).config)
         healthy = asyncio.run(_doctor(settings, graphs, repair=repair, yes=yes, as_json=as_json))
-    raise typer.Exit(0 if healthy else EXIT_FAILED)
+    raise click.exceptions.Exit(0 if healthy else EXIT_FAILED)
 
 
 async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, as_json: bool) -> bool:
@@ -59,7 +66,7 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
             _show(report, ledger.in_use)
         if wanted and ledger.in_use is not None:
             raise ledger.in_use
-        if not wanted or not (yes or typer.confirm(f"Make these {len(wanted)} repairs?")):
+        if not wanted or not (yes or click.confirm(f"Make these {len(wanted)} repairs?")):
             _dump(report, (), as_json=as_json)
             return not report.findings
         repaired = [finding for finding in wanted if await apply_repair(ledger, finding)]
@@ -67,24 +74,24 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
         if as_json:
             _dump(left, repaired, as_json=True)
         else:
-            typer.echo(f"Repaired {len(repaired)} of {len(wanted)}. Checked again:")
+            click.echo(f"Repaired {len(repaired)} of {len(wanted)}. Checked again:")
             _show(left, None)
         return not left.findings
 
 
 def _show(report: Any, in_use: Exception | None) -> None:
     for finding in report.findings:
-        typer.echo(finding.line)
+        click.echo(finding.line)
     if in_use is not None:
-        typer.echo("Checked beside the process that uses the file; nothing can be repaired while it does.")
+        click.echo("Checked beside the process that uses the file; nothing can be repaired while it does.")
     counts = [f"{count} {name}" for name, count in report.checked.items() if count]
     checked = ", ".join(counts) or "the file and its schema"
     repairable = sum(finding.fix is not None for finding in report.findings)
-    typer.echo(f"Checked {checked}{'' if report.complete else ', not all'}.")
+    click.echo(f"Checked {checked}{'' if report.complete else ', not all'}.")
     if report.findings:
-        typer.echo(f"Findings: {len(report.findings)}, of which --repair repairs {repairable}.")
+        click.echo(f"Findings: {len(report.findings)}, of which --repair repairs {repairable}.")
     else:
-        typer.echo("Nothing is wrong.")
+        click.echo("Nothing is wrong.")
 
 
 def _dump(report: Any, repaired: Any, *, as_json: bool) -> None:
@@ -96,7 +103,7 @@ def _dump(report: Any, repaired: Any, *, as_json: bool) -> None:
         "findings": [_fields(finding) for finding in report.findings],
         "repaired": [_fields(finding) for finding in repaired],
     }
-    typer.echo(json.dumps(told, indent=2))
+    click.echo(json.dumps(told, indent=2))
 
 
 def _fields(finding: Any) -> dict[str, Any]:

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
+from runlane.cli.options import PATH
 from runlane.cli.reporting import reporting
 
-app = typer.Typer(help="API keys.", no_args_is_help=True)
 
-
-@app.callback()
-def _group() -> None:
-    """Keep ``new`` a command of its own while it is the only one."""
+@click.group(name="keys")
+def app() -> None:
+    """API keys."""
 
 
 @app.command()
-def new(
-    owner: Annotated[str, typer.Argument(help="Whose things requests with the key see and make.")],
-    *,
-    file: Annotated[Path, typer.Option(help="The keys file; it is made if missing.", envvar="RUNLANE_API_KEYS")] = Path(
-        "runlane.keys"
-    ),
-) -> None:
+@click.argument("owner")
+@click.option(
+    "--file",
+    type=PATH,
+    default=Path("runlane.keys"),
+    show_default=True,
+    envvar="RUNLANE_API_KEYS",
+    show_envvar=True,
+    help="The keys file; it is made if missing.",
+)
+def new(owner: str, *, file: Path) -> None:
     """Make an API key, print it once, and append its hash to the keys file.
 
-    A server that was started with RUNLANE_API_KEYS takes it at once. Remove its line from the file to revoke it.
+    OWNER is whose things requests with the key see and make. A server that was started with RUNLANE_API_KEYS takes it
+    at once. Remove its line from the file to revoke it.
     """
     with reporting():
         from runlane.server.auth.keys import new_key
 
         key = new_key(owner, file)
-    typer.echo(key)
-    typer.echo(f"Added to {file}. The key is shown only here.", err=True)
+    click.echo(key)
+    click.echo(f"Added to {file}. The key is shown only here.", err=True)

@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
+
+import click
 
 from runlane.redaction import redact_text, shortened
 
 #: Libraries whose INFO is about themselves and not about a run.
 CHATTY: Final = ("asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
 
+#: Colours of levels at a terminal.
+COLOURS: Final = {
+    logging.DEBUG: "bright_black",
+    logging.INFO: "blue",
+    logging.WARNING: "yellow",
+    logging.ERROR: "red",
+    logging.CRITICAL: "red",
+}
 #: Characters of a record; what is longer loses its middle.
 MAX_RECORD: Final = 64 * 1024
 #: How all lines of a record but its first begin.
@@ -43,11 +54,19 @@ class KeyValueFormatter(logging.Formatter):
 
 
 class EventFormatter(logging.Formatter):
-    """The event and its fields alone; the handler shows time and level."""
+    """``14:03:59 WARNING  run.failed run_id=…``: for a person, with the level in colour at a terminal."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__(datefmt="%X")
+        self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
         text = fields_of(record) if record.name == "uvicorn.access" else record.getMessage()
-        return _one_record(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
+        text = _one_record(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
+        level = f"{record.levelname:<8}"
+        if self._colour:
+            level = click.style(level, fg=COLOURS.get(record.levelno), bold=record.levelno >= logging.ERROR)
+        return f"{self.formatTime(record, self.datefmt)} {level} {text}"
 
 
 def _one_record(text: str) -> str:
@@ -79,11 +98,7 @@ def configure_logging(level: LogLevel, *, pretty: bool = False) -> None:
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(KeyValueFormatter())
     if pretty:
-        from rich.console import Console
-        from rich.logging import RichHandler
-
-        handler = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="%X")
-        handler.setFormatter(EventFormatter())
+        handler.setFormatter(EventFormatter(colour=sys.stderr.isatty()))
     number = logging.getLevelNamesMapping()[level.value.upper()]
     logging.basicConfig(level=number, handlers=[handler], force=True)
     logging.captureWarnings(True)

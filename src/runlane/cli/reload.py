@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-import typer
+import click
 from watchfiles import Change, DefaultFilter, watch
 
 from runlane.agents.langgraph_json import read_graphs_file
@@ -70,7 +70,7 @@ def serve_and_reload(config: Path, options: Sequence[str], *, host: str, port: i
             ):
                 if changes:
                     names = sorted({Path(path).name for _, path in changes})
-                    typer.secho(f"  changed: {', '.join(names)}; starting again", fg="cyan", err=True)
+                    click.secho(f"  changed: {', '.join(names)}; starting again", fg="cyan", err=True)
                     child.restart()
                 else:
                     child.say_if_dead()
@@ -79,13 +79,13 @@ def serve_and_reload(config: Path, options: Sequence[str], *, host: str, port: i
 
 def _greet(config: Path, listener: socket.socket) -> None:
     url = url_of(listener)
-    typer.secho("\n  Runlane", bold=True, err=True)
+    click.secho("\n  Runlane", bold=True, err=True)
     lines = [("API", url), ("Docs", f"{url}/docs"), ("Project", config.parent)]
     if not is_loopback(listener):  # the server warns, if it asks nobody who they are
         lines.insert(1, ("Network", f"reachable from other machines: listens on {address_of(listener)}"))
     for name, value in lines:
-        typer.echo(f"  {name:<8} {value}", err=True)
-    typer.echo("", err=True)
+        click.echo(f"  {name:<8} {value}", err=True)
+    click.echo("", err=True)
 
 
 def _folders(config: Path) -> tuple[Path, ...]:
@@ -123,7 +123,7 @@ class _Child:
         if self._told or self._process is None or self._process.poll() is None:
             return
         self._told = True
-        typer.secho("  The server has stopped; it starts again when a file changes.", fg="yellow", err=True)
+        click.secho("  The server has stopped; it starts again when a file changes.", fg="yellow", err=True)
 
     def stop(self) -> int:
         """Let the server hand its runs back, and return its exit code."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import typer
+import click
 
 from runlane.errors import ConfigurationError, GraphLoadError, RunlaneError
 
@@ -26,10 +26,10 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except RunlaneError as error:
-        typer.echo(f"{typer.style('error:', fg='red', bold=True)} {error}", err=True)
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
         if isinstance(error, GraphLoadError) and error.__cause__ is not None:
-            typer.echo(user_traceback(error.__cause__), err=True, nl=False)
-        raise typer.Exit(EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED) from None
+            click.echo(user_traceback(error.__cause__), err=True, nl=False)
+        raise click.exceptions.Exit(EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED) from None
 
 
 def user_traceback(error: BaseException) -> str:

@@ -3,87 +3,93 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
+from runlane.cli import options
 from runlane.cli.reporting import reporting
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
 
-app = typer.Typer(help="See and stop runs of a running server.", no_args_is_help=True)
 
-UrlOption = Annotated[str, typer.Option(help="Where the server is.", envvar="RUNLANE_URL")]
-KeyOption = Annotated[str | None, typer.Option("--api-key", help="Who you are.", envvar="RUNLANE_API_KEY")]
-RunArgument = Annotated[str, typer.Argument(help="The run's id.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DEFAULT_URL = "http://127.0.0.1:2024"
+@click.group(name="runs")
+def app() -> None:
+    """See and stop runs of a running server."""
 
 
-class Action(StrEnum):
-    """What is left of a cancelled run: what it did so far, or nothing."""
-
-    INTERRUPT = "interrupt"
-    ROLLBACK = "rollback"
+url_option = click.option(
+    "--url",
+    default="http://127.0.0.1:2024",
+    show_default=True,
+    envvar="RUNLANE_URL",
+    show_envvar=True,
+    help="Where the server is.",
+)
+key_option = click.option("--api-key", envvar="RUNLANE_API_KEY", show_envvar=True, help="Who you are.")
 
 
 @app.command("ls")
-def list_runs(
-    *,
-    thread: Annotated[str | None, typer.Option("--thread", help="Only the runs of this thread.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
-    url: UrlOption = DEFAULT_URL,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@click.option("--thread", help="Only the runs of this thread.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, the newest first."
+)
+@url_option
+@key_option
+@options.as_json
+def list_runs(*, thread: str | None, limit: int, url: str, api_key: str | None, as_json: bool) -> None:
     """List recent runs."""
     with reporting(), _client(url, api_key) as client:
         runs = client.runs(thread, limit=limit)
     if as_json:
-        typer.echo(json.dumps(runs, indent=2))
+        click.echo(json.dumps(runs, indent=2))
         return
     for run in runs:
-        typer.echo(_line(run))
+        click.echo(_line(run))
     if not runs:
-        typer.echo("No runs.", err=True)
+        click.echo("No runs.", err=True)
 
 
 @app.command()
-def show(run_id: RunArgument, *, url: UrlOption = DEFAULT_URL, api_key: KeyOption = None) -> None:
+@click.argument("run_id")
+@url_option
+@key_option
+def show(run_id: str, *, url: str, api_key: str | None) -> None:
     """Print a run as JSON."""
     with reporting(), _client(url, api_key) as client:
-        typer.echo(json.dumps(client.run(run_id), indent=2))
+        click.echo(json.dumps(client.run(run_id), indent=2))
 
 
 @app.command()
-def tail(
-    run_id: RunArgument,
-    *,
-    after: Annotated[str, typer.Option("--after", help="The id of the last event that you have seen.")] = "-1",
-    url: UrlOption = DEFAULT_URL,
-    api_key: KeyOption = None,
-) -> None:
+@click.argument("run_id")
+@click.option("--after", default="-1", show_default=True, help="The id of the last event that you have seen.")
+@url_option
+@key_option
+def tail(run_id: str, *, after: str, url: str, api_key: str | None) -> None:
     """Print a run's events from its first one on, and follow it to its end."""
     with reporting(), _client(url, api_key) as client:
         for event in client.events(run_id, after=after):
-            typer.echo(f"{typer.style(event.id or '-', dim=True)} {typer.style(event.name, fg='cyan')} {event.data}")
+            click.echo(f"{click.style(event.id or '-', dim=True)} {click.style(event.name, fg='cyan')} {event.data}")
 
 
 @app.command()
-def cancel(
-    run_id: RunArgument,
-    *,
-    action: Annotated[Action, typer.Option(help="Keep what the run did so far, or undo it.")] = Action.INTERRUPT,
-    wait: Annotated[bool, typer.Option(help="Return once the run's code has stopped.")] = True,
-    url: UrlOption = DEFAULT_URL,
-    api_key: KeyOption = None,
-) -> None:
+@click.argument("run_id")
+@click.option(
+    "--action",
+    type=click.Choice(["interrupt", "rollback"]),
+    default="interrupt",
+    show_default=True,
+    help="Keep what the run did so far, or undo it.",
+)
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Return once the run's code has stopped.")
+@url_option
+@key_option
+def cancel(run_id: str, *, action: str, wait: bool, url: str, api_key: str | None) -> None:
     """Stop a run."""
     with reporting(), _client(url, api_key) as client:
-        status = client.cancel(run_id, action=action.value, wait=wait)
-    typer.echo(f"{run_id} {status}")
+        status = client.cancel(run_id, action=action, wait=wait)
+    click.echo(f"{run_id} {status}")
 
 
 def _client(url: str, api_key: str | None) -> Client:
@@ -95,5 +101,5 @@ def _client(url: str, api_key: str | None) -> Client:
 def _line(run: dict[str, Any]) -> str:
     colour = {"success": "green", "error": "red", "timeout": "red", "running": "cyan"}.get(run["status"], "yellow")
     graph = (run.get("metadata") or {}).get("graph_id") or run["assistant_id"]
-    status = typer.style(f"{run['status']:<11}", fg=colour)
+    status = click.style(f"{run['status']:<11}", fg=colour)
     return f"{run['run_id']}  {status}  {run['created_at'][:19]}  {graph:<20}  thread {run['thread_id']}"

@@ -1,0 +1,46 @@
+"""Options and arguments that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from runlane.cli.logs import LogLevel
+
+PATH: Final = click.Path(path_type=Path)
+
+project = click.argument("project", type=PATH, default=Path())
+config = click.option("--config", type=PATH, help="The langgraph.json, if it has another name.")
+host = click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="RUNLANE_HOST",
+    show_envvar=True,
+    help="Address to listen on; 0.0.0.0 is every one.",
+)
+port = click.option(
+    "--port",
+    type=int,
+    default=2024,
+    show_default=True,
+    envvar="RUNLANE_PORT",
+    show_envvar=True,
+    help="Port to listen on; 0 is any free one.",
+)
+database = click.option(
+    "--database",
+    help="sqlite:///PATH, postgresql://HOST/NAME or memory://.  [default: PROJECT/.runlane/runlane.db]",
+)
+log_level = click.option(
+    "--log-level",
+    type=click.Choice([level.value for level in LogLevel]),
+    default=LogLevel.INFO.value,
+    show_default=True,
+    envvar="RUNLANE_LOG_LEVEL",
+    show_envvar=True,
+    help="What is logged.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
