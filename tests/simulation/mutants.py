@@ -104,6 +104,18 @@ class LateDriver(FaultyDriver):
         return super()._draw(writes=writes)
 
 
+class LateJournalDriver(FaultyDriver):
+    """Is sometimes cut off by what an attempt writes, which arrives when another attempt may have the run."""
+
+    def _send(self, fate: Fate, transaction: Transaction[Any], settle: Any) -> None:
+        now = asyncio.get_running_loop().time()
+        if transaction.__name__ == "append" and now > self.cut_off_until and self._dice.random() < 0.1:
+            late_s = self._hang_s * (1 + self._dice.random()) / 2
+            self.cut_off_until = now + late_s
+            fate = Fate(late_s, outlives_sender=True)
+        super()._send(fate, transaction, settle)
+
+
 def _asked(query: Query) -> Transaction[Rows]:
     """Ask as the product does."""
     return (yield query)
@@ -228,10 +240,12 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "no fence for events": Mutant(
         found_by="fencing",
         patches=(transaction(append, lambda lease, events, rows: _UNFENCED if events else _asked),),
+        scenario=Scenario(driver=LateJournalDriver, behaviours=("steps",)),
     ),
     "no fence for checkpoints": Mutant(
         found_by="fencing",
         patches=(transaction(append, lambda lease, events, rows: _UNFENCED if rows else _asked),),
+        scenario=Scenario(driver=LateJournalDriver, behaviours=("steps",)),
     ),
     "a rollback is not fenced": Mutant(
         found_by="fencing",
