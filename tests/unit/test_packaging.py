@@ -38,7 +38,7 @@ asyncio.run(main())
 COMMAND_LINE = """
 import sys
 from runlane.cli.entry import main
-sys.argv = ["runlane", "--version"]
+sys.argv = ["runlane", "runs", "ls"]
 main()
 """
 GRAPHS = """
@@ -97,11 +97,16 @@ def base(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "runlane").symlink_to(SOURCES)
     for name in ("runlane", *closure(required(""))):
-        found = distribution(name)
-        for top in {Path(file).parts[0] for file in found.files or () if ".." not in Path(file).parts}:
-            if not top.endswith((".pth", ".py", "__pycache__")):
-                (folder / top).symlink_to(str(found.locate_file(top)))
+        install(name, folder)
     return folder
+
+
+def install(name: str, folder: Path) -> None:
+    """Add a distribution of this environment to *folder*."""
+    found = distribution(name)
+    for top in {Path(file).parts[0] for file in found.files or () if ".." not in Path(file).parts}:
+        if not top.endswith((".pth", ".py", "__pycache__")):
+            (folder / top).symlink_to(str(found.locate_file(top)))
 
 
 def in_base(base: Path, code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -140,7 +145,10 @@ def test_graphs_without_their_extra_say_what_to_install(base: Path) -> None:
     assert done.stderr.splitlines()[-1] == f"runlane.errors.ConfigurationError: {refused}"
 
 
-def test_the_command_line_without_its_extra_says_what_to_install(base: Path) -> None:
+@pytest.mark.parametrize("present", [(), ("click",), ("click", "python-dotenv")])
+def test_the_command_line_without_its_extra_says_what_to_install(base: Path, present: tuple[str, ...]) -> None:
+    for name in present:  # something else may have installed them
+        install(name, base)
     done = in_base(base, COMMAND_LINE)
     assert (done.returncode, done.stdout) == (2, "")
     first, second = done.stderr.splitlines()

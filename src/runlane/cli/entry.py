@@ -14,9 +14,10 @@ def main() -> None:
     try:
         with needs_extra("server", "The command line"):
             from runlane.cli.main import app
+
+            app()  # its commands import what they need
     except ConfigurationError as error:
         sys.exit(_missing(error))
-    app()
 
 
 def _missing(error: ConfigurationError) -> int:
