@@ -1,4 +1,4 @@
-"""Runlane's main job, seen from a client: start a server, drive real agents with the official SDK, check every claim.
+"""End-to-end demo: start a server, drive real agents with the official SDK, verify every claim.
 
 Run ``python examples/demo.py``; it needs no key and no network, takes about 20 seconds, and exits 0 only if everything
 happened. ``--url URL`` drives a server that is already running with ``examples/assistant``.
@@ -98,10 +98,12 @@ async def streamed_chat(demo: Demo) -> None:
         ok=len(arrivals) >= 10 and spread > 0.2,
     )
     tools = sorted(message["name"] for message in printer.messages if message["type"] == "tool")
-    report.check("the agent called its tools and got their answers", ok={"add", "weather"} <= set(tools), got=tools)
+    report.check("the agent called its tools and got their results", ok={"add", "weather"} <= set(tools), got=tools)
     state: Any = await demo.client.threads.get_state(thread_id)
     last = state["values"]["messages"][-1]
-    report.check("what was stored is what was streamed", ok=text_of(last) == printer.text != "", got=text_of(last))
+    report.check(
+        "the stored messages equal the streamed ones", ok=text_of(last) == printer.text != "", got=text_of(last)
+    )
     usage = last.get("usage_metadata") or {}
     report.check(
         f"the last answer counted its tokens: {usage.get('input_tokens')} in, {usage.get('output_tokens')} out",
@@ -238,7 +240,7 @@ async def approval(demo: Demo) -> None:
     if pending:
         args = pending[0]["value"]["args"]
         report.say(f"{pending[0]['value']['question']} to {args['to']}, subject: {args['subject']}", mark="?")
-    report.check("the state shows the one question that waits", ok=len(pending) == 1, got=state["tasks"])
+    report.check("the state shows the open interrupt", ok=len(pending) == 1, got=state["tasks"])
     statuses = (await status_of(demo, thread_id, run), thread["status"])
     report.check(
         "the run is over (success), and its thread is interrupted until someone answers",
@@ -286,7 +288,7 @@ async def kill_and_continue(demo: Demo, server: ServerProcess) -> None:
                 )
     status = await status_of(demo, thread_id, runs[0])
     report.check(
-        "the run ended in success, and so says its stream",
+        "the run and its stream ended as success",
         ok=status == after.ending == "success",
         got=(status, after.ending),
     )
@@ -334,20 +336,20 @@ async def drive(report: Report, url: str, server: ServerProcess | None) -> None:
     async with get_client(url=url) as client:
         await require_graphs(client)
         demo = Demo(client=client, report=report)
-        async with report.section("A chat that streams and calls tools"):
+        async with report.section("Stream a chat with tools"):
             await streamed_chat(demo)
-        async with report.section("A run cancelled half-way"):
+        async with report.section("Cancel a run"):
             await cancel_half_way(demo)
-        async with report.section("A second message while the first runs"):
+        async with report.section("Send a second message during a run"):
             await double_texting(demo)
-        async with report.section("An e-mail that waits for a human"):
+        async with report.section("Human in the loop: approve an e-mail"):
             await approval(demo)
         if server is None:
-            report.skip("kill -9 and SIGTERM", "with --url the server is not ours to stop")
+            report.skip("kill -9 and SIGTERM", "the server of --url is not stopped")
             return
-        async with report.section("kill -9 in the middle of a run"):
+        async with report.section("kill -9 during a run"):
             await kill_and_continue(demo, server)
-        async with report.section("A graceful stop"):
+        async with report.section("Graceful shutdown"):
             await graceful_stop(demo, server)
 
 
@@ -371,7 +373,7 @@ async def run_demo(report: Report, args: argparse.Namespace) -> None:
         async with asyncio.timeout(TIME_LIMIT_S):
             await drive(report, url, server)
         if server and not report.ok and (tail := server.log_tail()):
-            report.title("The server's last words")
+            report.title("The server's last log lines")
             report.token(f"{tail}\n")
 
 
@@ -390,7 +392,7 @@ async def main() -> int:
     try:
         await run_demo(report, args)
     except DemoError as exc:
-        console.print(f"\n[bold red]The demo cannot go on:[/] {exc}", markup=True, highlight=False)
+        console.print(f"\n[bold red]The demo cannot continue:[/] {exc}", markup=True, highlight=False)
         return 1
     except TimeoutError:
         report.summary()

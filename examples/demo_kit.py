@@ -1,4 +1,4 @@
-"""What the demo stands on: a report of checked claims, readers of streams, and a server in a process of its own."""
+"""Helpers of the demo: a report of verified claims, stream readers, and a server process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SECTION_LIMIT_S = 45.0
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why in one line."""
+    """The demo cannot continue; the message is one line."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Section:
-    """How one part of the demo went."""
+    """The result of one part of the demo."""
 
     title: str
     passed: int = 0
