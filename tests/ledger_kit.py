@@ -69,7 +69,9 @@ def outcome(event: RunEvent, **changes: Any) -> Outcome:
 
 
 async def finish(store: RunStore, lease: Lease, event: RunEvent = RunEvent.SUCCEED, **changes: Any) -> Finished:
-    return await store.attempts.finish(lease, outcome(event, **changes))
+    ended = await store.attempts.finish(lease, outcome(event, **changes))
+    assert isinstance(ended, Finished), f"the run was cancelled before: {ended}"
+    return ended
 
 
 async def held(store: RunStore, run_id: str) -> SeenLease:

@@ -431,10 +431,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A run that ended or was handed back, and the run of its lane that may be claimed now, if any."""
+    """What the ledger answers to the end of an attempt: the run, and the run of its lane that may be claimed now.
+
+    Attributes:
+        events_end: The number of the run's last event; ``None`` if that is not known.
+        result: What waiters of the run are answered, as JSON text.
+    """
 
     run: RunRecord
     next_run: Head | None
+    events_end: int | None = None
+    result: bytes | None = None
 
 
 StreamItem = StreamEvent | StreamGap | StreamEnd

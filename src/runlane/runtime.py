@@ -18,10 +18,13 @@ from runlane.agents.sources import RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
+from runlane.error_texts import ErrorTexts
 from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
-from runlane.execution.executor import Executor, Meter
+from runlane.execution.executor import Executor
 from runlane.execution.notifier import CompletionNotifier, Ended
+from runlane.execution.ports import Meter
+from runlane.execution.run import AgentRunner
 from runlane.execution.worker import Worker
 from runlane.extras import needs_extra
 from runlane.maintenance.purging import Purger
@@ -385,17 +388,26 @@ def _forget_after_s(settings: Settings) -> float | None:
 
 
 def _executor(core: _Core) -> Executor:
-    long_term_store = core.long_term_store
-    return Executor(
+    errors = ErrorTexts(masked=core.settings.mask_errors)
+    runner = AgentRunner(
         store=core.store,
-        bridge=core.bridge,
         host=core.host,
         source=core.source,
         settings=core.settings,
-        notifier=core.notifier,
+        errors=errors,
         saver=core.saver,
-        long_term_store=None if long_term_store is None else long_term_store.for_run,
+        long_term_store=None if core.long_term_store is None else core.long_term_store.for_run,
         new_meter=_new_meter(),
+    )
+    return Executor(
+        store=core.store,
+        bridge=core.bridge,
+        runner=runner,
+        host=core.host,
+        source=core.source,
+        settings=core.settings,
+        errors=errors,
+        notifier=core.notifier,
     )
 
 

@@ -41,7 +41,7 @@ from run_kit import (
 )
 from runlane import ConflictError, IllegalTransition, InvalidRequest, NotFound, StoreUnavailable, Usage
 from runlane.errors import CancelRecorded
-from runlane.execution.progress import Progress
+from runlane.execution.progress import usage_progress
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, Claim, RunRecord, StreamEnd
 from runlane.runtime import Runtime
@@ -149,7 +149,7 @@ async def test_an_outage_while_an_ending_meets_a_cancel_is_waited_out(caplog: py
         run = await runtime.runs.create_or_reject("t", agent=at_once)
         await soon(driver.held.wait())
         await runtime.runs.cancel(run.run_id)
-        driver.faults["get_run"] = StoreUnavailable("unplugged")
+        driver.faults["end_run"] = StoreUnavailable("unplugged")
         driver.gates.pop("finish").set()
         await until(lambda: "run.finish_delayed" in caplog.text)
         driver.faults.clear()
@@ -464,12 +464,12 @@ async def test_progress_that_is_written_again_after_an_outage_overwrites_nothing
     driver = FaultyDriver()
     async with opened(driver) as runtime:
         claim = await running_elsewhere(runtime)
-        progress = Progress(runtime.store, claim)
+        progress = usage_progress(runtime.store, claim)
         driver.faults["set_usage"] = StoreUnavailable("unplugged")
-        progress.report(Usage(llm_calls=1, last_ai_message="older"))
+        progress.put(Usage(llm_calls=1, last_ai_message="older"))
         await until(lambda: driver.counts.get("set_usage"))
         driver.faults.clear()
-        progress.report(Usage(llm_calls=2, last_ai_message="newer"))
+        progress.put(Usage(llm_calls=2, last_ai_message="newer"))
         await until(lambda: driver.counts["set_usage"] == 3)
         await progress.aclose()
         usage = (await runtime.runs.get(claim.run.run_id)).usage

@@ -266,7 +266,7 @@ async def test_a_block_has_the_deadline_of_every_run() -> None:
         assert application.ended == (RunStatus.TIMEOUT, EndReason.DEADLINE)
 
 
-async def test_a_block_that_does_not_stop_is_left_behind_by_its_run_and_its_place_is_told(runtime: Runtime) -> None:
+async def test_a_block_that_does_not_stop_is_abandoned_and_its_place_is_told(runtime: Runtime) -> None:
     deaf = asyncio.Event()
 
     async def ignore_cancels(_: ApplicationAttempt) -> None:

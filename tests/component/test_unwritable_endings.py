@@ -80,3 +80,15 @@ async def test_code_of_ours_that_fails_between_the_agent_and_its_ending_executes
     async with opened(secrets_provider=secrets_provider) as runtime:
         run = await ended(runtime, await runtime.runs.create_or_reject("t", agent=agent))
         assert (run.status, run.attempt, len(calls)) == (RunStatus.ERROR, 1, 1)
+
+
+async def test_a_run_that_cannot_be_prepared_ends_as_an_error_and_is_not_tried_again() -> None:
+    agent = Scripted()
+
+    def secrets_provider(run: Any) -> Any:
+        raise LookupError("of the application")
+
+    async with opened(secrets_provider=secrets_provider) as runtime:
+        run = await ended(runtime, await runtime.runs.create_or_reject("t", agent=agent))
+        assert run.error is not None
+        assert (run.status, run.attempt, run.error.error, agent.calls) == (RunStatus.ERROR, 1, "LookupError", 0)

@@ -22,10 +22,10 @@ from ledger_kit import (
     outcome,
     running,
 )
-from runlane.errors import CancelRecorded, IllegalTransition, LeaseLost, NotFound
+from runlane.errors import IllegalTransition, LeaseLost, NotFound
 from runlane.journal import remainder
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
-from runlane.records import ANY_OWNER, Lease, RunError, RunRecord, StreamEvent, Usage
+from runlane.records import ANY_OWNER, CancelReceipt, Lease, RunError, RunRecord, StreamEvent, Usage
 from runlane.store.ledger import RunStore
 
 Attack = Callable[[RunStore, RunRecord, Lease], Awaitable[object]]
@@ -227,8 +227,7 @@ async def test_the_first_cancel_wins(store: RunStore) -> None:
 async def test_after_a_cancel_a_run_can_only_be_stopped(store: RunStore, event: RunEvent) -> None:
     lease = await running(store)
     cancelled = (await cancel(store, lease.run_id)).run
-    with pytest.raises(CancelRecorded):
-        await finish(store, lease, event)
+    assert await store.attempts.finish(lease, outcome(event)) == cancelled.cancel
     assert await get(store, lease.run_id) == cancelled
     assert (await finish(store, lease, RunEvent.STOP)).run.status is RunStatus.INTERRUPTED
 
@@ -237,12 +236,11 @@ async def test_a_cancel_recorded_first_is_never_followed_by_success(store: RunSt
     for number in range(20):
         lease = await running(store, f"t{number}")
         cancelled, finished = await asyncio.gather(
-            cancel(store, lease.run_id), finish(store, lease), return_exceptions=True
+            cancel(store, lease.run_id), store.attempts.finish(lease, outcome(RunEvent.SUCCEED))
         )
-        assert not isinstance(cancelled, BaseException)
         run = await get(store, lease.run_id)
-        if isinstance(finished, CancelRecorded):
-            assert (run.status, run.cancel is not None) == (RunStatus.RUNNING, True)
+        if isinstance(finished, CancelReceipt):
+            assert (run.status, run.cancel) == (RunStatus.RUNNING, finished)
         else:
             assert (run.status, run.cancel) == (RunStatus.SUCCESS, None)
             assert cancelled.run == run
@@ -283,8 +281,7 @@ async def test_a_cancelled_run_that_was_handed_back_waits_for_an_attempt_that_cl
     run = (await cancel(store, lease.run_id, CancelAction.ROLLBACK)).run
     assert (run.status, run.cancel is not None) == (RunStatus.PENDING, True)
     claimed = await claim(store, lease.run_id)
-    with pytest.raises(CancelRecorded):
-        await finish(store, claimed.lease)
+    assert await store.attempts.finish(claimed.lease, outcome(RunEvent.SUCCEED)) == run.cancel
 
 
 async def test_cancelling_a_run_that_does_not_exist_is_not_found(store: RunStore) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from runlane.checkpoints import transactions as checkpoints
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
-from runlane.execution import decision, ending
-from runlane.execution.ending import completed
+from runlane.execution import commit, decision
 from runlane.execution.executor import Executor
+from runlane.execution.run import Ran
 from runlane.execution.worker import Worker
 from runlane.journal.journal import AttemptJournal
 from runlane.journal.remainder import Remainder, append
@@ -201,13 +201,12 @@ def _absent(original: Any) -> Any:
 def _rolled_back_before(original: Any) -> Any:
     """Roll back in a transaction of its own, and once more with the ending."""
 
-    async def finish(self: Executor, attempt: Any, outcome: Any, remainder: Remainder) -> Any:
-        for rows in remainder.rows:
-            for change in rows.changes if outcome.rolled_back else ():
-                await self._store.driver.write(change())
-        return await original(self, attempt, outcome, remainder)
+    async def commit_it(self: Executor, attempt: Any, ran: Ran, outcome: Outcome, journal: AttemptJournal) -> Any:
+        if outcome.rolled_back and ran.saver is not None:
+            await self._store.driver.write(commit._roll_back(attempt.claim.lease, ran.saver))
+        return await original(self, attempt, ran, outcome, journal)
 
-    return finish
+    return commit_it
 
 
 def _keeping_leases(original: Any) -> Any:
@@ -249,7 +248,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "a rollback is not fenced": Mutant(
         found_by="fencing",
-        patches=(method(Executor, "_finish", _rolled_back_before),),
+        patches=(method(Executor, "_commit", _rolled_back_before),),
         scenario=Scenario(driver=LateDriver, behaviours=("steps",), hasty=(1.0,)),
     ),
     "a stale attempt may finish": Mutant(
@@ -315,7 +314,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "stopped is said of code that runs": Mutant(
         found_by="stopped_means_stopped",
-        patches=(function(completed, _said_stopped),),
+        patches=(method(Executor, "_decide", _said_stopped),),
         scenario=Scenario(behaviours=("steps", "stone")),  # of which one may be abandoned
     ),
     "a disconnect stops every run": Mutant(
@@ -377,6 +376,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         found_by="valid_threads", patches=(method(Outcome, "needs_repair", _to(property(lambda self: False))),)
     ),
     "a rollback leaves its checkpoints": Mutant(
-        found_by="valid_threads", patches=(function(ending._roll_back, _to(lambda lease, saver: (yield from ()))),)
+        found_by="valid_threads", patches=(function(commit._roll_back, _to(lambda lease, saver: (yield from ()))),)
     ),
 }

@@ -29,7 +29,7 @@ from runlane.errors import (
 from runlane.execution.notifier import CompletionNotifier
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus, move
 from runlane.outcomes import Outcome, Snapshot
-from runlane.records import Claim, Counters, Finished, Lease, RunError, RunRecord
+from runlane.records import CancelReceipt, Claim, Counters, Finished, Lease, RunError, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge
@@ -209,7 +209,7 @@ class _Block:
 
     @property
     def cancelled_from_outside(self) -> bool:
-        """Whether somebody else than this run cancelled the block's task, once it has been left."""
+        """Return whether somebody else than this run cancelled the block's task, once it has been left."""
         return self._task.cancelling() > self._outer
 
     def _call(self, call: AgentCall) -> None:
@@ -403,8 +403,10 @@ class ApplicationRuns:
         except LeaseLost:
             self._leases.pop(lease.run_id, None)
             raise
+        if isinstance(finished, CancelReceipt):
+            raise CancelRecorded(lease.run_id)
         self._leases.pop(lease.run_id, None)
-        self._notifier.announce(finished, events_end=0)
+        self._notifier.announce(finished)
         return finished.run
 
     async def _claim(self, run: RunRecord) -> RunRecord:
@@ -430,9 +432,9 @@ class ApplicationRuns:
             log.warning("run.claim_not_handed_back why=%s", error)  # its lease runs out
 
     async def _let_go(self, claim: Claim) -> Finished:
-        try:
-            return await self._store.attempts.finish(claim.lease, Outcome(event=RunEvent.RELEASE, end_reason=None))
-        except CancelRecorded:
-            run = await self._store.runs.get(claim.run.run_id, owner=claim.run.owner)
-            reason = EndReason.USER_CANCEL if run.cancel is None else run.cancel.reason
-            return await self._store.attempts.finish(claim.lease, Outcome(event=RunEvent.STOP, end_reason=reason))
+        ended = await self._store.attempts.finish(claim.lease, Outcome(event=RunEvent.RELEASE, end_reason=None))
+        if isinstance(ended, CancelReceipt):
+            outcome = Outcome(event=RunEvent.STOP, end_reason=ended.reason)
+            ended = await self._store.attempts.finish(claim.lease, outcome)
+            assert isinstance(ended, Finished), "a run that is stopped after a cancel ends"
+        return ended

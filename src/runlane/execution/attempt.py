@@ -22,7 +22,9 @@ class Attempt:
     """A claimed run while it executes here; :meth:`stop` is how anybody ends it early."""
 
     def __init__(self, claim: Claim, settings: Settings, now: Callable[[], datetime]) -> None:
-        self.claim, self._settings, self._now = claim, settings, now
+        self.claim = claim
+        self._settings = settings
+        self._now = now
         self.reason: StopReason | None = None
         self.cancel = claim.run.cancel
         self.observed_at: datetime | None = None
@@ -48,7 +50,8 @@ class Attempt:
             return
         self.reason = reason
         if cancel is not None:
-            self.cancel, self.observed_at = cancel, self._now()
+            self.cancel = cancel
+            self.observed_at = self._now()
         if reason is StopReason.LEASE_LOST and self._on_lost is not None:
             self._on_lost()
         self._act()

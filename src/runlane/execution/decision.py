@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
@@ -87,13 +88,20 @@ def decide(
     return Outcome(event=RunEvent.FAIL, end_reason=reason, error=run_error(failure, errors))
 
 
-def minimal_outcome(cancel: CancelReceipt | None, why: Exception) -> Outcome:
-    """Return how an attempt ends whose ending met *why*: after a cancel it is interrupted, otherwise it has failed."""
+def minimal_outcome(refused: Outcome, cancel: CancelReceipt | None, why: Exception) -> Outcome:
+    """Return how an attempt ends whose ending the ledger *refused*, for the reason *why*.
+
+    After a cancel it is interrupted, otherwise it has failed.
+    """
     message = "The run is over, but its ending could not be recorded as it was; the server's log says why."
-    error = RunError(error=type(why).__name__, message=message)
-    if cancel is not None:
-        return Outcome(event=RunEvent.STOP, end_reason=cancel.reason, error=error)
-    return Outcome(event=RunEvent.FAIL, end_reason=EndReason.FAILED, error=error)
+    return replace(
+        refused,
+        event=RunEvent.FAIL if cancel is None else RunEvent.STOP,
+        end_reason=EndReason.FAILED if cancel is None else cancel.reason,
+        error=RunError(error=type(why).__name__, message=message),
+        state=None,
+        usage=None,
+    )
 
 
 def run_error(failure: BaseException, errors: ErrorTexts = MASKED) -> RunError:

@@ -37,12 +37,12 @@ class CompletionNotifier:
         self._telemetry = telemetry
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def announce(self, finished: Finished, *, events_end: int | None = None, result: bytes | None = None) -> None:
+    def announce(self, finished: Finished) -> None:
         """Announce what one ledger operation did: an ended or released run, and the run that may start now."""
         run = finished.run
         if run.status.terminal:
             self._telemetry.run_finished(run)
-            self._bridge.close(run, events_end=events_end, result=result)
+            self._bridge.close(run, events_end=finished.events_end, result=finished.result)
             for hook in self._hooks:
                 task = own_task(_run_hook(hook, run))
                 self._tasks.add(task)

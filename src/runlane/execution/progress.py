@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Final
+from functools import partial
+from typing import Final, Generic, TypeVar
 
 from runlane.errors import StoreUnavailable
 from runlane.records import Claim, Usage
@@ -13,84 +15,72 @@ from runlane.store.ledger import RunStore
 from runlane.work import own_task
 
 log = logging.getLogger("runlane.progress")
-
+T = TypeVar("T")
 
 #: A run that ends sooner than this after its first state leaves its own values on the thread, with no write more.
 FIRST_VALUES_AFTER_S: Final = 0.1
 
 
-class FirstValues:
-    """Shows the first state of a run on its thread, which has no values yet, while the run goes on."""
+class NewestValue(Generic[T]):
+    """Writes the newest value of something soon, one write at a time: none overtakes another."""
 
-    def __init__(self, store: RunStore, claim: Claim) -> None:
-        self._store = store
-        self._lease = claim.lease
+    def __init__(self, name: str, write: Callable[[T], Awaitable[object]], *, after_s: float = 0.0) -> None:
+        """Write on the running loop.
+
+        Args:
+            name: What the log calls the value, and whose it is.
+            write: Writes a value; one that the ledger could not take is followed by the next one, not repeated.
+            after_s: How long a write waits for newer values, in seconds.
+        """
+        self._name = name
+        self._write = write
+        self._after_s = after_s
         self._loop = asyncio.get_running_loop()
+        self._newest: tuple[T] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    def show(self, values: bytes) -> None:
-        """Show *values*, JSON text, soon. May be called from any thread; a later call does nothing."""
+    def put(self, value: T) -> None:
+        """Have *value* written, unless a newer one comes first. May be called from any thread."""
         try:
-            self._loop.call_soon_threadsafe(self._take, values)
+            self._loop.call_soon_threadsafe(self._take, value)
         except RuntimeError:  # the loop is closed: the process is ending
             return
 
     async def aclose(self) -> None:
-        """Show nothing more; the attempt's ending has the values that stay."""
+        """Write nothing more; the attempt's ending has the final value."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _take(self, values: bytes) -> None:
-        if not self._closed and self._task is None:
-            self._task = own_task(self._write(values))
-
-    async def _write(self, values: bytes) -> None:
-        await asyncio.sleep(FIRST_VALUES_AFTER_S)
-        try:
-            await self._store.threads.show_first_values(self._lease, values)
-        except StoreUnavailable as error:
-            log.warning("run.first_values_not_written run_id=%s why=%s", self._lease.run_id, error)
-
-
-class Progress:
-    """Records an attempt's usage, one write at a time, the newest state last: none overtakes another."""
-
-    def __init__(self, store: RunStore, claim: Claim) -> None:
-        self._store = store
-        self._lease = claim.lease
-        self._before = claim.run.usage
-        self._loop = asyncio.get_running_loop()
-        self._newest: Usage | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._closed = False
-
-    def report(self, used: Usage) -> None:
-        """Record, soon, what the attempt has *used* in all. May be called from any thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._take, used)
-        except RuntimeError:  # the loop is closed: the process is ending
-            return
-
-    async def aclose(self) -> None:
-        """Record nothing more; the attempt's ending has the final counters."""
-        self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def _take(self, used: Usage) -> None:
-        self._newest = used
+    def _take(self, value: T) -> None:
+        self._newest = (value,)
         if not self._closed and (self._task is None or self._task.done()):
-            self._task = own_task(self._write())
+            self._task = own_task(self._write_newest())
 
-    async def _write(self) -> None:
+    async def _write_newest(self) -> None:
+        if self._after_s:
+            await asyncio.sleep(self._after_s)
         while self._newest is not None:
-            used, self._newest = self._newest, None
+            (value,), self._newest = self._newest, None
             try:
-                changes = asdict(self._before + used)
-                await self._store.runs.set_progress(self._lease.run_id, changes, attempt=self._lease.attempt)
+                await self._write(value)
             except StoreUnavailable as error:
-                log.warning("run.progress_not_written run_id=%s why=%s", self._lease.run_id, error)
+                log.warning("run.progress_not_written %s why=%s", self._name, error)
+
+
+def usage_progress(store: RunStore, claim: Claim) -> NewestValue[Usage]:
+    """Return what records how much an attempt has used, together with the attempts before it."""
+    lease, before = claim.lease, claim.run.usage
+
+    async def write(used: Usage) -> None:
+        await store.runs.set_progress(lease.run_id, asdict(before + used), attempt=lease.attempt)
+
+    return NewestValue(f"run_id={lease.run_id} value=usage", write)
+
+
+def first_values(store: RunStore, claim: Claim) -> NewestValue[bytes]:
+    """Return what shows JSON text as the values of a thread, which has none yet, while its run goes on."""
+    write = partial(store.threads.show_first_values, claim.lease)
+    return NewestValue(f"run_id={claim.lease.run_id} value=first_values", write, after_s=FIRST_VALUES_AFTER_S)

@@ -20,8 +20,8 @@ async def repaired(
 ) -> Snapshot | None:
     """Have *agent* repair its thread.
 
-    While the ledger is out or slow this waits, for as long as the lease is *held*: a thread that is left as it is would
-    refuse its next run. Only code that hangs by itself is abandoned after *limit_s*.
+    While the ledger is unavailable or slow this waits, for as long as the lease is *held*: a thread that is left as it
+    is would refuse its next run. Only code that hangs by itself is abandoned after *limit_s*.
 
     Returns:
         What the thread looks like; ``None`` if it could not be repaired, which does not keep the run from ending.
@@ -52,7 +52,10 @@ class _Watch:
     """
 
     def __init__(self, handle: Handle[Snapshot], call: AgentCall, limit_s: float, held: Callable[[], bool]) -> None:
-        self._handle, self._call, self._every_s, self._held = handle, call, limit_s / 2, held
+        self._handle = handle
+        self._call = call
+        self._every_s = limit_s / 2
+        self._held = held
         self._seen = False
         self._wait()
 

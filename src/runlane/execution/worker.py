@@ -14,7 +14,8 @@ from runlane.dispatch.base import Dispatch
 from runlane.errors import NotFound, RunlaneError, StoreUnavailable
 from runlane.execution.attempt import Attempt
 from runlane.execution.decision import StopReason
-from runlane.execution.executor import AgentSource, Executor
+from runlane.execution.executor import Executor
+from runlane.execution.ports import AgentSource
 from runlane.records import ANY_OWNER, CancelReceipt, Claim, Head, Lease
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
@@ -25,11 +26,11 @@ log = logging.getLogger("runlane.worker")
 
 #: How long a drain waits for an ending that cannot be written, beyond what stopping and repairing may take.
 OUTAGE_LIMIT_S: Final = 10.0
-#: How often a drain looks what is left.
-DRAIN_TURN_S: Final = 0.1
+#: How often a drain stops what is left and counts its time.
+DRAIN_POLL_S: Final = 0.1
 #: Leases are renewed this many times in their lifetime, so that one lost renewal costs nothing.
 RENEWALS_PER_LEASE: Final = 3
-#: How often they are tried while the ledger is out, so that leases that still last are kept once it is back.
+#: How often they are tried while the ledger is unavailable, so that leases that still last are kept once it is back.
 RENEWAL_RETRY_S: Final = 1.0
 
 
@@ -92,7 +93,7 @@ class Worker:
         return len(self._attempts)
 
     def holds(self, run_id: str, attempt: int) -> bool:
-        """Whether the attempt is here, or about to be: its code executes, or what it left is not written yet."""
+        """Return whether the attempt is here, or about to be: its code executes, or its ending is not written yet."""
         external = self._external.get(run_id)
         here = (run_id, attempt) in self._attempts or (external is not None and external.attempt == attempt)
         return here or run_id in self._claiming
@@ -108,7 +109,8 @@ class Worker:
     async def drain(self, grace_s: float) -> None:
         """Start nothing more, let runs finish for *grace_s*, then stop the rest and hand them back.
 
-        An ending that cannot be written because the ledger is out is given up in the end: the run is rescued later.
+        An ending that cannot be written because the ledger is unavailable is given up at last: the run is rescued
+        later.
 
         Returns once no code of a run executes here, or it is abandoned. A second call waits for the same.
         """
@@ -118,13 +120,13 @@ class Worker:
         if self._tasks and grace_s > 0:
             await asyncio.wait(tuple(self._tasks), timeout=grace_s)
         stages_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
-        turns = int((2 * stages_s + OUTAGE_LIMIT_S) / DRAIN_TURN_S)  # time in which this process stands still is none
+        polls = int((2 * stages_s + OUTAGE_LIMIT_S) / DRAIN_POLL_S)  # counted, since a process may stand still
         while self._tasks:
-            turns -= 1
+            polls -= 1
             for attempt in tuple(self._attempts.values()):
                 attempt.stop(StopReason.DRAIN)
-            await asyncio.wait(tuple(self._tasks), timeout=DRAIN_TURN_S)
-            if turns < 0:
+            await asyncio.wait(tuple(self._tasks), timeout=DRAIN_POLL_S)
+            if polls < 0:
                 for attempt in tuple(self._attempts.values()):
                     attempt.stop(StopReason.LEASE_LOST)  # so that nothing is written from now on, half of it least
                 for task in self._tasks:

@@ -10,8 +10,8 @@ from typing import Final
 
 from runlane.dispatch.base import Dispatch
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
-from runlane.execution.executor import AgentSource
 from runlane.execution.notifier import CompletionNotifier
+from runlane.execution.ports import AgentSource
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.maintenance.liveness import LeaseObserver, Neighbours
 from runlane.records import ANY_OWNER, Head, RunError, RunRecord, SeenLease

@@ -80,7 +80,7 @@ class RunCanceller:
         elif cancelled.ended:
             self._source.forget(run.run_id)
             self._dispatch.cancel(run.run_id)
-            self._notifier.announce(Finished(run=run, next_run=cancelled.next_run), events_end=0)
+            self._notifier.announce(Finished(run=run, next_run=cancelled.next_run, events_end=0))
 
     async def _cancel(
         self, run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None

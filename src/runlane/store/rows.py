@@ -134,7 +134,7 @@ def _raised_by_model(
     return found
 
 
-def _receipt(row: Row) -> CancelReceipt | None:
+def receipt_of(row: Row) -> CancelReceipt | None:
     if row["cancel_requested_at"] is None:
         return None
     return CancelReceipt(
@@ -171,7 +171,7 @@ def run_record(row: Row) -> RunRecord:
         stored=stored,
         model_name=row["model_name"],
         error=_error(row["error"]),
-        cancel=_receipt(row),
+        cancel=receipt_of(row),
         usage=usage_of(row["usage"]),
         temporary=bool(row["temporary"]),
         not_before=instant(row["not_before"]),

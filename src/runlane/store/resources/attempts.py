@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runlane.outcomes import Outcome
-from runlane.records import Claim, Finished, Lease, Renewal, SeenLease
+from runlane.records import CancelReceipt, Claim, Finished, Lease, Renewal, SeenLease
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import claims, leases, rescues, runs
@@ -43,15 +43,20 @@ class Attempts:
         """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
         await self._database.write(lambda: leases.observe_cancel(lease, at_us))
 
-    async def finish(self, lease: Lease, outcome: Outcome, *, extra_writes: ExtraWrites | None = None) -> Finished:
+    async def finish(
+        self, lease: Lease, outcome: Outcome, *, extra_writes: ExtraWrites | None = None
+    ) -> Finished | CancelReceipt:
         """End the attempt of *lease*, or hand its run back, and make the lane's next run claimable.
 
         Args:
             extra_writes: Part of the same transaction, such as the removal of checkpoints.
 
+        Returns:
+            What became of the run; or the receipt of a cancel that came first, if *outcome* is not a stop: then nothing
+            was written, and the run can only be stopped.
+
         Raises:
             LeaseLost: Another attempt has the run, or it is terminal; nothing was written.
-            CancelRecorded: A cancel came first and *outcome* is not a stop; nothing was written.
         """
         return await self._database.write(lambda: runs.finish(lease, outcome, extra_writes))
 

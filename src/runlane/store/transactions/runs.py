@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from runlane.errors import (
-    CancelRecorded,
     IllegalTransition,
     LeaseLost,
     NotFound,
@@ -19,6 +18,7 @@ from runlane.lifecycle import (
 from runlane.outcomes import Outcome
 from runlane.records import (
     Cancelled,
+    CancelReceipt,
     Finished,
     Lease,
     Owner,
@@ -42,6 +42,7 @@ from runlane.store.rows import (
     microseconds,
     owner_params,
     raised,
+    receipt_of,
     run_record,
     scrubbed_kwargs,
     usage_of,
@@ -195,17 +196,21 @@ def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:
     return thread[0], rows[0]
 
 
-def finish(lease: Lease, outcome: Outcome, extra_writes: ExtraWrites | None = None) -> Transaction[Finished]:
+def finish(
+    lease: Lease, outcome: Outcome, extra_writes: ExtraWrites | None = None
+) -> Transaction[Finished | CancelReceipt]:
     """End the attempt of *lease* and make its lane's next run claimable, in one transaction, after the *extra_writes*.
+
+    Returns:
+        The receipt of a cancel that came first, and nothing is written, if *outcome* is not a stop.
 
     Raises:
         LeaseLost: Another attempt has the run, or it is terminal.
-        CancelRecorded: A cancel came first, and *outcome* is not a stop.
         IllegalTransition: The event is not one of ``FINISHES``.
     """
     thread, row = yield from _hold(lease)
-    if row["cancel_requested_at"] is not None and outcome.event is not RunEvent.STOP:
-        raise CancelRecorded(lease.run_id)
+    if outcome.event is not RunEvent.STOP and (cancel := receipt_of(row)) is not None:
+        return cancel
     if extra_writes is not None:
         yield from extra_writes()
     if outcome.event not in FINISHES:
@@ -220,7 +225,12 @@ def finish(lease: Lease, outcome: Outcome, extra_writes: ExtraWrites | None = No
         yield from unbind(row, wholly=True)
     yield from settle(thread, status, outcome)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
-    return Finished(run=run, next_run=head_record(following[0]) if following else None)
+    return Finished(
+        run=run,
+        next_run=head_record(following[0]) if following else None,
+        events_end=outcome.events_end,
+        result=None if outcome.state is None else outcome.state.result,
+    )
 
 
 def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Transaction[RunRecord]:

@@ -1,0 +1,83 @@
+"""What execution needs of the parts around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol
+
+from runlane.agents.base import Agent
+from runlane.journal.journal import AttemptJournal
+from runlane.records import RunRecord, Usage
+from runlane.store.statements import Transaction
+
+
+class Meter(Protocol):
+    """Counts tokens as a callback of the agent's model calls."""
+
+    def snapshot(self) -> Usage:
+        """Return what was counted so far."""
+        ...
+
+    def counting(self) -> AbstractContextManager[None]:
+        """Count the calls of the context, without being passed to them."""
+        ...
+
+
+#: Makes the meter of an attempt, which reports what was used so far to the function given.
+NewMeter = Callable[[Callable[[Usage], None]], Meter]
+
+
+class AttemptCheckpointer(Protocol):
+    """The checkpointer of one attempt: nothing is written once the lease is lost."""
+
+    @property
+    def waiting(self) -> bool:
+        """Return whether a read or a write is with the database."""
+        ...
+
+    def end(self) -> None:
+        """Refuse what is written from now on: the agent has returned."""
+        ...
+
+    def staged(self) -> AbstractAsyncContextManager[Any]:
+        """Give a saver whose writes are committed with the attempt's ending, if the block succeeds, or not at all."""
+        ...
+
+    def rollback(self) -> Transaction[None]:
+        """Return the transaction that removes everything that the run checkpointed."""
+        ...
+
+
+class Checkpointer(Protocol):
+    """Makes the checkpointers of attempts."""
+
+    def of_attempt(
+        self, journal: AttemptJournal, *, write_behind: bool, redact: Callable[[Any], str] | None = None
+    ) -> AttemptCheckpointer:
+        """Return the checkpointer that writes through *journal*; errors are redacted."""
+        ...
+
+
+class AgentSource(Protocol):
+    """Finds what a run executes."""
+
+    def can_execute(self, run_id: str, home: str | None) -> bool:
+        """Return whether this process has the run's code, or the graphs for a run without a *home*."""
+        ...
+
+    def attached(self, run_id: str) -> bool:
+        """Return whether code is attached to the run."""
+        ...
+
+    def agent(self, run: RunRecord) -> Agent:
+        """Return the run's agent; any exception fails the run."""
+        ...
+
+    def private(self, run: RunRecord) -> Mapping[str, Any]:
+        """Return what the agent is told beside the run's row."""
+        ...
+
+    def forget(self, run_id: str) -> None:
+        """Forget the run's code and secrets: it has ended."""
+        ...

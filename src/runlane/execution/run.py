@@ -1,0 +1,193 @@
+"""The first step of an attempt: prepare the agent, run it, and say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from runlane.agents.base import Agent, AgentCall, Emit
+from runlane.agents.encode import encode
+from runlane.agents.host import AgentHost
+from runlane.error_texts import ErrorTexts
+from runlane.errors import WorkerLost
+from runlane.execution.attempt import Attempt
+from runlane.execution.decision import rescue_limit
+from runlane.execution.ports import AgentSource, AttemptCheckpointer, Checkpointer, Meter, NewMeter
+from runlane.execution.progress import NewestValue, first_values, usage_progress
+from runlane.journal.journal import AttemptJournal
+from runlane.outcomes import Abandoned, Drained, Snapshot
+from runlane.records import RunRecord, Usage
+from runlane.redaction import RunSecrets
+from runlane.settings import Settings
+from runlane.store.ledger import RunStore
+from runlane.streams.bridge import Feed
+
+log = logging.getLogger("runlane.execution")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What came of an attempt's code, once it is over.
+
+    Attributes:
+        agent: ``None`` if there was none to be had; ``call`` is what it was called with.
+        snapshot: What the agent returned; ``None`` if it failed, as ``failure`` says.
+        continuable: Whether another attempt may go on: the agent can, or it was not begun.
+        once: The agent was begun, and must not be executed again.
+        usage: What the run has used in all; ``None`` if nothing was counted.
+        redact: Takes the run's secrets out of a text.
+    """
+
+    agent: Agent | None = None
+    call: AgentCall | None = None
+    snapshot: Snapshot | None = None
+    failure: BaseException | None = None
+    continuable: bool = True
+    once: bool = False
+    usage: Usage | None = None
+    redact: Callable[[str], str]
+
+    @property
+    def paused(self) -> bool:
+        return self.snapshot is not None and self.snapshot.paused
+
+    @property
+    def saver(self) -> AttemptCheckpointer | None:
+        return None if self.call is None else self.call.saver
+
+
+class AgentRunner:
+    """Runs the agents of attempts, each to its end, whatever that is."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        host: AgentHost,
+        source: AgentSource,
+        settings: Settings,
+        errors: ErrorTexts,
+        saver: Checkpointer | None = None,
+        long_term_store: Callable[[str], Any] | None = None,
+        new_meter: NewMeter | None = None,
+    ) -> None:
+        self._store = store
+        self._host = host
+        self._source = source
+        self._settings = settings
+        self._errors = errors
+        self._saver = saver
+        self._long_term_store = long_term_store
+        self._new_meter = new_meter
+
+    async def run(self, attempt: Attempt, journal: AttemptJournal, feed: Feed) -> Ran:
+        """Run the attempt's agent, and close its journal: what the agent wrote is committed, or part of the ending.
+
+        Raises:
+            LeaseLost: The journal lost the attempt's lease.
+        """
+        claim = attempt.claim
+        ran = Ran(redact=RunSecrets(claim.run.stored.configurations).out_of_text)
+        progress = usage_progress(self._store, claim)
+        values = first_values(self._store, claim) if claim.bare else None
+        try:
+            secrets = RunSecrets(claim.run.stored.configurations, self._source.private(claim.run))
+            ran = replace(ran, redact=secrets.out_of_text)
+            meter = None if self._new_meter is None else self._new_meter(progress.put)
+            ran = replace(ran, call=self._call(attempt, journal, feed, secrets, meter, values))
+            ran = await self._executed(attempt, journal, ran)
+            ran = replace(ran, usage=_total(claim.run.usage, meter))
+        except Exception as error:  # noqa: BLE001 - what the run needs cannot be had: that is how it ends
+            ran = replace(ran, failure=error)
+        finally:
+            await progress.aclose()
+            if values is not None:
+                await values.aclose()
+        await journal.close()
+        return ran if journal.failure is None else replace(ran, failure=journal.failure)
+
+    def _call(
+        self,
+        attempt: Attempt,
+        journal: AttemptJournal,
+        feed: Feed,
+        secrets: RunSecrets,
+        meter: Meter | None,
+        values: NewestValue[bytes] | None,
+    ) -> AgentCall:
+        run = attempt.claim.run
+        return AgentCall(
+            run=run,
+            emit=_emit(journal, secrets),
+            congested=lambda: journal.congested,
+            ready=journal.room,
+            earlier=feed.earlier,
+            continued=run.attempt > 1,
+            saver=None if self._saver is None else self._attempt_saver(self._saver, run, journal, secrets),
+            store=None if self._long_term_store is None else self._long_term_store(run.owner),
+            callbacks=() if meter is None else (meter,),
+            counting=nullcontext if meter is None else meter.counting,
+            cancelled=lambda: attempt.cancel,
+            errors=self._errors,
+            over=attempt.over,
+            first_values=None if values is None else lambda data: values.put(secrets.out_of(data)),
+        )
+
+    def _attempt_saver(
+        self, saver: Checkpointer, run: RunRecord, journal: AttemptJournal, secrets: RunSecrets
+    ) -> AttemptCheckpointer:
+        return saver.of_attempt(
+            journal,
+            write_behind=run.request.durability != "sync",
+            redact=lambda error: secrets.out_of_text(self._errors.representation(error)),
+        )
+
+    async def _executed(self, attempt: Attempt, journal: AttemptJournal, ran: Ran) -> Ran:
+        """Return *ran* with what came of the agent; its call is there."""
+        run, call = attempt.claim.run, ran.call
+        assert call is not None
+        agent = self._source.agent(run)
+        ran = replace(ran, agent=agent)
+        if attempt.reason is not None:
+            return replace(ran, failure=asyncio.CancelledError())
+        # Once it was begun, an agent that cannot go on is not executed again; this attempt only makes the thread valid.
+        if run.rescues > rescue_limit(self._settings.max_rescues, continuable=agent.continuable):
+            return replace(ran, failure=WorkerLost(run.rescues))
+        continuable = agent.continuable and call.saver is not None
+        ran = replace(ran, continuable=continuable, once=not agent.continuable)
+        journal.append_event("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
+        name = f"run_id={run.run_id} attempt={run.attempt}"
+        try:
+            handle = self._host.at(run.graph_id).start(lambda: _run_agent(agent, call), name=name)
+            return replace(ran, snapshot=await attempt.run(handle, call, continuable=continuable))
+        except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
+            if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
+                raised = ran.redact("".join(traceback.format_exception(error)))
+                log.info("run.agent_raised run_id=%s\n%s", run.run_id, raised.rstrip())
+            return replace(ran, failure=error)
+
+
+async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
+    with call.counting():
+        snapshot = await agent.run(call)
+    if call.saver is not None:
+        call.saver.end()
+    return snapshot
+
+
+def _emit(journal: AttemptJournal, secrets: RunSecrets) -> Emit:
+    if not secrets:
+        return journal.append_event
+    return lambda name, data: journal.append_event(name, secrets.out_of(data))
+
+
+def _total(before: Usage, meter: Meter | None) -> Usage | None:
+    if meter is None:
+        return None
+    used = meter.snapshot()
+    return before + used if used.llm_calls or used.message_count else None
