@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 
 from runlane.server.api import RESOURCES
-from runlane.server.auth.middleware import EXEMPT
 from runlane.server.http.route import Route
 
 RUN = {"assistant_id": "steps", "input": {"steps": 1}}
@@ -66,7 +65,7 @@ def belongings(client: httpx.Client, secret: str) -> Belongings:
 
 def routes() -> dict[str, Route]:
     """Return every route that the server has and not everybody may ask, by its name."""
-    return {route.name: route for resource in RESOURCES for route in resource.routes if route.path not in EXEMPT}
+    return {route.name: route for resource in RESOURCES for route in resource.routes if not route.public}
 
 
 def addressed() -> dict[str, Route]:

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from auth_kit import bearer, guarded_server, keyed_server
+from runlane.server.api import PUBLIC
 from server_kit import PATIENCE_S, Server
 from tenancy_kit import RUN, Belongings, addressed, ask, belongings, body_of, foreign, path_of, routes
 
@@ -57,6 +58,10 @@ def test_every_route_is_asked() -> None:
 def test_every_route_whose_path_has_an_id_and_that_takes_a_body_declares_an_example() -> None:
     reads = {name for name, route in addressed().items() if route.arguments.body or route.reads}
     assert {name for name in reads if addressed()[name].example is None} == set()
+
+
+def test_only_these_routes_need_no_authentication() -> None:
+    assert {"/", "/ok", "/info", "/metrics", "/docs", "/openapi.json"} == PUBLIC
 
 
 def test_no_route_answers_without_authentication(tenants: tuple[Server, Login], alice: Belongings) -> None:

@@ -44,7 +44,7 @@ async def _openapi(request: Request) -> Response:
 
 
 _DOCUMENT: Final = Resource(
-    tag="System", group="meta", routes=(Route("GET /openapi.json", _openapi, documented=False),)
+    tag="System", group="meta", routes=(Route("GET /openapi.json", _openapi, public=True, documented=False),)
 )
 #: Everything that is served, in the order of the document.
 RESOURCES: Final = (
@@ -66,6 +66,8 @@ RESOURCES: Final = (
     A2A,
     _DOCUMENT,
 )
+#: Paths that need no authentication.
+PUBLIC: Final = frozenset(route.path for resource in RESOURCES for route in resource.routes if route.public)
 
 
 def resources(section: HttpSection) -> Iterator[Resource]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from runlane.agents.encode import Unserialisable
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.agents.registry import Registry
 from runlane.errors import RunlaneError
-from runlane.server.api import routes
+from runlane.server.api import PUBLIC, routes
 from runlane.server.auth.loopback import in_process_clients
 from runlane.server.auth.middleware import AuthMiddleware
 from runlane.server.config.http_section import HttpSection, http_section
@@ -75,7 +76,7 @@ def create_app(
         middleware=[
             Middleware(MetricsMiddleware, metrics=counts),
             Middleware(ResponseMiddleware, cors=section.cors),
-            Middleware(AuthMiddleware),
+            Middleware(AuthMiddleware, exempt=PUBLIC),
         ],
         lifespan=lifespan,
     )
@@ -109,7 +110,7 @@ def _before_the_api(
                 custom=custom,
                 api=app,
                 guard_routes=_guard_routes if section.enable_custom_route_auth else None,
-                guard_all=AuthMiddleware if section.middleware_order == "auth_first" else None,
+                guard_all=partial(AuthMiddleware, exempt=PUBLIC) if section.middleware_order == "auth_first" else None,
             )
         )
     return found

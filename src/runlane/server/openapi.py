@@ -11,7 +11,6 @@ from typing import Any, Final, Union, get_args, get_origin
 
 import msgspec
 
-from runlane.server.auth.middleware import EXEMPT
 from runlane.server.http.answers import Event
 from runlane.server.http.route import SOCKET, Resource, Route
 
@@ -125,7 +124,7 @@ def _body(route: Route) -> dict[str, Any] | None:
 
 
 def _responses(route: Route) -> dict[int, dict[str, Any]]:
-    statuses = [*(() if route.path in EXEMPT else (401, 403)), 422, 503, *route.errors]
+    statuses = [*(() if route.public else (401, 403)), 422, 503, *route.errors]
     if route.arguments.body is not None or route.reads is not None:
         statuses += [413, 415]
     found: dict[int, dict[str, Any]] = {status: {"description": "Done"} for status in route.success}

@@ -16,8 +16,6 @@ from runlane.server.auth.grants import Grant, Grants
 from runlane.server.http.errors import close_reason, error_response
 from runlane.server.http.json_bodies import EncodedBody, PayloadTooLarge
 
-#: What anybody may ask of the API: that the server is there, what it is, and how it fares.
-EXEMPT: Final = frozenset({"/", "/ok", "/info", "/metrics", "/docs", "/openapi.json"})
 #: Where a request has its :class:`User`; ``user`` beside it may be replaced by an application's middleware.
 USER: Final = "runlane.user"
 #: A socket is closed with this and an HTTP status, as a page cannot read the status of a handshake.
@@ -28,9 +26,12 @@ class AuthMiddleware:
     """Lets nothing through to a route, known or not, that the process's authority does not know the sender of.
 
     What goes on after that, a stream or a socket, ends when its sender is not known any more.
+
+    Args:
+        exempt: Paths that anybody may ask.
     """
 
-    def __init__(self, app: ASGIApp, exempt: frozenset[str] = EXEMPT) -> None:
+    def __init__(self, app: ASGIApp, *, exempt: frozenset[str]) -> None:
         self._app = app
         self._exempt = exempt
 

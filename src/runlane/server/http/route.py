@@ -57,6 +57,7 @@ class Route:
         reads: Body of a handler that reads the request itself.
         example: A body that is accepted, for the document and the tenancy test. A route whose path has an id and that
             takes a body has to have one; fields that are called like an id name things of the tenant.
+        public: Whether anybody may ask, known or not.
         documented: Whether the OpenAPI document has it.
     """
 
@@ -70,6 +71,7 @@ class Route:
     refusals: Mapping[int, Any] = field(default_factory=lambda: MappingProxyType({}))
     reads: type[Body] | None = None
     example: Any = None
+    public: bool = False
     documented: bool = True
 
     @property

@@ -175,5 +175,5 @@ async def _queue(service: Service) -> dict[str, Any]:
 METRICS = Resource(
     tag="System",
     group="meta",
-    routes=(Route("GET /metrics", metrics, answer=answers.Numbers, texts=("text/plain",)),),
+    routes=(Route("GET /metrics", metrics, answer=answers.Numbers, texts=("text/plain",), public=True),),
 )

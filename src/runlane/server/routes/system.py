@@ -83,15 +83,15 @@ HEALTH = Resource(
     tag="System",
     group=None,
     routes=(
-        Route("GET /ok", ok, answer=answers.Health),
-        Route("GET /", ok, answer=answers.Health),
+        Route("GET /ok", ok, answer=answers.Health, public=True),
+        Route("GET /", ok, answer=answers.Health, public=True),
     ),
 )
 META = Resource(
     tag="System",
     group="meta",
     routes=(
-        Route("GET /info", info, answer=answers.Info),
-        Route("GET /docs", docs, documented=False),
+        Route("GET /info", info, answer=answers.Info, public=True),
+        Route("GET /docs", docs, public=True, documented=False),
     ),
 )
