@@ -15,7 +15,7 @@ from runlane.settings import Settings
 from runlane.store.transactions.webhooks import DeliveryStatus
 from runlane.webhooks.deliverer import CROWDED_DELAY_S, MAX_RETRY_AFTER_S, RETRY_DELAYS_S, follows
 from runlane.webhooks.policy import UrlRules, WebhookPolicy, WebhooksSection, webhook_policy
-from runlane.webhooks.sender import CROWDED, Answer
+from runlane.webhooks.sender import CROWDED, WebhookResponse
 from runlane.webhooks.signing import signature, signing_keys
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -181,26 +181,29 @@ def test_a_malformed_secret_is_refused_and_not_shown(secret: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
-        (Answer(status_code=200), DeliveryStatus.DELIVERED),
-        (Answer(status_code=204), DeliveryStatus.DELIVERED),
-        (Answer(status_code=299), DeliveryStatus.DELIVERED),
-        (Answer(status_code=410), DeliveryStatus.GONE),
-        *((Answer(status_code=code), DeliveryStatus.PENDING) for code in (301, 307, 400, 401, 404, 408, 409, 429)),
-        *((Answer(status_code=code), DeliveryStatus.PENDING) for code in (425, 500, 502, 503)),
-        (Answer(error="no connection"), DeliveryStatus.PENDING),
+        (WebhookResponse(status_code=200), DeliveryStatus.DELIVERED),
+        (WebhookResponse(status_code=204), DeliveryStatus.DELIVERED),
+        (WebhookResponse(status_code=299), DeliveryStatus.DELIVERED),
+        (WebhookResponse(status_code=410), DeliveryStatus.GONE),
+        *(
+            (WebhookResponse(status_code=code), DeliveryStatus.PENDING)
+            for code in (301, 307, 400, 401, 404, 408, 409, 429)
+        ),
+        *((WebhookResponse(status_code=code), DeliveryStatus.PENDING) for code in (425, 500, 502, 503)),
+        (WebhookResponse(error="no connection"), DeliveryStatus.PENDING),
     ],
 )
-def test_an_answer_decides_what_follows(answer: Answer, status: DeliveryStatus) -> None:
+def test_an_answer_decides_what_follows(answer: WebhookResponse, status: DeliveryStatus) -> None:
     assert follows(answer, 1, NOW, 0.5)[0] is status
 
 
 def test_what_was_not_asked_is_sent_soon_however_often_that_was() -> None:
-    crowded = Answer(error=CROWDED, crowded=True)
+    crowded = WebhookResponse(error=CROWDED, crowded=True)
     assert follows(crowded, len(RETRY_DELAYS_S) + 5, NOW, 0.5) == (DeliveryStatus.PENDING, CROWDED_DELAY_S)
 
 
 def test_tries_are_spread_over_a_day_and_then_given_up() -> None:
-    failure = Answer(status_code=500)
+    failure = WebhookResponse(status_code=500)
     for chance, low in ((0.0, 0.8), (0.5, 1.0), (1.0, 1.2)):
         delays = [follows(failure, tries, NOW, chance)[1] for tries in range(1, len(RETRY_DELAYS_S) + 1)]
         assert delays == pytest.approx([low * delay for delay in RETRY_DELAYS_S])
@@ -228,7 +231,7 @@ def test_tries_are_spread_over_a_day_and_then_given_up() -> None:
 def test_a_receiver_may_ask_for_a_longer_delay_within_bounds_and_not_for_a_shorter_one(
     retry_after: str | None, delay_s: float
 ) -> None:
-    answer = Answer(status_code=503, retry_after=retry_after)
+    answer = WebhookResponse(status_code=503, retry_after=retry_after)
     assert follows(answer, 1, NOW, 0.5) == (DeliveryStatus.PENDING, delay_s)
 
 

@@ -20,7 +20,7 @@ from runlane.store.transactions.webhooks import Attempted, ClaimedDelivery, Deli
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.webhooks.policy import Target, WebhookPolicy
-from runlane.webhooks.sender import MAX_PER_PLACE, Answer, Sender
+from runlane.webhooks.sender import MAX_PER_PLACE, Sender, WebhookResponse
 from runlane.webhooks.signing import signature, signing_keys
 
 log = logging.getLogger("runlane.webhooks")
@@ -43,10 +43,10 @@ CLOSE_GRACE_S: Final = 2.0
 EXTRA_FIELDS: Final = frozenset({"run_started_at", "run_ended_at", "webhook_sent_at", "values", "omitted"})
 
 Payload = Callable[[RunRecord], dict[str, Any]]
-Post = Callable[[Target, Sequence[tuple[str, str]], bytes], Awaitable[Answer]]
+Post = Callable[[Target, Sequence[tuple[str, str]], bytes], Awaitable[WebhookResponse]]
 
 
-def follows(answer: Answer, tries: int, now: datetime, chance: float) -> tuple[DeliveryStatus, float]:
+def follows(answer: WebhookResponse, tries: int, now: datetime, chance: float) -> tuple[DeliveryStatus, float]:
     """Return what becomes of a delivery after its *tries*-th try, and in how many seconds the next one is.
 
     2xx is delivered, 410 means that nobody wants it; everything else, other 4xx too (receivers are misconfigured or
@@ -145,10 +145,10 @@ class Deliverer:
         try:
             answer = await self._attempt(delivery, sent_at)
         except asyncio.CancelledError:
-            stopped, answer = True, Answer(error="The process stopped before there was an answer.")
+            stopped, answer = True, WebhookResponse(error="The process stopped before there was an answer.")
         except Exception as error:  # supervisor: what cannot be sent fails like what is not taken, and is given up
             log.exception("webhook.failed run_id=%s", delivery.run_id)
-            answer = Answer(error=f"It could not be sent: {type(error).__name__}.")
+            answer = WebhookResponse(error=f"It could not be sent: {type(error).__name__}.")
         status, delay_s = follows(answer, delivery.tries, self._now(), self._chance())
         attempted = Attempted(
             number=delivery.attempt,
@@ -178,11 +178,11 @@ class Deliverer:
         if stopped:
             raise asyncio.CancelledError
 
-    async def _attempt(self, delivery: ClaimedDelivery, sent_at: datetime) -> Answer:
+    async def _attempt(self, delivery: ClaimedDelivery, sent_at: datetime) -> WebhookResponse:
         try:
             target = self.policy.target(delivery.url)
         except InvalidRequest as error:  # the rules have changed since the run was admitted
-            return Answer(error=str(error))
+            return WebhookResponse(error=str(error))
         body = self.body(delivery, sent_at)
         headers = self._headers(delivery.run_id, sent_at, body)
         if not target.host and self._local is not None:

@@ -41,7 +41,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class WebhookResponse:
     """What a receiver answered, or why it did not. ``crowded``: it was not asked, as too many others are being."""
 
     status_code: int | None = None
@@ -170,7 +170,9 @@ class Sender:
         """Release what it holds; a second call does nothing."""
         self._names.close()
 
-    async def post(self, target: Target, headers: Sequence[tuple[str, str]], body: bytes, *, owner: str) -> Answer:
+    async def post(
+        self, target: Target, headers: Sequence[tuple[str, str]], body: bytes, *, owner: str
+    ) -> WebhookResponse:
         """Send *body* for *owner* and return the answer; whatever goes wrong on the way is part of it."""
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -184,7 +186,7 @@ class Sender:
             async with asyncio.timeout(self._timeout_s):
                 await self._places.enter(owner, places)
         except TimeoutError:
-            return Answer(error=CROWDED, crowded=True)
+            return WebhookResponse(error=CROWDED, crowded=True)
         try:
             return await self._sent(target, headers, body, addresses)
         finally:
@@ -204,7 +206,7 @@ class Sender:
 
     async def _sent(
         self, target: Target, headers: Sequence[tuple[str, str]], body: bytes, addresses: Sequence[str]
-    ) -> Answer:
+    ) -> WebhookResponse:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(target, headers, body, PinnedBackend(addresses))
@@ -215,7 +217,7 @@ class Sender:
 
     async def _post(
         self, target: Target, headers: Sequence[tuple[str, str]], body: bytes, backend: PinnedBackend
-    ) -> Answer:
+    ) -> WebhookResponse:
         if target.scheme == b"https" and self._tls is None:
             # Reading the authorities takes some milliseconds, which those who send nothing do not pay.
             self._tls = await asyncio.to_thread(httpx.create_ssl_context)
@@ -232,7 +234,9 @@ class Sender:
             ) as response,
         ):
             later = [value for name, value in response.headers if name.lower() == b"retry-after"]
-            return Answer(status_code=response.status, retry_after=later[0].decode("latin-1")[:100] if later else None)
+            return WebhookResponse(
+                status_code=response.status, retry_after=later[0].decode("latin-1")[:100] if later else None
+            )
 
 
 def _authority(target: Target) -> bytes:
@@ -240,5 +244,5 @@ def _authority(target: Target) -> bytes:
     return host if target.port is None else b"%s:%d" % (host, target.port)
 
 
-def _unanswered(error: str) -> Answer:
-    return Answer(error=error[:MAX_ERROR_LENGTH])
+def _unanswered(error: str) -> WebhookResponse:
+    return WebhookResponse(error=error[:MAX_ERROR_LENGTH])

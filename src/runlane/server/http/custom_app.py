@@ -28,7 +28,7 @@ from runlane.agents.registry import import_object
 from runlane.errors import ConfigurationError
 from runlane.server.config.http_section import HttpSection
 from runlane.webhooks.policy import Target
-from runlane.webhooks.sender import Answer
+from runlane.webhooks.sender import WebhookResponse
 
 #: Paths that no application may take over.
 RESERVED: Final = frozenset({"/ok", "/metrics", "/docs", "/openapi.json"})
@@ -82,7 +82,7 @@ class CustomApp:
         async with _lifespan(self.app):
             yield
 
-    async def post(self, target: Target, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
+    async def post(self, target: Target, headers: Sequence[tuple[str, str]], body: bytes) -> WebhookResponse:
         """Send a webhook to one of its routes, and to nothing else: the API asks who calls.
 
         Whatever goes wrong is part of the answer.
@@ -90,15 +90,17 @@ class CustomApp:
         path = target.target.partition(b"?")[0].decode("ascii")
         scope: Scope = {"type": "http", "method": "POST", "path": path, "root_path": ""}
         if self.routes is not None and not _has_route(self.routes, scope, Match.FULL):
-            return Answer(error="The project's own application takes no POST under this path.")
+            return WebhookResponse(error="The project's own application takes no POST under this path.")
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=_BASE_URL) as client:
             try:
                 async with asyncio.timeout(POST_TIMEOUT_S):
                     answer = await client.post(target.target.decode("ascii"), content=body, headers=list(headers))
             except TimeoutError:
-                return Answer(error=f"There was no answer within {POST_TIMEOUT_S:g} s.")
-        return Answer(status_code=answer.status_code, retry_after=answer.headers.get("retry-after", "")[:100] or None)
+                return WebhookResponse(error=f"There was no answer within {POST_TIMEOUT_S:g} s.")
+        return WebhookResponse(
+            status_code=answer.status_code, retry_after=answer.headers.get("retry-after", "")[:100] or None
+        )
 
 
 def load_custom_app(file: GraphsFile | None, section: HttpSection) -> CustomApp | None:
