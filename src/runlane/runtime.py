@@ -398,6 +398,7 @@ def _executor(core: _Core) -> Executor:
         saver=core.saver,
         long_term_store=None if core.long_term_store is None else core.long_term_store.for_run,
         new_meter=_new_meter(),
+        telemetry=core.telemetry,
     )
     return Executor(
         store=core.store,
@@ -408,6 +409,7 @@ def _executor(core: _Core) -> Executor:
         settings=core.settings,
         errors=errors,
         notifier=core.notifier,
+        telemetry=core.telemetry,
     )
 
 

@@ -119,6 +119,7 @@ async def test_runs_are_counted_by_graph_and_status(http: httpx.AsyncClient, cli
     assert more("runlane_run_queued_seconds_count steps") == 2
     assert more("runlane_run_executing_seconds_count steps") == 2
     assert more("runlane_run_cancel_seconds_count") == 1
+    assert more("runlane_flush_seconds_count") > 0
     assert after["runlane_loop_turn_seconds_count purge"] > 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import replace
 from functools import partial
 
@@ -24,8 +23,7 @@ from runlane.records import CancelReceipt
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Feed, StreamBridge
-
-log = logging.getLogger("runlane.execution")
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 
 class Executor:
@@ -42,6 +40,7 @@ class Executor:
         settings: Settings,
         errors: ErrorTexts,
         notifier: CompletionNotifier,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._store = store
         self._bridge = bridge
@@ -50,6 +49,7 @@ class Executor:
         self._source = source
         self._errors = errors
         self._notifier = notifier
+        self._telemetry = telemetry
         self._repair_limit_s = settings.cancel_grace_s + settings.abandon_after_s
 
     async def execute(self, attempt: Attempt) -> None:
@@ -59,7 +59,7 @@ class Executor:
         try:
             await self._carry_out(attempt, self._journal(attempt, feed), feed)
         except LeaseLost:
-            log.warning("run.lease_lost run_id=%s attempt=%d", claim.run.run_id, claim.lease.attempt)
+            self._telemetry.lease_lost(claim.run)
             self._bridge.release(claim.run.run_id, claim.lease.attempt)
         finally:
             attempt.over.cancel()  # unless it has a result
@@ -90,6 +90,7 @@ class Executor:
             control=asyncio.get_running_loop(),
             readers=feed,
             on_failure=partial(_on_journal_failure, attempt),
+            on_flush=self._telemetry.flush_observer(attempt.claim.run),
         )
         attempt.when_lost(journal.lose)
         return journal
@@ -143,6 +144,8 @@ class Executor:
         feed.show(ended.events)
         if run.status.terminal:
             self._source.forget(run.run_id)
+        else:
+            self._telemetry.run_released(run)
         self._notifier.announce(ended.finished)
         attempt.over.set_result(run)
 

@@ -26,6 +26,7 @@ from runlane.redaction import RunSecrets
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Feed
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 log = logging.getLogger("runlane.execution")
 
@@ -75,6 +76,7 @@ class AgentRunner:
         saver: Checkpointer | None = None,
         long_term_store: Callable[[str], Any] | None = None,
         new_meter: NewMeter | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._store = store
         self._host = host
@@ -84,6 +86,7 @@ class AgentRunner:
         self._saver = saver
         self._long_term_store = long_term_store
         self._new_meter = new_meter
+        self._telemetry = telemetry
 
     async def run(self, attempt: Attempt, journal: AttemptJournal, feed: Feed) -> Ran:
         """Run the attempt's agent, and close its journal: what the agent wrote is committed, or part of the ending.
@@ -161,6 +164,7 @@ class AgentRunner:
         continuable = agent.continuable and call.saver is not None
         ran = replace(ran, continuable=continuable, once=not agent.continuable)
         journal.append_event("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
+        self._telemetry.run_started(run)
         name = f"run_id={run.run_id} attempt={run.attempt}"
         try:
             handle = self._host.at(run.graph_id).start(lambda: _run_agent(agent, call), name=name)

@@ -182,7 +182,6 @@ class Worker:
         self._attempts[key] = attempt
         self._confirmed[key] = sent_at + self._settings.lease_s
         self._executing[run_id] += 1
-        log.info("run.started run_id=%s attempt=%d", run_id, claim.lease.attempt)
         try:
             await self._executor.execute(attempt)
         finally:

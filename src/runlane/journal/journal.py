@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from runlane.errors import LeaseLost, RunlaneError
-from runlane.journal.committed import Committed, Flushed, Readers
+from runlane.journal.flushes import Flushed, Flushes, Readers
 from runlane.journal.loops import Waiters, call, call_later
 from runlane.journal.pacing import Pace, gather_s
 from runlane.journal.queue import Queue
@@ -58,7 +58,7 @@ class AttemptJournal:
         self._driver = driver
         self._control = control
         self._readers = readers
-        self._committed = Committed(control, readers, on_flush)
+        self._committed = Flushes(control, readers, on_flush)
         self._on_failure = on_failure
         self._lock = threading.Lock()
         self._queue = Queue(lease, events_end)

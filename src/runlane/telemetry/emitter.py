@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sized
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final, Protocol, TypedDict
 
 from runlane.records import CancelReceipt, NewRun, RunRecord
 from runlane.telemetry.events import (
@@ -33,6 +33,19 @@ from runlane.telemetry.events import (
 from runlane.telemetry.observers import Observer
 
 log = logging.getLogger("runlane.telemetry")
+
+
+class Flush(Protocol):
+    """What one transaction of a journal committed."""
+
+    @property
+    def events(self) -> Sized: ...
+    @property
+    def event_bytes(self) -> int: ...
+    @property
+    def checkpoints(self) -> int: ...
+    @property
+    def duration_s(self) -> float: ...
 
 
 class Telemetry:
@@ -76,14 +89,19 @@ class Telemetry:
         if self._of(RunStarted):
             self.emit(RunStarted(**_of_run(run), resumed=run.attempt > 1))
 
-    def journal_flushed(self, run: RunRecord, *, events: int, checkpoints: int, size: int, duration_s: float) -> None:
-        """Emit that *events* of *size* bytes, and *checkpoints*, of the run's attempt were committed."""
-        if self._of(JournalFlushed):
-            self.emit(
-                JournalFlushed(
-                    **_of_run(run), events=events, checkpoints=checkpoints, bytes=size, duration_s=duration_s
-                )
+    def flush_observer(self, run: RunRecord) -> Callable[[Flush], None] | None:
+        """Return what is called with each flush of the journal of the run's attempt; ``None`` if nobody observes."""
+        if not self._of(JournalFlushed):
+            return None
+        return lambda flush: self.emit(
+            JournalFlushed(
+                **_of_run(run),
+                events=len(flush.events),
+                checkpoints=flush.checkpoints,
+                bytes=flush.event_bytes,
+                duration_s=flush.duration_s,
             )
+        )
 
     def cancel_requested(self, run: RunRecord) -> None:
         """Emit that a cancel of *run* was recorded."""

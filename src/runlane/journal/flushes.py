@@ -35,7 +35,7 @@ class Flushed:
     duration_s: float
 
 
-class Committed:
+class Flushes:
     """Tells of committed batches on the control loop, in order. Without *on_flush*, only of those that have events."""
 
     __slots__ = ("_control", "_on_flush", "_readers", "_relay", "_sent_at")
