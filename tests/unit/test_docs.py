@@ -363,6 +363,14 @@ def test_the_architecture_page_lists_every_folder() -> None:
     assert listed == folders
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_how_long_the_tests_take_and_what_they_install_is_said(page: str) -> None:
+    took = re.search(r"about \d+ minutes on 2 cores", (ROOT / "dev").read_text())
+    text = (ROOT / page).read_text()
+    assert took is not None
+    assert [fact for fact in (took[0], "hromium", "apt-get", "npm") if fact not in text] == []
+
+
 def test_every_page_is_linked_from_the_index() -> None:
     index = (DOCS / "README.md").read_text()
     pages = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if page != DOCS / "README.md"]
