@@ -17,7 +17,9 @@ from websockets.exceptions import ConnectionClosed
 from runlane.errors import ConfigurationError
 from runlane.server.app import create_app
 from runlane.server.config.http_section import HeadersSection
+from runlane.server.http.custom_app import CustomApp
 from runlane.settings import Settings
+from runlane.webhooks.policy import Target
 from server_kit import Server, running_server
 
 GRAPHS = """
@@ -406,3 +408,17 @@ def test_webhooks_that_are_disabled_are_refused_by_name(tmp_path: Path) -> None:
     with served(tmp_path, disable_webhooks=True) as server, calling(server) as http:
         answer = http.post("/runs", json={"assistant_id": "seen", "input": {}, "webhook": "https://a.example/"})
         assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_option")
+
+
+async def test_a_webhook_reaches_any_asgi_application_and_never_the_api() -> None:
+    seen: list[tuple[str, bytes]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["path"], (await receive())["body"]))
+        await send({"type": "http.response.start", "status": 503, "headers": [(b"retry-after", b"7")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    target = Target(scheme=b"", host=b"", port=None, target=b"/threads?x=1")
+    answer = await CustomApp(app).post(target, [("content-type", "application/json")], b"{}")
+    assert (answer.status_code, answer.retry_after) == (503, "7")
+    assert seen == [("/threads", b"{}")]
