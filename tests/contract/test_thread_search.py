@@ -85,11 +85,13 @@ async def test_every_page_is_that_of_the_whole_sorted_result(driver: Driver, sto
                 key = changed.__getitem__ if sort_by == "updated_at" else lambda _: 0
                 expected.sort(key=lambda one: (key(one), one), reverse=order == "desc")
                 for offset, limit in ((0, 10), (PAGE - 5, 20), (len(expected) - 3, 10)):
-                    found = await store.threads.search(
-                        owner=owner, where=where, sort_by=sort_by, order=order, limit=limit, offset=max(0, offset)
-                    )
+                    asked_for = {"owner": owner, "where": where, "sort_by": sort_by, "order": order, "limit": limit}
+                    found = await store.threads.search(**asked_for, offset=max(0, offset))
                     wanted = expected[max(0, offset) : max(0, offset) + limit]
                     assert [one.thread_id for one in found] == wanted, (owner, metadata, sort_by, order, offset)
+                    if offset == 0:
+                        page = await store.threads.page(**asked_for, count_at_most=40)
+                        assert (page.threads, page.total) == (found, min(40, len(expected)))
 
 
 @pytest.mark.parametrize("key", SORT_KEYS)

@@ -137,23 +137,23 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
     service = service_of(request)
     owner, where = await _searched(request, body)
     extraction = None if body.extract is None else Extraction(body.extract)
-    found = await service.store.threads.search(
+    page = await service.store.threads.page(
         owner=owner,
         where=where,
         sort_by=body.sort_by or "updated_at",
         order=body.sort_order or "desc",
         limit=body.limit + 1,
         offset=body.offset,
+        count_at_most=MAX_TOTAL + 1,
     )
-    counted = await service.store.threads.count(owner=owner, where=where, at_most=MAX_TOTAL + 1)
     rows: list[Any] = []
-    for thread in found[: body.limit]:
+    for thread in page.threads[: body.limit]:
         wire = thread_wire(thread)
         rows.append(selected(wire, body.select, legacy=_LEGACY))
         if extraction is not None:
             rows[-1]["extracted"] = extraction(wire)
-    headers = {} if counted > MAX_TOTAL else {"X-Pagination-Total": str(counted)}
-    if len(found) > body.limit:
+    headers = {} if page.total > MAX_TOTAL else {"X-Pagination-Total": str(page.total)}
+    if len(page.threads) > body.limit:
         headers["X-Pagination-Next"] = str(body.offset + body.limit)
     return json_response(rows, headers=headers)
 

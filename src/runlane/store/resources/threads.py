@@ -9,7 +9,7 @@ from runlane.records import Json, Lease, Order, Owner, PruneStrategy, Thread, Th
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import thread_search, threads
-from runlane.store.transactions.thread_search import ThreadFilter
+from runlane.store.transactions.thread_search import ThreadFilter, ThreadPage
 from runlane.store.transactions.threads import NewThread
 
 
@@ -125,6 +125,24 @@ class Threads:
         """Return threads that match *where*, sorted by one of ``SORT_KEYS``."""
         return await self._database.read(
             lambda: thread_search.search_threads(owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset)
+        )
+
+    async def page(
+        self,
+        *,
+        owner: Owner,
+        where: ThreadFilter,
+        sort_by: str = "updated_at",
+        order: Order = "desc",
+        limit: int = 10,
+        offset: int = 0,
+        count_at_most: int,
+    ) -> ThreadPage:
+        """Return a page as :meth:`search` does, and :meth:`count` what matches up to *count_at_most*, in one go."""
+        return await self._database.read(
+            lambda: thread_search.page_threads(
+                owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset, count_at_most=count_at_most
+            )
         )
 
     async def all(self, *, owner: Owner, where: ThreadFilter, after: str = "", limit: int) -> tuple[Thread, ...]:

@@ -20,13 +20,16 @@ from runlane.store.statements import Rows, Statement, Transaction, contains_in_p
 
 SORT_KEYS: Final = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
 
-#: Index entries read at once, and counted at most when indexes are compared: above that an index is not narrow.
-PAGE, NARROW = 500, 2_000
+#: Index entries read at once.
+PAGE = 500
+#: Index entries counted at most when indexes are compared: an index with more is not narrow.
+NARROW = 2_000
 #: Terms of one filter that are compared; more would cost more than they could save.
 MAX_TERMS = 8
 MINUTE_US = 60_000_000
-#: What ``thread_terms`` holds: longer texts are not in it, nor those that JSON text escapes.
-MAX_KEY, MAX_TEXT = 64, 256
+#: What ``thread_terms`` holds: longer keys and texts are not in it, nor those that JSON text escapes.
+MAX_KEY = 64
+MAX_TEXT = 256
 
 _WANTED = f"""(CAST(:status AS TEXT) IS NULL OR status = :status)
   AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata))
@@ -164,6 +167,14 @@ class ThreadFilter:
         return [f"{key}={text}" for key, text in texts if _in_index(key, text)][:MAX_TERMS]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadPage:
+    """A page of a search, and how many threads match in all, counted as far as was asked."""
+
+    threads: tuple[Thread, ...]
+    total: int
+
+
 def _in_index(key: str, text: str) -> bool:
     # Both databases keep these as they are; PostgreSQL changes an escaped NUL, and SQLite leaves escapes in keys.
     plain = key.isprintable() and not {'"', "\\"} & set(key) and not {"\0", "\\"} & set(text)
@@ -174,16 +185,32 @@ def search_threads(
     owner: Owner, where: ThreadFilter, *, sort_by: str, order: Order, limit: int, offset: int
 ) -> Transaction[tuple[Thread, ...]]:
     """Return threads that match *where*, sorted, ties by id."""
+    page = yield from page_threads(
+        owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset, count_at_most=0
+    )
+    return page.threads
+
+
+def page_threads(
+    owner: Owner, where: ThreadFilter, *, sort_by: str, order: Order, limit: int, offset: int, count_at_most: int
+) -> Transaction[ThreadPage]:
+    """Return a page of the threads that match *where*, sorted, ties by id, and count all that do."""
     params = {**where.params(), **owner_params(owner), "ids": dumps(where.ids or ())}
     scope, term = yield from _narrowest(owner, where, in_order=sort_by == "updated_at")
-    if term is None:
-        rows = yield SEARCH_THREADS[scope, sort_by, order](limit=limit, offset=offset, **params)
-        return tuple(thread_record(row) for row in rows)
-    found = yield from _read_term(term, params, sort_by=sort_by, order=order, enough=offset + limit)
-    chosen = [thread_id for _, thread_id in found[offset : offset + limit]]
-    rows = yield GET_THREADS(ids=dumps(chosen))
-    by_id = {row["thread_id"]: row for row in rows}
-    return tuple(thread_record(by_id[thread_id]) for thread_id in chosen if thread_id in by_id)
+    if term is not None:
+        enough = max(offset + limit, count_at_most)
+        found = yield from _read_term(term, params, sort_by=sort_by, order=order, enough=enough)
+        chosen = [thread_id for _, thread_id in found[offset : offset + limit]]
+        rows = yield GET_THREADS(ids=dumps(chosen))
+        by_id = {row["thread_id"]: row for row in rows}
+        threads = tuple(thread_record(by_id[thread_id]) for thread_id in chosen if thread_id in by_id)
+        return ThreadPage(threads=threads, total=min(count_at_most, len(found)))
+    rows = yield SEARCH_THREADS[scope, sort_by, order](limit=limit, offset=offset, **params)
+    total = offset + len(rows)
+    is_last_page = len(rows) < limit and (rows or not offset)
+    if count_at_most and not is_last_page:
+        total = (yield COUNT_THREADS[scope](limit=count_at_most, **params))[0]["n"]
+    return ThreadPage(threads=tuple(thread_record(row) for row in rows), total=min(count_at_most, total))
 
 
 def all_threads(owner: Owner, where: ThreadFilter, after: str, limit: int) -> Transaction[tuple[Thread, ...]]:
