@@ -61,7 +61,12 @@ FINISHES = frozenset(
 
 
 # Locks the thread's row; every transaction that moves a run takes it first.
-LOCK_THREAD = statement("lock_thread", "SELECT * FROM threads WHERE thread_id = :thread_id {for_update}")
+LOCK_THREAD = statement(
+    "lock_thread",
+    "SELECT thread_id, owner, metadata, config, interrupts FROM threads WHERE thread_id = :thread_id {for_update}",
+)
+# The same with the thread's values, which can be large.
+LOCK_WHOLE_THREAD = statement("lock_whole_thread", "SELECT * FROM threads WHERE thread_id = :thread_id {for_update}")
 # Guard: the id is free.
 INSERT_THREAD = statement(
     "insert_thread",

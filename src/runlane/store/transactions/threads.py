@@ -14,7 +14,7 @@ from runlane.records import Json, Lease, Owner, PruneStrategy, Thread, ThreadTtl
 from runlane.store.conditions import BUSY, HOLDS_RUN, IS_ACTIVE, IS_MINE
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
 from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, statement
-from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD
+from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD, LOCK_WHOLE_THREAD
 from runlane.store.transactions.start_order import next_order
 
 GET_THREAD = statement("get_thread", f"SELECT * FROM threads WHERE thread_id = :thread_id AND {IS_MINE}")
@@ -134,7 +134,7 @@ def _mine(thread_id: str, owner: Owner) -> Transaction[Row]:
 
 def _lock_mine(thread_id: str, owner: Owner) -> Transaction[Row]:
     yield from _mine(thread_id, owner)  # nobody waits for a lock on what is not theirs
-    rows = yield LOCK_THREAD(thread_id=thread_id)
+    rows = yield LOCK_WHOLE_THREAD(thread_id=thread_id)
     if not rows:
         raise NotFound("thread", thread_id)
     return rows[0]
