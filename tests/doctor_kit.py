@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from runlane.store.migrations import VERSION_TABLE, revisions, script, statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,23 @@ OLD_SECRET = '{"runlane_secrets":true,"config":{"configurable":{"api_key":"plant
 RUNNING = "status = 'running', end_reason = NULL, ended_at = NULL, events_end = NULL, worker_id = 'w'"
 BUSY = "UPDATE threads SET status = 'busy' WHERE thread_id = 'speaks'"
 LATE = f"INSERT INTO events VALUES ({SEQ}, 1000, 1000, x'90')"
+
+#: What takes back a statement of a migration.
+_UNDO = (
+    (re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+)"), r"ALTER TABLE \1 DROP COLUMN \2"),
+    (re.compile(r"CREATE (TABLE|TRIGGER) (\w+)"), r"DROP \1 \2"),
+    (re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+)"), r"DROP INDEX \1"),
+)
+_COMMENT = re.compile(r"--.*")
+
+
+def undone(sql: str) -> Iterator[str]:
+    """Return what takes the schema back to before the migration *sql*, the last statement first."""
+    for one in reversed([_COMMENT.sub("", one).strip() for one in statements(sql)]):
+        undo = [match.expand(text) for pattern, text in _UNDO if (match := pattern.match(one))]
+        assert undo or one.startswith(("UPDATE ", "INSERT ")), f"say in _UNDO how this is taken back: {one}"
+        yield from undo
+
 
 DAMAGES = {
     "busy without a run": Damage(("thread.status",), (BUSY,)),
@@ -271,8 +292,8 @@ DAMAGES = {
     "a schema that is behind": Damage(
         ("schema.behind",),
         (
-            "ALTER TABLE threads DROP COLUMN first_values",
-            "UPDATE runlane_version SET version_num = '0015'",
+            *undone(script(revisions()[-1], "sqlite")),
+            f"UPDATE {VERSION_TABLE} SET version_num = '{revisions()[-2]}'",
         ),
     ),
 }
