@@ -37,7 +37,6 @@ EXCEPTION = re.compile(
 #: What is there today, and may only become less.
 PACKED: set[str] = {
     "src/runlane/checkpoints/store.py",
-    "src/runlane/store/transactions/webhooks.py",
 }
 
 

@@ -29,7 +29,7 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SubmissionResult:
     """What became of a submission."""
 
     submission: Submission
@@ -37,9 +37,9 @@ class Answer:
     error: BaseException | None
 
 
-def deliver(answers: Sequence[Answer]) -> None:
+def deliver(answers: Sequence[SubmissionResult]) -> None:
     """Tell the waiters, waking each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop | None, list[Answer]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop | None, list[SubmissionResult]] = {}
     for answer in answers:
         by_loop.setdefault(answer.submission.loop, []).append(answer)
     for loop, mine in by_loop.items():
@@ -52,7 +52,7 @@ def deliver(answers: Sequence[Answer]) -> None:
             continue
 
 
-def _call_back(answers: Sequence[Answer]) -> None:
+def _call_back(answers: Sequence[SubmissionResult]) -> None:
     for answer in answers:
         try:
             answer.submission.callback(answer.result, answer.error)

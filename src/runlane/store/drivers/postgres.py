@@ -21,17 +21,17 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, StoreUnavailable
-from runlane.store.drivers.delivery import Answer, Callback, Submission, deliver
+from runlane.store.drivers.delivery import Callback, Submission, SubmissionResult, deliver
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Query, Rows, T, Transaction
 from runlane.work import own_task
 
 
 class Connection(AsyncConnection[DictRow]):
-    """A connection that knows in which life of the server it was made."""
+    """A connection that knows with which incarnation of the server it was made."""
 
     #: Another one once the server has crashed, or another server has taken its place; ``None`` if it cannot be told.
-    life: str | None = None
+    incarnation: str | None = None
 
 
 Cursor = AsyncCursor[DictRow]
@@ -62,7 +62,7 @@ OUTCOME: Final = "SELECT pg_xact_status(%s::text::xid8) AS status"
 CONFIGURE: Final = """
     SELECT set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
            set_config('search_path', quote_ident(%s), false),
-           (SELECT stats_reset::text FROM pg_stat_bgwriter) AS life
+           (SELECT stats_reset::text FROM pg_stat_bgwriter) AS incarnation
 """
 
 
@@ -155,10 +155,10 @@ class PostgresDriver:
             else:
                 return result
         assert number is not None
-        await self._look_up(number["xid"], connection.life, lost)
+        await self._look_up(number["xid"], connection.incarnation, lost)
         return result
 
-    async def _look_up(self, xid: str, life: str | None, lost: psycopg.OperationalError) -> None:
+    async def _look_up(self, xid: str, incarnation: str | None, lost: psycopg.OperationalError) -> None:
         """Return if transaction *xid* was committed; raise if it was not, or if nobody can say.
 
         After a crash nobody can: the server gives the numbers of transactions out again that it had not written down.
@@ -166,7 +166,7 @@ class PostgresDriver:
         for _ in range(OUTCOME_TRIES):
             try:
                 async with self._connection() as connection:
-                    if life is None or connection.life != life:
+                    if incarnation is None or connection.incarnation != incarnation:
                         break
                     cursor = await connection.execute(OUTCOME, (xid,))
                     row = await cursor.fetchone()
@@ -211,7 +211,7 @@ class PostgresDriver:
             try:
                 answers = await self._committed(partial(_run_group, group))
             except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
-                answers = [Answer(submission, None, error) for submission in group]
+                answers = [SubmissionResult(submission, None, error) for submission in group]
             deliver(answers)
 
 
@@ -284,18 +284,18 @@ def _is_unfit(value: Any) -> bool:
     return isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value))
 
 
-async def _run_group(group: list[Submission], cursor: Cursor) -> list[Answer]:
+async def _run_group(group: list[Submission], cursor: Cursor) -> list[SubmissionResult]:
     """Run each submission in its own savepoint and return what became of each."""
-    answers: list[Answer] = []
+    answers: list[SubmissionResult] = []
     for submission in group:
         await cursor.execute("SAVEPOINT one", prepare=False)
         try:
             result = await drive(cursor, submission.transaction)
         except Exception as error:  # noqa: BLE001 - each failure belongs to its own waiter; the group goes on
             await cursor.execute("ROLLBACK TO SAVEPOINT one", prepare=False)
-            answers.append(Answer(submission, None, translate(error)))
+            answers.append(SubmissionResult(submission, None, translate(error)))
         else:
-            answers.append(Answer(submission, result, None))
+            answers.append(SubmissionResult(submission, result, None))
         await cursor.execute("RELEASE SAVEPOINT one", prepare=False)
     return answers
 
@@ -316,7 +316,7 @@ async def _configure(schema: str, connection: Connection) -> None:
     values = (f"{LOCK_TIMEOUT_S}s", f"{IDLE_TRANSACTION_S}s", schema)
     cursor = await connection.execute(CONFIGURE, values, prepare=False)
     row = await cursor.fetchone()
-    connection.life = None if row is None else row["life"]
+    connection.incarnation = None if row is None else row["incarnation"]
 
 
 def translate(error: Exception) -> Exception:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, LedgerInUse, StoreUnavailable
-from runlane.store.drivers.delivery import Answer, Callback, Submission, deliver, resolve
+from runlane.store.drivers.delivery import Callback, Submission, SubmissionResult, deliver, resolve
 from runlane.store.filters import matches
 from runlane.store.statements import Query, Rows, T, Transaction, run
 
@@ -180,15 +180,15 @@ class SqliteDriver:
         return connection
 
     def _read_forever(self) -> None:
-        answers: list[Answer] = []
+        answers: list[SubmissionResult] = []
         submission = self._reads.get()
         while submission is not None:
             try:
                 result = read_on(self._reader(), submission.transaction, self._clock)
             except Exception as error:  # noqa: BLE001 - it belongs to the waiter
-                answers.append(Answer(submission, None, error))
+                answers.append(SubmissionResult(submission, None, error))
             else:
-                answers.append(Answer(submission, result, None))
+                answers.append(SubmissionResult(submission, result, None))
             try:
                 if len(answers) == MAX_READS:
                     raise queue.Empty
@@ -218,19 +218,19 @@ class SqliteDriver:
             if group:
                 deliver(self._commit(group))
 
-    def _commit(self, group: list[Submission]) -> list[Answer]:
+    def _commit(self, group: list[Submission]) -> list[SubmissionResult]:
         try:
             self._place.check()
         except StoreUnavailable as error:
             with suppress(sqlite3.Error):  # what is in a log that nobody will find must be in the database
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            return [Answer(submission, None, error) for submission in group]
+            return [SubmissionResult(submission, None, error) for submission in group]
         return commit_group(self._writer, group, self._clock)
 
 
-def commit_group(connection: sqlite3.Connection, group: list[Submission], clock: Clock) -> list[Answer]:
+def commit_group(connection: sqlite3.Connection, group: list[Submission], clock: Clock) -> list[SubmissionResult]:
     """Run each transaction in its own savepoint, commit them together, and return what became of each."""
-    answers: list[Answer] = []
+    answers: list[SubmissionResult] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
         for submission in group:
@@ -241,15 +241,15 @@ def commit_group(connection: sqlite3.Connection, group: list[Submission], clock:
                 if not connection.in_transaction:  # a full disk, say, has undone the whole group
                     raise
                 connection.execute("ROLLBACK TO one")
-                answers.append(Answer(submission, None, translate(error)))
+                answers.append(SubmissionResult(submission, None, translate(error)))
             else:
-                answers.append(Answer(submission, result, None))
+                answers.append(SubmissionResult(submission, result, None))
             connection.execute("RELEASE one")  # an open savepoint keeps a copy of every page that is changed after it
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        return [Answer(submission, None, translate(error)) for submission in group]
+        return [SubmissionResult(submission, None, translate(error)) for submission in group]
     return answers
 
 

@@ -99,7 +99,8 @@ class ClaimedDelivery:
         return run_record(_Snapshot(loads(self.snapshot)))
 
 
-_P, _D = DeliveryStatus.PENDING.value, "webhook_deliveries"
+_P = DeliveryStatus.PENDING.value
+_D = "webhook_deliveries"
 
 THREAD_LEFT = statement("thread_left", "SELECT state_values, metadata FROM threads WHERE thread_id = :thread_id")
 # Guard: the run has none yet. It is part of the transaction that ends the run, under its thread's lock.
@@ -225,18 +226,20 @@ class _Places:
     """Who is being told, and how many more of an owner's deliveries may be sent."""
 
     def __init__(self, capacity: int, per_host: int, busy: Mapping[Lane, int]) -> None:
-        self._capacity, self._per_host = capacity, per_host
+        self._capacity = capacity
+        self._per_host = per_host
         self._lanes = Counter(busy)
 
     def of(self, owner: str) -> int:
         return sum(count for lane, count in self._lanes.items() if lane.owner == owner)
 
     def more(self, lane: Lane) -> int:
-        mine, all_ = self.of(lane.owner), self._lanes.total()
+        mine = self.of(lane.owner)
+        everyones = self._lanes.total()
         at_host = sum(count for one, count in self._lanes.items() if one.host == lane.host)
         of_lane = self._lanes[lane]
         return min(
-            allowance(self._capacity, mine=mine, others=all_ - mine),
+            allowance(self._capacity, mine=mine, others=everyones - mine),
             allowance(self._per_host, mine=of_lane, others=at_host - of_lane),
         )
 
