@@ -34,6 +34,7 @@ from runlane.records import (
     Thread,
     Usage,
 )
+from runlane.requests import RunRequest
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
 from runlane.signals import drain_on_signals
@@ -68,6 +69,7 @@ __all__ = [
     "RunError",
     "RunManager",
     "RunRecord",
+    "RunRequest",
     "RunStatus",
     "RunStore",
     "RunlaneError",

@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator
 
 from runlane import (
     CancelAction, CancelRecorded, CoroutineAgent, Ending, OwnerRequired, RunContext, RunError, RunManager,
-    RunRecord, StreamBridge, StreamHeartbeat, StreamItem,
+    RunRecord, RunRequest, StreamBridge, StreamHeartbeat, StreamItem,
 )
 from runlane.graphs import GraphAgent
 
@@ -44,6 +44,8 @@ async def steps(context: RunContext) -> AsyncIterator[tuple[str, int]]:
 async def use(runs: RunManager, streams: StreamBridge, graph: GraphAgent) -> Ending:
     run = await runs.create("t", multitask_strategy="interrupt", on_disconnect="continue", metadata={"a": 1})
     run = await runs.create_or_reject("t", "a", multitask_strategy="enqueue", agent=steps, kwargs={"input": 1})
+    asked: RunRequest = run.request
+    graph_id: str | None = asked.graph_id
     runs.start(run, answer)
     runs.start(run, steps)
     runs.start(run, CoroutineAgent(answer, continuable=True))
