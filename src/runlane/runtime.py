@@ -339,6 +339,7 @@ def _manager(
         cancel=lambda run, reason: canceller.cancel(run.run_id, owner=run.owner, reason=reason),
         record_progress=updates.progress,
         closing=submitter.closing,
+        telemetry=core.telemetry,
     )
     return RunManager(
         store=core.store,

@@ -165,6 +165,22 @@ async def test_an_attempt_that_loses_its_lease(seen: Seen) -> None:
     assert seen.one(RunLeaseLost).attempt == 1
 
 
+async def test_a_run_that_the_application_moves_by_set_status(seen: Seen) -> None:
+    async with opened(observers=seen.observers) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        await runtime.runs.set_status(run.run_id, "running")
+        await runtime.runs.set_status(run.run_id, "success")
+    assert seen.of(run.run_id) == [*BEGUN, RunFinished]
+
+
+async def test_a_run_that_the_application_executes_in_a_block(seen: Seen) -> None:
+    async with opened(observers=seen.observers) as runtime:
+        run = await runtime.runs.create_or_reject("t")
+        async with runtime.runs.attempt(run):
+            assert seen.of(run.run_id) == BEGUN
+    assert seen.of(run.run_id) == [*BEGUN, RunFinished]
+
+
 async def test_what_an_executing_run_commits(seen: Seen) -> None:
     stepper = Stepper()
     async with opened(graphs={"g": stepper.graph()}, observers=seen.observers) as runtime:

@@ -33,6 +33,7 @@ from runlane.records import CancelReceipt, Claim, Counters, Finished, Lease, Run
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge
+from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.work import WORK, Work, own_task
 
 log = logging.getLogger("runlane.application")
@@ -266,6 +267,7 @@ class ApplicationRuns:
         cancel: Callable[[RunRecord, EndReason], Awaitable[object]],
         record_progress: RecordProgress,
         closing: asyncio.Event,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
         leases: External leases, those of runs moved by :meth:`set_status`; the worker renews them.
@@ -282,6 +284,7 @@ class ApplicationRuns:
         self._cancel = cancel
         self._record_progress = record_progress
         self._closing = closing
+        self._telemetry = telemetry
 
     @asynccontextmanager
     async def attempt(self, run: RunRecord) -> AsyncIterator[ApplicationAttempt]:
@@ -420,6 +423,8 @@ class ApplicationRuns:
         if claim is None:
             raise IllegalTransition(run.run_id, run.status.value, "claim while another run of its thread is before it")
         self._leases[run.run_id] = claim.lease
+        self._telemetry.run_claimed(claim.run)
+        self._telemetry.run_started(claim.run)
         return claim.run
 
     async def _hand_back(self, claiming: asyncio.Future[Claim | None]) -> None:

@@ -41,15 +41,17 @@ def log_transitions() -> tuple[Observer, ...]:
 
 
 def _finished(event: RunFinished) -> None:
-    _write(
-        logging.WARNING if event.status in _UNEXPECTED else logging.INFO,
-        event,
-        status=event.status.value,
-        reason=None if event.end_reason is None else event.end_reason.value,
-        queued_s=round(event.queued_s, 3),
-        executing_s=round(event.executing_s, 3),
-        error=event.error,
-    )
+    level = logging.WARNING if event.status in _UNEXPECTED else logging.INFO
+    if log.isEnabledFor(level):
+        _write(
+            level,
+            event,
+            status=event.status.value,
+            reason=None if event.end_reason is None else event.end_reason.value,
+            queued_s=round(event.queued_s, 3),
+            executing_s=round(event.executing_s, 3),
+            error=event.error,
+        )
 
 
 def _attempted(event: WebhookAttempted) -> None:
