@@ -183,7 +183,7 @@ async def open_runtime(
             driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs, telemetry=telemetry
         )
         source = RunAgents(graph_agent, secrets_provider)
-        dispatch = new_dispatch(_limits(settings, exclusive=alone))
+        dispatch = new_dispatch(Limits.of(settings, exclusive=alone))
         core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         await stack.enter_async_context(_running(core, parts))
@@ -352,25 +352,6 @@ def _manager(
         reconcile=reconcile,
         drain=drain,
     )
-
-
-def _limits(settings: Settings, *, exclusive: bool) -> Limits:
-    """Return how many runs may be in slots at once.
-
-    Raises:
-        ConfigurationError: There are limits, and other processes that would have to count together.
-    """
-    limits = Limits(
-        per_owner=settings.max_runs_per_owner,
-        per_assistant=settings.max_runs_per_assistant,
-        per_graph=settings.max_runs_per_graph,
-    )
-    if limits != Limits() and not exclusive:
-        raise ConfigurationError(
-            "max_runs_per_owner, max_runs_per_assistant and max_runs_per_graph hold in one process only: set them to 0 "
-            "where processes share a database."
-        )
-    return limits
 
 
 def _purger(core: _Core) -> Purger:

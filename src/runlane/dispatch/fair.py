@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, Literal
 
+from runlane.errors import ConfigurationError
 from runlane.records import Head
+from runlane.settings import Settings
 
 #: What a limit counts by, and which one it is.
 Key = tuple[Literal["owner", "assistant", "graph"], str]
@@ -23,6 +25,25 @@ class Limits:
     per_owner: int = 0
     per_assistant: int = 0
     per_graph: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings, *, exclusive: bool) -> Limits:
+        """Return the limits that *settings* say.
+
+        Raises:
+            ConfigurationError: There are limits, and other processes that would have to count together.
+        """
+        limits = cls(
+            per_owner=settings.max_runs_per_owner,
+            per_assistant=settings.max_runs_per_assistant,
+            per_graph=settings.max_runs_per_graph,
+        )
+        if limits != cls() and not exclusive:
+            raise ConfigurationError(
+                "max_runs_per_owner, max_runs_per_assistant and max_runs_per_graph hold in one process only: set them "
+                "to 0 where processes share a database."
+            )
+        return limits
 
 
 class FairQueue:
