@@ -1,4 +1,4 @@
-"""What may be admitted, and what happens to a thread's active runs when another run is asked for. Pure."""
+"""Admission policy: whether a run is admitted, and what happens to its thread's active runs. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ActiveRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneView:
-    """What an admission has to know of its thread, read under the thread's lock.
+    """The state of a lane that admission depends on, read under the thread's lock.
 
     Attributes:
         active: The runs that have not ended, oldest first; only the oldest unless :func:`reads_whole_lane`.
@@ -69,7 +69,7 @@ class LaneView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Whether a run is admitted, and what is asked of the lane's active runs then.
+    """The decision whether a run is admitted, and what happens to the lane's active runs.
 
     A *refusal* is raised only if the run was not admitted before: a repeated request answers the same run.
     """

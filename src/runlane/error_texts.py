@@ -1,4 +1,4 @@
-"""What of an exception may be shown: one rule for runs, their events, checkpoints and states. Pure."""
+"""Texts of exceptions that may be shown: one rule for runs, their events, checkpoints and states. Pure."""
 
 from __future__ import annotations
 

@@ -329,7 +329,7 @@ class StateUnreadable(RunlaneError):
 
 
 class RequestUnreadable(RunlaneError):
-    """What a run was asked to do was stored by a newer version of Runlane, or is damaged; it is not guessed at."""
+    """The stored request of a run is of a newer version of Runlane, or damaged."""
 
     code = "request_unreadable"
 

@@ -29,7 +29,7 @@ class RunStatus(StrEnum):
 
 
 class ThreadStatus(StrEnum):
-    """What a thread is doing; computed in the transactions that move its runs."""
+    """The status of a thread; computed in the transactions that move its runs."""
 
     IDLE = "idle"
     BUSY = "busy"
@@ -38,7 +38,7 @@ class ThreadStatus(StrEnum):
 
 
 class RunEvent(StrEnum):
-    """What may happen to a run; the comment names the store operation that applies it."""
+    """Events of a run's life; the comment names the store operation that applies it."""
 
     CLAIM = "claim"  # claim
     CANCEL = "cancel"  # request_cancel: stored as an intent while the run executes
@@ -69,14 +69,14 @@ class EndReason(StrEnum):
 
 
 class DisconnectMode(StrEnum):
-    """What happens to a run when the client that created its stream goes away."""
+    """The effect of a disconnect of the creating client on its run."""
 
     CANCEL = "cancel"
     CONTINUE = "continue"
 
 
 class MultitaskStrategy(StrEnum):
-    """How a run is admitted to a busy thread."""
+    """The treatment of a new run on a busy thread."""
 
     REJECT = "reject"
     ENQUEUE = "enqueue"
@@ -85,7 +85,7 @@ class MultitaskStrategy(StrEnum):
 
 
 class CancelAction(StrEnum):
-    """What a cancel leaves behind: the run's checkpoints, or the thread as it was before the run."""
+    """The effect of a cancel: it keeps the run's checkpoints, or the thread as it was before the run."""
 
     INTERRUPT = "interrupt"
     ROLLBACK = "rollback"

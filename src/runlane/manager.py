@@ -41,7 +41,7 @@ class RunManager:
 
     Every method takes *owner*: the tenant whose runs are meant. Not naming one means the single tenant of an
     application without tenants, unless the manager was told to require one; ``ANY_OWNER`` means all, on purpose. All
-    raise StoreUnavailable while the ledger is out, and NotFound for what the owner does not have.
+    raise StoreUnavailable while the ledger is unavailable, and NotFound for what the owner does not have.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class RunManager:
         """Ask a run to stop, durably; the first action wins and a second cancel is harmless.
 
         Args:
-            wait: Return only once the run has ended; the receipt then says whether its code has stopped.
+            wait: Return only once the run has ended; see ``stopped_at`` of the receipt.
 
         Returns:
             The receipt; ``None`` if the run had ended without a cancel, which leaves it as it is.
@@ -276,5 +276,5 @@ class RunManager:
 
     @property
     def closed(self) -> bool:
-        """Whether admission is closed."""
+        """Return whether admission is closed."""
         return self._submitter.closed

@@ -1,4 +1,4 @@
-"""How the code of an attempt ends, what it leaves, and what is recorded of that. Pure."""
+"""Outcomes: how an attempt's code ends, what it leaves, and what is recorded. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Abandoned(Exception):  # an outcome, not an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a run left on its thread, as JSON text, serialised once.
+    """The state that a run left on its thread, as JSON text, serialised once.
 
     Attributes:
         values: The state, which replaces the thread's values; ``None``: they stay as they are.
@@ -43,13 +43,13 @@ class Snapshot:
 
     @property
     def resumable(self) -> bool:
-        """Whether the thread has something to go on with, so that it is interrupted rather than idle."""
+        """Return whether the thread has something to continue with, so that it is interrupted rather than idle."""
         return self.unfinished or self.paused or bool(self.interrupts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attempt ends: decided from its failure or cancel, completed by the repair, and recorded by the ledger.
+    """The outcome of an attempt: decided from its failure or cancel, completed by the repair, recorded by the ledger.
 
     Attributes:
         error: What caller and thread are shown.
@@ -72,10 +72,10 @@ class Outcome:
 
     @property
     def needs_repair(self) -> bool:
-        """Whether the run was cut short, so that its thread may not be valid."""
+        """Return whether the run was cut short, so that its thread may be invalid."""
         return self.event in (RunEvent.STOP, RunEvent.FAIL, RunEvent.EXPIRE) and not self.rolled_back
 
     @property
     def rolled_back(self) -> bool:
-        """Whether everything that the run checkpointed is taken back."""
+        """Return whether the run's checkpoints are rolled back."""
         return self.end_reason is EndReason.ROLLED_BACK

@@ -21,7 +21,7 @@ OwnerArgument = Owner | Unnamed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerRule:
-    """What it means not to name an owner: the one tenant of an application without tenants, or an error."""
+    """The rule for calls without an owner: the one tenant of an application without tenants, or an error."""
 
     required: bool = False
 

@@ -109,7 +109,7 @@ class Counters(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelReceipt:
-    """What became of a cancel. ``stopped_at`` is set only once the run's code has really stopped.
+    """The receipt of a cancel. ``stopped_at`` is set only once the run's code has really stopped.
 
     ``blocked_at`` names the place (``file:line function``) of code that ignored the cancel and was abandoned; its
     later writes are fenced.
@@ -127,7 +127,7 @@ class CancelReceipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunError:
-    """How a run failed: the exception's class name and a text that is safe to show."""
+    """The error of a run: the exception's class name and a text that is safe to show."""
 
     error: str
     message: str
@@ -174,7 +174,7 @@ class RunRecord:
 
     @property
     def request(self) -> RunRequest:
-        """What the run was asked to do."""
+        """The request of the run."""
         return self.stored.request
 
     @property
@@ -294,7 +294,7 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskWrites:
-    """What a task of a graph wrote beside a checkpoint in one go, and in whose name; ``run_id`` may be empty."""
+    """One batch of pending writes of a graph's task, and the owner; ``run_id`` may be empty."""
 
     run_id: str
     task_id: str
@@ -396,7 +396,7 @@ class WaitingOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """What :meth:`RunStore.runs.request_cancel` did: the run as it is now, and the lane's next run if it may start.
+    """The result of :meth:`RunStore.runs.request_cancel`: the run now, and the lane's next run if it may start.
 
     ``ended`` says that the run, which had not started, ended by this cancel.
     """
@@ -431,7 +431,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What the ledger answers to the end of an attempt: the run, and the run of its lane that may be claimed now.
+    """The ledger's answer to the end of an attempt: the run, and the run of its lane that may be claimed now.
 
     Attributes:
         events_end: The number of the run's last event; ``None`` if that is not known.

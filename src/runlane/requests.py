@@ -1,4 +1,4 @@
-"""What a run was asked to do, and what Runlane keeps beside it: typed, versioned, and decoded when it is needed. Pure.
+"""The request of a run, and Runlane's own data beside it: typed, versioned, decoded on demand. Pure.
 
 A run's row has both as one JSON text, which begins with its version. ``input`` stays JSON text until somebody wants
 its value: a run is read far more often than its input is, which may be large.
@@ -32,7 +32,7 @@ NULL: Final = msgspec.Raw(b"null")
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a run is asked to do.
+    """The request of a run.
 
     ``config`` is LangGraph's ``RunnableConfig`` as JSON, ``command`` its ``Command``. ``checkpoint`` (ids by name) or
     ``checkpoint_id`` is where the run starts instead of at the thread's newest checkpoint. ``answers`` are the ids of
@@ -119,7 +119,7 @@ NO_ORIGIN: Final = RunOrigin()
 
 
 class ThreadBinding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the admission of a run *wrote* into its thread's metadata, and what *was* there before."""
+    """The values that the admission of a run *wrote* into its thread's metadata, and what *was* there before."""
 
     was: dict[str, Any]
     wrote: dict[str, Any]
@@ -176,7 +176,7 @@ class StoredRequest:
 
     @property
     def versioned(self) -> bool:
-        """Whether the text says its version; that of Runlane 0.1 does not."""
+        """Return whether the text has a version; that of Runlane 0.1 does not."""
         return self.text.startswith(_ANY_VERSION)
 
     @property
@@ -193,7 +193,7 @@ class StoredRequest:
 
     @property
     def secrets(self) -> bool:
-        """Whether the run is configured with secrets."""
+        """Return whether the run is configured with secrets."""
         return self._stored.secrets
 
     @cached_property
@@ -203,7 +203,7 @@ class StoredRequest:
 
     @cached_property
     def given(self) -> Mapping[str, Any]:
-        """What a caller of the library asked for, by name."""
+        """The request by name, as a caller of the library gave it."""
         return self.request.given()
 
     @property
@@ -271,7 +271,7 @@ class _OldBinding(msgspec.Struct, frozen=True, rename={"wrote": "is"}):
 
 
 class _OldMarks(msgspec.Struct, frozen=True, kw_only=True):
-    """What Runlane 0.1 kept among the names of a request."""
+    """Names that Runlane 0.1 kept in a request."""
 
     runlane_secrets: bool = False
     request_id: str | None = None

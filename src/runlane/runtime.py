@@ -209,7 +209,7 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Core:
-    """What the parts of a process share."""
+    """Dependencies that the parts of a process share."""
 
     settings: Settings
     store: RunStore

@@ -47,7 +47,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a Runlane process behaves. Every field can be given as ``RUNLANE_<NAME>`` in the environment.
+    """The configuration of a process. Every field can be given as ``RUNLANE_<NAME>`` in the environment.
 
     Attributes:
         database: ``sqlite:///path``, ``postgresql://...``, or ``memory://`` (gone with the process).
@@ -66,7 +66,7 @@ class Settings:
         abandon_after_s: How long after that until it is abandoned and reported.
         drain_grace_s: How long runs may go on after SIGTERM before they are stopped and handed back.
         start_within_s: A run that no code is attached to for so long ends as ``error`` (library only).
-        poll_s: How often the ledger is asked for work whose notice was lost.
+        poll_s: How often the ledger is asked for work whose notification was lost.
         heartbeat_s: Silence on a stream after which a comment is sent.
         event_retention_s: Events of an ended run are kept for so long.
         run_retention_s: Ended runs are kept for so long, with their usage and idempotency keys; 0 keeps them.

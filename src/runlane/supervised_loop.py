@@ -156,7 +156,7 @@ class SupervisedLoop:
 
 
 async def _pause(until: asyncio.Event, limit_s: float) -> None:
-    """Wait for *until*, at most *limit_s*, and at least until others have had their turn."""
+    """Wait for *until*, at most *limit_s*, and at least until other tasks have run."""
     if limit_s <= 0:
         await asyncio.sleep(0)
         return

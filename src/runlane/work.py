@@ -1,4 +1,4 @@
-"""What the code of an attempt has started beside itself, and how Runlane's own tasks stay out of it."""
+"""Tasks and threads that an attempt's code started, apart from Runlane's own."""
 
 from __future__ import annotations
 

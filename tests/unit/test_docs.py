@@ -363,6 +363,18 @@ def test_the_architecture_page_lists_every_folder() -> None:
     assert listed == folders
 
 
+def test_the_sources_use_the_terms_of_the_field() -> None:
+    found = {
+        f"{file.relative_to(ROOT)}:{number}: {match[0]}": better
+        for file in (ROOT / "src").rglob("*.py")
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        for pattern, better in REPLACED_WORDS.items()
+        for match in [re.search(pattern, line)]
+        if match
+    }
+    assert found == {}
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_how_long_the_tests_take_and_what_they_install_is_said(page: str) -> None:
     took = re.search(r"about \d+ minutes on 2 cores", (ROOT / "dev").read_text())

@@ -1,1 +1,1 @@
-"""What can be run: LangGraph graphs and plain coroutines."""
+"""Agents: LangGraph graphs and plain coroutines."""

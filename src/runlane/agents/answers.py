@@ -35,7 +35,7 @@ _CALLED: Final = "~__pregel_push, ~"
 
 
 class Standing(Enum):
-    """How a question of a thread stands."""
+    """The state of an interrupt of a thread."""
 
     OPEN = auto()  # its task takes the answer by the question's id
     ASKED_ANEW = auto()  # the application has changed the state under it: its node asks again, under another id
@@ -45,7 +45,7 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asking:
-    """What a task has asked at one time, how many answers it had by then, and in whose run."""
+    """The interrupts of a task at one time, its answers so far, and its run."""
 
     ids: frozenset[str]
     answered: int
@@ -54,7 +54,7 @@ class _Asking:
 
 @dataclass(slots=True)
 class _Task:
-    """What one task has asked, in order, and the answers that it has taken."""
+    """The interrupts of one task in order, and the answers that it has taken."""
 
     path: str = ""
     asked: list[_Asking] = field(default_factory=list)
@@ -100,7 +100,7 @@ class _Graph:
 
     @property
     def moved_on(self) -> bool:
-        """Whether it works on something and asks nothing."""
+        """Return whether it is working and has no open interrupt."""
         return bool(self.next) and not any(task.waiting for task in self.tasks.values())
 
 
@@ -115,7 +115,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
-    """What LangGraph's command carries for the answers that a run brings; *checked* says that all were asked for."""
+    """LangGraph's command for the answers that a run brings; *checked* says that all were asked for."""
 
     value: Any
     checked: bool = False

@@ -1,4 +1,4 @@
-"""What the executor needs of anything that can be run."""
+"""The interface of agents: what execution needs of anything that can be run."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class AgentCall:
 class Agent(Protocol):
     """Something that can be run: a LangGraph graph, or a plain coroutine. All methods run on the agents' loop.
 
-    ``continuable`` says that another attempt goes on from the last checkpoint, or may begin anew, so that a draining
+    ``continuable`` says that another attempt goes on from the last checkpoint, or may restart, so that a draining
     process may hand the run back; otherwise it is executed at most once: a shutdown, a crash or an outage ends its run.
     """
 

@@ -1,4 +1,4 @@
-"""What is left for an attempt to do: the rest of its command, and breakpoints that its last attempt did not see.
+"""Continuing an attempt: the rest of its command, and breakpoints that the last attempt did not reach.
 
 A run's command is applied once, whatever becomes of its attempts, and its answers go to the questions they are for.
 """
@@ -24,7 +24,7 @@ _GOTO: Final = "goto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """What LangGraph is called with.
+    """The arguments for LangGraph.
 
     ``continues`` says that the attempt goes on from the run's own checkpoint, ``checked`` that each answer in the
     command is for a question that was asked.

@@ -16,7 +16,7 @@ from runlane.records import Json, RunRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a coroutine agent knows of its run."""
+    """The context of a coroutine agent."""
 
     call: AgentCall
 
@@ -43,7 +43,7 @@ class RunContext:
 
     @property
     def drain_requested(self) -> bool:
-        """Whether the process is about to stop: raise :class:`~runlane.Drained` at a good point to be
+        """Return whether the process is about to stop: raise :class:`~runlane.Drained` at a good point to be
         called again, with the same input, on another process."""
         return self.call.drain.requested
 

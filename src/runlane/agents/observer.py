@@ -1,4 +1,4 @@
-"""What one attempt has shown and done so far that its checkpoints do not know yet."""
+"""Progress of an attempt that its checkpoints do not have yet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Partial:
 
 @dataclass(slots=True, kw_only=True)
 class _Superstep:
-    """What one graph streams in one superstep, by message id."""
+    """Messages that one graph streams in one superstep, by id."""
 
     step: int
     partials: dict[str, Partial] = field(default_factory=dict)

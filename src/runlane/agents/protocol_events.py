@@ -146,7 +146,7 @@ class ProtocolPublisher:
             self._emit("values", params["namespace"], params["data"], params["timestamp"])
 
     def answered(self, interrupt_ids: Sequence[str]) -> None:
-        """Tell every viewer that questions are answered by this run."""
+        """Emit ``input.answered`` for the interrupts that this run answers."""
         if interrupt_ids:
             self._emit("input.answered", (), {"interrupt_ids": list(interrupt_ids)})
 

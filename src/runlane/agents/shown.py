@@ -1,4 +1,4 @@
-"""What the last attempt had shown before it was lost with its process, read from the run's log."""
+"""Events of the last attempt before its process died, read from the run's log."""
 
 from __future__ import annotations
 

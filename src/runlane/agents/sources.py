@@ -1,4 +1,4 @@
-"""What a run executes: code that the application attached to it, or the graph that it names."""
+"""The agent of a run: code that the application attached, or the graph that the run names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunAgents:
         return run_id in self._attached or (home is None and self._graph_agent is not None)
 
     def attached(self, run_id: str) -> bool:
-        """Whether code is attached to the run."""
+        """Return whether code is attached to the run."""
         return run_id in self._attached
 
     def agent(self, run: RunRecord) -> Agent:

@@ -50,7 +50,7 @@ _VALUE: Final = "values."
 
 
 class StateFields:
-    """What of a ThreadState is answered: some fields, with ``values.<key>`` some of its values; by default all."""
+    """The selected parts of a ThreadState: some fields, with ``values.<key>`` some of its values; by default all."""
 
     def __init__(self, select: Sequence[str] | None = None) -> None:
         """Take the names of fields, as clients send them.
@@ -258,7 +258,7 @@ class ThreadStates:
 
 @asynccontextmanager
 async def _reading(graph: Graph, thread_id: str) -> AsyncIterator[None]:
-    """Say of a state that *graph* cannot read why, and what can be done.
+    """Return the error for a state that *graph* cannot read, with its cause and remedy.
 
     Raises:
         StateUnreadable: A channel or a schema, which are user code, raised an exception.

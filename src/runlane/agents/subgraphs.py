@@ -41,7 +41,7 @@ class Namespace:
 
     @property
     def remembered(self) -> bool:
-        """Whether later runs go on with what is there."""
+        """Return whether later runs continue from its state."""
         return ":" not in self.text
 
     @property

@@ -340,7 +340,7 @@ def _clip(text: str) -> str:
 
 
 def _caller(tags: Sequence[str], metadata: Mapping[str, Any] | None = None) -> Caller:
-    """Tell who made a call. LangChain sorts tags, so that their order says nothing about nesting."""
+    """Return the caller of a model call. LangChain sorts tags, so that their order says nothing about nesting."""
     if any(tag.startswith("subagent:") for tag in tags):
         return "subagent"
     if any(tag.startswith("middleware:") for tag in tags) or (metadata or {}).get("lc_source"):
@@ -349,7 +349,7 @@ def _caller(tags: Sequence[str], metadata: Mapping[str, Any] | None = None) -> C
 
 
 def _is_visible_human(message: BaseMessage) -> bool:
-    """Tell whether a person wrote *message*.
+    """Return whether a person wrote *message*.
 
     Source: ``lc_source``, https://github.com/langchain-ai/langchain/pull/34693.
     """

@@ -1,4 +1,4 @@
-"""How a saver reaches the ledger: at once, through an attempt's journal, or on a stage."""
+"""Access of a saver to the ledger: at once, through an attempt's journal, or on a stage."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Direct:
 
 
 class Journaled:
-    """What an attempt writes goes through its journal; it waits for as long as the ledger is unavailable."""
+    """Writes through an attempt's journal; waits for as long as the ledger is unavailable."""
 
     def __init__(self, driver: Driver, journal: AttemptJournal, *, write_behind: bool) -> None:
         """Args:
@@ -79,7 +79,7 @@ class Journaled:
 
     @property
     def waiting(self) -> bool:
-        """Whether a read or a write is with the database."""
+        """Return whether a read or a write is in flight."""
         return self._reads > 0 or self.journal.waiting
 
     async def read(self, reading: Reading[T], *, of: Place | None = None, is_small: bool = False) -> T:
@@ -117,7 +117,7 @@ class Journaled:
 
 
 class Staged:
-    """What is written is staged, and read as if it were stored."""
+    """Stages writes, and reads them as if they were stored."""
 
     def __init__(self, stage: Stage, attempt: Journaled | None = None) -> None:
         """Stage for the application, or for *attempt*."""

@@ -21,7 +21,7 @@ from runlane.store.statements import Row, Rows, Transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ancestor:
-    """What a checkpoint contributes: values of some of the channels, and the calls of put_writes on it."""
+    """The contribution of a checkpoint: values of some of the channels, and the calls of put_writes on it."""
 
     values: Mapping[str, Row]
     writes: Rows

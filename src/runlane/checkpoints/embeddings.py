@@ -38,7 +38,7 @@ class Embedded:
 
 
 class SemanticIndex:
-    """What of an item is embedded, and how: LangGraph's ``IndexConfig``."""
+    """The semantic index: LangGraph's ``IndexConfig``."""
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ NAMESPACES: Final = statement(
     """,
 )
 PUT: Final = statement(
-    "store_items.put",  # an item that had expired begins anew
+    "store_items.put",  # an expired item is created again
     """
     INSERT INTO store_items (owner, namespace, key, value, created_at, updated_at, ttl_us, expires_at, vectors)
     VALUES (:owner, :namespace, :key, :value, {now}, {now}, :ttl_us, {now} + :ttl_us, :vectors)

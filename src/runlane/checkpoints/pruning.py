@@ -33,7 +33,7 @@ _DELETE_BLOB: Final = statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be deleted, and the checkpoints of the thread for which that is right.
+    """A plan of deletions, and the checkpoints of the thread for which it is valid.
 
     Their number and the newest ``seq`` do not identify them: SQLite gives row ids again after a rollback.
     """

@@ -1,4 +1,4 @@
-"""Whether a subgraph that remembers goes on with what it was doing, or has a new task, when its root is resumed.
+"""Resuming a subgraph with a memory: does it continue, or has it a new task?
 
 When a graph is resumed, LangGraph resumes each subgraph of the tasks that were left, if it has a checkpoint. One with a
 memory of its own (``checkpointer=True``) has one since its first task, so a new task that had not begun when its run

@@ -73,7 +73,7 @@ class LedgerSaver(BaseCheckpointSaver[str]):
 
     @property
     def threads(self) -> ThreadCheckpoints:
-        """What can be done with all checkpoints of a thread."""
+        """Operations on all checkpoints of a thread."""
         return ThreadCheckpoints(self._driver, self.serde)
 
     def of_attempt(self, journal: AttemptJournal, *, write_behind: bool, redact: Redact | None = None) -> AttemptSaver:
@@ -308,7 +308,7 @@ class AttemptSaver(LedgerSaver):
 
     @property
     def waiting(self) -> bool:
-        """Whether a read or a write is with the database."""
+        """Return whether a read or a write is in flight."""
         return self._access.waiting
 
     def end(self) -> None:

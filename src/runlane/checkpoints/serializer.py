@@ -1,4 +1,4 @@
-"""What may be made of the bytes of a checkpoint: data, and nothing that calls a function.
+"""Decoding the bytes of a checkpoint as data, without calling a function.
 
 LangGraph's own serialiser imports and calls whatever the bytes name, so that who can write to the database could run
 code in the server. This one makes only types that it also writes.

@@ -1,4 +1,4 @@
-"""How many bytes a thread's checkpoints take."""
+"""The size of a thread's checkpoints, in bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """What a thread takes: its checkpoints, the channels' values in all versions that are kept, and tasks' writes."""
+    """The size of a thread: its checkpoints, the channels' values in all versions that are kept, and tasks' writes."""
 
     checkpoints: Size
     channels: Mapping[str, Size]

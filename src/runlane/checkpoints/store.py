@@ -106,7 +106,7 @@ class LedgerLongTermStore(BaseStore):
 
     @property
     def indexed(self) -> bool:
-        """Whether there is semantic search."""
+        """Return whether there is semantic search."""
         return self._index is not None
 
     def for_owner(self, owner: str) -> LedgerLongTermStore:
@@ -116,7 +116,7 @@ class LedgerLongTermStore(BaseStore):
         return other
 
     def for_run(self, owner: str) -> LedgerLongTermStore:
-        """Return the store as a run of *owner* has it: it waits for as long as the ledger is out."""
+        """Return the store as a run of *owner* has it: it waits while the ledger is unavailable."""
         waiting = self.for_owner(owner)
         waiting._patient = True
         return waiting

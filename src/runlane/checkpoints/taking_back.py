@@ -34,7 +34,7 @@ _DELETE_BLOB: Final = statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenBack:
-    """What is taken back: a run's writes beside a checkpoint, and that checkpoint itself unless it is ``None``."""
+    """A rollback's target: a run's writes beside a checkpoint, and that checkpoint itself unless it is ``None``."""
 
     writes: Params
     checkpoint: Params | None = None

@@ -1,4 +1,4 @@
-"""What of items and searches is embedded."""
+"""Texts of items and searches that are embedded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WHOLE: Final = "$"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """What a batch needs embedded: texts of items, and queries, which a model may embed differently."""
+    """The texts of a batch to embed: texts of items, and queries, which a model may embed differently."""
 
     documents: tuple[str, ...]
     queries: tuple[str, ...]

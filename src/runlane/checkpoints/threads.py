@@ -1,4 +1,4 @@
-"""What can be done with all checkpoints of a thread: for the server, and for maintenance."""
+"""Operations on all checkpoints of a thread, for the server and for maintenance."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The SQL of checkpoints, as transactions.
 
 Of rows that several runs wrote under one key the newest is read, and no run replaces another run's row; so taking a run
-back is deleting its rows. The statements are SQLite's: on PostgreSQL LangGraph's own saver is used.
+back is deleting its rows. The statements are SQLite's: there are no checkpoints on PostgreSQL yet.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a listing asks for; ``None`` does not restrict. The cursor is exclusive."""
+    """A filter on checkpoints; ``None`` does not restrict. The cursor is exclusive."""
 
     thread_id: str | None = None
     checkpoint_ns: str | None = None

@@ -35,7 +35,7 @@ def doctor(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Check a ledger for what must not be, and say what each finding means and how it is repaired.
+    """Check a database for invariant violations, explain each finding and its repair, and repair it if asked.
 
     A database that a server uses is checked beside it; an SQLite file can then be read only. Exit code 0: nothing is
     wrong (any more), 1: something is.

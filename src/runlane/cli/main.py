@@ -93,7 +93,7 @@ def serve(
 @options.database
 @options.log_level
 def dev(project: Path, *, config: Path | None, host: str, port: int, database: str | None, log_level: str) -> None:
-    """Serve a project while you work on it: the server starts anew when a file changes, and runs go on after that.
+    """Serve a project while you work on it: the server restarts when a file changes, and runs go on after that.
 
     PROJECT is a folder with a langgraph.json, or the file; by default the working directory.
     """

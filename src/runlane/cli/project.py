@@ -1,4 +1,4 @@
-"""What a command is about: a project's ``langgraph.json``, and the settings of a process that serves it."""
+"""The project of a command: a project's ``langgraph.json``, and the settings of a process that serves it."""
 
 from __future__ import annotations
 

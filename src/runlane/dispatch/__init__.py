@@ -1,1 +1,1 @@
-"""How pending runs reach a worker."""
+"""Dispatch: how pending runs reach a worker."""

@@ -1,4 +1,4 @@
-"""How pending runs reach a worker, and how a cancel reaches the worker that executes its run."""
+"""Dispatch: how pending runs reach a worker, and how a cancel reaches the worker that executes its run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Dispatch(Protocol):
     """
 
     def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
-        """Tell that *head* may be claimed, now or in *delay_s* seconds."""
+        """Announce that *head* may be claimed, now or in *delay_s* seconds."""
         ...
 
     def cancel(self, run_id: str) -> None:
-        """Say that a cancel of *run_id* was recorded."""
+        """Notify the worker of *run_id* that a cancel was recorded."""
         ...
 
     async def next_run(self) -> Head:
@@ -26,7 +26,7 @@ class Dispatch(Protocol):
         ...
 
     def done(self, head: Head) -> None:
-        """Tell that *head*, which :meth:`next_run` returned, has left its slot."""
+        """Announce that *head*, which :meth:`next_run` returned, has left its slot."""
         ...
 
     async def next_cancel(self) -> str:

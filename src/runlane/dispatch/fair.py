@@ -20,7 +20,7 @@ Share = tuple[str, str | None, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How many runs may be in slots at once, of one owner, assistant or graph; 0 is no limit."""
+    """Limits of executing runs, of one owner, assistant or graph; 0 is no limit."""
 
     per_owner: int = 0
     per_assistant: int = 0

@@ -1,4 +1,4 @@
-"""The doctor: looks through a ledger for what must not be, says what it means, and repairs what needs no judgement."""
+"""The doctor: finds invariant violations of a ledger, explains them, and repairs what needs no judgement."""
 
 from __future__ import annotations
 

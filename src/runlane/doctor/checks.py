@@ -34,7 +34,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """What is looked through, page by page: ``window`` finds the next page above the key ``first``."""
+    """Rows to examine, page by page: ``window`` finds the next page above the key ``first``."""
 
     name: str
     first: str | int

@@ -27,7 +27,7 @@ MAX_FINDINGS: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What was looked at and found. ``complete`` is false if it was not possible, or not useful, to look at all."""
+    """The result of an examination. ``complete`` is false if it was not possible, or not useful, to look at all."""
 
     checked: Mapping[str, int]
     findings: Sequence[Finding]
@@ -155,7 +155,7 @@ async def _all(
 
 
 def _without_index(index: Index, dialect: Dialect) -> Finding:
-    lacking = "which keeps out what must not be there twice" if index.unique else "so that reads look at whole tables"
+    lacking = "which prevents duplicate rows" if index.unique else "so that reads scan whole tables"
     return Finding(
         code="schema.guard" if index.unique else "schema.index",
         subject={"index": index.name},

@@ -1,4 +1,4 @@
-"""What the doctor says: one finding, what it means, and its repair."""
+"""A finding of the doctor: what it means, and its repair."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from runlane.doctor.opening import OpenLedger
 from runlane.store.statements import Transaction
 
-#: Repairs, and says whether it did: not if what was found is not so any more.
+#: Repairs, and returns whether it did: not if the finding does not hold any more.
 Fix = Callable[[OpenLedger], Awaitable[bool]]
 
 

@@ -1,4 +1,4 @@
-"""What is said and done about breaches that the row itself decides about."""
+"""Findings and repairs of invariant violations that the row itself decides about."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def thread_status(row: Row, _: bool) -> Finding:
         code="thread.status",
         subject={"thread": row["thread_id"], "status": row["status"]},
         meaning=meaning,
-        repair="its status is computed anew from its runs.",
+        repair="its status is recomputed from its runs.",
         fix=by(partial(ledger.restate, row["thread_id"])),
     )
 
@@ -140,7 +140,7 @@ def no_next_slot(row: Row, _: bool) -> Finding | None:
     if slot is None:  # it has fired for the last time
         return None
     fix = by(partial(ledger.set_next_slot, row["cron_id"], row["revision"], microseconds(slot)))
-    repair = f"its next date is computed anew: {slot.isoformat()}."
+    repair = f"its next date is recomputed: {slot.isoformat()}."
     return Finding(code="cron.next", subject=subject, meaning=meaning, repair=repair, fix=fix)
 
 

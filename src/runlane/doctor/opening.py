@@ -24,7 +24,7 @@ DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class Database(Protocol):
-    """What the doctor needs of a driver."""
+    """A driver, as far as the doctor needs it."""
 
     async def read(self, transaction: Transaction[T]) -> T: ...
 

@@ -71,7 +71,7 @@ def look_at_next(after: str, loads: Loads) -> Transaction[Looked | None]:
 
 
 def judge(looked: Looked) -> Finding | None:
-    """Say what is wrong with the values of a thread."""
+    """Yield the findings about the values of a thread."""
     subject: dict[str, str | int] = {"thread": looked.thread_id}
     if looked.unreadable is not None:
         return Finding(

@@ -1,4 +1,4 @@
-"""How an attempt ends: the whole policy. Pure."""
+"""The decision how an attempt ends: the whole policy. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What execution needs of the parts around it."""
+"""Ports: what execution needs of the parts around it."""
 
 from __future__ import annotations
 

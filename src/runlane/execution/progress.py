@@ -1,4 +1,4 @@
-"""What is recorded of an attempt while it executes: what it has used so far, and the first state of its thread."""
+"""Progress of an executing attempt: its usage so far, and the first state of its thread."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ log = logging.getLogger("runlane.execution")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What came of an attempt's code, once it is over.
+    """The result of an attempt's code.
 
     Attributes:
         agent: ``None`` if there was none to be had; ``call`` is what it was called with.

@@ -89,7 +89,7 @@ class Worker:
 
     @property
     def executing(self) -> int:
-        """How many runs execute here now."""
+        """Return how many runs execute here now."""
         return len(self._attempts)
 
     def holds(self, run_id: str, attempt: int) -> bool:

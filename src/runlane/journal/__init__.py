@@ -1,1 +1,1 @@
-"""What one attempt writes: events and checkpoints in one ordered, fenced queue."""
+"""The attempt journal: events and checkpoints in one ordered, fenced queue."""

@@ -17,7 +17,7 @@ class Readers(Protocol):
 
     @property
     def present(self) -> bool:
-        """Whether somebody reads the stream; may be asked from any thread."""
+        """Return whether somebody reads the stream; may be asked from any thread."""
         ...
 
     def show(self, events: Sequence[StreamEvent]) -> None:
@@ -27,7 +27,7 @@ class Readers(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flushed:
-    """What one transaction committed, and how long that took, tries during an outage included."""
+    """The result of one transaction, and how long that took, tries during an outage included."""
 
     events: Sequence[StreamEvent]
     event_bytes: int

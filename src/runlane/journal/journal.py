@@ -26,7 +26,7 @@ log = logging.getLogger("runlane.journal")
 
 
 class AttemptJournal:
-    """What one attempt writes: events and checkpoints in one order, which is the order on disk, while its lease holds.
+    """Events and checkpoints of one attempt, in one order, which is the order on disk, while its lease holds.
 
     Safe from any thread and any event loop. One transaction is on its way at a time. One that the ledger could not take
     is sent again, as it is, for as long as an outage lasts. What the ledger refuses for good is dropped, and
@@ -114,7 +114,7 @@ class AttemptJournal:
 
     @property
     def congested(self) -> bool:
-        """Whether so much is uncommitted that whoever appends should await :meth:`room`."""
+        """Return whether so much is uncommitted that whoever appends should await :meth:`room`."""
         return self._queue.congested
 
     async def room(self) -> None:
@@ -136,7 +136,7 @@ class AttemptJournal:
 
     @property
     def waiting(self) -> bool:
-        """Whether a transaction is with the database."""
+        """Return whether a transaction is in flight."""
         return self._queue.flying is not None
 
     @property

@@ -17,7 +17,7 @@ MAX_ROW_BYTES: Final = 16 * 1024 * 1024
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What is written in one transaction; ``settles`` appends are settled once it is."""
+    """The writes of one transaction; ``settles`` appends are settled once it is."""
 
     events: list[StreamEvent] = field(default_factory=list)
     event_bytes: int = 0
@@ -94,7 +94,7 @@ class Queue:
 
     @property
     def over(self) -> LeaseLost:
-        """What is told to whoever goes on writing for an attempt that is over."""
+        """The error for writes of an attempt that is over."""
         return LeaseLost(self._lease.run_id, self._lease.attempt)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What an attempt has not committed when it is over."""
+"""The uncommitted writes of an attempt that is over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runlane.store.transactions.fence import fence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remainder:
-    """What is written with an attempt's ending; ``events_end`` is ``None`` if the ledger alone knows its last event."""
+    """Writes of the transaction that ends an attempt; ``events_end`` is ``None`` if only the ledger knows it."""
 
     lease: Lease
     events: tuple[StreamEvent, ...] = ()

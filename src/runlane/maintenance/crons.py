@@ -20,7 +20,7 @@ from runlane.telemetry.emitter import SILENT, Telemetry
 
 log = logging.getLogger("runlane.crons")
 
-#: A slot that is this late was missed: no scheduler was there, or the ledger was out.
+#: A slot that is this late was missed: no scheduler was there, or the ledger was unavailable.
 MISSED_AFTER: Final = timedelta(seconds=60)
 #: Crons that are fired at once; a commit of the ledger is shared among them.
 FIRED_AT_ONCE: Final = 100
@@ -98,7 +98,7 @@ class CronScheduler:
         await self._loop.stop()
 
     def wake(self) -> None:
-        """Say that a cron was made or changed, so that its slot may come before the one that is waited for."""
+        """Wake the scheduler: a cron was created or changed, and its slot may come first."""
         self._loop.soon()
 
     async def fire_due(self) -> float:

@@ -1,4 +1,4 @@
-"""Who of those that share a ledger lives, as this process has observed, by its own clock."""
+"""Liveness of the workers that share a ledger, as observed by this process, by its own clock."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LeaseObserver(Generic[L]):
         self._asked_at = asked_at
 
     def broken(self) -> None:
-        """The ledger was out: nobody knows who would have spoken, and all are given their time again."""
+        """The ledger was unavailable: observe every worker from the beginning."""
         self._since = {}
 
     def over(self, lease: L) -> bool:
@@ -71,7 +71,7 @@ class Neighbours:
 
     @property
     def any_lives(self) -> bool:
-        """Whether another process uses the ledger, which may have graphs that this one has not."""
+        """Return whether another process uses the ledger, which may have graphs that this one has not."""
         return bool(self._living)
 
     def lives(self, worker_id: str) -> bool:
@@ -84,7 +84,7 @@ class Neighbours:
             await self._store.workers.beat(self._worker_id, lease_s=self._lease_s)
 
     async def leave(self) -> None:
-        """Tell the others that this process stops."""
+        """Remove this process from the list of workers."""
         if self._exclusive:
             return
         try:
@@ -106,5 +106,5 @@ class Neighbours:
             await self._store.workers.forget(worker)
 
     def broken(self) -> None:
-        """The ledger was out: all are given their time again."""
+        """The ledger was unavailable: observe every worker from the beginning."""
         self._observer.broken()

@@ -1,4 +1,4 @@
-"""What retention removes: events of ended runs, finished deliveries of webhooks, and ended runs."""
+"""Purging by retention: events of ended runs, finished deliveries of webhooks, and ended runs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What ``RunManager`` is made of: one module for each kind of call."""
+"""The parts of ``RunManager``: one module for each kind of call."""

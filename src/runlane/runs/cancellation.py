@@ -56,7 +56,7 @@ class RunCanceller:
         """Return the receipt of a run that was cancelled.
 
         Args:
-            wait: Return only once the run has ended; the receipt then says whether its code has stopped.
+            wait: Return only once the run has ended; see ``stopped_at`` of the receipt.
         """
         if not wait or run.status.terminal:
             return run.cancel

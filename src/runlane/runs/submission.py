@@ -38,7 +38,7 @@ class Admitted:
 
 
 class NewRunOptions(TypedDict, total=False):
-    """What a run can be created with.
+    """Options of a new run.
 
     ``kwargs`` is its request: the options of :class:`RunRequest` by name, and the caller's own. ``agent`` is code to
     attach at once, as :meth:`RunManager.start` does; without it the run waits for that.
@@ -93,7 +93,7 @@ class RunSubmitter:
 
     @property
     def closed(self) -> bool:
-        """Whether this process admits no more."""
+        """Return whether this process admits no more runs."""
         return self.closing.is_set()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What an application records of its runs while they go on, and afterwards."""
+"""Records that an application makes of its runs, while they execute and afterwards."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ THREADS_GRACE_S: Final = 1.0
 
 
 class StopSignals:
-    """What SIGTERM and SIGINT mean. The first starts the drain; the second ends its grace time; more change nothing.
+    """SIGTERM and SIGINT. The first starts the drain; the second ends its grace time; more change nothing.
 
     No signal that can be handled makes the process lose work: only SIGKILL ends it at once.
     """
@@ -71,7 +71,7 @@ class StopSignals:
         self.install()  # imported code may have taken them
 
     def ignore(self) -> None:
-        """Take no more notice: the process ends by itself."""
+        """Ignore further signals: the process ends by itself."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 

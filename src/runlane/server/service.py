@@ -1,4 +1,4 @@
-"""What the routes use: the library, the graphs, and what the server adds to them."""
+"""The service behind the routes: the library, the graphs, and what the server adds to them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What the routes use.
+    """The service behind the routes.
 
     Attributes:
         section: The key ``http`` of langgraph.json.
@@ -88,7 +88,7 @@ class Service:
 
     @property
     def authority(self) -> Authority | None:
-        """What says who sends a request; ``None`` if nobody is asked."""
+        """Authentication; ``None`` without any."""
         return None if self.grants is None else self.grants.authority
 
     def states(self, access: Access | str, config: RunnableConfig | None = None) -> ThreadStates:

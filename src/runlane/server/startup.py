@@ -42,7 +42,7 @@ NO_SECTION = HttpSection()
 
 
 class RunEnded:
-    """What the server does once a run has ended: wakes its webhook, and forgets what it knew of it."""
+    """The server's hook for ended runs: wakes the webhook, and forgets the user."""
 
     def __init__(self, store: RunStore, users: RunUsers, wake_webhooks: Callable[[], None]) -> None:
         self._store = store
@@ -59,7 +59,7 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Project:
-    """What langgraph.json says beside the sections ``auth``, ``http`` and ``webhooks``."""
+    """The keys of langgraph.json beside the sections ``auth``, ``http`` and ``webhooks``."""
 
     graphs: Registry
     expiry: Expiry

@@ -1,4 +1,4 @@
-"""How many places one owner may take where all share: pure arithmetic."""
+"""Shares: how many places one owner may take. Pure arithmetic."""
 
 from __future__ import annotations
 

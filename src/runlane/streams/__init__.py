@@ -1,1 +1,1 @@
-"""What happens in a run, in order: durable log, live fan-out, replay."""
+"""Streams of runs: durable log, live fan-out, replay."""

@@ -42,7 +42,7 @@ Batch = Sequence[StreamItem]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a run ended, for its waiters: ``result`` is JSON text, ``error`` is set if it failed or was stopped."""
+    """The ending of a run, for its waiters: ``result`` is JSON text, ``error`` is set if it failed or was stopped."""
 
     status: RunStatus
     end_reason: EndReason | None
@@ -52,7 +52,7 @@ class Ending:
 
 @dataclass(slots=True)
 class _Live:
-    """What this process knows of a run that it executes, or that somebody watches.
+    """The live state of a run that this process executes, or that somebody watches.
 
     ``followed`` says that nothing can happen to the run without this process hearing of it, as far as it knows: the
     ledger need not be asked. A heartbeat without news withdraws that.
@@ -72,7 +72,7 @@ class _Live:
     unwatched: asyncio.Event | None = None
 
     def covers(self, after: int) -> bool:
-        """Whether the tail has everything after number *after*."""
+        """Return whether the tail has everything after number *after*."""
         if self.known_seq is None:
             return False
         return self.known_seq <= after or (bool(self.tail) and self.tail[0].seq <= after + 1)
@@ -114,7 +114,7 @@ class Feed:
 
     @property
     def present(self) -> bool:
-        """Whether somebody reads the stream; may be asked from any thread."""
+        """Return whether somebody reads the stream; may be asked from any thread."""
         return self._live.readers > 0
 
     def show(self, events: Sequence[StreamEvent]) -> None:
@@ -266,7 +266,7 @@ class StreamBridge:
 
     @property
     def dismissed(self) -> bool:
-        """Whether the process closes, and readers are to stop."""
+        """Return whether the process closes, and readers are to stop."""
         return self._dismissed
 
     @property

@@ -34,7 +34,7 @@ class ReaderBudget:
 
     @property
     def part_bytes(self) -> int:
-        """How much of its stream a reader may hold now."""
+        """Return how many bytes of its stream a reader may hold now."""
         equal = self._total_bytes // (COPIES * max(1, self._readers))
         return max(MIN_PART_BYTES, min(MAX_PART_BYTES, equal))
 

@@ -1,1 +1,1 @@
-"""What happens in a process, as typed events: metrics, traces and log lines are observers of them."""
+"""Telemetry: typed events of a process, with metrics, traces and log lines as observers."""

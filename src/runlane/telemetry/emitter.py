@@ -36,7 +36,7 @@ log = logging.getLogger("runlane.telemetry")
 
 
 class Flush(Protocol):
-    """What one transaction of a journal committed."""
+    """The result of one transaction of a journal."""
 
     @property
     def events(self) -> Sized: ...

@@ -68,7 +68,7 @@ class RunStarted(OfRun, frozen=True, kw_only=True, gc=False):
 
 
 class JournalFlushed(OfRun, frozen=True, kw_only=True, gc=False):
-    """What an attempt wrote since the last flush was committed; ``bytes`` counts the data of events."""
+    """An attempt's writes since the last flush were committed; ``bytes`` counts the data of events."""
 
     key: ClassVar[str] = "run.flushed"
     events: int
@@ -142,7 +142,7 @@ class RunRescued(OfRun, frozen=True, kw_only=True, gc=False):
 
 
 class RunLeaseLost(OfRun, frozen=True, kw_only=True, gc=False):
-    """An attempt of this process no longer owns its run; nothing that it writes from now on lands."""
+    """An attempt of this process no longer owns its run; its later writes are rejected."""
 
     key: ClassVar[str] = "run.lease_lost"
 

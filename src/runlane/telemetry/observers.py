@@ -15,7 +15,7 @@ E = TypeVar("E", bound=TelemetryEvent)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observer:
-    """What is called with every event of ``kind``. Made by :func:`on`, which checks that the two fit."""
+    """A function that is called with every event of ``kind``. Made by :func:`on`, which checks that the two fit."""
 
     kind: type[TelemetryEvent]
     handler: Callable[[Any], None]

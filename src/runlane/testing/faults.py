@@ -49,7 +49,7 @@ KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class FaultProfile:
-    """How likely an operation is slow, fails before or after its commit, or hangs; and that a hint goes astray."""
+    """Probabilities: an operation is slow, fails before or after its commit, or hangs; and that a hint goes astray."""
 
     slow: float = 0.0
     fails_before: float = 0.0
@@ -72,7 +72,7 @@ PROFILES: Final = {
 
 
 class Faults:
-    """The faults of a simulated world: one profile at a time, and outages."""
+    """The faults of a seed: one profile at a time, and outages."""
 
     def __init__(self, history: History) -> None:
         self.history = history

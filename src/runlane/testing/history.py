@@ -1,4 +1,4 @@
-"""What happened in a simulation, in order."""
+"""The history of a simulation, in order."""
 
 from __future__ import annotations
 

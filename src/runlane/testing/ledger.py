@@ -133,7 +133,7 @@ class Ledger(MemoryDriver):
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of one operation: it arrives, or not; its answer arrives, or not; each after a while."""
+    """The fate of one operation: it arrives, or not; its answer arrives, or not; each after a while."""
 
     before_s: float = 0.0
     arrives: bool = True

@@ -39,7 +39,7 @@ FOR_EVER = Patience()
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlan:
-    """What a process of a simulation is started with. ``agents(process_name)(graph_id)`` is the agent of its runs."""
+    """The arguments of a simulated process. ``agents(process_name)(graph_id)`` is the agent of its runs."""
 
     settings: Settings
     agents: Callable[[str], Callable[[str], Any]]

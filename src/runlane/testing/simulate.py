@@ -29,7 +29,7 @@ def simulate(
     """Live through one conversation on one thread per seed while everything around the agent fails.
 
     Processes are killed and started again, stand still for longer than their leases, are cut off from the ledger and
-    deployed anew; the ledger fails before and after its commits; the client cancels, rolls back, and sends its next
+    redeployed; the ledger fails before and after its commits; the client cancels, rolls back, and sends its next
     message before the answer. Then all is well again, and the last turn is played once more. Time is virtual: a sleep
     takes no time. Synchronous nodes and tools are executed in one go, on the loop; what they call must not be a graph.
 
@@ -115,7 +115,7 @@ def _agent(made: Any) -> Agent:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Say nothing of all that goes wrong on purpose."""
+    """Silence the log of injected faults."""
     log = logging.getLogger("runlane")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)

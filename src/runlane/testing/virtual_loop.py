@@ -58,7 +58,7 @@ class Life:
         loop._ready.extend(parked)
 
     def takes(self, handle: asyncio.Handle) -> bool:
-        """Whether the process runs *handle* now."""
+        """Return whether the process may run *handle* now."""
         if self._fuse and self.alive and not self.frozen:
             self._fuse -= 1
             if not self._fuse and self._then is not None:

@@ -14,7 +14,7 @@ from runlane.testing.history import History, Note
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What a client asks of a run: an ``input``, or a ``command`` (``{"resume", "update", "goto"}``), and more.
+    """One request of a client: an ``input``, or a ``command`` (``{"resume", "update", "goto"}``), and more.
 
     ``options`` are the other fields of a run's request: ``config``, ``context``, ``durability``, ``interrupt_before``.
     """
@@ -73,7 +73,7 @@ class Failure:
 
 @dataclass
 class Report:
-    """What came of all seeds. Its text says it; ``assert not report.failures, report`` is a test."""
+    """The result of all seeds. Its text explains it; ``assert not report.failures, report`` is a test."""
 
     seeds: int = 0
     runs: int = 0

@@ -1,4 +1,4 @@
-"""Which kind of address an IP address is: a table of our own, so that it does not change with Python's version.
+"""The kind of an IP address: a table of our own, so that it does not change with Python's version.
 
 Source: IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890) of 2025; the clouds' documentation for their
 metadata services; RFC 6052 for addresses of IPv4 hosts in networks that have IPv6 only.

@@ -1,4 +1,4 @@
-"""Which URLs may be told of a run's end, and what is sent along. Pure, but for reading the environment once.
+"""The policy of webhooks: allowed URLs, and headers. Pure, but for reading the environment once.
 
 Source: the key ``webhooks`` of ``langgraph.json`` as the LangGraph CLI documents it.
 """
@@ -28,7 +28,7 @@ _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*\Z")
 
 
 class UrlRules(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Which URLs are told. Without rules any public host is, by HTTP or HTTPS."""
+    """Allowed URLs. Without rules any public host is, by HTTP or HTTPS."""
 
     require_https: bool = False
     allowed_domains: tuple[str, ...] = ()
@@ -63,9 +63,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookPolicy:
-    """What a deployment allows. ``headers`` go with every webhook and are shown nowhere.
+    """The configuration of a deployment. ``headers`` go with every webhook and are shown nowhere.
 
-    ``local`` says whether there is an application of the project's own, which a relative URL reaches.
+    ``local``: the project has an application of its own, which a relative URL reaches.
     """
 
     rules: UrlRules = field(default_factory=UrlRules)

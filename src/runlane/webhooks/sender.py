@@ -42,7 +42,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookResponse:
-    """What a receiver answered, or why it did not. ``crowded``: it was not asked, as too many others are being."""
+    """A receiver's answer, or why there is none. ``crowded``: it was not asked, as too many others are being."""
 
     status_code: int | None = None
     error: str | None = None

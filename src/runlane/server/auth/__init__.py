@@ -1,1 +1,1 @@
-"""Who sends a request, and what they may touch."""
+"""Authentication and authorisation."""

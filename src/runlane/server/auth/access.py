@@ -1,4 +1,4 @@
-"""What one request may touch: the answer of authentication and authorisation, which every handler asks for."""
+"""Access of one request: the result of authentication and authorisation, which every handler needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runlane.store.filters import matches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a request may touch.
+    """Access of one request.
 
     Attributes:
         owner: Whose the things are that it makes.
@@ -43,7 +43,7 @@ OPEN: Final = Access(owner=NO_OWNER, reads=NO_OWNER)
 
 
 class User:
-    """Who sent a request: ``langgraph_sdk``'s ``BaseUser``, over what the application's own handler returned."""
+    """The sender of a request: ``langgraph_sdk``'s ``BaseUser``, over what the application's own handler returned."""
 
     __slots__ = ("_source", "identity", "permissions")
 
@@ -97,7 +97,7 @@ class Authority(Protocol):
 
     @property
     def reads_body(self) -> bool:
-        """Whether the request's body decides who sends it."""
+        """Return whether authentication reads the request's body."""
         ...
 
     async def authenticate(self, connection: HTTPConnection) -> User:

@@ -1,4 +1,4 @@
-"""How long a request that was let in is good: answers and sockets that stay open are asked again who they are.
+"""Grants of open responses and sockets, which are authenticated again.
 
 A key may be revoked, a token expire, or a user be removed while a stream is open. The sender is authenticated again
 every ``reauthenticate_s``, and as soon as the authority says that its answers may have changed.

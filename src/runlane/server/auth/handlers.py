@@ -53,7 +53,7 @@ class CacheSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class OpenApiSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What the OpenAPI document says of how users are known. Source: OpenAPI 3.1, security schemes."""
+    """The security schemes of the OpenAPI document. Source: OpenAPI 3.1, security schemes."""
 
     schemes: dict[str, Any] = msgspec.field(name="securitySchemes", default_factory=dict)
     security: list[dict[str, list[str]]] = []

@@ -95,7 +95,7 @@ def read_keys(file: Path) -> dict[str, tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """Which content of the file was read."""
+    """Return the version of the file's content that was read."""
 
     mtime_ns: int
     size: int

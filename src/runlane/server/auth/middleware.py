@@ -86,7 +86,7 @@ def _authority(scope: Scope, exempt: frozenset[str]) -> Authority | None:
 
 
 class _Wire:
-    """What the application says and hears while its grant holds."""
+    """The application's ``send`` and ``receive`` while its grant is valid."""
 
     def __init__(self, receive: Receive, send: Send, grant: Grant) -> None:
         self._receive = receive
@@ -124,7 +124,7 @@ class _Wire:
 
 
 class _Received:
-    """What was received of a request, for the authentication and once more for the route."""
+    """A request's body, read by the authentication and again by the route."""
 
     def __init__(self, receive: Receive, limit_bytes: int) -> None:
         self._receive = receive

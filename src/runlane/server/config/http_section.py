@@ -26,7 +26,7 @@ _NOBODYS: Final = ("https://any.invalid", "http://other.invalid:8080")
 
 
 class CorsSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """Who may call from a browser. Source: Fetch standard, CORS protocol."""
+    """Origins that may call from a browser. Source: Fetch standard, CORS protocol."""
 
     allow_origins: tuple[str, ...] = ("*",)
     allow_origin_regex: str | None = None
@@ -48,7 +48,7 @@ class CorsSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, froz
 
     @property
     def allows_every(self) -> bool:
-        """Whether pages of every origin are allowed, by ``*`` or by a pattern that is as wide."""
+        """Return whether pages of every origin are allowed, by ``*`` or by a pattern that is as wide."""
         return all(self.allows(origin) for origin in _NOBODYS)
 
     def answer(self, origin: str) -> dict[str, str]:
@@ -83,7 +83,7 @@ class CorsSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, froz
 
 
 class HeadersSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """Which request headers a graph finds in ``config.configurable``: patterns with ``*``; those excluded never.
+    """Request headers that are copied into ``config.configurable``: patterns with ``*``; those excluded never.
 
     One that is called like a secret has to be named: no pattern means it.
     """

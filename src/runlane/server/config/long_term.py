@@ -25,7 +25,7 @@ _EMBED: Final = "store.index.embed"
 
 
 class IndexSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What is embedded, and how."""
+    """The semantic index of the long-term store."""
 
     dims: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
     embed: str
@@ -33,7 +33,7 @@ class IndexSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ItemTtlSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """How long items live."""
+    """TTLs of items."""
 
     refresh_on_read: bool = True
     default_ttl: Minutes | None = None

@@ -170,7 +170,7 @@ class ThreadStorage(WireObject):
 
 
 class RunKwargs(WireObject):
-    """What a run was asked for."""
+    """The request of a run."""
 
     input: Any
     command: Object | None
@@ -189,7 +189,7 @@ class RunKwargs(WireObject):
 
 
 class Receipt(WireObject):
-    """What became of a cancel; ``stopped_at`` is set once the run's code has stopped."""
+    """The receipt of a cancel; ``stopped_at`` is set once the run's code has stopped."""
 
     action: CancelAction
     reason: EndReason
@@ -297,7 +297,7 @@ class DeliveryWithHistory(WireDelivery):
 
 
 class CommandAnswer(WireObject):
-    """What became of a command of the streaming protocol."""
+    """The result of a command of the streaming protocol."""
 
     type: Literal["success", "error"]
     id: int
@@ -317,7 +317,7 @@ class RpcAnswer(WireObject):
 
 
 class AgentCard(WireObject, rename="camel"):
-    """How an agent is called. Source: Agent2Agent protocol, versions 0.3.0 and 1.0."""
+    """Interfaces of an agent. Source: Agent2Agent protocol, versions 0.3.0 and 1.0."""
 
     name: str
     description: str
@@ -353,7 +353,7 @@ class WorkerNumbers(WireObject):
 
 
 class Numbers(WireObject):
-    """What the process counts, with ``format=json``; ``api`` has the requests by status."""
+    """Metrics of the process, with ``format=json``; ``api`` has the requests by status."""
 
     queue: QueueNumbers
     api: dict[str, dict[str, Count]]

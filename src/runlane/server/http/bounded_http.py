@@ -34,7 +34,7 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """What one client may take of the server: ``max_connections`` of the process, and time to send a request."""
+    """Limits of one client: ``max_connections`` of the process, and time to send a request."""
 
     max_connections: int
     request_timeout_s: float

@@ -1,4 +1,4 @@
-"""Whether the database takes writes, asked once for all who ask at the same time."""
+"""Health of the database: one test write for all concurrent callers."""
 
 from __future__ import annotations
 

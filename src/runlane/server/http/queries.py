@@ -23,7 +23,7 @@ _FALSE: Final = frozenset({"false", "0", "no", ""})
 
 
 class QueryModel(msgspec.Struct, kw_only=True):
-    """What a query may have; other names are ignored, and named to the client."""
+    """The parameters of a query; other names are ignored, and named to the client."""
 
 
 class Page(QueryModel):

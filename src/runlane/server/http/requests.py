@@ -1,4 +1,4 @@
-"""What clients may send: models of bodies, and reading them strictly. The wire's spellings live here."""
+"""Request bodies: models, and strict reading. The wire's spellings live here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every response gets on its way out."""
+"""Headers that every response gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server sends: JSON in the wire's shapes, server-sent events, and long answers with heartbeats."""
+"""Responses: JSON in the wire's shapes, server-sent events, and long answers with heartbeats."""
 
 from __future__ import annotations
 

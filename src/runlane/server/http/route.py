@@ -34,7 +34,7 @@ SOCKET: Final = "WS"
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What a handler takes beside the request, read from its signature."""
+    """The arguments of a handler beside the request, read from its signature."""
 
     query: type[QueryModel] | None
     body: type[Body] | None

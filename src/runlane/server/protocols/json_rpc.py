@@ -39,7 +39,7 @@ class RpcError(Exception):  # an answer to the client, not a failure
 
 
 class MalformedMessage(RpcError):
-    """What was sent is no message, so that there is no id to answer to."""
+    """The body is not a JSON-RPC message, so there is no id to answer to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a request may reach: the service, and the threads and runs that its sender may touch."""
+"""Helpers of handlers: the service, and the threads and runs that the sender may access."""
 
 from __future__ import annotations
 

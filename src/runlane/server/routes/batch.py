@@ -41,7 +41,7 @@ class CancelRunsQuery(QueryModel):
 
 
 class RunsCancel(Body):
-    """Which runs to cancel: those with a status, or those named of one thread."""
+    """The runs to cancel: those with a status, or those named of one thread."""
 
     status: Literal["pending", "running", "all"] | None = None
     thread_id: str | None = None

@@ -1,4 +1,4 @@
-"""What a cron plans, and the runs that it makes."""
+"""Plans of crons, and the runs that they make."""
 
 from __future__ import annotations
 

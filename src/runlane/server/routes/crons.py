@@ -44,7 +44,7 @@ Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
 
 
 class CronPatch(Body):
-    """What may be changed of a cron; ``end_time: null`` lets it go on for ever."""
+    """A change of a cron; ``end_time: null`` removes the end."""
 
     nullable: ClassVar[frozenset[str]] = frozenset({"end_time"})
 
@@ -78,7 +78,7 @@ class CronCreate(CronPatch, kw_only=True):
 
 
 class CronCount(Body):
-    """Which crons; ``assistant_id`` may be a graph's name."""
+    """A filter on crons; ``assistant_id`` may be a graph's name."""
 
     assistant_id: Text | None = None
     thread_id: Text | None = None
@@ -87,7 +87,7 @@ class CronCount(Body):
 
 
 class CronSearch(CronCount):
-    """Which crons, and which page of them."""
+    """A filter on crons, and a page."""
 
     limit: Limit = 10
     offset: Offset = 0

@@ -15,7 +15,7 @@ _Steps = tuple[str | int, ...]
 
 
 class Extraction:
-    """What is found under each path: keys with dots between them, and indexes in brackets (``values.messages[-1]``).
+    """Return the value at each path: keys with dots between them, and indexes in brackets (``values.messages[-1]``).
 
     Source: ``extract`` of the LangGraph Server's search of threads.
     """

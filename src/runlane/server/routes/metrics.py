@@ -1,4 +1,4 @@
-"""What the process counts: requests, the queue, its workers, and itself; for Prometheus, or as JSON."""
+"""Metrics of requests, the queue, workers and the process, for Prometheus or as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NO_ROUTE: Final = "other"
 
 
 class Metrics:
-    """What one application counts: its requests, and, as an observer of telemetry, what it does with runs.
+    """Metrics of one application: its requests and, as an observer of telemetry, its runs.
 
     A request costs a look into a dict and two additions. Gauges are read when Prometheus asks.
     """
@@ -88,7 +88,7 @@ class Metrics:
         found[1].observe(latency_s)
 
     def text(self, queue: QueueStats | None, *, slots: int, active: int, abandoned: int, blocked_s: float) -> bytes:
-        """Return everything as Prometheus reads it; without *queue* the ledger is out."""
+        """Return everything as Prometheus reads it; without *queue* the ledger is unavailable."""
         self._up.set(queue is not None)
         # No number is better than the last one that was true.
         values = (math.nan,) * len(self._queue) if queue is None else astuple(queue)

@@ -41,7 +41,7 @@ class HealthQuery(QueryModel):
 
 
 async def ok(request: Request, query: HealthQuery) -> Response:
-    """Say that the server answers; with ``check_db`` also that its database takes writes."""
+    """Report that the server answers; with ``check_db`` also that its database accepts writes."""
     services = {}
     if query.check_db:
         await service_of(request).probe.check()

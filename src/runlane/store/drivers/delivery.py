@@ -30,7 +30,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionResult:
-    """What became of a submission."""
+    """The result of a submission."""
 
     submission: Submission
     result: Any
@@ -38,7 +38,7 @@ class SubmissionResult:
 
 
 def deliver(answers: Sequence[SubmissionResult]) -> None:
-    """Tell the waiters, waking each event loop once."""
+    """Notify the waiters, waking each event loop once."""
     by_loop: dict[asyncio.AbstractEventLoop | None, list[SubmissionResult]] = {}
     for answer in answers:
         by_loop.setdefault(answer.submission.loop, []).append(answer)

@@ -58,7 +58,7 @@ BEGIN_WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_current_xa
 BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 COMMIT: Final = "COMMIT"
 OUTCOME: Final = "SELECT pg_xact_status(%s::text::xid8) AS status"
-# Statistics are begun anew after a crash, and kept by a clean restart.
+# Statistics are reset after a crash, and kept by a clean restart.
 CONFIGURE: Final = """
     SELECT set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
            set_config('search_path', quote_ident(%s), false),

@@ -1,3 +1,3 @@
-"""What callers use: one class per kind of row, one method per transaction."""
+"""The parts of the store: one class per kind of row, one method per transaction."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""What the ledger does: named statements, and the transactions that use them, written once for all databases."""
+"""The ledger's named statements, and the transactions that use them, written once for all databases."""
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class NewAssistant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssistantFilter:
-    """Which assistants; ``name`` is part of the name, whatever its case, *where* a filter on metadata."""
+    """A filter on assistants; ``name`` is part of the name, whatever its case, *where* a filter on metadata."""
 
     graph_id: str | None = None
     name: str | None = None

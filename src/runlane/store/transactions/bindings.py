@@ -1,4 +1,4 @@
-"""Which graph and assistant a thread is read with: those of its newest run, until that run turns out not to count."""
+"""The graph and assistant to read a thread with: those of its newest run, until that run turns out not to count."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ SEARCH_CRONS = {(key, order): _search(key, order) for key in SORT_KEYS for order
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronPlan:
-    """What a client may change of a cron. *payload* is the request for its runs; *next_run_at* ``None`` is never."""
+    """What clients may change of a cron. *payload* is the request for its runs; *next_run_at* ``None`` is never."""
 
     schedule: str
     timezone: str | None
@@ -132,7 +132,7 @@ class CronPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronTarget:
-    """What a cron's runs are runs of, in whose name: *owner* with *permissions*, as they were when it was made.
+    """The target of a cron's runs, and their owner: *owner* with *permissions*, as they were when it was made.
 
     Without a thread each run gets its own. An existing thread has to be *thread_owner*'s and to match *thread_where*.
     """
@@ -167,7 +167,7 @@ class Cron:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firing:
-    """What a slot is answered with: a run, or an error, or (with neither) nothing; and which slot is the next."""
+    """The result of a slot: a run, or an error, or (with neither) nothing; and which slot is the next."""
 
     slot: datetime
     next_run_at: datetime | None
@@ -186,7 +186,7 @@ class Fired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronFilter:
-    """Which crons; *metadata* matches as PostgreSQL's ``@>``, *where* is a filter of authorisation."""
+    """A filter on crons; *metadata* matches as PostgreSQL's ``@>``, *where* is a filter of authorisation."""
 
     assistant_id: str | None = None
     thread_id: str | None = None

@@ -1,4 +1,4 @@
-"""What is wrong in a ledger, page by page, and repairs of it, each with its guard. Lock order: thread, then run.
+"""Invariant violations of a ledger, page by page, and their repairs, each with its guard. Lock order: thread, then run.
 
 A page is the keys above ``:after`` up to ``:upto``, which a window finds. Every repair looks again at what was found,
 under the locks that a change of it takes, and returns ``False`` if that is not so any more.

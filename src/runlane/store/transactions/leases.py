@@ -1,4 +1,4 @@
-"""Who executes what: heartbeats, cancels seen, runs whose worker is gone, and lanes that could go on."""
+"""Leases: heartbeats, cancels seen, runs whose worker is gone, and lanes that could go on."""
 
 from __future__ import annotations
 

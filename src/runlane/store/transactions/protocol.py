@@ -1,4 +1,4 @@
-"""What the event-streaming protocol asks of the ledger: runs of a thread in order, and answers given at most once."""
+"""Queries of the event-streaming protocol: runs of a thread in order, and answers given at most once."""
 
 from __future__ import annotations
 

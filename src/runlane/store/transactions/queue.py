@@ -1,4 +1,4 @@
-"""How long the queue is, and for how long runs have waited in it."""
+"""The length of the queue, and the waiting times in it."""
 
 from __future__ import annotations
 

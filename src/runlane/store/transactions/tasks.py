@@ -31,7 +31,7 @@ COUNT_TASKS = statement("count_tasks", f"SELECT COUNT(*) AS n {_CHOSEN}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
-    """Which runs of a thread: an assistant's, with one of up to two statuses, since when."""
+    """A filter on runs of a thread: an assistant's, with one of up to two statuses, since when."""
 
     assistant_id: str
     statuses: tuple[RunStatus, ...] = ()

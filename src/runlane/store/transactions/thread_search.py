@@ -136,7 +136,7 @@ ADD_TO_INDEX: Final = statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadFilter:
-    """Which threads: each given condition must hold; mappings match as PostgreSQL's ``@>``, *where* is a filter.
+    """A filter on threads: each given condition must hold; mappings match as PostgreSQL's ``@>``, *where* is a filter.
 
     Raises:
         InvalidRequest: A mapping is too large or too deep to compare every thread with.

@@ -30,7 +30,7 @@ MOST_HOSTS: Final = 256
 
 
 class DeliveryStatus(StrEnum):
-    """What became of a delivery; only ``PENDING`` is tried again."""
+    """The status of a delivery; only ``PENDING`` is tried again."""
 
     PENDING = "pending"
     DELIVERED = "delivered"  # answered with 2xx
@@ -40,7 +40,7 @@ class DeliveryStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What became of telling one run's end. ``next_at`` is when it is tried (again), ``None`` if it is not.
+    """The delivery of one run's webhook. ``next_at`` is when it is tried (again), ``None`` if it is not.
 
     ``metadata`` is the thread's when the run ended: who may read the thread may see the delivery.
     """
@@ -223,7 +223,7 @@ def _host(url: str) -> str:
 
 
 class _Places:
-    """Who is being told, and how many more of an owner's deliveries may be sent."""
+    """Deliveries in flight, and how many more of an owner's may be sent."""
 
     def __init__(self, capacity: int, per_host: int, busy: Mapping[Lane, int]) -> None:
         self._capacity = capacity

@@ -69,7 +69,7 @@ class Part(msgspec.Struct, kw_only=True):
 
 
 class Message(msgspec.Struct, kw_only=True, rename="camel"):
-    """What one agent says to another."""
+    """A message between agents."""
 
     message_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     parts: Annotated[list[Part], msgspec.Meta(min_length=1)]
@@ -79,7 +79,7 @@ class Message(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class Configuration(msgspec.Struct, kw_only=True, rename="camel"):
-    """How it wants to be answered."""
+    """Options of the sender for the answer."""
 
     blocking: bool | None = None
     return_immediately: bool = False

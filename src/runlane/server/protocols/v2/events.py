@@ -44,7 +44,7 @@ _ENDINGS: Final[Mapping[RunStatus, str]] = {
 
 
 class Subscription(Body):
-    """What a client wants to see: channels, below any of some namespaces, down to a depth, after a number."""
+    """The subscription of a client: channels, below any of some namespaces, down to a depth, after a number."""
 
     channels: list[str]
     namespaces: list[list[str]] | None = None

@@ -1,4 +1,4 @@
-"""How a command is read and refused, in the protocol's terms."""
+"""Commands of the protocol: reading and rejecting them."""
 
 from __future__ import annotations
 

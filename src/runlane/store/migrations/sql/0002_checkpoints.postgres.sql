@@ -1,2 +1,2 @@
--- On PostgreSQL the checkpoints and the long-term store have tables of LangGraph's own packages.
+-- There are no checkpoints and no long-term store on PostgreSQL yet.
 SELECT 1;
