@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,28 @@ import runlane
 from runlane.lifecycle import ACTIVE, TERMINAL, RunStatus
 from runlane.store import conditions
 
-SOURCES = [
-    *Path(runlane.__file__).parent.glob("store/**/*.py"),
-    *Path(runlane.__file__).parent.glob("checkpoints/*.py"),
-]
+PACKAGE = Path(runlane.__file__).parent
+SOURCES = [path for folder in ("store", "checkpoints", "journal") for path in (PACKAGE / folder).glob("**/*.py")]
+WRITES = re.compile(r"\b(?:INSERT INTO|UPDATE \w|DELETE FROM)")
+#: How a comment begins that is about the statements that follow, too.
+SHARED = ("# Both ", "# These ")
+
+
+def silent_writes(path: Path) -> Iterator[str]:
+    """Return the statements that write without a line above them about their guard."""
+    text = path.read_text()
+    lines = text.splitlines()
+    shared_until = 0
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Call):
+            continue
+        above = lines[node.lineno - 2]
+        said = above.startswith("#") or node.lineno == shared_until + 1
+        if (above.startswith(SHARED) or node.lineno == shared_until + 1) and node.end_lineno is not None:
+            shared_until = node.end_lineno
+        source = ast.get_source_segment(text, node) or ""
+        if "= statement(" in source and WRITES.search(source) and not said:
+            yield f"{path.name}:{node.lineno}"
 
 
 @pytest.mark.parametrize(
@@ -42,3 +63,7 @@ def test_no_statement_spells_a_status(status: RunStatus) -> None:
 def test_the_lists_are_those_of_the_state_table() -> None:
     for condition, statuses in ((conditions.IS_ACTIVE, ACTIVE), (conditions.IS_TERMINAL, TERMINAL)):
         assert {status for status in RunStatus if f"'{status.value}'" in condition} == statuses
+
+
+def test_every_statement_that_writes_says_its_guard() -> None:
+    assert [found for path in PACKAGE.glob("store/**/*.py") for found in silent_writes(path)] == []

@@ -86,7 +86,8 @@ class LedgerLongTermStore(BaseStore):
         """
         super().__init__()
         self.ttl_config = ttl
-        self._driver, self._index = driver, index
+        self._driver = driver
+        self._index = index
         self._loop = loop or asyncio.get_running_loop()
         self._scope = {"owner": owner, "expired_too": not (ttl or {}).get("omit_expired", True)}
         self._patient = False
@@ -268,7 +269,8 @@ class _Put:
     __slots__ = ("key", "namespace", "texts", "ttl_us", "value")
 
     def __init__(self, op: PutOp, index: SemanticIndex | None) -> None:
-        self.namespace, self.key = items.encode_namespace(op.namespace), op.key
+        self.namespace = items.encode_namespace(op.namespace)
+        self.key = op.key
         self.value = None if op.value is None else items.encode_value(op.value)
         self.ttl_us = None if op.ttl is None else round(op.ttl * _MINUTE_US)
         self.texts: list[str] = []

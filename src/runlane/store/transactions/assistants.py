@@ -25,6 +25,7 @@ LOCK_ASSISTANT = statement(
     "lock_assistant",
     f"SELECT * FROM assistants WHERE assistant_id = :assistant_id AND {_MINE_TO_CHANGE} {{for_update}}",
 )
+# Guard: the id is free.
 INSERT_ASSISTANT = statement(
     "insert_assistant",
     """INSERT INTO assistants (assistant_id, owner, version, graph_id, name, description, config, context, metadata,
@@ -32,6 +33,7 @@ INSERT_ASSISTANT = statement(
        VALUES (:assistant_id, :owner, 1, :graph_id, :name, :description, :config, :context, :metadata, {now}, {now})
        ON CONFLICT (assistant_id) DO NOTHING RETURNING *""",
 )
+# Called under the lock of the assistant, which has just been made or changed.
 KEEP_VERSION = statement(
     "keep_version",
     f"""INSERT INTO assistant_versions ({_COLUMNS})
@@ -41,6 +43,7 @@ KEEP_VERSION = statement(
 NEXT_VERSION = statement(
     "next_version", "SELECT MAX(version) + 1 AS version FROM assistant_versions WHERE assistant_id = :assistant_id"
 )
+# Called under the assistant's lock.
 CHANGE_ASSISTANT = statement(
     "change_assistant",
     """UPDATE assistants SET version = :version, graph_id = :graph_id, name = :name, description = :description,
@@ -60,6 +63,7 @@ LIST_VERSIONS = statement(
         WHERE assistant_id = :assistant_id
           AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres("metadata")}) {_VERSION_TAIL}""",
 )
+# Both are called under the assistant's lock.
 DELETE_ASSISTANT = statement("delete_assistant", "DELETE FROM assistants WHERE assistant_id = :assistant_id")
 DELETE_VERSIONS = statement("delete_versions", "DELETE FROM assistant_versions WHERE assistant_id = :assistant_id")
 

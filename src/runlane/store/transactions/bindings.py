@@ -22,6 +22,7 @@ NEXT_THAT_COUNTS = statement(
           AND ({IS_ACTIVE} OR (attempt > 0 AND end_reason <> '{EndReason.ROLLED_BACK.value}'))
         ORDER BY seq LIMIT 1""",
 )
+# Called under the thread's lock, which every end of a run takes too.
 SET_BINDING = statement("set_binding", "UPDATE runs SET kwargs = :kwargs WHERE run_id = :run_id")
 
 

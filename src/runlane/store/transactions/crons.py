@@ -33,6 +33,7 @@ Overlap = Literal["allow", "skip"]
 SORT_KEYS = ("cron_id", "assistant_id", "thread_id", "next_run_date", "end_time", "created_at", "updated_at")
 _COLUMNS = {"next_run_date": "next_run_at", "end_time": "end_at"}
 
+# Guard: the id is free. The thread of a cron on a thread is locked before it.
 INSERT_CRON = statement(
     "insert_cron",
     """INSERT INTO crons (cron_id, owner, permissions, assistant_id, assistant_owner, thread_id, thread_owner,
@@ -61,6 +62,7 @@ ADVANCE_CRON = statement(
          revision = revision + 1
        WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 RETURNING *""",
 )
+# These follow ADVANCE_CRON in its transaction, which holds the lock.
 RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING *")
 RECORD_REFUSAL = statement("record_refusal", "UPDATE crons SET error = :error WHERE cron_id = :cron_id RETURNING *")
 DISABLE_CRON = statement(
@@ -75,6 +77,7 @@ DUE_CRONS = statement(
 NEXT_CRON = statement(
     "next_cron", "SELECT MIN(next_run_at) AS next_run_at FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL"
 )
+# Guard: none; a cron that is fired meanwhile loses to it.
 DELETE_CRON = statement("delete_cron", "DELETE FROM crons WHERE cron_id = :cron_id")
 
 _FILTER = f"""FROM crons WHERE {IS_MINE}

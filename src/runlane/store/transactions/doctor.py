@@ -92,6 +92,7 @@ WITHOUT_THREAD: Final = _in_page(
 _OWNERS: Final = statement(
     "doctor.owners", "SELECT MIN(owner) AS owner, MAX(owner) AS other FROM runs WHERE thread_id = :thread_id"
 )
+# Guard: the id is free.
 _MAKE_THREAD: Final = statement(
     "doctor.make_thread",
     f"""INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts, created_at, updated_at,
@@ -135,6 +136,7 @@ UNENDED: Final = _in_page(
         FROM runs WHERE {IS_TERMINAL} AND {_LACKS}""",
     "seq",
 )
+# Called under the locks of thread and run, which has ended.
 _SET_END: Final = statement(
     "doctor.set_end",
     f"""UPDATE runs SET ended_at = COALESCE(ended_at, updated_at), events_end = COALESCE(events_end, :events_end),
@@ -147,6 +149,7 @@ KEEPING_SECRETS: Final = _in_page(
     "keeping_secrets", f"SELECT run_id, thread_id, status FROM runs WHERE {_KEEPS}", "seq"
 )
 _KEPT: Final = statement("doctor.kept", f"SELECT kwargs FROM runs WHERE run_id = :run_id AND {_KEEPS} {{for_update}}")
+# Called under the run's lock.
 _SCRUB: Final = statement("doctor.scrub", "UPDATE runs SET kwargs = :kwargs WHERE run_id = :run_id")
 WRONG_LAST_EVENT: Final = _in_page(
     "wrong_last_event",
@@ -158,6 +161,7 @@ WRONG_LAST_EVENT: Final = _in_page(
         WHERE last_seq <> events_end""",
     "seq",
 )
+# Called under the locks of thread and run, which has ended.
 _DELETE_LATE: Final = statement(
     "doctor.delete_late", "DELETE FROM events WHERE run_seq = :run_seq AND first_seq > :events_end RETURNING last_seq"
 )
@@ -186,6 +190,7 @@ _LOCK_ASSISTANT: Final = statement(
     f"""SELECT CASE WHEN {_IS_KEPT} THEN 1 ELSE 0 END AS differs
         FROM assistants WHERE assistant_id = :assistant_id AND {_NOT_KEPT} {{for_update}}""",
 )
+# Called under the assistant's lock.
 _RENUMBER: Final = statement(
     "doctor.renumber",
     """UPDATE assistants SET version = (SELECT MAX(kept.version) + 1 FROM assistant_versions AS kept
@@ -196,6 +201,7 @@ CRONS_WITHOUT_NEXT: Final = _in_page(
     "SELECT crons.*, {now} AS now_us FROM crons WHERE enabled = 1 AND next_run_at IS NULL",
     "cron_id",
 )
+# Guard: nobody has changed or fired it since it was read.
 _SET_NEXT: Final = statement(
     "doctor.set_next",
     """UPDATE crons SET next_run_at = :next_run_at, revision = revision + 1
@@ -205,6 +211,7 @@ _STUCK = f"status = '{DeliveryStatus.PENDING.value}' AND next_at > {{now}} + CAS
 STUCK_DELIVERIES: Final = _in_page(
     "stuck_deliveries", f"SELECT run_id, next_at, {{now}} AS now_us FROM webhook_deliveries WHERE {_STUCK}", "run_id"
 )
+# Guard: it still waits for too long.
 _MAKE_DUE: Final = statement(
     "doctor.make_due",
     f"UPDATE webhook_deliveries SET next_at = {{now}} WHERE run_id = :run_id AND {_STUCK} RETURNING run_id",

@@ -22,13 +22,13 @@ READ_SEGMENTS = statement(
     """SELECT first_seq, last_seq, frames FROM events WHERE run_seq = :run_seq AND last_seq > :after
        ORDER BY last_seq LIMIT :limit""",
 )
-RUN_END = statement("run_end", "SELECT status, end_reason, events_end FROM runs WHERE seq = :run_seq")
 # Read from the index of runs whose log was not purged yet: those that were are many.
 OLD_LOGS = statement(
     "old_logs",
     f"""SELECT seq AS run_seq FROM runs WHERE ended_at IS NOT NULL AND log_purged = 0
           AND {ENDED_LONG_AGO} ORDER BY ended_at LIMIT :limit""",
 )
+# Both are for runs that have ended: nobody appends to their logs any more.
 MARK_PURGED = statement("mark_purged", "UPDATE runs SET log_purged = 1 WHERE seq = :run_seq")
 DELETE_EVENTS = statement("delete_events", "DELETE FROM events WHERE run_seq = :run_seq")
 

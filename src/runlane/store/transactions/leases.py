@@ -16,6 +16,7 @@ OBSERVE_CANCEL = statement(
     """UPDATE runs SET cancel_observed_at = COALESCE(cancel_observed_at, :at)
        WHERE run_id = :run_id AND attempt = :attempt AND cancel_requested_at IS NOT NULL AND ended_at IS NULL""",
 )
+# Guard: the fence. It locks the run only.
 RENEW = statement(
     "renew",
     f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us, lease_us = :lease_us

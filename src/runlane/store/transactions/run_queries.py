@@ -78,13 +78,16 @@ GET_RESULT = statement(
     "get_result",
     f"SELECT status, error, result FROM runs WHERE run_id = :run_id AND {IS_MINE}",
 )
-RUN_BY_SEQ = statement("run_by_seq", "SELECT * FROM runs WHERE seq = :seq")
+RUN_END = statement("run_end", "SELECT thread_id, status, end_reason, events_end FROM runs WHERE seq = :seq")
+# Guard: none; the last writer wins.
 SET_MODEL = statement(
     "set_model", "UPDATE runs SET model_name = :model_name, updated_at = {now} WHERE run_id = :run_id RETURNING {run}"
 )
+# Called under the run's lock.
 SET_USAGE = statement(
     "set_usage", "UPDATE runs SET usage = :usage, updated_at = {now} WHERE run_id = :run_id RETURNING {run}"
 )
+# Called under the locks of thread and run, which has ended.
 DELETE_RUN = statement("delete_run", "DELETE FROM runs WHERE run_id = :run_id")
 THREAD_USAGE = statement(
     "thread_usage",
@@ -190,7 +193,7 @@ def run_result(run_id: str, owner: Owner) -> Transaction[tuple[RunStatus, bytes 
 
 def stream_end(run_seq: int, thread_id: str | None) -> Transaction[StreamEnd | None]:
     """Return the end of a run's stream, or ``None`` while the run is active."""
-    rows = yield RUN_BY_SEQ(seq=run_seq)
+    rows = yield RUN_END(seq=run_seq)
     if not rows or thread_id not in (None, rows[0]["thread_id"]):
         return StreamEnd(seq=0, status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK)
     return _end_of(rows[0])

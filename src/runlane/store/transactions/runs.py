@@ -86,6 +86,7 @@ SETTLE_THREAD = statement(
           status = {thread_status(":settled")}
         WHERE thread_id = :thread_id""",
 )
+# Called under the thread's lock after its runs have changed; its state stays as it was.
 RESTATE_THREAD = statement(
     "restate_thread",
     f"""UPDATE threads SET updated_at = {{now}},
@@ -114,6 +115,7 @@ RECORD_CANCEL = statement(
          cancel_requested_at = {now}, updated_at = {now}
        WHERE run_id = :run_id AND cancel_requested_at IS NULL RETURNING {run}""",
 )
+# Both are called under the locks of thread and run, once the move is legal.
 END_RUN = statement(
     "end_run",
     """UPDATE runs SET status = :status, end_reason = :end_reason, error = :error, result = :result,

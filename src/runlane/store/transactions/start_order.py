@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from runlane.store.statements import Row, Transaction, statement
 
+# Called under the lock of the thread that gets the number.
 NEXT_ORDER = statement(
     "next_order",
     "UPDATE start_orders SET newest = newest + 1 RETURNING newest AS number",

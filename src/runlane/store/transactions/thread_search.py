@@ -121,6 +121,7 @@ FIND_NOT_IN_INDEX: Final = statement(
     postgres=f"""SELECT thread_id FROM threads WHERE thread_id > :after AND thread_id <= :upto
         AND temporary = 0 AND {_NOT_IN_INDEX.format(terms=_TERMS_PG)} ORDER BY thread_id""",
 )
+# Guard: the index does not have the term.
 ADD_TO_INDEX: Final = statement(
     "doctor.add_to_index",
     f"""INSERT INTO thread_terms (term, minute, thread_id)

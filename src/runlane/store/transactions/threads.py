@@ -18,6 +18,7 @@ from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THR
 from runlane.store.transactions.start_order import next_order
 
 GET_THREAD = statement("get_thread", f"SELECT * FROM threads WHERE thread_id = :thread_id AND {IS_MINE}")
+# These are called under the thread's lock.
 PATCH_THREAD = statement(
     "patch_thread",
     "UPDATE threads SET metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id RETURNING *",
@@ -67,13 +68,16 @@ LOCK_EXPIRED = statement(
     f"""SELECT * FROM threads WHERE thread_id = :thread_id AND ttl_strategy = :strategy AND {_EXPIRED}
         {{for_update}}""",
 )
+# Called under the thread's lock.
 MARK_SWEPT = statement("mark_swept", "UPDATE threads SET swept_at = {now} WHERE thread_id = :thread_id")
+# Called under the thread's lock, while no run of it is active.
 DELETE_THREAD_EVENTS = statement(
     "delete_thread_events",
     "DELETE FROM events WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)",
 )
 # Called under the thread's lock: whoever locks a cron of a thread has locked the thread before.
 DELETE_THREAD_CRONS = statement("delete_thread_crons", "DELETE FROM crons WHERE thread_id = :thread_id")
+# Both are called under the thread's lock, while no run of it is active.
 DELETE_THREAD_RUNS = statement("delete_thread_runs", "DELETE FROM runs WHERE thread_id = :thread_id")
 DELETE_THREAD = statement("delete_thread", "DELETE FROM threads WHERE thread_id = :thread_id")
 

@@ -185,6 +185,7 @@ OLD_DELIVERIES = statement(
     f"""SELECT run_id FROM {_D} WHERE ended_at IS NOT NULL AND ended_at < {{now}} - :age_us
         ORDER BY ended_at LIMIT :limit""",
 )
+# Both are for deliveries that have ended, which nobody claims; sent again meanwhile, one is gone all the same.
 DELETE_ATTEMPTS = statement("delete_attempts", "DELETE FROM webhook_attempts WHERE run_id = :run_id")
 DELETE_DELIVERY = statement("delete_delivery", f"DELETE FROM {_D} WHERE run_id = :run_id")
 

@@ -6,6 +6,7 @@ from runlane.records import SeenWorker
 from runlane.store.conditions import PENDING
 from runlane.store.statements import Transaction, statement
 
+# Guard: none; a worker has one row, which only it beats.
 BEAT = statement(
     "beat",
     """INSERT INTO workers (worker_id, beats, lease_us) VALUES (:worker_id, 1, :lease_us)
@@ -14,6 +15,7 @@ BEAT = statement(
 WORKERS = statement("workers", "SELECT worker_id, beats, lease_us FROM workers ORDER BY worker_id")
 # Guard: it has not beaten since it was seen.
 FORGET_WORKER = statement("forget_worker", "DELETE FROM workers WHERE worker_id = :worker_id AND beats = :beats")
+# Guard: none; a worker removes its own row.
 LEAVE = statement("leave", "DELETE FROM workers WHERE worker_id = :worker_id")
 # Guard: pending, and of the home that was seen.
 FREE_RUN = statement(
