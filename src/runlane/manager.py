@@ -12,7 +12,8 @@ from typing import Any, Protocol, Unpack
 from runlane.admission import check_page, parse_choice
 from runlane.agents.sources import AgentLike
 from runlane.errors import NotFound
-from runlane.execution.application import ApplicationAttempt, ApplicationRuns, outlast
+from runlane.execution.application import ApplicationAttempt, ApplicationRuns
+from runlane.execution.external import ExternalRuns
 from runlane.lifecycle import (
     ActionLike,
     CancelAction,
@@ -28,6 +29,7 @@ from runlane.runs.submission import NewRunOptions, RunSubmitter
 from runlane.runs.updates import RunUpdates
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Ending, StreamBridge
+from runlane.work import outlast
 
 
 class Reconcile(Protocol):
@@ -53,6 +55,7 @@ class RunManager:
         canceller: RunCanceller,
         updates: RunUpdates,
         application: ApplicationRuns,
+        external: ExternalRuns,
         owners: OwnerRule,
         reconcile: Reconcile,
         drain: Callable[[float], Coroutine[Any, Any, None]],
@@ -63,6 +66,7 @@ class RunManager:
         self._canceller = canceller
         self._updates = updates
         self._application = application
+        self._external = external
         self._owners = owners
         self._reconcile = reconcile
         self._drain = drain
@@ -169,7 +173,7 @@ class RunManager:
         wanted = parse_choice(RunStatus, "status", status)
         if run.status is RunStatus.PENDING and wanted is RunStatus.INTERRUPTED:
             return await self._canceller.cancel(run_id, owner=run.owner, reason=EndReason.USER_CANCEL)
-        return await self._application.set_status(run, wanted, error)
+        return await self._external.set_status(run, wanted, error)
 
     async def update_model_name(
         self, run_id: str, model_name: str | None, *, owner: OwnerArgument = UNNAMED

@@ -22,6 +22,7 @@ from runlane.error_texts import ErrorTexts
 from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
 from runlane.execution.executor import Executor
+from runlane.execution.external import ExternalRuns
 from runlane.execution.notifier import CompletionNotifier, Ended
 from runlane.execution.ports import Meter
 from runlane.execution.run import AgentRunner
@@ -331,15 +332,10 @@ def _manager(
         store=core.store,
         bridge=core.bridge,
         source=core.source,
-        notifier=core.notifier,
-        worker_id=worker_id,
-        leases=external,
-        lease_s=core.settings.lease_s,
         start=submitter.start,
         cancel=lambda run, reason: canceller.cancel(run.run_id, owner=run.owner, reason=reason),
         record_progress=updates.progress,
         closing=submitter.closing,
-        telemetry=core.telemetry,
     )
     return RunManager(
         store=core.store,
@@ -348,6 +344,14 @@ def _manager(
         canceller=canceller,
         updates=updates,
         application=application,
+        external=ExternalRuns(
+            store=core.store,
+            notifier=core.notifier,
+            worker_id=worker_id,
+            leases=external,
+            lease_s=core.settings.lease_s,
+            telemetry=core.telemetry,
+        ),
         owners=OwnerRule(required=core.settings.require_owner),
         reconcile=reconcile,
         drain=drain,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, TypeVar
 
@@ -46,3 +47,18 @@ def own_task(coroutine: Coroutine[Any, Any, T], *, name: str | None = None) -> a
     context = copy_context()
     context.run(WORK.set, None)
     return asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
+
+
+async def outlast(waiting: Awaitable[T]) -> T:
+    """Return what *waiting* does, however often the caller is cancelled; CancelledError is raised after that."""
+    future = own_task(waiting) if asyncio.iscoroutine(waiting) else asyncio.ensure_future(waiting)
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    while not future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({future})
+    result = future.result()
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result

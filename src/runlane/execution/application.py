@@ -1,50 +1,36 @@
-"""Runs that the application executes itself: claimed, fenced, drained and ended as those that Runlane executes.
-
-Two ways: :meth:`ApplicationRuns.attempt`, whose block is the run's code, and :meth:`ApplicationRuns.set_status`, by
-which the application moves the run step by step.
-"""
+"""Runs whose code is a block of the application's: claimed, fenced, drained and ended like those of agents."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from runlane.agents.base import AgentCall
 from runlane.agents.encode import encode
 from runlane.agents.sources import AgentLike, RunAgents
 from runlane.errors import (
     AdmissionClosed,
-    CancelRecorded,
     IllegalTransition,
     LeaseLost,
     NotFound,
     RunlaneError,
     StoreUnavailable,
 )
-from runlane.execution.notifier import CompletionNotifier
-from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus, move
-from runlane.outcomes import Outcome, Snapshot
-from runlane.records import CancelReceipt, Claim, Counters, Finished, Lease, RunError, RunRecord
+from runlane.lifecycle import CancelAction, EndReason, RunEvent, move
+from runlane.outcomes import Snapshot
+from runlane.records import Counters, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
 from runlane.streams.bridge import StreamBridge
-from runlane.telemetry.emitter import SILENT, Telemetry
-from runlane.work import WORK, Work, own_task
+from runlane.work import WORK, Work, outlast, own_task
 
 log = logging.getLogger("runlane.application")
 T = TypeVar("T")
-
-_ENDINGS: Final[Mapping[RunStatus, tuple[RunEvent, EndReason]]] = {
-    RunStatus.SUCCESS: (RunEvent.SUCCEED, EndReason.COMPLETED),
-    RunStatus.ERROR: (RunEvent.FAIL, EndReason.FAILED),
-    RunStatus.TIMEOUT: (RunEvent.EXPIRE, EndReason.DEADLINE),
-    RunStatus.INTERRUPTED: (RunEvent.STOP, EndReason.USER_CANCEL),
-}
 
 #: Records counters of a run: its id, its owner, the counters.
 RecordProgress = Callable[..., Awaitable[bool]]
@@ -235,23 +221,8 @@ async def _settled(call: AgentCall) -> RunRecord | None:
     return ended if ended.status.terminal else None
 
 
-async def outlast(waiting: Awaitable[T]) -> T:
-    """Return what *waiting* does, however often the caller is cancelled; CancelledError is raised after that."""
-    future = own_task(waiting) if asyncio.iscoroutine(waiting) else asyncio.ensure_future(waiting)
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    while not future.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({future})
-    result = future.result()
-    if task.cancelling() > before:
-        raise asyncio.CancelledError
-    return result
-
-
 class ApplicationRuns:
-    """Claims, keeps and ends runs for an application that executes them itself."""
+    """Executes runs in blocks of the application's. To the executor a block is the run's agent."""
 
     def __init__(
         self,
@@ -259,32 +230,21 @@ class ApplicationRuns:
         store: RunStore,
         bridge: StreamBridge,
         source: RunAgents,
-        notifier: CompletionNotifier,
-        worker_id: str,
-        leases: MutableMapping[str, Lease],
-        lease_s: float,
         start: Callable[[RunRecord, AgentLike], None],
         cancel: Callable[[RunRecord, EndReason], Awaitable[object]],
         record_progress: RecordProgress,
         closing: asyncio.Event,
-        telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
-        leases: External leases, those of runs moved by :meth:`set_status`; the worker renews them.
         closing: Set once this process drains.
         """
         self._store = store
         self._bridge = bridge
         self._source = source
-        self._notifier = notifier
-        self._worker_id = worker_id
-        self._leases = leases
-        self._lease_s = lease_s
         self._start = start
         self._cancel = cancel
         self._record_progress = record_progress
         self._closing = closing
-        self._telemetry = telemetry
 
     @asynccontextmanager
     async def attempt(self, run: RunRecord) -> AsyncIterator[ApplicationAttempt]:
@@ -378,68 +338,3 @@ class ApplicationRuns:
         if attempt.ended is None:
             raise LeaseLost(attempt.run.run_id, attempt.run.attempt)
         return attempt.ended
-
-    async def set_status(self, run: RunRecord, status: RunStatus, error: str | None) -> RunRecord:
-        """Claim or end *run*; see :meth:`RunManager.set_status`."""
-        if status is RunStatus.RUNNING:
-            return await self._claim(run)
-        if status not in _ENDINGS:
-            raise IllegalTransition(run.run_id, run.status.value, f"set {status.value}")
-        event, reason = _ENDINGS[status]
-        move(run.run_id, run.status, event)
-        lease = self._leases.get(run.run_id)
-        if lease is None:
-            raise IllegalTransition(run.run_id, run.status.value, f"set {status.value} by another worker")
-        outcome = Outcome(
-            event=event,
-            end_reason=reason if run.cancel is None else run.cancel.reason,
-            error=None if error is None else RunError(error="Error", message=error),
-        )
-        try:
-            return await outlast(self._end(lease, outcome))
-        except LeaseLost as lost:
-            raise IllegalTransition(run.run_id, run.status.value, f"set {status.value} after losing it") from lost
-
-    async def _end(self, lease: Lease, outcome: Outcome) -> RunRecord:
-        try:
-            finished = await self._store.attempts.finish(lease, outcome)
-        except LeaseLost:
-            self._leases.pop(lease.run_id, None)
-            raise
-        if isinstance(finished, CancelReceipt):
-            raise CancelRecorded(lease.run_id)
-        self._leases.pop(lease.run_id, None)
-        self._notifier.announce(finished)
-        return finished.run
-
-    async def _claim(self, run: RunRecord) -> RunRecord:
-        move(run.run_id, run.status, RunEvent.CLAIM)
-        claiming = asyncio.ensure_future(self._store.attempts.claim(run.run_id, self._worker_id, lease_s=self._lease_s))
-        try:
-            claim = await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            await outlast(self._hand_back(claiming))
-            raise
-        if claim is None:
-            raise IllegalTransition(run.run_id, run.status.value, "claim while another run of its thread is before it")
-        self._leases[run.run_id] = claim.lease
-        self._telemetry.run_claimed(claim.run)
-        self._telemetry.run_started(claim.run)
-        return claim.run
-
-    async def _hand_back(self, claiming: asyncio.Future[Claim | None]) -> None:
-        """Let go of a run whose claim was on its way when its caller was cancelled: nobody knows that it is held."""
-        try:
-            claim = await claiming
-            if claim is not None:
-                self._notifier.announce(await self._let_go(claim))
-        except (LeaseLost, NotFound, StoreUnavailable) as error:
-            log.warning("run.claim_not_handed_back why=%s", error)  # its lease runs out
-
-    async def _let_go(self, claim: Claim) -> Finished:
-        ended = await self._store.attempts.finish(claim.lease, Outcome(event=RunEvent.RELEASE, end_reason=None))
-        if isinstance(ended, CancelReceipt):
-            outcome = Outcome(event=RunEvent.STOP, end_reason=ended.reason)
-            ended = await self._store.attempts.finish(claim.lease, outcome)
-            assert isinstance(ended, Finished), "a run that is stopped after a cancel ends"
-        return ended

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
 from runlane.error_texts import MASKED, ErrorTexts
-from runlane.errors import LeaseLost, WorkerLost
-from runlane.lifecycle import CancelAction, EndReason, RunEvent
+from runlane.errors import IllegalTransition, LeaseLost, WorkerLost
+from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
 from runlane.outcomes import Abandoned, Drained, Outcome
-from runlane.records import CancelReceipt, Lease, RunError
+from runlane.records import CancelReceipt, Lease, RunError, RunRecord
 
 
 class StopReason(StrEnum):
@@ -28,6 +29,13 @@ class StopReason(StrEnum):
     CANCEL = "cancel"
     LEASE_LOST = "lease_lost"
 
+
+_REPORTED: Final[Mapping[RunStatus, tuple[RunEvent, EndReason]]] = {
+    RunStatus.SUCCESS: (RunEvent.SUCCEED, EndReason.COMPLETED),
+    RunStatus.ERROR: (RunEvent.FAIL, EndReason.FAILED),
+    RunStatus.TIMEOUT: (RunEvent.EXPIRE, EndReason.DEADLINE),
+    RunStatus.INTERRUPTED: (RunEvent.STOP, EndReason.USER_CANCEL),
+}
 
 OUTRANKING: Final = frozenset({StopReason.LAPSED, StopReason.CANCEL, StopReason.LEASE_LOST})
 
@@ -86,6 +94,22 @@ def decide(
         return Outcome(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
     reason = EndReason.WORKER_LOST if isinstance(failure, WorkerLost) else EndReason.FAILED
     return Outcome(event=RunEvent.FAIL, end_reason=reason, error=run_error(failure, errors))
+
+
+def reported_outcome(run: RunRecord, status: RunStatus, error: str | None) -> Outcome:
+    """Return how an attempt ends that the application executes itself, and reports to have ended with *status*.
+
+    Raises:
+        IllegalTransition: No attempt ends so.
+    """
+    if status not in _REPORTED:
+        raise IllegalTransition(run.run_id, run.status.value, f"set {status.value}")
+    event, reason = _REPORTED[status]
+    return Outcome(
+        event=event,
+        end_reason=reason if run.cancel is None else run.cancel.reason,
+        error=None if error is None else RunError(error="Error", message=error),
+    )
 
 
 def minimal_outcome(refused: Outcome, cancel: CancelReceipt | None, why: Exception) -> Outcome:
