@@ -13,7 +13,7 @@ from journal_kit import Audience, journal_of
 from ledger_kit import admit, claim, finish
 from run_kit import ONCE, FaultyDriver, on_virtual_time, until
 from runlane.errors import LeaseLost, RunlaneError, StoreUnavailable
-from runlane.journal.pacing import STEPS_S, UNREAD_S
+from runlane.journal.pacing import UNREAD_S
 from runlane.journal.rows import CheckpointRows
 from runlane.records import Lease
 from runlane.store.ledger import RunStore
@@ -100,7 +100,7 @@ async def test_what_was_appended_is_committed_without_being_asked_for() -> None:
     assert await attempt.stored() == ([1], [])
     attempt.journal.append_event("b", b"2")
     attempt.journal.append_checkpoint(rows("one"))
-    await asyncio.sleep(STEPS_S - 0.001)
+    await asyncio.sleep(UNREAD_S - 0.001)
     assert await attempt.stored() == ([1], [])
     await asyncio.sleep(0.002)
     assert await attempt.stored() == ([1, 2], ["one"])

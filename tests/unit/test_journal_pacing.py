@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runlane.journal.pacing import LARGE_EVENTS_BYTES, LARGE_ROWS_BYTES, READ_S, STEPS_S, UNREAD_S, gather_s
+from runlane.journal.pacing import LARGE_EVENTS_BYTES, LARGE_ROWS_BYTES, READ_S, UNREAD_S, gather_s
 
 LONG_S = 3600.0
 
@@ -19,12 +19,12 @@ LONG_S = 3600.0
         (1, 0, False, False, LONG_S, UNREAD_S),
         (1, 0, False, False, 0.0, UNREAD_S),
         (1, 9, False, True, 0.002, READ_S - 0.002),
-        (1, 9, True, True, LONG_S, STEPS_S),  # nobody reads a checkpoint
-        (0, 9, True, False, LONG_S, STEPS_S),
+        (1, 9, True, True, LONG_S, UNREAD_S),  # nobody reads a checkpoint
+        (0, 9, True, False, LONG_S, UNREAD_S),
         (LARGE_EVENTS_BYTES - 1, 0, False, False, 0.0, UNREAD_S),
         (LARGE_EVENTS_BYTES, 0, False, False, 0.0, 0.0),
         (LARGE_EVENTS_BYTES, 9, True, False, 0.0, 0.0),
-        (0, LARGE_ROWS_BYTES - 1, True, False, 0.0, STEPS_S),
+        (0, LARGE_ROWS_BYTES - 1, True, False, 0.0, UNREAD_S),
         (0, LARGE_ROWS_BYTES, True, False, 0.0, 0.0),
     ],
 )

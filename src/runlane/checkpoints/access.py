@@ -21,9 +21,9 @@ Reading = Callable[[], Transaction[T]]
 Change = Callable[[], Transaction[None]]
 
 
-def read_now(driver: Driver) -> Callable[[Transaction[Any]], Any] | None:
+def read_now(driver: Driver) -> Callable[..., Any] | None:
     """Return how *driver* reads on the calling thread, if it does: a point read takes less than handing it over."""
-    found: Callable[[Transaction[Any]], Any] | None = getattr(driver, "read_now", None)
+    found: Callable[..., Any] | None = getattr(driver, "read_now", None)
     return found
 
 
@@ -86,8 +86,8 @@ class Journaled:
         if of is None or self.journal.touches(*of):
             await self.journal.flush()
         if is_small and self._read_now is not None:
-            with suppress(StoreUnavailable):
-                return cast(T, self._read_now(reading()))
+            with suppress(StoreUnavailable):  # without a snapshot: the attempt has its thread to itself
+                return cast(T, self._read_now(reading(), snapshot=False))
         return await self.outlasting(lambda: self._driver.read(reading()))
 
     async def outlasting(self, operation: Callable[[], Awaitable[T]]) -> T:
