@@ -164,7 +164,8 @@ def test_the_range_of_a_setting_is_the_documented_one() -> None:
         low, high = (kind(text.replace(",", "")) for text in limits.split(" – "))
         for fits in (low, high):
             Settings(**{setting: fits})
-        for outside in (low - 1, high + 1):
+        below, above = (low - 1, high + 1) if kind is int else (low * 0.9 or -0.001, high * 1.001)
+        for outside in (below, above):
             with pytest.raises(ConfigurationError, match=setting):
                 Settings(**{setting: outside})
         checked += 1
@@ -373,6 +374,12 @@ def test_the_sources_use_the_terms_of_the_field() -> None:
         if match
     }
     assert found == {}
+
+
+def test_the_changelog_fixes_only_what_a_release_had() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    released = re.search(r"^## \[\d+\.\d+\.\d+\]", changes, re.MULTILINE)
+    assert released is not None or "### Fixed" not in changes
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
