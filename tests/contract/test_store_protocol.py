@@ -14,7 +14,8 @@ from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, StreamEvent
 from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
-from runlane.store.transactions.events import append_events
+from runlane.store.transactions.events import insert_events
+from runlane.store.transactions.fence import fenced
 
 
 async def paused(store: RunStore, *interrupt_ids: str) -> str:
@@ -124,4 +125,4 @@ async def test_runs_come_in_the_order_of_admission_if_they_have_events_or_may_ge
 
 
 def _append(lease: Any) -> Any:
-    return append_events(lease, [StreamEvent(seq=1, name="values", data=b"{}")])
+    return fenced(lease, insert_events(lease, [StreamEvent(seq=1, name="values", data=b"{}")]))
