@@ -501,5 +501,5 @@ async def test_a_delivery_that_cannot_be_sent_fails_alone(store: RunStore, caplo
         async with deliverer(store):
             assert (await settled(store, good))[0].status is DeliveryStatus.DELIVERED
             delivery, [attempt] = await settled(store, bad)
-    assert (delivery.status, attempt.error) == (DeliveryStatus.PENDING, "It could not be sent: KeyError.")
+    assert (delivery.status, attempt.error) == (DeliveryStatus.PENDING, "It could not be sent: AttributeError.")
     assert "webhook.failed" in caplog.text
