@@ -22,7 +22,7 @@ from runlane.execution.progress import NewestValue, first_values, usage_progress
 from runlane.journal.journal import AttemptJournal
 from runlane.outcomes import Abandoned, Drained, Snapshot
 from runlane.records import RunRecord, Usage
-from runlane.redaction import RunSecrets
+from runlane.redaction import RunSecrets, redact_text
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Feed
@@ -95,11 +95,13 @@ class AgentRunner:
             LeaseLost: The journal lost the attempt's lease.
         """
         claim = attempt.claim
-        ran = Ran(redact=RunSecrets(claim.run.stored.configurations).out_of_text)
+        ran = Ran(redact=redact_text)
         progress = usage_progress(self._store, claim)
         values = first_values(self._store, claim) if claim.bare else None
         try:
-            secrets = RunSecrets(claim.run.stored.configurations, self._source.private(claim.run))
+            configured = claim.run.stored.configurations
+            ran = replace(ran, redact=RunSecrets(configured).out_of_text)
+            secrets = RunSecrets(configured, self._source.private(claim.run))
             ran = replace(ran, redact=secrets.out_of_text)
             meter = None if self._new_meter is None else self._new_meter(progress.put)
             ran = replace(ran, call=self._call(attempt, journal, feed, secrets, meter, values))
