@@ -94,8 +94,7 @@ class RunManager:
             InvalidRequest: An argument cannot be honoured.
             AdmissionClosed: This process is draining.
         """
-        owner = self._owners.one("create_or_reject", options.pop("owner", UNNAMED))
-        return await self._submitter.create(thread_id, assistant_id, owner, options)
+        return await self._submitter.create(thread_id, assistant_id, self._owners, **options)
 
     def start(self, run: RunRecord, agent: AgentLike) -> None:
         """Attach *agent*, an async function or async generator of one argument, to an admitted run.

@@ -19,6 +19,13 @@ async def test_create_takes_every_strategy_and_queues_by_default(runtime: Runtim
         assert (await runtime.runs.get(run.run_id)).status is RunStatus.INTERRUPTED
 
 
+async def test_an_argument_that_does_not_exist_is_refused(runtime: Runtime) -> None:
+    for create in (runtime.runs.create, runtime.runs.create_or_reject):
+        with pytest.raises(TypeError, match="idempotency_keys"):
+            await create("t", idempotency_keys="k")  # type: ignore[call-arg]  # a misspelt name
+    assert await runtime.runs.list_by_thread("t") == []
+
+
 async def test_counters_may_be_spelt_as_another_run_manager_spells_them(runtime: Runtime) -> None:
     run = await runtime.runs.create_or_reject("t")
     await runtime.runs.set_status(run.run_id, "running")

@@ -15,7 +15,7 @@ from runlane.agents.sources import AgentLike, RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import DisconnectLike, DisconnectMode, EndReason, MultitaskStrategy, StrategyLike
-from runlane.owners import OwnerArgument
+from runlane.owners import UNNAMED, OwnerArgument, OwnerRule
 from runlane.records import Admission, Head, NewRun, RunRecord
 from runlane.requests import RunRequest
 from runlane.runs.cancellation import RunCanceller
@@ -100,24 +100,37 @@ class RunSubmitter:
         """Admit no more."""
         self.closing.set()
 
-    async def create(self, thread_id: str, assistant_id: str | None, owner: str, options: NewRunOptions) -> RunRecord:
-        """Admit a run of *owner* as *options* say; see :meth:`RunManager.create_or_reject`."""
+    async def create(
+        self,
+        thread_id: str,
+        assistant_id: str | None,
+        owners: OwnerRule,
+        *,
+        multitask_strategy: StrategyLike = MultitaskStrategy.REJECT,
+        on_disconnect: DisconnectLike = DisconnectMode.CANCEL,
+        metadata: Mapping[str, Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        model_name: str | None = None,
+        delay_s: float = 0.0,
+        idempotency_key: str | None = None,
+        agent: AgentLike | None = None,
+        owner: OwnerArgument = UNNAMED,
+    ) -> RunRecord:
+        """Admit a run of *owner*, as *owners* allow; see :meth:`RunManager.create_or_reject`."""
         new = NewRun(
             run_id=self._new_id(),
             thread_id=thread_id,
-            owner=owner,
+            owner=owners.one("create_or_reject", owner),
             assistant_id=assistant_id,
-            multitask_strategy=parse_strategy(options.get("multitask_strategy", MultitaskStrategy.REJECT)),
-            on_disconnect=parse_choice(
-                DisconnectMode, "on_disconnect", options.get("on_disconnect", DisconnectMode.CANCEL)
-            ),
-            metadata=dict(options.get("metadata") or {}),
-            request=RunRequest.of(options.get("kwargs") or {}),
-            model_name=options.get("model_name"),
-            delay_s=options.get("delay_s", 0.0),
-            idempotency_key=options.get("idempotency_key"),
+            multitask_strategy=parse_strategy(multitask_strategy),
+            on_disconnect=parse_choice(DisconnectMode, "on_disconnect", on_disconnect),
+            metadata=dict(metadata or {}),
+            request=RunRequest.of(kwargs or {}),
+            model_name=model_name,
+            delay_s=delay_s,
+            idempotency_key=idempotency_key,
         )
-        admitted = await self.admit(new, agent=options.get("agent"))
+        admitted = await self.admit(new, agent=agent)
         admitted.watch.close()
         return admitted.run
 
