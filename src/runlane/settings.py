@@ -124,7 +124,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
-            value = getattr(self, name)
+            value, kind = getattr(self, name), str(self.__dataclass_fields__[name].type)
+            if not isinstance(value, int if kind == "int" else int | float):
+                raise ConfigurationError(f"Setting {name} is {value!r}; it must be {_KINDS[kind]}.")
             if not low <= value <= high:
                 raise ConfigurationError(f"Setting {name} is {value!r}; it must be from {low} to {high}.")
         if self.synchronous not in ("full", "normal"):

@@ -65,6 +65,15 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "wanted"), [("max_concurrent_runs", "5", "a whole number"), ("lease_s", None, "a number")]
+)
+def test_a_value_of_another_type_is_refused(name: str, value: object, wanted: str) -> None:
+    given: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError, match=f"Setting {name} is {value!r}; it must be {wanted}."):
+        Settings(**given)
+
+
+@pytest.mark.parametrize(
     ("variable", "told"),
     [
         ("RUNLANE_DRAIN_GRACE", "name=RUNLANE_DRAIN_GRACE did_you_mean=RUNLANE_DRAIN_GRACE_S"),
