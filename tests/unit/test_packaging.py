@@ -145,6 +145,15 @@ def test_graphs_without_their_extra_say_what_to_install(base: Path) -> None:
     assert done.stderr.splitlines()[-1] == f"runlane.errors.ConfigurationError: {refused}"
 
 
+@pytest.mark.parametrize("present", [(), ("starlette", "anyio")])
+def test_the_server_without_its_extra_says_what_to_install(base: Path, present: tuple[str, ...]) -> None:
+    for name in present:  # an application with Starlette or FastAPI
+        install(name, base)
+    done = in_base(base, "from runlane.server.app import create_app")
+    refused = "runlane.server needs an extra: pip install 'runlane[server]'."
+    assert done.stderr.splitlines()[-1] == f"runlane.errors.ConfigurationError: {refused}"
+
+
 @pytest.mark.parametrize("present", [(), ("click",), ("click", "python-dotenv")])
 def test_the_command_line_without_its_extra_says_what_to_install(base: Path, present: tuple[str, ...]) -> None:
     for name in present:  # something else may have installed them
