@@ -70,6 +70,11 @@ def test_a_missing_configuration_is_told_in_one_line(
     ]
 
 
+def test_a_folder_as_the_configuration_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["serve", "--config", str(tmp_path)])
+    assert (result.exit_code, result.stderr.partition(". ")[0]) == (2, f"error: {tmp_path} is not a file")
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

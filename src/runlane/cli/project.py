@@ -53,6 +53,7 @@ def find_config(where: Path, config: Path | None = None) -> Path:
     path = config or (where if where.suffix == ".json" else where / CONFIG_NAME)
     if not path.is_file():
         raise ConfigurationError(
-            f"{path} does not exist. Name a folder with a {CONFIG_NAME}, or the file itself with --config."
+            f"{path} {'is not a file' if path.exists() else 'does not exist'}. "
+            f"Name a folder with a {CONFIG_NAME}, or the file itself with --config."
         )
     return path.resolve()
