@@ -87,7 +87,7 @@ def parse_strategy(text: str) -> MultitaskStrategy:
     try:
         return MultitaskStrategy(text)
     except ValueError:
-        raise UnsupportedStrategyError(str(text)) from None
+        raise UnsupportedStrategyError(str(text), MultitaskStrategy) from None
 
 
 def parse_choice(kind: type[E], name: str, text: str) -> E:

@@ -35,6 +35,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -149,11 +150,10 @@ class UnsupportedStrategyError(InvalidRequest):
 
     code = "unsupported_strategy"
 
-    def __init__(self, strategy: str) -> None:
+    def __init__(self, strategy: str, known: Iterable[str]) -> None:
         self.strategy = strategy
-        super().__init__(
-            f"Multitask strategy {strategy!r} does not exist; use 'reject', 'enqueue', 'interrupt' or 'rollback'."
-        )
+        names = ", ".join(f"'{name}'" for name in known)
+        super().__init__(f"Multitask strategy {strategy!r} does not exist; use one of {names}.")
 
 
 class NoSuchInterrupt(InvalidRequest):

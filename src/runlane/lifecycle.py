@@ -94,7 +94,8 @@ class CancelAction(StrEnum):
 #: What callers may spell: a member, or its text.
 StatusLike = RunStatus | Literal["pending", "running", "success", "error", "timeout", "interrupted"]
 DisconnectLike = DisconnectMode | Literal["cancel", "continue"]
-StrategyLike = MultitaskStrategy | Literal["reject", "enqueue", "interrupt", "rollback"]
+StrategyName = Literal["reject", "enqueue", "interrupt", "rollback"]
+StrategyLike = MultitaskStrategy | StrategyName
 ActionLike = CancelAction | Literal["interrupt", "rollback"]
 
 _S, _E = RunStatus, RunEvent

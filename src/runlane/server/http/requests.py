@@ -12,6 +12,7 @@ import msgspec
 from starlette.requests import Request
 
 from runlane.errors import InvalidRequest, RunlaneError
+from runlane.lifecycle import StrategyName
 from runlane.server.http.json_bodies import read_json
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -82,7 +83,7 @@ class RunCreate(Body):
     stream_subgraphs: bool = False
     stream_resumable: bool = False
     feedback_keys: list[str] | None = None
-    multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"] = "enqueue"
+    multitask_strategy: StrategyName = "enqueue"
     if_not_exists: Literal["create", "reject"] = "reject"
     after_seconds: Annotated[float, msgspec.Meta(ge=0, le=315_360_000)] | None = None
     checkpoint: CheckpointConfig | None = None

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import CronChanged, InvalidRequest, NotFound, UnsupportedOption
+from runlane.lifecycle import StrategyName
 from runlane.runtime import new_run_id, utc_now
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
@@ -40,7 +41,6 @@ from runlane.store.transactions.crons import Cron, CronFilter, Missed, Overlap
 CHANGE_TRIES: Final = 10
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Durability = Literal["sync", "async", "exit"]
-Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
 
 
 class CronPatch(Body):
@@ -65,7 +65,7 @@ class CronPatch(Body):
     stream_resumable: bool | UnsetType = UNSET
     durability: Durability | UnsetType = UNSET
     checkpoint_during: bool | UnsetType = UNSET
-    multitask_strategy: Strategy | UnsetType = UNSET
+    multitask_strategy: StrategyName | UnsetType = UNSET
     missed: Missed | UnsetType = UNSET
     overlap: Overlap | UnsetType = UNSET
 

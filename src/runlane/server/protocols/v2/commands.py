@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Final, Literal, cast
+from typing import Any, ClassVar, Final, cast
 
 import msgspec
 from msgspec import structs
 from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
-from runlane.lifecycle import EndReason, ThreadStatus
+from runlane.lifecycle import EndReason, StrategyName, ThreadStatus
 from runlane.records import NewRun, Thread
 from runlane.requests import NULL, RunRequest
 from runlane.server.http.requests import Body, Command, Goto, RunConfig, RunCreate, Update, checkpoint_uuid
@@ -20,7 +20,6 @@ from runlane.server.protocols.v2.refusals import CommandRefused, converted, refu
 from runlane.server.routes.authorization import reach_thread, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
 
-Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
 #: In a config, where a run starts that is not to go on from the thread's newest checkpoint.
 _CHECKPOINT: Final = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
@@ -35,8 +34,8 @@ class RunStart(Body):
     config: RunConfig | None = None
     context: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
-    multitask_strategy: Strategy | None = None
-    camel_case_strategy: Strategy | None = msgspec.field(default=None, name="multitaskStrategy")
+    multitask_strategy: StrategyName | None = None
+    camel_case_strategy: StrategyName | None = msgspec.field(default=None, name="multitaskStrategy")
     langsmith_tracer: dict[str, Any] | None = None
 
 
