@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid5
 
 import httpx
@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from answer_kit import CheckedClient
 from runlane.agents.registry import Registry
 from runlane.server.app import create_app
+from runlane.server.http.requests import StreamMode
 from runlane.server.process import uvicorn_config
 from runlane.settings import Settings
 
@@ -36,6 +37,8 @@ LONG_S = 120.0
 HEARTBEAT_S = 0.15
 MAX_BODY_BYTES = 8 * 1024 * 1024
 NOWHERE = "00000000-0000-4000-8000-000000000000"
+#: Every mode of a run's stream; ``messages-tuple`` replaces ``messages``.
+MODES = [mode for mode in get_args(StreamMode) if mode != "messages"]
 _SYSTEM = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
 

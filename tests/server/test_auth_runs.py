@@ -13,7 +13,7 @@ import pytest
 
 from auth_kit import bearer, guarded_server
 from runlane.server.routes.keyed_threads import keyed_thread_id
-from server_kit import NOWHERE, Server
+from server_kit import MODES, NOWHERE, Server
 
 SECRET = "token-7f3a9c"
 SPOOFED = {
@@ -68,8 +68,7 @@ def test_reserved_keys_of_a_client_are_removed(alice: httpx.Client) -> None:
 def test_user_objects_are_never_stored_returned_or_streamed(alice: httpx.Client, folder: Path) -> None:
     """Weakness 31 of the reference server."""
     thread_id = alice.post("/threads", json={}).json()["thread_id"]
-    modes = ["values", "updates", "debug", "tasks", "checkpoints", "messages-tuple", "events", "custom"]
-    body = {"assistant_id": "configured", "input": {}, "stream_mode": modes}
+    body = {"assistant_id": "configured", "input": {}, "stream_mode": MODES}
     streamed = alice.post(f"/threads/{thread_id}/runs/stream", json=body)
     assert "event: checkpoints" in streamed.text
     assert "event: end" in streamed.text

@@ -15,11 +15,10 @@ from langgraph.prebuilt import ToolNode
 from protocol_kit import EVERY_CHANNEL, Wire
 from run_kit import ended, graph_run, items, opened
 from runlane.records import StreamEvent
-from server_kit import PATIENCE_S, Server, running_server
+from server_kit import MODES, PATIENCE_S, Server, running_server
 
 PRIVATE, PUBLIC = "the vault is behind the mirror", "the number is too large"
 HIDDEN = "An internal error occurred"
-MODES = ["values", "updates", "messages-tuple", "events", "debug", "tasks", "checkpoints", "custom"]
 
 
 class DriverError(Exception):

@@ -18,12 +18,11 @@ from langgraph.graph import END, START, StateGraph
 
 from runlane.cli.logs import KeyValueFormatter
 from runlane.cli.main import app
-from server_kit import PATIENCE_S, Server, running_server
+from server_kit import MODES, PATIENCE_S, Server, running_server
 
 SECRET = 'planted-0123456789-\u00e9"quoted'
 SHORT = "hunter2"
 CONFIG = {"configurable": {"api_key": SECRET, "nested": {"password": SHORT}, "model": "m"}, "recursion_limit": 20}
-MODES = ["values", "updates", "messages-tuple", "events", "debug", "tasks", "checkpoints", "custom"]
 
 
 class State(TypedDict, total=False):

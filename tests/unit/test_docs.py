@@ -11,7 +11,7 @@ import runpy
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -38,12 +38,14 @@ from documents import (
 )
 from runlane import CancelReceipt, RunManager, RunRecord, StreamEnd, StreamEvent, StreamGap, Thread, Usage
 from runlane.agents.encode import Unserialisable
+from runlane.agents.events import LANGGRAPH_MODES
 from runlane.agents.langgraph_json import PACKAGING_KEYS, REFUSED, SECTIONS, UNSUPPORTED_KEYS
 from runlane.cli.main import app as command_line
 from runlane.errors import ConfigurationError, RunlaneError
 from runlane.server.api import RESOURCES, openapi_document
 from runlane.server.config.http_section import CorsSection, HttpSection
 from runlane.server.http.errors import STATUSES
+from runlane.server.http.requests import StreamMode
 from runlane.server.http.route import SOCKET, Route
 from runlane.server.routes.metrics import Metrics
 from runlane.settings import Settings
@@ -311,6 +313,13 @@ def test_a_page_uses_the_terms_of_the_field(page: Path) -> None:
         match[0]: better for pattern, better in REPLACED_WORDS.items() for match in [re.search(pattern, text)] if match
     }
     assert found == {}
+
+
+def test_every_stream_mode_has_langgraphs_own_and_its_events_in_the_reference() -> None:
+    modes = set(get_args(StreamMode))
+    assert modes == {*LANGGRAPH_MODES, "events"}
+    [row] = [line for line in (REFERENCE / "streams.md").read_text().splitlines() if line.startswith("| `values`, ")]
+    assert {mode for mode in modes if f"`{mode}`" not in row} == set()
 
 
 def test_every_metric_is_in_the_reference_and_the_reverse() -> None:

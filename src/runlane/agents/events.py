@@ -18,7 +18,7 @@ from runlane.error_texts import MASKED, ErrorTexts
 INTERRUPT: Final = "__interrupt__"
 _HIDDEN: Final = "langsmith:hidden"
 #: LangGraph's own mode for each mode of the API; ``events`` has none, it is another way to call the graph.
-_LANGGRAPH_MODES: Final[Mapping[str, str]] = {
+LANGGRAPH_MODES: Final[Mapping[str, str]] = {
     "values": "values",
     "updates": "updates",
     "messages": "messages",
@@ -59,7 +59,7 @@ class Publisher:
     @property
     def langgraph_modes(self) -> list[str]:
         """LangGraph's stream modes to ask for; ``values`` is always one of them, since the result needs it."""
-        return sorted({"values", *(_LANGGRAPH_MODES[mode] for mode in self._asked if mode in _LANGGRAPH_MODES)})
+        return sorted({"values", *(LANGGRAPH_MODES[mode] for mode in self._asked if mode in LANGGRAPH_MODES)})
 
     @property
     def wants_events(self) -> bool:
