@@ -20,8 +20,11 @@ from runlane.store.ledger import RunStore
 from runlane.store.migrate import apply_scripts, migrate_sqlite
 from runlane.store.statements import Driver
 
-TABLES = """workers, threads, thread_terms, assistants, assistant_versions, runs, events, crons, webhook_deliveries,
-  webhook_attempts"""
+EMPTY = """DO $$ DECLARE names TEXT; BEGIN
+  SELECT string_agg(format('runlane.%I', tablename), ', ') INTO names FROM pg_tables
+    WHERE schemaname = 'runlane' AND tablename <> 'runlane_version';
+  EXECUTE 'TRUNCATE ' || names || ' RESTART IDENTITY';
+END $$"""
 
 
 @pytest.fixture(scope="session")
@@ -69,5 +72,5 @@ async def _open(request: pytest.FixtureRequest, tmp_path: Path) -> Driver:
         return SqliteDriver(path, synchronous="normal")
     url = request.getfixturevalue("postgres_ledger")
     with ledger_connection(url, autocommit=True) as connection:
-        connection.execute(f"TRUNCATE {TABLES} RESTART IDENTITY")
+        connection.execute(EMPTY)
     return await open_postgres(url)
