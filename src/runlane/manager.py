@@ -270,7 +270,7 @@ class RunManager:
     async def shutdown(self, grace_s: float = 5.0) -> None:
         """Close admission, let runs finish for *grace_s*, stop the rest and record each ending as it settles.
 
-        That takes at most *grace_s*, two times ``cancel_grace_s + abandon_after_s``, and 10 s for a ledger that is out.
+        That takes at most *grace_s*, two times ``cancel_grace_s + abandon_after_s``, and 10 s for a ledger outage.
 
         Survives any number of cancellations of its caller until it is done; a second call waits for the same.
         """

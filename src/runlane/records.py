@@ -189,7 +189,7 @@ PruneStrategy = Literal["delete", "keep_latest"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadTtl:
-    """When a thread expires, *ttl_s* after its last change, and what becomes of it then."""
+    """The expiry of a thread, *ttl_s* after its last change, and its strategy."""
 
     ttl_s: float
     strategy: PruneStrategy = "delete"

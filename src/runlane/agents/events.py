@@ -93,7 +93,7 @@ class Publisher:
     def trace(self, event: Mapping[str, Any]) -> None:
         """Publish one event of LangChain's own event stream; what has no JSON form is shown by its ``repr``.
 
-        What is tagged as hidden from traces is not told either.
+        Events that are tagged as hidden from traces are left out.
         """
         self._observer.started = True
         if _HIDDEN in event["tags"]:

@@ -1,4 +1,4 @@
-"""Where agents run: on the caller's loop, or on a loop thread of their own that user code may block."""
+"""Places where agents run: on the caller's loop, or on a loop thread of their own that user code may block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where code is now, told to a person who has to find out why it does not stop."""
+"""The place in the code where a task is now, for a person who wonders why it does not stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``runlane doctor``: what is wrong in a ledger, what it means, and its repair."""
+"""``runlane doctor``: find invariant violations of a database, explain and repair them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runlane.settings import ENV_PREFIX, Settings
 @options.config
 @click.option("--database", help="The database.  [default: the project's]")
 @click.option("--states", is_flag=True, help="Load the project's graphs, and read each thread's state with its graph.")
-@click.option("--repair", is_flag=True, help="Repair what needs no judgement, after asking.")
+@click.option("--repair", is_flag=True, help="Apply automatic repairs, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
 def doctor(

@@ -12,7 +12,7 @@ from runlane.cli.reporting import reporting
 
 @click.group(name="keys")
 def app() -> None:
-    """API keys."""
+    """Manage API keys."""
 
 
 @app.command()
@@ -24,7 +24,7 @@ def app() -> None:
     show_default=True,
     envvar="RUNLANE_API_KEYS",
     show_envvar=True,
-    help="The keys file; it is made if missing.",
+    help="The keys file; created if missing.",
 )
 def new(owner: str, *, file: Path) -> None:
     """Make an API key, print it once, and append its hash to the keys file.

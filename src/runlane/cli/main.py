@@ -40,7 +40,7 @@ app.add_command(doctor)
 @options.database
 @options.log_level
 @click.option("--max-concurrent-runs", type=int, help="Runs that execute at once.")
-@click.option("--run-timeout", type=float, help="Longest time of a run, in seconds.")
+@click.option("--run-timeout", type=float, help="A run that executes longer ends as timeout, in seconds.")
 @click.option(
     "--drain-grace",
     type=float,
@@ -93,7 +93,7 @@ def serve(
 @options.database
 @options.log_level
 def dev(project: Path, *, config: Path | None, host: str, port: int, database: str | None, log_level: str) -> None:
-    """Serve a project while you work on it: the server restarts when a file changes, and runs go on after that.
+    """Serve a project while you work on it: the server restarts when a file changes, and runs continue.
 
     PROJECT is a folder with a langgraph.json, or the file; by default the working directory.
     """
@@ -113,7 +113,7 @@ def dev(project: Path, *, config: Path | None, host: str, port: int, database: s
 @options.config
 @options.database
 def migrate(project: Path, *, config: Path | None, database: str | None) -> None:
-    """Bring the schema of a database up to date. An SQLite file is also migrated when it is opened."""
+    """Migrate the schema of a database. An SQLite file is also migrated when it is opened."""
     with reporting():
         given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
         settings = Settings.load(database=database) if given else find_project(project, config).settings()

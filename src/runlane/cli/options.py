@@ -19,7 +19,7 @@ host = click.option(
     show_default=True,
     envvar="RUNLANE_HOST",
     show_envvar=True,
-    help="Address to listen on; 0.0.0.0 is every one.",
+    help="Address to listen on; 0.0.0.0 is all.",
 )
 port = click.option(
     "--port",
@@ -41,6 +41,6 @@ log_level = click.option(
     show_default=True,
     envvar="RUNLANE_LOG_LEVEL",
     show_envvar=True,
-    help="What is logged.",
+    help="Least severe level that is logged.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,4 +1,4 @@
-"""``runlane runs``: what runs on a server, seen and stopped from a terminal."""
+"""``runlane runs``: list, show, follow and cancel runs from a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group(name="runs")
 def app() -> None:
-    """See and stop runs of a running server."""
+    """List, show, follow and cancel runs of a running server."""
 
 
 url_option = click.option(
@@ -25,15 +25,15 @@ url_option = click.option(
     show_default=True,
     envvar="RUNLANE_URL",
     show_envvar=True,
-    help="Where the server is.",
+    help="Address of the server.",
 )
-key_option = click.option("--api-key", envvar="RUNLANE_API_KEY", show_envvar=True, help="Who you are.")
+key_option = click.option("--api-key", envvar="RUNLANE_API_KEY", show_envvar=True, help="Your API key.")
 
 
 @app.command("ls")
 @click.option("--thread", help="Only the runs of this thread.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, the newest first."
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of runs, newest first."
 )
 @url_option
 @key_option
@@ -67,7 +67,7 @@ def show(run_id: str, *, url: str, api_key: str | None) -> None:
 @url_option
 @key_option
 def tail(run_id: str, *, after: str, url: str, api_key: str | None) -> None:
-    """Print a run's events from its first one on, and follow it to its end."""
+    """Print a run's events from the first one, and follow it to its end."""
     with reporting(), _client(url, api_key) as client:
         for event in client.events(run_id, after=after):
             click.echo(f"{click.style(event.id or '-', dim=True)} {click.style(event.name, fg='cyan')} {event.data}")
@@ -86,7 +86,7 @@ def tail(run_id: str, *, after: str, url: str, api_key: str | None) -> None:
 @url_option
 @key_option
 def cancel(run_id: str, *, action: str, wait: bool, url: str, api_key: str | None) -> None:
-    """Stop a run."""
+    """Cancel a run."""
     with reporting(), _client(url, api_key) as client:
         status = client.cancel(run_id, action=action, wait=wait)
     click.echo(f"{run_id} {status}")

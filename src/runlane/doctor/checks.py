@@ -1,4 +1,4 @@
-"""The rules of a ledger: for each, what breaks it, and what is said and done about that."""
+"""The invariants of a ledger, each with the query that finds violations, their meaning and their repair."""
 
 from __future__ import annotations
 
@@ -85,21 +85,21 @@ _THREADS: Final = (
         "thread.settled",
         rules.THREAD_SETTLED,
         {"thread": "thread_id", "settled": "settled"},
-        "What it is without active runs is no status of a thread, so it cannot be read.",
-        "that is seen from its error and its interrupts.",
+        "Its status for the time without active runs is unknown, so the row cannot be read.",
+        "the status is derived from its error and its interrupts.",
     ),
     _check(
         "thread.ttl",
         rules.THREAD_TTL,
         {"thread": "thread_id"},
-        "It has a time to live or what is to be done then, but not both, so it is in the way of those that expire.",
+        "It has a time to live without a strategy, or the reverse, which delays the expiry of other threads.",
         "it does not expire any more; give it a ttl again.",
     ),
     _check(
         "thread.search",
         FIND_NOT_IN_INDEX,
         {"thread": "thread_id"},
-        "A text of its metadata is not in the index of searches, which do not find it by that.",
+        "A text of its metadata is missing in the search index, so searches for it do not find the thread.",
         "it is added to the index.",
         add_to_index,
     ),
@@ -109,7 +109,7 @@ _RUNS: Final = (
         "run.unreadable",
         rules.RUN_WORDS,
         {**_RUN, "status": "status"},
-        "Its row has a word that no version of Runlane writes, so it cannot be read.",
+        "Its row has a value that no version of Runlane writes, so it cannot be read.",
         BY_HAND,
     ),
     Check(find=ledger.WITHOUT_THREAD, judge=judged.no_thread),
@@ -118,8 +118,8 @@ _RUNS: Final = (
         "run.abandoned",
         ledger.ABANDONED,
         _RUN,
-        f"It is running, but its lease is over for more than {ledger.ABANDONED_AFTER_S} s and nobody rescued it: no"
-        " server works on this ledger, or its rescuer does not.",
+        f"It is running, but its lease expired more than {ledger.ABANDONED_AFTER_S} s ago and nobody rescued it: no"
+        " server uses this database, or its rescuer does not work.",
         "it goes back to its lane; a server continues it from its last checkpoint.",
         judged.to_lane,
     ),
@@ -127,36 +127,36 @@ _RUNS: Final = (
         "run.active",
         rules.RUN_ENDED_ACTIVE,
         {**_RUN, "status": "status"},
-        "It has not ended, but says when, why or with which event it did.",
-        "that is taken out; it goes on.",
+        "It has not ended, but has an end time, an end reason or a last event.",
+        "those values are removed; the run continues.",
     ),
     _check(
         "run.lease",
         rules.RUN_HELD,
         {**_RUN, "status": "status"},
-        "It is not running, but a worker is said to have it.",
-        "that is taken out.",
+        "It is not running, but has a worker or a lease.",
+        "those values are removed.",
     ),
     _check(
         "run.counts",
         rules.RUN_COUNTS,
         {"run": "run_id", "attempt": "attempt", "rescues": "rescues"},
-        "It has fewer attempts than it was rescued or started, so it would be counted, and fenced, wrongly.",
-        "its attempts are raised to that.",
+        "It has fewer attempts than rescues or starts, so it would be counted and fenced incorrectly.",
+        "the number of attempts is raised.",
     ),
     Check(find=ledger.UNENDED, judge=judged.unended),
     _check(
         "run.cancel",
         rules.RUN_CANCEL,
         _RUN,
-        "Its cancel is recorded by half, so it can neither be carried out nor told.",
-        "a cancel that has its instant is completed, as one by a user that keeps the work; of another nothing is left.",
+        "Its cancel is incomplete, so it can be neither carried out nor reported.",
+        "with a time of request it is completed as a user's cancel that keeps the work; otherwise it is removed.",
     ),
     _check(
         "run.cancelled",
         rules.RUN_NOT_CANCELLED,
         _ENDED,
-        "A cancel of it was recorded first, but it did not end as interrupted.",
+        "Its cancel was recorded before it ended, but it did not end as interrupted.",
         BY_HAND,
     ),
     _check(
@@ -181,7 +181,7 @@ _LOGS: Final = (
         "events.gap",
         ledger.GAPS,
         {"run": "run_id", "after": "reached", "next": "first_seq", "places": "n"},
-        "Its log is not contiguous; readers are told of a gap.",
+        "Its log is not contiguous; readers receive a gap event.",
         judged.RESTORE,
     ),
     _check(
@@ -197,7 +197,7 @@ _VERSIONS: Final = (
         "assistant.gone",
         rules.VERSION_WITHOUT_ASSISTANT,
         {"assistant": "assistant_id", "versions": "n"},
-        "Versions are kept of an assistant that does not exist: nobody can see them, and none can be made with its id.",
+        "There are versions of an assistant that does not exist: they are invisible, and its id cannot be used again.",
         "they are deleted.",
     ),
 )
@@ -206,22 +206,22 @@ _DELIVERIES: Final = (
         "delivery.unreadable",
         rules.DELIVERY_WORDS,
         _ENDED,
-        "Its status is none that a webhook has, so it is neither sent nor told of.",
+        "Its status is unknown, so it is neither sent nor listed.",
         "write pending into the row if it is to be sent, or else failed.",
     ),
     _check(
         "delivery.end",
         rules.DELIVERY_END,
         _ENDED,
-        "It is still to be sent but says when it ended, so retention takes it; or it is over and does not.",
-        "the status decides: what is to be sent has no end, what is over ended now.",
+        "It is pending but has an end time, so retention would delete it; or it has ended without an end time.",
+        "the end time of a pending delivery is removed; that of another one is set to now.",
     ),
     _check(
         "delivery.counts",
         rules.DELIVERY_COUNTS,
         {"run": "run_id", "attempts": "attempts", "tries": "tries"},
-        "It counts fewer attempts than are recorded, so the next ones could not be.",
-        "its attempts are raised to that.",
+        "It counts fewer attempts than are recorded, so the next attempt could not be recorded.",
+        "the number of attempts is raised.",
     ),
     Check(
         find=ledger.STUCK_DELIVERIES,
@@ -256,7 +256,7 @@ _ITEMS: Final = (
         rules.ITEM_VECTORS,
         {"namespace": "namespace", "key": "key"},
         "Its vectors are not as long as the index says, so every search that meets it fails.",
-        "they are taken out: it is found again by similarity once it is put again.",
+        "they are removed; put the item again to find it by semantic search.",
     ),
 )
 _CHECKPOINTS: Final = (
@@ -281,8 +281,8 @@ _INDEXES: Final = (
         "item.index",
         rules.SECOND_INDEX,
         {"dims": "dims"},
-        "A second length of vectors is remembered; the first one counts.",
-        "the second is forgotten.",
+        "A second vector length is stored; the first one is used.",
+        "the second one is deleted.",
     ),
 )
 

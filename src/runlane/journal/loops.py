@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Waiters:
-    """Whoever waits for a condition on state that *lock* guards."""
+    """Waiters for a condition on state that *lock* guards."""
 
     __slots__ = ("_lock", "_waiting")
 

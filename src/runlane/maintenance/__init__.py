@@ -1,1 +1,1 @@
-"""Whatever happens periodically: rescue, retention, crons."""
+"""Periodic work: rescue, retention, crons."""

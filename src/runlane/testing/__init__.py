@@ -1,4 +1,4 @@
-"""Simulated worlds: virtual time, processes that are killed or stand still, a ledger that is out of reach."""
+"""Simulations: virtual time, processes that are killed or stand still, an unreachable ledger."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ LOOK_EVERY_S: Final = 1.0
 AT_ONCE: Final = 32
 #: An authentication that takes longer counts as an outage of whatever it asks.
 PATIENCE_S: Final = 10.0
-#: Periods without an answer, because the application's user directory is out, after which nobody counts as known.
+#: Periods without an answer, during an outage of the user directory, after which every user is unknown.
 OUTAGE_PERIODS: Final = 10
 
 

@@ -32,7 +32,7 @@ class CheckpointerSection(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiry:
-    """When threads expire unless their creator says otherwise, and how that is looked after."""
+    """The expiry of threads whose creator sets none, and its sweep."""
 
     default: ThreadTtl | None = None
     every_s: float = SWEEP_EVERY_S

@@ -27,7 +27,7 @@ class ThreadsPrune(Body):
 
 
 async def copy_thread(request: Request) -> Response:
-    """Make a new thread with the state and history of this one, and no runs; each goes its own way from here."""
+    """Make a new thread with the state and history of this one, and no runs."""
     service = service_of(request)
     reading, source = await reach_thread(request, "read")
     value: dict[str, Any] = {"thread_id": str(uuid4()), "metadata": dict(source.metadata), "if_exists": "raise"}

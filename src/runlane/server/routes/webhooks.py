@@ -1,6 +1,6 @@
 """Routes of webhook deliveries: what was sent, what waits, and sending again. A delivery has the id of its run.
 
-Who may read a thread may see what its runs' webhooks were told; who may update it may have it told again.
+Users who may read a thread may see the deliveries of its runs; those who may update it may send them again.
 """
 
 from __future__ import annotations

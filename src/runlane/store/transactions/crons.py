@@ -105,7 +105,7 @@ SEARCH_CRONS = {(key, order): _search(key, order) for key in SORT_KEYS for order
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronPlan:
-    """What clients may change of a cron. *payload* is the request for its runs; *next_run_at* ``None`` is never."""
+    """Fields that clients may change. *payload* is the request for its runs; *next_run_at* ``None`` is never."""
 
     schedule: str
     timezone: str | None

@@ -1,4 +1,4 @@
-"""The outbox of webhooks: what a run's end has to tell, written with the end itself, and what became of telling it.
+"""The outbox of webhooks: deliveries, written in the transaction that ends their run, and their attempts.
 
 A run has at most one delivery, which is addressed by the run's id. A claim counts an attempt, which is the fencing
 token, and moves the delivery's next instant to the end of its lease: a process that dies leaves a delivery that is due
