@@ -41,6 +41,7 @@ from runlane.agents.encode import Unserialisable
 from runlane.agents.events import LANGGRAPH_MODES
 from runlane.agents.langgraph_json import PACKAGING_KEYS, REFUSED, SECTIONS, UNSUPPORTED_KEYS
 from runlane.cli.main import app as command_line
+from runlane.doctor.judgements import thread_status
 from runlane.errors import ConfigurationError, RunlaneError
 from runlane.server.api import RESOURCES, openapi_document
 from runlane.server.config.http_section import CorsSection, HttpSection
@@ -348,6 +349,12 @@ def test_every_finding_of_the_doctor_is_in_its_page() -> None:
     damages = {code for damage in DAMAGES.values() for code in (*damage.codes, *damage.also)}
     not_by_sql = {"file.integrity", "thread.state"}
     assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", cells)) == damages | not_by_sql
+
+
+def test_the_finding_that_the_page_of_the_doctor_shows_is_what_it_prints() -> None:
+    page = (DOCS / "how-to" / "check-and-repair-the-database.md").read_text()
+    found = thread_status({"thread_id": "8f0c", "status": "busy", "active": 0}, True)
+    assert f"\n{found.line}\n" in page
 
 
 def test_every_key_of_langgraph_json_is_in_its_page() -> None:

@@ -17,10 +17,10 @@ class Finding:
     """Something that must not be.
 
     Attributes:
-        code: Which rule is broken, such as ``thread.status``.
-        subject: Whose: names and ids.
-        meaning: What is so, and what comes of it.
-        repair: What the repair does; without a ``fix``, what an operator has to do.
+        code: The broken rule, such as ``thread.status``.
+        subject: What breaks it: names and ids.
+        meaning: The problem, and its effect.
+        repair: The repair; without a ``fix``, the task of an operator.
     """
 
     code: str

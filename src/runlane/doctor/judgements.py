@@ -22,11 +22,11 @@ RESTORE: Final = "restore the events from a backup if they matter; the run itsel
 
 
 def thread_status(row: Row, _: bool) -> Finding:
-    meaning = "It says busy, but no run of it is active, so clients wait for nothing."
+    meaning = "It is busy without an active run, so clients wait in vain."
     if row["active"]:
-        meaning = "It has an active run, but does not say busy, so it may be changed under the run."
+        meaning = "It has an active run but is not busy, so it could be changed while the run executes."
     elif row["status"] != ThreadStatus.BUSY.value:
-        meaning = "Its status is not the one that its last run left it with."
+        meaning = "Its status does not match its last run."
     return Finding(
         code="thread.status",
         subject={"thread": row["thread_id"], "status": row["status"]},
@@ -41,7 +41,7 @@ def no_thread(row: Row, _: bool) -> Finding:
     return Finding(
         code="run.thread",
         subject={"thread": row["thread_id"], "runs": row["n"]},
-        meaning="The thread of these runs does not exist, so none of them can be seen or end.",
+        meaning="The thread of these runs does not exist, so they are invisible and cannot end.",
         repair="the thread is made again for the owner of its runs, without metadata."
         if one_owner
         else "its runs have different owners; restore the thread from a backup, or delete its runs.",
@@ -54,7 +54,7 @@ def second_running(row: Row, exclusive: bool) -> Finding:
     return Finding(
         code="lane.two_running",
         subject={"run": row["run_id"], "thread": row["thread_id"]},
-        meaning="It is running although an earlier run of its thread is.",
+        meaning="It is running while an earlier run of its thread is running.",
         repair="it goes back to its lane, and continues after the earlier one."
         if free
         else "its worker still renews its lease: cancel one of the two, or stop that worker.",
@@ -78,7 +78,7 @@ def unended(row: Row, _: bool) -> Finding:
         meaning=f"It has ended, but has no {' and no '.join(names)}.",
         repair="what is missing is filled in from the run's row and its log."
         if known
-        else "its row does not return whether it completed or paused; look at its thread, and set end_reason.",
+        else "the row does not tell whether it completed or paused: look at its thread, and set end_reason.",
         fix=by(partial(ledger.complete_end, row, reason)) if known else None,
     )
 
@@ -118,13 +118,13 @@ def last_event(row: Row, _: bool) -> Finding:
 
 
 def no_version(row: Row, _: bool) -> Finding:
-    meaning, repair = "Its current version is not among its versions", "it is kept among them."
+    meaning, repair = "Its current version is not stored", "it is stored."
     if row["differs"]:
-        meaning, repair = "It is not what the version says that it has", "what it is is kept as a new version."
+        meaning, repair = "It differs from its current version", "its present values are stored as a new version."
     return Finding(
         code="assistant.version",
         subject={"assistant": row["assistant_id"], "version": row["version"]},
-        meaning=f"{meaning}, so it could not be gone back to.",
+        meaning=f"{meaning}, so it could not be restored.",
         repair=repair,
         fix=by(partial(ledger.keep_version, row["assistant_id"])),
     )
@@ -132,7 +132,7 @@ def no_version(row: Row, _: bool) -> Finding:
 
 def no_next_slot(row: Row, _: bool) -> Finding | None:
     cron, subject = cron_record(row), {"cron": row["cron_id"]}
-    meaning = "It is enabled and its schedule goes on, but it has no next date, so it never fires."
+    meaning = "It is enabled and has not ended, but has no next date, so it never starts a run."
     try:
         slot = next_slot(Schedule(cron.plan.schedule, cron.plan.timezone), instant(row["now_us"]), cron.plan.end_at)
     except InvalidRequest as error:
@@ -149,7 +149,7 @@ def stored_without_thread(row: Row, _: bool) -> Finding:
     return Finding(
         code="checkpoints.thread",
         subject={"thread": row["thread_id"], "rows": row["n"]},
-        meaning="Checkpoints, values or pending writes are kept of a thread that does not exist.",
+        meaning="There are checkpoints, values or pending writes of a thread that does not exist.",
         repair="they are deleted, as its runs are."
         if of_runs
         else "no run wrote them; delete them through the saver if your application does not use it by itself.",
