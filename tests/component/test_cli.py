@@ -227,7 +227,9 @@ def test_a_record_is_of_bounded_length_and_nothing_that_a_terminal_obeys() -> No
 def test_pretty_logs_show_the_event(root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(LogLevel.INFO, pretty=True)
     logging.getLogger("runlane.worker").info("run.started run_id=[r1]")
-    assert "run.started run_id=[r1]" in capsys.readouterr().err
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:9", "GET", "/ok", "1.1", 200)
+    shown = [line.split(maxsplit=2)[2] for line in capsys.readouterr().err.splitlines()]
+    assert shown == ["run.started run_id=[r1]", "http.request client=127.0.0.1:9 method=GET path=/ok status=200"]
 
 
 def test_lines_of_a_stream_end_with_lf_or_cr_lf_and_nowhere_else() -> None:

@@ -14,6 +14,8 @@ import click
 
 from runlane.redaction import redact_text, shortened
 
+#: uvicorn's logger of requests, whose records have the parts of a request as arguments.
+ACCESS: Final = "uvicorn.access"
 #: Libraries whose INFO is about themselves and not about a run.
 CHATTY: Final = ("asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
 
@@ -61,7 +63,7 @@ class EventFormatter(logging.Formatter):
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        text = fields_of(record) if record.name == "uvicorn.access" else record.getMessage()
+        text = fields_of(record).removeprefix("event=") if record.name == ACCESS else record.getMessage()
         text = _one_record(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
         level = f"{record.levelname:<8}"
         if self._colour:
@@ -85,7 +87,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 def fields_of(record: logging.LogRecord) -> str:
     """Return what *record* says as ``key=value`` pairs. A request's query is left out: it may hold what it pleases."""
-    if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) == 5:
+    if record.name == ACCESS and isinstance(record.args, tuple) and len(record.args) == 5:
         client, method, path, _, status = record.args
         return f"event=http.request client={client} method={method} path={str(path).partition('?')[0]} status={status}"
     if record.name.startswith("runlane."):
