@@ -211,7 +211,7 @@ def test_the_routes_that_there_are_are_described_and_no_others(tmp_path: Path) -
         assert {"/mine", "/threads", "/runs/crons"} <= paths.keys()
         assert "/store/items" not in paths
         assert paths["/info"]["get"]["summary"] == "Info"  # the application's, which is served
-        assert paths["/ok"]["get"]["summary"].startswith("Say that the server answers")
+        assert paths["/ok"]["get"]["summary"].startswith("Report that the server answers")
 
 
 def test_health_cannot_be_taken_over_by_an_application(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_starlette_s_routes_are_served_and_described(tmp_path: Path) -> None:
         }
         assert paths["/greet"]["get"]["summary"] == "Greet whoever asks."
         assert paths["/below/bye"]["get"]["summary"] == "Say bye"
-        assert paths["/ok"]["get"]["summary"].startswith("Say that the server answers")
+        assert paths["/ok"]["get"]["summary"].startswith("Report that the server answers")
 
 
 @pytest.mark.parametrize("name", ["app", "framework", "http_only"])
