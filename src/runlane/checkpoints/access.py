@@ -86,8 +86,8 @@ class Journaled:
         if of is None or self.journal.touches(*of):
             await self.journal.flush()
         if is_small and self._read_now is not None:
-            with suppress(StoreUnavailable):  # without a snapshot: the attempt has its thread to itself
-                return cast(T, self._read_now(reading(), snapshot=False))
+            with suppress(StoreUnavailable):
+                return cast(T, self._read_now(reading()))
         return await self.outlasting(lambda: self._driver.read(reading()))
 
     async def outlasting(self, operation: Callable[[], Awaitable[T]]) -> T:
