@@ -107,7 +107,7 @@ class Thread:
         value = None if text is None else {"messages": [("user", text)]}
         request: dict[str, Any] = {"graph_id": "g", "input": value}
         if turn is not None:
-            shown = {"protocol": True} if turn.modes == ("protocol",) else {"stream_mode": list(turn.modes)}
+            shown = {"protocol": "v2"} if turn.modes == ("protocol",) else {"stream_mode": list(turn.modes)}
             request |= {"durability": turn.durability, "stream_subgraphs": turn.subgraphs, **shown}
         return await runtime.runs.create(THREAD, kwargs=request, on_disconnect="continue", **options)
 
