@@ -174,7 +174,7 @@ class AgentRunner:
         except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
             if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
                 raised = ran.redact("".join(traceback.format_exception(error)))
-                log.info("run.agent_raised run_id=%s\n%s", run.run_id, raised.rstrip())
+                log.warning("run.agent_raised run_id=%s\n%s", run.run_id, raised.rstrip())
             return replace(ran, failure=error)
 
 
