@@ -151,7 +151,7 @@ async def nothing_left(runtime: Runtime) -> None:
         lambda: runtime.worker._attempts,
         lambda: runtime.worker._confirmed,
         lambda: runtime.worker._tasks,
-        lambda: runtime.runs._application._leases,
+        lambda: runtime.runs._external._leases,
         lambda: runtime.submitter._abandoned,
         lambda: dispatch._queued,
         lambda: dispatch._timers,
