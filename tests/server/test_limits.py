@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import select
 import socket
@@ -39,16 +40,25 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+class Kept(io.BufferedReader):
+    """A reader of a connection that one answer does not close for the next: they may arrive together."""
+
+    def close(self) -> None:
+        return
+
+
 class Raw:
     """A connection on which a client says what it likes."""
 
     def __init__(self, server: Server) -> None:
         self.socket = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
+        self._reader = Kept(self.socket.makefile("rb", buffering=0))
 
     def __enter__(self) -> Raw:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._reader.raw.close()
         self.socket.close()
 
     def send(self, *pieces: bytes) -> None:
@@ -57,13 +67,16 @@ class Raw:
 
     def answer(self) -> tuple[int, dict[str, Any], HTTPResponse]:
         """Return the next answer: its status, its JSON, and itself."""
-        response = HTTPResponse(self.socket)
+        response = HTTPResponse(self)  # type: ignore[arg-type]  # it asks a socket for its file, and for nothing else
         response.begin()
         return response.status, json.loads(response.read()), response
 
+    def makefile(self, _: str) -> Kept:
+        return self._reader
+
     def closed(self) -> bool:
         """Return whether the server closes the connection without another word."""
-        return self.socket.recv(1) == b""
+        return self._reader.read(1) == b""
 
 
 @pytest.fixture
