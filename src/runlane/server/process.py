@@ -56,6 +56,7 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
+        self.name = ""
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -82,7 +83,7 @@ class StopSignals:
 
     def _tell(self, name: str) -> None:
         if not self.first.is_set():
-            log.info("server.draining signal=%s", name)
+            self.name = name
             self.first.set()
         elif not self.second.is_set():
             log.info("server.drain_hurried signal=%s", name)
@@ -154,6 +155,8 @@ async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) 
         try:
             await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
+                app.state.service.runtime.submitter.close()
+                log.info("server.draining signal=%s", signals.name)
                 await _drain(app.state.service, signals)
         finally:
             asked.cancel()
