@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
-from runlane.errors import LeaseLost, StoreUnavailable
+from runlane.errors import LeaseLost
 from runlane.journal.journal import AttemptJournal
 from runlane.journal.rows import CheckpointRows, put
 from runlane.journal.staging import Stage
 from runlane.store.retry import patiently
+from runlane.store.small_reads import read_small
 from runlane.store.statements import Driver, Transaction
 from runlane.store.transactions.fence import fenced
 
@@ -19,12 +19,6 @@ T = TypeVar("T")
 Place = tuple[str, str]
 Reading = Callable[[], Transaction[T]]
 Change = Callable[[], Transaction[None]]
-
-
-def read_now(driver: Driver) -> Callable[..., Any] | None:
-    """Return how *driver* reads on the calling thread, if it does: a point read takes less than handing it over."""
-    found: Callable[..., Any] | None = getattr(driver, "read_now", None)
-    return found
 
 
 class CheckpointAccess(Protocol):
@@ -48,12 +42,10 @@ class Direct:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._read_now = read_now(driver)
 
     async def read(self, reading: Reading[T], *, of: Place | None = None, is_small: bool = False) -> T:
-        if is_small and self._read_now is not None:
-            with suppress(StoreUnavailable):
-                return cast(T, self._read_now(reading()))
+        if is_small:
+            return await read_small(self._driver, reading, lambda: self._driver.read(reading()))
         return await self._driver.read(reading())
 
     async def write(self, rows: CheckpointRows) -> None:
@@ -71,7 +63,6 @@ class Journaled:
         write_behind: Return from writes before they are committed; a failure is raised by a later write.
         """
         self._driver = driver
-        self._read_now = read_now(driver)
         self.journal = journal
         self._write_behind = write_behind
         self._reads = 0
@@ -85,9 +76,11 @@ class Journaled:
     async def read(self, reading: Reading[T], *, of: Place | None = None, is_small: bool = False) -> T:
         if of is None or self.journal.touches(*of):
             await self.journal.flush()
-        if is_small and self._read_now is not None:
-            with suppress(StoreUnavailable):
-                return cast(T, self._read_now(reading()))
+        if is_small:
+            return await read_small(self._driver, reading, lambda: self._outlast(reading))
+        return await self._outlast(reading)
+
+    async def _outlast(self, reading: Reading[T]) -> T:
         return await self.outlasting(lambda: self._driver.read(reading()))
 
     async def outlasting(self, operation: Callable[[], Awaitable[T]]) -> T:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from runlane.errors import StoreUnavailable
 from runlane.store.retry import PersistenceRetryPolicy, passes
+from runlane.store.small_reads import read_small
 from runlane.store.statements import Driver, Transaction
 from runlane.telemetry.emitter import SILENT, Telemetry
 
@@ -30,7 +31,6 @@ class RetryingDriver:
         self._telemetry = telemetry
         self._unavailable_since: float | None = None
         self._retry = retry or PersistenceRetryPolicy()
-        self._read_now: Callable[..., Any] | None = getattr(driver, "read_now", None)
 
     async def write(self, make: Callable[[], Transaction[T]]) -> T:
         """Commit the transaction and return its result."""
@@ -42,13 +42,7 @@ class RetryingDriver:
 
     async def fast_read(self, make: Callable[[], Transaction[T]]) -> T:
         """Read one small row on the calling thread if the driver can, else as :meth:`read` does."""
-        if self._read_now is None:
-            return await self.read(make)
-        try:
-            found: T = self._read_now(make(), snapshot=False)
-        except StoreUnavailable:
-            return await self.read(make)
-        return found
+        return await read_small(self.driver, make, lambda: self.read(make), snapshot=False)
 
     async def _call(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return what *operation* returns, and tell when an outage begins and ends."""

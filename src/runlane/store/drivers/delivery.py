@@ -56,7 +56,7 @@ def _call_back(answers: Sequence[SubmissionResult]) -> None:
     for answer in answers:
         try:
             answer.submission.callback(answer.result, answer.error)
-        except Exception as error:
+        except Exception as error:  # a waiter's defect must not keep the others from their answers
             loop = answer.submission.loop
             if loop is None:
                 log.exception("store.callback_failed")
