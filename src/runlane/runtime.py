@@ -28,6 +28,7 @@ from runlane.execution.ports import Meter
 from runlane.execution.run import AgentRunner
 from runlane.execution.worker import Worker
 from runlane.extras import needs_extra
+from runlane.maintenance.freed_pages import FreedPages
 from runlane.maintenance.purging import Purger
 from runlane.maintenance.rescue import Rescuer
 from runlane.maintenance.retention import item_sweep
@@ -203,6 +204,8 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
             await stack.enter_async_context(item_sweep(core.long_term_store, core.telemetry))
         await stack.enter_async_context(parts.rescuer)
         await stack.enter_async_context(parts.purger)
+        if isinstance(core.store.driver, SqliteDriver):
+            await stack.enter_async_context(FreedPages(core.store.driver, core.telemetry))
         await stack.enter_async_context(parts.worker)
         stack.push_async_callback(parts.runs.shutdown, core.settings.drain_grace_s)
         yield

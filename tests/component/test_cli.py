@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -116,6 +119,23 @@ def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["migrate", "--database", database])
         assert result.exit_code == 0, result.output
     assert (tmp_path / "new.db").exists()
+
+
+def test_migrate_compacts_a_file_and_says_its_size_before_and_after(tmp_path: Path) -> None:
+    file = tmp_path / "old.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("CREATE TABLE old (x); INSERT INTO old VALUES (zeroblob(8000000)); DELETE FROM old")
+    result = CliRunner().invoke(app, ["migrate", "--compact", "--database", f"sqlite:///{file}"])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"old.db has 0\.\d MB, and had 8\.\d MB\.", result.stdout)
+    assert "Copying" in result.stderr
+    assert file.stat().st_size < 1_000_000
+
+
+def test_only_a_file_can_be_compacted() -> None:
+    result = CliRunner().invoke(app, ["migrate", "--compact", "--database", "postgresql://127.0.0.1:9/none"])
+    assert result.exit_code == 2
+    assert "--compact copies an SQLite file" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["serve", "dev"])

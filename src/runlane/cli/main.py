@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from pathlib import Path
 
 import click
@@ -19,6 +20,8 @@ from runlane.cli.project import find_config, find_project
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
 from runlane.settings import ENV_PREFIX, Settings
+
+SQLITE = "sqlite:///"
 
 
 @click.group(name="runlane", context_settings={"max_content_width": 100})
@@ -112,15 +115,24 @@ def dev(project: Path, *, config: Path | None, host: str, port: int, database: s
 @options.project
 @options.config
 @options.database
-def migrate(project: Path, *, config: Path | None, database: str | None) -> None:
-    """Migrate the schema of a database. An SQLite file is also migrated when it is opened."""
+@click.option("--compact", is_flag=True, help="Then copy the SQLite file without its free space.")
+def migrate(project: Path, *, config: Path | None, database: str | None, compact: bool) -> None:
+    """Migrate the schema of a database. An SQLite file is also migrated when it is opened.
+
+    --compact is for a file that an earlier version made: such a file does not shrink by itself. No server may use it
+    meanwhile, and its folder needs free space for the copy.
+    """
     with reporting():
         given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
         settings = Settings.load(database=database) if given else find_project(project, config).settings()
         if settings.database.startswith("memory://"):
             raise ConfigurationError("A database in memory has nothing to migrate.")
+        if compact and not settings.database.startswith(SQLITE):
+            raise ConfigurationError("--compact copies an SQLite file; PostgreSQL reuses freed space by itself.")
         asyncio.run(_migrate(settings))
-    click.echo(f"{settings.database.rpartition('@')[2]} has the schema of this version.")
+        click.echo(f"{settings.database.rpartition('@')[2]} has the schema of this version.")
+        if compact:
+            _compact(settings.database.removeprefix(SQLITE))
 
 
 async def _migrate(settings: Settings) -> None:
@@ -128,6 +140,14 @@ async def _migrate(settings: Settings) -> None:
 
     driver = await open_driver(settings)
     await driver.aclose()
+
+
+def _compact(path: str) -> None:
+    from runlane.store.compacting import compact_sqlite
+
+    with click.progressbar(length=1000, label="Copying", file=sys.stderr) as bar:
+        done = compact_sqlite(path, lambda copied, total: bar.update(copied * 1000 // max(1, total) - bar.pos))
+    click.echo(f"{path} has {done.after / 1e6:.1f} MB, and had {done.before / 1e6:.1f} MB.")
 
 
 if __name__ == "__main__":

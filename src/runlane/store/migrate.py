@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from runlane.errors import ConfigurationError
-from runlane.store.drivers.sqlite import translate
+from runlane.store.drivers.sqlite import make_shrinkable, translate
 from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script, statements
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -78,6 +78,7 @@ def migrate_sqlite(path: str | Path) -> bool:
     """
     try:
         with closing(sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)) as connection:
+            make_shrinkable(connection)
             if not pending(_applied(connection)):
                 return False
             return _in_transaction(connection, _upgrade)

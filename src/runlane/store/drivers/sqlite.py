@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,6 +29,8 @@ READERS: Final = 4
 #: Reads that a reader answers at once: telling a waiter costs more than a small read.
 MAX_READS: Final = 8
 BUSY_TIMEOUT_S: Final = 5.0
+#: A log that one large transaction made longer is cut when it begins anew; small ones keep it at some 4 MB.
+LOG_BYTES: Final = 16 * 2**20
 
 #: What passes, or what an operator can mend without losing anything; extended codes begin with these.
 OUTAGES: Final = (
@@ -70,7 +72,7 @@ class SqliteDriver:
         self._clock = clock
         self._synchronous = synchronous
         _check_single_name(self.path)
-        self._lock_fd = _take_lock(self.path)
+        self._lock_fd = take_lock(self.path)
         try:
             _make_private(self.path)
             self._writer = self._connect()
@@ -132,6 +134,18 @@ class SqliteDriver:
         """Run a migration script on the calling thread, before any transaction is submitted."""
         self._writer.executescript(sql)
 
+    async def checkpoint(self) -> None:
+        """Bring what is in the log into the database, as far as readers permit, without holding up anybody."""
+        await asyncio.get_running_loop().run_in_executor(None, self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        try:
+            self._place.check()
+            with closing(self._connect()) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
     async def aclose(self) -> None:
         with self._lock:
             if self._closed:
@@ -156,7 +170,9 @@ class SqliteDriver:
         )
         try:
             configure(connection)
+            make_shrinkable(connection)
             connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
             # What is deleted is overwritten with zeros: a run's secrets are, when it ends.
             connection.execute("PRAGMA secure_delete=ON")
@@ -273,6 +289,12 @@ def configure(connection: sqlite3.Connection) -> None:
     connection.create_function("json_matches", 2, _JsonFilter(_matches), deterministic=True)
 
 
+def make_shrinkable(connection: sqlite3.Connection) -> None:
+    """Let a database that is still empty give freed pages back; another one stays as it is until it is copied."""
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):  # elsewhere it would be a write at each opening
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+
+
 def execute(connection: sqlite3.Connection, transaction: Transaction[T], now: int) -> T:
     """Drive *transaction* on *connection* at the instant *now*."""
 
@@ -387,7 +409,13 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
-def _take_lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
+    """Return the descriptor that holds the lock of the file at *path* until it is closed.
+
+    Raises:
+        LedgerInUse: Another process has the lock.
+        StoreUnavailable: The file cannot be written, or its file system has no locks.
+    """
     if path.exists() and not os.access(path, os.W_OK):  # SQLite would open it, and refuse the first write
         raise StoreUnavailable(f"cannot open {path}: it may only be read")
     try:
