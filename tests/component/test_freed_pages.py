@@ -129,7 +129,7 @@ async def test_writes_are_taken_between_the_pieces(driver: SqliteDriver) -> None
     assert len(await store.runs.list("t", owner=ANY_OWNER, limit=100)) == len(admitted)
 
 
-async def test_a_long_log_is_cut_when_it_begins_anew(driver: SqliteDriver, path: Path) -> None:
+async def test_a_long_log_is_cut_when_it_is_begun_again(driver: SqliteDriver, path: Path) -> None:
     store, saver = RunStore(driver), LedgerSaver(driver)
     log = Path(f"{path}-wal")
 

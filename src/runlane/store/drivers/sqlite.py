@@ -29,7 +29,7 @@ READERS: Final = 4
 #: Reads that a reader answers at once: telling a waiter costs more than a small read.
 MAX_READS: Final = 8
 BUSY_TIMEOUT_S: Final = 5.0
-#: A log that one large transaction made longer is cut when it begins anew; small ones keep it at some 4 MB.
+#: A log that one large transaction made longer is cut when it is begun again; small ones keep it at some 4 MB.
 LOG_BYTES: Final = 16 * 2**20
 
 #: What passes, or what an operator can mend without losing anything; extended codes begin with these.
