@@ -27,6 +27,7 @@
     │   └── GraphLoadError       graph_load             a graph does not import
     ├── WorkerLost               worker_lost            the run has lost too many workers; it is not tried again
     ├── CheckpointUnreadable     checkpoint_unreadable  a checkpoint holds what Runlane never writes
+    ├── DocumentIncomplete       document_incomplete    a part of a stored value is not in the database
     ├── RequestUnreadable        request_unreadable     a run's request was stored by a newer version of Runlane
     ├── StateUnreadable          state_unreadable       a thread's graph cannot read its state
     ├── RollbackFailed           rollback_failed        the thread could not be put back
@@ -336,6 +337,20 @@ class RequestUnreadable(RunlaneError):
     def __init__(self, why: str) -> None:
         super().__init__(
             f"The request of a run cannot be read: {why}. A newer version of Runlane may have stored it; use that one."
+        )
+
+
+class DocumentIncomplete(RunlaneError):
+    """A part of a stored value is not in the database."""
+
+    code = "document_incomplete"
+
+    def __init__(self, thread_id: str, ref: str) -> None:
+        self.thread_id = thread_id
+        self.ref = ref
+        super().__init__(
+            f"A stored value of thread {thread_id} refers to the part {ref!r}, which is not in the database. Nothing "
+            "was written. Run `runlane doctor` to see what else is missing, and restore the database from a backup."
         )
 
 

@@ -162,7 +162,7 @@ async def test_storage_counts_the_bytes_of_each_channel(driver: Driver, saver: L
     assert {name: size.count for name, size in found.channels.items()} == {
         name: sum(row[2] == name for row in mine) for name in {row[2] for row in mine}
     }
-    assert sum(size.bytes for size in found.channels.values()) == sum(len(row[-1]) for row in mine)
-    assert found.writes.bytes == sum(len(row[-1]) for row in writes if row[0] == "thread")
+    assert sum(size.bytes for size in found.channels.values()) == sum(len(row[-2]) for row in mine)
+    assert found.writes.bytes == sum(len(row[-2]) for row in writes if row[0] == "thread")
     empty = await saver.threads.storage("nowhere")
     assert (empty.checkpoints.bytes, empty.channels, empty.writes.count) == (0, {}, 0)

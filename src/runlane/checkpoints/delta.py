@@ -14,9 +14,12 @@ from runlane.checkpoints.transactions import (
     Loads,
     find,
     json_list,
+    parts_of,
     versions_of,
 )
+from runlane.checkpoints.values import Reading
 from runlane.store.statements import Row, Rows, Transaction
+from runlane.store.transactions.parts import Known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +28,11 @@ class Ancestor:
 
     values: Mapping[str, Row]
     writes: Rows
+    parts: Mapping[str, bytes]
 
 
 def ancestors(
-    thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, channels: Sequence[str], loads: Loads
+    thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, channels: Sequence[str], loads: Loads, known: Known
 ) -> Transaction[list[Ancestor]]:
     """Return the ancestors of a checkpoint, parent first, as far as one of *channels* has no value yet."""
     row = yield from find(thread_id, checkpoint_ns, checkpoint_id)
@@ -43,22 +47,23 @@ def ancestors(
         wanted = json_list([(channel, versions[channel]) for channel in missing if channel in versions])
         blobs = yield GET_BLOBS(**at, versions=wanted)
         writes = yield GET_WRITES(**at, checkpoint_ids=json_list([row["checkpoint_id"]]))
-        chain.append(Ancestor(values={blob["channel"]: blob for blob in blobs}, writes=writes))
+        parts = yield from parts_of([*blobs, *writes], thread_id, known)
+        chain.append(Ancestor(values={blob["channel"]: blob for blob in blobs}, writes=writes, parts=parts))
         missing -= chain[-1].values.keys()
     return chain
 
 
-def histories(chain: Sequence[Ancestor], channels: Sequence[str], loads: Loads) -> dict[str, DeltaChannelHistory]:
+def histories(chain: Sequence[Ancestor], channels: Sequence[str], reading: Reading) -> dict[str, DeltaChannelHistory]:
     """Return, for each channel, the value that it starts from, if any, and the writes since, oldest first."""
     result: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
     missing = set(channels)
     for ancestor in chain:
-        for write in reversed(merge_writes(ancestor.writes, loads)):
+        for write in reversed(merge_writes(ancestor.writes, ancestor.parts, reading)):
             if write[1] in missing:
                 result[write[1]]["writes"].append(write)
         for channel in missing & ancestor.values.keys():
             blob = ancestor.values[channel]
-            result[channel]["seed"] = loads((blob["type"], blob["value"]))
+            result[channel]["seed"] = reading.load(blob, "value", ancestor.parts)
             missing.remove(channel)
     for history in result.values():
         history["writes"].reverse()

@@ -19,7 +19,8 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR, RESUME
 
-from runlane.checkpoints.transactions import Loads, Stored, versions_of
+from runlane.checkpoints.transactions import Stored, versions_of
+from runlane.checkpoints.values import Reading, Values
 from runlane.journal.rows import CheckpointRows, Params
 from runlane.records import TaskWrites
 from runlane.redaction import is_secret
@@ -60,21 +61,24 @@ def checkpoint_rows(
     *,
     run_id: str,
     serde: SerializerProtocol,
+    values: Values,
 ) -> CheckpointRows:
     """Return the rows of *checkpoint*, with the values of the channels in *new_versions*."""
     dumps = serde.dumps_typed
     wanted = config["configurable"]
     thread_id, checkpoint_ns = str(wanted["thread_id"]), wanted.get("checkpoint_ns", "")
     body: dict[str, Any] = {**checkpoint}
-    values = body.pop("channel_values")
+    channel_values = body.pop("channel_values")
     kind, data = dumps(body)
     metadata_kind, metadata_data = dumps(metadata)
     size = len(data) + len(metadata_data)
     blobs: list[Params] = []
+    parts: dict[str, bytes] = {}
     for channel, version in new_versions.items():
-        if channel in values:
-            blob_kind, blob = dumps(values[channel])
-            size += len(blob)
+        if channel in channel_values:
+            (blob_kind, blob, refs), needed, blob_size = values.dump(channel_values[channel])
+            size += blob_size
+            parts.update(needed)
             blobs.append(
                 {
                     "thread_id": thread_id,
@@ -84,6 +88,7 @@ def checkpoint_rows(
                     "run_id": run_id,
                     "type": blob_kind,
                     "value": blob,
+                    "refs": refs,
                 }
             )
     row = {
@@ -97,10 +102,10 @@ def checkpoint_rows(
         "metadata_type": metadata_kind,
         "metadata": metadata_data,
     }
-    return CheckpointRows(checkpoints=[row], blobs=blobs, size=size)
+    return CheckpointRows(checkpoints=[row], blobs=blobs, parts={thread_id: parts} if parts else {}, size=size)
 
 
-def write_rows(config: RunnableConfig, call: TaskWrites, *, serde: SerializerProtocol) -> CheckpointRows:
+def write_rows(config: RunnableConfig, call: TaskWrites, *, values: Values) -> CheckpointRows:
     """Return the rows of one call of put_writes.
 
     An answer that a command brings is not stored. LangGraph would give it to whatever question comes next, in any
@@ -109,10 +114,12 @@ def write_rows(config: RunnableConfig, call: TaskWrites, *, serde: SerializerPro
     writes = [(channel, value) for channel, value in call.writes if not _is_loose_answer(call.task_id, channel)]
     if not writes:
         return CheckpointRows()
-    kind, data = serde.dumps_typed(writes)
+    # As LangGraph reads them: pairs are lists in MessagePack too.
+    (kind, data, refs), parts, size = values.dump([list(pair) for pair in writes])
     wanted = config["configurable"]
+    thread_id = str(wanted["thread_id"])
     row = {
-        "thread_id": str(wanted["thread_id"]),
+        "thread_id": thread_id,
         "checkpoint_ns": wanted.get("checkpoint_ns", ""),
         "checkpoint_id": wanted["checkpoint_id"],
         "run_id": call.run_id,
@@ -120,32 +127,35 @@ def write_rows(config: RunnableConfig, call: TaskWrites, *, serde: SerializerPro
         "task_path": call.task_path,
         "type": kind,
         "writes": data,
+        "refs": refs,
     }
-    return CheckpointRows(writes=[row], size=len(data))
+    return CheckpointRows(writes=[row], parts={thread_id: parts} if parts else {}, size=size)
 
 
-def tuple_of(stored: Stored, serde: SerializerProtocol) -> CheckpointTuple:
+def tuple_of(stored: Stored, reading: Reading) -> CheckpointTuple:
     """Return a stored checkpoint as LangGraph reads it, without answers that earlier versions stored loosely."""
-    row, loads = stored.row, serde.loads_typed
-    values = {}
+    row = stored.row
+    channel_values = {}
     for channel, version in versions_of(stored.checkpoint):
         blob = stored.blobs.get((channel, version))
         if blob is not None:
-            values[channel] = loads((blob["type"], blob["value"]))
+            channel_values[channel] = reading.load(blob, "value", stored.parts)
     at = {"thread_id": row["thread_id"], "checkpoint_ns": row["checkpoint_ns"]}
     parent_id = row["parent_id"]
     return CheckpointTuple(
         config={"configurable": {**at, "checkpoint_id": row["checkpoint_id"]}},
-        checkpoint=cast(Checkpoint, {**stored.checkpoint, "channel_values": values}),
+        checkpoint=cast(Checkpoint, {**stored.checkpoint, "channel_values": channel_values}),
         metadata=cast(CheckpointMetadata, stored.metadata),
         parent_config={"configurable": {**at, "checkpoint_id": parent_id}} if parent_id else None,
         pending_writes=[
-            write for write in merge_writes(stored.writes, loads) if not _is_loose_answer(write[0], write[1])
+            write
+            for write in merge_writes(stored.writes, stored.parts, reading)
+            if not _is_loose_answer(write[0], write[1])
         ],
     )
 
 
-def merge_writes(rows: Rows, loads: Loads) -> list[PendingWrite]:
+def merge_writes(rows: Rows, parts: Mapping[str, bytes], reading: Reading) -> list[PendingWrite]:
     """Merge the calls of put_writes on one checkpoint, in LangGraph's order (``writes_sort_key``).
 
     Of a task's writes to a special channel the last counts, of the others the first at its place in the call.
@@ -153,7 +163,7 @@ def merge_writes(rows: Rows, loads: Loads) -> list[PendingWrite]:
     merged: dict[tuple[str, int], tuple[str, PendingWrite]] = {}
     for row in rows:
         task_id = row["task_id"]
-        for place, (channel, value) in enumerate(loads((row["type"], row["writes"]))):
+        for place, (channel, value) in enumerate(reading.load(row, "writes", parts)):
             idx = WRITES_IDX_MAP.get(channel, place)
             if idx < 0 or (task_id, idx) not in merged:
                 merged[task_id, idx] = (row["task_path"], (task_id, channel, value))
@@ -161,13 +171,13 @@ def merge_writes(rows: Rows, loads: Loads) -> list[PendingWrite]:
     return [merged[key][1] for key in order]
 
 
-def call_of(row: Row, serde: SerializerProtocol) -> TaskWrites:
+def call_of(row: Row, parts: Mapping[str, bytes], reading: Reading) -> TaskWrites:
     """Return the call of put_writes that *row* stores."""
     return TaskWrites(
         run_id=row["run_id"],
         task_id=row["task_id"],
         task_path=row["task_path"],
-        writes=[(channel, value) for channel, value in serde.loads_typed((row["type"], row["writes"]))],
+        writes=[(channel, value) for channel, value in reading.load(row, "writes", parts)],
     )
 
 

@@ -7,14 +7,13 @@ import copy
 import inspect
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -26,10 +25,12 @@ from langgraph.checkpoint.serde.types import ERROR
 
 from runlane.checkpoints import delta, resuming, rows, taking_back, transactions
 from runlane.checkpoints.access import CheckpointAccess, Direct, Journaled, Place, Staged
+from runlane.checkpoints.blocking import BlockingSaver
 from runlane.checkpoints.serializer import LedgerSerializer
-from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.threads import ThreadCheckpoints
 from runlane.checkpoints.transactions import Wanted
+from runlane.checkpoints.values import Values
+from runlane.documents.memory import ThreadMemory
 from runlane.errors import ThreadChanged, UnsupportedOption
 from runlane.journal.journal import AttemptJournal
 from runlane.journal.rows import CheckpointRows
@@ -43,7 +44,7 @@ Redact = Callable[[Any], str]
 PAGE: Final = 50
 
 
-class LedgerSaver(BaseCheckpointSaver[str]):
+class LedgerSaver(BlockingSaver):
     """Keeps LangGraph's checkpoints in the ledger, as its *access* does.
 
     By itself it is for the application's own state updates: each write is awaited, and no lease is asked for. The
@@ -63,9 +64,8 @@ class LedgerSaver(BaseCheckpointSaver[str]):
             loop: Where synchronous calls of other threads are executed; the running loop by default.
             serde: By default one that reads data only, and never a pickle.
         """
-        super().__init__(serde=serde or LedgerSerializer())
+        super().__init__(serde or LedgerSerializer(), loop or asyncio.get_running_loop())
         self._driver = driver
-        self._loop = loop or asyncio.get_running_loop()
         self._access: CheckpointAccess = Direct(driver)
         # A version is never given out twice, so that a value of a run that was taken back is never taken for another's.
         self._version_suffix = os.urandom(8).hex()
@@ -76,15 +76,24 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         """Operations on all checkpoints of a thread."""
         return ThreadCheckpoints(self._driver, self.serde)
 
-    def of_attempt(self, journal: AttemptJournal, *, write_behind: bool, redact: Redact | None = None) -> AttemptSaver:
+    def of_attempt(
+        self,
+        journal: AttemptJournal,
+        *,
+        write_behind: bool,
+        redact: Redact | None = None,
+        memory: ThreadMemory | None = None,
+    ) -> AttemptSaver:
         """Return the saver of the attempt that *journal* belongs to.
 
         Args:
             write_behind: Return from writes before they are committed (durability ``async`` and ``exit``); a failure
                 is raised by a later write. Otherwise writes are committed when they return.
             redact: Returns the text of an error that a task wrote as it may be shown.
+            memory: What is known of the thread already.
         """
-        return AttemptSaver(self, Journaled(self._driver, journal, write_behind=write_behind), redact)
+        access = Journaled(self._driver, journal, write_behind=write_behind)
+        return AttemptSaver(self, access, redact, memory or ThreadMemory())
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Return a version that is greater than *current* and was never given out before."""
@@ -96,9 +105,10 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
         place, checkpoint_id = _address(config)
-        reading = partial(transactions.get, *place, checkpoint_id, self.serde.loads_typed)
-        stored = await self._access.read(reading, of=place, is_small=True)
-        saved = None if stored is None else rows.tuple_of(stored, self.serde)
+        reading = self._values(place[0]).reading()
+        getting = partial(transactions.get, *place, checkpoint_id, self.serde.loads_typed, reading.known)
+        stored = await self._access.read(getting, of=place, is_small=True)
+        saved = None if stored is None else rows.tuple_of(stored, reading)
         if saved is not None:
             await resuming.begin_new_task(self, config, saved)
         return saved
@@ -117,13 +127,15 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         seen: set[tuple[str, str, str]] = set()
         while wanted is not None and (left is None or left > 0):
             size = PAGE if left is None or filter else min(left, PAGE)
-            found, wanted = await self._access.read(partial(transactions.page, wanted, size, self.serde.loads_typed))
+            reading = self._values(None).reading()
+            finding = partial(transactions.page, wanted, size, self.serde.loads_typed, reading.known)
+            found, wanted = await self._access.read(finding)
             for stored in found[:left]:
                 key = (stored.row["thread_id"], stored.row["checkpoint_ns"], stored.row["checkpoint_id"])
                 if key in seen:  # an older row of the same checkpoint
                     continue
                 seen.add(key)
-                yield rows.tuple_of(stored, self.serde)
+                yield rows.tuple_of(stored, reading)
                 left = None if left is None else left - 1
 
     async def namespaces(self, thread_id: str) -> list[str]:
@@ -134,22 +146,26 @@ class LedgerSaver(BaseCheckpointSaver[str]):
         self, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None = None
     ) -> Sequence[TaskWrites]:
         """Return the calls of put_writes on a checkpoint, or on all of a namespace, in their order; none is merged."""
-        wanted = partial(transactions.written, str(thread_id), checkpoint_ns, checkpoint_id)
-        return [rows.call_of(row, self.serde) for row in await self._access.read(wanted)]
+        reading = self._values(str(thread_id)).reading()
+        wanted = partial(transactions.written, str(thread_id), checkpoint_ns, checkpoint_id, reading.known)
+        found, parts = await self._access.read(wanted)
+        return [rows.call_of(row, parts, reading) for row in found]
 
     async def written_by(self, thread_id: str, run_id: str) -> Sequence[TaskWrites]:
         """Return the calls of put_writes that a run made on a thread."""
-        found = await self._access.read(lambda: transactions.written_by(str(thread_id), run_id))
-        return [rows.call_of(row, self.serde) for row in found]
+        reading = self._values(str(thread_id)).reading()
+        wanted = partial(transactions.written_by, str(thread_id), run_id, reading.known)
+        found, parts = await self._access.read(wanted)
+        return [rows.call_of(row, parts, reading) for row in found]
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return what *channels* are rebuilt from, in one read."""
         place, checkpoint_id = _address(config)
-        loads = self.serde.loads_typed
-        chain = await self._access.read(partial(delta.ancestors, *place, checkpoint_id, channels, loads), of=place)
-        return delta.histories(chain, channels, loads)
+        reading = self._values(place[0]).reading()
+        finding = partial(delta.ancestors, *place, checkpoint_id, channels, self.serde.loads_typed, reading.known)
+        return delta.histories(await self._access.read(finding, of=place), channels, reading)
 
     # Writing
 
@@ -174,6 +190,22 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     # LangGraph asks for the parameters of this method once for each run, and working them out takes a while.
     vars()["aput_writes"].__signature__ = inspect.signature(vars()["aput_writes"])
 
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        saved = self._checkpoint(config, checkpoint, metadata, new_versions)
+        self._wait(self._access.write(saved))
+        return {"configurable": saved.address}
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        self._wait(self._access.write(self._writes(config, writes, task_id, task_path)))
+
     def _checkpoint(
         self,
         config: RunnableConfig,
@@ -183,14 +215,21 @@ class LedgerSaver(BaseCheckpointSaver[str]):
     ) -> CheckpointRows:
         merged = rows.metadata_of(config, metadata)
         run_id = self._run_id(merged)
-        return rows.checkpoint_rows(config, checkpoint, merged, new_versions, run_id=run_id, serde=self.serde)
+        values = self._values(str(config["configurable"]["thread_id"]))
+        return rows.checkpoint_rows(
+            config, checkpoint, merged, new_versions, run_id=run_id, serde=self.serde, values=values
+        )
 
     def _writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> CheckpointRows:
         run_id = self._run_id(config.get("metadata", {}))
         call = TaskWrites(run_id=run_id, task_id=task_id, task_path=task_path, writes=writes)
-        return rows.write_rows(config, call, serde=self.serde)
+        return rows.write_rows(config, call, values=self._values(str(config["configurable"]["thread_id"])))
+
+    def _values(self, thread_id: str | None) -> Values:
+        """Return what writes and reads values of a thread, or of any. It relies on nothing that was stored before."""
+        return Values(self.serde, ThreadMemory())
 
     def _run_id(self, metadata: Mapping[str, Any]) -> str:
         """Return whose rows these are: those of the run that the caller names, or nobody's."""
@@ -237,71 +276,20 @@ class LedgerSaver(BaseCheckpointSaver[str]):
                     continue
                 break
 
-    # From other threads
-
-    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return self._wait(self.aget_tuple(config))
-
-    def list(
-        self,
-        config: RunnableConfig | None,
-        *,
-        filter: dict[str, Any] | None = None,
-        before: RunnableConfig | None = None,
-        limit: int | None = None,
-    ) -> Iterator[CheckpointTuple]:
-        listing = self.alist(config, filter=filter, before=before, limit=limit)
-        while (found := self._wait(anext(listing, None))) is not None:
-            yield found
-
-    def get_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        return self._wait(self.aget_delta_channel_history(config=config, channels=channels))
-
-    def put(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        saved = self._checkpoint(config, checkpoint, metadata, new_versions)
-        self._wait(self._access.write(saved))
-        return {"configurable": saved.address}
-
-    def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        self._wait(self._access.write(self._writes(config, writes, task_id, task_path)))
-
-    def delete_thread(self, thread_id: str) -> None:
-        self._wait(self.adelete_thread(thread_id))
-
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        self._wait(self.adelete_for_runs(run_ids))
-
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        self._wait(self.acopy_thread(source_thread_id, target_thread_id))
-
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        self._wait(self.aprune(thread_ids, strategy=strategy))
-
-    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return wait_from_another_thread(coroutine, self._loop)
-
 
 class AttemptSaver(LedgerSaver):
     """The saver of one attempt: it writes through the attempt's journal, and in its run's name."""
 
     _access: Journaled
 
-    def __init__(self, saver: LedgerSaver, access: Journaled, redact: Redact | None) -> None:
+    def __init__(self, saver: LedgerSaver, access: Journaled, redact: Redact | None, memory: ThreadMemory) -> None:
         """Take everything else from *saver*."""
         vars(self).update(vars(saver))  # LangGraph's constructor takes longer than a commit's share of a run
         lease = access.journal.lease
         self._access = access
         self._redact = redact
+        self._memory = memory
+        self._thread_id = lease.thread_id
         self._owner_id = lease.run_id
         self._version_suffix = f"{lease.seq:x}-{lease.attempt:x}-"
         self._version_count = itertools.count()
@@ -330,6 +318,7 @@ class AttemptSaver(LedgerSaver):
         async with self._access.journal.stage() as stage:
             staging: Any = copy.copy(self)
             staging._access = Staged(stage, self._access)
+            staging._memory = self._memory.staged()
             yield staging
 
     def _writes(
@@ -343,6 +332,9 @@ class AttemptSaver(LedgerSaver):
 
     def _run_id(self, metadata: Mapping[str, Any]) -> str:
         return self._owner_id
+
+    def _values(self, thread_id: str | None) -> Values:
+        return Values(self.serde, self._memory if thread_id == self._thread_id else ThreadMemory())
 
 
 def _address(config: RunnableConfig) -> tuple[Place, str | None]:

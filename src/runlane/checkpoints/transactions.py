@@ -13,8 +13,10 @@ from typing import Any, Final
 
 import orjson
 
+from runlane.documents.parts import split_refs
 from runlane.journal.rows import CheckpointRows, Params
 from runlane.store.statements import Row, Rows, Statement, Transaction, statement
+from runlane.store.transactions.parts import NOTHING, Known, copy_parts, mark_due, read_parts
 
 #: Reads a serialised value: ``(type, bytes)``.
 Loads = Callable[[tuple[str, bytes]], Any]
@@ -42,7 +44,7 @@ GET_LATEST: Final = statement(
 GET_BLOBS: Final = statement(
     "checkpoints.get_blobs",  # :versions is a JSON array of [channel, version]
     """
-    SELECT b.channel, b.version, b.type, b.value FROM json_each(:versions) AS wanted
+    SELECT b.channel, b.version, b.type, b.value, b.refs FROM json_each(:versions) AS wanted
     CROSS JOIN checkpoint_blobs AS b ON b.thread_id = :thread_id AND b.checkpoint_ns = :checkpoint_ns
         AND b.channel = wanted.value ->> 0 AND b.version = wanted.value ->> 1
     """,
@@ -50,7 +52,7 @@ GET_BLOBS: Final = statement(
 GET_WRITES: Final = statement(
     "checkpoints.get_writes",  # :checkpoint_ids is a JSON array
     """
-    SELECT w.checkpoint_id, w.task_id, w.task_path, w.type, w.writes FROM json_each(:checkpoint_ids) AS wanted
+    SELECT w.checkpoint_id, w.task_id, w.task_path, w.type, w.writes, w.refs FROM json_each(:checkpoint_ids) AS wanted
     CROSS JOIN checkpoint_writes AS w ON w.thread_id = :thread_id AND w.checkpoint_ns = :checkpoint_ns
         AND w.checkpoint_id = wanted.value
     ORDER BY w.seq
@@ -59,7 +61,7 @@ GET_WRITES: Final = statement(
 WRITTEN: Final = statement(
     "checkpoints.written",  # of one checkpoint, or of all in a namespace
     """
-    SELECT run_id, task_id, task_path, type, writes FROM checkpoint_writes
+    SELECT run_id, task_id, task_path, type, writes, refs FROM checkpoint_writes
     WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
       AND (:checkpoint_id IS NULL OR checkpoint_id = :checkpoint_id)
     ORDER BY checkpoint_id, seq
@@ -68,7 +70,7 @@ WRITTEN: Final = statement(
 _WRITTEN_BY: Final = statement(
     "checkpoints.written_by",
     """
-    SELECT run_id, task_id, task_path, type, writes FROM checkpoint_writes
+    SELECT run_id, task_id, task_path, type, writes, refs FROM checkpoint_writes
     WHERE thread_id = :thread_id AND run_id = :run_id ORDER BY checkpoint_ns, checkpoint_id, seq
     """,
 )
@@ -156,8 +158,8 @@ _COPY: Final = (
     statement(
         "checkpoints.copy_blobs",
         """
-        INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value)
-        SELECT :target, checkpoint_ns, channel, version, '', type, value
+        INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value, refs)
+        SELECT :target, checkpoint_ns, channel, version, '', type, value, refs
         FROM checkpoint_blobs WHERE thread_id = :source
         """,
     ),
@@ -165,8 +167,8 @@ _COPY: Final = (
         "checkpoints.copy_writes",
         """
         INSERT OR REPLACE INTO checkpoint_writes (
-            thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes)
-        SELECT :target, checkpoint_ns, checkpoint_id, seq, '', task_id, task_path, type, writes
+            thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes, refs)
+        SELECT :target, checkpoint_ns, checkpoint_id, seq, '', task_id, task_path, type, writes, refs
         FROM checkpoint_writes WHERE thread_id = :source
         """,
     ),
@@ -183,7 +185,8 @@ LAST: Final = "\U0010ffff"
 class Stored:
     """A checkpoint as it is stored; the bodies of the checkpoint and its metadata are loaded, the rest is not.
 
-    ``blobs`` has the rows of its channels (and may have others); ``writes`` the calls of put_writes in their order.
+    ``blobs`` has the rows of its channels (and may have others); ``writes`` the calls of put_writes in their order;
+    ``parts`` what their documents consist of, but for what the reader knew.
     """
 
     row: Row
@@ -191,6 +194,7 @@ class Stored:
     metadata: dict[str, Any]
     blobs: Mapping[tuple[str, str], Row]
     writes: Sequence[Row]
+    parts: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,15 +229,18 @@ def rows_of(thread_id: str) -> Transaction[CheckpointRows]:
     for rows_of_table in _ROWS_OF_THREAD:
         rows = yield rows_of_table(thread_id=thread_id)
         found.append([dict(row) for row in rows])
-    return CheckpointRows(checkpoints=found[0], blobs=found[1], writes=found[2])
+    parts = yield from parts_of([*found[1], *found[2]], thread_id, NOTHING)
+    return CheckpointRows(checkpoints=found[0], blobs=found[1], writes=found[2], parts={thread_id: parts})
 
 
-def get(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, loads: Loads) -> Transaction[Stored | None]:
-    """Return one checkpoint, the latest if no id is given."""
+def get(
+    thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, loads: Loads, known: Known | None = None
+) -> Transaction[Stored | None]:
+    """Return one checkpoint, the latest if no id is given; without *known*, the parts of its values are not read."""
     row = yield from find(thread_id, checkpoint_ns, checkpoint_id)
     if row is None:
         return None
-    stored = yield from _complete([row], loads)
+    stored = yield from _complete([row], loads, known)
     return stored[0]
 
 
@@ -252,17 +259,29 @@ def namespaces(thread_id: str) -> Transaction[list[str]]:
     return [row["checkpoint_ns"] for row in rows]
 
 
-def written(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Transaction[Rows]:
-    """Return the calls of put_writes on a checkpoint, or on all of a namespace, in their order."""
-    return (yield WRITTEN(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id))
+def written(
+    thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, known: Known
+) -> Transaction[tuple[Rows, Mapping[str, bytes]]]:
+    """Return the calls of put_writes on a checkpoint, or on all of a namespace, in their order, and their parts."""
+    rows = yield WRITTEN(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id)
+    return rows, (yield from parts_of(rows, thread_id, known))
 
 
-def written_by(thread_id: str, run_id: str) -> Transaction[Rows]:
-    """Return the calls of put_writes that a run made on a thread."""
-    return (yield _WRITTEN_BY(thread_id=thread_id, run_id=run_id))
+def written_by(thread_id: str, run_id: str, known: Known) -> Transaction[tuple[Rows, Mapping[str, bytes]]]:
+    """Return the calls of put_writes that a run made on a thread, and their parts."""
+    rows = yield _WRITTEN_BY(thread_id=thread_id, run_id=run_id)
+    return rows, (yield from parts_of(rows, thread_id, known))
 
 
-def page(wanted: Wanted, size: int, loads: Loads) -> Transaction[tuple[list[Stored], Wanted | None]]:
+def parts_of(rows: Iterable[Row], thread_id: str, known: Known | None) -> Transaction[dict[str, bytes]]:
+    """Return the parts of the documents in *rows*; none is read without *known*."""
+    texts = [row["refs"] for row in rows if row["refs"] is not None]
+    if known is None or not texts:
+        return {}
+    return (yield from read_parts(thread_id, split_refs("".join(texts)), known))
+
+
+def page(wanted: Wanted, size: int, loads: Loads, known: Known) -> Transaction[tuple[list[Stored], Wanted | None]]:
     """Return the checkpoints among the next *size* rows that match, and where to go on, if there may be more."""
     listing = _LIST_ALL if wanted.thread_id is None else _LIST_THREAD
     if wanted.checkpoint_ns is not None and wanted.thread_id is not None:
@@ -276,7 +295,7 @@ def page(wanted: Wanted, size: int, loads: Loads) -> Transaction[tuple[list[Stor
         page=size,
     )
     matching = [row for row in rows if _matches(row, wanted, loads)]
-    stored = yield from _complete(matching, loads)
+    stored = yield from _complete(matching, loads, known)
     if len(rows) < size:
         return stored, None
     return stored, replace(wanted, before_id=rows[-1]["checkpoint_id"], before_seq=rows[-1]["seq"])
@@ -291,7 +310,7 @@ def _matches(row: Row, wanted: Wanted, loads: Loads) -> bool:
     return all(metadata.get(key) == value for key, value in wanted.metadata.items())
 
 
-def _complete(rows: Rows, loads: Loads) -> Transaction[list[Stored]]:
+def _complete(rows: Rows, loads: Loads, known: Known | None) -> Transaction[list[Stored]]:
     """Load what belongs to each checkpoint, with two statements for each thread and namespace among *rows*."""
     loaded = [(row, loads((row["type"], row["checkpoint"]))) for row in rows]
     groups: dict[tuple[str, str], list[tuple[Row, dict[str, Any]]]] = defaultdict(list)
@@ -299,12 +318,15 @@ def _complete(rows: Rows, loads: Loads) -> Transaction[list[Stored]]:
         groups[row["thread_id"], row["checkpoint_ns"]].append((row, checkpoint))
     blobs: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     writes: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    parts: dict[tuple[str, str], Mapping[str, bytes]] = {}
     for (thread_id, checkpoint_ns), members in groups.items():
         key = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
         versions = {pair for _, checkpoint in members for pair in versions_of(checkpoint)}
         found = yield GET_BLOBS(**key, versions=json_list(versions))
         blobs[thread_id, checkpoint_ns] = {(blob["channel"], blob["version"]): blob for blob in found}
-        for row in (yield GET_WRITES(**key, checkpoint_ids=json_list({row["checkpoint_id"] for row, _ in members}))):
+        calls = yield GET_WRITES(**key, checkpoint_ids=json_list({row["checkpoint_id"] for row, _ in members}))
+        parts[thread_id, checkpoint_ns] = yield from parts_of([*found, *calls], thread_id, known)
+        for row in calls:
             writes[thread_id, checkpoint_ns, row["checkpoint_id"]].append(row)
     return [
         Stored(
@@ -313,6 +335,7 @@ def _complete(rows: Rows, loads: Loads) -> Transaction[list[Stored]]:
             metadata=loads((row["metadata_type"], row["metadata"])),
             blobs=blobs[row["thread_id"], row["checkpoint_ns"]],
             writes=writes.get((row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"]), ()),
+            parts=parts[row["thread_id"], row["checkpoint_ns"]],
         )
         for row, checkpoint in loaded
     ]
@@ -343,6 +366,7 @@ def delete_runs(thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
         yield _DELETE_BLOBS_OF_RUNS.many(
             [{**params, "checkpoint_ns": ns, "first_seq": seq} for ns, seq in first.items()]
         )
+    yield from mark_due(thread_id)
 
 
 def delete_runs_everywhere(run_ids: Sequence[str]) -> Transaction[None]:
@@ -356,10 +380,12 @@ def delete_thread(thread_id: str) -> Transaction[None]:
     """Delete all checkpoints of a thread."""
     for delete in _DELETE_THREAD:
         yield delete(thread_id=thread_id)
+    yield from mark_due(thread_id)
 
 
 def copy_thread(source: str, target: str) -> Transaction[None]:
     """Copy all checkpoints of a thread to another."""
+    yield from copy_parts(source, target)
     for copy in _COPY:
         yield copy(source=source, target=target)
 

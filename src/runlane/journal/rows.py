@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
+from runlane.documents.parts import split_refs
 from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.parts import put_parts
 
 Params = Mapping[str, Any]
 
@@ -24,20 +26,20 @@ PUT_CHECKPOINT: Final = statement(
 PUT_BLOB: Final = statement(
     "checkpoints.put_blob",  # a version is written once
     """
-    INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value)
-    VALUES (:thread_id, :checkpoint_ns, :channel, :version, :run_id, :type, :value)
+    INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value, refs)
+    VALUES (:thread_id, :checkpoint_ns, :channel, :version, :run_id, :type, :value, :refs)
     """,
 )
 PUT_WRITES: Final = statement(
     "checkpoints.put_writes",
     """
     INSERT INTO checkpoint_writes (
-        thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes
+        thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes, refs
     ) VALUES (
         :thread_id, :checkpoint_ns, :checkpoint_id,
         (SELECT 1 + coalesce(max(seq), 0) FROM checkpoint_writes
          WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id),
-        :run_id, :task_id, :task_path, :type, :writes
+        :run_id, :task_id, :task_path, :type, :writes, :refs
     )
     """,
 )
@@ -51,6 +53,8 @@ class CheckpointRows:
     checkpoints: list[Params] = field(default_factory=list)
     blobs: list[Params] = field(default_factory=list)
     writes: list[Params] = field(default_factory=list)
+    #: Parts of values, by thread and reference.
+    parts: dict[str, dict[str, bytes]] = field(default_factory=dict)
     #: Bytes of the serialised values.
     size: int = 0
 
@@ -68,6 +72,8 @@ class CheckpointRows:
         self.checkpoints += other.checkpoints
         self.blobs += other.blobs
         self.writes += other.writes
+        for thread_id, parts in other.parts.items():
+            self.parts.setdefault(thread_id, {}).update(parts)
         self.size += other.size
 
     def touches(self, thread_id: str, checkpoint_ns: str) -> bool:
@@ -82,9 +88,19 @@ def put(rows: CheckpointRows) -> Transaction[None]:
     """Make the changes of *rows*, then write them."""
     for change in rows.changes:
         yield from change()
+    yield from _put_parts(rows)
     if rows.blobs:
         yield PUT_BLOB.many(rows.blobs)
     if rows.checkpoints:
         yield PUT_CHECKPOINT.many(rows.checkpoints)
     if rows.writes:
         yield PUT_WRITES.many(rows.writes)
+
+
+def _put_parts(rows: CheckpointRows) -> Transaction[None]:
+    refs: dict[str, set[str]] = {thread_id: set() for thread_id in rows.parts}
+    for row in chain(rows.blobs, rows.writes):
+        if row["refs"] is not None:
+            refs.setdefault(row["thread_id"], set()).update(split_refs(row["refs"]))
+    for thread_id, wanted in refs.items():
+        yield from put_parts(thread_id, wanted, rows.parts.get(thread_id, {}))

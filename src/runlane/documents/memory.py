@@ -1,0 +1,246 @@
+"""The parts of a thread that an attempt knows: of the objects in its state, and of what is stored. No I/O.
+
+A memory belongs to one attempt at a time. What it says of the database holds as long as nothing is removed there: parts
+are only removed while nothing of the thread executes, and the thread's epoch tells of it.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from runlane.documents.parts import is_node
+
+#: Texts that are shorter are encoded again.
+_MIN_TEXT_CHARS: Final = 256
+_PLAIN: Final = (str, int, float, bool, type(None))
+#: Memories of threads at rest, in all.
+MEMORY_BYTES: Final = 32 * 1024 * 1024
+#: An object takes about so much more than its encoded forms.
+_ITEM_BYTES: Final = 1024
+
+_is_message: dict[type, bool] = {}
+
+
+class _Frozen:
+    """A container's contents, equal to containers of the same values of the same types in the same order."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, value: Any) -> None:
+        self._data = marshal.dumps(value, 2)  # raises ValueError for what is not made of plain values
+
+    def __hash__(self) -> int:
+        return hash(self._data)
+
+    def __eq__(self, other: Any) -> bool:
+        try:
+            return marshal.dumps(other, 2) == self._data
+        except ValueError:
+            return False
+
+
+class _Item:
+    """An object, its fields as they were when it was encoded, where it stood, and what it was encoded to."""
+
+    __slots__ = ("data", "fields", "key", "ref", "thing", "used")
+
+    def __init__(self, thing: Any, key: Any, ref: str, data: bytes) -> None:
+        self.thing = thing
+        self.fields = None if type(thing) is str else _fields(thing)
+        self.key = key
+        self.ref = ref
+        self.data = data
+        self.used = 0
+
+    @property
+    def unchanged(self) -> bool:
+        return self.fields is None or self.fields == self.thing.__dict__
+
+
+class _Known:
+    """What is known of one codec: objects by identity and by reference, and what is stored or on its way."""
+
+    __slots__ = ("by_ref", "items", "stored")
+
+    def __init__(self) -> None:
+        self.items: dict[int, _Item] = {}
+        self.by_ref: dict[str, _Item] = {}
+        self.stored: set[str] = set()
+
+
+class ThreadMemory:
+    """What is known of one thread; used by one attempt, on one thread at a time."""
+
+    __slots__ = ("_codecs", "_generation", "bytes", "epoch", "nodes")
+
+    def __init__(self) -> None:
+        self._codecs: dict[str, _Known] = {}
+        self._generation = 0
+        self.nodes: dict[str, bytes] = {}
+        self.bytes = 0
+        #: Which state of the thread's parts this knows.
+        self.epoch: int | None = None
+
+    def _known(self, codec: str) -> _Known:
+        known = self._codecs.get(codec)
+        if known is None:
+            known = self._codecs[codec] = _Known()
+        return known
+
+    # Storage
+
+    def stored(self, codec: str) -> set[str]:
+        """Return the references that documents of *codec* need not bring, as they are stored or on their way."""
+        return self._known(codec).stored
+
+    def staged(self) -> ThreadMemory:
+        """Return this for writes that may be dropped again: what they bring does not count as stored here."""
+        copy = ThreadMemory()
+        copy._generation, copy.nodes, copy.epoch = self._generation, self.nodes, self.epoch
+        for codec, known in self._codecs.items():
+            other = copy._codecs[codec] = _Known()
+            other.items, other.by_ref, other.stored = known.items, known.by_ref, set(known.stored)
+        return copy
+
+    def keep_nodes(self, parts: Mapping[str, bytes]) -> None:
+        """Keep those of *parts* that are nodes."""
+        self.nodes.update({ref: data for ref, data in parts.items() if is_node(ref)})
+
+    # Objects
+
+    def remembers(self, thing: Any) -> bool:
+        """Return whether *thing* is of a kind that is remembered, and is not changed without this noticing it."""
+        cls = type(thing)
+        if cls is str:
+            return len(thing) >= _MIN_TEXT_CHARS
+        known = _is_message.get(cls)
+        if known is None:
+            bases = {(base.__module__, base.__name__) for base in cls.__mro__}
+            known = _is_message[cls] = ("langchain_core.messages.base", "BaseMessage") in bases
+        return known and not thing.__pydantic_extra__
+
+    def knows(self, thing: Any, codec: str) -> bool:
+        """Return whether *thing* has been encoded before, in whatever form it was then."""
+        item = self._known(codec).items.get(id(thing))
+        return item is not None and item.thing is thing
+
+    def encoded(
+        self, things: Sequence[Any], keys: Sequence[Any], start: int, codec: str
+    ) -> tuple[list[str], list[bytes]]:
+        """Return the references and the bytes of *things* at their *keys*, from *start* up to the first that is not
+        stored, or has changed since."""
+        known, generation = self._known(codec), self._generation
+        items, stored = known.items, known.stored
+        refs: list[str] = []
+        data: list[bytes] = []
+        for at in range(start, len(things)):
+            thing = things[at]
+            item = items.get(id(thing))
+            if item is None or item.thing is not thing or item.key != keys[at] or item.ref not in stored:
+                break
+            if item.fields is not None and item.fields != thing.__dict__:
+                break
+            item.used = generation
+            refs.append(item.ref)
+            data.append(item.data)
+        return refs, data
+
+    def remember(self, thing: Any, key: Any, codec: str, ref: str, data: bytes = b"") -> None:
+        """Remember how *thing* is encoded at *key*; *data* is empty if only the reference is of use."""
+        try:
+            item = _Item(thing, key, ref, data)
+        except ValueError:
+            return
+        known = self._known(codec)
+        known.items[id(thing)] = known.by_ref[ref] = item
+        item.used = self._generation
+        self.bytes += _ITEM_BYTES + len(data)
+
+    def learn(self, thing: Any, codec: str, ref: str) -> None:
+        """Remember an item of a list that was read."""
+        if self.remembers(thing):
+            self.remember(thing, None, codec, ref)
+
+    def recall(self, codec: str) -> Recall:
+        """Return what need not be read of *codec*."""
+        return Recall(self._known(codec).by_ref, self.nodes, self._generation)
+
+    # From attempt to attempt
+
+    def rest(self) -> None:
+        """Drop what the attempt that is over has not used."""
+        self.bytes = 0
+        for known in self._codecs.values():
+            known.items = {key: item for key, item in known.items.items() if item.used == self._generation}
+            known.by_ref = {item.ref: item for item in known.items.values()}
+            self.bytes += sum(_ITEM_BYTES + len(item.data) for item in known.items.values())
+        self._generation += 1
+
+    def begin(self, epoch: int | None) -> None:
+        """Begin an attempt on a thread whose parts are in this state."""
+        if epoch is None or epoch != self.epoch:
+            for known in self._codecs.values():
+                known.stored.clear()
+        self.epoch = epoch
+
+
+class Recall:
+    """Objects and nodes of a memory that a reader need not read. An object that has changed is none of them."""
+
+    __slots__ = ("_by_ref", "_generation", "nodes", "objects")
+
+    def __init__(self, by_ref: Mapping[str, _Item], nodes: Mapping[str, bytes], generation: int) -> None:
+        self._by_ref = by_ref
+        self._generation = generation
+        self.nodes = nodes
+        #: The objects that were asked for, by reference.
+        self.objects: dict[str, Any] = {}
+
+    def __contains__(self, ref: str) -> bool:
+        item = self._by_ref.get(ref)
+        if item is None or not item.unchanged:
+            return False
+        item.used = self._generation
+        self.objects[ref] = item.thing
+        return True
+
+
+class ThreadMemories:
+    """The memories of threads at rest, those that rested last, as far as they fit."""
+
+    def __init__(self, max_bytes: int = MEMORY_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self.bytes = 0
+        self._resting: OrderedDict[str, ThreadMemory] = OrderedDict()
+
+    def take(self, thread_id: str, epoch: int | None) -> ThreadMemory:
+        """Return the memory of a thread, for an attempt that is its only user until :meth:`give_back`."""
+        memory = self._resting.pop(thread_id, None)
+        if memory is None:
+            memory = ThreadMemory()
+        else:
+            self.bytes -= memory.bytes
+        memory.begin(epoch)
+        return memory
+
+    def give_back(self, thread_id: str, memory: ThreadMemory) -> None:
+        """Keep a memory whose attempt is over, if all that it takes for stored has been stored."""
+        memory.rest()
+        if not 0 < memory.bytes <= self._max_bytes:
+            return
+        self._resting[thread_id] = memory
+        self.bytes += memory.bytes
+        while self.bytes > self._max_bytes:
+            self.bytes -= self._resting.popitem(last=False)[1].bytes
+
+
+def _fields(thing: Any) -> dict[str, Any]:
+    """Return the fields of a message as they are now, comparable with what they will be.
+
+    Raises:
+        ValueError: A field is not made of plain values.
+    """
+    return {name: value if type(value) in _PLAIN else _Frozen(value) for name, value in thing.__dict__.items()}

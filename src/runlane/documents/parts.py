@@ -1,0 +1,110 @@
+"""Parts of documents, addressed by their content, and the tree that makes a long list of them short. Pure.
+
+A reference is the kind of a part and the hash of its bytes. The bytes of a node are the references of its children.
+Where a list of references is cut into nodes depends on the references alone, so that two lists that differ in a few
+places share all nodes but those of these places: appending to a list, or changing one item of it, makes O(log n) new
+parts.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Final
+
+#: Kinds of parts: any bytes, the bytes of one whole item of a list, a node, and a node that is one whole item.
+BYTES: Final = "."
+ITEM: Final = "="
+NODE: Final = "+"
+ITEM_NODE: Final = "#"
+_NODES: Final = (NODE, ITEM_NODE)
+
+#: Bytes of a hash; 15 are 20 characters of base64, without padding.
+_HASH_BYTES: Final = 15
+REF_CHARS: Final = 21
+#: A node has children up to one whose reference ends so, which one of 8 does.
+_LAST: Final = frozenset("AIQYgow4")
+_MIN_CHILDREN: Final = 3
+_MAX_CHILDREN: Final = 64
+
+
+def ref_of(kind: str, data: bytes) -> str:
+    """Return the reference of a part."""
+    return kind + b2a_base64(blake2b(data, digest_size=_HASH_BYTES).digest(), newline=False).decode("ascii")
+
+
+def is_node(ref: str) -> bool:
+    """Return whether the bytes of a part are references."""
+    return ref[0] in _NODES
+
+
+def split_refs(text: str) -> list[str]:
+    """Return the references in *text*, one after the other."""
+    return [text[at : at + REF_CHARS] for at in range(0, len(text), REF_CHARS)]
+
+
+def children(data: bytes) -> list[str]:
+    """Return the references of a node's children."""
+    return split_refs(data.decode("ascii"))
+
+
+def node(kind: str, refs: Iterable[str]) -> tuple[str, bytes]:
+    """Return the reference and the bytes of a node."""
+    data = "".join(refs).encode("ascii")
+    return ref_of(kind, data), data
+
+
+def fold(refs: Sequence[str]) -> tuple[list[str], dict[str, bytes]]:
+    """Return a few references that stand for all of *refs* in their order, and the nodes for that.
+
+    At each level the references behind the last cut stay as they are: the next version of a list most often adds there.
+    """
+    level, nodes = list(refs), dict[str, bytes]()
+    open_ends: list[Sequence[str]] = []
+    while groups := _groups(level):
+        open_ends.append(level[sum(map(len, groups)) :])
+        level = []
+        for group in groups:
+            ref, data = node(NODE, group)
+            nodes[ref] = data
+            level.append(ref)
+    for open_end in reversed(open_ends):
+        level += open_end
+    return level, nodes
+
+
+def _groups(refs: Sequence[str]) -> list[Sequence[str]]:
+    """Return the groups of *refs* that are complete."""
+    groups: list[Sequence[str]] = []
+    begin = 0
+    for end, ref in enumerate(refs, start=1):
+        size = end - begin
+        if size >= _MIN_CHILDREN and (ref[-1] in _LAST or size == _MAX_CHILDREN):
+            groups.append(refs[begin:end])
+            begin = end
+    return groups
+
+
+def expand(refs: Iterable[str], parts: Mapping[str, bytes]) -> Iterator[str]:
+    """Yield the references that *refs* stand for, with a node that is an item as one of them.
+
+    Raises:
+        KeyError: A part is not among *parts*.
+    """
+    for ref in refs:
+        if ref[0] == NODE:
+            yield from expand(children(parts[ref]), parts)
+        else:
+            yield ref
+
+
+def bytes_of(ref: str, parts: Mapping[str, bytes]) -> bytes:
+    """Return the bytes that a reference stands for.
+
+    Raises:
+        KeyError: A part is not among *parts*.
+    """
+    if not is_node(ref):
+        return parts[ref]
+    return b"".join([bytes_of(child, parts) for child in children(parts[ref])])

@@ -1,0 +1,214 @@
+"""Parts of documents: written once for each thread, read with their documents, and swept when nothing refers to them.
+
+A sweep looks at all references of a thread, so that no count of references can ever be wrong. It is made while nothing
+of the thread executes: an attempt relies on what it has read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from typing import Final, Protocol
+
+import orjson
+
+from runlane.documents.parts import ITEM_NODE, NODE, children, is_node, split_refs
+from runlane.errors import DocumentIncomplete
+from runlane.store.conditions import RUNNING
+from runlane.store.statements import Statement, Transaction, statement
+
+_PUT: Final = statement(
+    "parts.put",
+    "INSERT INTO parts (thread_id, ref, data) VALUES (:thread_id, :ref, :data) ON CONFLICT (thread_id, ref) DO NOTHING",
+)
+
+
+def _wanted(name: str, select: str, condition: str) -> Statement:
+    """Return a statement on the parts in :refs, a JSON array."""
+    return statement(
+        name,
+        f"SELECT {select} FROM json_each(:refs) AS wanted {condition.format(ref='wanted.value')}",
+        postgres=f"SELECT {select.replace('wanted.value', 'wanted.ref')}"
+        f" FROM json_array_elements_text(CAST(:refs AS json)) AS wanted (ref) {condition.format(ref='wanted.ref')}",
+    )
+
+
+_GET: Final = _wanted("parts.get", "p.ref, p.data", "JOIN parts AS p ON p.thread_id = :thread_id AND p.ref = {ref}")
+_MISSING: Final = _wanted(
+    "parts.missing",
+    "wanted.value AS ref",
+    "WHERE NOT EXISTS (SELECT 1 FROM parts AS p WHERE p.thread_id = :thread_id AND p.ref = {ref}) LIMIT 1",
+)
+_REFS: Final = statement("parts.refs", "SELECT ref FROM parts WHERE thread_id = :thread_id")
+_NODES: Final = statement(
+    "parts.nodes",
+    f"SELECT ref, data FROM parts WHERE thread_id = :thread_id AND substr(ref, 1, 1) IN ('{NODE}', '{ITEM_NODE}')",
+)
+#: The references of everything that a thread keeps. There are no checkpoints on PostgreSQL yet.
+_OF_CHECKPOINTS: Final = (
+    "SELECT refs FROM checkpoint_blobs WHERE thread_id = :thread_id AND refs IS NOT NULL",
+    "SELECT refs FROM checkpoint_writes WHERE thread_id = :thread_id AND refs IS NOT NULL",
+)
+_OF_RUNS: Final = (
+    "SELECT result_refs AS refs FROM runs WHERE thread_id = :thread_id AND result_refs IS NOT NULL",
+    """SELECT e.refs FROM runs AS r JOIN events AS e ON e.run_seq = r.seq AND e.refs IS NOT NULL
+       WHERE r.thread_id = :thread_id""",
+    "SELECT state_refs AS refs FROM threads WHERE thread_id = :thread_id AND state_refs IS NOT NULL",
+)
+ROOTS: Final = statement(
+    "parts.roots",
+    " UNION ALL ".join((*_OF_CHECKPOINTS, *_OF_RUNS)),
+    postgres=" UNION ALL ".join(_OF_RUNS),
+)
+_DELETE: Final = statement("parts.delete", "DELETE FROM parts WHERE thread_id = :thread_id AND ref = :ref")
+_DELETE_ALL: Final = statement("parts.delete_all", "DELETE FROM parts WHERE thread_id = :thread_id")
+_COPY: Final = statement(
+    "parts.copy",
+    """INSERT INTO parts (thread_id, ref, data) SELECT :target, ref, data FROM parts WHERE thread_id = :source
+       ON CONFLICT (thread_id, ref) DO NOTHING""",
+)
+_HAS_PARTS: Final = "EXISTS (SELECT 1 FROM parts WHERE thread_id = :thread_id)"
+_MARK_DUE: Final = statement(
+    "parts.mark_due",
+    f"""INSERT INTO part_sweeps (thread_id, epoch, due) SELECT :thread_id, 0, 1 WHERE {_HAS_PARTS}
+        ON CONFLICT (thread_id) DO UPDATE SET due = 1""",
+    postgres=f"""INSERT INTO part_sweeps (thread_id, epoch, due)
+        SELECT CAST(:thread_id AS text), 0, 1 WHERE {_HAS_PARTS} ON CONFLICT (thread_id) DO UPDATE SET due = 1""",
+)
+_SWEPT: Final = statement(
+    "parts.swept",
+    "UPDATE part_sweeps SET due = 0, epoch = epoch + :removed WHERE thread_id = :thread_id",
+)
+_FORGET: Final = statement("parts.forget", "DELETE FROM part_sweeps WHERE thread_id = :thread_id")
+_RUNNING_ON: Final = f"SELECT 1 FROM runs AS r WHERE r.status = {RUNNING} AND r.thread_id ="
+_DUE: Final = statement(
+    "parts.due",
+    f"""SELECT thread_id FROM part_sweeps AS s WHERE due = 1 AND NOT EXISTS ({_RUNNING_ON} s.thread_id) LIMIT :limit""",
+)
+_LOCK: Final = statement(
+    "parts.lock", "", postgres="SELECT 1 AS locked FROM threads WHERE thread_id = :thread_id FOR UPDATE"
+)
+_BUSY: Final = statement("parts.busy", f"SELECT 1 AS busy WHERE EXISTS ({_RUNNING_ON} :thread_id)")
+
+
+def put_parts(thread_id: str, refs: Iterable[str], parts: Mapping[str, bytes]) -> Transaction[None]:
+    """Store *parts*, before the documents whose references are *refs*.
+
+    Raises:
+        DocumentIncomplete: Something that is referred to is neither there nor among *parts*; nothing is to be stored.
+    """
+    if parts:
+        yield _PUT.many([{"thread_id": thread_id, "ref": ref, "data": data} for ref, data in parts.items()])
+    wanted = {ref for ref in refs if ref not in parts}
+    for ref, data in parts.items():
+        if is_node(ref):
+            wanted.update(child for child in children(data) if child not in parts)
+    if wanted:
+        missing = yield _MISSING(thread_id=thread_id, refs=_json(wanted))
+        if missing:
+            raise DocumentIncomplete(thread_id, missing[0]["ref"])
+
+
+class Known(Protocol):
+    """What a reader of parts knows already."""
+
+    @property
+    def nodes(self) -> Mapping[str, bytes]:
+        """Nodes whose children it knows."""
+        ...
+
+    def __contains__(self, ref: str) -> bool: ...
+
+
+class _Nothing:
+    nodes: Mapping[str, bytes] = {}
+
+    def __contains__(self, ref: str) -> bool:
+        return False
+
+
+#: A reader that knows nothing.
+NOTHING: Final[Known] = _Nothing()
+
+
+def read_parts(thread_id: str, refs: Iterable[str], known: Known = NOTHING) -> Transaction[dict[str, bytes]]:
+    """Return the parts that documents consist of, but for those that are known.
+
+    Raises:
+        DocumentIncomplete: One is not there.
+    """
+    found: dict[str, bytes] = {}
+    wanted = _unknown(refs, known, found)
+    while wanted:
+        rows = yield _GET(thread_id=thread_id, refs=_json(wanted))
+        if len(rows) < len(wanted):
+            raise DocumentIncomplete(thread_id, min(wanted - {row["ref"] for row in rows}))
+        found.update({row["ref"]: row["data"] for row in rows})
+        below = [child for row in rows if is_node(row["ref"]) for child in children(row["data"])]
+        wanted = _unknown(below, known, found)
+    return found
+
+
+def _unknown(refs: Iterable[str], known: Known, found: Container[str]) -> set[str]:
+    wanted: set[str] = set()
+    for ref in refs:
+        if ref in found or ref in known:
+            continue
+        if ref in known.nodes:
+            wanted |= _unknown(children(known.nodes[ref]), known, found)
+        else:
+            wanted.add(ref)
+    return wanted
+
+
+def copy_parts(source: str, target: str) -> Transaction[None]:
+    """Give another thread all parts of a thread; it is swept once its documents are there."""
+    yield _COPY(source=source, target=target)
+    yield _MARK_DUE(thread_id=target)
+
+
+def delete_parts(thread_id: str) -> Transaction[None]:
+    """Delete all parts of a thread, with its documents."""
+    yield _DELETE_ALL(thread_id=thread_id)
+    yield _FORGET(thread_id=thread_id)
+
+
+def mark_due(thread_id: str) -> Transaction[None]:
+    """Have a thread swept, as documents of it were removed."""
+    yield _MARK_DUE(thread_id=thread_id)
+
+
+def due_threads(limit: int) -> Transaction[list[str]]:
+    """Return threads that can be swept now."""
+    rows = yield _DUE(limit=limit)
+    return [row["thread_id"] for row in rows]
+
+
+def sweep(thread_id: str) -> Transaction[int]:
+    """Remove what nothing refers to any more, and return how many parts; none while a run of the thread executes."""
+    yield _LOCK(thread_id=thread_id)
+    if (yield _BUSY(thread_id=thread_id)):
+        return 0
+    live = yield from referenced(thread_id)
+    rows = yield _REFS(thread_id=thread_id)
+    dead = [{"thread_id": thread_id, "ref": row["ref"]} for row in rows if row["ref"] not in live]
+    if dead:
+        yield _DELETE.many(dead)
+    yield _SWEPT(thread_id=thread_id, removed=int(bool(dead)))
+    return len(dead)
+
+
+def referenced(thread_id: str) -> Transaction[set[str]]:
+    """Return all that the documents of a thread refer to, directly or by nodes."""
+    rows = yield ROOTS(thread_id=thread_id)
+    live = {ref for row in rows for ref in split_refs(row["refs"])}
+    nodes = {row["ref"]: row["data"] for row in (yield _NODES(thread_id=thread_id))}
+    unseen = [ref for ref in live if ref in nodes]
+    while unseen:
+        below = set(children(nodes[unseen.pop()])) - live
+        live |= below
+        unseen += [ref for ref in below if ref in nodes]
+    return live
+
+
+def _json(refs: Iterable[str]) -> str:
+    return orjson.dumps(list(refs)).decode()
