@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -319,6 +320,42 @@ def test_json_does_not_ask(ledger: Path) -> None:
     assert repaired["subject"] == {"thread": "speaks", "status": "busy"}
 
 
+# ---------------------------------------------------------------------------------------------------------- sizes
+
+
+def test_it_tells_what_takes_most_space(ledger: Path) -> None:
+    event = (
+        "INSERT INTO events SELECT seq, 9000, 9000, zeroblob({bytes}) FROM runs WHERE thread_id = '{thread}' LIMIT 1"
+    )
+    write = (
+        "INSERT INTO checkpoint_writes SELECT thread_id, checkpoint_ns, checkpoint_id, 9000, run_id, 't', '', 'null',"
+        " zeroblob(300000) FROM checkpoints WHERE thread_id = 'graph' LIMIT 1"
+    )
+    change(ledger, event.format(bytes=2_000_000, thread="speaks"), event.format(bytes=1_000_000, thread="fails"), write)
+    free = "CREATE TABLE filler AS SELECT zeroblob(3000000) AS x; DROP TABLE filler"
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.executescript(free)
+    shown = doctor(ledger).stdout
+    assert re.search(r"^Size: 6\.\d MB, of which 3\.\d MB are free; write-ahead log: 0\.\d MB\.$", shown, re.M), shown
+    assert "\nLargest tables: events 3." in shown
+    assert "\nLargest threads: speaks 2.0 MB, fails 1.0 MB, graph 0.3 MB, " in shown
+    assert "--compact" not in shown
+    told = json.loads(doctor(ledger, "--json").stdout)["storage"]
+    assert told["database_bytes"] == ledger.stat().st_size
+    assert told["free_bytes"] > 3_000_000
+    assert told["tables"]["events"] > 3_000_000
+    assert told["shrinkable"]
+    assert list(told["largest_threads"])[:3] == ["speaks", "fails", "graph"]
+
+
+def test_it_tells_of_a_file_that_does_not_shrink(ledger: Path) -> None:
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.executescript("PRAGMA journal_mode=DELETE; PRAGMA auto_vacuum=NONE; VACUUM")
+    result = doctor(ledger)
+    assert result.exit_code == 0
+    assert "stop the server once, and run `runlane migrate --compact`." in result.stdout
+
+
 # --------------------------------------------------------------------------------------------------------- in use
 
 
@@ -381,6 +418,16 @@ def postgres(postgres_cluster: PostgresCluster, postgres_history: str) -> Iterat
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{postgres_history}"')
         yield postgres_cluster.url(name)
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def test_it_tells_what_takes_most_space_in_postgresql(postgres: str) -> None:
+    with ledger_connection(postgres, autocommit=True) as connection:
+        connection.execute("UPDATE runs SET kwargs = kwargs || repeat(' ', 300000) WHERE thread_id = 'speaks'")
+    told = json.loads(doctor(postgres, "--json").stdout)["storage"]
+    assert told["database_bytes"] > sum(told["tables"].values()) > 0
+    assert (told["free_bytes"], told["log_bytes"]) == (0, 0)
+    assert next(iter(told["largest_threads"])) == "speaks"
+    assert "--compact" not in doctor(postgres).stdout
 
 
 def test_a_history_in_postgresql_is_whole(postgres: str) -> None:

@@ -140,3 +140,18 @@ async def test_without_its_ledger_the_process_still_says_how_it_is(postgres_dsn:
             assert samples["process_resident_memory_bytes"] > 0
             assert (await http.get("/metrics?format=json")).status_code == 503
             admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true'.encode())
+
+
+async def test_the_size_of_the_database_and_its_tables_is_shown(counted: Server, http: httpx.AsyncClient) -> None:
+    sizes = counted.app.state.service.table_sizes
+    measured = counted.on_loop(sizes.measure())
+    samples, shown = await scrape(http), (await http.get("/metrics?format=json")).json()["storage"]
+    tables = {
+        name.removeprefix("runlane_table_bytes "): size for name, size in samples.items() if "table_bytes" in name
+    }
+    assert tables == shown["tables"] == measured.tables
+    assert {"runs", "events", "threads", "checkpoints"} < set(tables)
+    assert min(tables.values()) > 0
+    assert sum(tables.values()) <= samples["runlane_database_bytes"] == shown["database_bytes"]
+    assert samples["runlane_database_log_bytes"] > 0
+    assert shown["tables_measured_at"] == measured.at.isoformat()

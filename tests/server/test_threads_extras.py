@@ -114,14 +114,14 @@ async def test_nonsense_prunes_nothing(http: httpx.AsyncClient, thread_id: str) 
     assert (await http.get(f"/threads/{thread_id}")).status_code == 200
 
 
-async def test_storage_says_what_a_threads_checkpoints_take(
+async def test_storage_says_what_a_thread_takes(
     http: httpx.AsyncClient, client: LangGraphClient, thread_id: str
 ) -> None:
     empty = (await http.get(f"/threads/{thread_id}/storage")).json()
     assert (empty["thread_id"], empty["total_bytes"], empty["channel_values"]["by_channel"]) == (thread_id, 0, {})
     await client.runs.wait(thread_id, "chat", input=human("x" * 5000))
     found = (await http.get(f"/threads/{thread_id}/storage")).json()
-    parts = [found[name]["bytes"] for name in ("checkpoints", "channel_values", "pending_writes")]
+    parts = [found[name]["bytes"] for name in ("checkpoints", "channel_values", "pending_writes", "runs", "events")]
     assert (found["total_bytes"], min(parts) > 0) == (sum(parts), True)
     assert found["checkpoints"]["count"] == 3
     by_channel = found["channel_values"]["by_channel"]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from runlane.store.statements import Row, Transaction, statement
+from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.sizes import Size, size_of
 
 _CHECKPOINTS: Final = statement(
     "checkpoints.bytes",
@@ -26,14 +27,6 @@ _WRITES: Final = statement(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """Rows, and the bytes of the serialised values in them."""
-
-    count: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     """The size of a thread: its checkpoints, the channels' values in all versions that are kept, and tasks' writes."""
 
@@ -42,17 +35,17 @@ class Storage:
     writes: Size
 
 
+#: The size of a thread that has none.
+NO_CHECKPOINTS: Final = Storage(checkpoints=Size(count=0, bytes=0), channels={}, writes=Size(count=0, bytes=0))
+
+
 def storage(thread_id: str) -> Transaction[Storage]:
     """Measure a thread; this looks at each of its rows."""
     checkpoints = yield _CHECKPOINTS(thread_id=thread_id)
     channels = yield _CHANNELS(thread_id=thread_id)
     writes = yield _WRITES(thread_id=thread_id)
     return Storage(
-        checkpoints=_size(checkpoints[0]),
-        channels={row["channel"]: _size(row) for row in channels},
-        writes=_size(writes[0]),
+        checkpoints=size_of(checkpoints[0]),
+        channels={row["channel"]: size_of(row) for row in channels},
+        writes=size_of(writes[0]),
     )
-
-
-def _size(row: Row) -> Size:
-    return Size(count=row["n"], bytes=row["bytes"])

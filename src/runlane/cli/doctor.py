@@ -16,6 +16,9 @@ from runlane.cli.reporting import EXIT_FAILED, reporting
 from runlane.errors import ConfigurationError
 from runlane.settings import ENV_PREFIX, Settings
 
+#: Tables and threads that are named.
+SHOWN = 5
+
 
 @click.command()
 @options.project
@@ -61,22 +64,31 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
 
     async with open_ledger(settings) as ledger:
         report = await examine(ledger, graphs=graphs)
+        storage = await _measured(ledger, report)
         wanted = [finding for finding in report.findings if finding.fix is not None] if repair else []
         if not as_json:
+            _show_storage(storage)
             _show(report, ledger.in_use)
         if wanted and ledger.in_use is not None:
             raise ledger.in_use
         if not wanted or not (yes or click.confirm(f"Make these {len(wanted)} repairs?")):
-            _dump(report, (), as_json=as_json)
+            _dump(report, (), storage, as_json=as_json)
             return not report.findings
         repaired = [finding for finding in wanted if await apply_repair(ledger, finding)]
         left = await examine(ledger, graphs=graphs)
         if as_json:
-            _dump(left, repaired, as_json=True)
+            _dump(left, repaired, await _measured(ledger, left), as_json=True)
         else:
             click.echo(f"Repaired {len(repaired)} of {len(wanted)}. Checked again:")
             _show(left, None)
         return not left.findings
+
+
+async def _measured(ledger: Any, report: Any) -> Any:
+    """Return the sizes in *ledger*; ``None`` if the file is damaged or its schema is not this version's."""
+    from runlane.doctor import measure
+
+    return await measure(ledger) if report.checked else None
 
 
 def _show(report: Any, in_use: Exception | None) -> None:
@@ -94,7 +106,24 @@ def _show(report: Any, in_use: Exception | None) -> None:
         click.echo("Nothing is wrong.")
 
 
-def _dump(report: Any, repaired: Any, *, as_json: bool) -> None:
+def _show_storage(storage: Any) -> None:
+    if storage is None:
+        return
+    space, log = storage.database, storage.log_bytes
+    click.echo(f"Size: {_mb(space.bytes)}, of which {_mb(space.free_bytes)} are free; write-ahead log: {_mb(log)}.")
+    for what, sizes in (("tables", storage.tables), ("threads", storage.threads)):
+        if sizes:
+            shown = [f"{name} {_mb(size)}" for name, size in list(sizes.items())[:SHOWN]]
+            click.echo(f"Largest {what}: {', '.join(shown)}.")
+    if space.page_bytes > 1 and not space.shrinkable:
+        click.echo("The file does not shrink by itself: stop the server once, and run `runlane migrate --compact`.")
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _dump(report: Any, repaired: Any, storage: Any, *, as_json: bool) -> None:
     if not as_json:
         return
     told = {
@@ -102,8 +131,20 @@ def _dump(report: Any, repaired: Any, *, as_json: bool) -> None:
         "complete": report.complete,
         "findings": [_fields(finding) for finding in report.findings],
         "repaired": [_fields(finding) for finding in repaired],
+        "storage": None if storage is None else _sizes(storage),
     }
     click.echo(json.dumps(told, indent=2))
+
+
+def _sizes(storage: Any) -> dict[str, Any]:
+    return {
+        "database_bytes": storage.database.bytes,
+        "free_bytes": storage.database.free_bytes,
+        "log_bytes": storage.log_bytes,
+        "shrinkable": storage.database.shrinkable,
+        "tables": storage.tables,
+        "largest_threads": storage.threads,
+    }
 
 
 def _fields(finding: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from runlane.errors import ConfigurationError, LedgerInUse, StoreUnavailable
 from runlane.settings import Settings
 from runlane.store.backends import migrate_postgres, open_postgres
-from runlane.store.drivers.sqlite import BUSY_TIMEOUT_S, SqliteDriver, configure, now_us, read_on, translate
+from runlane.store.drivers.sqlite import BUSY_TIMEOUT_S, SqliteDriver, configure, log_bytes, now_us, read_on, translate
 from runlane.store.migrate import migrate_sqlite
 from runlane.store.statements import T, Transaction
 
@@ -42,6 +42,7 @@ class OpenLedger:
         exclusive: No other process uses it, so nothing of it executes.
         in_use: Why it cannot be repaired: a server owns the file.
         migrate: Brings the schema up to date; blocks.
+        log_bytes: Returns the size of SQLite's write-ahead log.
     """
 
     database: Database
@@ -49,6 +50,7 @@ class OpenLedger:
     exclusive: bool
     in_use: LedgerInUse | None
     migrate: Callable[[], bool]
+    log_bytes: Callable[[], int]
 
 
 @asynccontextmanager
@@ -70,6 +72,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[OpenLedger]:
             exclusive=False,
             in_use=None,
             migrate=partial(migrate_postgres, settings.database, settings.database_schema),
+            log_bytes=lambda: 0,
         )
     try:
         yield ledger
@@ -96,6 +99,7 @@ def _open_file(settings: Settings, path: Path) -> OpenLedger:
         exclusive=in_use is None,
         in_use=in_use,
         migrate=partial(migrate_sqlite, path),
+        log_bytes=partial(log_bytes, path),
     )
 
 

@@ -17,6 +17,7 @@ from runlane.agents.state import ThreadStates
 from runlane.agents.users import RunUser, RunUsers, run_user
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import RunStatus
+from runlane.maintenance.table_sizes import TableSizes
 from runlane.manager import RunManager
 from runlane.records import ANY_OWNER, Assistant, Owner, Thread
 from runlane.runtime import Runtime
@@ -72,6 +73,7 @@ class Service:
     webhooks: Deliverer
     system_assistants: Mapping[str, Assistant]
     probe: DatabaseProbe
+    table_sizes: TableSizes
     drain: Drain
 
     @property

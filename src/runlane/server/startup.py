@@ -18,6 +18,7 @@ from runlane.agents.users import RunUsers
 from runlane.errors import ConfigurationError
 from runlane.lifecycle import EndReason
 from runlane.maintenance.retention import ThreadSweeper
+from runlane.maintenance.table_sizes import TableSizes
 from runlane.records import Assistant, RunRecord
 from runlane.runtime import Runtime, open_driver, open_runtime
 from runlane.server.auth.grants import Grants
@@ -127,6 +128,7 @@ async def open_service(
             webhooks=await stack.enter_async_context(webhooks),
             system_assistants=await register_system_assistants(store, project.graphs),
             probe=DatabaseProbe(store),
+            table_sizes=await stack.enter_async_context(TableSizes(store.sizes, telemetry)),
             drain=Drain(runtime),
         )
         await stack.enter_async_context(_thread_sweeper(runtime, project.expiry))

@@ -9,6 +9,7 @@ from runlane.store.resources.crons import Crons
 from runlane.store.resources.events import Events
 from runlane.store.resources.queue import RunQueue
 from runlane.store.resources.runs import Runs
+from runlane.store.resources.sizes import Sizes
 from runlane.store.resources.threads import Threads
 from runlane.store.resources.webhooks import Webhooks
 from runlane.store.resources.workers import Workers
@@ -37,6 +38,7 @@ class RunStore:
         crons: Schedules, and the runs that they start.
         webhooks: The outbox of deliveries.
         workers: The processes that share the ledger.
+        sizes: How much space all of it takes.
         driver: The database, for what has transactions of its own, such as checkpoints.
     """
 
@@ -66,6 +68,7 @@ class RunStore:
         self.crons = Crons(self._database, thread_ttl=thread_ttl, max_queued_runs=max_queued_runs)
         self.webhooks = Webhooks(self._database)
         self.workers = Workers(self._database)
+        self.sizes = Sizes(self._database)
 
     async def probe(self) -> None:
         """Write a row that nobody reads, to find out whether the database takes writes."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runlane.telemetry.events import (
     CancelStopped,
@@ -89,6 +90,31 @@ class RunMetrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Callable[..., Histogram]:
         return _series(Histogram(f"runlane_{name}", text, labels, buckets=buckets, registry=self._registry))
+
+
+class SizeMetrics:
+    """Gauges of how large the database is, set when Prometheus asks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._database = Gauge("runlane_database_bytes", "Size of the database, without its log.", registry=registry)
+        self._free = Gauge("runlane_database_free_bytes", "Free pages of the SQLite file.", registry=registry)
+        self._log = Gauge("runlane_database_log_bytes", "Size of SQLite's write-ahead log.", registry=registry)
+        self._tables = Gauge(
+            "runlane_table_bytes", "Size of a table and its indexes when last measured.", ["table"], registry=registry
+        )
+
+    def show(self, database_bytes: float, free_bytes: float, log_bytes: float, tables: Mapping[str, int]) -> None:
+        """Set the gauges."""
+        self._database.set(database_bytes)
+        self._free.set(free_bytes)
+        self._log.set(log_bytes)
+        self._tables.clear()
+        for name, size in tables.items():
+            self._tables.labels(name).set(size)
+
+    def unknown(self) -> None:
+        """The database is not available: no number is better than the last one that was true."""
+        self.show(math.nan, math.nan, math.nan, {})
 
 
 def _series(metric: M) -> Callable[..., M]:

@@ -167,6 +167,8 @@ class ThreadStorage(WireObject):
     checkpoints: WireSize
     channel_values: ChannelSizes
     pending_writes: WireSize
+    runs: WireSize
+    events: WireSize
 
 
 class RunKwargs(WireObject):
@@ -352,12 +354,21 @@ class WorkerNumbers(WireObject):
     available: Count
 
 
+class StorageNumbers(WireObject):
+    database_bytes: Count
+    free_bytes: Count
+    log_bytes: Count
+    tables: dict[str, Count]
+    tables_measured_at: datetime | None
+
+
 class Numbers(WireObject):
     """Metrics of the process, with ``format=json``; ``api`` has the requests by status."""
 
     queue: QueueNumbers
     api: dict[str, dict[str, Count]]
     workers: WorkerNumbers
+    storage: StorageNumbers
 
 
 class Info(WireObject):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import astuple
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
@@ -21,12 +23,23 @@ from runlane.server.http.route import ROUTE, Resource, Route
 from runlane.server.routes.authorization import service_of
 from runlane.server.service import Service
 from runlane.store.transactions.queue import QueueStats
-from runlane.telemetry.prometheus import RunMetrics
+from runlane.telemetry.prometheus import RunMetrics, SizeMetrics
 
 #: Routes answer within milliseconds, or wait for a run.
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 #: The path of a request that no route took: its own would be another series for each guess of a client.
 NO_ROUTE: Final = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageNumbers:
+    """The size of the database, and of its tables when they were last measured."""
+
+    database_bytes: int
+    free_bytes: int
+    log_bytes: int
+    tables: Mapping[str, int]
+    tables_measured_at: datetime | None
 
 
 class Metrics:
@@ -41,6 +54,7 @@ class Metrics:
         GCCollector(registry=self.registry)
         #: Called with the events of runs.
         self.observers = RunMetrics(self.registry).observers
+        self._sizes = SizeMetrics(self.registry)
         self._requests = Counter(
             "runlane_http_requests",
             "Requests that were answered.",
@@ -86,6 +100,13 @@ class Metrics:
             self._series[method, path, status] = found
         found[0].inc()
         found[1].observe(latency_s)
+
+    def show_storage(self, storage: StorageNumbers | None) -> None:
+        """Set the gauges of sizes; without *storage* the ledger is unavailable."""
+        if storage is None:
+            self._sizes.unknown()
+        else:
+            self._sizes.show(storage.database_bytes, storage.free_bytes, storage.log_bytes, storage.tables)
 
     def text(self, queue: QueueStats | None, *, slots: int, active: int, abandoned: int, blocked_s: float) -> bytes:
         """Return everything as Prometheus reads it; without *queue* the ledger is unavailable."""
@@ -145,12 +166,19 @@ async def metrics(request: Request, query: MetricsQuery) -> Response:
     if query.format == "json":
         workers = {"max": slots, "active": active, "available": max(0, slots - active)}
         return json_response(
-            {"queue": await _queue(service), "api": {"requests": counts.requests()}, "workers": workers}
+            {
+                "queue": await _queue(service),
+                "api": {"requests": counts.requests()},
+                "workers": workers,
+                "storage": await _storage(service),
+            }
         )
     try:
         queue = await service.store.queue.stats()
+        counts.show_storage(await _storage(service))
     except StoreUnavailable:  # what the process says of itself is all the more wanted then
         queue = None
+        counts.show_storage(None)
     text = counts.text(
         queue,
         slots=slots,
@@ -170,6 +198,17 @@ async def _queue(service: Service) -> dict[str, Any]:
         "pending_runs_wait_time_med_secs": queue.wait_median_s,
         "pending_unblocked_runs_wait_time_max_secs": queue.unblocked_wait_max_s,
     }
+
+
+async def _storage(service: Service) -> StorageNumbers:
+    database, measured = await service.store.sizes.database(), service.table_sizes.latest
+    return StorageNumbers(
+        database_bytes=database.bytes,
+        free_bytes=database.free_bytes,
+        log_bytes=service.store.sizes.log_bytes(),
+        tables={} if measured is None else measured.tables,
+        tables_measured_at=None if measured is None else measured.at,
+    )
 
 
 METRICS = Resource(

@@ -9,14 +9,15 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.checkpoints.sizes import Size
-from runlane.errors import ConflictError, NotFound, ThreadChanged, UnsupportedOption
+from runlane.checkpoints.sizes import NO_CHECKPOINTS
+from runlane.errors import ConflictError, NotFound, ThreadChanged
 from runlane.records import PruneStrategy
 from runlane.server.http import answers
 from runlane.server.http.requests import Body, canonical_uuid
 from runlane.server.http.responses import json_response, thread_wire
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, reach_thread, service_of
+from runlane.store.transactions.sizes import total
 
 _ACTIONS: dict[PruneStrategy, str] = {"delete": "delete", "keep_latest": "update"}
 
@@ -86,21 +87,26 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
 
 
 async def thread_storage(request: Request) -> Response:
-    """Return how many bytes the thread's checkpoints take."""
+    """Return how many bytes the thread takes: its checkpoints, its runs with their results, and their events."""
     _, thread = await reach_thread(request, "read")
-    saver = service_of(request).runtime.saver
-    if saver is None:
-        raise UnsupportedOption("storage", "this database keeps no checkpoints yet.")
-    found = await saver.threads.storage(thread.thread_id)
-    channels = found.channels.values()
-    values = Size(count=sum(size.count for size in channels), bytes=sum(size.bytes for size in channels))
+    service = service_of(request)
+    ledger = await service.store.sizes.thread(thread.thread_id)
+    saver = service.runtime.saver
+    kept = NO_CHECKPOINTS if saver is None else await saver.threads.storage(thread.thread_id)
+    values = total(kept.channels.values())
+    parts = {
+        "checkpoints": kept.checkpoints,
+        "channel_values": values,
+        "pending_writes": kept.writes,
+        "runs": ledger.runs,
+        "events": ledger.events,
+    }
     return json_response(
         {
             "thread_id": thread.thread_id,
-            "total_bytes": found.checkpoints.bytes + values.bytes + found.writes.bytes,
-            "checkpoints": found.checkpoints,
-            "channel_values": {"count": values.count, "bytes": values.bytes, "by_channel": found.channels},
-            "pending_writes": found.writes,
+            "total_bytes": total(parts.values()).bytes,
+            **parts,
+            "channel_values": {"count": values.count, "bytes": values.bytes, "by_channel": kept.channels},
         }
     )
 

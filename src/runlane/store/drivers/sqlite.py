@@ -362,6 +362,14 @@ def contains(document: Any, wanted: Any) -> bool:
     return bool(document == wanted)
 
 
+def log_bytes(path: Path) -> int:
+    """Return the size of the log of the database at *path*."""
+    try:
+        return os.stat(f"{os.path.realpath(path)}-wal").st_size
+    except FileNotFoundError:
+        return 0
+
+
 class _Place:
     """The files that were opened: the database and its log.
 

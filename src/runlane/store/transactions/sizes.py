@@ -1,0 +1,83 @@
+"""How large the database, its tables and a thread are, in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from runlane.store.statements import Row, Transaction, statement
+
+# Only where SQLite was built with the virtual table dbstat, as nearly every distribution does.
+_TABLES: Final = statement(
+    "sizes.tables",
+    r"""SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
+        AND EXISTS (SELECT 1 FROM pragma_module_list WHERE name = 'dbstat') ORDER BY name""",
+    postgres="SELECT tablename AS name FROM pg_tables WHERE schemaname = current_schema() ORDER BY name",
+)
+# SQLite reads the header of each page of the table, PostgreSQL asks for the sizes of files.
+_TABLE: Final = statement(
+    "sizes.table",
+    """SELECT coalesce(sum(pgsize), 0) AS bytes FROM dbstat
+       WHERE aggregate = TRUE AND name IN (SELECT name FROM sqlite_schema WHERE tbl_name = :name)""",
+    postgres="SELECT coalesce(pg_total_relation_size(to_regclass(quote_ident(:name))), 0) AS bytes",
+)
+# The texts are made bytes, as their length in characters may be a quarter of that.
+_RUNS: Final = statement(
+    "sizes.runs",
+    """SELECT count(*) AS n, coalesce(sum(length(CAST(kwargs AS BLOB)) + length(CAST(metadata AS BLOB))
+         + coalesce(length(CAST(result AS BLOB)), 0)), 0) AS bytes FROM runs WHERE thread_id = :thread_id""",
+    postgres="""SELECT count(*) AS n, coalesce(sum(octet_length(kwargs) + octet_length(metadata)
+         + coalesce(octet_length(result), 0)), 0)::bigint AS bytes FROM runs WHERE thread_id = :thread_id""",
+)
+_EVENTS: Final = statement(
+    "sizes.events",
+    """SELECT count(*) AS n, CAST(coalesce(sum(length(frames)), 0) AS bigint) AS bytes
+       FROM events WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)""",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Rows, and the bytes of the values in them."""
+
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSize:
+    """The size of a thread in the ledger, without its checkpoints: its runs with their results, and their events."""
+
+    runs: Size
+    events: Size
+
+
+def table_names() -> Transaction[tuple[str, ...]]:
+    """Return the tables that can be measured."""
+    rows = yield _TABLES()
+    return tuple(row["name"] for row in rows)
+
+
+def table_bytes(name: str) -> Transaction[int]:
+    """Return what a table takes with its indexes; 0 if it is gone. In SQLite this looks at each of its pages."""
+    [row] = yield _TABLE(name=name)
+    found: int = row["bytes"]
+    return found
+
+
+def thread_size(thread_id: str) -> Transaction[LedgerSize]:
+    """Measure a thread; this looks at each of its rows."""
+    runs = yield _RUNS(thread_id=thread_id)
+    events = yield _EVENTS(thread_id=thread_id)
+    return LedgerSize(runs=size_of(runs[0]), events=size_of(events[0]))
+
+
+def total(sizes: Iterable[Size]) -> Size:
+    """Return the sum of *sizes*."""
+    found = tuple(sizes)
+    return Size(count=sum(size.count for size in found), bytes=sum(size.bytes for size in found))
+
+
+def size_of(row: Row) -> Size:
+    return Size(count=row["n"], bytes=row["bytes"])
