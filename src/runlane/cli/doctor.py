@@ -67,8 +67,7 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
         storage = await _measured(ledger, report)
         wanted = [finding for finding in report.findings if finding.fix is not None] if repair else []
         if not as_json:
-            _show_storage(storage)
-            _show(report, ledger.in_use)
+            _show(report, storage, ledger.in_use)
         if wanted and ledger.in_use is not None:
             raise ledger.in_use
         if not wanted or not (yes or click.confirm(f"Make these {len(wanted)} repairs?")):
@@ -80,7 +79,7 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
             _dump(left, repaired, await _measured(ledger, left), as_json=True)
         else:
             click.echo(f"Repaired {len(repaired)} of {len(wanted)}. Checked again:")
-            _show(left, None)
+            _show(left, None, None)
         return not left.findings
 
 
@@ -91,9 +90,10 @@ async def _measured(ledger: Any, report: Any) -> Any:
     return await measure(ledger) if report.checked else None
 
 
-def _show(report: Any, in_use: Exception | None) -> None:
+def _show(report: Any, storage: Any, in_use: Exception | None) -> None:
     for finding in report.findings:
         click.echo(finding.line)
+    _show_storage(storage)
     if in_use is not None:
         click.echo("Checked beside the process that uses the file; nothing can be repaired while it does.")
     counts = [f"{count} {name}" for name, count in report.checked.items() if count]

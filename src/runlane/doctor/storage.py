@@ -31,7 +31,7 @@ _LARGEST_THREADS: Final = statement(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Storage:
+class LedgerStorage:
     """What takes how many bytes; ``tables`` with their indexes, ``threads`` without, the largest first."""
 
     database: FileSpace
@@ -40,7 +40,7 @@ class Storage:
     threads: Mapping[str, int]
 
 
-async def measure(ledger: OpenLedger) -> Storage:
+async def measure(ledger: OpenLedger) -> LedgerStorage:
     """Measure *ledger*, which reads all of it.
 
     Raises:
@@ -48,7 +48,7 @@ async def measure(ledger: OpenLedger) -> Storage:
     """
     read = ledger.database.read
     tables = {name: await read(table_bytes(name)) for name in await read(table_names())}
-    return Storage(
+    return LedgerStorage(
         database=await read(file_space()),
         log_bytes=ledger.log_bytes(),
         tables=dict(sorted(tables.items(), key=lambda item: (-item[1], item[0]))),

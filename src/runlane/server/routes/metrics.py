@@ -32,7 +32,7 @@ NO_ROUTE: Final = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StorageNumbers:
+class DatabaseSizes:
     """The size of the database, and of its tables when they were last measured."""
 
     database_bytes: int
@@ -101,7 +101,7 @@ class Metrics:
         found[0].inc()
         found[1].observe(latency_s)
 
-    def show_storage(self, storage: StorageNumbers | None) -> None:
+    def show_storage(self, storage: DatabaseSizes | None) -> None:
         """Set the gauges of sizes; without *storage* the ledger is unavailable."""
         if storage is None:
             self._sizes.unknown()
@@ -200,9 +200,9 @@ async def _queue(service: Service) -> dict[str, Any]:
     }
 
 
-async def _storage(service: Service) -> StorageNumbers:
+async def _storage(service: Service) -> DatabaseSizes:
     database, measured = await service.store.sizes.database(), service.table_sizes.latest
-    return StorageNumbers(
+    return DatabaseSizes(
         database_bytes=database.bytes,
         free_bytes=database.free_bytes,
         log_bytes=service.store.sizes.log_bytes(),
