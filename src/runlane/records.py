@@ -420,13 +420,15 @@ class Admission:
 class Claim:
     """A claimed run: the record, the right to write it, and the number of its last event so far.
 
-    ``bare`` says that clients may look at its thread, and see no values there yet.
+    ``bare`` says that clients may look at its thread, and see no values there yet. ``parts_epoch`` changes whenever
+    parts of the thread were removed.
     """
 
     run: RunRecord
     lease: Lease
     events_end: int
     bare: bool = False
+    parts_epoch: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

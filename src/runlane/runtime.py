@@ -18,6 +18,7 @@ from runlane.agents.sources import RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
+from runlane.documents.memory import ThreadMemories
 from runlane.error_texts import ErrorTexts
 from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
@@ -398,6 +399,7 @@ def _executor(core: _Core) -> Executor:
         settings=core.settings,
         errors=errors,
         notifier=core.notifier,
+        memories=ThreadMemories(),
         telemetry=core.telemetry,
     )
 

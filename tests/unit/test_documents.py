@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.values import MessagePack
 from runlane.documents.document import Document, assemble, body_of_text, unpacked
-from runlane.documents.memory import ThreadMemories, ThreadMemory
+from runlane.documents.memory import MEMORY_BYTES, ThreadMemories, ThreadMemory
 from runlane.documents.parts import bytes_of, expand, fold, ref_of
 from runlane.documents.splitting import document_of
 
@@ -25,11 +25,12 @@ class Storage:
     def __init__(self) -> None:
         self.parts: dict[str, bytes] = {}
 
-    def put(self, document: bytes | Document) -> int:
-        """Store a document; return how many bytes that takes."""
+    def put(self, document: bytes | Document, memory: ThreadMemory) -> int:
+        """Store a document, and have the memory that it was made with know; return how many bytes that takes."""
         if isinstance(document, bytes):
             return len(document)
         self.parts.update(document.parts)
+        memory.accept(CODEC.name, document.refs, document.parts)
         return document.size
 
     def read(self, document: bytes | Document) -> bytes:
@@ -64,7 +65,7 @@ def test_the_bytes_of_any_value_come_back(seed: int) -> None:
         state = rng.choice([[*state, values(rng)], state[:at] + state[at + 1 :], [values(rng), *state], state])
         value = rng.choice([state, {"messages": state, "other": 1}, [{"inner": state}]])
         document = document_of(value, CODEC, memory)
-        storage.put(document)
+        storage.put(document, memory)
         assert storage.read(document) == CODEC.encode(value)
 
 
@@ -73,7 +74,7 @@ def test_each_turn_of_a_conversation_takes_what_is_new() -> None:
     taken = []
     for message in messages(800):
         state = [*state, message]
-        taken.append(storage.put(document_of(state, CODEC, memory)))
+        taken.append(storage.put(document_of(state, CODEC, memory), memory))
     assert storage.read(document_of(state, CODEC, memory)) == CODEC.encode(state)
     assert sum(taken) < 2 * len(CODEC.encode(state))
     assert sum(taken[700:]) < 1.5 * sum(taken[100:200])
@@ -84,30 +85,30 @@ def test_a_file_is_one_part_wherever_it_stands() -> None:
     url = f"data:image/png;base64,{file}"
     content: list[Any] = [{"type": "image_url", "image_url": {"url": url}}]
     memory, storage = ThreadMemory(), Storage()
-    first = storage.put(document_of([HumanMessage(content, id="1")], CODEC, memory))
+    first = storage.put(document_of([HumanMessage(content, id="1")], CODEC, memory), memory)
     again = [{"messages": [{"role": "user", "content": content}]}, [*messages(3), HumanMessage(content, id="2")], file]
     assert first > len(file)
     for value in again:
         # Who knows of nothing brings it again.
-        assert storage.put(document_of(value, CODEC, ThreadMemory())) > len(file)
+        assert storage.put(document_of(value, CODEC, ThreadMemory()), ThreadMemory()) > len(file)
         document = document_of(value, CODEC, memory)
-        assert storage.put(document) < 4000
+        assert storage.put(document, memory) < 4000
         assert storage.read(document) == CODEC.encode(value)
 
 
 def test_a_message_that_is_changed_in_place_is_stored_as_it_is() -> None:
     memory, storage = ThreadMemory(), Storage()
     state = [AIMessage("x" * 500, id=str(at), response_metadata={"tokens": 1}) for at in range(20)]
-    storage.put(document_of(state, CODEC, memory))
+    storage.put(document_of(state, CODEC, memory), memory)
     changes = [("content", "y" * 500), ("response_metadata", {"tokens": True}), ("additional_kwargs", {"a": [1]})]
     for field, value in changes:
         setattr(state[7], field, value)
         document = document_of(state, CODEC, memory)
-        storage.put(document)
+        storage.put(document, memory)
         assert storage.read(document) == CODEC.encode(state)
     state[3].response_metadata["tokens"] = 1.0
     document = document_of(state, CODEC, memory)
-    storage.put(document)
+    storage.put(document, memory)
     assert storage.read(document) == CODEC.encode(state)
 
 
@@ -126,27 +127,75 @@ def test_a_body_is_read_from_json_too() -> None:
     assert tuple(body_of_text(document.text)) == document.body
 
 
+def remembered(memories: ThreadMemories, state: list[BaseMessage], epoch: str) -> tuple[Document, ThreadMemory]:
+    memory = memories.take("thread", epoch)
+    document = document_of(state, CODEC, memory)
+    assert isinstance(document, Document)
+    memory.accept(CODEC.name, document.refs, document.parts)
+    return document, memory
+
+
 def test_a_memory_relies_on_nothing_once_parts_were_removed() -> None:
     memories, state = ThreadMemories(), messages(50)
-    memory = memories.take("thread", 1)
-    whole = document_of(state, CODEC, memory)
-    assert isinstance(whole, Document)
+    whole, memory = remembered(memories, state, "1")
     memories.give_back("thread", memory)
-    same = document_of(state, CODEC, memories.take("thread", 1))
-    assert isinstance(same, Document)
+    same, memory = remembered(memories, state, "1")
     assert not same.parts
     memories.give_back("thread", memory)
-    after = document_of(state, CODEC, memories.take("thread", 2))
-    assert isinstance(after, Document)
+    after, _ = remembered(memories, state, "2")
     assert after.parts == whole.parts
+
+
+def test_a_document_that_was_not_accepted_does_not_count_as_stored() -> None:
+    state, memory = messages(50), ThreadMemory()
+    first, second = document_of(state, CODEC, memory), document_of(state, CODEC, memory)
+    assert isinstance(first, Document)
+    assert isinstance(second, Document)
+    assert second.parts == first.parts
+
+
+def test_code_that_outlives_its_attempt_does_not_change_the_memory_that_was_given_back() -> None:
+    memories, state = ThreadMemories(), messages(50)
+    _, memory = remembered(memories, state, "1")
+    memories.give_back("thread", memory)
+    late = document_of([*state, *messages(60)[50:]], CODEC, memory)
+    assert isinstance(late, Document)
+    memory.accept(CODEC.name, late.refs, late.parts)
+    again, _ = remembered(memories, [*state, *messages(60)[50:]], "1")
+    assert again.parts == late.parts
+
+
+def test_a_memory_at_rest_forgets_the_versions_that_are_past() -> None:
+    memories, state = ThreadMemories(), messages(51)
+    sizes = []
+    for message in messages(3000)[51:]:
+        state = [*state[-50:], message]
+        _, memory = remembered(memories, state, "1")
+        memories.give_back("thread", memory)
+        sizes.append(memories.bytes)
+    assert max(sizes[1500:]) < 1.1 * max(sizes[:1500])
 
 
 def test_memories_at_rest_are_bounded() -> None:
     memories = ThreadMemories(max_bytes=200_000)
     for number in range(10):
-        memory = memories.take(f"thread {number}", 1)
+        memory = memories.take(f"thread {number}", "1")
         document_of(messages(50), CODEC, memory)
         memories.give_back(f"thread {number}", memory)
-    assert memories.bytes <= 200_000
-    assert memories.take("thread 9", 1).bytes
-    assert not memories.take("thread 0", 1).bytes
+    assert 0 < memories.bytes <= 200_000
+    assert memories.take("thread 9", "1").bytes
+    assert not memories.take("thread 0", "1").bytes
+
+
+def test_a_large_message_that_is_remembered_counts_with_its_size() -> None:
+    memories, memory = ThreadMemories(max_bytes=200_000), ThreadMemory()
+    document_of([HumanMessage("x" * 300_000, id="1")], CODEC, memory)
+    memories.give_back("thread", memory)
+    assert not memories.bytes
+
+
+def test_a_memory_in_use_forgets_what_a_long_run_has_left_behind() -> None:
+    memory = ThreadMemory()
+    for number in range(200):
+        document_of([HumanMessage(f"{number}" + "x" * 1_000_000, id=str(number))], CODEC, memory)
+    assert memory.bytes <= 2 * MEMORY_BYTES

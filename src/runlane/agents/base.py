@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from runlane.documents.memory import ThreadMemory
 from runlane.error_texts import MASKED, ErrorTexts
 from runlane.outcomes import Snapshot
 from runlane.records import CancelReceipt, RunRecord, StreamEvent
@@ -58,7 +59,8 @@ class AgentCall:
     first. ``callbacks`` are LangChain callback handlers; in a block of ``counting()`` model calls are counted without
     them. ``cancelled()`` returns the receipt of a cancel of the run. ``over``, a future of the control loop, is the run
     once the attempt's ending is recorded; it is cancelled if the attempt has lost its run. ``first_values``, if given,
-    shows JSON text as the values of the thread, which has none, until the run ends.
+    shows JSON text as the values of the thread, which has none, until the run ends. ``memory`` is what is known of the
+    thread's large values.
     """
 
     run: RunRecord
@@ -76,6 +78,7 @@ class AgentCall:
     over: asyncio.Future[RunRecord] | None = None
     errors: ErrorTexts = MASKED
     first_values: Callable[[bytes], None] | None = None
+    memory: ThreadMemory = field(default_factory=ThreadMemory)
 
 
 class Agent(Protocol):

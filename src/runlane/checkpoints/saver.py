@@ -29,8 +29,9 @@ from runlane.checkpoints.blocking import BlockingSaver
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.threads import ThreadCheckpoints
 from runlane.checkpoints.transactions import Wanted
-from runlane.checkpoints.values import Values
+from runlane.checkpoints.values import NAME, Values
 from runlane.documents.memory import ThreadMemory
+from runlane.documents.parts import split_refs
 from runlane.errors import ThreadChanged, UnsupportedOption
 from runlane.journal.journal import AttemptJournal
 from runlane.journal.rows import CheckpointRows
@@ -178,14 +179,14 @@ class LedgerSaver(BlockingSaver):
     ) -> RunnableConfig:
         """Store *checkpoint*, with the values of the channels in *new_versions*."""
         saved = self._checkpoint(config, checkpoint, metadata, new_versions)
-        await self._access.write(saved)
+        await self._write(saved)
         return {"configurable": saved.address}
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote, beside the checkpoint that it started from."""
-        await self._access.write(self._writes(config, writes, task_id, task_path))
+        await self._write(self._writes(config, writes, task_id, task_path))
 
     # LangGraph asks for the parameters of this method once for each run, and working them out takes a while.
     vars()["aput_writes"].__signature__ = inspect.signature(vars()["aput_writes"])
@@ -198,13 +199,16 @@ class LedgerSaver(BlockingSaver):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         saved = self._checkpoint(config, checkpoint, metadata, new_versions)
-        self._wait(self._access.write(saved))
+        self._wait(self._write(saved))
         return {"configurable": saved.address}
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._wait(self._access.write(self._writes(config, writes, task_id, task_path)))
+        self._wait(self._write(self._writes(config, writes, task_id, task_path)))
+
+    async def _write(self, saved: CheckpointRows) -> None:
+        await self._access.write(saved)
 
     def _checkpoint(
         self,
@@ -329,6 +333,12 @@ class AttemptSaver(LedgerSaver):
             redact = self._redact
             writes = [(channel, redact(value) if channel == ERROR else value) for channel, value in writes]
         return super()._writes(config, writes, task_id, task_path)
+
+    async def _write(self, saved: CheckpointRows) -> None:
+        await super()._write(saved)
+        written = [row for row in (*saved.blobs, *saved.writes) if row["thread_id"] == self._thread_id]
+        tops = split_refs("".join(row["refs"] or "" for row in written))
+        self._memory.accept(NAME, tops, saved.parts.get(self._thread_id, ()))
 
     def _run_id(self, metadata: Mapping[str, Any]) -> str:
         return self._owner_id

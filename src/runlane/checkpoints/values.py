@@ -20,12 +20,14 @@ from runlane.store.statements import Row
 _MSGPACK: Final = "msgpack"
 _ARRAY: Final = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
 Stored = tuple[str, bytes, str | None]
+#: Under which a memory keeps what it knows of checkpoints.
+NAME: Final = "checkpoints"
 
 
 class MessagePack:
     """LangGraph's MessagePack as a codec: a list is its length and its items."""
 
-    name = "checkpoints"
+    name = NAME
     item_kind = ITEM
     between = b""
     keeps_bytes = False
@@ -102,7 +104,7 @@ class Reading:
         every = {**self.known.nodes, **parts}
         items = list(expand(top, every))
         self._memory.keep_nodes(parts)
-        self._memory.stored(self._codec.name).update(top, parts, items)
+        self._memory.accept(self._codec.name, top, {*top, *parts, *items})
         if _is_list_of(items, body):
             return self._items(items, every)
         return self._loads((row["type"], assemble(body, top, partial(self._bytes_at, every))))
@@ -114,8 +116,9 @@ class Reading:
         for ref in items:
             thing = self.known.objects.get(ref)
             if thing is None:
-                thing = self._loads((_MSGPACK, bytes_of(ref, every)))
-                self._memory.learn(thing, self._codec.name, ref)
+                data = bytes_of(ref, every)
+                thing = self._loads((_MSGPACK, data))
+                self._memory.learn(thing, self._codec.name, ref, len(data))
             elif ref in taken:
                 thing = deepcopy(thing)
             taken.add(ref)

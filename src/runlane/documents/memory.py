@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import marshal
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from runlane.documents.parts import is_node
+from runlane.documents.parts import children, is_node
 
 #: Texts that are shorter are encoded again.
 _MIN_TEXT_CHARS: Final = 256
 _PLAIN: Final = (str, int, float, bool, type(None))
 #: Memories of threads at rest, in all.
 MEMORY_BYTES: Final = 32 * 1024 * 1024
-#: An object takes about so much more than its encoded forms.
+#: An object takes about so much more than its encoded forms, and so much a reference.
 _ITEM_BYTES: Final = 1024
+_REF_BYTES: Final = 128
+#: References of earlier versions are kept until there are so many, as finding them takes a while.
+_SPARE_REFS: Final = 1024
 
 _is_message: dict[type, bool] = {}
 
@@ -45,14 +48,15 @@ class _Frozen:
 class _Item:
     """An object, its fields as they were when it was encoded, where it stood, and what it was encoded to."""
 
-    __slots__ = ("data", "fields", "key", "ref", "thing", "used")
+    __slots__ = ("data", "fields", "key", "ref", "size", "thing", "used")
 
-    def __init__(self, thing: Any, key: Any, ref: str, data: bytes) -> None:
+    def __init__(self, thing: Any, key: Any, ref: str, data: bytes, size: int) -> None:
         self.thing = thing
         self.fields = None if type(thing) is str else _fields(thing)
         self.key = key
         self.ref = ref
         self.data = data
+        self.size = _ITEM_BYTES + size + len(data)
         self.used = 0
 
     @property
@@ -61,28 +65,40 @@ class _Item:
 
 
 class _Known:
-    """What is known of one codec: objects by identity and by reference, and what is stored or on its way."""
+    """What is known of one codec: objects by identity and by reference, and what is stored or on its way.
 
-    __slots__ = ("by_ref", "items", "stored")
+    ``tops`` are the references that the documents of this generation begin at.
+    """
+
+    __slots__ = ("by_ref", "items", "stored", "tops")
 
     def __init__(self) -> None:
         self.items: dict[int, _Item] = {}
         self.by_ref: dict[str, _Item] = {}
         self.stored: set[str] = set()
+        self.tops: set[str] = set()
+
+    def drop_unused(self, generation: int) -> int:
+        """Drop the objects that were not used since *generation*, and return what the others take."""
+        self.items = {key: item for key, item in self.items.items() if item.used >= generation}
+        self.by_ref = {item.ref: item for item in self.items.values()}
+        return sum(item.size for item in self.items.values())
 
 
 class ThreadMemory:
     """What is known of one thread; used by one attempt, on one thread at a time."""
 
-    __slots__ = ("_codecs", "_generation", "bytes", "epoch", "nodes")
+    __slots__ = ("_codecs", "_generation", "_kept_refs", "_trimmed_at", "bytes", "epoch", "nodes")
 
     def __init__(self) -> None:
         self._codecs: dict[str, _Known] = {}
         self._generation = 0
+        self._kept_refs = 0
+        self._trimmed_at = MEMORY_BYTES
         self.nodes: dict[str, bytes] = {}
         self.bytes = 0
         #: Which state of the thread's parts this knows.
-        self.epoch: int | None = None
+        self.epoch: str | None = None
 
     def _known(self, codec: str) -> _Known:
         known = self._codecs.get(codec)
@@ -96,6 +112,15 @@ class ThreadMemory:
         """Return the references that documents of *codec* need not bring, as they are stored or on their way."""
         return self._known(codec).stored
 
+    def accept(self, codec: str, tops: Iterable[str], parts: Iterable[str]) -> None:
+        """Take *parts* for stored: they were read, or are on their way with the documents that refer to *tops*.
+
+        What is on its way reaches the database before whatever is sent after it, or the attempt's memory is dropped.
+        """
+        known = self._known(codec)
+        known.tops.update(tops)
+        known.stored.update(parts)
+
     def staged(self) -> ThreadMemory:
         """Return this for writes that may be dropped again: what they bring does not count as stored here."""
         copy = ThreadMemory()
@@ -103,6 +128,7 @@ class ThreadMemory:
         for codec, known in self._codecs.items():
             other = copy._codecs[codec] = _Known()
             other.items, other.by_ref, other.stored = known.items, known.by_ref, set(known.stored)
+            other.tops = set(known.tops)
         return copy
 
     def keep_nodes(self, parts: Mapping[str, bytes]) -> None:
@@ -148,21 +174,29 @@ class ThreadMemory:
             data.append(item.data)
         return refs, data
 
-    def remember(self, thing: Any, key: Any, codec: str, ref: str, data: bytes = b"") -> None:
-        """Remember how *thing* is encoded at *key*; *data* is empty if only the reference is of use."""
+    def remember(self, thing: Any, key: Any, codec: str, ref: str, size: int, data: bytes = b"") -> None:
+        """Remember how *thing* is encoded at *key*, in *size* bytes; *data* is empty if only the reference is used."""
         try:
-            item = _Item(thing, key, ref, data)
+            item = _Item(thing, key, ref, data, size)
         except ValueError:
             return
         known = self._known(codec)
         known.items[id(thing)] = known.by_ref[ref] = item
         item.used = self._generation
-        self.bytes += _ITEM_BYTES + len(data)
+        self.bytes += item.size
+        if self.bytes > self._trimmed_at:
+            self._trim()
 
-    def learn(self, thing: Any, codec: str, ref: str) -> None:
+    def learn(self, thing: Any, codec: str, ref: str, size: int) -> None:
         """Remember an item of a list that was read."""
         if self.remembers(thing):
-            self.remember(thing, None, codec, ref)
+            self.remember(thing, None, codec, ref, size)
+
+    def _trim(self) -> None:
+        """Drop the objects that were not used since the last time: a state has them no more."""
+        self.bytes = sum(known.drop_unused(self._generation) for known in self._codecs.values())
+        self._generation += 1
+        self._trimmed_at = max(MEMORY_BYTES, 2 * self.bytes)
 
     def recall(self, codec: str) -> Recall:
         """Return what need not be read of *codec*."""
@@ -170,21 +204,42 @@ class ThreadMemory:
 
     # From attempt to attempt
 
-    def rest(self) -> None:
-        """Drop what the attempt that is over has not used."""
-        self.bytes = 0
-        for known in self._codecs.values():
-            known.items = {key: item for key, item in known.items.items() if item.used == self._generation}
-            known.by_ref = {item.ref: item for item in known.items.values()}
-            self.bytes += sum(_ITEM_BYTES + len(item.data) for item in known.items.values())
-        self._generation += 1
+    def rested(self) -> ThreadMemory:
+        """Return what the attempt that is over has used, apart from this: its code may not know that it is over."""
+        rested = self.staged()
+        rested.nodes = dict(self.nodes)
+        rested.bytes = sum(known.drop_unused(self._generation) for known in rested._codecs.values())
+        rested._kept_refs = self._kept_refs
+        if rested._refs() > 2 * rested._kept_refs + _SPARE_REFS:
+            rested._drop_refs()
+        rested.bytes += _REF_BYTES * rested._refs() + sum(map(len, rested.nodes.values()))
+        rested._generation += 1
+        return rested
 
-    def begin(self, epoch: int | None) -> None:
+    def begin(self, epoch: str | None) -> None:
         """Begin an attempt on a thread whose parts are in this state."""
-        if epoch is None or epoch != self.epoch:
-            for known in self._codecs.values():
+        for known in self._codecs.values():
+            known.tops.clear()
+            if epoch is None or epoch != self.epoch:
                 known.stored.clear()
         self.epoch = epoch
+
+    def _refs(self) -> int:
+        return len(self.nodes) + sum(len(known.stored) for known in self._codecs.values())
+
+    def _drop_refs(self) -> None:
+        """Drop the references of versions that this generation has not read or written."""
+        every: set[str] = set()
+        for known in self._codecs.values():
+            live, unseen = set(known.tops), list(known.tops)
+            while unseen:
+                below = set(children(self.nodes.get(unseen.pop(), b""))) - live
+                live |= below
+                unseen += [ref for ref in below if is_node(ref)]
+            known.stored &= live
+            every |= live
+        self.nodes = {ref: data for ref, data in self.nodes.items() if ref in every}
+        self._kept_refs = self._refs()
 
 
 class Recall:
@@ -216,7 +271,7 @@ class ThreadMemories:
         self.bytes = 0
         self._resting: OrderedDict[str, ThreadMemory] = OrderedDict()
 
-    def take(self, thread_id: str, epoch: int | None) -> ThreadMemory:
+    def take(self, thread_id: str, epoch: str | None) -> ThreadMemory:
         """Return the memory of a thread, for an attempt that is its only user until :meth:`give_back`."""
         memory = self._resting.pop(thread_id, None)
         if memory is None:
@@ -227,12 +282,13 @@ class ThreadMemories:
         return memory
 
     def give_back(self, thread_id: str, memory: ThreadMemory) -> None:
-        """Keep a memory whose attempt is over, if all that it takes for stored has been stored."""
-        memory.rest()
-        if not 0 < memory.bytes <= self._max_bytes:
+        """Keep a memory whose attempt is over; all that it takes for stored has been stored."""
+        rested = memory.rested()
+        if not 0 < rested.bytes <= self._max_bytes:
             return
-        self._resting[thread_id] = memory
-        self.bytes += memory.bytes
+        earlier = self._resting.pop(thread_id, None)
+        self.bytes += rested.bytes - (0 if earlier is None else earlier.bytes)
+        self._resting[thread_id] = rested
         while self.bytes > self._max_bytes:
             self.bytes -= self._resting.popitem(last=False)[1].bytes
 

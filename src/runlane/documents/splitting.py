@@ -55,20 +55,19 @@ class Codec(Protocol):
 
 
 def document_of(value: Any, codec: Codec, memory: ThreadMemory) -> bytes | Document:
-    """Return *value* encoded: as bytes if they are few, else as a document, whose parts then count as stored.
+    """Return *value* encoded: as bytes if they are few, else as a document.
 
-    The bytes of the document are those that the codec makes of the whole value.
+    The bytes of the document are those that the codec makes of the whole value. Once it is on its way to the database,
+    the caller has the *memory* :meth:`~ThreadMemory.accept` it.
     """
     if not _is_long(value, codec, memory):
         data = codec.encode(value)
         if len(data) < MIN_DOCUMENT_BYTES:
             return data
-    stored = memory.stored(codec.name)
-    cutting = _Cutting(codec, memory, Builder(stored, keeps_bytes=codec.keeps_bytes))
+    cutting = _Cutting(codec, memory, Builder(memory.stored(codec.name), keeps_bytes=codec.keeps_bytes))
     cutting.value(value, is_spine=True)
     document = cutting.builder.document()
     memory.keep_nodes(document.parts)
-    stored.update(document.refs, document.parts)
     return document
 
 
@@ -116,7 +115,7 @@ class _Cutting:
             builder.add_parts(parts, data)
             if not is_first or not codec.between:
                 ref = next(reversed(parts))
-                memory.remember(thing, key, codec.name, ref, data if codec.keeps_bytes else b"")
+                memory.remember(thing, key, codec.name, ref, len(data), data if codec.keeps_bytes else b"")
             return
         if not _is_long(thing, codec, memory):
             data = codec.encode(thing)

@@ -29,10 +29,14 @@ FINISH_RETRY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """The ledger's answer to an ending, and the events that were committed with it, which nobody has been shown."""
+    """The ledger's answer to an ending, and the events that were committed with it, which nobody has been shown.
+
+    It is ``whole`` if everything that the attempt wrote has been stored.
+    """
 
     finished: Finished
     events: tuple[StreamEvent, ...]
+    whole: bool
 
 
 async def commit(
@@ -49,6 +53,7 @@ async def commit(
         LeaseLost: Another attempt may have the run.
     """
     lease, writes = attempt.claim.lease, last_writes(remainder, outcome, saver)
+    everything = writes
     lesser: Iterator[Remainder] | None = None
     while True:
         complete = replace(outcome, events_end=writes.events_end)
@@ -73,7 +78,8 @@ async def commit(
         else:
             if isinstance(finished, CancelReceipt):
                 return finished
-            return Recorded(finished=finished, events=writes.events)
+            whole = writes is everything and not outcome.rolled_back
+            return Recorded(finished=finished, events=writes.events, whole=whole)
 
 
 def last_writes(remainder: Remainder, outcome: Outcome, saver: AttemptCheckpointer | None) -> Remainder:

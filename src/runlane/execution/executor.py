@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from runlane.agents.host import AgentHost
+from runlane.documents.memory import ThreadMemories
 from runlane.error_texts import ErrorTexts
 from runlane.errors import LeaseLost, RunlaneError
 from runlane.execution.attempt import Attempt
@@ -40,6 +41,7 @@ class Executor:
         settings: Settings,
         errors: ErrorTexts,
         notifier: CompletionNotifier,
+        memories: ThreadMemories,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self._store = store
@@ -49,6 +51,7 @@ class Executor:
         self._source = source
         self._errors = errors
         self._notifier = notifier
+        self._memories = memories
         self._telemetry = telemetry
         self._repair_limit_s = settings.cancel_grace_s + settings.abandon_after_s
 
@@ -70,7 +73,9 @@ class Executor:
         Raises:
             LeaseLost: Another attempt may have the run; nothing was recorded, and nothing is announced.
         """
-        ran = await self._runner.run(attempt, journal, feed)
+        claim = attempt.claim
+        memory = self._memories.take(claim.lease.thread_id, claim.parts_epoch)
+        ran = await self._runner.run(attempt, journal, feed, memory)
         outcome = self._decide(attempt, ran)
         outcome = await self._repair(attempt, ran, outcome)
         ended = await self._commit(attempt, ran, outcome, journal)
@@ -81,6 +86,8 @@ class Executor:
             ended = await self._commit(attempt, ran, outcome, journal)
             assert isinstance(ended, Recorded), "a run that is stopped after a cancel ends"
         self._announce(attempt, ended, feed)
+        if ended.whole and journal.failure is None and attempt.abandoned is None and not claim.run.temporary:
+            self._memories.give_back(claim.lease.thread_id, memory)
 
     def _journal(self, attempt: Attempt, feed: Feed) -> AttemptJournal:
         journal = AttemptJournal(

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 from runlane.agents.base import Agent
+from runlane.documents.memory import ThreadMemory
 from runlane.journal.journal import AttemptJournal
 from runlane.records import RunRecord, Usage
 from runlane.store.statements import Transaction
@@ -53,9 +54,18 @@ class Checkpointer(Protocol):
     """Makes the checkpointers of attempts."""
 
     def of_attempt(
-        self, journal: AttemptJournal, *, write_behind: bool, redact: Callable[[Any], str] | None = None
+        self,
+        journal: AttemptJournal,
+        *,
+        write_behind: bool,
+        redact: Callable[[Any], str] | None = None,
+        memory: ThreadMemory | None = None,
     ) -> AttemptCheckpointer:
-        """Return the checkpointer that writes through *journal*; errors are redacted."""
+        """Return the checkpointer that writes through *journal*; errors are redacted.
+
+        Args:
+            memory: What is known of the thread's large values.
+        """
         ...
 
 

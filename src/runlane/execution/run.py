@@ -13,6 +13,7 @@ from typing import Any
 from runlane.agents.base import Agent, AgentCall, Emit
 from runlane.agents.encode import encode
 from runlane.agents.host import AgentHost
+from runlane.documents.memory import ThreadMemory
 from runlane.error_texts import ErrorTexts
 from runlane.errors import WorkerLost
 from runlane.execution.attempt import Attempt
@@ -88,8 +89,11 @@ class AgentRunner:
         self._new_meter = new_meter
         self._telemetry = telemetry
 
-    async def run(self, attempt: Attempt, journal: AttemptJournal, feed: Feed) -> Ran:
+    async def run(self, attempt: Attempt, journal: AttemptJournal, feed: Feed, memory: ThreadMemory) -> Ran:
         """Run the attempt's agent, and close its journal: what the agent wrote is committed, or part of the ending.
+
+        Args:
+            memory: What is known of the thread's large values.
 
         Raises:
             LeaseLost: The journal lost the attempt's lease.
@@ -104,7 +108,7 @@ class AgentRunner:
             secrets = RunSecrets(configured, self._source.private(claim.run))
             ran = replace(ran, redact=secrets.out_of_text)
             meter = None if self._new_meter is None else self._new_meter(progress.put)
-            ran = replace(ran, call=self._call(attempt, journal, feed, secrets, meter, values))
+            ran = replace(ran, call=self._call(attempt, journal, feed, secrets, meter, values, memory))
             ran = await self._executed(attempt, journal, ran)
             ran = replace(ran, usage=_total(claim.run.usage, meter))
         except Exception as error:  # noqa: BLE001 - what the run needs cannot be had: that is how it ends
@@ -124,6 +128,7 @@ class AgentRunner:
         secrets: RunSecrets,
         meter: Meter | None,
         values: NewestValue[bytes] | None,
+        memory: ThreadMemory,
     ) -> AgentCall:
         run = attempt.claim.run
         return AgentCall(
@@ -133,7 +138,7 @@ class AgentRunner:
             ready=journal.room,
             earlier=feed.earlier,
             continued=run.attempt > 1,
-            saver=None if self._saver is None else self._attempt_saver(self._saver, run, journal, secrets),
+            saver=None if self._saver is None else self._attempt_saver(self._saver, run, journal, secrets, memory),
             store=None if self._long_term_store is None else self._long_term_store(run.owner),
             callbacks=() if meter is None else (meter,),
             counting=nullcontext if meter is None else meter.counting,
@@ -141,15 +146,22 @@ class AgentRunner:
             errors=self._errors,
             over=attempt.over,
             first_values=None if values is None else lambda data: values.put(secrets.out_of(data)),
+            memory=memory,
         )
 
     def _attempt_saver(
-        self, saver: Checkpointer, run: RunRecord, journal: AttemptJournal, secrets: RunSecrets
+        self,
+        saver: Checkpointer,
+        run: RunRecord,
+        journal: AttemptJournal,
+        secrets: RunSecrets,
+        memory: ThreadMemory,
     ) -> AttemptCheckpointer:
         return saver.of_attempt(
             journal,
             write_behind=run.request.durability != "sync",
             redact=lambda error: secrets.out_of_text(self._errors.representation(error)),
+            memory=memory,
         )
 
     async def _executed(self, attempt: Attempt, journal: AttemptJournal, ran: Ran) -> Ran:

@@ -18,6 +18,7 @@ LOCK_LANE = statement(
 )
 # Guard: it is the head of its lane, and it has no home elsewhere.
 # A run keeps its place among the starts in every attempt. A thread is bare if clients see it and it has no values.
+# The epoch of its parts is another one for a thread that was deleted and made again.
 CLAIM_RUN = statement(
     "claim_run",
     f"""UPDATE runs SET status = {RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
@@ -26,7 +27,10 @@ CLAIM_RUN = statement(
           started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
         WHERE run_id = :run_id AND (:has_code = 1 OR home IS NULL) AND {HEAD_OF_LANE}
         RETURNING {{run}}, (SELECT temporary = 0 AND state_values IS NULL FROM threads
-          WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS bare""",
+          WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS bare, (SELECT
+          CAST(created_at AS TEXT) || '.' || COALESCE(
+            (SELECT epoch FROM part_sweeps AS s WHERE s.thread_id = threads.thread_id), 0) FROM threads
+          WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS parts_epoch""",
 )
 
 
@@ -49,4 +53,10 @@ def claim(run_id: str, worker_id: str, lease_s: float, has_code: bool) -> Transa
     row, last = rows[0], 0
     if row["attempt"] > 1:
         last = yield from last_event(row["seq"])
-    return Claim(run=run_record(row), lease=lease_record(row), events_end=last, bare=bool(row["bare"]))
+    return Claim(
+        run=run_record(row),
+        lease=lease_record(row),
+        events_end=last,
+        bare=bool(row["bare"]),
+        parts_epoch=row["parts_epoch"],
+    )
