@@ -40,7 +40,8 @@ from runlane.settings import Settings
 from runlane.signals import drain_on_signals
 from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.streams.bridge import Ending, StreamBridge
+from runlane.streams.bridge import StreamBridge
+from runlane.streams.live import Ending
 
 __version__ = "0.1.0"
 

@@ -28,7 +28,8 @@ from runlane.runs.cancellation import RunCanceller
 from runlane.runs.submission import NewRunOptions, RunSubmitter
 from runlane.runs.updates import RunUpdates
 from runlane.store.ledger import RunStore
-from runlane.streams.bridge import Ending, StreamBridge
+from runlane.streams.bridge import StreamBridge
+from runlane.streams.live import Ending
 from runlane.work import outlast
 
 

@@ -26,7 +26,7 @@ from runlane.store import conditions
 from runlane.store.resources.runs import Runs
 from runlane.store.statements import Query, Rows, Transaction, statement
 from runlane.store.transactions import admissions, claims, fence, leases, runs
-from runlane.streams.bridge import Watch
+from runlane.streams.watch import Watch
 from runlane.testing.ledger import Fate, FaultyDriver
 from simulation.seams import (
     Answer,

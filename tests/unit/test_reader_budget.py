@@ -1,15 +1,19 @@
-"""What one reader may hold, the less the more there are."""
+"""What one reader may hold: little at first, more as its client takes it, and the less the more readers there are."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from runlane.records import StreamEvent
-from runlane.streams.budget import COPIES, MAX_PART_BYTES, MIN_PART_BYTES, READER_BYTES, ReaderBudget
-
-
-def events(*sizes: int) -> list[StreamEvent]:
-    return [StreamEvent(seq=number, name="custom", data=b"x" * size) for number, size in enumerate(sizes, 1)]
+from runlane.streams.budget import (
+    COPIES,
+    FIRST_PART_BYTES,
+    MAX_PART_BYTES,
+    MIN_PART_BYTES,
+    READER_BYTES,
+    ReaderBudget,
+)
 
 
 def with_readers(count: int) -> ReaderBudget:
@@ -19,27 +23,26 @@ def with_readers(count: int) -> ReaderBudget:
     return budget
 
 
-@pytest.mark.parametrize("readers", [1, 21, 100, 400, 682])
+@pytest.mark.parametrize("readers", [1, 21, 100, 400, 2000])
 def test_all_readers_together_hold_no_more_than_the_budget(readers: int) -> None:
-    part_bytes = with_readers(readers).part_bytes
+    part_bytes = with_readers(readers).part_bytes(MAX_PART_BYTES)
     assert MIN_PART_BYTES <= part_bytes <= MAX_PART_BYTES
     assert part_bytes * COPIES * readers <= READER_BYTES
 
 
 def test_a_reader_that_is_alone_has_a_large_part_and_one_of_many_a_small_one() -> None:
     budget = with_readers(100_000)
-    assert budget.part_bytes == MIN_PART_BYTES
+    assert budget.part_bytes(MAX_PART_BYTES) == MIN_PART_BYTES
     for _ in range(99_999):
         budget.leave()
-    assert budget.part_bytes == MAX_PART_BYTES
+    assert budget.part_bytes(MAX_PART_BYTES) == MAX_PART_BYTES
 
 
-@pytest.mark.parametrize(
-    ("sizes", "fit"), [((1, 1, 1), 3), ((600, 600), 1), ((400, 400, 400), 2), ((5000, 1), 1), ((1, 5000), 1), ((), 0)]
-)
-def test_a_part_is_what_fits_and_one_event_at_least(
-    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], fit: int
-) -> None:
-    monkeypatch.setattr(ReaderBudget, "part_bytes", 1000)
-    found = events(*sizes)
-    assert ReaderBudget().part(found) == found[:fit]
+def test_a_reader_gets_little_at_first_and_more_as_its_client_takes_it() -> None:
+    budget, taken, parts = with_readers(1), 0, []
+    while not parts or parts[-1] < MAX_PART_BYTES:
+        parts.append(budget.part_bytes(taken))
+        taken += parts[-1]
+    assert parts[0] == FIRST_PART_BYTES
+    assert all(later <= 2 * earlier for earlier, later in pairwise(parts))
+    assert sum(with_readers(number).part_bytes(0) for number in range(1, 401)) <= 400 * FIRST_PART_BYTES

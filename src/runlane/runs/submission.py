@@ -21,7 +21,8 @@ from runlane.requests import RunRequest
 from runlane.runs.cancellation import RunCanceller
 from runlane.store.ledger import RunStore
 from runlane.store.retry import patiently
-from runlane.streams.bridge import StreamBridge, Watch
+from runlane.streams.bridge import StreamBridge
+from runlane.streams.watch import Watch
 from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.work import own_task
 

@@ -30,6 +30,7 @@ from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
 from runlane.server.http.bounded_http import OTHER_FILES, bounded_http, limits_of
+from runlane.server.http.bounded_socket import BoundedSocket
 from runlane.server.http.listener import address_of, bind, is_loopback, not_available, url_of
 from runlane.server.service import Service
 from runlane.settings import Settings
@@ -211,7 +212,7 @@ def uvicorn_config(app: Starlette, **given: Any) -> uvicorn.Config:
         app.state.front,
         loop="uvloop",
         http=bounded_http(limits_of(settings, resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
-        ws="auto",
+        ws=BoundedSocket,
         ws_max_size=settings.max_body_bytes,
         ws_per_message_deflate=False,  # as bodies are not unpacked: what is read at once would become a thousandfold
         access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.INFO),

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from runlane.records import StreamEvent
-
 #: For what all readers hold of streams that their clients do not take.
-READER_BYTES: Final = 64 * 1024 * 1024
-#: How often a reader holds the same bytes: as events, as the frames that wait for the connection, and, of the part
-#: before, in the connection's buffer.
-COPIES: Final = 3
+READER_BYTES: Final = 32 * 1024 * 1024
+#: How often a reader holds the same bytes: as events that are on their way, and in its connection's buffer.
+COPIES: Final = 2
 #: Enough for a fast reader that is alone, and what costs less than the asking.
 MAX_PART_BYTES: Final = 1024 * 1024
-MIN_PART_BYTES: Final = 32 * 1024
+MIN_PART_BYTES: Final = 8 * 1024
+#: What a reader gets at first: nobody knows yet whether its client takes anything.
+FIRST_PART_BYTES: Final = 16 * 1024
+#: What a connection may hold that its client does not take: nothing more is written to it until it has less.
+UNTAKEN_BYTES: Final = 16 * 1024
 
 
 class ReaderBudget:
-    """Gives every reader an equal part. A part has one event at least, however large that is."""
+    """Gives every reader an equal part. An event that is larger is sent part by part."""
 
     def __init__(self, total_bytes: int = READER_BYTES) -> None:
         self._total_bytes = total_bytes
@@ -32,17 +32,10 @@ class ReaderBudget:
         """Count one reader less."""
         self._readers -= 1
 
-    @property
-    def part_bytes(self) -> int:
-        """Return how many bytes of its stream a reader may hold now."""
-        equal = self._total_bytes // (COPIES * max(1, self._readers))
-        return max(MIN_PART_BYTES, min(MAX_PART_BYTES, equal))
+    def part_bytes(self, taken_bytes: int) -> int:
+        """Return how many bytes of its stream a reader may hold now, whose client has taken *taken_bytes* so far.
 
-    def part(self, events: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
-        """Return the first of *events* that fit, and one if none does."""
-        size, limit = 0, self.part_bytes
-        for place, event in enumerate(events):
-            size += len(event.data)
-            if size > limit and place:
-                return events[:place]
-        return events
+        Source: slow start of TCP (RFC 5681): who is alone and does not read must not hold what 400 others then lack.
+        """
+        equal = self._total_bytes // (COPIES * max(1, self._readers))
+        return max(MIN_PART_BYTES, min(MAX_PART_BYTES, equal, max(FIRST_PART_BYTES, taken_bytes)))

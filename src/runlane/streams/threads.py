@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-from runlane.records import RunRecord, StreamEnd, Thread
+from runlane.records import RunRecord, Thread
 from runlane.store.ledger import RunStore
-from runlane.streams.bridge import Batch, StreamBridge
+from runlane.streams.batches import Batch, LargeEvent, ends
+from runlane.streams.bridge import StreamBridge
 
 #: Runs looked up at once by a reader that catches up.
 PAGE: Final = 50
@@ -60,8 +61,8 @@ async def newest_position(store: RunStore, thread: Thread) -> Position:
 
 async def read_thread(
     bridge: StreamBridge, store: RunStore, thread_id: str, after: Position, news: asyncio.Event
-) -> AsyncIterator[tuple[RunRecord, Batch] | None]:
-    """Yield batches of the thread's runs after a place; an empty batch is a heartbeat, ``None`` says: all is read.
+) -> AsyncIterator[tuple[RunRecord, Batch | LargeEvent] | None]:
+    """Yield parts of the thread's runs after a place; an empty batch is a heartbeat, ``None`` says: all is read.
 
     It holds no more than a batch, and ends only when the process closes. Who waits for *news* after ``None`` is
     the caller.
@@ -72,9 +73,9 @@ async def read_thread(
         for run in found:
             ended, seen = False, after.seq if run.start_order == after.order else 0
             with bridge.watch(run) as watch:
-                async for batch in watch.batches(after=seen):
-                    yield run, batch
-                    ended = bool(batch) and isinstance(batch[-1], StreamEnd)
+                async for part in watch.parts(after=seen):
+                    yield run, part
+                    ended = ends(part)
             if not ended:
                 return
             after = past(run)

@@ -11,6 +11,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runlane.settings import Settings
+from runlane.streams.budget import UNTAKEN_BYTES
 
 #: Request line and headers together; proxies and other servers take from 8 to 64 KiB. Trailers have the same bound.
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -79,6 +80,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=UNTAKEN_BYTES)
         if len(self.connections) > self._limits.max_connections:
             limit = self._limits.max_connections
             self._refuse(503, "too_many_connections", f"The server has {limit} connections; see max_connections.")

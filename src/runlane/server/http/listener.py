@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import sys
 from typing import Final
 
 from runlane.errors import ConfigurationError
 
 #: The highest number of a port. A higher one would wrap round silently, and another port be listened on.
 MAX_PORT: Final = 65_535
+#: What the system keeps of a connection beyond what is on its way to the client, who may not read: it would take
+#: megabytes. Source: tcp(7); "TCP_NOTSENT_LOWAT" of Linux and macOS.
+UNSENT_BYTES: Final = 64 * 1024
+_TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -30,6 +35,8 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if _TCP_NOTSENT_LOWAT is not None:  # connections inherit it
+            listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind(address)
     except (OSError, OverflowError) as error:
         listener.close()

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from runlane.agents.invocation import request_id
 from runlane.agents.protocol_events import run_api_event
-from runlane.errors import InvalidRequest, StoreUnavailable
+from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
 from runlane.records import (
     Assistant,
     CancelReceipt,
@@ -27,7 +27,8 @@ from runlane.records import (
     Thread,
     WaitingOn,
 )
-from runlane.streams.bridge import Batch
+from runlane.streams.batches import Batch, LargeEvent, LargePiece
+from runlane.streams.budget import UNTAKEN_BYTES
 
 log = logging.getLogger("runlane.server")
 
@@ -199,18 +200,26 @@ def wire_name(name: str) -> str:
     return name.partition("|")[0] if name.startswith("messages/") else name
 
 
+#: A piece of a body; a large one is made again for each part of it that is sent.
+Piece = bytes | LargePiece
+
+
 class EventWriter:
     """Turns items of one run's stream into frames, those of *modes* only; ``metadata``-less if modes are given."""
 
     def __init__(self, run: RunRecord, modes: Sequence[str] = ()) -> None:
         self._prefix = f"\r\nid: {run.seq:010d}-".encode()
         self._run = run
-        self._names = {"messages" if mode == "messages-tuple" else mode for mode in modes}
+        self._names = frozenset("messages" if mode == "messages-tuple" else mode for mode in modes)
 
-    def __call__(self, batch: Batch) -> bytes:
-        """Return *batch* as bytes; an empty one is a heartbeat."""
-        if not batch:
-            return HEARTBEAT
+    def __call__(self, part: Batch | LargeEvent) -> Piece:
+        """Return *part* as bytes, which readers of the same modes share; an empty one is a heartbeat."""
+        kind = "run", self._names
+        if isinstance(part, LargeEvent):
+            return LargePiece(event=part, kind=kind, make=self._frames)
+        return part.made(kind, self._frames) if part else HEARTBEAT
+
+    def _frames(self, batch: Batch) -> bytes:
         shown = [run_api_event(self._run, item) if isinstance(item, StreamEvent) else item for item in batch]
         return b"".join([self._frame(item) for item in shown if item is not None and self._wanted(item)])
 
@@ -250,7 +259,7 @@ class StreamingBody(Response):
 
     def __init__(
         self,
-        pieces: AsyncIterator[bytes],
+        pieces: AsyncIterator[Piece],
         *,
         media_type: str,
         headers: Mapping[str, str],
@@ -293,18 +302,57 @@ class StreamingBody(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
+        out = _Connection(send)
         try:
             async for piece in self._pieces:
-                last = isinstance(piece, Last)
-                await send({"type": "http.response.body", "body": piece, "more_body": not last})
-                if last:
+                if isinstance(piece, LargePiece):
+                    await out.write_large(piece)
+                elif isinstance(piece, Last):
+                    await send({"type": "http.response.body", "body": piece, "more_body": False})
                     return
+                else:
+                    await out.write(piece)
+                del piece  # the next one may be long in coming
+                await out.taken()
         except BrokenOff:
             return  # a server closes the connection of a response that was not completed
         except StoreUnavailable as error:
             log.warning("stream.broken_off why=%s", error)
             return  # neither an end nor an absence: the client comes back with its last id
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Connection:
+    """What a body is written to: never much more than the client takes."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._untaken = 0
+
+    async def write(self, data: bytes) -> None:
+        self._untaken += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def write_large(self, piece: LargePiece) -> None:
+        begin, more = 0, True
+        while more:
+            await self.taken()
+            try:
+                data, more = await piece.part(begin)
+            except NotFound:  # retention removed it: the client comes back with its last id, and is told
+                raise BrokenOff from None
+            begin += len(data)
+            await self.write(data)
+            del data
+
+    async def taken(self) -> None:
+        """Wait until the connection has taken most of what was written; a little is not waited for.
+
+        Source: uvicorn sends a message only when its connection is below the high-water mark.
+        """
+        if self._untaken >= UNTAKEN_BYTES:
+            self._untaken = 0
+            await self._send({"type": "http.response.body", "body": b"", "more_body": True})
 
 
 async def _left(receive: Receive) -> None:

@@ -38,7 +38,7 @@ from runlane.server.routes.authorization import authorize, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.service import graph_config
 from runlane.store.transactions.assistants import AssistantFilter
-from runlane.streams.bridge import Ending
+from runlane.streams.live import Ending
 
 log = logging.getLogger("runlane.mcp")
 

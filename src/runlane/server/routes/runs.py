@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from runlane.errors import NotFound
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
-from runlane.records import ANY_OWNER, RunRecord, StreamEnd
+from runlane.records import ANY_OWNER, RunRecord
 from runlane.runs.submission import Admitted
 from runlane.server.http import answers
 from runlane.server.http.queries import Page, QueryModel
@@ -28,6 +28,7 @@ from runlane.server.http.responses import (
     BrokenOff,
     EventWriter,
     Last,
+    Piece,
     StreamingBody,
     cursor_of,
     json_response,
@@ -39,7 +40,9 @@ from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import reach_run, reach_thread, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.service import Service, delete_rolled_back
-from runlane.streams.bridge import Ending, Watch
+from runlane.streams.batches import Batch, LargeEvent, ends
+from runlane.streams.live import Ending
+from runlane.streams.watch import Watch
 
 
 class RunsQuery(Page):
@@ -88,28 +91,41 @@ def _stream(
 ) -> StreamingBody:
     run = watch.run
     location = f"{_paths(run, stateless=False)}/stream"
-    write = EventWriter(run, modes)
-
-    async def pieces() -> AsyncIterator[bytes]:
-        time = asyncio.get_running_loop().time
-        yield HEARTBEAT
-        quiet_since = time()
-        async for batch in watch.batches(after=after):
-            data = write(batch)
-            if batch and isinstance(batch[-1], StreamEnd):
-                yield Last(data)
-            elif data or time() - quiet_since >= service.streams.heartbeat_s:  # all may be of modes not asked for
-                yield data or HEARTBEAT
-                quiet_since = time()
-
     headers = {**SSE_HEADERS, "content-location": path, "location": location}
     return StreamingBody(
-        pieces(),
+        _RunPieces(watch.parts(after=after), EventWriter(run, modes), heartbeat_s=service.streams.heartbeat_s),
         media_type="text/event-stream; charset=utf-8",
         headers=headers,
         on_leave=_leave(service, run, cancel=cancel),
         on_close=watch.close,
     )
+
+
+class _RunPieces:
+    """The pieces of a run's stream. It is no generator, which would keep each piece until its client has taken it."""
+
+    def __init__(self, parts: AsyncIterator[Batch | LargeEvent], write: EventWriter, *, heartbeat_s: float) -> None:
+        self._parts = parts
+        self._write = write
+        self._heartbeat_s = heartbeat_s
+        self._time = asyncio.get_running_loop().time
+        self._quiet_since: float | None = None
+
+    def __aiter__(self) -> _RunPieces:
+        return self
+
+    async def __anext__(self) -> Piece:
+        if self._quiet_since is None:
+            self._quiet_since = self._time()
+            return HEARTBEAT
+        while True:
+            part = await anext(self._parts)
+            data = self._write(part)
+            if isinstance(data, bytes) and ends(part):
+                return Last(data)
+            if data or self._time() - self._quiet_since >= self._heartbeat_s:  # all may be of modes not asked for
+                self._quiet_since = self._time()
+                return data or HEARTBEAT
 
 
 def _result(service: Service, watch: Watch, path: str, *, cancel: bool) -> StreamingBody:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final, Literal
 
 import orjson
@@ -16,11 +17,11 @@ from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Thread
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.queries import QueryModel
-from runlane.server.http.responses import FROM_START, HEARTBEAT, SSE_HEADERS, StreamingBody, wire_name
+from runlane.server.http.responses import FROM_START, HEARTBEAT, SSE_HEADERS, Piece, StreamingBody, wire_name
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import reach_thread, service_of
 from runlane.server.service import Service
-from runlane.streams.bridge import Batch
+from runlane.streams.batches import Batch, LargeEvent, LargePiece
 from runlane.streams.threads import START, Position, newest_position, past, read_thread, start_of, state_of
 
 ThreadStreamMode = Literal["run_modes", "lifecycle", "state_update"]
@@ -68,7 +69,9 @@ def _frame(name: str, data: bytes, at: Position) -> bytes:
 class _ThreadReader:
     """One reader of a thread's stream."""
 
-    def __init__(self, service: Service, access: Access, thread_id: str, modes: Set[str], after: Position) -> None:
+    def __init__(
+        self, service: Service, access: Access, thread_id: str, modes: frozenset[str], after: Position
+    ) -> None:
         self._service = service
         self._thread_id = thread_id
         self._modes = modes
@@ -78,7 +81,7 @@ class _ThreadReader:
         self._quiet_since = asyncio.get_running_loop().time()
         self._known_state = START
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[Piece]:
         streams, store = self._service.streams, self._service.store
         yield HEARTBEAT
         with streams.thread_news(self._thread_id) as news:
@@ -90,9 +93,10 @@ class _ThreadReader:
                         return  # it was deleted
                     if not self._access.sees(thread):
                         return  # and created again by somebody else
+                data: Piece
                 if found is not None:
                     self._reading = found[0].run_id
-                    data = self._run_frames(*found)
+                    data = self._run_piece(*found)
                 else:
                     data = await self._state_frame(thread) or await self._wait(news)
                 if data := data or self._heartbeat_if_quiet():
@@ -111,9 +115,13 @@ class _ThreadReader:
             return HEARTBEAT
         return b""
 
+    def _run_piece(self, run: RunRecord, part: Batch | LargeEvent) -> Piece:
+        kind, make = ("thread", self._modes), partial(self._run_frames, run)
+        if isinstance(part, LargeEvent):
+            return LargePiece(event=part, kind=kind, make=make)
+        return part.made(kind, make) if part else HEARTBEAT
+
     def _run_frames(self, run: RunRecord, batch: Batch) -> bytes:
-        if not batch:
-            return HEARTBEAT
         order, frames = start_of(run).order, []
         for logged in batch:
             item = run_api_event(run, logged) if isinstance(logged, StreamEvent) else logged

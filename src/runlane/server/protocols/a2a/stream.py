@@ -17,7 +17,8 @@ from runlane.server.protocols.a2a.tasks import brief, since
 from runlane.server.protocols.a2a.wire import A2aVersion, Now, Words, text_of
 from runlane.server.protocols.json_rpc import RpcRequest
 from runlane.server.service import Service
-from runlane.streams.bridge import Ending, Watch
+from runlane.streams.live import Ending
+from runlane.streams.watch import Watch
 
 HEARTBEAT: Final = b": heartbeat\r\n\r\n"
 

@@ -8,7 +8,7 @@ what comes at the end is numbered after the last.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,10 +19,11 @@ from runlane.agents.events import INTERRUPT
 from runlane.agents.protocol_events import checkpoint_wire, namespace_of, wire_params
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
+from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamGap
 from runlane.server.http.requests import Body
 from runlane.server.http.responses import event_id
 from runlane.store.ledger import RunStore
+from runlane.streams.batches import Batch, LargeEvent, LargePiece
 
 #: Events that a run may have. The rest of the 53 bits that a number has in JavaScript is for runs: 500 million.
 EVENT_BITS: Final = 24
@@ -92,12 +93,35 @@ def subscription(value: Any) -> Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireEvent:
-    """One event for a client: its number, its method, and its whole JSON text; ``pauses`` if clients stop for it."""
+    """One event for a client: its number, its method, and its whole JSON text; ``pauses`` if clients stop for it.
+
+    ``large`` has the text of an event that is larger than what a reader may hold; ``text`` is empty then.
+    """
 
     seq: int
     method: str
     text: bytes
     pauses: bool = False
+    large: LargePiece | None = None
+
+    async def whole(self) -> bytes:
+        """Return the text, however large.
+
+        Raises:
+            NotFound: A large event was removed meanwhile.
+        """
+        if self.large is None:
+            return self.text
+        return (await self.large.event.whole()).made(self.large.kind, self.large.make)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An event of a run's log as the wire has it, for all clients who want its channel and its namespace."""
+
+    channel: str
+    namespace: Sequence[str]
+    event: WireEvent
 
 
 def position(run_seq: int, number: int) -> int:
@@ -127,37 +151,55 @@ class RunEvents:
         self._native = run.request.protocol is not None
         self._begun = _milliseconds(run.created_at)
 
-    async def of(self, items: Sequence[StreamItem]) -> list[WireEvent]:
-        """Return what the client wants of *items*, in order."""
+    async def of(self, part: Batch | LargeEvent) -> list[WireEvent]:
+        """Return what the client wants of *part*, in order.
+
+        Raises:
+            NotFound: A large event was removed meanwhile.
+        """
+        if isinstance(part, LargeEvent):
+            piece = LargePiece(event=part, kind=RunEvents, make=self._text)
+            return [replace(event, text=b"", large=piece) for event in self._wanted_of(await part.whole())]
         found: list[WireEvent | None] = []
-        for item in items:
-            if isinstance(item, StreamEvent):
-                found.append(self._logged(item))
-            elif isinstance(item, StreamGap):
+        found.extend(self._wanted_of(part))
+        for item in part:
+            if isinstance(item, StreamGap):
                 at = position(self._run.seq, item.resumes_at)
                 found.append(gap_event(at - 1, at))
-            else:
+            elif isinstance(item, StreamEnd):
                 found.extend(await self._ended(item))
         return [event for event in found if event is not None]
 
-    def _logged(self, event: StreamEvent) -> WireEvent | None:
+    def _wanted_of(self, batch: Batch) -> list[WireEvent]:
+        """Return what the client wants of the events of *batch*, which are made once for all clients."""
+        made = batch.made(_Made, self._made)
+        return [one.event for one in made if self._wanted.wants(one.channel, one.namespace)]
+
+    def _made(self, batch: Batch) -> list[_Made]:
+        made = (self._logged(item) for item in batch if isinstance(item, StreamEvent))
+        return [one for one in made if one is not None]
+
+    def _text(self, batch: Batch) -> bytes:
+        return b"".join([one.event.text for one in batch.made(_Made, self._made)])
+
+    def _logged(self, event: StreamEvent) -> _Made | None:
         if event.name == "metadata":
-            return self._lifecycle(1, "running", self._begun) if event.seq == 1 else None
+            running = self._lifecycle_event(1, "running", self._begun)
+            return _Made("lifecycle", (), running) if event.seq == 1 else None
         if event.name == "error":  # the lifecycle says it
             return None
         return self._own(event) if self._native else self._shared(event)
 
-    def _own(self, event: StreamEvent) -> WireEvent | None:
+    def _own(self, event: StreamEvent) -> _Made:
         """Return an event that was logged in the protocol's own terms."""
         channel, params = event.name, event.data
         namespace = namespace_of(params)
         method = "custom" if channel.startswith(_CUSTOM) else channel
-        if not self._wanted.wants(method.partition(".")[0] if method.startswith("input.") else channel, namespace):
-            return None
         own_id = self._special_id(method, namespace, params)
-        return self._wire(event.seq, method, params, own_id, pauses=method == QUESTION)
+        wire = self._wire(event.seq, method, params, own_id, pauses=method == QUESTION)
+        return _Made(method.partition(".")[0] if method.startswith("input.") else channel, namespace, wire)
 
-    def _shared(self, event: StreamEvent) -> WireEvent | None:
+    def _shared(self, event: StreamEvent) -> _Made | None:
         """Return an event of a run that was started for the run API, if the protocol has its like."""
         method, *namespace = event.name.split("|")
         channel, data = method, event.data
@@ -165,11 +207,10 @@ class RunEvents:
             return None
         if method == "custom" and data.startswith(b"{") and isinstance(name := orjson.loads(data).get("name"), str):
             channel = f"{_CUSTOM}{name}"
-        if not self._wanted.wants(channel, namespace):
-            return None
         if method == "checkpoints":
             data = orjson.dumps(checkpoint_wire(orjson.loads(data)))
-        return self._wire(event.seq, method, wire_params(namespace, self._begun, data), None)
+        wire = self._wire(event.seq, method, wire_params(namespace, self._begun, data), None)
+        return _Made(channel, namespace, wire)
 
     async def _ended(self, end: StreamEnd) -> list[WireEvent | None]:
         """Return what a run's end has to say: what it asks a human, if its log does not, and last its lifecycle."""
@@ -205,6 +246,9 @@ class RunEvents:
     ) -> WireEvent | None:
         if not self._wanted.wants("lifecycle", ()):
             return None
+        return self._lifecycle_event(number, event, at, extra)
+
+    def _lifecycle_event(self, number: int, event: str, at: bytes, extra: Mapping[str, Any] | None = None) -> WireEvent:
         data = {"event": event, "graph_name": self._run.graph_id, **(extra or {})}
         params = wire_params((), at, orjson.dumps(data))
         own_id = self._special_id("lifecycle", (), params)

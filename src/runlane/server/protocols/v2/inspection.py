@@ -14,6 +14,7 @@ from runlane.server.http.requests import Body, Limit, checkpoint_uuid
 from runlane.server.protocols.v2.events import RunEvents, Subscription
 from runlane.server.protocols.v2.refusals import CommandRefused, converted
 from runlane.server.routes.authorization import reach_thread, service_of
+from runlane.streams.batches import Batch
 
 #: How a graph's checkpoint namespace is made of its segments.
 _SEPARATOR: Final = "|"
@@ -66,7 +67,7 @@ async def _lifecycles(connection: HTTPConnection, run: RunRecord) -> Sequence[Ma
     store, found, after = service_of(connection).store, [], 0
     events = RunEvents(store, run, Subscription(channels=["lifecycle"]))
     while batch := await store.events.read(run.seq, after=after):
-        found += [orjson.loads(event.text)["params"]["data"] for event in await events.of(batch)]
+        found += [orjson.loads(event.text)["params"]["data"] for event in await events.of(Batch(batch))]
         after = batch[-1].seq
     return [data for data in found if data.get("namespace")]
 

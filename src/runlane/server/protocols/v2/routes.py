@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
 from runlane.server.http import answers
 from runlane.server.http.json_bodies import read_json
 from runlane.server.http.requests import RUN_EXAMPLE, BadRequest, Body, ignore, path_uuid
-from runlane.server.http.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, StreamingBody, json_response
+from runlane.server.http.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, Piece, StreamingBody, json_response
 from runlane.server.http.route import Resource, Route
 from runlane.server.protocols.v2.commands import InputRespond, RunStart, StateFork, execute
 from runlane.server.protocols.v2.events import Subscription, WireEvent, subscription
@@ -26,6 +27,7 @@ from runlane.server.protocols.v2.refusals import CommandRefused
 from runlane.server.protocols.v2.socket import serve_socket
 from runlane.server.protocols.v2.thread import ThreadEvents
 from runlane.server.routes.authorization import authorize, service_of
+from runlane.streams.batches import LargePiece
 
 #: A heartbeat is due after this part of its time: timers are not exact.
 _NEARLY = 0.9
@@ -85,7 +87,7 @@ async def _object(request: Request, model: type[Body]) -> dict[str, Any]:
     return value
 
 
-async def _frames(events: ThreadEvents, heartbeat_s: float) -> AsyncIterator[bytes]:
+async def _frames(events: ThreadEvents, heartbeat_s: float) -> AsyncIterator[Piece]:
     """Yield events as server-sent ones, and a heartbeat whenever nothing else was sent for long."""
     yield HEARTBEAT
     loop = asyncio.get_running_loop()
@@ -94,7 +96,12 @@ async def _frames(events: ThreadEvents, heartbeat_s: float) -> AsyncIterator[byt
         async with aclosing(events.batches()) as batches:
             async for batch in batches:
                 if batch:
-                    yield b"".join([_frame(event) for event in batch])
+                    small = b"".join([_frame(event, event.text) for event in batch if event.large is None])
+                    if small:
+                        yield small
+                    for event in batch:
+                        if event.large is not None:  # it is the only one
+                            yield _large_frame(event, event.large)
                 elif loop.time() - spoken_at < heartbeat_s * _NEARLY:
                     continue
                 else:
@@ -107,8 +114,12 @@ async def _frames(events: ThreadEvents, heartbeat_s: float) -> AsyncIterator[byt
         raise BrokenOff from None  # the client connects again
 
 
-def _frame(event: WireEvent) -> bytes:
-    return b"event: %s\r\ndata: %s\r\nid: %d\r\n\r\n" % (event.method.encode(), event.text, event.seq)
+def _frame(event: WireEvent, text: bytes) -> bytes:
+    return b"event: %s\r\ndata: %s\r\nid: %d\r\n\r\n" % (event.method.encode(), text, event.seq)
+
+
+def _large_frame(event: WireEvent, large: LargePiece) -> LargePiece:
+    return replace(large, kind=stream_events, make=lambda batch: _frame(event, large.make(batch)))
 
 
 def _now() -> datetime:

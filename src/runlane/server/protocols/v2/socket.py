@@ -15,10 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runlane.errors import InvalidRequest, NotFound, RunlaneError, StoreUnavailable
+from runlane.server.http.bounded_socket import FRAGMENT, FRAGMENTS
 from runlane.server.http.errors import close_reason
 from runlane.server.http.json_bodies import parse_json
 from runlane.server.protocols.v2.commands import execute
-from runlane.server.protocols.v2.events import Subscription, subscription
+from runlane.server.protocols.v2.events import Subscription, WireEvent, subscription
 from runlane.server.protocols.v2.refusals import CommandRefused, refusal
 from runlane.server.protocols.v2.thread import ThreadEvents
 from runlane.server.routes.authorization import authorize, service_of
@@ -31,6 +32,10 @@ _STATUS: Final = 4000
 _FAILED, _RESTARTING, _TRY_AGAIN = 1011, 1012, 1013
 
 log = logging.getLogger("runlane.protocol")
+
+
+class _Incomplete(Exception):  # a way out of a message that cannot be ended
+    pass
 
 
 async def serve_socket(socket: WebSocket) -> None:
@@ -110,7 +115,7 @@ class Session:
         if method == "subscription.subscribe":
             return await self._subscribe(subscription(params))
         if method == "subscription.unsubscribe":
-            return self._unsubscribe(params)
+            return await self._unsubscribe(params)
         if method == "subscription.reconnect":
             raise CommandRefused("not_supported", "Subscribe again, with 'since' for what came after an event's 'seq'.")
         return await execute(self._socket, self._thread_id, method, params)
@@ -129,14 +134,15 @@ class Session:
         self._subscriptions[subscription_id] = asyncio.ensure_future(self._pump(events))
         return {"subscription_id": subscription_id}
 
-    def _unsubscribe(self, params: Any) -> Mapping[str, Any]:
+    async def _unsubscribe(self, params: Any) -> Mapping[str, Any]:
         subscription_id = params.get("subscription_id") if isinstance(params, dict) else None
         task = self._subscriptions.pop(subscription_id, None) if isinstance(subscription_id, str) else None
         if task is None:
             raise CommandRefused(
                 "no_such_subscription", f"There is no subscription {subscription_id!r} on this socket."
             )
-        task.cancel()
+        async with self._sending:  # between messages, each of which has to be whole
+            task.cancel()
         return {}
 
     async def _pump(self, events: ThreadEvents) -> None:
@@ -145,11 +151,13 @@ class Session:
             async with aclosing(events.batches()) as batches:
                 async for batch in batches:
                     for event in batch:
-                        await self._send(event.text)
+                        await self._send_event(event)
                         self._sent_seq = max(self._sent_seq, event.seq)
             await self._close(_RESTARTING, "The server closes; connect again.")
         except NotFound as error:  # the thread was deleted, or is another owner's
             await self._close(_STATUS + 404, str(error))
+        except _Incomplete:
+            await self._close(_TRY_AGAIN, "The event was removed while it was sent; connect again.")
         except StoreUnavailable:
             await self._close(_TRY_AGAIN, "The ledger is unavailable; connect again.")
         except WebSocketDisconnect:
@@ -157,6 +165,21 @@ class Session:
         except Exception:  # the supervisor of this task: nobody awaits it
             log.exception("protocol.subscription_failed thread_id=%s", self._thread_id)
             await self._close(_FAILED, "Internal server error; the server's log has the cause.")
+
+    async def _send_event(self, event: WireEvent) -> None:
+        if event.large is None or FRAGMENTS not in self._socket.scope.get("extensions", {}):
+            await self._send(await event.whole())
+            return
+        async with self._sending:
+            begin, more = 0, True
+            while more and self._socket.application_state is WebSocketState.CONNECTED:
+                try:
+                    data, more = await event.large.part(begin)
+                except NotFound:
+                    raise _Incomplete from None
+                bounds = {"first": not begin, "last": not more}
+                await self._socket.send({"type": "websocket.send", "bytes": data, FRAGMENT: bounds})
+                begin += len(data)
 
     async def _send(self, text: bytes) -> None:
         async with self._sending:

@@ -120,8 +120,8 @@ class ThreadEvents:
         events = RunEvents(self._store, run, self._wanted)
         after = await self._resume_at(run)
         with self._bridge.watch(run) as watch:
-            async for batch in watch.batches(after=after):
-                found = [event for event in await events.of(batch) if event.seq > self._since]
+            async for part in watch.parts(after=after):
+                found = [event for event in await events.of(part) if event.seq > self._since]
                 pause = next((place for place, event in enumerate(found) if event.pauses), None)
                 if pause is not None:
                     if self._newest:

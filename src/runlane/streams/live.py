@@ -1,0 +1,92 @@
+"""What a process knows of a run that it executes, or that somebody watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from runlane.lifecycle import EndReason, RunStatus
+from runlane.records import RunError, StreamEnd, StreamEvent
+from runlane.streams.shared_log import Page, SharedLog
+
+#: What a run keeps in memory for readers that are not far behind; a slower one reads the log.
+TAIL_EVENTS: Final = 2048
+TAIL_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The ending of a run, for its waiters: ``result`` is JSON text, ``error`` is set if it failed or was stopped."""
+
+    status: RunStatus
+    end_reason: EndReason | None
+    result: bytes | None
+    error: RunError | None
+
+
+@dataclass(slots=True)
+class Live:
+    """The live state of a run that this process executes, or that somebody watches.
+
+    ``followed`` says that nothing can happen to the run without this process hearing of it, as far as it knows: the
+    ledger need not be asked. A heartbeat without news withdraws that.
+    """
+
+    run_seq: int
+    log: SharedLog
+    tail: deque[StreamEvent] = field(default_factory=deque)
+    tail_bytes: int = 0
+    known_seq: int | None = None
+    attempt: int = 0
+    end: StreamEnd | None = None
+    ending: Ending | None = None
+    executing: bool = False
+    readers: int = 0
+    followed: bool = False
+    dismissed: bool = False
+    wakes: dict[asyncio.Event, None] = field(default_factory=dict)  # in the order of their coming
+    unwatched: asyncio.Event | None = None
+    page: Page | None = None
+
+    def covers(self, after: int) -> bool:
+        """Return whether the tail has everything after number *after*."""
+        if self.known_seq is None:
+            return False
+        return self.known_seq <= after or (bool(self.tail) and self.tail[0].seq <= after + 1)
+
+    def since(self, after: int) -> Page:
+        """Return the tail after number *after*, which readers who are as far share."""
+        if self.page is None or after < self.page.after:
+            count = max(0, self.tail[-1].seq - after) if self.tail else 0
+            newest_first = list(islice(reversed(self.tail), count))
+            self.page = Page(self.log, self.run_seq, after, newest_first[::-1])
+        return self.page
+
+    def show(self, events: Sequence[StreamEvent]) -> None:
+        """Keep *events* for readers who are not far behind, and wake them."""
+        self.page = None
+        self.tail.extend(events)
+        self.known_seq = events[-1].seq
+        self.tail_bytes += sum(len(event.data) for event in events)
+        while len(self.tail) > TAIL_EVENTS or (self.tail_bytes > TAIL_BYTES and len(self.tail) > 1):
+            self.tail_bytes -= len(self.tail.popleft().data)
+        if self.readers:  # who waits for the end alone is not told of every event
+            self.wake()
+
+    def doubt(self) -> None:
+        """No news for long: unless the run executes here, ask the ledger from now on."""
+        if not self.executing:
+            self.followed, self.known_seq = False, None
+
+    def clear(self) -> None:
+        """Forget the events."""
+        self.tail.clear()
+        self.tail_bytes, self.page = 0, None
+
+    def wake(self) -> None:
+        for event in self.wakes:
+            event.set()
