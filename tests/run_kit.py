@@ -16,9 +16,10 @@ from ledger_kit import turn
 from runlane.agents.coroutine import RunContext
 from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import Registry
+from runlane.dispatch.local import LocalDispatch
 from runlane.errors import StoreUnavailable
 from runlane.lifecycle import RunStatus
-from runlane.records import RunRecord, StreamItem
+from runlane.records import Head, RunRecord, StreamItem
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Settings
 from runlane.store.drivers.memory import MemoryDriver
@@ -130,6 +131,17 @@ class FaultyDriver(MemoryDriver):
                 query = transaction.send(rows)
         except StopIteration as stop:
             return stop.value
+
+
+class Queueing(LocalDispatch):
+    """A dispatch in which every run waits for its turn, so that none is claimed with its admission."""
+
+    def take(self, head: Head) -> bool:
+        return False
+
+
+#: The two transactions that claim a run, by name, with a dispatch that has them used.
+CLAIMS = (("admit", LocalDispatch), ("claim", Queueing))
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):

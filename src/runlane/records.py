@@ -384,6 +384,18 @@ class Head:
             home=run.home,
         )
 
+    @classmethod
+    def of_new(cls, new: NewRun) -> Head:
+        """Return *new*, which is being admitted, as the head that it may be; its place is not known yet."""
+        return cls(
+            run_id=new.run_id,
+            seq=0,
+            owner=new.owner,
+            assistant_id=new.assistant_id,
+            graph_id=new.request.graph_id,
+            home=new.home,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingOn:
@@ -407,16 +419,6 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """An admitted run, whether it may be claimed now, and what was asked of the runs before it."""
-
-    run: RunRecord
-    runnable: bool
-    reused: bool = False
-    cancelled: tuple[Cancelled, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A claimed run: the record, the right to write it, and the number of its last event so far.
 
@@ -429,6 +431,32 @@ class Claim:
     events_end: int
     bare: bool = False
     parts_epoch: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """The worker that claims a run, for how long, and whether it has the run's own code.
+
+    Without that code it can only claim a run that has no home.
+    """
+
+    worker_id: str
+    lease_s: float
+    has_code: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """An admitted run as it was admitted, whether it may be claimed now, and what was asked of the runs before it.
+
+    ``claim`` is set if the worker for which it was admitted has claimed it at once.
+    """
+
+    run: RunRecord
+    runnable: bool
+    reused: bool = False
+    cancelled: tuple[Cancelled, ...] = ()
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -288,6 +288,7 @@ def _parts(
         dispatch=core.dispatch,
         source=core.source,
         canceller=canceller,
+        reserve=worker.reserve,
         worker_id=worker_id,
         new_id=new_id,
         now=now,

@@ -20,7 +20,7 @@ from langgraph.runtime import Runtime as GraphRuntime
 
 from agent_kit import tool_call
 from ledger_kit import a_run, claim
-from run_kit import FaultyDriver, Scripted, graph_run, on_virtual_time, opened, until
+from run_kit import CLAIMS, FaultyDriver, Scripted, graph_run, on_virtual_time, opened, until
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
 from runlane.execution.worker import OUTAGE_LIMIT_S
@@ -163,6 +163,7 @@ async def test_code_that_is_done_during_an_outage_is_not_executed_again() -> Non
         run = await runtime.runs.create_or_reject("t", agent=agent)
         viewer = watched(runtime, run)
         await agent.started.wait()
+        await asyncio.sleep(STEP_S)  # the viewer reads
         driver.out = True
         agent.go.set()
         await asyncio.sleep(LONG_S)
@@ -396,16 +397,18 @@ async def test_a_lease_that_runs_out_stops_code_that_was_only_asked_to_drain() -
         await draining
 
 
+@pytest.mark.parametrize(("claims", "new_dispatch"), CLAIMS)
 @on_virtual_time
-async def test_a_claim_whose_answer_comes_late_is_handed_back_and_not_charged() -> None:
+async def test_a_claim_whose_answer_comes_late_is_handed_back_and_not_charged(claims: str, new_dispatch: Any) -> None:
     driver, agent = a_ledger(), Scripted()
-    async with opened(driver, lease_s=LEASE_S) as runtime:
-        gate = driver.gates["claim"] = asyncio.Event()
-        run = await runtime.runs.create_or_reject("t", agent=agent)
+    async with opened(driver, lease_s=LEASE_S, new_dispatch=new_dispatch) as runtime:
+        gate = driver.gates[claims] = asyncio.Event()
+        creating = asyncio.create_task(runtime.runs.create_or_reject("t", agent=agent))
         await driver.held.wait()
         await asyncio.sleep(LEASE_S / 2)
         driver.gates.clear()
         gate.set()
+        run = await creating
         await agent.started.wait()
         agent.go.set()
         over = await ended(runtime, run)

@@ -14,9 +14,11 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 
 from agent_kit import StrictModel
 from run_kit import (
+    CLAIMS,
     ONCE,
     PATIENCE_S,
     FaultyDriver,
+    Queueing,
     Scripted,
     Stepper,
     at_once,
@@ -70,7 +72,7 @@ async def test_a_long_lane_holds_one_slot() -> None:
 
 async def test_a_claim_that_fails_for_a_passing_reason_is_made_later() -> None:
     driver = FaultyDriver()
-    async with opened(driver, retry=ONCE, poll_s=0.02) as runtime:
+    async with opened(driver, retry=ONCE, poll_s=0.02, new_dispatch=Queueing) as runtime:
         driver.faults["claim_run"] = StoreUnavailable("busy")
         run = await runtime.runs.create_or_reject("t", agent=at_once)
         await until(lambda: driver.counts.get("claim_run"))
@@ -102,12 +104,15 @@ async def test_a_cancel_lets_the_agent_clean_up(runtime: Runtime) -> None:
     assert (receipt.requested_by, receipt.blocked_at) == ("ann", None)
 
 
+@pytest.mark.parametrize(("claims", "new_dispatch"), CLAIMS)
 @on_jumping_time
-async def test_a_cancel_that_comes_while_the_claim_is_answered_is_passed_on_at_once() -> None:
+async def test_a_cancel_that_comes_while_the_claim_is_answered_is_passed_on_at_once(
+    claims: str, new_dispatch: Any
+) -> None:
     class SlowAnswers(FaultyDriver):
         async def write(self, transaction: Transaction[Any]) -> Any:
             name, answer = transaction.__name__, await super().write(transaction)
-            if name == "claim":
+            if name == claims:
                 claimed.set()
                 await answered.wait()
             return answer
@@ -116,13 +121,15 @@ async def test_a_cancel_that_comes_while_the_claim_is_answered_is_passed_on_at_o
         await asyncio.Event().wait()
 
     claimed, answered = asyncio.Event(), asyncio.Event()
-    async with opened(SlowAnswers()) as runtime:
-        run = await runtime.runs.create_or_reject("t", agent=endless)
+    async with opened(SlowAnswers(), new_dispatch=new_dispatch) as runtime:
+        creating = asyncio.create_task(runtime.runs.create_or_reject("t", agent=endless))
         await soon(claimed.wait())
+        (run,) = await runtime.runs.list_by_thread("t")
         cancelling = asyncio.create_task(runtime.runs.cancel(run.run_id, wait=True))
         await asyncio.sleep(0.1)
         assert (await runtime.runs.get(run.run_id)).cancel is not None
         answered.set()
+        await creating
         began = asyncio.get_running_loop().time()
         receipt = await soon(cancelling)
     assert receipt is not None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from runlane.maintenance.rescue import REPAIRS
 from runlane.testing.history import Note
 from simulation.agents import CONTINUED
-from simulation.lanes import fencing, one_lane, order_of_starts
+from simulation.lanes import fencing, one_lane, order_of_starts, slots
 from simulation.shutdowns import quiet_after_shutdown
 from simulation.streams import log_numbers, whole_streams
 from simulation.world import Simulated
@@ -221,6 +221,7 @@ def number_of(saved: Note) -> int:
 
 CHECKS: tuple[Callable[[Simulated], Iterator[str]], ...] = (
     one_lane,
+    slots,
     order_of_starts,
     one_admission,
     one_ending,

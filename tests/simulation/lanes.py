@@ -75,6 +75,20 @@ class _View:
             yield f"{note.run} attempt {note.attempt} went on after its process had stood still and lost it"
 
 
+def slots(simulated: Simulated) -> Iterator[str]:
+    """P1: a process executes no more runs at a time than it has slots; code that ignores a cancel keeps none."""
+    executing: dict[str, set[Key]] = defaultdict(set)
+    most = simulated.settings.max_concurrent_runs
+    for note in simulated.history.of("begin", "stop"):
+        if note.kind == "stop":
+            for keys in executing.values():
+                keys.discard((note.run, note.attempt))
+        elif note.behaviour not in DEAF:
+            executing[note.process].add((note.run, note.attempt))
+            if len(executing[note.process]) > most:
+                yield f"{note.process} executed {len(executing[note.process])} runs when {note.run} began"
+
+
 def order_of_starts(simulated: Simulated) -> Iterator[str]:
     """P1: runs start in the order of their admission; a delayed run joins when it is due."""
     waiting: dict[str, dict[str, int]] = defaultdict(dict)

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, Final
 
 from runlane.checkpoints import transactions as checkpoints
+from runlane.dispatch.local import LocalDispatch
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
 from runlane.execution import commit, decision
 from runlane.execution.executor import Executor
@@ -20,7 +21,7 @@ from runlane.journal.remainder import Remainder, append
 from runlane.lifecycle import RunEvent
 from runlane.maintenance.liveness import GRACE_S, LeaseObserver
 from runlane.outcomes import Outcome
-from runlane.records import Claim, Lease, StreamEnd
+from runlane.records import Admission, Claim, Lease, StreamEnd
 from runlane.runs.submission import RunSubmitter
 from runlane.store import conditions
 from runlane.store.resources.runs import Runs
@@ -227,6 +228,15 @@ def _not_waiting(original: Any) -> Any:
     return drain
 
 
+def _said_runnable(original: Callable[..., Transaction[Admission]]) -> Callable[..., Transaction[Admission]]:
+    @wraps(original)
+    def admit(*args: Any) -> Transaction[Admission]:
+        admitted = yield from original(*args)
+        return replace(admitted, runnable=True)
+
+    return admit
+
+
 def _without_checkpoints(original: Any) -> Any:
     return lambda self: original(self.without_checkpoints())
 
@@ -264,6 +274,16 @@ MUTANTS: Final[dict[str, Mutant]] = {
         patches=(
             Fragment(statement=claims.CLAIM_RUN, text=conditions.EARLIER, other="0"),
             Fragment(statement=leases.RUNNABLE, text=conditions.EARLIER, other="0"),
+        ),
+    ),
+    "a run that is being admitted takes a slot that is not counted": Mutant(
+        found_by="slots", patches=(method(LocalDispatch, "take", _to(lambda self, head: True)),)
+    ),
+    "an admission claims a run that is not its lane's head": Mutant(
+        found_by="order_of_starts",
+        patches=(
+            function(admissions._admit, _said_runnable),
+            Fragment(statement=claims.CLAIM_RUN, text=conditions.EARLIER, other="0"),
         ),
     ),
     "workers are taken for dead": Mutant(

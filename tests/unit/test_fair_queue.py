@@ -48,20 +48,46 @@ def test_a_limit_lets_others_pass_and_is_over_when_a_run_has_left() -> None:
     assert taken(queue, 3) == ["second"]
 
 
+def test_a_run_takes_a_slot_at_once_unless_another_waits_for_it_or_a_limit_is_reached() -> None:
+    queue = FairQueue(Limits(slots=2, per_graph=1))
+    slow, fast = head("slow", graph_id="slow"), head("fast", owner="bob")
+    assert queue.take(slow)
+    assert not queue.take(head("slower", graph_id="slow"))
+    queue.put(head("waiting", graph_id="slow"))
+    assert queue.take(fast), "what a limit holds back lets others pass"
+    assert not queue.take(head("third"))
+    queue.done(slow)
+    assert not queue.take(head("third"))
+    assert taken(queue, 2) == ["waiting"]
+
+
 HEADS = st.tuples(st.sampled_from("abc"), st.sampled_from([None, "x", "y"]), st.sampled_from([None, "g", "h"]))
-#: ``None`` asks for a run, a number lets one of those in slots leave, anything else arrives.
-STEPS = st.lists(st.one_of(st.none(), st.integers(0, 5), HEADS), max_size=60)
+#: ``None`` asks for a run, a number lets one of those in slots leave, a head arrives, to take a slot or to wait.
+STEPS = st.lists(st.one_of(st.none(), st.integers(0, 5), HEADS, st.tuples(st.just("take"), HEADS)), max_size=60)
 
 
 @given(
     steps=STEPS,
-    limits=st.builds(Limits, per_owner=st.integers(0, 3), per_assistant=st.integers(0, 2), per_graph=st.integers(0, 2)),
+    limits=st.builds(
+        Limits,
+        slots=st.integers(0, 4),
+        per_owner=st.integers(0, 3),
+        per_assistant=st.integers(0, 2),
+        per_graph=st.integers(0, 2),
+    ),
 )
 @settings(max_examples=400, deadline=None)
 def test_the_next_run_is_always_what_the_rule_says(steps: list[object], limits: Limits) -> None:
     queue, waiting, in_slots = FairQueue(limits), [], []
     for step in steps:
-        if isinstance(step, tuple):
+        if isinstance(step, tuple) and step[0] == "take":
+            new = head(f"run-{len(waiting) + len(in_slots)}", *step[1])
+            wanted = by_the_rule([*waiting, new], in_slots, limits)
+            may = wanted is not None and by_the_rule(waiting, in_slots, limits) is None
+            assert queue.take(new) is may
+            if may:
+                in_slots.append(new)
+        elif isinstance(step, tuple):
             new = head(f"run-{len(waiting) + len(in_slots)}", *step)
             waiting.append(new)
             queue.put(new)
@@ -91,5 +117,7 @@ def by_the_rule(waiting: list[Head], in_slots: list[Head], limits: Limits) -> He
             )
         )
 
+    if limits.slots and len(in_slots) >= limits.slots:
+        return None
     startable = [one for one in waiting if may_start(one)]
     return min(startable, key=lambda one: owners[one.owner], default=None)

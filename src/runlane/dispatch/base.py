@@ -22,11 +22,15 @@ class Dispatch(Protocol):
         ...
 
     async def next_run(self) -> Head:
-        """Wait for a run that may be claimed, and count it as one in a slot until :meth:`done`."""
+        """Wait for a free slot and a run that may be claimed, and count the run as one in it until :meth:`done`."""
+        ...
+
+    def take(self, head: Head) -> bool:
+        """Count *head*, which is being admitted, as one in a slot if it would be the next run; else change nothing."""
         ...
 
     def done(self, head: Head) -> None:
-        """Announce that *head*, which :meth:`next_run` returned, has left its slot."""
+        """Announce that *head*, which was counted as one in a slot, has left it."""
         ...
 
     async def next_cancel(self) -> str:

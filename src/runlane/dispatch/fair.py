@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from itertools import count
@@ -20,8 +21,9 @@ Share = tuple[str, str | None, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of executing runs, of one owner, assistant or graph; 0 is no limit."""
+    """Limits of executing runs, in all (``slots``) and of one owner, assistant or graph; 0 is no limit."""
 
+    slots: int = 0
     per_owner: int = 0
     per_assistant: int = 0
     per_graph: int = 0
@@ -34,11 +36,12 @@ class Limits:
             ConfigurationError: There are limits, and other processes that would have to count together.
         """
         limits = cls(
+            slots=settings.max_concurrent_runs,
             per_owner=settings.max_runs_per_owner,
             per_assistant=settings.max_runs_per_assistant,
             per_graph=settings.max_runs_per_graph,
         )
-        if limits != cls() and not exclusive:
+        if limits != cls(slots=limits.slots) and not exclusive:
             raise ConfigurationError(
                 "max_runs_per_owner, max_runs_per_assistant and max_runs_per_graph hold in one process only: set them "
                 "to 0 where processes share a database."
@@ -57,6 +60,7 @@ class FairQueue:
     """
 
     def __init__(self, limits: Limits) -> None:
+        self._free: float = limits.slots or math.inf
         self._limits: Final = {
             "owner": limits.per_owner,
             "assistant": limits.per_assistant,
@@ -81,22 +85,24 @@ class FairQueue:
 
     def get(self) -> Head | None:
         """Return the run that starts next and count it as one in a slot, or ``None`` if none may start."""
-        while self._next:
-            running, arrival, owner = heapq.heappop(self._next)
-            shares = self._startable.get(owner)
-            if not shares or (running, arrival) != (self._running["owner", owner], shares[0][0]):
-                continue
-            _, share = heapq.heappop(shares)
-            key = self._limit_reached(share)
-            if key is not None:
-                self._held_back[key].append(share)
-                self._note(owner)
-                continue
-            return self._taken(share)
-        return None
+        share = self._first()
+        if share is None:
+            return None
+        heapq.heappop(self._next)
+        heapq.heappop(self._startable[share[0]])
+        return self._taken(share)
+
+    def take(self, head: Head) -> bool:
+        """Count *head*, which does not wait, as one in a slot if one is free for it and no run that waits may start."""
+        share = (head.owner, head.assistant_id, head.graph_id)
+        if not self._free or self._first() is not None or self._limit_reached(share) is not None:
+            return False
+        self._count(share)
+        return True
 
     def done(self, head: Head) -> None:
-        """Count *head*, which :meth:`get` returned, as one that has left its slot."""
+        """Count *head*, which :meth:`get` returned or :meth:`take` took, as one that has left its slot."""
+        self._free += 1
         share = (head.owner, head.assistant_id, head.graph_id)
         for key in _keys(share):
             self._running[key] -= 1
@@ -106,16 +112,37 @@ class FairQueue:
                 self._offer(held_back)
         self._note(head.owner)
 
+    def _first(self) -> Share | None:
+        """Return the share of the run that starts next, which stays where it is; ``None`` if none may start."""
+        while self._free and self._next:
+            running, arrival, owner = self._next[0]
+            shares = self._startable.get(owner)
+            if shares and (running, arrival) == (self._running["owner", owner], shares[0][0]):
+                key = self._limit_reached(shares[0][1])
+                if key is None:
+                    return shares[0][1]
+                heapq.heappop(self._next)
+                self._held_back[key].append(heapq.heappop(shares)[1])
+                self._note(owner)
+            else:
+                heapq.heappop(self._next)
+        return None
+
     def _taken(self, share: Share) -> Head:
         line = self._waiting[share]
         _, head = line.popleft()
-        self._running.update(_keys(share))
+        self._count(share)
         if line:
             self._offer(share)
         else:
             del self._waiting[share]
             self._note(share[0])
         return head
+
+    def _count(self, share: Share) -> None:
+        self._free -= 1
+        for key in _keys(share):
+            self._running[key] += 1
 
     def _offer(self, share: Share) -> None:
         """Put *share*, which has a run that waits, among those that may start, or those that a limit holds back."""

@@ -38,6 +38,9 @@ class LocalDispatch:
         self._queued.discard(head.run_id)
         return head
 
+    def take(self, head: Head) -> bool:
+        return self._waiting.take(head)
+
     def done(self, head: Head) -> None:
         self._waiting.done(head)
         self._changed.set()

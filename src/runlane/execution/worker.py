@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
+from contextvars import copy_context
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from runlane.dispatch.base import Dispatch
 from runlane.errors import NotFound, RunlaneError, StoreUnavailable
 from runlane.execution.attempt import Attempt
+from runlane.execution.claiming import Claims, Reservation, count_down
 from runlane.execution.decision import StopReason
 from runlane.execution.executor import Executor
 from runlane.execution.ports import AgentSource
@@ -72,13 +74,14 @@ class Worker:
         self._now = now
         self._shared = shared
         self._telemetry = telemetry
-        self._slots = asyncio.Semaphore(settings.max_concurrent_runs)
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._executing: Counter[str] = Counter()
-        self._claiming: Counter[str] = Counter()
-        self._cancelled_early: set[str] = set()  # told of a cancel while their claim was on its way
+        self._claims = Claims(
+            worker_id=worker_id, store=store, dispatch=dispatch, source=source, lease_s=settings.lease_s
+        )
         self._confirmed: dict[AttemptKey, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._context = copy_context()  # attempts must not inherit that of a request which admits a run
         self._period_s = settings.lease_s / RENEWALS_PER_LEASE
         self._unavailable = False  # the ledger did not take the last renewal
         loop = partial(SupervisedLoop, stop_grace_s=0.0, telemetry=telemetry)
@@ -96,7 +99,7 @@ class Worker:
         """Return whether the attempt is here, or about to be: its code executes, or its ending is not written yet."""
         external = self._external.get(run_id)
         here = (run_id, attempt) in self._attempts or (external is not None and external.attempt == attempt)
-        return here or run_id in self._claiming
+        return here or run_id in self._claims
 
     async def __aenter__(self) -> Worker:
         for loop in (self._fetching, self._cancelling, self._renewing):
@@ -137,43 +140,59 @@ class Worker:
             self._telemetry.worker_drained(duration_s=asyncio.get_running_loop().time() - began)
 
     async def _fetch(self) -> None:
-        """Start the next run that the dispatch has, once a slot is free."""
-        await self._slots.acquire()
-        try:
-            head = await self._dispatch.next_run()
-        except BaseException:
-            self._slots.release()
-            raise
-        if not self._source.can_execute(head.run_id, head.home):
-            self._leave(head)
-            return
-        task = asyncio.get_running_loop().create_task(self._execute(head.run_id))
+        """Start the next run that the dispatch has for a free slot."""
+        head = await self._dispatch.next_run()
+        if self._source.can_execute(head.run_id, head.home):
+            self._occupy(head, self._claim_and_execute(head.run_id))
+        else:
+            self._dispatch.done(head)
+
+    def reserve(self, head: Head) -> Reservation | None:
+        """Keep a slot for a run that is being admitted, to be claimed with its admission; ``None``: it has to wait.
+
+        It has to if runs wait before it, a limit holds it back, or this process cannot execute it.
+        """
+        if self.draining or not self._source.can_execute(head.run_id, head.home) or not self._dispatch.take(head):
+            return None
+        reservation = Reservation(head, self._claims.claimant(head.run_id), self._settle)
+        self._claims.sent(head.run_id)
+        self._tasks.add(reservation.settled)
+        reservation.settled.add_done_callback(self._tasks.discard)
+        return reservation
+
+    def _settle(self, reservation: Reservation, claim: Claim | None) -> None:
+        head, abandoned = reservation.head, reservation.settled.cancelled()
+        if claim is None or abandoned or head.run_id in self._executing:
+            self._dispatch.done(head)
+        else:
+            self._occupy(head, self._execute(self._begin(claim, reservation.sent_at)))
+        self._claims.arrived(head.run_id)
+        if not abandoned:
+            reservation.settled.set_result(None)
+
+    def _occupy(self, head: Head, executing: Coroutine[Any, Any, None]) -> None:
+        """Execute in the slot in which *head* is counted."""
+        task = asyncio.get_running_loop().create_task(executing, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(partial(self._done, head))
 
-    def _leave(self, head: Head) -> None:
-        self._dispatch.done(head)
-        self._slots.release()
-
     def _done(self, head: Head, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._leave(head)
+        self._dispatch.done(head)
         if not task.cancelled() and task.exception() is not None:
             log.error("run.attempt_crashed", exc_info=task.exception())
 
-    async def _execute(self, run_id: str) -> None:
+    async def _claim_and_execute(self, run_id: str) -> None:
         if run_id in self._executing:
             return  # an attempt that lost its lease has not stopped yet; the ledger offers the run again
         sent_at = asyncio.get_running_loop().time()
-        try:
-            claim = await self._claim(run_id)
-        except StoreUnavailable as error:
-            log.warning("run.claim_failed run_id=%s why=%s", run_id, error)
-            return
-        if claim is None:
-            await self._forget_if_ended(run_id)
-            return
-        attempt = Attempt(claim, self._settings, self._now)
+        claim = await self._claims.claim(run_id)
+        if claim is not None:
+            await self._execute(self._begin(claim, sent_at))
+
+    def _begin(self, claim: Claim, sent_at: float) -> Attempt:
+        """Hold *claim*, which was asked for at *sent_at*: from now on its lease is renewed, and a cancel finds it."""
+        run_id, attempt = claim.run.run_id, Attempt(claim, self._settings, self._now)
         if asyncio.get_running_loop().time() - sent_at > self._settings.lease_s / RENEWALS_PER_LEASE:
             log.warning("run.claimed_late run_id=%s", run_id)
             attempt.stop(StopReason.LAPSED)  # the lease may be over before it is first renewed
@@ -182,39 +201,21 @@ class Worker:
         self._attempts[key] = attempt
         self._confirmed[key] = sent_at + self._settings.lease_s
         self._executing[run_id] += 1
+        return attempt
+
+    async def _execute(self, attempt: Attempt) -> None:
+        lease = attempt.claim.lease
         try:
             await self._executor.execute(attempt)
         finally:
-            del self._attempts[key]
-            del self._confirmed[key]
-            _count_down(self._executing, run_id)
-
-    async def _claim(self, run_id: str) -> Claim | None:
-        """Claim the run. A cancel that is told meanwhile finds no attempt yet, and is told again."""
-        self._claiming[run_id] += 1
-        try:
-            lease_s, has_code = self._settings.lease_s, self._source.attached(run_id)
-            return await self._store.attempts.claim(run_id, self.worker_id, lease_s=lease_s, has_code=has_code)
-        finally:
-            if not _count_down(self._claiming, run_id) and run_id in self._cancelled_early:
-                self._cancelled_early.discard(run_id)
-                self._dispatch.cancel(run_id)
-
-    async def _forget_if_ended(self, run_id: str) -> None:
-        try:
-            ended = (await self._store.runs.get(run_id, owner=ANY_OWNER)).status.terminal
-        except NotFound:
-            ended = True
-        except StoreUnavailable:
-            return
-        if ended:
-            self._source.forget(run_id)
+            del self._attempts[lease.run_id, lease.attempt]
+            del self._confirmed[lease.run_id, lease.attempt]
+            count_down(self._executing, lease.run_id)
 
     async def _pass_cancel(self) -> None:
         """Pass the next cancel that the dispatch tells of to the attempt that it stops."""
         run_id = await self._dispatch.next_cancel()
-        if run_id in self._claiming:
-            self._cancelled_early.add(run_id)
+        self._claims.cancelled(run_id)
         if run_id not in self._executing:
             return
         try:
@@ -287,12 +288,3 @@ class Worker:
             if over(key):
                 self._confirmed[key] = float("inf")
                 attempt.stop(reason)
-
-
-def _count_down(counter: Counter[str], run_id: str) -> int:
-    """Return how many are left of *run_id*, of which one less is counted from now on."""
-    counter[run_id] -= 1
-    left = counter[run_id]
-    if not left:
-        del counter[run_id]
-    return left

@@ -14,9 +14,10 @@ from runlane.admission import check_new, parse_choice, parse_strategy
 from runlane.agents.sources import AgentLike, RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
+from runlane.execution.claiming import Reservation
 from runlane.lifecycle import DisconnectLike, DisconnectMode, EndReason, MultitaskStrategy, StrategyLike
 from runlane.owners import UNNAMED, OwnerArgument, OwnerRule
-from runlane.records import Admission, Head, NewRun, RunRecord
+from runlane.records import Admission, Claim, Head, NewRun, RunRecord
 from runlane.requests import RunRequest
 from runlane.runs.cancellation import RunCanceller
 from runlane.store.ledger import RunStore
@@ -71,12 +72,14 @@ class RunSubmitter:
         dispatch: Dispatch,
         source: RunAgents,
         canceller: RunCanceller,
+        reserve: Callable[[Head], Reservation | None],
         worker_id: str,
         new_id: Callable[[], str],
         now: Callable[[], datetime],
         telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
+        reserve: Keeps a slot of this process for a run that is to start as soon as it is admitted.
         worker_id: This process, the home of runs that are not of a graph.
         """
         self._store = store
@@ -84,6 +87,7 @@ class RunSubmitter:
         self._dispatch = dispatch
         self._source = source
         self._canceller = canceller
+        self._reserve = reserve
         self._worker_id = worker_id
         self._new_id = new_id
         self._now = now
@@ -208,12 +212,20 @@ class RunSubmitter:
     async def _admit(self, new: NewRun, agent: AgentLike | None) -> list[Admitted]:
         if agent is not None:
             self._source.attach(new.run_id, agent)
+        at_home = self._at_home(new, agent)
+        slot = None if new.delay_s > 0 else self._reserve(Head.of_new(at_home))
+        claim: Claim | None = None
         try:
-            admission = await self._store.runs.admit(self._at_home(new, agent))
+            admission = await self._store.runs.admit(at_home, None if slot is None else slot.claimant)
+            admitted = self.admitted(new, admission)
+            claim = admission.claim
         except BaseException:
             self._source.forget(new.run_id)
             raise
-        return [self.admitted(new, admission)]
+        finally:
+            if slot is not None:
+                slot.settle(claim)
+        return [admitted]
 
     def _at_home(self, new: NewRun, agent: AgentLike | None = None) -> NewRun:
         """Return *new* with this process as its home, unless every process that has its graph can execute it."""
@@ -226,14 +238,15 @@ class RunSubmitter:
 
     def admitted(self, new: NewRun, admission: Admission) -> Admitted:
         """Tell of an admission that was committed, and watch its run; the caller closes the watch."""
-        run = admission.run
+        run, reused = admission.run, admission.run.run_id != new.run_id  # not by a repetition of its own admission
         watch = self._bridge.watch(run, admitted_now=not admission.reused)
-        if not admission.reused:
+        if not reused:
             self._telemetry.run_admitted(run)
         for cancelled in admission.cancelled:
             self._canceller.pass_on(cancelled)
-        if admission.reused:
+        may_start = admission.claim is None and (admission.runnable or new.delay_s > 0)
+        if reused:
             self._source.forget(new.run_id)
-        elif self._source.can_execute(run.run_id, run.home) and (admission.runnable or new.delay_s > 0):
+        elif may_start and self._source.can_execute(run.run_id, run.home):
             self._dispatch.submit(Head.of(run), delay_s=new.delay_s)
-        return Admitted(run=run, watch=watch, reused=admission.reused)
+        return Admitted(run=run, watch=watch, reused=reused)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
 from runlane.records import Head
 from runlane.testing.history import History
@@ -102,8 +103,8 @@ class Faults:
 class CarelessDispatch(LocalDispatch):
     """Loses hints, delivers them late, or twice."""
 
-    def __init__(self, faults: Faults, dice: random.Random) -> None:
-        super().__init__()
+    def __init__(self, limits: Limits, faults: Faults, dice: random.Random) -> None:
+        super().__init__(limits)
         self._faults = faults
         self._careless = dice
 

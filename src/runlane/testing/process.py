@@ -203,7 +203,7 @@ class Process:
                 settings=self._plan.settings,
                 driver=self.driver,
                 graph_agent=self._plan.agents(self.name),
-                new_dispatch=lambda _: CarelessDispatch(self._faults, self._dice),
+                new_dispatch=lambda limits: CarelessDispatch(limits, self._faults, self._dice),
                 new_id=self._new_id,
                 retry=PersistenceRetryPolicy(random=self._dice.random),
                 exclusive=False,

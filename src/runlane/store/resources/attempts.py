@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runlane.outcomes import Outcome
-from runlane.records import CancelReceipt, Claim, Finished, Lease, Renewal, SeenLease
+from runlane.records import CancelReceipt, Claim, Claimant, Finished, Lease, Renewal, SeenLease
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import claims, leases, rescues, runs
@@ -24,7 +24,8 @@ class Attempts:
             has_code: The caller executes the run's own code, so that the run is at home there from now on. Without it
                 only a run without a home is claimed.
         """
-        return await self._database.write(lambda: claims.claim(run_id, worker_id, lease_s, has_code))
+        claimant = Claimant(worker_id=worker_id, lease_s=lease_s, has_code=has_code)
+        return await self._database.write(lambda: claims.claim(run_id, claimant))
 
     async def renew(self, held: Sequence[Lease], *, lease_s: float, worker_id: str | None = None) -> Renewal:
         """Extend the *held* leases in one transaction; report lost ones and cancels requested meanwhile.

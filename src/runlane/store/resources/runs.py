@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
-from runlane.records import Admission, Cancelled, Json, NewRun, Owner, RunRecord, ThreadTtl, Usage
+from runlane.records import Admission, Cancelled, Claimant, Json, NewRun, Owner, RunRecord, ThreadTtl, Usage
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import admissions, protocol, run_queries, runs, tasks
 from runlane.store.transactions.tasks import TaskFilter
@@ -20,15 +20,20 @@ class Runs:
         self._thread_ttl = thread_ttl
         self._max_queued_runs = max_queued_runs
 
-    async def admit(self, new: NewRun) -> Admission:
+    async def admit(self, new: NewRun, claimant: Claimant | None = None) -> Admission:
         """Admit a run under its thread's lock. Repeating it with the same run id answers the same run.
+
+        Args:
+            claimant: Claims the run in the same transaction if it may start at once.
 
         Raises:
             ConflictError: The strategy is ``reject`` and the thread has an active run.
             QueueFull: The strategy is ``enqueue`` and as many runs wait as may.
             NotFound: The thread does not exist (for this owner) and is not to be created.
         """
-        return await self._database.write(lambda: admissions.admit(new, self._thread_ttl, self._max_queued_runs))
+        return await self._database.write(
+            lambda: admissions.admit(new, self._thread_ttl, self._max_queued_runs, claimant)
+        )
 
     async def admit_all(self, news: Sequence[NewRun]) -> tuple[Admission, ...]:
         """Admit each of *news* as :meth:`admit` does, or none of them."""

@@ -13,13 +13,14 @@ from runlane import admission
 from runlane.admission import ActiveRun, LaneView
 from runlane.errors import AlreadyExists, NotFound
 from runlane.lifecycle import CancelAction, EndReason, ThreadStatus
-from runlane.records import Admission, AnyOwner, Cancelled, Json, NewRun, ThreadTtl
+from runlane.records import Admission, AnyOwner, Cancelled, Claimant, Json, NewRun, ThreadTtl
 from runlane.requests import StoredRequest
 from runlane.store.conditions import IS_ACTIVE, PENDING
 from runlane.store.filters import matches
 from runlane.store.rows import dumps, loads, owner_params, run_record, thread_config, ttl_params
 from runlane.store.statements import Query, Row, Rows, Transaction, statement
 from runlane.store.transactions.bindings import binding_of
+from runlane.store.transactions.claims import claim_head, claimed_before
 from runlane.store.transactions.runs import (
     ACTIVE_RUNS,
     GET_RUN,
@@ -65,13 +66,31 @@ INSERT_RUN = statement(
 )
 
 
-def admit(new: NewRun, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS) -> Transaction[Admission]:
+def admit(
+    new: NewRun,
+    ttl: ThreadTtl | None = None,
+    max_queued_runs: int = MAX_QUEUED_RUNS,
+    claimant: Claimant | None = None,
+) -> Transaction[Admission]:
     """Admit *new*, or refuse it, under its thread's lock; see :func:`runlane.admission.decide`.
 
     Args:
         ttl: When the thread expires if it is made here.
         max_queued_runs: How many runs may wait behind the lane's head.
+        claimant: Claims the run if it may start at once.
     """
+    admitted = yield from _admit(new, ttl, max_queued_runs)
+    if claimant is None or admitted.run.run_id != new.run_id:
+        return admitted
+    claim = None
+    if admitted.runnable:
+        claim = yield from claim_head(new.run_id, claimant)
+    elif admitted.reused:  # this admission is repeated, as its answer was lost
+        claim = yield from claimed_before(new.run_id, claimant)
+    return replace(admitted, claim=claim)
+
+
+def _admit(new: NewRun, ttl: ThreadTtl | None, max_queued_runs: int) -> Transaction[Admission]:
     thread = yield from _lock_thread(new)
     if thread is None:
         made = yield from _make_thread(new, ttl)

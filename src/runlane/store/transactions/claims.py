@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from runlane.records import Claim
+from typing import Final
+
+from runlane.records import Claim, Claimant
 from runlane.store.conditions import HEAD_OF_LANE, RUNNING
 from runlane.store.rows import lease_record, run_record
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Row, Transaction, statement
 from runlane.store.transactions.events import last_event
 from runlane.store.transactions.start_order import next_order
 
@@ -16,9 +18,15 @@ LOCK_LANE = statement(
     postgres="SELECT 1 AS locked FROM threads"
     " WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id) FOR UPDATE",
 )
+# A thread is bare if clients see it and it has no values. The epoch of its parts is another one for a thread that was
+# deleted and made again.
+_OF_THREAD: Final = """(SELECT temporary = 0 AND state_values IS NULL FROM threads
+          WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS bare, (SELECT
+          CAST(created_at AS TEXT) || '.' || COALESCE(
+            (SELECT epoch FROM part_sweeps AS s WHERE s.thread_id = threads.thread_id), 0) FROM threads
+          WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS parts_epoch"""
 # Guard: it is the head of its lane, and it has no home elsewhere.
-# A run keeps its place among the starts in every attempt. A thread is bare if clients see it and it has no values.
-# The epoch of its parts is another one for a thread that was deleted and made again.
+# A run keeps its place among the starts in every attempt.
 CLAIM_RUN = statement(
     "claim_run",
     f"""UPDATE runs SET status = {RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
@@ -26,37 +34,50 @@ CLAIM_RUN = statement(
           home = CASE WHEN :has_code = 1 THEN :worker_id ELSE home END, start_order = COALESCE(start_order, :number),
           started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
         WHERE run_id = :run_id AND (:has_code = 1 OR home IS NULL) AND {HEAD_OF_LANE}
-        RETURNING {{run}}, (SELECT temporary = 0 AND state_values IS NULL FROM threads
-          WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS bare, (SELECT
-          CAST(created_at AS TEXT) || '.' || COALESCE(
-            (SELECT epoch FROM part_sweeps AS s WHERE s.thread_id = threads.thread_id), 0) FROM threads
-          WHERE thread_id = (SELECT thread_id FROM runs WHERE run_id = :run_id)) AS parts_epoch""",
+        RETURNING {{run}}, {_OF_THREAD}""",
+)
+CLAIM_OF_ADMISSION = statement(
+    "claim_of_admission",
+    f"""SELECT {{run}}, {_OF_THREAD} FROM runs
+        WHERE run_id = :run_id AND worker_id = :worker_id AND attempt = 1 AND status = {RUNNING}""",
 )
 
 
-def claim(run_id: str, worker_id: str, lease_s: float, has_code: bool) -> Transaction[Claim | None]:
-    """Start an attempt at *run_id* if it is its lane's head and nothing of the thread executes; else ``None``.
-
-    Without the run's own code (*has_code*) a worker can only claim a run that has no home.
-    """
+def claim(run_id: str, claimant: Claimant) -> Transaction[Claim | None]:
+    """Start an attempt at *run_id* if it is its lane's head and nothing of the thread executes; else ``None``."""
     yield LOCK_LANE(run_id=run_id)
+    return (yield from claim_head(run_id, claimant))
+
+
+def claim_head(run_id: str, claimant: Claimant) -> Transaction[Claim | None]:
+    """Do the same under the lock of the run's thread."""
     number = yield from next_order()
     rows = yield CLAIM_RUN(
         run_id=run_id,
-        worker_id=worker_id,
-        lease_us=int(lease_s * 1_000_000),
-        has_code=int(has_code),
+        worker_id=claimant.worker_id,
+        lease_us=int(claimant.lease_s * 1_000_000),
+        has_code=int(claimant.has_code),
         number=number,
     )
     if not rows:
         return None
-    row, last = rows[0], 0
-    if row["attempt"] > 1:
-        last = yield from last_event(row["seq"])
+    last = 0
+    if rows[0]["attempt"] > 1:
+        last = yield from last_event(rows[0]["seq"])
+    return _claim(rows[0], last)
+
+
+def claimed_before(run_id: str, claimant: Claimant) -> Transaction[Claim | None]:
+    """Return the claim that an admission made at once for *claimant*, and whose answer was lost."""
+    rows = yield CLAIM_OF_ADMISSION(run_id=run_id, worker_id=claimant.worker_id)
+    return _claim(rows[0], 0) if rows else None
+
+
+def _claim(row: Row, events_end: int) -> Claim:
     return Claim(
         run=run_record(row),
         lease=lease_record(row),
-        events_end=last,
+        events_end=events_end,
         bare=bool(row["bare"]),
         parts_epoch=row["parts_epoch"],
     )

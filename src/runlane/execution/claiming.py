@@ -1,0 +1,109 @@
+"""Claims of this process that are on their way to the ledger: of runs that waited, and of runs that are admitted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from runlane.dispatch.base import Dispatch
+from runlane.errors import NotFound, StoreUnavailable
+from runlane.execution.ports import AgentSource
+from runlane.records import ANY_OWNER, Claim, Claimant, Head
+from runlane.store.ledger import RunStore
+
+log = logging.getLogger("runlane.worker")
+
+
+class Reservation:
+    """A slot that is kept for a run while it is admitted. Whoever has it settles it, whatever came of the admission.
+
+    Attributes:
+        claimant: Who claims the run with its admission.
+        settled: Done once the slot is in use or free; cancelled if the worker does not wait for it any more.
+    """
+
+    def __init__(self, head: Head, claimant: Claimant, on_settled: Callable[[Reservation, Claim | None], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.head = head
+        self.claimant = claimant
+        self.sent_at = loop.time()
+        self.settled: asyncio.Future[None] = loop.create_future()
+        self._on_settled = on_settled
+
+    def settle(self, claim: Claim | None) -> None:
+        """Execute *claim* in the slot; ``None`` frees it."""
+        self._on_settled(self, claim)
+
+
+class Claims:
+    """Claims that are on their way to the ledger. A cancel that is told meanwhile is told again when they arrive."""
+
+    def __init__(
+        self, *, worker_id: str, store: RunStore, dispatch: Dispatch, source: AgentSource, lease_s: float
+    ) -> None:
+        self._worker_id = worker_id
+        self._store = store
+        self._dispatch = dispatch
+        self._source = source
+        self._lease_s = lease_s
+        self._sent: Counter[str] = Counter()
+        self._cancelled_early: set[str] = set()
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._sent
+
+    def claimant(self, run_id: str) -> Claimant:
+        """Return this worker as one that claims the run."""
+        has_code = self._source.attached(run_id)
+        return Claimant(worker_id=self._worker_id, lease_s=self._lease_s, has_code=has_code)
+
+    def sent(self, run_id: str) -> None:
+        """Note that a claim is on its way, until :meth:`arrived`."""
+        self._sent[run_id] += 1
+
+    def arrived(self, run_id: str) -> None:
+        """Note that a claim was answered, or never will be."""
+        if not count_down(self._sent, run_id) and run_id in self._cancelled_early:
+            self._cancelled_early.discard(run_id)
+            self._dispatch.cancel(run_id)
+
+    def cancelled(self, run_id: str) -> None:
+        """Note a cancel, which finds no attempt yet if the claim is on its way."""
+        if run_id in self._sent:
+            self._cancelled_early.add(run_id)
+
+    async def claim(self, run_id: str) -> Claim | None:
+        """Claim a run that waited; ``None`` if it cannot be claimed, now or ever."""
+        own = self.claimant(run_id)
+        self.sent(run_id)
+        try:
+            claim = await self._store.attempts.claim(run_id, own.worker_id, lease_s=own.lease_s, has_code=own.has_code)
+        except StoreUnavailable as error:
+            log.warning("run.claim_failed run_id=%s why=%s", run_id, error)
+            return None
+        finally:
+            self.arrived(run_id)
+        if claim is None:
+            await self._forget_if_ended(run_id)
+        return claim
+
+    async def _forget_if_ended(self, run_id: str) -> None:
+        try:
+            ended = (await self._store.runs.get(run_id, owner=ANY_OWNER)).status.terminal
+        except NotFound:
+            ended = True
+        except StoreUnavailable:
+            return
+        if ended:
+            self._source.forget(run_id)
+
+
+def count_down(counter: Counter[str], run_id: str) -> int:
+    """Return how many are left of *run_id*, of which one less is counted from now on."""
+    counter[run_id] -= 1
+    left = counter[run_id]
+    if not left:
+        del counter[run_id]
+    return left
