@@ -40,6 +40,9 @@ class Watch:
         self._budget = budget
         self._wake = asyncio.Event()
         self._heard = True  # what woke the reader last was news, not the heartbeat's time
+        self._clock = asyncio.get_running_loop().time
+        self._quiet_since: float | None = None  # set while it waits for news
+        self._silence: asyncio.TimerHandle | None = None
         self._page_begin = 0
         self._taken_bytes = 0
         live.wakes[self._wake] = None
@@ -52,6 +55,9 @@ class Watch:
 
     def close(self) -> None:
         """Stop hearing of the run; a second call does nothing."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
         if self._wake in self._live.wakes:
             del self._live.wakes[self._wake]
             self._on_close()
@@ -139,15 +145,24 @@ class Watch:
 
     async def _news(self) -> bool:
         """Wait for news; ``False`` after a heartbeat's time without."""
-        silence = asyncio.get_running_loop().call_later(self._heartbeat_s, self._silent)
-        self._heard = True
+        self._quiet_since, self._heard = self._clock(), True
+        if self._silence is None:
+            self._silence = asyncio.get_running_loop().call_later(self._heartbeat_s, self._look)
         try:
             await self._wake.wait()
         finally:
-            silence.cancel()
+            self._quiet_since = None
         return self._heard
 
-    def _silent(self) -> None:
+    def _look(self) -> None:
+        """End a wait that has been quiet for long. One timer serves all waits: most of them end sooner."""
+        self._silence = None
+        if self._quiet_since is None or self._wake.is_set():
+            return  # the next wait begins anew
+        due = self._quiet_since + self._heartbeat_s
+        if self._clock() < due:
+            self._silence = asyncio.get_running_loop().call_at(due, self._look)
+            return
         self._heard = False
         self._live.doubt()
         self._wake.set()
