@@ -119,8 +119,8 @@ class Staged:
 
     async def read(self, reading: Reading[T], *, of: Place | None = None, is_small: bool = False) -> T:
         if self._attempt is None:
-            return await self._stage.read(reading)
-        return await self._attempt.outlasting(lambda: self._stage.read(reading))
+            return await self._stage.read(reading, is_small=is_small)
+        return await self._attempt.outlasting(lambda: self._stage.read(reading, is_small=is_small))
 
     async def write(self, rows: CheckpointRows) -> None:
         self._stage.rows.extend(rows)

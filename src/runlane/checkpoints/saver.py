@@ -141,7 +141,7 @@ class LedgerSaver(BlockingSaver):
 
     async def namespaces(self, thread_id: str) -> list[str]:
         """Return the namespaces in which a thread has checkpoints: the root graph's, and those of its subgraphs."""
-        return await self._access.read(lambda: transactions.namespaces(str(thread_id)))
+        return await self._access.read(lambda: transactions.namespaces(str(thread_id)), is_small=True)
 
     async def written(
         self, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from runlane.journal.rows import CheckpointRows, put
+from runlane.store.small_reads import read_small
 from runlane.store.statements import Driver, Transaction
 
 T = TypeVar("T")
@@ -25,13 +26,18 @@ class Stage:
         self._before = tuple(rows for rows in before if rows)
         self.rows = CheckpointRows()
 
-    async def read(self, reading: Callable[[], Transaction[T]]) -> T:
+    async def read(self, reading: Callable[[], Transaction[T]], *, is_small: bool = False) -> T:
         """Return what *reading* finds once everything is written.
+
+        Args:
+            is_small: It takes less than handing it over to another thread.
 
         Raises:
             StoreUnavailable: The database cannot be read now.
         """
         if not self.rows and not self._before:
+            if is_small:
+                return await read_small(self._driver, reading, lambda: self._driver.read(reading()))
             return await self._driver.read(reading())
         try:
             await self._driver.write(self._as_if(reading()))
