@@ -1,235 +1,24 @@
 """The load: what each case asks of a server, and the figures it brings back.
 
-The client is a bare HTTP/1.1 reader, so that on a small machine it is not itself what is measured. A case asks only
-for what the public HTTP API offers, checks the answers, and gives figures by name; the unit is in the name. A figure
-of processor time or memory covers the server's process and its children, and is left out if its pid is not known.
+A case asks only for what the public HTTP API offers, checks the answers, and gives figures by name; the unit is in the
+name. A figure of processor time or memory covers the server's process and its children, and is left out if its pid is
+not known.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
-import psutil
+from client import Connection, Figures, Meter, Server, expect, latencies, new_thread, run_of, together
+from sizes import Sizes
 
-Figures = dict[str, float]
-T = TypeVar("T")
-
-MARK = b"event:"
 #: How long the runs that ``create`` made may take to end, in seconds.
 FINISH_TIMEOUT_S = 120.0
 #: How often a state is asked for that the API cannot be waited for, and how often memory is read, in seconds.
 POLL_S, MEMORY_POLL_S = 0.01, 0.5
-
-
-class UnexpectedAnswer(Exception):
-    """A server did not do what the case asked for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """How much each case asks for."""
-
-    connections: int = 16
-    wait_runs: int = 1600
-    create_runs: int = 800
-    ttfe_runs: int = 200
-    stream_tokens: int = 5000
-    fanout_runs: int = 20
-    fanout_tokens: int = 500
-    idle_runs: int = 500
-    idle_s: float = 15.0
-    cancel_runs: int = 40
-    steps_runs: int = 20
-    steps_each: int = 20
-    history_runs: int = 300
-    history_page: int = 100
-    history_calls: int = 30
-    control_s: float = 5.0
-    control_rounds: int = 100
-    #: Repeated before the clock starts.
-    warm_runs: int = 5
-    warm_tokens: int = 100
-
-
-#: Shows that every case runs; its figures mean nothing.
-TINY = Sizes(
-    connections=2,
-    wait_runs=4,
-    create_runs=4,
-    ttfe_runs=2,
-    stream_tokens=20,
-    fanout_runs=2,
-    fanout_tokens=10,
-    idle_runs=3,
-    idle_s=0.2,
-    cancel_runs=2,
-    steps_runs=2,
-    steps_each=3,
-    history_runs=3,
-    history_page=2,
-    history_calls=2,
-    control_s=0.1,
-    control_rounds=2,
-    warm_runs=1,
-    warm_tokens=5,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """Where a server listens and, if known, which process it is."""
-
-    url: str
-    pid: int | None = None
-
-    def processes(self) -> list[psutil.Process]:
-        if self.pid is None:
-            return []
-        root = psutil.Process(self.pid)
-        return [root, *root.children(recursive=True)]
-
-    def cpu_s(self) -> float:
-        times = [process.cpu_times() for process in self.processes()]
-        return float(sum(each.user + each.system for each in times))
-
-    def memory_bytes(self) -> int:
-        return int(sum(process.memory_info().rss for process in self.processes()))
-
-
-class Meter:
-    """The time, and the server's processor time, since it was made."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._cpu_s, self._start_s = server.cpu_s(), time.perf_counter()
-
-    def wall_s(self) -> float:
-        return time.perf_counter() - self._start_s
-
-    def cpu(self, figure: str, scale: float) -> Figures:
-        """Give the processor time in seconds times *scale*, under the name *figure*."""
-        return {} if self._server.pid is None else {figure: (self._server.cpu_s() - self._cpu_s) * scale}
-
-
-class Connection:
-    """One keep-alive connection, opened by the first request; for one request at a time."""
-
-    def __init__(self, server: Server) -> None:
-        self._address = urlsplit(server.url)
-        self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._open is not None:
-            self._open[1].close()
-
-    async def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Give the decoded answer.
-
-        Raises:
-            UnexpectedAnswer: The status is not a success.
-        """
-        return json.loads(b"".join([piece async for piece in self._exchange(method, path, body)]) or b"null")
-
-    async def stream(self, path: str, body: Any) -> tuple[float, int]:
-        """Read a stream to its end; give the seconds to its first event and the number of events.
-
-        Raises:
-            UnexpectedAnswer: The status is not a success, or an event says that the run failed.
-        """
-        start_s, first_s, count, tail = time.perf_counter(), 0.0, 0, b""
-        async for piece in self._exchange("POST", path, body):
-            window = tail + piece
-            seen = window.count(MARK)
-            if seen and not count:
-                first_s = time.perf_counter() - start_s
-            if b"event: error" in window:
-                raise UnexpectedAnswer(f"{path}: {window[-300:]!r}")
-            count += seen
-            tail = window[-len(MARK) + 1 :]  # too short to hold a mark, so that none is counted twice
-        return first_s, count
-
-    async def _exchange(self, method: str, path: str, body: Any) -> AsyncIterator[bytes]:
-        reader, writer = await self._streams()
-        payload = b"" if body is None else json.dumps(body).encode()
-        writer.write(
-            f"{method} {path} HTTP/1.1\r\nhost: {self._address.netloc}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(payload)}\r\n\r\n".encode()
-            + payload
-        )
-        await writer.drain()
-        status, headers = await _read_head(reader)
-        async for piece in _read_body(reader, headers):
-            if status >= 300:
-                raise UnexpectedAnswer(f"{method} {path}: {status} {piece[:300]!r}")
-            yield piece
-        if status >= 300:
-            raise UnexpectedAnswer(f"{method} {path}: {status}")
-        if headers.get("connection") == "close":
-            writer.close()
-            self._open = None
-
-    async def _streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._open is None:
-            self._open = await asyncio.open_connection(self._address.hostname, self._address.port, limit=2**24)
-        return self._open
-
-
-async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip().split("\r\n")
-    pairs = (line.partition(":") for line in lines)
-    return int(first.split()[1]), {name.lower(): value.strip().lower() for name, _, value in pairs}
-
-
-async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncIterator[bytes]:
-    if headers.get("transfer-encoding") != "chunked":
-        yield await reader.readexactly(int(headers.get("content-length", "0")))
-        return
-    while True:
-        size = int((await reader.readline()).partition(b";")[0], 16)
-        piece = await reader.readexactly(size + 2)
-        if size == 0:
-            return
-        yield piece[:-2]
-
-
-def expect(held: bool, what: str) -> None:
-    if not held:
-        raise UnexpectedAnswer(what)
-
-
-async def together(clients: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Give what all *clients* return; if one fails, none goes on."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(client) for client in clients]
-    return [task.result() for task in tasks]
-
-
-def run_of(graph: str, values: dict[str, Any], **options: Any) -> dict[str, Any]:
-    return {"assistant_id": graph, "input": values, **options}
-
-
-async def new_thread(connection: Connection) -> str:
-    return str((await connection.call("POST", "/threads", {}))["thread_id"])
-
-
-def latencies(times_s: list[float]) -> Figures:
-    ordered = sorted(times_s)
-    p99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-    return {"p50_ms": 1e3 * statistics.median(ordered), "p99_ms": 1e3 * p99}
 
 
 async def wait(server: Server, sizes: Sizes) -> Figures:
@@ -352,7 +141,7 @@ async def idle(server: Server, sizes: Sizes) -> Figures:
     }
 
 
-async def _started(connection: Connection, path: str) -> None:
+async def started(connection: Connection, path: str) -> None:
     status = "pending"
     while status == "pending":
         await asyncio.sleep(POLL_S)
@@ -367,7 +156,7 @@ async def cancel(server: Server, sizes: Sizes) -> Figures:
             runs = f"/threads/{await new_thread(connection)}/runs"
             run = await connection.call("POST", runs, run_of("sleeper", {"seconds": 60}))
             path = f"{runs}/{run['run_id']}"
-            await _started(connection, path)
+            await started(connection, path)
             start_s = time.perf_counter()
             await connection.call("POST", f"{path}/cancel?wait=1&action=interrupt", {})
             times_s.append(time.perf_counter() - start_s)
@@ -411,7 +200,7 @@ async def _probe(server: Server, graph: str, sizes: Sizes) -> dict[str, list[flo
         later = run_of(graph, {"seconds": 0}, after_seconds=3600, multitask_strategy="enqueue")
         waiting = [await connection.call("POST", runs, later) for _ in range(sizes.control_rounds)]
         busy = await connection.call("POST", runs, run_of(graph, {"seconds": sizes.control_s}))
-        await _started(connection, f"{runs}/{busy['run_id']}")
+        await started(connection, f"{runs}/{busy['run_id']}")
         meter = Meter(server)
         for run in waiting:
             for name, method, path in (
@@ -437,6 +226,6 @@ async def control(server: Server, sizes: Sizes) -> Figures:
     return {f"{name}_{key}": value for name, found in times_s.items() for key, value in latencies(found).items()}
 
 
-CASES: dict[str, Callable[[Server, Sizes], Awaitable[Figures]]] = {
+LOADS: dict[str, Callable[[Server, Sizes], Awaitable[Figures]]] = {
     case.__name__: case for case in (wait, create, ttfe, stream, fanout, idle, cancel, steps, history, control)
 }

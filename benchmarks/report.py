@@ -6,37 +6,69 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from load import Figures
+from client import Figures
 
-BARE, RUNLANE = "bare", "runlane"
+BARE, RUNLANE, DEV = "bare", "runlane", "langgraph-dev"
 #: Of these the worst round counts: one run that failed is not made good by another round.
 WORST = ("failed", "unfinished")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The most that a figure of Runlane may be; of bare LangGraph's figure if ``times_bare``."""
+    """The most, or the least, that a figure of Runlane may be.
 
-    most: float
-    times_bare: bool = False
+    Attributes:
+        times: Of the figure of this side.
+        above: More than the figure of this side.
+    """
+
+    bound: float
+    at_least: bool = False
+    times: str = ""
+    above: str = ""
 
     def __str__(self) -> str:
-        return f"<= {self.most:g}{'x' if self.times_bare else ''}"
+        sign = ">=" if self.at_least else "<="
+        if self.above:
+            return f"{sign} {self.above} + {self.bound:g}"
+        return f"{sign} {self.bound:g}{f'x {self.times}' if self.times else ''}"
+
+    def met(self, sides: Mapping[str, float]) -> bool | None:
+        """Return whether Runlane meets it; None without the figures to tell."""
+        value, other = sides.get(RUNLANE), sides.get(self.times or self.above)
+        if value is None or ((self.times or self.above) and not other):
+            return None
+        limit = self.bound * (other or 0) if self.times else self.bound + (other or 0 if self.above else 0)
+        return value >= limit if self.at_least else value <= limit
 
 
 TARGETS = {
-    ("wait", "cpu_ms_per_run"): Target(2.2, times_bare=True),
-    ("ttfe", "p50_ms"): Target(10),
-    ("stream", "cpu_us_per_event"): Target(2.7, times_bare=True),
+    ("wait", "cpu_ms_per_run"): Target(1.4, times=BARE),
+    ("create", "finished_per_s"): Target(6, at_least=True, times=DEV),
+    ("ttfe", "p50_ms"): Target(1.5, above=BARE),
+    ("stream", "events_per_s"): Target(1.3, at_least=True, times=BARE),
     ("idle", "failed"): Target(0),
     ("idle", "wall_of_ideal"): Target(1.2),
-    ("idle", "kib_per_run"): Target(100),
-    ("cancel", "p50_ms"): Target(8),
-    ("steps", "cpu_ms_per_step"): Target(2.5, times_bare=True),
+    ("idle", "kib_per_run"): Target(40),
+    ("cancel", "p50_ms"): Target(3),
+    ("cancel", "p99_ms"): Target(8),
+    ("steps", "cpu_ms_per_step"): Target(1.2, times=BARE),
     ("history", "list_ms"): Target(8),
     ("control", "ok_p99_ms"): Target(100),
     ("control", "list_p99_ms"): Target(100),
     ("control", "cancel_p99_ms"): Target(100),
+    ("long_chat", "disk_mb"): Target(8),
+    ("long_chat", "disk_mb_past_retention"): Target(4),
+    ("long_chat", "ms_400_of_5"): Target(1.3),
+    ("long_chat", "written_400_of_50"): Target(1.5),
+    ("long_chat_stream", "disk_mb"): Target(8),
+    ("long_chat_stream", "disk_mb_past_retention"): Target(4),
+    ("long_chat_stream", "written_400_of_50"): Target(1.5),
+    ("image", "disk_mb"): Target(6),
+    ("big_state", "disk_mb"): Target(60),
+    ("stalled", "memory_mb"): Target(200),
+    ("search", "worst_ms"): Target(20),
+    ("start", "s"): Target(0.9),
 }
 
 
@@ -61,16 +93,13 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Whether the target is met; None without a target, or without the figures to tell."""
-        if self.target is None:
-            return None
-        value = self.ratio if self.target.times_bare else self.sides.get(RUNLANE)
-        return None if value is None else value <= self.target.most
+        return None if self.target is None else self.target.met(self.sides)
 
     def cells(self, sides: Sequence[str]) -> list[str]:
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}x"
         verdict = {True: "met", False: "MISSED", None: ""}[self.met]
         values = [_number(self.sides.get(side)) for side in sides]
-        return [self.case, self.figure, *values, ratio, str(self.target or ""), verdict]
+        return [f"`{self.case}`", self.figure, *values, ratio, str(self.target or ""), verdict]
 
 
 def summarize(rounds: Mapping[str, Mapping[str, Sequence[Figures]]]) -> Iterator[Row]:

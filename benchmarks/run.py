@@ -1,8 +1,10 @@
-"""Measure Runlane against bare LangGraph: the same load on both, in turn, on this machine.
+"""Measure Runlane against bare LangGraph and other servers: the same load on all, in turn, on this machine.
 
-Each round starts both servers anew, Runlane on an empty SQLite file at its durable default, and gives every case to
-each side, one after the other. Compare figures of one sitting only: wall times drift with the machine; processor time
-per operation drifts least. A missed target is shown but is no error; a case that Runlane cannot do is one.
+Each round starts all sides anew, Runlane on an empty SQLite file at its durable default; cases of sizes start servers
+of their own. Compare figures of one sitting only: wall times drift with the machine, processor time per operation
+less, and sizes not at all. A missed target is shown but is no error; a case that Runlane cannot do is one. Every
+figure is kept as soon as it is there: `--resume` goes on where a sitting was interrupted, and `--publish` draws the
+charts and writes the table into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -12,132 +14,88 @@ import asyncio
 import json
 import os
 import platform
-import socket
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from load import CASES, TINY, Connection, Figures, Server, Sizes, UnexpectedAnswer
-from report import BARE, RUNLANE, summarize, table
+from cases import CASES
+from client import Figures, Server
+from publishing import publish
+from report import RUNLANE, summarize, table
+from sides import CACHE, SIDES, BeforeSide, RunningSide, Side, fresh_folder
+from sizes import TINY, Sizes
 
-HERE = Path(__file__).resolve().parent
-OTHER = "other"
-#: What bare LangGraph has an answer to; the other cases need a run manager.
-BARE_CASES = ("wait", "ttfe", "stream", "fanout", "idle", "steps")
-CASE_TIMEOUT_S = 300.0
-START_TIMEOUT_S, START_POLL_S, STOP_TIMEOUT_S = 60.0, 0.05, 30.0
 PACKAGES = ("runlane", "langgraph", "uvicorn")
-
-Rounds = dict[str, dict[str, list[Figures]]]
-
-
-def bare_command(port: int) -> list[str]:
-    command = [sys.executable, "-m", "uvicorn", "bare:create_app", "--factory", "--app-dir", str(HERE)]
-    return [*command, "--port", str(port), "--log-level", "warning"]
+SITTING = CACHE / "sitting.json"
 
 
-def runlane_command(port: int, folder: Path) -> list[str]:
-    command = [sys.executable, "-m", "runlane.cli.main", "serve", str(HERE / "project"), "--port", str(port)]
-    return [*command, "--database", f"sqlite:///{folder / 'runlane.db'}", "--log-level", "warning"]
+@dataclass
+class Sitting:
+    """The figures by case and side, a list entry per round, kept in a file."""
+
+    file: Path
+    rounds: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def resumed(cls, file: Path) -> Sitting:
+        return cls(file, json.loads(file.read_text())["rounds"])
+
+    def has(self, case: str, side: str, number: int) -> bool:
+        return len(self.rounds.get(case, {}).get(side, [])) > number
+
+    def add(self, case: str, side: str, figures: Figures) -> None:
+        self.rounds.setdefault(case, {}).setdefault(side, []).append(figures)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"machine": machine(), "rounds": self.rounds}, indent=1)
+        partial = self.file.with_suffix(".partial")
+        partial.write_text(text + "\n")
+        partial.replace(self.file)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@asynccontextmanager
-async def serving(command: Sequence[str], port: int) -> AsyncIterator[Server]:
-    """Run a server from *command* until the block is left; what it logs goes to this process's standard error.
-
-    Raises:
-        UnexpectedAnswer: It ended, or did not answer in time.
-    """
-    # Its standard output must not mix with the table, and nothing reads it.
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
-    server = Server(url=f"http://127.0.0.1:{port}", pid=process.pid)
+async def measure(case: str, side: Side, sizes: Sizes, sitting: Sitting) -> None:
+    """Add the figures of one case on one side; if it could not do it, say so on standard error."""
     try:
-        await _answers(server, process)
-        yield server
-    finally:
-        await _stop(process)
-
-
-async def _answers(server: Server, process: asyncio.subprocess.Process) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + START_TIMEOUT_S
-    while process.returncode is None and loop.time() < deadline:
-        try:
-            async with Connection(server) as connection:
-                await connection.call("GET", "/ok")
-            return
-        except OSError:
-            await asyncio.sleep(START_POLL_S)
-    raise UnexpectedAnswer(f"{server.url} did not start; exit code {process.returncode}")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
-@asynccontextmanager
-async def all_sides(other: Server | None) -> AsyncIterator[dict[str, Server]]:
-    """Run fresh servers of both sides, beside *other*, which is not ours."""
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runlane-bench-")))
-        bare_port, runlane_port = free_port(), free_port()
-        sides = {
-            BARE: await stack.enter_async_context(serving(bare_command(bare_port), bare_port)),
-            RUNLANE: await stack.enter_async_context(serving(runlane_command(runlane_port, folder), runlane_port)),
-        }
-        yield sides if other is None else {**sides, OTHER: other}
-
-
-async def measure(case: str, side: str, server: Server, sizes: Sizes) -> Figures | None:
-    """Give the figures of one case on one server, or None, said on standard error, if it could not do it."""
-    try:
-        return await asyncio.wait_for(CASES[case](server, sizes), CASE_TIMEOUT_S)
+        async with fresh_folder() as folder:
+            own = sizes.for_slow() if side.slow else sizes
+            figures = await asyncio.wait_for(CASES[case].measure(side, own, folder), CASES[case].timeout_s)
     except Exception as exc:  # noqa: BLE001  # whatever a server answers is a result: the other sides and cases go on
         cause = exc.exceptions[0] if isinstance(exc, ExceptionGroup) else exc
-        print(f"{case} failed on {side}: {type(cause).__name__}: {cause}", file=sys.stderr)
-        return None
+        sitting.failed[f"{case} {side.name}"] = f"{type(cause).__name__}: {cause}"
+        print(f"{case} failed on {side.name}: {type(cause).__name__}: {cause}", file=sys.stderr)
+    else:
+        sitting.add(case, side.name, figures)
 
 
-def turns(cases: Sequence[str], sides: Iterable[str], number: int) -> Iterator[tuple[str, str]]:
+def turns(cases: Sequence[str], sides: Sequence[Side], number: int) -> Iterator[tuple[str, Side]]:
     """Give the cases of round *number*, each for all sides that can do it.
 
-    Who comes first changes, so that nobody always meets a machine warmed up by the others.
+    Who comes first changes, so that nobody always meets a machine warmed up by the others. A slow side has one round.
     """
     ordered = list(sides)[:: -1 if number % 2 else 1]
-    return ((case, side) for case in cases for side in ordered if side != BARE or case in BARE_CASES)
+    for case in cases:
+        for side in ordered:
+            if CASES[case].can(side) and not (side.slow and number):
+                yield case, side
 
 
-async def run_rounds(cases: Sequence[str], rounds: int, sizes: Sizes, other: Server | None) -> tuple[Rounds, set[str]]:
-    """Give the figures by case and side, a list entry per round, and the cases that Runlane failed at."""
-    results: Rounds = {case: {} for case in cases}
-    failed: set[str] = set()
+async def run_rounds(cases: Sequence[str], sides: Sequence[Side], rounds: int, sizes: Sizes, sitting: Sitting) -> None:
+    """Measure what the sitting does not have; in each round first what shares servers, which are stopped then."""
+    loads = [case for case in cases if CASES[case].is_load]
+    others = [case for case in cases if not CASES[case].is_load]
     for number in range(rounds):
-        async with all_sides(other) as servers:
-            for case, side in turns(cases, servers, number):
-                print(f"round {number + 1}/{rounds} {case} {side}", file=sys.stderr, flush=True)
-                figures = await measure(case, side, servers[side], sizes)
-                if figures is not None:
-                    results[case].setdefault(side, []).append(figures)
-                elif side == RUNLANE:
-                    failed.add(case)
-    return results, failed
+        for group in (loads, others):
+            try:
+                for case, side in turns(group, sides, number):
+                    if not sitting.has(case, side.name, number):
+                        print(f"round {number + 1}/{rounds} {case} {side.name}", file=sys.stderr, flush=True)
+                        await measure(case, side, sizes, sitting)
+            finally:
+                for side in sides:
+                    await side.end_round()
 
 
 def machine() -> dict[str, Any]:
@@ -149,20 +107,55 @@ def machine() -> dict[str, Any]:
     }
 
 
-def case_names(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in CASES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
-    return names
+def installed(names: Sequence[str], other: Server | None, before: Path | None) -> list[Side]:
+    """Give the sides that can be installed; of others, say why not."""
+    found: list[Side] = []
+    for name in names:
+        side = BeforeSide(before) if name == BeforeSide.name and before else SIDES[name]()
+        try:
+            side.install()
+        except Exception as exc:  # noqa: BLE001  # a package that cannot be had must not keep the others from being measured
+            print(f"bench: {name} cannot be installed, and is left out: {exc}", file=sys.stderr)
+        else:
+            found.append(side)
+    return found if other is None else [*found, RunningSide(other)]
+
+
+def names_of(known: Sequence[str], what: str) -> Any:
+    def parse(text: str) -> list[str]:
+        names = list(known) if text == "all" else text.split(",")
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no {what} {', '.join(unknown)}; there are {', '.join(known)}")
+        return names
+
+    return parse
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="./dev bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    peers = [name for name in SIDES if name != BeforeSide.name]
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: 3)")
-    parser.add_argument("--only", type=case_names, default=list(CASES), metavar="CASE,...", help=", ".join(CASES))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of every round to this file")
-    parser.add_argument("--url", help="a third side: a running server of benchmarks/project, such as `langgraph dev`")
+    parser.add_argument(
+        "--only", type=names_of(list(CASES), "case"), default=list(CASES), metavar="CASE,...", help=", ".join(CASES)
+    )
+    parser.add_argument(
+        "--sides",
+        type=names_of(peers, "side"),
+        default=["bare", RUNLANE],
+        metavar="SIDE,...",
+        help=f"all, or some of {', '.join(peers)} (default: bare,runlane); peers are installed into {CACHE}",
+    )
+    parser.add_argument("--before", type=Path, metavar="TREE", help="one more side: Runlane of another tree")
+    parser.add_argument("--scale", type=int, help="finished runs of `growth`, and threads of `search` (default: 20000)")
+    parser.add_argument(
+        "--json", type=Path, default=SITTING, metavar="FILE", help=f"keep the figures in it ({SITTING})"
+    )
+    parser.add_argument("--resume", action="store_true", help="keep what is in that file, and measure what is missing")
+    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.md and its charts")
+    parser.add_argument("--url", help="one more side: a running server of benchmarks/project")
     parser.add_argument("--pid", type=int, help="that server's process, for its processor time and memory")
     parser.add_argument("--tiny", action="store_true", help="show that the cases run; the figures mean nothing")
     arguments = parser.parse_args()
@@ -170,6 +163,10 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--pid needs --url")
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if arguments.resume and not arguments.json.exists():
+        parser.error(f"there is no {arguments.json} to resume")
+    if arguments.before and not (arguments.before / "src" / "runlane").is_dir():
+        parser.error(f"--before {arguments.before} has no src/runlane")
     return arguments
 
 
@@ -177,15 +174,23 @@ def main() -> int:
     arguments = parse_arguments()
     other = Server(url=arguments.url, pid=arguments.pid) if arguments.url else None
     sizes = TINY if arguments.tiny else Sizes()
+    if arguments.scale:
+        sizes = replace(sizes, scale=arguments.scale)
+    names = [*arguments.sides, BeforeSide.name] if arguments.before else arguments.sides
+    sides = installed(names, other, arguments.before)
+    sitting = Sitting.resumed(arguments.json) if arguments.resume else Sitting(arguments.json)
     try:
-        rounds, failed = asyncio.run(run_rounds(arguments.only, arguments.rounds, sizes, other))
-    except UnexpectedAnswer as exc:
-        sys.exit(f"bench: {exc}")
+        asyncio.run(run_rounds(arguments.only, sides, arguments.rounds, sizes, sitting))
+    finally:
+        for side in sides:
+            side.close()
+    shown = [name for name in (*SIDES, RunningSide.name) if any(name in found for found in sitting.rounds.values())]
+    rows = list(summarize(sitting.rounds))
     print(", ".join(f"{name} {value}" for name, value in machine().items()), end="\n\n")
-    print(table(list(summarize(rounds)), [BARE, RUNLANE, *([OTHER] if other else [])]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "rounds": rounds}, indent=1))
-    return 1 if failed else 0
+    print(table(rows, shown))
+    if arguments.publish:
+        publish(rows, shown, machine())
+    return 1 if any(name.endswith(f" {RUNLANE}") for name in sitting.failed) else 0
 
 
 if __name__ == "__main__":

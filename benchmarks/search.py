@@ -49,7 +49,7 @@ FILTERS: Final[dict[str, dict[str, Any]]] = {
 
 def rows(first: int, total: int) -> Iterator[dict[str, Any]]:
     users = max(1, total // 100)
-    for number in range(first, first + BATCH):
+    for number in range(first, min(first + BATCH, total)):
         graph = "rare" if number % 1000 == 500 else "some" if number % 50 == 7 else "agent"
         metadata = f'{{"graph_id": "{graph}", "assistant_id": "a0", "user_id": "u{number % users}"}}'
         yield {"thread_id": f"t{number:08}", "metadata": metadata, "state_values": VALUES, "at": number * APART_US}
@@ -92,7 +92,7 @@ async def report(store: RunStore) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=100_000, help="a multiple of 10,000")
+    parser.add_argument("--threads", type=int, default=100_000, help="how many (default: 100,000)")
     parser.add_argument("--database", help="an empty one; an SQLite file in a temporary folder by default")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -104,4 +104,5 @@ async def main() -> None:
             await driver.aclose()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

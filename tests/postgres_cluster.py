@@ -37,6 +37,14 @@ timezone = 'UTC'
 log_min_messages = warning
 """
 
+# For measurements: what is committed is on the disk.
+DURABLE = """
+fsync = on
+full_page_writes = on
+synchronous_commit = on
+autovacuum = on
+"""
+
 # Holds the server for as long as its input stays open. That ends with this process, however this process ends,
 # so that not even a killed test run leaves a server or a directory behind.
 SUPERVISOR = """
@@ -84,12 +92,14 @@ class PostgresCluster:
     Args:
         binaries: The directory of ``initdb``, ``pg_ctl`` and ``postgres``; None takes an installed server's,
             or else the bundled ones.
+        durable: Commits survive a power failure, as is the default of PostgreSQL and not of the tests.
 
     Raises:
         PostgresUnavailable: On entry, if there is no server or it does not start.
     """
 
     binaries: Path | None = None
+    durable: bool = False
     _supervisor: subprocess.Popen[str] | None = field(default=None, init=False)
     _programs: Path = field(default=Path(), init=False)
 
@@ -150,7 +160,7 @@ class PostgresCluster:
         options = ["--username=runlane", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         self._run([binaries / "initdb", *options, f"--pgdata={data}"])
         with (data / "postgresql.conf").open("a") as configuration:
-            configuration.write(CONFIGURATION.format(directory=self.directory))
+            configuration.write(CONFIGURATION.format(directory=self.directory) + (DURABLE if self.durable else ""))
         self._supervisor = subprocess.Popen(
             ["/bin/sh", "-c", SUPERVISOR, "sh", str(binaries), str(self.directory)],
             stdin=subprocess.PIPE,

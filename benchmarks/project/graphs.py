@@ -1,11 +1,13 @@
 """Graphs whose own work is next to nothing, so that what is measured is the server around them.
 
-The input says how much: ``n`` tokens or supersteps, ``seconds`` of sleep.
+The input says how much: ``n`` tokens, supersteps or keys, ``seconds`` of sleep, ``size`` of what is made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import random
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Protocol, TypedDict
@@ -21,11 +23,24 @@ from langgraph.graph.state import CompiledStateGraph
 TOKEN = "tok "
 
 
+def merged(table: dict[str, str], added: dict[str, str]) -> dict[str, str]:
+    return {**table, **added}
+
+
 class Work(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
     n: int
     seconds: float
     count: int
+    size: int
+
+
+class Table(TypedDict, total=False):
+    table: Annotated[dict[str, str], merged]
+    n: int
+    size: int
+    count: int
+    steps: int
 
 
 class Node(Protocol):
@@ -99,12 +114,34 @@ async def spin(state: Work) -> Work:
     return {"count": 1}
 
 
+async def reply(state: Work) -> Work:
+    """Answer with ``size`` characters."""
+    return {"messages": [AIMessage(content=noise(state["size"]))]}
+
+
+async def fill(state: Table) -> Table:
+    """Put ``n`` keys of ``size`` characters into the table, or one more if it has some."""
+    table, size = state.get("table", {}), state["size"]
+    if table:
+        return {"table": {f"added {len(table)}": noise(size)}, "count": state["count"] + 1}
+    return {"table": {f"key {number}": noise(size) for number in range(state["n"])}, "count": state["count"]}
+
+
 async def step(state: Work) -> Work:
     return {"count": state["count"] + 1}
 
 
 def next_step(state: Work) -> str:
     return "step" if state["count"] < state["n"] else END
+
+
+def noise(size: int) -> str:
+    """Give text that compression makes a quarter smaller, and no more."""
+    return base64.b64encode(random.randbytes(size))[:size].decode()
+
+
+def next_fill(state: Table) -> str:
+    return "fill" if state["count"] < state.get("steps", 0) else END
 
 
 def single(node: Node | SyncNode) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -117,6 +154,14 @@ sleeper = single(sleep)
 blocker = single(block)
 sync_sleeper = single(sync_sleep)
 spinner = single(spin)
+chat = single(reply)
+filler = (
+    StateGraph(Table)
+    .add_node("fill", fill)
+    .add_edge(START, "fill")
+    .add_conditional_edges("fill", next_fill, ["fill", END])
+    .compile()
+)
 steps = (
     StateGraph(Work)
     .add_node("step", step)
