@@ -10,10 +10,10 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from runlane.checkpoints.serializer import LedgerSerializer
-from runlane.checkpoints.values import MessagePack
+from runlane.checkpoints.values import MessagePack, Values
 from runlane.documents.document import Document, assemble, body_of_text, unpacked
 from runlane.documents.memory import MEMORY_BYTES, ThreadMemories, ThreadMemory
-from runlane.documents.parts import bytes_of, expand, fold, ref_of
+from runlane.documents.parts import bytes_of, expand, fold, is_item, ref_of, split_refs
 from runlane.documents.splitting import document_of
 
 CODEC = MessagePack(LedgerSerializer())
@@ -110,6 +110,17 @@ def test_a_message_that_is_changed_in_place_is_stored_as_it_is() -> None:
     document = document_of(state, CODEC, memory)
     storage.put(document, memory)
     assert storage.read(document) == CODEC.encode(state)
+
+
+def test_an_entry_that_is_remembered_is_read_with_its_key() -> None:
+    memory = ThreadMemory()
+    values = Values(LedgerSerializer(), memory)
+    value = {"notes": {f"note {at}": f"{at}" + "x" * 3000 for at in range(8)}}
+    (kind, body, refs), parts, _ = values.dump(value)
+    memory.accept(CODEC.name, split_refs(refs or ""), parts)
+    reading = values.reading()
+    assert not [ref for ref in parts if ref in reading.known and not is_item(ref)]
+    assert reading.load({"type": kind, "value": body, "refs": refs}, "value", parts) == value
 
 
 def test_lists_with_the_same_items_have_the_same_references_in_any_history() -> None:

@@ -12,7 +12,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from runlane.documents.document import Body, Document, assemble, unpacked
 from runlane.documents.memory import ThreadMemory
-from runlane.documents.parts import ITEM, ITEM_NODE, bytes_of, children, expand, is_node, split_refs
+from runlane.documents.parts import ITEM, bytes_of, children, expand, is_item, is_node, split_refs
 from runlane.documents.splitting import document_of
 from runlane.store.statements import Row
 
@@ -137,4 +137,4 @@ def _is_list_of(items: Sequence[str], body: Body) -> bool:
     """Return whether a document is a list, and each of *items* is one of its items."""
     if len(body) != 2 or not isinstance(body[0], bytes) or body[0][0] not in _ARRAY:
         return False
-    return all(ref[0] == ITEM or ref[0] == ITEM_NODE for ref in items)
+    return all(map(is_item, items))

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from runlane.documents.parts import children, is_node
+from runlane.documents.parts import children, is_item, is_node
 
 #: Texts that are shorter are encoded again.
 _MIN_TEXT_CHARS: Final = 256
@@ -65,7 +65,7 @@ class _Item:
 
 
 class _Known:
-    """What is known of one codec: objects by identity and by reference, and what is stored or on its way.
+    """What is known of one codec: objects by identity, items by reference, and what is stored or on its way.
 
     ``tops`` are the references that the documents of this generation begin at.
     """
@@ -81,7 +81,7 @@ class _Known:
     def drop_unused(self, generation: int) -> int:
         """Drop the objects that were not used since *generation*, and return what the others take."""
         self.items = {key: item for key, item in self.items.items() if item.used >= generation}
-        self.by_ref = {item.ref: item for item in self.items.values()}
+        self.by_ref = {item.ref: item for item in self.items.values() if is_item(item.ref)}
         return sum(item.size for item in self.items.values())
 
 
@@ -181,7 +181,9 @@ class ThreadMemory:
         except ValueError:
             return
         known = self._known(codec)
-        known.items[id(thing)] = known.by_ref[ref] = item
+        known.items[id(thing)] = item
+        if is_item(ref):  # the others have a key or a separator too
+            known.by_ref[ref] = item
         item.used = self._generation
         self.bytes += item.size
         if self.bytes > self._trimmed_at:

@@ -39,6 +39,11 @@ def is_node(ref: str) -> bool:
     return ref[0] in _NODES
 
 
+def is_item(ref: str) -> bool:
+    """Return whether a part is one whole item of a list."""
+    return ref[0] == ITEM or ref[0] == ITEM_NODE
+
+
 def split_refs(text: str) -> list[str]:
     """Return the references in *text*, one after the other."""
     return [text[at : at + REF_CHARS] for at in range(0, len(text), REF_CHARS)]
