@@ -30,6 +30,7 @@ from runlane.execution.run import AgentRunner
 from runlane.execution.worker import Worker
 from runlane.extras import needs_extra
 from runlane.maintenance.freed_pages import FreedPages
+from runlane.maintenance.part_sweeps import PartSweeper
 from runlane.maintenance.purging import Purger
 from runlane.maintenance.rescue import Rescuer
 from runlane.maintenance.retention import item_sweep
@@ -205,6 +206,7 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
             await stack.enter_async_context(item_sweep(core.long_term_store, core.telemetry))
         await stack.enter_async_context(parts.rescuer)
         await stack.enter_async_context(parts.purger)
+        await stack.enter_async_context(PartSweeper(core.store, core.telemetry))
         if isinstance(core.store.driver, SqliteDriver):
             await stack.enter_async_context(FreedPages(core.store.driver, core.telemetry))
         await stack.enter_async_context(parts.worker)

@@ -10,6 +10,7 @@ from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, Loads, get,
 from runlane.errors import ThreadChanged
 from runlane.journal.rows import Params
 from runlane.store.statements import Row, Transaction, statement
+from runlane.store.transactions.parts import sweep_now
 
 _KEYS: Final = statement(
     "checkpoints.keys",
@@ -94,6 +95,7 @@ def apply(planned: Plan) -> Transaction[None]:
         yield DELETE_ORPHANED_WRITES.many(planned.checkpoints)
     if planned.blobs:
         yield _DELETE_BLOB.many(planned.blobs)
+    yield from sweep_now(planned.thread_id)
 
 
 def _params(row: Row, thread_id: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Final
 from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, WRITTEN, Loads, get, versions_of
 from runlane.journal.rows import Params
 from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.parts import mark_due
 
 _DELETE_WRITES: Final = statement(
     "checkpoints.take_back_writes",
@@ -47,6 +48,7 @@ class TakenBack:
         if self.values:
             yield _DELETE_BLOB.many(self.values)
         yield _DELETE_WRITES(**self.writes)
+        yield from mark_due(self.writes["thread_id"])
 
 
 def newest(thread_id: str, checkpoint_ns: str, run_id: str, loads: Loads) -> Transaction[TakenBack | None]:

@@ -31,8 +31,11 @@ class ThreadCheckpoints:
         return transactions.delete_thread(thread_id)
 
     def copying(self, source: str, target: str) -> Transaction[None]:
-        """Return the transaction that copies all checkpoints of a thread to another; the copies belong to no run."""
-        return transactions.copy_thread(source, target)
+        """Return the transaction that copies all checkpoints of a thread to another; the copies belong to no run.
+
+        The thread's parts are copied before.
+        """
+        return transactions.copy_rows(source, target)
 
     async def rows(self, thread_id: str) -> CheckpointRows:
         """Return all that is stored of a thread, to be written elsewhere."""

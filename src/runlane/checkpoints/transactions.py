@@ -16,7 +16,7 @@ import orjson
 from runlane.documents.parts import split_refs
 from runlane.journal.rows import CheckpointRows, Params
 from runlane.store.statements import Row, Rows, Statement, Transaction, statement
-from runlane.store.transactions.parts import NOTHING, Known, copy_parts, mark_due, read_parts
+from runlane.store.transactions.parts import NOTHING, Known, copy_parts, mark_due, read_parts, sweep_now
 
 #: Reads a serialised value: ``(type, bytes)``.
 Loads = Callable[[tuple[str, bytes]], Any]
@@ -114,7 +114,7 @@ _THREADS_OF_RUNS: Final = statement(
     """,
 )
 _OF_RUNS = "thread_id = :thread_id AND run_id IN (SELECT value FROM json_each(:run_ids))"
-_CHECKPOINTS_OF_RUNS: Final = statement(
+CHECKPOINTS_OF_RUNS: Final = statement(
     "checkpoints.of_runs", f"SELECT seq, checkpoint_ns, checkpoint_id FROM checkpoints WHERE {_OF_RUNS}"
 )
 _DELETE_OF_RUNS: Final = tuple(
@@ -353,7 +353,7 @@ def delete_runs(thread_id: str, run_ids: Sequence[str]) -> Transaction[None]:
     A value stays if a checkpoint that was stored later, by another run, remains and may use it.
     """
     params = {"thread_id": thread_id, "run_ids": json_list(run_ids)}
-    gone = yield _CHECKPOINTS_OF_RUNS(**params)
+    gone = yield CHECKPOINTS_OF_RUNS(**params)
     for delete in _DELETE_OF_RUNS:
         yield delete(**params)
     first: dict[str, int] = {}
@@ -383,11 +383,17 @@ def delete_thread(thread_id: str) -> Transaction[None]:
     yield from mark_due(thread_id)
 
 
+def copy_rows(source: str, target: str) -> Transaction[None]:
+    """Copy all checkpoints of a thread to another, which has the parts of their values."""
+    for copy in _COPY:
+        yield copy(source=source, target=target)
+
+
 def copy_thread(source: str, target: str) -> Transaction[None]:
     """Copy all checkpoints of a thread to another."""
     yield from copy_parts(source, target)
-    for copy in _COPY:
-        yield copy(source=source, target=target)
+    yield from copy_rows(source, target)
+    yield from sweep_now(target)
 
 
 def json_list(values: Iterable[Any]) -> str:

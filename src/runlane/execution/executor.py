@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from runlane.agents.host import AgentHost
-from runlane.documents.memory import ThreadMemories
+from runlane.documents.memory import ThreadMemories, ThreadMemory
 from runlane.error_texts import ErrorTexts
 from runlane.errors import LeaseLost, RunlaneError
 from runlane.execution.attempt import Attempt
@@ -86,8 +86,7 @@ class Executor:
             ended = await self._commit(attempt, ran, outcome, journal)
             assert isinstance(ended, Recorded), "a run that is stopped after a cancel ends"
         self._announce(attempt, ended, feed)
-        if ended.whole and journal.failure is None and attempt.abandoned is None and not claim.run.temporary:
-            self._memories.give_back(claim.lease.thread_id, memory)
+        self._rest(attempt, memory, whole=ended.whole and journal.failure is None)
 
     def _journal(self, attempt: Attempt, feed: Feed) -> AttemptJournal:
         journal = AttemptJournal(
@@ -144,6 +143,15 @@ class Executor:
     ) -> Recorded | CancelReceipt:
         """Record the outcome with all that the attempt has yet to write, in one transaction."""
         return await commit(self._store.attempts, attempt, outcome, await journal.close(), ran.saver)
+
+    def _rest(self, attempt: Attempt, memory: ThreadMemory, *, whole: bool) -> None:
+        """Keep what is known of the thread for its next run.
+
+        Args:
+            whole: All that is taken for stored has been stored.
+        """
+        if whole and attempt.abandoned is None and not attempt.claim.run.temporary:
+            self._memories.give_back(attempt.claim.lease.thread_id, memory)
 
     def _announce(self, attempt: Attempt, ended: Recorded, feed: Feed) -> None:
         """Tell everybody who waits for the run: its readers, its lane, its hooks, and the code that it executed."""

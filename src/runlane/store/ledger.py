@@ -7,6 +7,7 @@ from runlane.store.resources.assistants import Assistants
 from runlane.store.resources.attempts import Attempts
 from runlane.store.resources.crons import Crons
 from runlane.store.resources.events import Events
+from runlane.store.resources.parts import Parts
 from runlane.store.resources.queue import RunQueue
 from runlane.store.resources.runs import Runs
 from runlane.store.resources.sizes import Sizes
@@ -38,6 +39,7 @@ class RunStore:
         crons: Schedules, and the runs that they start.
         webhooks: The outbox of deliveries.
         workers: The processes that share the ledger.
+        parts: The parts of large values that nothing refers to any more.
         sizes: How much space all of it takes.
         driver: The database, for what has transactions of its own, such as checkpoints.
     """
@@ -68,6 +70,7 @@ class RunStore:
         self.crons = Crons(self._database, thread_ttl=thread_ttl, max_queued_runs=max_queued_runs)
         self.webhooks = Webhooks(self._database)
         self.workers = Workers(self._database)
+        self.parts = Parts(self._database)
         self.sizes = Sizes(self._database)
 
     async def probe(self) -> None:

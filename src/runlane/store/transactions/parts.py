@@ -16,6 +16,10 @@ from runlane.errors import DocumentIncomplete
 from runlane.store.conditions import RUNNING
 from runlane.store.statements import Statement, Transaction, statement
 
+#: Parts that one transaction removes, so that others need not wait long.
+SWEEP_LIMIT: Final = 2000
+
+_HAS_PARTS: Final = "EXISTS (SELECT 1 FROM parts WHERE thread_id = :thread_id)"
 _PUT: Final = statement(
     "parts.put",
     "INSERT INTO parts (thread_id, ref, data) VALUES (:thread_id, :ref, :data) ON CONFLICT (thread_id, ref) DO NOTHING",
@@ -66,7 +70,6 @@ _COPY: Final = statement(
     """INSERT INTO parts (thread_id, ref, data) SELECT :target, ref, data FROM parts WHERE thread_id = :source
        ON CONFLICT (thread_id, ref) DO NOTHING""",
 )
-_HAS_PARTS: Final = "EXISTS (SELECT 1 FROM parts WHERE thread_id = :thread_id)"
 _MARK_DUE: Final = statement(
     "parts.mark_due",
     f"""INSERT INTO part_sweeps (thread_id, epoch, due) SELECT :thread_id, 0, 1 WHERE {_HAS_PARTS}
@@ -74,20 +77,31 @@ _MARK_DUE: Final = statement(
     postgres=f"""INSERT INTO part_sweeps (thread_id, epoch, due)
         SELECT CAST(:thread_id AS text), 0, 1 WHERE {_HAS_PARTS} ON CONFLICT (thread_id) DO UPDATE SET due = 1""",
 )
-_SWEPT: Final = statement(
-    "parts.swept",
-    "UPDATE part_sweeps SET due = 0, epoch = epoch + :removed WHERE thread_id = :thread_id",
+# Called when parts were removed. Whoever takes them for stored has the epoch of before.
+NEXT_EPOCH: Final = statement(
+    "parts.next_epoch",
+    """INSERT INTO part_sweeps (thread_id, epoch, due) VALUES (:thread_id, 1, :due)
+       ON CONFLICT (thread_id) DO UPDATE SET epoch = part_sweeps.epoch + 1, due = :due""",
 )
+_CLEAN: Final = statement("parts.clean", "UPDATE part_sweeps SET due = 0 WHERE thread_id = :thread_id AND due = 1")
 _FORGET: Final = statement("parts.forget", "DELETE FROM part_sweeps WHERE thread_id = :thread_id")
+# Of a thread that only had checkpoints, and none any more.
+_FORGET_EMPTY: Final = statement(
+    "parts.forget_empty",
+    f"""DELETE FROM part_sweeps WHERE thread_id = :thread_id AND NOT {_HAS_PARTS}
+          AND NOT EXISTS (SELECT 1 FROM threads AS t WHERE t.thread_id = :thread_id)""",
+)
 _RUNNING_ON: Final = f"SELECT 1 FROM runs AS r WHERE r.status = {RUNNING} AND r.thread_id ="
-_DUE: Final = statement(
+DUE: Final = statement(
     "parts.due",
-    f"""SELECT thread_id FROM part_sweeps AS s WHERE due = 1 AND NOT EXISTS ({_RUNNING_ON} s.thread_id) LIMIT :limit""",
+    f"""SELECT thread_id FROM part_sweeps AS s
+        WHERE due = 1 AND thread_id > :after AND NOT EXISTS ({_RUNNING_ON} s.thread_id)
+        ORDER BY thread_id LIMIT :limit""",
 )
 _LOCK: Final = statement(
     "parts.lock", "", postgres="SELECT 1 AS locked FROM threads WHERE thread_id = :thread_id FOR UPDATE"
 )
-_BUSY: Final = statement("parts.busy", f"SELECT 1 AS busy WHERE EXISTS ({_RUNNING_ON} :thread_id)")
+BUSY: Final = statement("parts.busy", f"SELECT 1 AS busy WHERE EXISTS ({_RUNNING_ON} :thread_id)")
 
 
 def put_parts(thread_id: str, refs: Iterable[str], parts: Mapping[str, bytes]) -> Transaction[None]:
@@ -161,9 +175,8 @@ def _unknown(refs: Iterable[str], known: Known, found: Container[str]) -> set[st
 
 
 def copy_parts(source: str, target: str) -> Transaction[None]:
-    """Give another thread all parts of a thread; it is swept once its documents are there."""
+    """Give another thread all parts of a thread; it is to be swept once its documents are there."""
     yield _COPY(source=source, target=target)
-    yield _MARK_DUE(thread_id=target)
 
 
 def delete_parts(thread_id: str) -> Transaction[None]:
@@ -177,24 +190,38 @@ def mark_due(thread_id: str) -> Transaction[None]:
     yield _MARK_DUE(thread_id=thread_id)
 
 
-def due_threads(limit: int) -> Transaction[list[str]]:
-    """Return threads that can be swept now."""
-    rows = yield _DUE(limit=limit)
+def due_threads(after: str, limit: int) -> Transaction[list[str]]:
+    """Return threads that can be swept now, with ids above *after*, in their order."""
+    rows = yield DUE(after=after, limit=limit)
     return [row["thread_id"] for row in rows]
 
 
-def sweep(thread_id: str) -> Transaction[int]:
-    """Remove what nothing refers to any more, and return how many parts; none while a run of the thread executes."""
+def sweep(thread_id: str, limit: int = SWEEP_LIMIT) -> Transaction[int]:
+    """Remove what nothing refers to any more, and return how many parts; none while a run of the thread executes.
+
+    Args:
+        limit: Of parts. If there are more, the thread stays due.
+    """
     yield _LOCK(thread_id=thread_id)
-    if (yield _BUSY(thread_id=thread_id)):
+    if (yield BUSY(thread_id=thread_id)):
         return 0
     live = yield from referenced(thread_id)
     rows = yield _REFS(thread_id=thread_id)
     dead = [{"thread_id": thread_id, "ref": row["ref"]} for row in rows if row["ref"] not in live]
     if dead:
-        yield _DELETE.many(dead)
-    yield _SWEPT(thread_id=thread_id, removed=int(bool(dead)))
-    return len(dead)
+        yield _DELETE.many(dead[:limit])
+        yield NEXT_EPOCH(thread_id=thread_id, due=int(len(dead) > limit))
+    else:
+        yield _CLEAN(thread_id=thread_id)
+    if not live:
+        yield _FORGET_EMPTY(thread_id=thread_id)
+    return min(len(dead), limit)
+
+
+def sweep_now(thread_id: str) -> Transaction[None]:
+    """Sweep a thread in the transaction that removed documents of it, or copied them to it, or else later."""
+    yield _MARK_DUE(thread_id=thread_id)
+    yield from sweep(thread_id)
 
 
 def referenced(thread_id: str) -> Transaction[set[str]]:

@@ -23,6 +23,7 @@ from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, owner_params, raised, run_record, usage_of, usage_text
 from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.events import DELETE_EVENTS
+from runlane.store.transactions.parts import mark_due
 from runlane.store.transactions.runs import GET_RUN, LOCK_RUN, LOCK_THREAD
 
 LIST_RUNS = statement(
@@ -268,6 +269,7 @@ def delete_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
         raise ConflictError(thread_id, run_id)
     yield DELETE_EVENTS(run_seq=rows[0]["seq"])
     yield DELETE_RUN(run_id=run_id)
+    yield from mark_due(thread_id)
     return run_record(rows[0])
 
 

@@ -14,6 +14,7 @@ from runlane.records import Json, Lease, Owner, PruneStrategy, Thread, ThreadTtl
 from runlane.store.conditions import BUSY, HOLDS_RUN, IS_ACTIVE, IS_MINE
 from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
 from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, statement
+from runlane.store.transactions.parts import copy_parts, delete_parts, sweep_now
 from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD, LOCK_WHOLE_THREAD
 from runlane.store.transactions.start_order import next_order
 
@@ -241,12 +242,14 @@ def copy_thread(
     begun = yield BEGUN_RUN(thread_id=source)
     if begun:
         raise ConflictError(source, begun[0]["run_id"])
+    yield from copy_parts(source, target)
     if extra_writes is not None:
         yield from extra_writes()
     state_order = yield from next_order()
     rows = yield COPY_THREAD(
         source=source, target=target, owner=owner, metadata=dumps(metadata), state_order=state_order
     )
+    yield from sweep_now(target)
     return thread_record(rows[0])
 
 
@@ -295,4 +298,5 @@ def _delete(thread_id: str) -> Transaction[None]:
     yield DELETE_THREAD_CRONS(thread_id=thread_id)
     yield DELETE_THREAD_EVENTS(thread_id=thread_id)
     yield DELETE_THREAD_RUNS(thread_id=thread_id)
+    yield from delete_parts(thread_id)
     yield DELETE_THREAD(thread_id=thread_id)
