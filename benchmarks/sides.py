@@ -6,6 +6,7 @@ Peers are installed into virtual environments of their own below the cache direc
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -303,12 +304,16 @@ class AegraSide(Side):
 
     def command(self, port: int, folder: Path) -> Sequence[str]:
         shutil.copytree(PROJECT, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        # It runs a file that is no module, whose annotations LangGraph then cannot resolve.
+        names = json.loads((PROJECT / "langgraph.json").read_text())["graphs"]
+        (folder / "loaded.py").write_text(f"import sys\nsys.path.insert(0, {str(folder)!r})\nfrom graphs import *\n")
+        (folder / "aegra.json").write_text(json.dumps({"graphs": {name: f"./loaded.py:{name}" for name in names}}))
         command = [str(CACHE / self.name / "bin" / "python"), "-m", "uvicorn", "aegra_api.main:app"]
         return [*command, "--port", str(port), "--log-level", "warning"]
 
     def environment(self, folder: Path) -> Mapping[str, str]:
         url = self.postgres.url(folder)
-        return {"DATABASE_URL": url, "AEGRA_CONFIG": "langgraph.json", "LOG_LEVEL": "WARNING", "AUTH_TYPE": "noop"}
+        return {"DATABASE_URL": url, "AEGRA_CONFIG": "aegra.json", "LOG_LEVEL": "WARNING", "AUTH_TYPE": "noop"}
 
     def disk_bytes(self, folder: Path) -> int:
         return self.postgres.disk_bytes(folder)
