@@ -12,6 +12,7 @@ import pytest
 import runlane
 from runlane.lifecycle import ACTIVE, TERMINAL, RunStatus
 from runlane.store import conditions
+from runlane.store.drivers.sqlite import CACHED_STATEMENTS
 
 PACKAGE = Path(runlane.__file__).parent
 SOURCES = [path for folder in ("store", "checkpoints", "journal") for path in (PACKAGE / folder).glob("**/*.py")]
@@ -67,3 +68,9 @@ def test_the_lists_are_those_of_the_state_table() -> None:
 
 def test_every_statement_that_writes_says_its_guard() -> None:
     assert [found for path in PACKAGE.glob("store/**/*.py") for found in silent_writes(path)] == []
+
+
+def test_a_connection_keeps_every_statement_prepared() -> None:
+    """One that is prepared anew costs as much as what it does; ``BEGIN`` and its like are statements too."""
+    statements = sum(len(re.findall(r"\bstatement\(", path.read_text())) for path in PACKAGE.glob("**/*.py"))
+    assert 200 < statements < CACHED_STATEMENTS / 2

@@ -9,7 +9,7 @@ from typing import Any
 
 from runlane.errors import LedgerClosed
 from runlane.store.drivers.delivery import Callback, on_loop
-from runlane.store.drivers.sqlite import Clock, configure, execute, now_us, translate
+from runlane.store.drivers.sqlite import CACHED_STATEMENTS, Clock, configure, execute, now_us, translate
 from runlane.store.statements import T, Transaction
 
 
@@ -18,7 +18,9 @@ class MemoryDriver:
 
     def __init__(self, *, clock: Clock = now_us) -> None:
         self._clock = clock
-        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(
+            ":memory:", isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
+        )
         self._lock = threading.Lock()
         self._closed = False
         configure(self._connection)

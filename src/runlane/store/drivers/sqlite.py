@@ -29,6 +29,8 @@ READERS: Final = 4
 #: Reads that a reader answers at once: telling a waiter costs more than a small read.
 MAX_READS: Final = 8
 BUSY_TIMEOUT_S: Final = 5.0
+#: What a connection keeps prepared: every statement that there is, and room for as many.
+CACHED_STATEMENTS: Final = 512
 #: A log that one large transaction made longer is cut when it is begun again; small ones keep it at some 4 MB.
 LOG_BYTES: Final = 16 * 2**20
 
@@ -166,7 +168,11 @@ class SqliteDriver:
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=BUSY_TIMEOUT_S
+            self.path,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=CACHED_STATEMENTS,
+            timeout=BUSY_TIMEOUT_S,
         )
         try:
             configure(connection)
@@ -245,28 +251,37 @@ class SqliteDriver:
 
 
 def commit_group(connection: sqlite3.Connection, group: list[Submission], clock: Clock) -> list[SubmissionResult]:
-    """Run each transaction in its own savepoint, commit them together, and return what became of each."""
+    """Run each transaction in its own savepoint, commit them together, and return what became of each.
+
+    One that is alone needs no savepoint: each statement hands the interpreter over, and costs as much as a small write.
+    """
     answers: list[SubmissionResult] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for submission in group:
-            connection.execute("SAVEPOINT one")
-            try:
-                result = execute(connection, submission.transaction, clock())
-            except Exception as error:  # its caller hears it; the others of the group go on
-                if not connection.in_transaction:  # a full disk, say, has undone the whole group
-                    raise
-                connection.execute("ROLLBACK TO one")
-                answers.append(SubmissionResult(submission, None, translate(error)))
-            else:
-                answers.append(SubmissionResult(submission, result, None))
-            connection.execute("RELEASE one")  # an open savepoint keeps a copy of every page that is changed after it
+        if len(group) == 1:
+            answers.append(SubmissionResult(group[0], execute(connection, group[0].transaction, clock()), None))
+        else:
+            answers.extend(_in_savepoint(connection, submission, clock) for submission in group)
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         return [SubmissionResult(submission, None, translate(error)) for submission in group]
     return answers
+
+
+def _in_savepoint(connection: sqlite3.Connection, submission: Submission, clock: Clock) -> SubmissionResult:
+    """Run one transaction of a group; an error undoes what it did, and its caller hears it."""
+    connection.execute("SAVEPOINT one")
+    try:
+        answer = SubmissionResult(submission, execute(connection, submission.transaction, clock()), None)
+    except Exception as error:
+        if not connection.in_transaction:  # a full disk, say, has undone the whole group
+            raise
+        connection.execute("ROLLBACK TO one")
+        answer = SubmissionResult(submission, None, translate(error))
+    connection.execute("RELEASE one")  # an open savepoint keeps a copy of every page that is changed after it
+    return answer
 
 
 def read_on(connection: sqlite3.Connection, transaction: Transaction[T], clock: Clock) -> T:
