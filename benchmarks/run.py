@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -179,8 +180,13 @@ def main() -> int:
     names = [*arguments.sides, BeforeSide.name] if arguments.before else arguments.sides
     sides = installed(names, other, arguments.before)
     sitting = Sitting.resumed(arguments.json) if arguments.resume else Sitting(arguments.json)
+    # A sitting that is told to stop stops its servers; one in the background does not hear SIGINT otherwise.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         asyncio.run(run_rounds(arguments.only, sides, arguments.rounds, sizes, sitting))
+    except KeyboardInterrupt:
+        sys.exit("bench: interrupted; --resume goes on")
     finally:
         for side in sides:
             side.close()
