@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import CallbackManager
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 
-from run_kit import ended, opened, soon
+from run_kit import ended, graph_run, opened, soon
 from runlane import RunContext, RunRecord, Usage
 from runlane.agents.host import ThreadHost
 from runlane.agents.usage import UsageCallback
@@ -65,6 +66,24 @@ async def test_a_call_that_is_passed_the_callback_too_counts_once(runtime: Runti
         await model().ainvoke("When is high tide?", {"callbacks": list(context.call.callbacks)})
 
     assert counted((await ended(runtime, await runtime.runs.create("t", agent=agent))).usage) == (1, 5, 6)
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+async def test_a_call_in_a_node_counts_once_also_in_a_thread_that_is_given_nothing_but_the_config(
+    in_a_thread: bool,
+) -> None:
+    def answer(state: MessagesState, config: RunnableConfig) -> Any:
+        if not in_a_thread:
+            return {"messages": [model().invoke(state["messages"])]}
+        with ThreadPoolExecutor() as pool:
+            return {"messages": [pool.submit(model().invoke, state["messages"], config).result()]}
+
+    graph = StateGraph(MessagesState).add_node(answer).add_edge(START, "answer")
+    async with opened(graphs={"g": graph}) as runtime:
+        run = await runtime.runs.create("t", kwargs=graph_run(input={"messages": [("user", "When is high tide?")]}))
+        done = await ended(runtime, run)
+    assert (done.status, counted(done.usage)) == ("success", (1, 5, 6))
+    assert (done.usage.first_human_message, done.usage.last_ai_message) == ("When is high tide?", "noon")
 
 
 async def test_each_run_counts_its_own_calls(runtime: Runtime) -> None:

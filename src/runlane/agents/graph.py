@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from typing import Any, Final
 
 import orjson
@@ -25,6 +25,7 @@ from runlane.agents.protocol_events import ProtocolPublisher, pump_protocol
 from runlane.agents.registry import Graph, GraphUse, Registry, graph_name
 from runlane.agents.repair import repair_thread
 from runlane.agents.shown import observer_of
+from runlane.agents.usage import counted_by
 from runlane.agents.users import RunUsers
 from runlane.errors import NotFound
 from runlane.outcomes import Drained, Snapshot
@@ -56,9 +57,11 @@ class GraphAgent:
             Unserialisable: The state, or an event that was asked for, has no JSON form.
             Exception: The run failed; the exception is the graph's own.
         """
-        observer = self._observers[call.run.run_id] = GraphObserver()
+        meter, *others = call.callbacks or (None,)
+        observer = self._observers[call.run.run_id] = GraphObserver(meter=meter)
         try:
-            snapshot = await self._run(call, observer)
+            with nullcontext() if meter is None else counted_by(observer):  # in its place: a call counts once
+                snapshot = await self._run(call, observer, [observer, *others])
         except GraphDrained as exc:
             self._observers.pop(call.run.run_id, None)
             raise Drained from exc
@@ -89,12 +92,12 @@ class GraphAgent:
         except Unserialisable:
             return Snapshot(unfinished=bool(state.next))
 
-    async def _run(self, call: AgentCall, observer: GraphObserver) -> Snapshot:
+    async def _run(self, call: AgentCall, observer: GraphObserver, callbacks: Sequence[Any]) -> Snapshot:
         request = call.run.request
         publisher = _publisher(call, observer)
         left = await left_to_apply(call, run_input(request))
         value, continues = left.value, left.continues
-        user, callbacks = self._users.of(call.run), (observer, *call.callbacks)
+        user = self._users.of(call.run)
         config = run_config(
             call.run, self._graph_id, user=user, fork=not continues, strict=not left.checked, callbacks=callbacks
         )

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
 
 #: Errors of tools and tasks that are remembered until the stream tells their texts, which it does soon.
 _MAX_RAISED: Final = 64
+_MODEL_EVENTS: Final = ("on_chat_model_start", "on_llm_start", "on_llm_new_token", "on_llm_end", "on_llm_error")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,30 +51,27 @@ class GraphObserver(GraphCallbackHandler):
     """
 
     run_inline = True
+    ignore_chain = True
+    ignore_retriever = True
+    ignore_llm = True
+    ignore_chat_model = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, meter: BaseCallbackHandler | None = None) -> None:
+        """Watch nothing yet.
+
+        Args:
+            meter: Told of the events of models, as if it were a handler of its own, which would cost LangChain more
+                per token and node.
+        """
+        if meter is not None:
+            self.ignore_llm = self.ignore_chat_model = False
+            vars(self).update({name: getattr(meter, name) for name in _MODEL_EVENTS})
         self.started = False
         self.paused = False
         self.raised: deque[BaseException] = deque(maxlen=_MAX_RAISED)
         self._tools: dict[UUID, str] = {}
         self._results: dict[tuple[str, str], ToolMessage] = {}
         self._streaming: dict[str, _Superstep] = {}
-
-    @property
-    def ignore_llm(self) -> bool:
-        return True
-
-    @property
-    def ignore_chat_model(self) -> bool:
-        return True
-
-    @property
-    def ignore_chain(self) -> bool:
-        return True
-
-    @property
-    def ignore_retriever(self) -> bool:
-        return True
 
     def partials(self, namespace: str = "") -> list[Partial]:
         """Texts of the newest superstep of the graph in *namespace*, in the order in which they began."""

@@ -20,7 +20,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import reduce
@@ -112,18 +112,12 @@ class UsageCallback(BaseCallbackHandler):
         self._tool_call_ids: set[str] = set()
         self._prompted = False
 
-    @contextmanager
-    def counting(self) -> Iterator[None]:
+    def counting(self) -> AbstractContextManager[None]:
         """Count every model call of the block, and of the tasks and threads that inherit its context.
 
         A call that is given this callback as well counts once.
         """
-        before = _COUNTING.get()
-        _COUNTING.set(self)
-        try:
-            yield
-        finally:
-            _COUNTING.set(before)
+        return counted_by(self)
 
     def snapshot(self) -> Usage:
         """Return what is known now, running calls included."""
@@ -257,8 +251,19 @@ class UsageCallback(BaseCallbackHandler):
 
 
 #: The callback of the attempt whose code is running. LangChain asks for it whenever it configures callbacks.
-_COUNTING: Final[ContextVar[UsageCallback | None]] = ContextVar("runlane_counting", default=None)
+_COUNTING: Final[ContextVar[BaseCallbackHandler | None]] = ContextVar("runlane_counting", default=None)
 register_configure_hook(_COUNTING, inheritable=True)
+
+
+@contextmanager
+def counted_by(handler: BaseCallbackHandler) -> Iterator[None]:
+    """Have *handler* told of every model call of the block, and of the tasks and threads that inherit its context."""
+    before = _COUNTING.get()
+    _COUNTING.set(handler)
+    try:
+        yield
+    finally:
+        _COUNTING.set(before)
 
 
 class _Tokens(NamedTuple):
