@@ -22,20 +22,30 @@ class SyncCall:
         self.future: Future[Any] | None = None
 
 
+#: A list of tasks this long is rid of those that are done, so that none of their results is held for long.
+_FORGET_AT: Final = 16
+
+
 class Work:
     """The tasks and pool threads that the code of one attempt started and that have not ended."""
 
-    __slots__ = ("calls", "tasks")
+    __slots__ = ("_forget_at", "_tasks", "calls")
 
     def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._forget_at = _FORGET_AT
         self.calls: set[SyncCall] = set()
 
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        return {task for task in tuple(self._tasks) if not task.done()}
+
     def add(self, task: asyncio.Task[Any]) -> None:
-        """Record *task* until it is done."""
-        if not task.done():
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+        """Record *task* until it is done. A callback of each task would cost as much as making it."""
+        if len(self._tasks) >= self._forget_at:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._forget_at = len(self._tasks) + _FORGET_AT
+        self._tasks.append(task)
 
 
 #: The work of the attempt whose code is running; tasks, timers and pool threads inherit it.

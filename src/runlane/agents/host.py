@@ -138,7 +138,7 @@ class Handle(Generic[T]):
                 told_to_stop.clear()
 
     def _tasks(self) -> set[asyncio.Task[Any]]:
-        return {task for task in tuple(self._work.tasks) if task is not self._task and not serves_others(task)}
+        return {task for task in self._work.tasks if task is not self._task and not serves_others(task)}
 
     def _rest(self) -> set[asyncio.Future[Any]]:
         threads = {asyncio.wrap_future(call.future) for call in tuple(self._work.calls) if call.future is not None}

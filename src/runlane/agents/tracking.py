@@ -32,10 +32,7 @@ class TrackingExecutor(ThreadPoolExecutor):
 
         def tracked() -> Any:
             call.thread_id = threading.get_ident()
-            try:
-                return fn(*args, **kwargs)
-            finally:
-                calls.discard(call)
+            return fn(*args, **kwargs)
 
         calls.add(call)
         call.future = self._start(tracked)
@@ -57,12 +54,15 @@ class TrackingTasks:
     """A task factory around the loop's own, *inner*."""
 
     def __init__(self, inner: Any) -> None:
-        self._inner = inner or _new_task
+        self._inner = inner
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
         context = options.get("context")
         work = WORK.get() if context is None else context.get(WORK)
-        task = self._inner(loop, coroutine, **options)
+        if self._inner is None:
+            task = asyncio.Task(coroutine, loop=loop, **options)
+        else:
+            task = self._inner(loop, coroutine, **options)
         if work is not None:
             work.add(task)
         return task
@@ -87,7 +87,3 @@ def serves_others(task: asyncio.Task[Any]) -> bool:
     if frame is None:
         return False
     return f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}".startswith(SHARED_TASKS)
-
-
-def _new_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-    return asyncio.Task(coroutine, loop=loop, **options)
