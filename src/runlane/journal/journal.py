@@ -209,20 +209,18 @@ class AttemptJournal:
 
     def _arrange(self, *, is_checkpoint: bool) -> bool:
         """Have what is open committed in time; return whether the caller has to :meth:`_send` it. The lock is held."""
-        queue = self._queue
-        if queue.due:
+        pace, is_read = self._pace, not is_checkpoint and self._readers.present
+        event_bytes, row_bytes = self._queue.open.event_bytes, self._queue.open.rows.size
+        if self._queue.due or pace.covers(event_bytes=event_bytes, row_bytes=row_bytes, is_read=is_read):
             return False
         now = self._control.time()
+        idle_s = pace.idle_s(now)
         wait_s = gather_s(
-            event_bytes=queue.open.event_bytes,
-            row_bytes=queue.open.rows.size,
-            is_checkpoint=is_checkpoint,
-            is_read=self._readers.present,
-            idle_s=self._pace.idle_s(now),
+            event_bytes=event_bytes, row_bytes=row_bytes, is_checkpoint=is_checkpoint, is_read=is_read, idle_s=idle_s
         )
         if wait_s <= 0:
             return self._take()
-        if self._pace.brings_forward(now + wait_s):
+        if pace.brings_forward(now + wait_s, is_read=is_read):
             call_later(wait_s, self._control, self._on_timer, now + wait_s)
         return False
 

@@ -34,22 +34,30 @@ def gather_s(*, event_bytes: int, row_bytes: int, is_checkpoint: bool, is_read: 
 class Pace:
     """At which instant the next commit is due, and which timer stands for it. Instants are of one monotonic clock."""
 
-    __slots__ = ("_due_at", "_sent_at")
+    __slots__ = ("_due_at", "_for_readers", "_sent_at")
 
     def __init__(self) -> None:
         self._due_at: float | None = None
+        self._for_readers = False
         self._sent_at = float("-inf")
 
     def idle_s(self, now: float) -> float:
         """Return for how long nothing has been sent."""
         return now - self._sent_at
 
+    def covers(self, *, event_bytes: int, row_bytes: int, is_read: bool) -> bool:
+        """Return whether the timer for what waits is soon enough for what was appended now, as it mostly is."""
+        if self._due_at is None or (is_read and not self._for_readers):
+            return False
+        return event_bytes < LARGE_EVENTS_BYTES and row_bytes < LARGE_ROWS_BYTES
+
     def sent(self, now: float) -> None:
         """Take note that everything that waited is sent: no timer counts any more."""
         self._due_at, self._sent_at = None, now
 
-    def brings_forward(self, at: float) -> bool:
+    def brings_forward(self, at: float, *, is_read: bool) -> bool:
         """Have the next commit due at *at*; return whether that takes a timer, as it is sooner than the last one."""
+        self._for_readers = is_read
         if self._due_at is not None and self._due_at <= at + SAME_TIME_S:
             return False
         self._due_at = at
