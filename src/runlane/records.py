@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
 
+import msgspec
+
 from runlane.lifecycle import (
     CancelAction,
     DisconnectMode,
@@ -280,9 +282,8 @@ class Renewal:
     cancelled: tuple[CancelReceipt, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamEvent:
-    """One event of a run's stream.
+class StreamEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One event of a run's stream; a struct, which is made in a tenth of the time, as there is one per token.
 
     ``seq`` is the event's number in its run's log, from 1, strictly increasing. ``data`` is JSON text, serialised once.
     """
