@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -18,7 +19,16 @@ from click.testing import CliRunner
 
 from runlane.agents.registry import load_registry
 from runlane.cli.client import ServerEvent, _lines, parse_events
-from runlane.cli.logs import CONTINUED, MAX_RECORD, EventFormatter, KeyValueFormatter, LogLevel, configure_logging
+from runlane.cli.logs import (
+    CONTINUED,
+    MAX_RECORD,
+    EventFormatter,
+    KeyValueFormatter,
+    LogLevel,
+    _one_record,
+    configure_logging,
+    fields_of,
+)
 from runlane.cli.main import app
 from runlane.cli.project import find_project
 from runlane.cli.reporting import user_traceback
@@ -203,6 +213,23 @@ def test_a_log_line_is_key_value_pairs(given: logging.LogRecord, line: str) -> N
     time, level, rest = KeyValueFormatter().format(given).split(" ", 2)
     assert time.startswith("time=")
     assert (level, rest) == ("level=info", line)
+
+
+SEGMENTS = (
+    *("threads", "password", "api_key", "secret", "token", "ghp_" + "a1B2" * 9),
+    *(
+        "0192f7a0-1111-7222-8333-444455556666",
+        "sk-proj-abcdefghijklmnopqrstuvwxyz123456",
+        "a\x1b[2Jb",
+        "ghp_" + "a1B2" * 9,
+    ),
+)
+
+
+@pytest.mark.parametrize("path", ["/" + "/".join(each) for each in itertools.product(SEGMENTS, repeat=2)])
+def test_a_request_whose_path_is_not_searched_for_secrets_has_none(path: str) -> None:
+    asked = record("uvicorn.access", '%s - "%s %s HTTP/%s" %d', "127.0.0.1:9", "GET", path, "1.1", 200)
+    assert KeyValueFormatter().format(asked).endswith(_one_record(fields_of(asked)))
 
 
 def test_the_level_is_honoured_and_libraries_talk_less(

@@ -14,7 +14,7 @@ from runlane.errors import ConfigurationError
 MAX_PORT: Final = 65_535
 #: What the system keeps of a connection beyond what is on its way to the client, who may not read: it would take
 #: megabytes. Source: tcp(7); "TCP_NOTSENT_LOWAT" of Linux and macOS.
-UNSENT_BYTES: Final = 64 * 1024
+UNSENT_BYTES: Final = 128 * 1024
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
 
 
