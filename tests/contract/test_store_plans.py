@@ -14,11 +14,20 @@ from runlane.store.statements import Statement
 from runlane.store.transactions.admissions import FIND_KEY, LAST_PLACE
 from runlane.store.transactions.claims import CLAIM_RUN
 from runlane.store.transactions.crons import DUE_CRONS, NEXT_CRON
-from runlane.store.transactions.events import OLD_LOGS, READ_SEGMENTS
+from runlane.store.transactions.events import LAST_EVENT, OLD_LOGS, READ_SEGMENTS
 from runlane.store.transactions.fence import HOLDS_LEASE
 from runlane.store.transactions.leases import LEASES, RENEW, RUNNABLE
 from runlane.store.transactions.queue import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
-from runlane.store.transactions.run_queries import FORGET_RUNS, INFLIGHT, LAST_STARTED, LIST_RUNS, STARTED_RUNS
+from runlane.store.transactions.run_queries import (
+    FORGET_RUNS,
+    GET_RESULT,
+    HAS_ACTIVE,
+    INFLIGHT,
+    LAST_STARTED,
+    LIST_RUNS,
+    RUN_END,
+    STARTED_RUNS,
+)
 from runlane.store.transactions.runs import (
     ACTIVE_RUNS,
     END_RUN,
@@ -151,6 +160,19 @@ def test_a_long_lane_costs_an_admission_and_an_end_no_more_than_a_short_one(
         assert steps(ledger, one, {"limit": 1, "run_id": "queued-9000"}) < ENDED / PER_STATEMENT
     finally:
         ledger.execute("ROLLBACK")
+
+
+READING = [GET_RESULT, GET_RUN, HAS_ACTIVE, LAST_EVENT, LAST_STARTED, READ_SEGMENTS, RUN_END]
+LISTING = [LIST_RUNS, STARTED_RUNS]
+
+
+@pytest.mark.parametrize(("one", "rows"), [(one, 1) for one in READING] + [(one, 20) for one in LISTING])
+def test_a_join_a_list_and_a_stream_cost_no_more_beside_many_ended_runs(
+    ledger: sqlite3.Connection, one: Statement, rows: int
+) -> None:
+    """A row that is read takes some hundred steps; the thread has a thousand ended runs, and the ledger ten times."""
+    places = {"run_seq": ENDED // 2, "seq": ENDED // 2, "from_order": 0, "limit": rows, "offset": 0}
+    assert steps(ledger, one, {**places, "status": None}) <= 2 + 2 * rows
 
 
 def test_a_statement_that_scans_ended_runs_would_be_found(ledger: sqlite3.Connection) -> None:
