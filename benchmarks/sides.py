@@ -49,7 +49,7 @@ class Side:
 
     name: ClassVar[str]
     label: ClassVar[str]
-    #: It takes about a second per run.
+    #: It takes so long per run that fewer of them, and one round, have to do.
     slow: ClassVar[bool] = False
     #: It knows runs, which can be listed and cancelled.
     manages: ClassVar[bool] = True
@@ -296,6 +296,7 @@ class AegraSide(Side):
 
     name = "aegra"
     label = "Aegra"
+    slow = True
     health = "/live"
     postgres: Postgres = field(default_factory=Postgres)
 

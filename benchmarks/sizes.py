@@ -49,7 +49,7 @@ class Sizes:
     warm_tokens: int = 100
 
     def for_slow(self) -> Sizes:
-        """Give sizes for a server that takes about a second per run, so that it does not take all of the time."""
+        """Give sizes for a slow server, so that it does not take all of the time."""
         return replace(
             self,
             wait_runs=min(self.wait_runs, 160),
