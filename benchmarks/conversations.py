@@ -79,8 +79,7 @@ async def _stored(side: Side, sizes: Sizes, folder: Path) -> Figures:
     figures = {"disk_mb": side.disk_bytes(folder) / MB}
     if isinstance(side, RunlaneSide):
         await _purge(side, sizes, folder)
-        figures["disk_mb_past_retention"] = side.disk_bytes(folder) / MB
-        figures["used_mb_past_retention"] = _used_bytes(side.file(folder)) / MB
+        figures["past_retention_mb"] = _used_bytes(side.file(folder)) / MB
     return figures
 
 
@@ -98,7 +97,7 @@ async def _purge(side: RunlaneSide, sizes: Sizes, folder: Path) -> None:
 
 
 def _used_bytes(file: Path) -> int:
-    """Give the size of the pages that are in use: a file may keep free ones."""
+    """Give the size of the pages that are in use: a server gives the free ones back in the minutes after."""
     connection = sqlite3.connect(file)
     try:
         size, count, free = (
