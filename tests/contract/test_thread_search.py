@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 
 from ledger_kit import admit
 from runlane.errors import InvalidRequest
+from runlane.lifecycle import ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, Owner
 from runlane.store.drivers.sqlite import configure, contains, execute
 from runlane.store.filters import MAX_DEPTH, MAX_VALUES
 from runlane.store.ledger import RunStore
-from runlane.store.statements import Driver, Transaction, statement
-from runlane.store.transactions.thread_search import NARROW, PAGE, SORT_KEYS, ThreadFilter, search_threads
+from runlane.store.statements import Driver, Query, Rows, Transaction, run, statement
+from runlane.store.transactions.thread_search import NARROW, PAGE, SORT_KEYS, ThreadFilter, page_threads, search_threads
 
 INSERT = statement(
     "insert_thread",
@@ -26,6 +28,13 @@ INSERT = statement(
        VALUES (:thread_id, :owner, 'idle', 'idle', :metadata, '{}', '{}', :at, :at, :at)""",
 )
 GRAPH = '{{"graph_id": "{}"}}'
+STOP = statement("stop", "UPDATE threads SET status = :status WHERE thread_id = :thread_id")
+A_RUN = statement(
+    "a_run",
+    """INSERT INTO runs (run_id, thread_id, owner, status, multitask_strategy, on_disconnect, metadata, kwargs,
+                         not_before, created_at, updated_at)
+       VALUES (:thread_id, :thread_id, '', 'pending', 'enqueue', 'cancel', '{}', '{}', 1, 1, 1)""",
+)
 TERMS = statement("terms", "SELECT term, minute, thread_id FROM thread_terms ORDER BY term, minute, thread_id")
 MINUTE_US = 60_000_000
 WANTED: tuple[dict[str, Any], ...] = (
@@ -159,16 +168,121 @@ def test_a_filter_that_costs_too_much_to_compare_is_refused(wanted: dict[str, An
 @pytest.mark.parametrize("owner", [NO_OWNER, ANY_OWNER], ids=["one owner", "all owners"])
 @pytest.mark.parametrize("wanted", ["agent", "rare", "nobody"])
 def test_a_search_by_text_costs_the_same_among_many_threads(sqlite_ledger: Path, wanted: str, owner: Owner) -> None:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        with closing(sqlite3.connect(sqlite_ledger)) as empty:
-            empty.backup(connection)
-        configure(connection)
+    with filled_in_memory(sqlite_ledger) as connection:
         costs = []
         for begin in (0, NARROW):
             threads = range(begin, begin + 2 * NARROW if begin else NARROW)
             connection.executemany(INSERT.sqlite, [row(n, GRAPH.format(_graph(n)), at=n * 10**6) for n in threads])
             costs.append(_steps(connection, owner, ThreadFilter(metadata={"graph_id": wanted})))
     assert costs[1] < costs[0] * 1.5 + 100
+
+
+@pytest.mark.parametrize("owner", [NO_OWNER, ANY_OWNER, "ann"], ids=["one owner", "all owners", "one of many"])
+@pytest.mark.parametrize("status", ["interrupted", "error", "busy"])
+async def test_threads_of_a_status_are_found_whoever_has_how_many(
+    driver: Driver, store: RunStore, status: str, owner: Owner
+) -> None:
+    """The owner's threads and those of the status may be few or many."""
+    for of_owner, of_others in ((PAGE, 20), (NARROW + 10, NARROW + 10)):
+        rows = [row(n, GRAPH.format("agent"), owner="ann" if n % 2 else "", at=n) for n in range(2 * of_owner)]
+        rows += [row(n, GRAPH.format("agent"), owner="bob", at=n) for n in range(10**5, 10**5 + of_others)]
+        await fill(driver, rows)
+        stopped = {rows[n]["thread_id"] for n in (3, 4, 2 * PAGE - 1, 2 * PAGE - 2)}
+        stopped |= {one["thread_id"] for one in rows if one["owner"] == "bob"}
+        await driver.write(stop(stopped, status))
+        for wanted in ({}, {"graph_id": "agent"}, {"graph_id": "none"}):
+            where = ThreadFilter(status=ThreadStatus(status), metadata=wanted)
+            page = await store.threads.page(owner=owner, where=where, limit=10, count_at_most=5000)
+            mine = [one for one in rows if owner in (ANY_OWNER, one["owner"]) and one["thread_id"] in stopped]
+            expected = [] if "none" in wanted.values() else sorted((one["at"], one["thread_id"]) for one in mine)[::-1]
+            assert [one.thread_id for one in page.threads] == [thread_id for _, thread_id in expected[:10]]
+            assert page.total == len(expected)
+            assert await store.threads.count(owner=owner, where=where) == len(expected)
+        await driver.write(emptied())
+
+
+def stop(thread_ids: set[str], status: str) -> Transaction[None]:
+    """Give threads a status; a busy one gets a run."""
+    if status == "busy":
+        yield A_RUN.many([{"thread_id": thread_id} for thread_id in thread_ids])
+    yield STOP.many([{"thread_id": thread_id, "status": status} for thread_id in thread_ids])
+
+
+def emptied() -> Transaction[None]:
+    for table in ("threads", "runs"):
+        yield statement("empty", f"DELETE FROM {table}")()
+
+
+@pytest.mark.parametrize("owner", [NO_OWNER, ANY_OWNER], ids=["one owner", "all owners"])
+@pytest.mark.parametrize("status", [ThreadStatus.INTERRUPTED, ThreadStatus.BUSY])
+def test_a_search_by_status_costs_the_same_among_many_threads(
+    sqlite_ledger: Path, status: ThreadStatus, owner: Owner
+) -> None:
+    with filled_in_memory(sqlite_ledger) as connection:
+        costs = []
+        for begin in (0, NARROW):
+            threads = range(begin, 3 * NARROW if begin else NARROW)
+            connection.executemany(INSERT.sqlite, [row(n, GRAPH.format("agent"), at=n * 10**6) for n in threads])
+            if not begin:
+                stopped = [{"thread_id": f"t{n:06}", "status": status.value} for n in range(0, NARROW, 100)]
+                connection.executemany(STOP.sqlite, stopped)
+                connection.executemany(A_RUN.sqlite, stopped if status is ThreadStatus.BUSY else [])
+            costs.append(_steps(connection, owner, ThreadFilter(status=status)))
+    assert costs[1] < costs[0] * 1.5 + 100
+
+
+@pytest.mark.parametrize("where", [{}, {"metadata": {"graph_id": "agent"}}, {"status": ThreadStatus.INTERRUPTED}])
+@pytest.mark.parametrize("values", [True, False])
+def test_values_are_read_if_they_are_wanted_and_of_the_page_only(
+    sqlite_ledger: Path, where: dict[str, Any], values: bool
+) -> None:
+    with filled_in_memory(sqlite_ledger) as connection:
+        rows = [row(n, GRAPH.format("agent"), at=n) for n in range(NARROW + PAGE)]
+        connection.executemany(INSERT.sqlite, rows)
+        connection.execute("UPDATE threads SET state_values = '[1]', status = 'interrupted'")
+        read: dict[str, set[str]] = {}
+
+        def note(action: int, table: str | None, column: str | None, *_: object) -> int:
+            if action == sqlite3.SQLITE_READ and table == "threads":
+                read.setdefault(sql, set()).add(str(column))
+            return sqlite3.SQLITE_OK
+
+        connection.set_authorizer(note)
+        transaction = page_threads(
+            NO_OWNER,
+            ThreadFilter(**where),
+            sort_by="updated_at",
+            order="desc",
+            limit=3,
+            offset=0,
+            count_at_most=9,
+            values=values,
+        )
+
+        def one(query: Query) -> Rows:
+            nonlocal sql
+            sql = query.statement.name
+            return execute(connection, _only(query), 0)
+
+        sql = ""
+        page = run(transaction, one)
+    assert [thread.values for thread in page.threads] == [[1] if values else None] * 3
+    large = {name for name, columns in read.items() if columns & {"state_values", "first_values"}}
+    assert large == ({"get_threads"} if values else set())
+
+
+def _only(query: Query) -> Transaction[Rows]:
+    return (yield query)
+
+
+@contextmanager
+def filled_in_memory(sqlite_ledger: Path) -> Iterator[sqlite3.Connection]:
+    """Give a connection to an empty ledger in memory."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        with closing(sqlite3.connect(sqlite_ledger)) as empty:
+            empty.backup(connection)
+        configure(connection)
+        yield connection
 
 
 def _graph(number: int) -> str:

@@ -28,6 +28,10 @@ class Extraction:
         """
         self._paths = {alias: _steps(path) for alias, path in paths.items()}
 
+    def reads(self, key: str) -> bool:
+        """Return whether a path begins with *key*."""
+        return any(steps[0] == key for steps in self._paths.values())
+
     def __call__(self, document: Any) -> dict[str, Any]:
         """Return what each path finds in *document*; where there is nothing, ``None``."""
         return {alias: _found(document, steps) for alias, steps in self._paths.items()}

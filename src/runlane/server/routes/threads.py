@@ -145,6 +145,7 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
         limit=body.limit + 1,
         offset=body.offset,
         count_at_most=MAX_TOTAL + 1,
+        values=not body.select or "values" in body.select or (extraction is not None and extraction.reads("values")),
     )
     rows: list[Any] = []
     for thread in page.threads[: body.limit]:

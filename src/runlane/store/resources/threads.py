@@ -137,11 +137,23 @@ class Threads:
         limit: int = 10,
         offset: int = 0,
         count_at_most: int,
+        values: bool = True,
     ) -> ThreadPage:
-        """Return a page as :meth:`search` does, and :meth:`count` what matches up to *count_at_most*, in one go."""
+        """Return a page as :meth:`search` does, and :meth:`count` what matches up to *count_at_most*, in one go.
+
+        Args:
+            values: Whether the threads are read with their values, which can be large.
+        """
         return await self._database.read(
             lambda: thread_search.page_threads(
-                owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset, count_at_most=count_at_most
+                owner,
+                where,
+                sort_by=sort_by,
+                order=order,
+                limit=limit,
+                offset=offset,
+                count_at_most=count_at_most,
+                values=values,
             )
         )
 

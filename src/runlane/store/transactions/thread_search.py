@@ -1,23 +1,41 @@
 """Find and count threads.
 
-A search reads the narrowest of the indexes that can answer it: the owner's threads, or those that have a wanted
-text in their metadata (``thread_terms``), in the order of their last change until the page is full. Rows are compared
-with the whole filter in any case, so that an index may name too many threads, but never too few.
+A search reads the narrowest of the indexes that can answer it: the owner's threads, those that are busy, interrupted or
+have failed, or those that have a wanted text in their metadata (``thread_terms``), in the order of their last change
+until the page is full. Rows are compared with the whole filter in any case, so that an index may name too many threads,
+but never too few. Only then are the threads of the page read, with their values if they are wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from runlane.lifecycle import ThreadStatus
 from runlane.records import NO_OWNER, AnyOwner, Json, Order, Owner, Thread
-from runlane.store.conditions import IS_MINE
+from runlane.store.conditions import IS_ACTIVE, IS_MINE
 from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params, wanted_texts
 from runlane.store.rows import dumps, owner_params, thread_record
-from runlane.store.statements import Rows, Statement, Transaction, contains_in_postgres, statement
+from runlane.store.statements import Rows, Statement, Transaction, contains_in_postgres, listed, statement
 
+#: What is read of a thread whose values are not wanted.
+BARE_COLUMNS: Final = (
+    "thread_id",
+    "owner",
+    "status",
+    "metadata",
+    "config",
+    "interrupts",
+    "error",
+    "created_at",
+    "updated_at",
+    "state_updated_at",
+    "state_order",
+    "ttl_us",
+    "ttl_strategy",
+)
 SORT_KEYS: Final = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
 
 #: Index entries read at once.
@@ -31,69 +49,90 @@ MINUTE_US = 60_000_000
 MAX_KEY = 64
 MAX_TEXT = 256
 
-_WANTED = f"""(CAST(:status AS TEXT) IS NULL OR status = :status)
-  AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata))
-  AND (CAST(:state_values AS TEXT) IS NULL OR json_contains(state_values, :state_values))
-  AND {MATCHES}"""
-_WANTED_PG = f"""(CAST(:status AS TEXT) IS NULL OR status = :status)
-  AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres("metadata")})
-  AND (CAST(:state_values AS TEXT) IS NULL OR {contains_in_postgres("state_values")})
-  AND {MATCHES_PG}"""
+_STATUS = "(CAST(:status AS TEXT) IS NULL OR status = :status)"
+_WANTED = (
+    f"{_STATUS} AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata)) AND {MATCHES}",
+    f"{_STATUS} AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres('metadata')}) AND {MATCHES_PG}",
+)
+#: Only in searches by values, so that no other reads the column.
+_VALUES = ("json_contains(state_values, :state_values)", contains_in_postgres("state_values"))
 #: Threads of stateless runs are not listed.
 _LISTED = "temporary = 0"
 _IN = "thread_id IN (SELECT value FROM json_each(:ids))"
 _IN_PG = "thread_id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb)))"
+#: Statuses of an index of their own, which has this condition.
+UNSETTLED: Final = frozenset({ThreadStatus.ERROR, ThreadStatus.INTERRUPTED})
+_SCOPE_OF_STATUS: Final = {**dict.fromkeys(UNSETTLED, "unsettled"), ThreadStatus.BUSY: "busy"}
+_UNSETTLED = f"status IN {listed(UNSETTLED)} AND status = :status AND {IS_MINE} AND {_LISTED}"
+#: A thread is busy while it has an active run.
+_BUSY = f"thread_id IN (SELECT thread_id FROM runs WHERE {IS_ACTIVE}) AND status = :status AND {IS_MINE} AND {_LISTED}"
 #: Which threads are looked at, by the name of the index that is read.
 _SCOPES: Final[Mapping[str, tuple[str, str]]] = {
     "all": (_LISTED, _LISTED),
     "owner": (f"owner = :owner AND {_LISTED}", f"owner = :owner AND {_LISTED}"),
+    "unsettled": (_UNSETTLED, _UNSETTLED),
+    "busy": (_BUSY, _BUSY),
     "ids": (f"{_IN} AND {IS_MINE} AND {_LISTED}", f"{_IN_PG} AND {IS_MINE} AND {_LISTED}"),
 }
 
 
-def _filtered(name: str, select: str, scope: str, tail: str = "") -> Statement:
-    lite, postgres = _SCOPES[scope]
-    return statement(
-        name,
-        f"SELECT {select} FROM threads WHERE {lite} AND {_WANTED} {tail}",
-        postgres=f"SELECT {select} FROM threads WHERE {postgres} AND {_WANTED_PG} {tail}",
-    )
+def _conditions(scope: str, *, values: bool) -> tuple[str, str]:
+    """Return which threads are wanted, in SQLite and PostgreSQL; *values*: the filter has some."""
+    conditions = [_SCOPES[scope], _WANTED, *([_VALUES] if values else [])]
+    lite, postgres = (" AND ".join(one) for one in zip(*conditions, strict=True))
+    return lite, postgres
 
 
-SEARCH_THREADS: Final = {
-    (scope, key, order): _filtered(
-        f"search_threads_{scope}_{key}_{order}",
-        "*",
-        scope,
-        f"ORDER BY {key} {order}, thread_id {order} LIMIT :limit OFFSET :offset",
-    )
-    for scope in _SCOPES
-    for key in SORT_KEYS
-    for order in ("asc", "desc")
-}
-COUNT_THREADS: Final = {
-    scope: statement(
-        f"count_threads_{scope}",
-        f"SELECT COUNT(*) AS n FROM ({_filtered('', '1', scope, 'LIMIT :limit').sqlite}) AS found",
-        postgres=f"SELECT COUNT(*) AS n FROM (SELECT 1 FROM threads WHERE {_SCOPES[scope][1]} AND {_WANTED_PG}"
-        " LIMIT :limit) AS found",
-    )
-    for scope in _SCOPES
-}
-# In the order of their ids, those of stateless runs too.
-_TAIL = "ORDER BY thread_id LIMIT :limit"
-ALL_THREADS: Final = statement(
-    "all_threads",
-    f"SELECT * FROM threads WHERE {IS_MINE} AND thread_id > :after AND {_WANTED} {_TAIL}",
-    postgres=f"SELECT * FROM threads WHERE {IS_MINE} AND thread_id > :after AND {_WANTED_PG} {_TAIL}",
-)
-SORTED_KEYS: Final = {key: _filtered(f"sorted_keys_{key}", f"thread_id, {key}", "ids") for key in SORT_KEYS}
+@cache
+def _search(scope: str, sort_by: str, order: Order, *, values: bool) -> Statement:
+    """Return the statement that finds the ids of a page."""
+    lite, postgres = _conditions(scope, values=values)
+    select = "SELECT thread_id FROM threads WHERE"
+    tail = f"ORDER BY {sort_by} {order}, thread_id {order} LIMIT :limit OFFSET :offset"
+    name = f"search_threads_{scope}_{sort_by}_{order}"
+    return statement(name, f"{select} {lite} {tail}", postgres=f"{select} {postgres} {tail}")
+
+
+@cache
+def _count(scope: str, *, values: bool) -> Statement:
+    lite, postgres = _conditions(scope, values=values)
+    sql = "SELECT COUNT(*) AS n FROM (SELECT 1 FROM threads WHERE {} LIMIT :limit) AS found"
+    return statement(f"count_threads_{scope}", sql.format(lite), postgres=sql.format(postgres))
+
+
+@cache
+def _sorted_keys(sort_by: str, *, values: bool) -> Statement:
+    """Return the statement that reads what threads with an id in ``:ids`` are sorted by."""
+    lite, postgres = _conditions("ids", values=values)
+    select = f"SELECT thread_id, {sort_by} FROM threads WHERE"
+    return statement(f"sorted_keys_{sort_by}", f"{select} {lite}", postgres=f"{select} {postgres}")
+
+
+@cache
+def _all(*, values: bool) -> Statement:
+    """Return the statement that reads threads in the order of their ids, those of stateless runs too."""
+    lite, postgres = (f"{_WANTED[n]}{f' AND {_VALUES[n]}' if values else ''}" for n in (0, 1))
+    sql = f"SELECT * FROM threads WHERE {IS_MINE} AND thread_id > :after AND {{}} ORDER BY thread_id LIMIT :limit"
+    return statement("all_threads", sql.format(lite), postgres=sql.format(postgres))
+
+
 GET_THREADS: Final = statement(
     "get_threads", f"SELECT * FROM threads WHERE {_IN}", postgres=f"SELECT * FROM threads WHERE {_IN_PG}"
 )
+# The same rows without what can be large: a column that is not asked for is not read.
+_BARE = f"""SELECT {", ".join(BARE_COLUMNS)}, NULL AS state_values, NULL AS first_values FROM threads WHERE """
+GET_BARE_THREADS: Final = statement("get_bare_threads", _BARE + _IN, postgres=_BARE + _IN_PG)
 COUNT_OWNED: Final = statement(
     "count_owned", "SELECT COUNT(*) AS n FROM (SELECT 1 FROM threads WHERE owner = :owner LIMIT :limit) AS found"
 )
+# How many threads there are about in the scope of a status.
+_COUNT = "SELECT COUNT(*) AS n FROM (SELECT 1 FROM {rows} LIMIT :limit) AS found"
+_COUNT_STATUS: Final = {
+    "unsettled": statement(
+        "count_unsettled", _COUNT.format(rows=f"threads WHERE status IN {listed(UNSETTLED)} AND status = :status")
+    ),
+    "busy": statement("count_active", _COUNT.format(rows=f"runs WHERE {IS_ACTIVE}")),
+}
 COUNT_TERM: Final = statement(
     "count_term", "SELECT COUNT(*) AS n FROM (SELECT 1 FROM thread_terms WHERE term = :term LIMIT :limit) AS found"
 )
@@ -193,30 +232,48 @@ def search_threads(
 
 
 def page_threads(
-    owner: Owner, where: ThreadFilter, *, sort_by: str, order: Order, limit: int, offset: int, count_at_most: int
+    owner: Owner,
+    where: ThreadFilter,
+    *,
+    sort_by: str,
+    order: Order,
+    limit: int,
+    offset: int,
+    count_at_most: int,
+    values: bool = True,
 ) -> Transaction[ThreadPage]:
-    """Return a page of the threads that match *where*, sorted, ties by id, and count all that do."""
+    """Return a page of the threads that match *where*, sorted, ties by id, and count all that do.
+
+    Args:
+        values: Whether the threads have their values, which can be large.
+    """
     params = {**where.params(), **owner_params(owner), "ids": dumps(where.ids or ())}
     scope, term = yield from _narrowest(owner, where, in_order=sort_by == "updated_at")
     if term is not None:
         enough = max(offset + limit, count_at_most)
         found = yield from _read_term(term, params, sort_by=sort_by, order=order, enough=enough)
         chosen = [thread_id for _, thread_id in found[offset : offset + limit]]
-        rows = yield GET_THREADS(ids=dumps(chosen))
-        by_id = {row["thread_id"]: row for row in rows}
-        threads = tuple(thread_record(by_id[thread_id]) for thread_id in chosen if thread_id in by_id)
+        threads = yield from _threads(chosen, values=values)
         return ThreadPage(threads=threads, total=min(count_at_most, len(found)))
-    rows = yield SEARCH_THREADS[scope, sort_by, order](limit=limit, offset=offset, **params)
+    rows = yield _search(scope, sort_by, order, values=bool(where.values))(limit=limit, offset=offset, **params)
     total = offset + len(rows)
     is_last_page = len(rows) < limit and (rows or not offset)
     if count_at_most and not is_last_page:
-        total = (yield COUNT_THREADS[scope](limit=count_at_most, **params))[0]["n"]
-    return ThreadPage(threads=tuple(thread_record(row) for row in rows), total=min(count_at_most, total))
+        total = (yield _count(scope, values=bool(where.values))(limit=count_at_most, **params))[0]["n"]
+    threads = yield from _threads([row["thread_id"] for row in rows], values=values)
+    return ThreadPage(threads=threads, total=min(count_at_most, total))
+
+
+def _threads(thread_ids: Sequence[str], *, values: bool) -> Transaction[tuple[Thread, ...]]:
+    read = GET_THREADS if values else GET_BARE_THREADS
+    rows = yield read(ids=dumps(thread_ids))
+    by_id = {row["thread_id"]: row for row in rows}
+    return tuple(thread_record(by_id[thread_id]) for thread_id in thread_ids if thread_id in by_id)
 
 
 def all_threads(owner: Owner, where: ThreadFilter, after: str, limit: int) -> Transaction[tuple[Thread, ...]]:
     """Return threads that match *where*, those of stateless runs too, with ids above *after*, in their order."""
-    rows = yield ALL_THREADS(after=after, limit=limit, **where.params(), **owner_params(owner))
+    rows = yield _all(values=bool(where.values))(after=after, limit=limit, **where.params(), **owner_params(owner))
     return tuple(thread_record(row) for row in rows)
 
 
@@ -226,7 +283,7 @@ def count_threads(owner: Owner, where: ThreadFilter, *, at_most: int | None = No
     params = {**where.params(), **owner_params(owner), "ids": dumps(where.ids or ())}
     scope, term = yield from _narrowest(owner, where, in_order=limit <= NARROW)
     if term is None:
-        rows = yield COUNT_THREADS[scope](limit=limit, **params)
+        rows = yield _count(scope, values=bool(where.values))(limit=limit, **params)
         count: int = rows[0]["n"]
         return count
     found = yield from _read_term(term, params, sort_by="updated_at", order="desc", enough=limit)
@@ -246,6 +303,11 @@ def _narrowest(owner: Owner, where: ThreadFilter, *, in_order: bool) -> Transact
         scope = "owner"
         # The single tenant of an application without tenants has all threads; then a term is never the wider index.
         fewest = (yield COUNT_OWNED(owner=owner, limit=NARROW))[0]["n"] + (owner == NO_OWNER)
+    if where.status in _SCOPE_OF_STATUS and fewest >= PAGE:
+        by_status = _SCOPE_OF_STATUS[where.status]
+        number = (yield _COUNT_STATUS[by_status](status=where.status.value, limit=NARROW))[0]["n"]
+        if number < fewest:  # else those of other owners may be many more
+            scope, fewest = by_status, number
     chosen: str | None = None
     for term in where.terms():
         if fewest < PAGE:
@@ -270,7 +332,7 @@ def _read_term(
         page: Rows = yield READ_TERM[order](term=term, minute=minute, thread_id=thread_id, limit=PAGE)
         if page:
             ids = dumps([row["thread_id"] for row in page])
-            rows = yield SORTED_KEYS[sort_by](**{**params, "ids": ids})
+            rows = yield _sorted_keys(sort_by, values=params["state_values"] is not None)(**{**params, "ids": ids})
             found.extend((row[sort_by], row["thread_id"]) for row in rows)
             minute, thread_id = page[-1]["minute"], page[-1]["thread_id"]
         full = sort_by == "updated_at" and len(found) >= enough > 0
