@@ -73,31 +73,30 @@ class Asked:
     sort_by: str = "updated_at"
 
 
-def by(**metadata: Any) -> Asked:
-    return Asked(where=ThreadFilter(metadata=metadata))
-
-
-def with_status(status: ThreadStatus, **metadata: Any) -> Asked:
-    return Asked(where=ThreadFilter(status=status, metadata=metadata or None))
-
-
+#: What chat front ends look for in metadata.
+FILTERS: Final[dict[str, dict[str, Any]]] = {
+    "graph_id of all": {"graph_id": "agent"},
+    "graph_id of 1 in 1,000": {"graph_id": "rare"},
+    "graph_id of 1 in 50": {"graph_id": "some"},
+    "assistant_id of all": {"assistant_id": "a0"},
+    "user of 100 threads": {"user_id": "u17"},
+    "user and graph_id": {"user_id": "u17", "graph_id": "agent"},
+    "nobody": {"user_id": "nobody"},
+}
+#: These and others; the last two read every thread.
 SEARCHES: Final[dict[str, Asked]] = {
     "nothing": Asked(where=ThreadFilter()),
-    "nothing, by creation": Asked(where=ThreadFilter(), sort_by="created_at"),
-    "graph_id of all": by(graph_id="agent"),
-    "graph_id of 1 in 1,000": by(graph_id="rare"),
-    "graph_id of 1 in 50": by(graph_id="some"),
-    "assistant_id of all": by(assistant_id="a0"),
-    "user of 100 threads": by(user_id="u17"),
-    "user and graph_id": by(user_id="u17", graph_id="agent"),
+    **{name: Asked(where=ThreadFilter(metadata=metadata)) for name, metadata in FILTERS.items()},
     "user, by creation": Asked(where=ThreadFilter(metadata={"user_id": "u17"}), sort_by="created_at"),
-    "nobody": by(user_id="nobody"),
-    "number of 100 threads": by(number=17),
-    "number, graph_id of 1 in 1,000": by(number=17, graph_id="rare"),
-    "interrupted": with_status(ThreadStatus.INTERRUPTED),
-    "interrupted, graph_id of all": with_status(ThreadStatus.INTERRUPTED, graph_id="agent"),
-    "busy": with_status(ThreadStatus.BUSY),
+    "interrupted": Asked(where=ThreadFilter(status=ThreadStatus.INTERRUPTED)),
+    "interrupted, graph_id of all": Asked(
+        where=ThreadFilter(status=ThreadStatus.INTERRUPTED, metadata={"graph_id": "agent"})
+    ),
+    "busy": Asked(where=ThreadFilter(status=ThreadStatus.BUSY)),
     "ids": Asked(where=ThreadFilter(ids=tuple(f"t{number:08}" for number in range(100)))),
+    "number, graph_id of 1 in 1,000": Asked(where=ThreadFilter(metadata={"number": 17, "graph_id": "rare"})),
+    "nothing, by creation": Asked(where=ThreadFilter(), sort_by="created_at"),
+    "number of 100 threads": Asked(where=ThreadFilter(metadata={"number": 17})),
 }
 
 

@@ -33,7 +33,7 @@ SECRET = '{"runlane_request":1,"secrets":true,"request":{"config":{"configurable
 OLD_SECRET = '{"runlane_secrets":true,"config":{"configurable":{"api_key":"planted"}}}'
 RUNNING = "status = 'running', end_reason = NULL, ended_at = NULL, events_end = NULL, worker_id = 'w'"
 BUSY = "UPDATE threads SET status = 'busy' WHERE thread_id = 'speaks'"
-LATE = f"INSERT INTO events VALUES ({SEQ}, 1000, 1000, x'90')"
+LATE = f"INSERT INTO events VALUES ({SEQ}, 1000, 1000, x'90', NULL)"
 
 #: What takes back a statement of a migration.
 _UNDO = (
@@ -88,7 +88,10 @@ DAMAGES = {
     ),
     "events after the end": Damage(
         ("events.after_end",),
-        (f"INSERT INTO events SELECT {SEQ}, events_end + 1, events_end + 1, x'90' FROM runs WHERE run_id = {ONE}",),
+        (
+            f"INSERT INTO events SELECT {SEQ}, events_end + 1, events_end + 1, x'90', NULL "
+            f"FROM runs WHERE run_id = {ONE}",
+        ),
     ),
     "events after the end, and after a gap": Damage(("events.after_end",), (LATE,), also=("events.gap",)),
     "an end amid a segment": Damage(
@@ -100,7 +103,7 @@ DAMAGES = {
     "a gap in a log": Damage(
         ("events.gap",), (f"UPDATE events SET first_seq = first_seq + 1 WHERE run_seq = {SEQ}",), clean=False
     ),
-    "events of no run": Damage(("events.run",), ("INSERT INTO events VALUES (999999, 1, 1, x'90')",)),
+    "events of no run": Damage(("events.run",), ("INSERT INTO events VALUES (999999, 1, 1, x'90', NULL)",)),
     "events of a run that was deleted": Damage(
         ("events.run",), (f"DELETE FROM runs WHERE run_id = {ONE}",), follows=("events",)
     ),
@@ -121,32 +124,41 @@ DAMAGES = {
                     "seq + 100000, 'nobody', checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, "
                     "metadata_type, metadata",
                 ),
-                ("checkpoint_blobs", "'nobody', checkpoint_ns, channel, version, run_id, type, value"),
+                ("checkpoint_blobs", "'nobody', checkpoint_ns, channel, version, run_id, type, value, refs"),
                 (
                     "checkpoint_writes",
-                    "'nobody', checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes",
+                    "'nobody', checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes, refs",
                 ),
             )
         ),
     ),
     "values of no thread": Damage(
-        ("checkpoints.thread",), ("INSERT INTO checkpoint_blobs VALUES ('nobody', '', 'c', '1', 'r', 'null', x'')",)
+        ("checkpoints.thread",),
+        ("INSERT INTO checkpoint_blobs VALUES ('nobody', '', 'c', '1', 'r', 'null', x'', NULL)",),
     ),
     "writes of no thread": Damage(
         ("checkpoints.thread",),
-        ("INSERT INTO checkpoint_writes VALUES ('nobody', '', 'c', 1, 'r', 't', '', 'null', x'')",),
+        ("INSERT INTO checkpoint_writes VALUES ('nobody', '', 'c', 1, 'r', 't', '', 'null', x'', NULL)",),
     ),
     "what no run stored of no thread": Damage(
         ("checkpoints.thread",),
-        ("INSERT INTO checkpoint_blobs VALUES ('nobody', '', 'c', '1', '', 'null', x'')",),
+        ("INSERT INTO checkpoint_blobs VALUES ('nobody', '', 'c', '1', '', 'null', x'', NULL)",),
         clean=False,
     ),
     "values that no checkpoint names": Damage(
-        ("checkpoints.values",), ("INSERT INTO checkpoint_blobs VALUES ('graph', '', 'log', 'x', 'r', 'null', x'')",)
+        ("checkpoints.values",),
+        ("INSERT INTO checkpoint_blobs VALUES ('graph', '', 'log', 'x', 'r', 'null', x'', NULL)",),
+    ),
+    "parts that nothing refers to": Damage(
+        ("parts.unused",), (f"INSERT INTO parts VALUES ('graph', '.{'A' * 20}', '0')",), follows=("part_sweeps",)
+    ),
+    "parts of no thread": Damage(("parts.unused",), (f"INSERT INTO parts VALUES ('nobody', '.{'A' * 20}', '0')",)),
+    "a part that is missing": Damage(
+        ("parts.missing",), (f"UPDATE runs SET result_refs = '={'A' * 20}' WHERE run_id = {ONE}",), clean=False
     ),
     "writes of no checkpoint": Damage(
         ("checkpoints.writes",),
-        ("INSERT INTO checkpoint_writes VALUES ('graph', '', 'none', 1, 'r', 't', '', 'null', x'')",),
+        ("INSERT INTO checkpoint_writes VALUES ('graph', '', 'none', 1, 'r', 't', '', 'null', x'', NULL)",),
     ),
     "a checkpoint that cannot be read": Damage(
         ("checkpoints.unreadable",),

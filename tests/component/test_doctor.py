@@ -325,11 +325,12 @@ def test_json_does_not_ask(ledger: Path) -> None:
 
 def test_it_tells_what_takes_most_space(ledger: Path) -> None:
     event = (
-        "INSERT INTO events SELECT seq, 9000, 9000, zeroblob({bytes}) FROM runs WHERE thread_id = '{thread}' LIMIT 1"
+        "INSERT INTO events SELECT seq, 9000, 9000, zeroblob({bytes}), NULL FROM runs"
+        " WHERE thread_id = '{thread}' LIMIT 1"
     )
     write = (
         "INSERT INTO checkpoint_writes SELECT thread_id, checkpoint_ns, checkpoint_id, 9000, run_id, 't', '', 'null',"
-        " zeroblob(300000) FROM checkpoints WHERE thread_id = 'graph' LIMIT 1"
+        " zeroblob(300000), NULL FROM checkpoints WHERE thread_id = 'graph' LIMIT 1"
     )
     change(ledger, event.format(bytes=2_000_000, thread="speaks"), event.format(bytes=1_000_000, thread="fails"), write)
     free = "CREATE TABLE filler AS SELECT zeroblob(3000000) AS x; DROP TABLE filler"

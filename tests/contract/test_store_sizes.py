@@ -9,6 +9,7 @@ from runlane.maintenance.table_sizes import EVERY_S, FIRST_AFTER_S, PAUSES, Tabl
 from runlane.records import StreamEvent
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.events import insert_events
+from runlane.store.transactions.parts import put_parts
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -27,6 +28,9 @@ async def test_a_thread_is_as_large_as_its_runs_and_events(store: RunStore) -> N
     found = await store.sizes.thread("events")
     assert (found.runs.count, found.events.count) == (1, 2)
     assert 10_000 < found.events.bytes < 10_200
+    await store.driver.write(put_parts("events", [], {"." + "A" * 20: b"x" * 3000}))
+    found = await store.sizes.thread("events")
+    assert (found.parts.count, found.parts.bytes) == (1, 3000)
     nothing = await store.sizes.thread("nowhere")
     assert (nothing.runs.count, nothing.runs.bytes, nothing.events.bytes) == (0, 0, 0)
 

@@ -121,11 +121,15 @@ async def test_storage_says_what_a_thread_takes(
     assert (empty["thread_id"], empty["total_bytes"], empty["channel_values"]["by_channel"]) == (thread_id, 0, {})
     await client.runs.wait(thread_id, "chat", input=human("x" * 5000))
     found = (await http.get(f"/threads/{thread_id}/storage")).json()
-    parts = [found[name]["bytes"] for name in ("checkpoints", "channel_values", "pending_writes", "runs", "events")]
+    parts = [
+        found[name]["bytes"] for name in ("checkpoints", "channel_values", "pending_writes", "runs", "events", "parts")
+    ]
     assert (found["total_bytes"], min(parts) > 0) == (sum(parts), True)
     assert found["checkpoints"]["count"] == 3
     by_channel = found["channel_values"]["by_channel"]
-    assert by_channel["messages"]["bytes"] > 10_000  # what was asked, and then that with what was answered
+    assert by_channel["messages"]["count"] == 2
+    assert found["parts"]["bytes"] > 5000  # once, and not in each version of the messages
+    assert by_channel["messages"]["bytes"] < 5000
     assert sum(size["bytes"] for size in by_channel.values()) == found["channel_values"]["bytes"]
     assert (await http.get(f"/threads/{NOWHERE}/storage")).status_code == 404
 

@@ -16,12 +16,12 @@ _CHECKPOINTS: Final = statement(
 )
 _CHANNELS: Final = statement(
     "checkpoints.channel_bytes",
-    """SELECT channel, count(*) AS n, sum(length(value)) AS bytes
+    """SELECT channel, count(*) AS n, sum(length(value) + coalesce(length(refs), 0)) AS bytes
        FROM checkpoint_blobs WHERE thread_id = :thread_id GROUP BY channel ORDER BY channel""",
 )
 _WRITES: Final = statement(
     "checkpoints.write_bytes",
-    """SELECT count(*) AS n, coalesce(sum(length(writes)), 0) AS bytes
+    """SELECT count(*) AS n, coalesce(sum(length(writes) + coalesce(length(refs), 0)), 0) AS bytes
        FROM checkpoint_writes WHERE thread_id = :thread_id""",
 )
 

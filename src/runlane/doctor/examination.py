@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from runlane.agents.registry import Registry
-from runlane.doctor import states, values
+from runlane.doctor import parts, states, values
 from runlane.doctor.checks import SCANS, Judge, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
@@ -146,6 +146,8 @@ async def _all(
     if ledger.sqlite:
         async for finding in _values(ledger, checked):
             yield finding
+    async for finding in _parts(ledger, checked):
+        yield finding
     if ledger.sqlite and graphs is not None:
         async for finding in states.unreadable(ledger, graphs, checked):
             yield finding
@@ -199,6 +201,15 @@ def _page(scan: Scan, after: Any, size: int) -> Transaction[tuple[int, Any, list
         return 0, None, []
     found = yield from scan.page(after, window["upto"])
     return window["n"], window["upto"], [(check.judge, rows) for check, rows in found]
+
+
+async def _parts(ledger: OpenLedger, checked: dict[str, int]) -> AsyncIterator[Finding]:
+    checked["parts of values"], after = 0, ""
+    while (looked := await ledger.database.read(parts.look_at_next(after))) is not None:
+        checked["parts of values"] += looked.parts
+        for finding in parts.judge(looked):
+            yield finding
+        after = looked.thread_id
 
 
 async def _values(ledger: OpenLedger, checked: dict[str, int]) -> AsyncIterator[Finding]:

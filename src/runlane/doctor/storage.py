@@ -14,7 +14,8 @@ from runlane.store.transactions.space import FileSpace, file_space
 #: Threads that are named.
 LARGEST: Final = 5
 
-_LEDGER: Final = """SELECT thread_id, {request} + coalesce({result}, 0) AS bytes FROM runs UNION ALL
+_LEDGER: Final = """SELECT thread_id, length(data) AS bytes FROM parts UNION ALL
+    SELECT thread_id, {request} + coalesce({result}, 0) FROM runs UNION ALL
     SELECT runs.thread_id, length(events.frames) FROM events JOIN runs ON runs.seq = events.run_seq"""
 _SUMMED: Final = """SELECT thread_id, CAST(sum(bytes) AS bigint) AS bytes FROM ({rows}) AS kept
     GROUP BY thread_id ORDER BY bytes DESC, thread_id LIMIT :limit"""

@@ -169,6 +169,7 @@ class ThreadStorage(WireObject):
     pending_writes: WireSize
     runs: WireSize
     events: WireSize
+    parts: WireSize
 
 
 class RunKwargs(WireObject):

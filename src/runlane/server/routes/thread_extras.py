@@ -87,7 +87,7 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
 
 
 async def thread_storage(request: Request) -> Response:
-    """Return how many bytes the thread takes: its checkpoints, its runs with their results, and their events."""
+    """Return how many bytes the thread takes: its checkpoints, runs and events, and the parts that they share."""
     _, thread = await reach_thread(request, "read")
     service = service_of(request)
     ledger = await service.store.sizes.thread(thread.thread_id)
@@ -100,6 +100,7 @@ async def thread_storage(request: Request) -> Response:
         "pending_writes": kept.writes,
         "runs": ledger.runs,
         "events": ledger.events,
+        "parts": ledger.parts,
     }
     return json_response(
         {

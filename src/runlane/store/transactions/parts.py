@@ -42,7 +42,7 @@ _MISSING: Final = _wanted(
     "wanted.value AS ref",
     "WHERE NOT EXISTS (SELECT 1 FROM parts AS p WHERE p.thread_id = :thread_id AND p.ref = {ref}) LIMIT 1",
 )
-_REFS: Final = statement("parts.refs", "SELECT ref FROM parts WHERE thread_id = :thread_id")
+PART_REFS: Final = statement("parts.refs", "SELECT ref FROM parts WHERE thread_id = :thread_id")
 _NODES: Final = statement(
     "parts.nodes",
     f"SELECT ref, data FROM parts WHERE thread_id = :thread_id AND substr(ref, 1, 1) IN ('{NODE}', '{ITEM_NODE}')",
@@ -206,7 +206,7 @@ def sweep(thread_id: str, limit: int = SWEEP_LIMIT) -> Transaction[int]:
     if (yield BUSY(thread_id=thread_id)):
         return 0
     live = yield from referenced(thread_id)
-    rows = yield _REFS(thread_id=thread_id)
+    rows = yield PART_REFS(thread_id=thread_id)
     dead = [{"thread_id": thread_id, "ref": row["ref"]} for row in rows if row["ref"] not in live]
     if dead:
         yield _DELETE.many(dead[:limit])

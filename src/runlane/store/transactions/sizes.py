@@ -26,14 +26,22 @@ _TABLE: Final = statement(
 _RUNS: Final = statement(
     "sizes.runs",
     """SELECT count(*) AS n, coalesce(sum(length(CAST(kwargs AS BLOB)) + length(CAST(metadata AS BLOB))
-         + coalesce(length(CAST(result AS BLOB)), 0)), 0) AS bytes FROM runs WHERE thread_id = :thread_id""",
+         + coalesce(length(CAST(result AS BLOB)), 0) + coalesce(length(result_refs), 0)), 0) AS bytes
+       FROM runs WHERE thread_id = :thread_id""",
     postgres="""SELECT count(*) AS n, coalesce(sum(octet_length(kwargs) + octet_length(metadata)
-         + coalesce(octet_length(result), 0)), 0)::bigint AS bytes FROM runs WHERE thread_id = :thread_id""",
+         + coalesce(octet_length(result), 0) + coalesce(length(result_refs), 0)), 0)::bigint AS bytes
+       FROM runs WHERE thread_id = :thread_id""",
 )
 _EVENTS: Final = statement(
     "sizes.events",
-    """SELECT count(*) AS n, CAST(coalesce(sum(length(frames)), 0) AS bigint) AS bytes
+    """SELECT count(*) AS n, CAST(coalesce(sum(length(frames) + coalesce(length(refs), 0)), 0) AS bigint) AS bytes
        FROM events WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)""",
+)
+
+_PARTS: Final = statement(
+    "sizes.parts",
+    """SELECT count(*) AS n, CAST(coalesce(sum(length(data)), 0) AS bigint) AS bytes
+       FROM parts WHERE thread_id = :thread_id""",
 )
 
 
@@ -47,10 +55,14 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSize:
-    """The size of a thread in the ledger, without its checkpoints: its runs with their results, and their events."""
+    """The size of a thread in the ledger, without its checkpoints: its runs with their results, and their events.
+
+    ``parts`` are shared by these and the checkpoints: what is large is in them, once.
+    """
 
     runs: Size
     events: Size
+    parts: Size
 
 
 def table_names() -> Transaction[tuple[str, ...]]:
@@ -70,7 +82,8 @@ def thread_size(thread_id: str) -> Transaction[LedgerSize]:
     """Measure a thread; this looks at each of its rows."""
     runs = yield _RUNS(thread_id=thread_id)
     events = yield _EVENTS(thread_id=thread_id)
-    return LedgerSize(runs=size_of(runs[0]), events=size_of(events[0]))
+    parts = yield _PARTS(thread_id=thread_id)
+    return LedgerSize(runs=size_of(runs[0]), events=size_of(events[0]), parts=size_of(parts[0]))
 
 
 def total(sizes: Iterable[Size]) -> Size:
