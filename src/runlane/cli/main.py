@@ -9,7 +9,9 @@ import asyncio
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +22,9 @@ from runlane.cli.project import find_config, find_project
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
 from runlane.settings import ENV_PREFIX, Settings
+
+if TYPE_CHECKING:
+    from runlane.store.statements import Driver
 
 SQLITE = "sqlite:///"
 
@@ -117,7 +122,10 @@ def dev(project: Path, *, config: Path | None, host: str, port: int, database: s
 @options.database
 @click.option("--compact", is_flag=True, help="Then copy the SQLite file without its free space.")
 def migrate(project: Path, *, config: Path | None, database: str | None, compact: bool) -> None:
-    """Migrate the schema of a database. An SQLite file is also migrated when it is opened.
+    """Migrate the schema of a database, and large values that an earlier version stored whole.
+
+    The schema of an SQLite file is also migrated when it is opened; old values read as before, and only this makes them
+    smaller. It may be interrupted, and goes on where it was.
 
     --compact is for a file that an earlier version made: such a file does not shrink by itself. No server may use it
     meanwhile, and its folder needs free space for the copy.
@@ -139,7 +147,22 @@ async def _migrate(settings: Settings) -> None:
     from runlane.runtime import open_driver
 
     driver = await open_driver(settings)
-    await driver.aclose()
+    try:
+        if settings.database.startswith(SQLITE) and find_spec("langgraph") is not None:
+            await _rewrite(driver)
+    finally:
+        await driver.aclose()
+
+
+async def _rewrite(driver: Driver) -> None:
+    from runlane.checkpoints.rewriting import rewrite_large_values
+
+    with click.progressbar(length=1000, label="Rewriting large values", file=sys.stderr) as bar:
+        rewritten = await rewrite_large_values(
+            driver, lambda done, threads: bar.update(done * 1000 // max(1, threads) - bar.pos)
+        )
+    if rewritten:
+        click.echo(f"{rewritten} large values share now what they have in common.")
 
 
 def _compact(path: str) -> None:
