@@ -57,6 +57,11 @@ class State(TypedDict, total=False):
     op: dict[str, Any]
 
 
+class Inner(TypedDict, total=False):
+    nested: Any
+    op: dict[str, Any]
+
+
 @dataclass
 class Gate:
     """Where runs wait that are to be taken back, or while something happens to their thread."""
@@ -88,7 +93,7 @@ def graph(gate: Callable[[], Gate]) -> Any:
             found["facts"] = {f"{op['id']} {at}": "f" * op["size"] for at in range(op["facts"])}
         return found
 
-    async def inner(state: State) -> Any:
+    async def inner(state: Inner) -> Any:
         op = state["op"]
         answer = interrupt({"ask": op["id"], "text": "q" * op["size"]}) if op.get("ask") else None
         return {"nested": {"answer": answer, "list": [{"id": op["id"], "text": "n" * op["size"]}] * 20}}
@@ -98,7 +103,7 @@ def graph(gate: Callable[[], Gate]) -> Any:
             await gate().passed()
         return {}
 
-    sub = StateGraph(State).add_node("inner", inner).add_edge(START, "inner").compile()
+    sub = StateGraph(Inner).add_node("inner", inner).add_edge(START, "inner").compile()
     built = StateGraph(State).add_node("work", work).add_node("sub", sub).add_node("hold", hold)
     return built.add_edge(START, "work").add_edge("work", "sub").add_edge("sub", "hold")
 
