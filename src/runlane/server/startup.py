@@ -172,20 +172,20 @@ def _check_checkpoints(settings: Settings, registry: Registry) -> None:
 
 async def register_system_assistants(store: RunStore, registry: Registry) -> dict[str, Assistant]:
     """Give every graph its assistant, which all owners see; return them by id and by graph."""
-    found: dict[str, Assistant] = {}
-    for graph_id in registry.graph_ids:
-        assistant = found[graph_id] = await store.assistants.create(
-            NewAssistant(
-                assistant_id=system_assistant_id(graph_id),
-                owner=SHARED_OWNER,
-                graph_id=graph_id,
-                name=registry.name(graph_id),
-                description=registry.description(graph_id),
-                config={},
-                context={},
-                metadata={"created_by": "system"},
-            ),
-            if_exists_return=True,
-        )
-        found[assistant.assistant_id] = assistant
-    return found
+    made = await asyncio.gather(*(_system_assistant(store, registry, graph_id) for graph_id in registry.graph_ids))
+    found = {assistant.graph_id: assistant for assistant in made}
+    return found | {assistant.assistant_id: assistant for assistant in made}
+
+
+async def _system_assistant(store: RunStore, registry: Registry, graph_id: str) -> Assistant:
+    new = NewAssistant(
+        assistant_id=system_assistant_id(graph_id),
+        owner=SHARED_OWNER,
+        graph_id=graph_id,
+        name=registry.name(graph_id),
+        description=registry.description(graph_id),
+        config={},
+        context={},
+        metadata={"created_by": "system"},
+    )
+    return await store.assistants.create(new, if_exists_return=True)

@@ -20,7 +20,6 @@ import orjson
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
-from starlette.schemas import SchemaGenerator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runlane.agents.langgraph_json import GraphsFile
@@ -61,6 +60,8 @@ class CustomApp:
         if isinstance(self.app, DescribesItself):
             return self.app.openapi()
         paths: dict[str, dict[str, Any]] = {}
+        from starlette.schemas import SchemaGenerator  # noqa: PLC0415  # brings PyYAML, for such applications only
+
         for endpoint in SchemaGenerator({}).get_endpoints(list(self.routes or ())):
             text = inspect.cleandoc(endpoint.func.__doc__ or "")
             summary = text.partition("\n")[0] or endpoint.func.__name__.replace("_", " ").capitalize()
