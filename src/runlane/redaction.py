@@ -79,6 +79,8 @@ _BEGINNINGS: Final = (
     *("sk", "pk", "rk", "gh", "glpat-", "github_pat_", "xox", "lsv2_", "hf_", "gsk_", "npm_", "xai-", "AKIA", "AIza"),
     *("whsec_", "rlk_", "eyJ", *(case(one) for one in ("bearer", "basic", "token") for case in _CASES)),
 )
+#: Their first two characters, which settle it for most.
+_FIRST_TWO: Final = frozenset(beginning[:2] for beginning in _BEGINNINGS)
 #: A longer value is a text that may mention a secret, and none.
 _MAX_WHOLE: Final = 16 * 1024
 
@@ -256,7 +258,9 @@ def is_secret(name: Any, value: Any) -> bool:
 
 def _has_form(value: Any) -> bool:
     """Return whether *value* is a text that looks like a secret and like nothing else."""
-    if not isinstance(value, str) or not (value.startswith(_BEGINNINGS) or "://" in value):
+    if not isinstance(value, str):
+        return False
+    if not ((value[:2] in _FIRST_TWO and value.startswith(_BEGINNINGS)) or "://" in value):
         return False
     return len(value) <= _MAX_WHOLE and _WHOLE.match(value) is not None
 

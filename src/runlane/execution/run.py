@@ -7,8 +7,10 @@ import logging
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from runlane.agents.base import Agent, AgentCall, Emit
 from runlane.agents.encode import encode
@@ -32,9 +34,8 @@ from runlane.telemetry.emitter import SILENT, Telemetry
 log = logging.getLogger("runlane.execution")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
-    """The result of an attempt's code.
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of an attempt's code, of which each step makes a copy that knows more.
 
     Attributes:
         agent: ``None`` if there was none to be had; ``call`` is what it was called with.
