@@ -9,6 +9,7 @@ from __future__ import annotations
 import marshal
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from runlane.documents.parts import children, is_item, is_node
@@ -162,10 +163,9 @@ class ThreadMemory:
         items, stored = known.items, known.stored
         refs: list[str] = []
         data: list[bytes] = []
-        for at in range(start, len(things)):
-            thing = things[at]
+        for thing, key in zip(islice(things, start, None), islice(keys, start, None), strict=True):
             item = items.get(id(thing))
-            if item is None or item.thing is not thing or item.key != keys[at] or item.ref not in stored:
+            if item is None or item.thing is not thing or item.key != key or item.ref not in stored:
                 break
             if item.fields is not None and item.fields != thing.__dict__:
                 break
@@ -301,4 +301,12 @@ def _fields(thing: Any) -> dict[str, Any]:
     Raises:
         ValueError: A field is not made of plain values.
     """
-    return {name: value if type(value) in _PLAIN else _Frozen(value) for name, value in thing.__dict__.items()}
+    return {name: _as_now(value) for name, value in thing.__dict__.items()}
+
+
+def _as_now(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
+    if not value and type(value) in (dict, list):
+        return type(value)()  # which is compared faster
+    return _Frozen(value)

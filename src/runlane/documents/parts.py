@@ -8,6 +8,7 @@ parts.
 
 from __future__ import annotations
 
+import re
 from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -24,9 +25,14 @@ _NODES: Final = (NODE, ITEM_NODE)
 _HASH_BYTES: Final = 15
 REF_CHARS: Final = 21
 #: A node has children up to one whose reference ends so, which one of 8 does.
-_LAST: Final = frozenset("AIQYgow4")
+_LAST: Final = "AIQYgow4"
 _MIN_CHILDREN: Final = 3
 _MAX_CHILDREN: Final = 64
+#: A group of children, of each its last character.
+_GROUP: Final = re.compile(
+    f".{{{_MIN_CHILDREN - 1}}}(?:[^{_LAST}]{{0,{_MAX_CHILDREN - _MIN_CHILDREN}}}[{_LAST}]"
+    f"|[^{_LAST}]{{{_MAX_CHILDREN - _MIN_CHILDREN + 1}}})"
+)
 
 
 def ref_of(kind: str, data: bytes) -> str:
@@ -81,14 +87,8 @@ def fold(refs: Sequence[str]) -> tuple[list[str], dict[str, bytes]]:
 
 def _groups(refs: Sequence[str]) -> list[Sequence[str]]:
     """Return the groups of *refs* that are complete."""
-    groups: list[Sequence[str]] = []
-    begin = 0
-    for end, ref in enumerate(refs, start=1):
-        size = end - begin
-        if size >= _MIN_CHILDREN and (ref[-1] in _LAST or size == _MAX_CHILDREN):
-            groups.append(refs[begin:end])
-            begin = end
-    return groups
+    last_chars = "".join(refs)[REF_CHARS - 1 :: REF_CHARS]
+    return [refs[match.start() : match.end()] for match in _GROUP.finditer(last_chars)]
 
 
 def expand(refs: Iterable[str], parts: Mapping[str, bytes]) -> Iterator[str]:
