@@ -17,6 +17,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from runlane.admission import MultitaskStrategy
 from runlane.agents.base import Agent, AgentCall, DrainSignal
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.documents.document import Encoded, whole
 from runlane.lifecycle import DisconnectMode, RunStatus
 from runlane.outcomes import Snapshot
 from runlane.records import RunRecord, Usage
@@ -79,8 +80,8 @@ class Desk:
     drain: DrainSignal = field(default_factory=DrainSignal)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def _emit(self, name: str, data: bytes) -> None:
-        self.events.append((name, json.loads(data)))
+    def _emit(self, name: str, encoded: Encoded) -> None:
+        self.events.append((name, json.loads(whole(encoded))))
         self._arrived.set()
 
     async def seen(self, name: str) -> None:
@@ -132,8 +133,8 @@ class Desk:
         return await self.agent.repair(call)
 
 
-def decoded(data: bytes | None) -> Any:
-    return None if data is None else json.loads(data)
+def decoded(encoded: Encoded | None) -> Any:
+    return None if encoded is None else json.loads(whole(encoded))
 
 
 class RefusedByProvider(ValueError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from runlane.documents.document import Encoded
 from runlane.lifecycle import EndReason, RunEvent
 from runlane.records import RunError, Usage
 
@@ -25,7 +26,7 @@ class Abandoned(Exception):  # an outcome, not an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The state that a run left on its thread, as JSON text, serialised once.
+    """The state that a run left on its thread, as JSON text, serialised once: bytes, or a document that has them.
 
     Attributes:
         values: The state, which replaces the thread's values; ``None``: they stay as they are.
@@ -35,8 +36,8 @@ class Snapshot:
         unfinished: The last checkpoint has next nodes.
     """
 
-    values: bytes | None = None
-    result: bytes | None = None
+    values: Encoded | None = None
+    result: Encoded | None = None
     interrupts: Mapping[str, Any] = field(default_factory=dict)
     paused: bool = False
     unfinished: bool = False

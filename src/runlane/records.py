@@ -201,6 +201,8 @@ class ThreadTtl:
 class Thread:
     """One thread. ``values``, ``interrupts`` and ``error`` are those of its last finished run, already JSON values.
 
+    ``values`` is ``None`` too if they were not asked for.
+
     ``state_order`` is the place, among the starts of its runs, of the last state that was written outside of a run.
     """
 

@@ -15,11 +15,11 @@ from ledger_kit import admit
 from runlane.errors import InvalidRequest
 from runlane.lifecycle import ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, Owner
-from runlane.store.drivers.sqlite import configure, contains, execute
-from runlane.store.filters import MAX_DEPTH, MAX_VALUES
+from runlane.store.drivers.sqlite import configure, execute
+from runlane.store.filters import MAX_DEPTH, MAX_VALUES, contains
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver, Query, Rows, Transaction, run, statement
-from runlane.store.transactions.thread_search import NARROW, PAGE, SORT_KEYS, ThreadFilter, page_threads, search_threads
+from runlane.store.transactions.thread_search import NARROW, PAGE, SORT_KEYS, PageRequest, ThreadFilter, page_threads
 
 INSERT = statement(
     "insert_thread",
@@ -37,6 +37,7 @@ A_RUN = statement(
 )
 TERMS = statement("terms", "SELECT term, minute, thread_id FROM thread_terms ORDER BY term, minute, thread_id")
 MINUTE_US = 60_000_000
+NEWEST = PageRequest(sort_by="updated_at", order="desc", limit=10, offset=0)
 WANTED: tuple[dict[str, Any], ...] = (
     {"graph_id": "agent"},
     {"graph_id": "rare"},
@@ -248,16 +249,8 @@ def test_values_are_read_if_they_are_wanted_and_of_the_page_only(
             return sqlite3.SQLITE_OK
 
         connection.set_authorizer(note)
-        transaction = page_threads(
-            NO_OWNER,
-            ThreadFilter(**where),
-            sort_by="updated_at",
-            order="desc",
-            limit=3,
-            offset=0,
-            count_at_most=9,
-            values=values,
-        )
+        wanted = PageRequest(sort_by="updated_at", order="desc", limit=3, offset=0, count_at_most=9)
+        transaction = page_threads(NO_OWNER, ThreadFilter(**where), wanted, with_values=values)
 
         def one(query: Query) -> Rows:
             nonlocal sql
@@ -299,6 +292,6 @@ def _steps(connection: sqlite3.Connection, owner: Owner, where: ThreadFilter) ->
         return 0
 
     connection.set_progress_handler(tick, 100)
-    execute(connection, search_threads(owner, where, sort_by="updated_at", order="desc", limit=10, offset=0), 0)
+    execute(connection, page_threads(owner, where, NEWEST, with_values=True), 0)
     connection.set_progress_handler(None, 100)
     return ticks

@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from runlane.documents.memory import ThreadMemory
+from runlane.agents.documents import JsonDocuments
+from runlane.documents.document import Encoded
 from runlane.error_texts import MASKED, ErrorTexts
 from runlane.outcomes import Snapshot
 from runlane.records import CancelReceipt, RunRecord, StreamEvent
 
 #: Publishes one event: its name and its JSON text. Called on the agent's loop, in order; cheap; never blocks.
-Emit = Callable[[str, bytes], None]
+Emit = Callable[[str, Encoded], None]
 
 
 class DrainSignal:
@@ -59,8 +60,8 @@ class AgentCall:
     first. ``callbacks`` are LangChain callback handlers; in a block of ``counting()`` model calls are counted without
     them. ``cancelled()`` returns the receipt of a cancel of the run. ``over``, a future of the control loop, is the run
     once the attempt's ending is recorded; it is cancelled if the attempt has lost its run. ``first_values``, if given,
-    shows JSON text as the values of the thread, which has none, until the run ends. ``memory`` is what is known of the
-    thread's large values.
+    shows JSON text as the values of the thread, which has none, until the run ends. ``documents`` encodes what can be
+    large.
     """
 
     run: RunRecord
@@ -77,8 +78,8 @@ class AgentCall:
     cancelled: Callable[[], CancelReceipt | None] = field(default=lambda: None)
     over: asyncio.Future[RunRecord] | None = None
     errors: ErrorTexts = MASKED
-    first_values: Callable[[bytes], None] | None = None
-    memory: ThreadMemory = field(default_factory=ThreadMemory)
+    first_values: Callable[[Encoded], None] | None = None
+    documents: JsonDocuments = field(default_factory=JsonDocuments)
 
 
 class Agent(Protocol):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from runlane.agents.base import AgentCall
-from runlane.agents.encode import encode
 from runlane.outcomes import Snapshot
 from runlane.records import Json, RunRecord
 
@@ -53,7 +52,7 @@ class RunContext:
         Raises:
             Unserialisable: The payload has no JSON form.
         """
-        self.call.emit(name, encode(payload))
+        self.call.emit(name, self.call.documents.of(payload))
 
 
 CoroutineFunction = Callable[[RunContext], Awaitable[Any] | AsyncIterator[Any]]
@@ -83,7 +82,7 @@ class CoroutineAgent:
         made = self._function(context)
         if not inspect.isasyncgen(made):
             result = await made if inspect.isawaitable(made) else made
-            data = None if result is None else encode(result)
+            data = None if result is None else call.documents.of(result)
             return Snapshot(values=data, result=data)
         async with aclosing(made) as items:
             async for item in items:

@@ -29,8 +29,6 @@ from runlane.storable import storable
 MAX_DEPTH: Final = 254
 
 _NUL: Final = b"\\u0000"
-#: A NUL escape that is not itself the tail of an escaped backslash.
-_NUL_ESCAPE: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 #: What is shown as its text; interfaces are addresses, and a ``ZoneInfo`` is a ``tzinfo``.
 _TEXT_TYPES: Final = (
     Decimal,
@@ -51,18 +49,30 @@ class Unserialisable(TypeError):
     """A value has no JSON form; the message names its type."""
 
 
-def encode(value: Any) -> bytes:
+#: Returns the next simpler form of a value that JSON does not have.
+Shape = Callable[[Any], Any]
+
+
+def encode(value: Any, shape: Shape | None = None) -> bytes:
     """Return *value* as compact JSON text without NUL.
+
+    Args:
+        shape: In place of :func:`shape_of`.
 
     Raises:
         Unserialisable: It holds an object without a JSON form, or refers to itself, or nests too deeply.
     """
+    shape = shape or shape_of
     try:
-        data = orjson.dumps(value, default=_shape)
+        data = orjson.dumps(value, default=shape)
+        is_plain = _NUL not in data
     except TypeError:
-        # Rare values (keys that are not text, huge integers, lone surrogates) and those that have no form at all.
-        data = orjson.dumps(_plain(value, ()))
-    return _without_nul(data)
+        is_plain = False
+    if not is_plain:
+        # Rare values (keys that are not text, huge integers, lone surrogates, NUL) and those that have no form at all.
+        data = orjson.dumps(_plain(value, (), shape))
+    # What orjson returns keeps the buffer of 4 KiB or more that it was written into, for as long as the event is kept.
+    return bytes(memoryview(data))
 
 
 def encode_lenient(value: Any) -> bytes:
@@ -70,17 +80,10 @@ def encode_lenient(value: Any) -> bytes:
     try:
         return encode(value)
     except Unserialisable:
-        return _without_nul(orjson.dumps(_plain(value, (), repr)))
+        return orjson.dumps(_plain(value, (), shape_of, repr))
 
 
-def _without_nul(data: bytes) -> bytes:
-    if _NUL in data:
-        return _NUL_ESCAPE.sub(rb"\1\\ufffd", data)
-    # What orjson returns keeps the buffer of 4 KiB or more that it was written into, for as long as the event is kept.
-    return bytes(memoryview(data))
-
-
-def _shape(value: Any) -> Any:
+def shape_of(value: Any) -> Any:
     """Return the next simpler form of a value that JSON does not have."""
     cls = type(value)
     if cls.__module__.startswith("langchain_core.messages."):
@@ -100,7 +103,7 @@ def _shape(value: Any) -> Any:
 
 
 def _shape_of_builtin(value: Any) -> Any:
-    if isinstance(value, (Set, deque, tuple)):
+    if isinstance(value, (Set, deque, list, tuple)):
         return list(value)
     if isinstance(value, Mapping):
         return dict(value)
@@ -128,7 +131,7 @@ _METHODS: Final[tuple[tuple[str, Callable[[Any], Any]], ...]] = (
 )
 
 
-def _plain(value: Any, path: tuple[int, ...], otherwise: Callable[[Any], Any] | None = None) -> Any:
+def _plain(value: Any, path: tuple[int, ...], shape: Shape, otherwise: Shape | None = None) -> Any:
     """Return *value* in terms that orjson takes as they are; *path* has the ids of the containers around it."""
     if isinstance(value, Enum):
         value = value.value
@@ -142,14 +145,14 @@ def _plain(value: Any, path: tuple[int, ...], otherwise: Callable[[Any], Any] | 
         return _without_form(value, f"A value nests deeper than {MAX_DEPTH} levels.", otherwise)
     path = (*path, id(value))
     if isinstance(value, dict):
-        return {_key(key): _plain(item, path, otherwise) for key, item in value.items()}
+        return {_key(key): _plain(item, path, shape, otherwise) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return [_plain(item, path, otherwise) for item in value]
+        return [_plain(item, path, shape, otherwise) for item in value]
     try:
-        shape = _fields(value) if is_dataclass(value) and not isinstance(value, type) else _shape(value)
+        simpler = _fields(value) if is_dataclass(value) and not isinstance(value, type) else shape(value)
     except Unserialisable as exc:
         return _without_form(value, str(exc), otherwise)
-    return _plain(shape, path, otherwise)
+    return _plain(simpler, path, shape, otherwise)
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -160,7 +163,7 @@ def _integer(value: int) -> Any:
     return int(value) if _MIN_INT <= value <= _MAX_INT else orjson.Fragment(str(int(value)).encode())
 
 
-def _without_form(value: Any, why: str, otherwise: Callable[[Any], Any] | None) -> Any:
+def _without_form(value: Any, why: str, otherwise: Shape | None) -> Any:
     if otherwise is None:
         raise Unserialisable(why)
     return storable(otherwise(value))

@@ -9,10 +9,12 @@ from langchain_core.messages import AIMessageChunk, BaseMessage, message_chunk_t
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from runlane.agents.base import Emit
+from runlane.agents.documents import JsonDocuments
 from runlane.agents.encode import encode, encode_lenient
 from runlane.agents.first_values import FirstState
 from runlane.agents.observer import GraphObserver
 from runlane.agents.users import without_user
+from runlane.documents.document import Encoded
 from runlane.error_texts import MASKED, ErrorTexts
 
 INTERRUPT: Final = "__interrupt__"
@@ -44,8 +46,10 @@ class Publisher:
         observer: GraphObserver,
         errors: ErrorTexts = MASKED,
         first: FirstState | None = None,
+        documents: JsonDocuments | None = None,
     ) -> None:
         self._emit = emit
+        self._documents = documents or JsonDocuments()
         self._first = first or FirstState(None)
         self._errors = errors
         self._asked = frozenset(modes)
@@ -54,7 +58,7 @@ class Publisher:
         self._partial: dict[str, AIMessageChunk] = {}
         self._announced: set[str] = set()
         self.values: Any = None
-        self._values_data: bytes | None = None
+        self._values_data: Encoded | None = None
 
     @property
     def langgraph_modes(self) -> list[str]:
@@ -66,9 +70,9 @@ class Publisher:
         return "events" in self._asked
 
     @property
-    def values_data(self) -> bytes | None:
+    def values_data(self) -> Encoded | None:
         if self._values_data is None and self.values is not None:
-            self._values_data = encode(self.values)
+            self._values_data = self._documents.of(self.values)
         return self._values_data
 
     def part(self, namespace: Namespace, mode: str, payload: Any) -> None:
@@ -88,7 +92,7 @@ class Publisher:
                 payload = _debug(payload)
             elif mode == "checkpoints":
                 payload = without_user(payload)
-            self._emit(_name(mode, namespace), encode(payload))
+            self._emit(_name(mode, namespace), self._documents.of(payload))
 
     def trace(self, event: Mapping[str, Any]) -> None:
         """Publish one event of LangChain's own event stream; what has no JSON form is shown by its ``repr``.
@@ -104,7 +108,7 @@ class Publisher:
         self._emit("events", encode_lenient(event))
 
     def _state(self, namespace: Namespace, payload: Any) -> None:
-        data = encode(payload) if "values" in self._asked else None
+        data = self._documents.of(payload) if "values" in self._asked else None
         if not namespace and not (isinstance(payload, dict) and INTERRUPT in payload):
             self.values, self._values_data = payload, data
             self._first.seen(payload)

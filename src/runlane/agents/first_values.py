@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runlane.agents.encode import Unserialisable, encode
+from runlane.agents.documents import JsonDocuments
+from runlane.agents.encode import Unserialisable
+from runlane.documents.document import Encoded
 
 
 class FirstState:
     """Shows the first state that says something, once."""
 
-    def __init__(self, show: Callable[[bytes], None] | None) -> None:
+    def __init__(self, show: Callable[[Encoded], None] | None) -> None:
         self._show = show
 
     def seen(self, values: Any) -> None:
@@ -20,6 +22,6 @@ class FirstState:
             return
         show, self._show = self._show, None
         try:
-            show(encode(values))
+            show(JsonDocuments().of(values))  # it is written beside the journal: it brings all of its parts
         except Unserialisable:
             return

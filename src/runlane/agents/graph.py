@@ -16,6 +16,7 @@ from langgraph.types import Interrupt, StateSnapshot
 
 from runlane.agents.base import AgentCall
 from runlane.agents.continuing import left_to_apply, missed_breakpoint
+from runlane.agents.documents import JsonDocuments
 from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.events import INTERRUPT, Publisher
 from runlane.agents.first_values import FirstState
@@ -27,6 +28,7 @@ from runlane.agents.repair import repair_thread
 from runlane.agents.shown import observer_of
 from runlane.agents.usage import counted_by
 from runlane.agents.users import RunUsers
+from runlane.documents.document import Encoded
 from runlane.errors import NotFound
 from runlane.outcomes import Drained, Snapshot
 
@@ -88,7 +90,7 @@ class GraphAgent:
             graph = bound(shared, call.saver, call.store)
             state = await repair_thread(graph, config, observer, touched=call.continued)
         try:
-            return snapshot_of(state)
+            return snapshot_of(state, call.documents)
         except Unserialisable:
             return Snapshot(unfinished=bool(state.next))
 
@@ -112,14 +114,14 @@ class GraphAgent:
             if isinstance(context, dict):  # graphs of older LangGraph versions look for it in there
                 config["configurable"] = {**context, **config["configurable"]}
             if call.continued and (paused_at := await missed_breakpoint(graph, call, continues=continues)) is not None:
-                return snapshot_of(paused_at)
+                return snapshot_of(paused_at, call.documents)
             await _pump(graph, value, config, context, call, publisher)
             if observer.paused and call.saver is not None:
                 state = await graph.aget_state(thread_config(call.run.thread_id))
                 if state.next or state.interrupts:
                     if isinstance(publisher, ProtocolPublisher):
                         publisher.requested(state.interrupts)
-                    return snapshot_of(state)
+                    return snapshot_of(state, call.documents)
         return Snapshot(values=publisher.values_data, result=publisher.values_data)
 
     def _remember_stopped(self, run_id: str) -> None:
@@ -149,9 +151,9 @@ def bound(graph: Graph, saver: Any, store: Any) -> Graph:
 
 def _publisher(call: AgentCall, observer: GraphObserver) -> Publisher | ProtocolPublisher:
     if call.run.request.protocol is not None:
-        return ProtocolPublisher(call.emit, observer, call.errors, FirstState(call.first_values))
+        return ProtocolPublisher(call.emit, observer, call.errors, FirstState(call.first_values), call.documents)
     modes = call.run.request.stream_mode or ("values",)
-    return Publisher(call.emit, modes, observer, call.errors, FirstState(call.first_values))
+    return Publisher(call.emit, modes, observer, call.errors, FirstState(call.first_values), call.documents)
 
 
 async def _pump(
@@ -212,8 +214,11 @@ async def _pump_events(
                 await call.ready()
 
 
-def snapshot_of(state: StateSnapshot) -> Snapshot:
+def snapshot_of(state: StateSnapshot, documents: JsonDocuments | None = None) -> Snapshot:
     """Return what *state* says of a thread; of a thread without checkpoints, nothing.
+
+    Args:
+        documents: Encodes it; by default with all parts.
 
     Raises:
         Unserialisable: The state has no JSON form.
@@ -225,10 +230,11 @@ def snapshot_of(state: StateSnapshot) -> Snapshot:
         for task in state.tasks
         if task.interrupts
     }
-    values = encode(state.values)
+    documents = documents or JsonDocuments()
+    values = documents.of(state.values)
     return Snapshot(
         values=values,
-        result=_result(state, values),
+        result=_result(state, values, documents),
         interrupts=interrupts,
         paused=bool(state.next or interrupts),
         unfinished=bool(state.next),
@@ -240,10 +246,10 @@ def asked(item: Interrupt) -> dict[str, Any]:
     return {"id": item.id, "value": item.value, "response_schema": getattr(item, "response_schema", None)}
 
 
-def _result(state: StateSnapshot, values: bytes) -> bytes:
+def _result(state: StateSnapshot, values: Encoded, documents: JsonDocuments) -> Encoded:
     """Return what waiting for the run answers: the state with its one interrupt, or all of several interrupts alone."""
     if not state.interrupts:
         return values
     if len(state.interrupts) == 1 and isinstance(state.values, dict):
-        return encode({**state.values, INTERRUPT: state.interrupts})
-    return encode({INTERRUPT: state.interrupts})
+        return documents.of({**state.values, INTERRUPT: state.interrupts})
+    return documents.of({INTERRUPT: state.interrupts})

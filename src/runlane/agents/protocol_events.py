@@ -18,10 +18,12 @@ from langgraph.stream import ProtocolEvent, StreamChannel, StreamTransformer
 from langgraph.types import Interrupt
 
 from runlane.agents.base import AgentCall, Emit
-from runlane.agents.encode import encode
+from runlane.agents.documents import JsonDocuments
+from runlane.agents.encode import encode, shape_of
 from runlane.agents.first_values import FirstState
 from runlane.agents.observer import GraphObserver
 from runlane.agents.registry import Graph
+from runlane.documents.document import Encoded
 from runlane.error_texts import MASKED, ErrorTexts
 from runlane.records import RunRecord, StreamEvent
 
@@ -35,8 +37,6 @@ _STREAM_MODES: Final = frozenset({"values", "updates", "tasks", "checkpoints", "
 _DATA: Final = b',"data":'
 #: What a message always has; of its other fields only those that say something are sent.
 _MESSAGE_FIELDS: Final = ("type", "content", "id")
-#: Containers around the messages of a payload: ``{node: {channel: [message]}}`` and one more.
-_MESSAGES_DEPTH: Final = 5
 #: Metadata of a chat model's call, and what the protocol calls it.
 _MODEL_METADATA: Final = {
     "provider": "ls_provider",
@@ -100,9 +100,16 @@ class ProtocolPublisher:
     """Emits the events of one attempt, each payload encoded once, and remembers the state that was seen last."""
 
     def __init__(
-        self, emit: Emit, observer: GraphObserver, errors: ErrorTexts = MASKED, first: FirstState | None = None
+        self,
+        emit: Emit,
+        observer: GraphObserver,
+        errors: ErrorTexts = MASKED,
+        first: FirstState | None = None,
+        documents: JsonDocuments | None = None,
     ) -> None:
         self._emit_event = emit
+        self._documents = documents or JsonDocuments()
+        self._slim = self._documents.with_shape("json.slim", slim)
         self._observer = observer
         self._first = first or FirstState(None)
         self._errors = errors
@@ -112,8 +119,8 @@ class ProtocolPublisher:
         self._values: Any = None
 
     @property
-    def values_data(self) -> bytes | None:
-        return None if self._values is None else encode(self._values)
+    def values_data(self) -> Encoded | None:
+        return None if self._values is None else self._documents.of(self._values)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Publish one event of the graph's stream."""
@@ -237,7 +244,12 @@ class ProtocolPublisher:
     ) -> None:
         at = b"%d" % (int(time.time() * 1000) if timestamp is None else timestamp)
         by = b"" if node is None else b',"node":%s' % encode(node)
-        self._emit_event(channel, wire_params(namespace, at + by, encode(_slim(data, _MESSAGES_DEPTH))))
+        encoded = self._slim.of(data)
+        if isinstance(encoded, bytes):
+            self._emit_event(channel, wire_params(namespace, at + by, encoded))
+        else:
+            around = wire_params(namespace, at + by, b"")
+            self._emit_event(channel, encoded.framed(around[:-1], around[-1:]))
 
 
 def wire_params(namespace: Namespace, timestamp: bytes, data: bytes) -> bytes:
@@ -281,18 +293,13 @@ def checkpoint_wire(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _slim(value: Any, depth: int) -> Any:
-    """Return *value* with messages reduced to what they say, as all clients of the protocol read them."""
+def slim(value: Any) -> Any:
+    """Return the JSON form of *value*; messages are reduced to what they say, as all clients of the protocol read
+    them."""
     if isinstance(value, BaseMessage):
         fields = {**value.__dict__, **(value.__pydantic_extra__ or {})}
         return {name: item for name, item in fields.items() if name in _MESSAGE_FIELDS or _says_something(item)}
-    if not depth:
-        return value
-    if type(value) is dict:
-        return {name: _slim(item, depth - 1) for name, item in value.items()}
-    if type(value) in (list, tuple):
-        return [_slim(item, depth - 1) for item in value]
-    return value
+    return shape_of(value)
 
 
 def _says_something(item: Any) -> bool:

@@ -60,12 +60,25 @@ class Document:
         """The body of a JSON document as JSON: what is written out are texts."""
         return msgspec.json.encode([each if isinstance(each, int) else each.decode() for each in self.body]).decode()
 
+    def framed(self, before: bytes, after: bytes) -> Document:
+        """Return this with literal bytes before and after it."""
+        body = [before, *self.body, after]
+        if isinstance(self.body[0], bytes):
+            body[:2] = [before + self.body[0]]
+        if isinstance(self.body[-1], bytes):
+            body[-2:] = [body[-2] + after]  # type: ignore[operator]  # it is the last of the body, with what was before
+        data = None if self.data is None else before + self.data + after
+        return Document(body=tuple(body), refs=self.refs, parts=self.parts, data=data)
+
     @property
     def size(self) -> int:
         """Bytes to be stored."""
         written = sum(len(each) for each in self.body if isinstance(each, bytes))
         return written + len(self.ref_text) + sum(map(len, self.parts.values()))
 
+
+#: A serialised value: its bytes if they are few, else a document.
+Encoded = bytes | Document
 
 _unpack: Final = msgspec.msgpack.Decoder(list[bytes | int])
 _untext: Final = msgspec.json.Decoder(list[str | int])
@@ -79,6 +92,14 @@ def unpacked(data: bytes) -> Body:
 def body_of_text(text: str) -> Body:
     """Return a body from JSON."""
     return [each if isinstance(each, int) else each.encode() for each in _untext.decode(text)]
+
+
+def whole(encoded: Encoded) -> bytes:
+    """Return all bytes of a value; a document must have been made with them."""
+    if isinstance(encoded, bytes):
+        return encoded
+    assert encoded.data is not None
+    return encoded.data
 
 
 def assemble(body: Body, refs: Sequence[str], bytes_at: Callable[[str], bytes]) -> bytes:
@@ -187,6 +208,8 @@ class Builder:
         begin, files = 0, _files(data)
         if is_spine and not (files and files[0][0] < _OPAQUE_START_BYTES):
             begin = min(len(data), _OPAQUE_START_BYTES)
+            while 0 < begin < len(data) and data[begin] & 0xC0 == 0x80:  # what is written out is text in JSON
+                begin -= 1
             self.write(data[:begin])
         for piece in _pieces(data, files, begin):
             size = len(piece) if _is_file(piece) else _BLOCK_BYTES

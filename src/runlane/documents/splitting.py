@@ -16,6 +16,8 @@ _MANY: Final = 16
 #: Items that are larger are cut in turn.
 _LARGE_ITEM_BYTES: Final = 16 * 1024
 _MAX_DEPTH: Final = 8
+#: Marks the first item where something comes between items.
+_FIRST: Final = object()
 
 
 class Codec(Protocol):
@@ -90,15 +92,15 @@ class _Cutting:
         write = builder.write if is_spine else builder.add
         write(codec.begin(value))
         keys = list(value) if isinstance(value, dict) else [None] * len(value)
+        marks = [(_FIRST, keys[0]), *keys[1:]] if codec.between else keys  # nothing comes before the first
         things = list(value.values()) if isinstance(value, dict) else value
         is_spine = is_spine and len(value) < _MANY
         at = 0
         while at < len(things):
-            if at or not codec.between:
-                at += builder.add_stored(*self._memory.encoded(things, keys, at, codec.name))
+            at += builder.add_stored(*self._memory.encoded(things, marks, at, codec.name))
             if at < len(things):  # it is new, has changed, or is of a kind that is not remembered
                 before = (codec.between if at else b"") + (codec.key(keys[at]) if isinstance(value, dict) else b"")
-                self._item(before, keys[at], things[at], is_first=not at, is_spine=is_spine, depth=depth)
+                self._item(before, marks[at], things[at], is_spine=is_spine, depth=depth)
                 at += 1
         write(codec.end(value))
 
@@ -107,15 +109,14 @@ class _Cutting:
             return False
         return len(value) < _MANY or _item_bytes(value, self._codec, self._memory) > 0
 
-    def _item(self, before: bytes, key: Any, thing: Any, *, is_first: bool, is_spine: bool, depth: int) -> None:
+    def _item(self, before: bytes, mark: Any, thing: Any, *, is_spine: bool, depth: int) -> None:
         codec, memory, builder = self._codec, self._memory, self.builder
         if memory.remembers(thing):
             data = before + codec.encode(thing)
             parts = parts_of(data, kind=BYTES if before else codec.item_kind)
             builder.add_parts(parts, data)
-            if not is_first or not codec.between:
-                ref = next(reversed(parts))
-                memory.remember(thing, key, codec.name, ref, len(data), data if codec.keeps_bytes else b"")
+            ref = next(reversed(parts))
+            memory.remember(thing, mark, codec.name, ref, len(data), data if codec.keeps_bytes else b"")
             return
         if not _is_long(thing, codec, memory):
             data = codec.encode(thing)

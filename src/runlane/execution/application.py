@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from runlane.agents.base import AgentCall
-from runlane.agents.encode import encode
 from runlane.agents.sources import AgentLike, RunAgents
+from runlane.documents.document import Encoded
 from runlane.errors import (
     AdmissionClosed,
     IllegalTransition,
@@ -87,7 +87,7 @@ class ApplicationAttempt:
         Raises:
             Unserialisable: The payload has no JSON form.
         """
-        self._call.emit(name, encode(payload))
+        self._call.emit(name, self._call.documents.of(payload))
 
     async def publish(self, name: str, payload: Any) -> None:
         """Publish an event; wait while too much of the stream is uncommitted.
@@ -105,7 +105,7 @@ class ApplicationAttempt:
         Raises:
             Unserialisable: It has no JSON form.
         """
-        self._block.result = encode(result)
+        self._block.result = self._call.documents.of(result)
 
     async def record_progress(self, **counters: Unpack[Counters]) -> bool:
         """Record counters of the run; ``False`` if it has ended.
@@ -127,7 +127,7 @@ class _Block:
     def __init__(self) -> None:
         self.abort_event = asyncio.Event()
         self.called: asyncio.Future[AgentCall] = asyncio.get_running_loop().create_future()
-        self.result: bytes | None = None
+        self.result: Encoded | None = None
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None

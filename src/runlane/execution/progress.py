@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Final, Generic, TypeVar
 
+from runlane.documents.document import Encoded
 from runlane.errors import StoreUnavailable
 from runlane.records import Claim, Usage
 from runlane.store.ledger import RunStore
@@ -80,7 +81,7 @@ def usage_progress(store: RunStore, claim: Claim) -> NewestValue[Usage]:
     return NewestValue(f"run_id={lease.run_id} value=usage", write)
 
 
-def first_values(store: RunStore, claim: Claim) -> NewestValue[bytes]:
+def first_values(store: RunStore, claim: Claim) -> NewestValue[Encoded]:
     """Return what shows JSON text as the values of a thread, which has none yet, while its run goes on."""
     write = partial(store.threads.show_first_values, claim.lease)
     return NewestValue(f"run_id={claim.lease.run_id} value=first_values", write, after_s=FIRST_VALUES_AFTER_S)

@@ -13,8 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from runlane.agents.base import Agent, AgentCall, Emit
+from runlane.agents.documents import JsonDocuments
 from runlane.agents.encode import encode
 from runlane.agents.host import AgentHost
+from runlane.documents.document import Document, Encoded
 from runlane.documents.memory import ThreadMemory
 from runlane.error_texts import ErrorTexts
 from runlane.errors import WorkerLost
@@ -128,13 +130,13 @@ class AgentRunner:
         feed: Feed,
         secrets: RunSecrets,
         meter: Meter | None,
-        values: NewestValue[bytes] | None,
+        values: NewestValue[Encoded] | None,
         memory: ThreadMemory,
     ) -> AgentCall:
-        run = attempt.claim.run
+        run, documents = attempt.claim.run, JsonDocuments(memory)
         return AgentCall(
             run=run,
-            emit=_emit(journal, secrets),
+            emit=_emit(journal, secrets, documents),
             congested=lambda: journal.congested,
             ready=journal.room,
             earlier=feed.earlier,
@@ -146,8 +148,8 @@ class AgentRunner:
             cancelled=lambda: attempt.cancel,
             errors=self._errors,
             over=attempt.over,
-            first_values=None if values is None else lambda data: values.put(secrets.out_of(data)),
-            memory=memory,
+            first_values=None if values is None else lambda data: values.put(documents.without(data, secrets.out_of)),
+            documents=documents,
         )
 
     def _attempt_saver(
@@ -199,10 +201,15 @@ async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:
     return snapshot
 
 
-def _emit(journal: AttemptJournal, secrets: RunSecrets) -> Emit:
-    if not secrets:
-        return journal.append_event
-    return lambda name, data: journal.append_event(name, secrets.out_of(data))
+def _emit(journal: AttemptJournal, secrets: RunSecrets, documents: JsonDocuments) -> Emit:
+    def emit(name: str, encoded: Encoded) -> None:
+        if secrets:
+            encoded = documents.without(encoded, secrets.out_of)
+        journal.append_event(name, encoded)
+        if isinstance(encoded, Document):
+            documents.accept(encoded)
+
+    return emit
 
 
 def _total(before: Usage, meter: Meter | None) -> Usage | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from runlane.documents.document import Encoded
 from runlane.errors import LeaseLost, RunlaneError
 from runlane.journal.flushes import Flushed, Flushes, Readers
 from runlane.journal.loops import Waiters, call, call_later
@@ -70,10 +71,10 @@ class AttemptJournal:
 
     # Writing
 
-    def append_event(self, name: str, data: bytes) -> None:
-        """Append an event; *data* is JSON text. It is dropped once the journal is closed, or events are refused."""
+    def append_event(self, name: str, encoded: Encoded) -> None:
+        """Append an event, *encoded* as JSON text. It is dropped once the journal is closed, or events are refused."""
         with self._lock:
-            appended = self._queue.append_event(storable(name), data)
+            appended = self._queue.append_event(storable(name), encoded)
             sent = appended and self._arrange(is_checkpoint=False)
         if sent:
             self._send()
@@ -182,13 +183,7 @@ class AttemptJournal:
         self._committed.receive()
         with self._lock:
             self._stage = None
-            queue = self._queue
-            return Remainder(
-                lease=self.lease,
-                events=tuple(queue.open.events),
-                events_end=queue.seq if queue.events_refused is None else None,
-                rows=tuple(rows for rows in (queue.open.rows, *self._staged) if rows),
-            )
+            return self._queue.remainder(self._staged)
 
     def lose(self) -> None:
         """Send nothing more, since another attempt may have the run; what is on its way cannot be called back."""
@@ -242,7 +237,7 @@ class AttemptJournal:
         assert batch is not None
         self._committed.sending(again=self._tries > 0)
         try:
-            self._driver.submit(append(self.lease, batch.events, batch.rows), None, self._on_answer)
+            self._driver.submit(append(self.lease, batch.events, batch.rows, batch.documents), None, self._on_answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is written, and those who wait must hear it
             self._on_answer(None, error)
 

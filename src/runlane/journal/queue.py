@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from runlane.documents.document import Document, Encoded, whole
 from runlane.errors import LeaseLost, RunlaneError, StoreUnavailable
+from runlane.journal.remainder import Remainder
 from runlane.journal.rows import CheckpointRows
 from runlane.records import Lease, StreamEvent
 
@@ -20,6 +23,8 @@ class Batch:
     """The writes of one transaction; ``settles`` appends are settled once it is."""
 
     events: list[StreamEvent] = field(default_factory=list)
+    #: Those of the events that are documents, by number.
+    documents: dict[int, Document] = field(default_factory=dict)
     event_bytes: int = 0
     rows: CheckpointRows = field(default_factory=CheckpointRows)
     settles: int = 0
@@ -67,15 +72,18 @@ class Queue:
         """Everything that is not committed."""
         return tuple(batch for batch in (self.open, self.flying, self._held) if batch is not None)
 
-    def append_event(self, name: str, data: bytes) -> bool:
+    def append_event(self, name: str, encoded: Encoded) -> bool:
         """Append an event, unless events are not taken any more; return whether it was."""
         if self.closed or self.events_refused is not None:
             return False
         self.seq += 1
         self.appended += 1
-        self.open.events.append(StreamEvent(seq=self.seq, name=name, data=data))
-        self.open.event_bytes += len(data)
-        self.event_bytes += len(data)
+        if isinstance(encoded, Document):
+            self.open.documents[self.seq] = encoded
+            encoded = whole(encoded)
+        self.open.events.append(StreamEvent(seq=self.seq, name=name, data=encoded))
+        self.open.event_bytes += len(encoded)
+        self.event_bytes += len(encoded)
         return True
 
     def append_rows(self, rows: CheckpointRows) -> None:
@@ -151,6 +159,16 @@ class Queue:
         self._settle(batch)
         return news
 
+    def remainder(self, staged: Sequence[CheckpointRows]) -> Remainder:
+        """Return what is left once nothing is on its way, with what was *staged* on top of it."""
+        return Remainder(
+            lease=self._lease,
+            events=tuple(self.open.events),
+            documents=self.open.documents,
+            events_end=self.seq if self.events_refused is None else None,
+            rows=tuple(rows for rows in (self.open.rows, *staged) if rows),
+        )
+
     def drop(self, why: LeaseLost) -> None:
         """Drop what is not on its way, and take nothing more."""
         self.closed = True
@@ -171,13 +189,14 @@ class Queue:
 
     def _put_back(self, batch: Batch) -> None:
         batch.events += self.open.events
+        batch.documents |= self.open.documents
         batch.event_bytes += self.open.event_bytes
         batch.rows.extend(self.open.rows)
         self.open, self._apart, self.due = batch, True, True
 
     def _drop_events(self) -> None:
         self.event_bytes -= self.open.event_bytes
-        self.open.events, self.open.event_bytes = [], 0
+        self.open.events, self.open.documents, self.open.event_bytes = [], {}, 0
 
     def _drop_rows(self) -> None:
         for batch in (self.open, self._held):

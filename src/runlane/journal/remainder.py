@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from runlane.documents.document import Document
 from runlane.journal.rows import CheckpointRows, put
 from runlane.records import Lease, StreamEvent
 from runlane.store.statements import Transaction
-from runlane.store.transactions.events import insert_events
+from runlane.store.transactions.events import NO_DOCUMENTS, insert_events
 from runlane.store.transactions.fence import fence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remainder:
-    """Writes of the transaction that ends an attempt; ``events_end`` is ``None`` if only the ledger knows it."""
+    """Writes of the transaction that ends an attempt.
+
+    Attributes:
+        documents: Those of the events that are documents, by number.
+        events_end: ``None`` if only the ledger knows it.
+    """
 
     lease: Lease
     events: tuple[StreamEvent, ...] = ()
+    documents: Mapping[int, Document] = field(default_factory=dict)
     events_end: int | None = None
     rows: Sequence[CheckpointRows] = field(default=())
 
     def transaction(self) -> Transaction[None]:
         """Return the transaction that writes it, to be part of the one that ends the attempt, whose guard fences it."""
         if self.events:
-            yield from insert_events(self.lease, self.events)
+            yield from insert_events(self.lease, self.events, self.documents)
         for rows in self.rows:
             yield from put(rows)
 
@@ -46,7 +53,12 @@ class Remainder:
         return replace(self, rows=(CheckpointRows(changes=[change]),))
 
 
-def append(lease: Lease, events: Sequence[StreamEvent], rows: CheckpointRows | None = None) -> Transaction[None]:
+def append(
+    lease: Lease,
+    events: Sequence[StreamEvent],
+    rows: CheckpointRows | None = None,
+    documents: Mapping[int, Document] = NO_DOCUMENTS,
+) -> Transaction[None]:
     """Append *events*, consecutive and following the log's last one, and write *rows*, while *lease* holds.
 
     Doing it again changes nothing that is read.
@@ -56,6 +68,6 @@ def append(lease: Lease, events: Sequence[StreamEvent], rows: CheckpointRows | N
     """
     yield from fence(lease)
     if events:
-        yield from insert_events(lease, events)
+        yield from insert_events(lease, events, documents)
     if rows is not None:
         yield from put(rows)

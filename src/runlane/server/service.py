@@ -141,7 +141,7 @@ class Service:
         Raises:
             ConflictError: Clients admit runs faster than they can be stopped.
         """
-        await self.store.threads.get(thread_id, owner=owner)
+        await self.store.threads.get(thread_id, owner=owner, with_values=False)
         for tries_left in reversed(range(DELETE_TRIES)):
             await self.stop_runs(thread_id, ANY_OWNER)
             try:

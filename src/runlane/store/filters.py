@@ -36,6 +36,17 @@ def matches(where: Mapping[str, Any], document: Any) -> bool:
     return all(_holds(term, document) for term in _terms(where))
 
 
+def contains(document: Any, wanted: Any) -> bool:
+    """Return whether *document* contains *wanted* as PostgreSQL's ``jsonb @>`` does."""
+    if isinstance(wanted, dict):
+        return isinstance(document, dict) and all(k in document and contains(document[k], v) for k, v in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(document, list) and all(any(contains(d, w) for d in document) for w in wanted)
+    if isinstance(wanted, bool) or isinstance(document, bool):
+        return document is wanted
+    return bool(document == wanted)
+
+
 def filter_params(where: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the parameters of the condition ``MATCHES``; no filter matches everything.
 

@@ -232,14 +232,14 @@ def thread_config(config: Json, given: Mapping[str, Any] | None) -> Json:
 
 
 def thread_record(row: Row) -> Thread:
-    values = row["first_values"] if row["state_values"] is None else row["state_values"]
+    """Return a thread without its values, which may be a document."""
     return Thread(
         thread_id=row["thread_id"],
         owner=row["owner"],
         status=ThreadStatus(row["status"]),
         metadata=loads(row["metadata"]),
         config=loads(row["config"]),
-        values=None if values is None else loads(values),
+        values=None,
         interrupts=loads(row["interrupts"]),
         error=_error(row["error"]),
         created_at=instant(row["created_at"]),

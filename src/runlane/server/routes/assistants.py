@@ -316,13 +316,17 @@ async def _delete_threads(request: Request, assistant_id: str) -> None:
     page: Sequence[Thread] | None = None
     while page is None or len(page) == _PAGE:
         page = await service.store.threads.all(
-            owner=searching.reads, where=where, after=thread_ids[-1] if thread_ids else "", limit=_PAGE
+            owner=searching.reads,
+            where=where,
+            after=thread_ids[-1] if thread_ids else "",
+            limit=_PAGE,
+            with_values=False,
         )
         thread_ids += [thread.thread_id for thread in page]
     for thread_id in thread_ids:
         access = await authorize(request, "threads", "delete", {"thread_id": thread_id})
         try:
-            thread = await service.store.threads.get(thread_id, owner=access.reads)
+            thread = await service.store.threads.get(thread_id, owner=access.reads, with_values=False)
             if access.permits(thread.metadata):
                 await service.delete_thread(thread_id, access.reads)
         except NotFound:

@@ -13,6 +13,7 @@ from runlane.server.auth.access import OPEN, Access, User
 from runlane.server.auth.middleware import USER
 from runlane.server.http.requests import path_uuid
 from runlane.server.service import Service
+from runlane.store.ledger import RunStore
 
 
 def service_of(connection: HTTPConnection) -> Service:
@@ -42,7 +43,9 @@ async def authorize(
     return await authority.access(_known(connection), resource, action, {} if value is None else value)
 
 
-async def reach_thread(request: Request, action: str, value: dict[str, Any] | None = None) -> tuple[Access, Thread]:
+async def reach_thread(
+    request: Request, action: str, value: dict[str, Any] | None = None, *, with_values: bool = False
+) -> tuple[Access, Thread]:
     """Return the thread that the path names, if *action* on it is allowed; a handler may change *value* in place.
 
     Raises:
@@ -53,7 +56,7 @@ async def reach_thread(request: Request, action: str, value: dict[str, Any] | No
     given: dict[str, Any] = {} if value is None else value
     given["thread_id"] = thread_id
     access = await authorize(request, "threads", action, given)
-    thread = await service_of(request).store.threads.get(thread_id, owner=access.reads)
+    thread = await service_of(request).store.threads.get(thread_id, owner=access.reads, with_values=with_values)
     if not access.permits(thread.metadata):
         raise NotFound("thread", thread_id)
     return access, thread
@@ -75,6 +78,17 @@ async def reach_run(request: Request, action: str, value: dict[str, Any] | None 
     run = await store.runs.get(run_id, owner=access.reads)
     if "thread_id" in request.path_params and run.thread_id != path_uuid(request, "thread"):
         raise NotFound("run", run_id)
-    if access.where and not access.permits((await store.threads.get(run.thread_id, owner=access.reads)).metadata):
+    if not await may_touch(store, access, run.thread_id):
         raise NotFound("run", run_id)
     return access, run
+
+
+async def may_touch(store: RunStore, access: Access, thread_id: str) -> bool:
+    """Return whether the filter of *access* lets it touch a thread.
+
+    Raises:
+        NotFound: There is no such thread.
+    """
+    if not access.where:
+        return True
+    return access.permits((await store.threads.get(thread_id, owner=access.reads, with_values=False)).metadata)

@@ -89,7 +89,7 @@ async def cancel_runs(request: Request, query: CancelRunsQuery, body: RunsCancel
 async def _cancel_named(service: Service, access: Access, body: RunsCancel, action: CancelAction) -> int:
     thread_id = canonical_uuid("thread", body.thread_id or "")
     run_ids = [canonical_uuid("run", run_id) for run_id in body.run_ids or ()]
-    thread = await service.store.threads.get(thread_id, owner=access.reads)
+    thread = await service.store.threads.get(thread_id, owner=access.reads, with_values=False)
     if not access.permits(thread.metadata):
         raise NotFound("thread", thread_id)
     wanted = []

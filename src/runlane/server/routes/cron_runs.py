@@ -145,7 +145,7 @@ async def cron_target(service: Service, new: NewRun, owner: str, thread_id: str 
     thread_owner = None
     if thread_id is not None:
         thread = await service.store.threads.get(
-            thread_id, owner=owner if new.thread_owner is None else new.thread_owner
+            thread_id, owner=owner if new.thread_owner is None else new.thread_owner, with_values=False
         )
         if new.thread_where and not matches(new.thread_where, thread.metadata):
             raise NotFound("thread", thread_id)

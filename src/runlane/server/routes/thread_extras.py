@@ -69,7 +69,7 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
     """
     store, saver = service_of(request).store, service_of(request).runtime.saver
     access = await authorize(request, "threads", _ACTIONS[strategy], {"thread_id": thread_id})
-    thread = await store.threads.get(thread_id, owner=access.reads)
+    thread = await store.threads.get(thread_id, owner=access.reads, with_values=False)
     if not access.permits(thread.metadata):
         raise NotFound("thread", thread_id)
     if strategy == "delete":

@@ -88,7 +88,7 @@ class _ThreadReader:
             async for found in read_thread(streams, store, self._thread_id, self._after, news):
                 if found is None or found[0].run_id != self._reading:
                     try:
-                        thread = await store.threads.get(self._thread_id, owner=ANY_OWNER)
+                        thread = await store.threads.get(self._thread_id, owner=ANY_OWNER, with_values=False)
                     except NotFound:
                         return  # it was deleted
                     if not self._access.sees(thread):

@@ -145,7 +145,9 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
         limit=body.limit + 1,
         offset=body.offset,
         count_at_most=MAX_TOTAL + 1,
-        values=not body.select or "values" in body.select or (extraction is not None and extraction.reads("values")),
+        with_values=not body.select
+        or "values" in body.select
+        or (extraction is not None and extraction.reads("values")),
     )
     rows: list[Any] = []
     for thread in page.threads[: body.limit]:
@@ -186,7 +188,7 @@ async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, Thread
 
 async def get_thread(request: Request, query: ThreadQuery) -> Response:
     """Return a thread."""
-    _, thread = await reach_thread(request, "read")
+    _, thread = await reach_thread(request, "read", with_values=True)
     return json_response({**thread_wire(thread), "ttl": ttl_wire(thread)} if query.include else thread_wire(thread))
 
 

@@ -20,7 +20,7 @@ import orjson
 
 from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, LedgerInUse, StoreUnavailable
 from runlane.store.drivers.delivery import Callback, Submission, SubmissionResult, deliver, resolve
-from runlane.store.filters import matches
+from runlane.store.filters import contains, matches
 from runlane.store.statements import Query, Rows, T, Transaction, run
 
 #: Transactions in one commit. Large enough to amortise an fsync, small enough that a waiter is not held back.
@@ -364,17 +364,6 @@ class _JsonFilter:
 
 def _matches(document: Any, where: Any) -> bool:
     return matches(where, document)
-
-
-def contains(document: Any, wanted: Any) -> bool:
-    """Return whether *document* contains *wanted* as PostgreSQL's ``jsonb @>`` does."""
-    if isinstance(wanted, dict):
-        return isinstance(document, dict) and all(k in document and contains(document[k], v) for k, v in wanted.items())
-    if isinstance(wanted, list):
-        return isinstance(document, list) and all(any(contains(d, w) for d in document) for w in wanted)
-    if isinstance(wanted, bool) or isinstance(document, bool):
-        return document is wanted
-    return bool(document == wanted)
 
 
 def log_bytes(path: Path) -> int:

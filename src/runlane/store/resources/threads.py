@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from runlane.documents.document import Encoded
 from runlane.outcomes import Snapshot
 from runlane.records import Json, Lease, Order, Owner, PruneStrategy, Thread, ThreadTtl
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import thread_search, threads
-from runlane.store.transactions.thread_search import ThreadFilter, ThreadPage
+from runlane.store.transactions.thread_search import PageRequest, ThreadFilter, ThreadPage
 from runlane.store.transactions.threads import NewThread
 
 
@@ -45,24 +46,24 @@ class Threads:
         )
         return await self._database.write(lambda: threads.create_thread(new, if_exists_return=if_exists_return))
 
-    async def get(self, thread_id: str, *, owner: Owner) -> Thread:
-        """Return the thread, or raise NotFound."""
-        return await self._database.read(lambda: threads.get_thread(thread_id, owner))
+    async def get(self, thread_id: str, *, owner: Owner, with_values: bool = True) -> Thread:
+        """Return the thread, or raise NotFound; without its values if they are not asked for."""
+        return await self._database.read(lambda: threads.get_thread(thread_id, owner, with_values=with_values))
 
     async def get_idle(self, thread_id: str, *, owner: Owner) -> Thread:
-        """Return the thread if none of its runs is active; ConflictError otherwise."""
+        """Return the thread, without its values, if none of its runs is active; ConflictError otherwise."""
         return await self._database.write(lambda: threads.idle_thread(thread_id, owner))
 
     async def patch(self, thread_id: str, *, owner: Owner, metadata: Json, ttl: ThreadTtl | None = None) -> Thread:
         """Merge *metadata* shallowly into the thread's; *ttl*, if given, is counted from now."""
         return await self._database.write(lambda: threads.patch_thread(thread_id, owner, metadata, ttl))
 
-    async def show_first_values(self, lease: Lease, values: bytes) -> bool:
+    async def show_first_values(self, lease: Lease, values: Encoded) -> bool:
         """Let a thread that has no values show *values* until the run of *lease* ends; return whether it does now.
 
         ``False``: it has values, or the attempt has lost its run.
         """
-        return await self._database.write(lambda: threads.show_first_values(lease, values.decode()))
+        return await self._database.write(lambda: threads.show_first_values(lease, values))
 
     async def set_state(
         self,
@@ -121,11 +122,20 @@ class Threads:
         order: Order = "desc",
         limit: int = 10,
         offset: int = 0,
+        with_values: bool = True,
     ) -> tuple[Thread, ...]:
         """Return threads that match *where*, sorted by one of ``SORT_KEYS``."""
-        return await self._database.read(
-            lambda: thread_search.search_threads(owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset)
+        page = await self.page(
+            owner=owner,
+            where=where,
+            sort_by=sort_by,
+            order=order,
+            limit=limit,
+            offset=offset,
+            count_at_most=0,
+            with_values=with_values,
         )
+        return page.threads
 
     async def page(
         self,
@@ -137,29 +147,21 @@ class Threads:
         limit: int = 10,
         offset: int = 0,
         count_at_most: int,
-        values: bool = True,
+        with_values: bool = True,
     ) -> ThreadPage:
-        """Return a page as :meth:`search` does, and :meth:`count` what matches up to *count_at_most*, in one go.
-
-        Args:
-            values: Whether the threads are read with their values, which can be large.
-        """
+        """Return a page as :meth:`search` does, and :meth:`count` what matches up to *count_at_most*, in one go."""
+        page = PageRequest(sort_by=sort_by, order=order, limit=limit, offset=offset, count_at_most=count_at_most)
         return await self._database.read(
-            lambda: thread_search.page_threads(
-                owner,
-                where,
-                sort_by=sort_by,
-                order=order,
-                limit=limit,
-                offset=offset,
-                count_at_most=count_at_most,
-                values=values,
-            )
+            lambda: thread_search.page_threads(owner, where, page, with_values=with_values)
         )
 
-    async def all(self, *, owner: Owner, where: ThreadFilter, after: str = "", limit: int) -> tuple[Thread, ...]:
+    async def all(
+        self, *, owner: Owner, where: ThreadFilter, after: str = "", limit: int, with_values: bool = True
+    ) -> tuple[Thread, ...]:
         """Return threads that match *where*, those of stateless runs too, with ids above *after*, in their order."""
-        return await self._database.read(lambda: thread_search.all_threads(owner, where, after, limit))
+        return await self._database.read(
+            lambda: thread_search.all_threads(owner, where, after, limit, with_values=with_values)
+        )
 
     async def count(self, *, owner: Owner, where: ThreadFilter, at_most: int | None = None) -> int:
         """Return how many threads match *where*, or *at_most*."""
@@ -183,6 +185,7 @@ class Threads:
         """Delete an expired thread, or record that the *extra_writes* pruned it.
 
         Returns:
-            The thread as it was; ``None`` if it is not expired any more, is busy, or is to be treated otherwise by now.
+            The thread as it was, without its values; ``None`` if it is not expired any more, is busy, or is to be
+            treated otherwise by now.
         """
         return await self._database.write(lambda: threads.expire_thread(thread_id, strategy, extra_writes))

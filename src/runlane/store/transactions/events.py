@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
+from runlane.documents.document import Body, Document
+from runlane.documents.parts import REF_CHARS
 from runlane.records import Lease, StreamEvent
 from runlane.store.conditions import ENDED_LONG_AGO
 from runlane.store.statements import Row, Transaction, statement
+from runlane.store.transactions.parts import mark_due
+from runlane.store.transactions.values import Assembly, put_documents
 
 # A batch that is appended again, since the answer to its commit was lost, is there already: what has its number is it,
 # as the lease held all the time.
 INSERT_SEGMENT = statement(
     "insert_segment",
-    """INSERT INTO events (run_seq, last_seq, first_seq, frames) VALUES (:run_seq, :last_seq, :first_seq, :frames)
-       ON CONFLICT (run_seq, last_seq) DO NOTHING""",
+    """INSERT INTO events (run_seq, last_seq, first_seq, frames, refs)
+       VALUES (:run_seq, :last_seq, :first_seq, :frames, :refs) ON CONFLICT (run_seq, last_seq) DO NOTHING""",
 )
 READ_SEGMENTS = statement(
     "read_segments",
-    """SELECT first_seq, last_seq, frames FROM events WHERE run_seq = :run_seq AND last_seq > :after
+    """SELECT first_seq, last_seq, frames, refs FROM events WHERE run_seq = :run_seq AND last_seq > :after
        ORDER BY last_seq LIMIT :limit""",
 )
+THREAD_OF_LOG = statement("thread_of_log", "SELECT thread_id FROM runs WHERE seq = :run_seq")
 # Read from the index of runs whose log was not purged yet: those that were are many.
 OLD_LOGS = statement(
     "old_logs",
-    f"""SELECT seq AS run_seq FROM runs WHERE ended_at IS NOT NULL AND log_purged = 0
+    f"""SELECT seq AS run_seq, thread_id FROM runs WHERE ended_at IS NOT NULL AND log_purged = 0
           AND {ENDED_LONG_AGO} ORDER BY ended_at LIMIT :limit""",
 )
 # Both are for runs that have ended: nobody appends to their logs any more.
@@ -38,22 +44,35 @@ SEGMENT_BYTES = 256 * 1024
 FIRST_SEGMENTS = 4
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
+#: A frame is the name of an event, and its text or the body of its document.
+_decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes | list[bytes | int]]])
+NO_DOCUMENTS: Final[Mapping[int, Document]] = {}
 LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
 
 
-def insert_events(lease: Lease, events: Sequence[StreamEvent]) -> Transaction[None]:
+def insert_events(
+    lease: Lease, events: Sequence[StreamEvent], documents: Mapping[int, Document] = NO_DOCUMENTS
+) -> Transaction[None]:
     """Append *events*, consecutive and following the log's last one, in a transaction that has checked the lease.
 
-    Appending them again changes nothing.
+    Those that are *documents*, by number, are stored so; as a whole if parts of them are not there. Appending them
+    again changes nothing.
     """
+    if documents and not (yield from put_documents(lease.thread_id, documents.values())):
+        documents = NO_DOCUMENTS
     for part in _segments(events):
+        cut = [documents[event.seq] for event in part if event.seq in documents]
         yield INSERT_SEGMENT(
             run_seq=lease.seq,
             first_seq=part[0].seq,
             last_seq=part[-1].seq,
-            frames=_encoder.encode([(event.name, event.data) for event in part]),
+            frames=_encoder.encode([(event.name, _body(event, documents)) for event in part]),
+            refs="".join(document.ref_text for document in cut) or None,
         )
+
+
+def _body(event: StreamEvent, documents: Mapping[int, Document]) -> Body | bytes:
+    return documents[event.seq].body if event.seq in documents else event.data
 
 
 def _segments(events: Sequence[StreamEvent]) -> Iterator[Sequence[StreamEvent]]:
@@ -74,27 +93,38 @@ def read_events(run_seq: int, after: int, max_segments: int, max_bytes: int) -> 
     ``after + 1`` if retention removed what lies between.
     """
     events: list[StreamEvent] = []
+    reading: Assembly | None = None
     cursor, size, done = after, 0, 0
     take = max(1, min(FIRST_SEGMENTS, max_bytes // SEGMENT_BYTES))
     while size < max_bytes and done < max_segments:
         take = min(take, max_segments - done)
         segments = yield READ_SEGMENTS(run_seq=run_seq, after=cursor, limit=take)
+        refs = "".join([segment["refs"] for segment in segments if segment["refs"]])
+        if refs:
+            reading = reading or Assembly((yield THREAD_OF_LOG(run_seq=run_seq))[0]["thread_id"])
+            yield from reading.read(refs)
         for segment in segments:
-            events += _events_of(segment, after)
-            size += len(segment["frames"])
+            found = list(_events_of(segment, reading))
+            events += [event for event in found if event.seq > after]
+            size += sum([len(event.data) for event in found])
         done += len(segments)
         if len(segments) < take:
             break
         cursor = segments[-1]["last_seq"]
-        take = max(1, min(2 * take, (max_bytes - size) * done // size))
+        take = max(1, min(2 * take, (max_bytes - size) * done // max(1, size)))
     return tuple(events)
 
 
-def _events_of(segment: Row, after: int) -> Iterator[StreamEvent]:
-    first = segment["first_seq"]
-    for offset, (name, data) in enumerate(_decoder.decode(segment["frames"])):
-        if first + offset > after:
-            yield StreamEvent(seq=first + offset, name=name, data=data)
+def _events_of(segment: Row, reading: Assembly | None) -> Iterator[StreamEvent]:
+    refs, at = segment["refs"] or "", 0
+    for seq, (name, body) in enumerate(_decoder.decode(segment["frames"]), segment["first_seq"]):
+        if isinstance(body, bytes):
+            yield StreamEvent(seq=seq, name=name, data=body)
+            continue
+        assert reading is not None  # a segment with documents has references
+        end = at + REF_CHARS * sum([each for each in body if isinstance(each, int)])
+        yield StreamEvent(seq=seq, name=name, data=reading.bytes_of(body, refs[at:end]))
+        at = end
 
 
 def purge_events(older_than_s: float, limit: int) -> Transaction[int]:
@@ -103,6 +133,8 @@ def purge_events(older_than_s: float, limit: int) -> Transaction[int]:
     if old:
         yield DELETE_EVENTS.many(old)
         yield MARK_PURGED.many(old)
+        for thread_id in {row["thread_id"] for row in old}:
+            yield from mark_due(thread_id)
     return len(old)
 
 

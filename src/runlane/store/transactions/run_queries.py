@@ -25,6 +25,7 @@ from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.events import DELETE_EVENTS
 from runlane.store.transactions.parts import mark_due
 from runlane.store.transactions.runs import GET_RUN, LOCK_RUN, LOCK_THREAD
+from runlane.store.transactions.values import value_of
 
 LIST_RUNS = statement(
     "list_runs",
@@ -77,7 +78,7 @@ WAITING = statement(
 )
 GET_RESULT = statement(
     "get_result",
-    f"SELECT status, error, result FROM runs WHERE run_id = :run_id AND {IS_MINE}",
+    f"SELECT thread_id, status, error, result, result_refs FROM runs WHERE run_id = :run_id AND {IS_MINE}",
 )
 RUN_END = statement("run_end", "SELECT thread_id, status, end_reason, events_end FROM runs WHERE seq = :seq")
 # Guard: none; the last writer wins.
@@ -185,9 +186,10 @@ def run_result(run_id: str, owner: Owner) -> Transaction[tuple[RunStatus, bytes 
     if not rows:
         raise NotFound("run", run_id)
     row = rows[0]
+    result = yield from value_of(row["thread_id"], row["result"], row["result_refs"])
     return (
         RunStatus(row["status"]),
-        None if row["result"] is None else row["result"].encode(),
+        result,
         None if row["error"] is None else loads(row["error"]),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runlane.documents.document import whole
 from runlane.errors import (
     IllegalTransition,
     LeaseLost,
@@ -38,7 +39,6 @@ from runlane.store.rows import (
     dumps,
     error_text,
     head_record,
-    maybe_text,
     microseconds,
     owner_params,
     raised,
@@ -52,6 +52,7 @@ from runlane.store.statements import ExtraWrites, Row, Transaction, statement
 from runlane.store.transactions.bindings import unbind
 from runlane.store.transactions.events import last_event
 from runlane.store.transactions.start_order import placed
+from runlane.store.transactions.values import NO_STATE, StoredState, put_state
 from runlane.store.transactions.webhooks import record_delivery
 
 #: What may become of an attempt through :func:`finish`.
@@ -81,6 +82,8 @@ SETTLE_THREAD = statement(
     "settle_thread",
     f"""UPDATE threads SET
           settled = :settled, error = :error, interrupts = :interrupts, updated_at = {{now}},
+          state_refs = CASE WHEN CAST(:state_values AS TEXT) IS NOT NULL THEN :state_refs
+                       WHEN state_values IS NOT NULL THEN state_refs END,
           state_values = COALESCE(:state_values, state_values), first_values = NULL,
           state_updated_at = CASE WHEN :touched = 1 THEN {{now}} ELSE state_updated_at END,
           status = {thread_status(":settled")}
@@ -90,6 +93,7 @@ SETTLE_THREAD = statement(
 RESTATE_THREAD = statement(
     "restate_thread",
     f"""UPDATE threads SET updated_at = {{now}},
+          state_refs = CASE WHEN state_values IS NOT NULL OR {HAS_RUNNING_RUN} THEN state_refs END,
           first_values = CASE WHEN {HAS_RUNNING_RUN} THEN first_values END, status = {thread_status("settled")}
         WHERE thread_id = :thread_id""",
 )
@@ -119,6 +123,7 @@ RECORD_CANCEL = statement(
 END_RUN = statement(
     "end_run",
     """UPDATE runs SET status = :status, end_reason = :end_reason, error = :error, result = :result,
+         result_refs = :result_refs,
          usage = COALESCE(:usage, usage), kwargs = COALESCE(:kwargs, kwargs),
          events_end = :events_end, ended_at = {now}, updated_at = {now},
          lease_expires_at = NULL, log_purged = 0,
@@ -176,6 +181,7 @@ def cancel_active(row: Row, action: CancelAction, reason: EndReason, by: str | N
         end_reason=(EndReason.ROLLED_BACK if rolled_back else EndReason(row["cancel_reason"])).value,
         error=None,
         result=None,
+        result_refs=None,
         usage=None,
         kwargs=scrubbed_kwargs(row),
         events_end=0,
@@ -227,21 +233,25 @@ def finish(
     if status is RunStatus.PENDING:
         rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
         return Finished(run=run_record(rows[0]), next_run=head_record(rows[0]))
-    run = yield from end_run(row, status, outcome, usage)
+    state = outcome.state
+    kept = NO_STATE if state is None else (yield from put_state(lease.thread_id, state))
+    run = yield from end_run(row, status, outcome, usage, kept)
     if outcome.rolled_back:
         yield from unbind(row, wholly=True)
-    yield from settle(thread, status, outcome)
+    yield from settle(thread, status, outcome, kept)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
     return Finished(
         run=run,
         next_run=head_record(following[0]) if following else None,
         events_end=outcome.events_end,
-        result=None if outcome.state is None else outcome.state.result,
+        result=None if state is None or state.result is None else whole(state.result),
     )
 
 
-def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) -> Transaction[RunRecord]:
-    """Write a run's end; its thread is :func:`settle`-d by the same transaction."""
+def end_run(
+    row: Row, status: RunStatus, outcome: Outcome, usage: str | None, kept: StoredState = NO_STATE
+) -> Transaction[RunRecord]:
+    """Write a run's end, with its result as it is *kept*; its thread is :func:`settle`-d by the same transaction."""
     events_end = outcome.events_end
     if events_end is None:
         events_end = yield from last_event(row["seq"])
@@ -250,7 +260,8 @@ def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) ->
         status=status.value,
         end_reason=None if outcome.end_reason is None else outcome.end_reason.value,
         error=error_text(outcome.error),
-        result=None if outcome.state is None else maybe_text(outcome.state.result),
+        result=kept.result.text,
+        result_refs=kept.result.refs,
         usage=usage,
         kwargs=scrubbed_kwargs(row),
         events_end=events_end,
@@ -263,7 +274,7 @@ def end_run(row: Row, status: RunStatus, outcome: Outcome, usage: str | None) ->
     return run_record(ended)
 
 
-def settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[None]:
+def settle(thread: Row, status: RunStatus, outcome: Outcome, kept: StoredState = NO_STATE) -> Transaction[None]:
     """Bring the thread's row up to date; a rolled back run leaves all but the status as it was."""
     state = outcome.state
     if outcome.rolled_back:
@@ -280,6 +291,7 @@ def settle(thread: Row, status: RunStatus, outcome: Outcome) -> Transaction[None
         settled=settled.value,
         error=error_text(outcome.error),
         interrupts=thread["interrupts"] if state is None else dumps(state.interrupts),
-        state_values=None if state is None else maybe_text(state.values),
+        state_values=kept.values.text,
+        state_refs=kept.values.refs,
         touched=int(state is not None),
     )

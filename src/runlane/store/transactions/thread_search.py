@@ -9,16 +9,17 @@ but never too few. Only then are the threads of the page read, with their values
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
 from runlane.lifecycle import ThreadStatus
 from runlane.records import NO_OWNER, AnyOwner, Json, Order, Owner, Thread
 from runlane.store.conditions import IS_ACTIVE, IS_MINE
-from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params, wanted_texts
-from runlane.store.rows import dumps, owner_params, thread_record
-from runlane.store.statements import Rows, Statement, Transaction, contains_in_postgres, listed, statement
+from runlane.store.filters import MATCHES, MATCHES_PG, check_size, contains, filter_params, wanted_texts
+from runlane.store.rows import dumps, loads, owner_params, thread_record
+from runlane.store.statements import Row, Rows, Statement, Transaction, contains_in_postgres, listed, statement
+from runlane.store.transactions.values import thread_of, value_of
 
 #: What is read of a thread whose values are not wanted.
 BARE_COLUMNS: Final = (
@@ -55,7 +56,11 @@ _WANTED = (
     f"{_STATUS} AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres('metadata')}) AND {MATCHES_PG}",
 )
 #: Only in searches by values, so that no other reads the column.
-_VALUES = ("json_contains(state_values, :state_values)", contains_in_postgres("state_values"))
+#: Whether those that are a document match is decided once they are read.
+_VALUES = (
+    "(state_refs IS NOT NULL OR json_contains(state_values, :state_values))",
+    f"(state_refs IS NOT NULL OR {contains_in_postgres('state_values')})",
+)
 #: Threads of stateless runs are not listed.
 _LISTED = "temporary = 0"
 _IN = "thread_id IN (SELECT value FROM json_each(:ids))"
@@ -215,71 +220,105 @@ class ThreadPage:
     total: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """Which of the threads that match are wanted: *limit* from *offset* on, and how many are counted."""
+
+    sort_by: str
+    order: Order
+    limit: int
+    offset: int
+    count_at_most: int = 0
+
+
 def _in_index(key: str, text: str) -> bool:
     # Both databases keep these as they are; PostgreSQL changes an escaped NUL, and SQLite leaves escapes in keys.
     plain = key.isprintable() and not {'"', "\\"} & set(key) and not {"\0", "\\"} & set(text)
     return plain and len(key) <= MAX_KEY and len(text) <= MAX_TEXT
 
 
-def search_threads(
-    owner: Owner, where: ThreadFilter, *, sort_by: str, order: Order, limit: int, offset: int
-) -> Transaction[tuple[Thread, ...]]:
-    """Return threads that match *where*, sorted, ties by id."""
-    page = yield from page_threads(
-        owner, where, sort_by=sort_by, order=order, limit=limit, offset=offset, count_at_most=0
-    )
-    return page.threads
-
-
-def page_threads(
-    owner: Owner,
-    where: ThreadFilter,
-    *,
-    sort_by: str,
-    order: Order,
-    limit: int,
-    offset: int,
-    count_at_most: int,
-    values: bool = True,
-) -> Transaction[ThreadPage]:
+def page_threads(owner: Owner, where: ThreadFilter, page: PageRequest, *, with_values: bool) -> Transaction[ThreadPage]:
     """Return a page of the threads that match *where*, sorted, ties by id, and count all that do.
 
     Args:
-        values: Whether the threads have their values, which can be large.
+        with_values: Whether the threads have their values, which can be large.
     """
+    thread_ids, total = yield from (_page_by_values if where.values else _page)(owner, where, page)
+    threads = []
+    for row in (yield from _rows(thread_ids, GET_THREADS if with_values else GET_BARE_THREADS)):
+        thread = (yield from thread_of(row)) if with_values else thread_record(row)
+        threads.append(thread)
+    return ThreadPage(threads=tuple(threads), total=total)
+
+
+def _page(owner: Owner, where: ThreadFilter, page: PageRequest) -> Transaction[tuple[list[str], int]]:
+    """Return the ids of a page, and how many there are in all; values that are documents may not match."""
+    sort_by, order, limit, offset = page.sort_by, page.order, page.limit, page.offset
     params = {**where.params(), **owner_params(owner), "ids": dumps(where.ids or ())}
     scope, term = yield from _narrowest(owner, where, in_order=sort_by == "updated_at")
     if term is not None:
-        enough = max(offset + limit, count_at_most)
+        enough = max(offset + limit, page.count_at_most)
         found = yield from _read_term(term, params, sort_by=sort_by, order=order, enough=enough)
         chosen = [thread_id for _, thread_id in found[offset : offset + limit]]
-        threads = yield from _threads(chosen, values=values)
-        return ThreadPage(threads=threads, total=min(count_at_most, len(found)))
+        return chosen, min(page.count_at_most, len(found))
     rows = yield _search(scope, sort_by, order, values=bool(where.values))(limit=limit, offset=offset, **params)
     total = offset + len(rows)
     is_last_page = len(rows) < limit and (rows or not offset)
-    if count_at_most and not is_last_page:
-        total = (yield _count(scope, values=bool(where.values))(limit=count_at_most, **params))[0]["n"]
-    threads = yield from _threads([row["thread_id"] for row in rows], values=values)
-    return ThreadPage(threads=threads, total=min(count_at_most, total))
+    if page.count_at_most and not is_last_page:
+        total = (yield _count(scope, values=bool(where.values))(limit=page.count_at_most, **params))[0]["n"]
+    return [row["thread_id"] for row in rows], min(page.count_at_most, total)
 
 
-def _threads(thread_ids: Sequence[str], *, values: bool) -> Transaction[tuple[Thread, ...]]:
-    read = GET_THREADS if values else GET_BARE_THREADS
-    rows = yield read(ids=dumps(thread_ids))
-    by_id = {row["thread_id"]: row for row in rows}
-    return tuple(thread_record(by_id[thread_id]) for thread_id in thread_ids if thread_id in by_id)
+def _page_by_values(owner: Owner, where: ThreadFilter, page: PageRequest) -> Transaction[tuple[list[str], int]]:
+    """Return what :func:`_page` does of threads whose values match, for which those that are documents are read."""
+    enough, found, looked_at, more = max(page.offset + page.limit, page.count_at_most), list[str](), 0, True
+    while more and len(found) < enough:
+        ids, _ = yield from _page(owner, where, replace(page, limit=PAGE, offset=looked_at, count_at_most=0))
+        for row in (yield from _rows(ids, GET_THREADS)):
+            if (yield from _has_values(row, where.values)):
+                found.append(row["thread_id"])
+        looked_at, more = looked_at + len(ids), len(ids) == PAGE
+    return found[page.offset : page.offset + page.limit], min(page.count_at_most, len(found))
 
 
-def all_threads(owner: Owner, where: ThreadFilter, after: str, limit: int) -> Transaction[tuple[Thread, ...]]:
+def _rows(thread_ids: Sequence[str], read: Statement) -> Transaction[Rows]:
+    by_id = {row["thread_id"]: row for row in (yield read(ids=dumps(thread_ids)))}
+    return [by_id[thread_id] for thread_id in thread_ids if thread_id in by_id]
+
+
+def _has_values(row: Row, wanted: Json | None) -> Transaction[bool]:
+    """Return whether the values of a thread, which the database has compared if they are text, match."""
+    if row["state_refs"] is None:
+        return True
+    if row["state_values"] is None:  # it shows a state of a run that goes on; that is not searched
+        return False
+    data = yield from value_of(row["thread_id"], row["state_values"], row["state_refs"])
+    return data is not None and contains(loads(data.decode()), wanted)
+
+
+def all_threads(
+    owner: Owner, where: ThreadFilter, after: str, limit: int, *, with_values: bool
+) -> Transaction[tuple[Thread, ...]]:
     """Return threads that match *where*, those of stateless runs too, with ids above *after*, in their order."""
-    rows = yield _all(values=bool(where.values))(after=after, limit=limit, **where.params(), **owner_params(owner))
-    return tuple(thread_record(row) for row in rows)
+    read, found = _all(values=bool(where.values)), list[Thread]()
+    while True:
+        rows = yield read(after=after, limit=limit, **where.params(), **owner_params(owner))
+        for row in rows:
+            if where.values and not (yield from _has_values(row, where.values)):
+                continue
+            thread = (yield from thread_of(row)) if with_values else thread_record(row)
+            found.append(thread)
+        if len(rows) < limit or len(found) >= limit:
+            return tuple(found[:limit])
+        after = rows[-1]["thread_id"]
 
 
 def count_threads(owner: Owner, where: ThreadFilter, *, at_most: int | None = None) -> Transaction[int]:
     """Count threads that match *where*, or as many as *at_most*."""
     limit = 2**62 if at_most is None else at_most
+    if where.values:
+        page = PageRequest(sort_by="thread_id", order="asc", limit=0, offset=0, count_at_most=limit)
+        return (yield from _page_by_values(owner, where, page))[1]
     params = {**where.params(), **owner_params(owner), "ids": dumps(where.ids or ())}
     scope, term = yield from _narrowest(owner, where, in_order=limit <= NARROW)
     if term is None:

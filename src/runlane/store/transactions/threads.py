@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from runlane.documents.document import Encoded
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
 from runlane.lifecycle import ThreadStatus
 from runlane.outcomes import Snapshot
 from runlane.records import Json, Lease, Owner, PruneStrategy, Thread, ThreadTtl
 from runlane.store.conditions import BUSY, HOLDS_RUN, IS_ACTIVE, IS_MINE
-from runlane.store.rows import dumps, loads, maybe_text, owner_params, thread_record, ttl_params
+from runlane.store.rows import dumps, loads, owner_params, thread_record, ttl_params
 from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, statement
-from runlane.store.transactions.parts import copy_parts, delete_parts, sweep_now
+from runlane.store.transactions.parts import copy_parts, delete_parts, mark_due, sweep_now
 from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD, LOCK_WHOLE_THREAD
 from runlane.store.transactions.start_order import next_order
+from runlane.store.transactions.values import put_value, thread_of
 
 GET_THREAD = statement("get_thread", f"SELECT * FROM threads WHERE thread_id = :thread_id AND {IS_MINE}")
 # These are called under the thread's lock.
@@ -32,6 +34,8 @@ SET_TTL = statement(
 SET_STATE = statement(
     "set_state",
     """UPDATE threads SET
+         state_refs = CASE WHEN CAST(:state_values AS TEXT) IS NOT NULL THEN :state_refs
+                      WHEN state_values IS NOT NULL THEN state_refs END,
          state_values = COALESCE(:state_values, state_values), interrupts = :interrupts, settled = :settled,
          status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}, state_order = :state_order
        WHERE thread_id = :thread_id RETURNING *""",
@@ -39,7 +43,8 @@ SET_STATE = statement(
 # Guard: the attempt owns its run, whose end changes the thread under the same lock; the thread has no values.
 SHOW_FIRST = statement(
     "show_first",
-    f"""UPDATE threads SET first_values = :first_values WHERE thread_id = :thread_id AND state_values IS NULL
+    f"""UPDATE threads SET first_values = :first_values, state_refs = :state_refs
+        WHERE thread_id = :thread_id AND state_values IS NULL
           AND EXISTS (SELECT 1 FROM runs WHERE {HOLDS_RUN})
         RETURNING thread_id""",
 )
@@ -51,9 +56,10 @@ BEGUN_RUN = statement(
 # The copy has the status that the thread has without the runs that wait.
 COPY_THREAD = statement(
     "copy_thread",
-    """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, state_values, interrupts, error,
-                            created_at, updated_at, state_updated_at, state_order, ttl_us, ttl_strategy)
-       SELECT :target, :owner, settled, settled, :metadata, config, state_values, interrupts, error,
+    """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, state_values, state_refs, interrupts,
+                            error, created_at, updated_at, state_updated_at, state_order, ttl_us, ttl_strategy)
+       SELECT :target, :owner, settled, settled, :metadata, config, state_values,
+              CASE WHEN state_values IS NOT NULL THEN state_refs END, interrupts, error,
               {now}, {now}, {now}, :state_order, CASE WHEN temporary = 0 THEN ttl_us END,
               CASE WHEN temporary = 0 THEN ttl_strategy END FROM threads WHERE thread_id = :source RETURNING *""",
 )
@@ -117,17 +123,19 @@ def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thre
             yield from new.extra_writes()
         if new.state is not None:
             made = yield from _set_state(thread_id, new.state)
-        return thread_record(made[0])
+        return (yield from thread_of(made[0]))
     found = yield GET_THREAD(thread_id=thread_id, **owner_params(owner))
     if not found or not if_exists_return:
         raise AlreadyExists("thread", thread_id)
-    return thread_record(found[0])
+    return (yield from thread_of(found[0]))
 
 
-def get_thread(thread_id: str, owner: Owner) -> Transaction[Thread]:
+def get_thread(thread_id: str, owner: Owner, *, with_values: bool = True) -> Transaction[Thread]:
     """Return the thread, or raise NotFound."""
     row = yield from _mine(thread_id, owner)
-    return thread_record(row)
+    if not with_values:
+        return thread_record(row)
+    return (yield from thread_of(row))
 
 
 def _mine(thread_id: str, owner: Owner) -> Transaction[Row]:
@@ -154,11 +162,11 @@ def patch_thread(
     rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps(merged))
     if ttl is not None:
         rows = yield SET_TTL(thread_id=thread_id, **ttl_params(ttl))
-    return thread_record(rows[0])
+    return (yield from thread_of(rows[0]))
 
 
 def idle_thread(thread_id: str, owner: Owner) -> Transaction[Thread]:
-    """Return the thread if no run of it is active.
+    """Return the thread, without its values, if no run of it is active.
 
     Raises:
         ConflictError: A run is active.
@@ -196,22 +204,34 @@ def set_thread_state(
     rows = yield from _set_state(thread_id, state)
     if metadata:
         rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps({**thread.metadata, **metadata}))
-    return thread_record(rows[0])
+    return (yield from thread_of(rows[0]))
 
 
-def show_first_values(lease: Lease, values: str) -> Transaction[bool]:
+def show_first_values(lease: Lease, values: Encoded) -> Transaction[bool]:
     """Let a thread that has no values show *values* until the run of *lease* ends; return whether it does now."""
     yield LOCK_THREAD(thread_id=lease.thread_id)
-    rows = yield SHOW_FIRST(thread_id=lease.thread_id, run_id=lease.run_id, attempt=lease.attempt, first_values=values)
+    shown = yield from put_value(lease.thread_id, values)
+    rows = yield SHOW_FIRST(
+        thread_id=lease.thread_id,
+        run_id=lease.run_id,
+        attempt=lease.attempt,
+        first_values=shown.text,
+        state_refs=shown.refs,
+    )
+    if shown.refs:
+        yield from mark_due(lease.thread_id)  # it is shown until the run ends, or not at all
     return bool(rows)
 
 
 def _set_state(thread_id: str, state: Snapshot) -> Transaction[Rows]:
     state_order = yield from next_order()
+    values = yield from put_value(thread_id, state.values)
+    yield from mark_due(thread_id)  # what was there before may have been nowhere else
     rows = yield SET_STATE(
         thread_id=thread_id,
         state_order=state_order,
-        state_values=maybe_text(state.values),
+        state_values=values.text,
+        state_refs=values.refs,
         interrupts=dumps(state.interrupts),
         settled=(ThreadStatus.INTERRUPTED if state.resumable else ThreadStatus.IDLE).value,
     )
@@ -250,7 +270,7 @@ def copy_thread(
         source=source, target=target, owner=owner, metadata=dumps(metadata), state_order=state_order
     )
     yield from sweep_now(target)
-    return thread_record(rows[0])
+    return (yield from thread_of(rows[0]))
 
 
 def expired_threads(limit: int, *, temporary: bool) -> Transaction[tuple[tuple[str, PruneStrategy], ...]]:
@@ -268,7 +288,8 @@ def expire_thread(
     """Do what *strategy* says with an expired thread, after the *extra_writes* did so with its checkpoints.
 
     Returns:
-        The thread as it was, or ``None`` if it is not expired any more, is busy, or is to be treated otherwise by now.
+        The thread as it was, without its values, or ``None`` if it is not expired any more, is busy, or is to be
+        treated otherwise by now.
     """
     rows = yield LOCK_EXPIRED(thread_id=thread_id, strategy=strategy)
     if not rows or (yield ACTIVE_RUNS(thread_id=thread_id, limit=1)):

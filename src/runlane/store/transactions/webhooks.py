@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from runlane.documents.document import Encoded, whole
 from runlane.errors import NotFound
 from runlane.records import Json, Owner, RunRecord
 from runlane.store.conditions import IS_MINE
@@ -22,6 +23,7 @@ from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, maybe_instant, microseconds, owner_params, run_record
 from runlane.store.shares import allowance
 from runlane.store.statements import Row, Transaction, statement
+from runlane.store.transactions.values import value_of
 
 #: Larger values, input or metadata are left out of a webhook: few receivers take more, and it is stored once more here.
 MAX_PART_BYTES: Final = 2 * 1024 * 1024
@@ -102,7 +104,9 @@ class ClaimedDelivery:
 _P = DeliveryStatus.PENDING.value
 _D = "webhook_deliveries"
 
-THREAD_LEFT = statement("thread_left", "SELECT state_values, metadata FROM threads WHERE thread_id = :thread_id")
+THREAD_LEFT = statement(
+    "thread_left", "SELECT state_values, state_refs, metadata FROM threads WHERE thread_id = :thread_id"
+)
 # Guard: the run has none yet. It is part of the transaction that ends the run, under its thread's lock.
 INSERT_DELIVERY = statement(
     "insert_delivery",
@@ -190,7 +194,7 @@ DELETE_ATTEMPTS = statement("delete_attempts", "DELETE FROM webhook_attempts WHE
 DELETE_DELIVERY = statement("delete_delivery", f"DELETE FROM {_D} WHERE run_id = :run_id")
 
 
-def record_delivery(run: Row, values: bytes | None) -> Transaction[None]:
+def record_delivery(run: Row, values: Encoded | None) -> Transaction[None]:
     """Record that the webhook of *run*, which has just ended, is to be told, with *values* or else the thread's own.
 
     A run without a webhook costs nothing. Values of a temporary thread, which is about to be deleted, are not copied.
@@ -198,7 +202,12 @@ def record_delivery(run: Row, values: bytes | None) -> Transaction[None]:
     if run["webhook"] is None:
         return
     [thread] = yield THREAD_LEFT(thread_id=run["thread_id"])
-    left = thread["state_values"] if values is None else values.decode()
+    left = None
+    if values is not None:
+        left = whole(values).decode()
+    elif not run["temporary"]:
+        data = yield from value_of(run["thread_id"], thread["state_values"], thread["state_refs"])
+        left = None if data is None else data.decode()
     parts = {"values": None if run["temporary"] else left, "kwargs": run["kwargs"], "metadata": run["metadata"]}
     omitted = [name for name, text in parts.items() if text is not None and len(text.encode()) > MAX_PART_BYTES]
     small: dict[str, Any] = {name: "{}" for name in omitted if name != "values"}

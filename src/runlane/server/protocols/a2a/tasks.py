@@ -14,7 +14,7 @@ from runlane.errors import NotFound
 from runlane.records import ANY_OWNER, Assistant, RunError, RunRecord
 from runlane.server.protocols.a2a.wire import NO_TASK, STATES, Listing, Now, Words
 from runlane.server.protocols.json_rpc import INVALID_PARAMS, RpcError
-from runlane.server.routes.authorization import authorize, service_of
+from runlane.server.routes.authorization import authorize, may_touch, service_of
 from runlane.server.service import Service
 from runlane.store.rows import microseconds
 from runlane.store.transactions.tasks import TaskFilter
@@ -33,7 +33,7 @@ async def find_task(request: Request, named: str, action: str, assistant: Assist
     store = service_of(request).store
     try:
         run = await store.runs.get(run_id, owner=access.reads)
-        if access.where and not access.permits((await store.threads.get(run.thread_id, owner=access.reads)).metadata):
+        if not await may_touch(store, access, run.thread_id):
             raise NotFound("run", run_id)
     except NotFound:
         raise RpcError(NO_TASK, f"There is no task {named!r}.") from None
@@ -85,7 +85,7 @@ async def list_tasks(request: Request, listing: Listing, assistant: Assistant) -
     access = await authorize(request, "threads", "read", {"thread_id": listing.context_id})
     wanted, before = _filter(listing, assistant), _token(listing)
     try:
-        thread = await service.store.threads.get(listing.context_id, owner=access.reads)
+        thread = await service.store.threads.get(listing.context_id, owner=access.reads, with_values=False)
     except NotFound:
         thread = None
     if thread is not None and access.permits(thread.metadata):

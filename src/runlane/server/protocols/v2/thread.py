@@ -60,7 +60,7 @@ class ThreadEvents:
             NotFound: It is not the client's, or it was deleted: the client has read from it.
         """
         try:
-            thread = await self._store.threads.get(self._thread_id, owner=ANY_OWNER)
+            thread = await self._store.threads.get(self._thread_id, owner=ANY_OWNER, with_values=False)
         except NotFound:
             if self._existed or self._since:
                 raise
