@@ -15,7 +15,7 @@ from runlane.records import StreamEnd, StreamEvent
 from runlane.server.http.responses import EventWriter, Piece, StreamingBody
 from runlane.server.routes.runs import _RunPieces
 from runlane.streams.batches import Batch, LargeEvent, LargePiece
-from runlane.streams.budget import FIRST_PART_BYTES, UNTAKEN_BYTES
+from runlane.streams.budget import FIRST_PART_BYTES, MAX_PART_BYTES, UNTAKEN_BYTES
 from runlane.streams.live import TAIL_BYTES
 from runlane.streams.shared_log import SHARED_BYTES
 
@@ -172,6 +172,30 @@ async def test_viewers_at_the_same_place_share_what_was_encoded(stage: Stage) ->
         assert chosen(part) == b""
         for parts, _ in readers:
             await parts.aclose()
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_readers_of_a_large_event_share_what_was_made_of_it(stage: Stage, live: bool) -> None:
+    stage.emit(b'"' + b"x" * 2 * MAX_PART_BYTES + b'"')
+    await stage.committed()
+    if not live:
+        await stage.end()
+    made = 0
+
+    def make(batch: Batch) -> bytes:
+        nonlocal made
+        made += 1
+        return EventWriter(stage.run)._frames(batch)
+
+    with ExitStack() as stack:
+        readers = [stack.enter_context(stage.bridge.watch(stage.run)).parts() for _ in range(20)]
+        for reader in readers:
+            part = await anext(reader)
+            assert isinstance(part, LargeEvent)
+            assert (await LargePiece(event=part, kind="frame", make=make).part(0))[1]
+        assert made == 1
+        for reader in readers:
+            await reader.aclose()
 
 
 async def test_readers_of_one_place_in_the_log_share_one_read(stage: Stage) -> None:

@@ -19,7 +19,7 @@ from server.test_thread_stream import reading
 from server_kit import Server, read_frames, running_server
 
 PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"
-LARGE = 3 * MAX_PART_BYTES
+LARGE = MAX_PART_BYTES * 5 // 4
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ async def test_a_subscription_is_dropped_between_messages_however_large_they_are
     server: Server, http: httpx.AsyncClient
 ) -> None:
     thread = Wire(http)
-    run_id = await thread.start("chat", input=human("x" * LARGE))
+    run_id = await thread.start("chat", input=human("x" * 2 * LARGE))
     await thread.until(run_id)
     small = socket.socket()
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

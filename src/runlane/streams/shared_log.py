@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, cast
 
 from runlane.errors import NotFound
 from runlane.records import StreamEvent, StreamGap
@@ -103,14 +103,19 @@ class SharedLog:
             found = self._recall((run_seq, after))
             if isinstance(found, Page) and found.after <= cursor < found.last:
                 return found
+        large = self._recall((run_seq, cursor + 1, "event"))
+        if isinstance(large, Batch):
+            return Page(self, run_seq, cursor, cast(Sequence[StreamEvent], large[:]))
         page = await self._read(run_seq, cursor)
-        if page.events:
+        if page.events and len(page.events[0].data) <= MAX_PART_BYTES:  # a larger one is remembered as an event
             self._keep((run_seq, cursor), _COPIES * page.size, page)
         return page
 
     def large(self, run_seq: int, event: StreamEvent) -> LargeEvent:
         """Return a reference to *event*, which is remembered for those who send it."""
-        self._keep((run_seq, event.seq, "event"), _COPIES * len(event.data), Batch((event,)))
+        key = run_seq, event.seq, "event"
+        if self._recall(key) is None:
+            self._keep(key, _COPIES * len(event.data), Batch((event,)))
         whole = partial(self._event, run_seq, event.seq)
         return LargeEvent(seq=event.seq, whole=whole, part_bytes=self._budget.part_bytes)
 
