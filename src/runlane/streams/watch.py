@@ -158,7 +158,7 @@ class Watch:
         """End a wait that has been quiet for long. One timer serves all waits: most of them end sooner."""
         self._silence = None
         if self._quiet_since is None or self._wake.is_set():
-            return  # the next wait begins anew
+            return  # the next wait begins from here
         due = self._quiet_since + self._heartbeat_s
         if self._clock() < due:
             self._silence = asyncio.get_running_loop().call_at(due, self._look)
