@@ -89,3 +89,21 @@ async def test_a_process_reads_a_thread_whole_once() -> None:
         first, second = await turn_costs(runtime, counting), await turn_costs(runtime, counting)
         assert first[1] > 60
         assert second[1] < 40
+
+
+async def test_any_checkpoint_of_a_long_conversation_is_read_by_a_few_statements() -> None:
+    driver = FaultyDriver()
+    async with opened(driver=driver, graph_agent=chat()) as runtime:
+        for _ in range(80):
+            await say(runtime)
+        assert runtime.saver is not None
+        counts = []
+        async for saved in runtime.saver.alist({"configurable": {"thread_id": "thread"}}):
+            driver.counts.clear()
+            found = await runtime.saver.aget_tuple(saved.config)
+            assert found is not None
+            counts.append((len(found.checkpoint["channel_values"].get("messages", ())), dict(driver.counts)))
+        assert max(number for number, _ in counts) == 160
+        for _, count in counts:
+            assert sum(count.values()) <= 7
+            assert count.get("parts.get", 0) <= 4  # the height of a tree of 160 references
