@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +18,7 @@ from runlane.store.transactions.crons import DUE_CRONS, NEXT_CRON
 from runlane.store.transactions.events import LAST_EVENT, OLD_LOGS, READ_SEGMENTS
 from runlane.store.transactions.fence import HOLDS_LEASE
 from runlane.store.transactions.leases import LEASES, RENEW, RUNNABLE
+from runlane.store.transactions.parts import GET_PARTS, MISSING_PARTS
 from runlane.store.transactions.queue import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
 from runlane.store.transactions.run_queries import (
     FORGET_RUNS,
@@ -173,6 +175,21 @@ def test_a_join_a_list_and_a_stream_cost_no_more_beside_many_ended_runs(
     """A row that is read takes some hundred steps; the thread has a thousand ended runs, and the ledger ten times."""
     places = {"run_seq": ENDED // 2, "seq": ENDED // 2, "from_order": 0, "limit": rows, "offset": 0}
     assert steps(ledger, one, {**places, "status": None}) <= 2 + 2 * rows
+
+
+@pytest.mark.parametrize("one", [GET_PARTS, MISSING_PARTS], ids=lambda one: one.name)
+def test_each_part_is_found_by_an_index(ledger: sqlite3.Connection, one: Statement) -> None:
+    refs = [f"part-{number}" for number in range(2000)]
+    ledger.execute("SAVEPOINT parts")
+    try:
+        rows = [("t1", ref, b"data") for ref in refs]
+        ledger.executemany("INSERT INTO parts (thread_id, ref, data) VALUES (?, ?, ?)", rows)
+        some, many = (steps(ledger, one, {"refs": json.dumps(refs[:size])}) for size in (200, 2000))
+    finally:
+        ledger.execute("ROLLBACK TO parts")
+        ledger.execute("RELEASE parts")
+    assert many < 15 * some, "looking for ten times as many takes about ten times as long"
+    assert many * PER_STATEMENT < 50 * len(refs)
 
 
 def test_a_statement_that_scans_ended_runs_would_be_found(ledger: sqlite3.Connection) -> None:

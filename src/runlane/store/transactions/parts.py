@@ -27,17 +27,20 @@ _PUT: Final = statement(
 
 
 def _wanted(name: str, select: str, condition: str) -> Statement:
-    """Return a statement on the parts in :refs, a JSON array."""
+    """Return a statement on the parts in :refs, a JSON array; ``CROSS`` has SQLite look each of them up."""
     return statement(
         name,
         f"SELECT {select} FROM json_each(:refs) AS wanted {condition.format(ref='wanted.value')}",
         postgres=f"SELECT {select.replace('wanted.value', 'wanted.ref')}"
-        f" FROM json_array_elements_text(CAST(:refs AS json)) AS wanted (ref) {condition.format(ref='wanted.ref')}",
+        f" FROM json_array_elements_text(CAST(:refs AS json)) AS wanted (ref) "
+        + condition.removeprefix("CROSS ").format(ref="wanted.ref"),
     )
 
 
-_GET: Final = _wanted("parts.get", "p.ref, p.data", "JOIN parts AS p ON p.thread_id = :thread_id AND p.ref = {ref}")
-_MISSING: Final = _wanted(
+GET_PARTS: Final = _wanted(
+    "parts.get", "p.ref, p.data", "CROSS JOIN parts AS p ON p.thread_id = :thread_id AND p.ref = {ref}"
+)
+MISSING_PARTS: Final = _wanted(
     "parts.missing",
     "wanted.value AS ref",
     "WHERE NOT EXISTS (SELECT 1 FROM parts AS p WHERE p.thread_id = :thread_id AND p.ref = {ref}) LIMIT 1",
@@ -117,7 +120,7 @@ def put_parts(thread_id: str, refs: Iterable[str], parts: Mapping[str, bytes]) -
         if is_node(ref):
             wanted.update(child for child in children(data) if child not in parts)
     if wanted:
-        missing = yield _MISSING(thread_id=thread_id, refs=_json(wanted))
+        missing = yield MISSING_PARTS(thread_id=thread_id, refs=_json(wanted))
         if missing:
             raise DocumentIncomplete(thread_id, missing[0]["ref"])
 
@@ -153,7 +156,7 @@ def read_parts(thread_id: str, refs: Iterable[str], known: Known = NOTHING) -> T
     found: dict[str, bytes] = {}
     wanted = _unknown(refs, known, found)
     while wanted:
-        rows = yield _GET(thread_id=thread_id, refs=_json(wanted))
+        rows = yield GET_PARTS(thread_id=thread_id, refs=_json(wanted))
         if len(rows) < len(wanted):
             raise DocumentIncomplete(thread_id, min(wanted - {row["ref"] for row in rows}))
         found.update({row["ref"]: row["data"] for row in rows})
