@@ -194,14 +194,13 @@ class Builder:
         self._put(parts)
         self._run.append(next(reversed(list(parts))))
 
-    def add_stored(self, refs: Sequence[str], data: Sequence[bytes]) -> int:
-        """Add items that are stored, and return how many; *data* are their bytes, if those are asked for."""
+    def add_stored(self, refs: Sequence[str], data: Sequence[bytes]) -> None:
+        """Add items that are stored; *data* are their bytes, if those are asked for."""
         if refs:
             if self._all is not None:
                 self._all += data
             self._end_small()
             self._run += refs
-        return len(refs)
 
     def add_opaque(self, data: bytes, *, is_spine: bool) -> None:
         """Add bytes whose inside is not known."""

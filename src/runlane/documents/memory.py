@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import marshal
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from runlane.documents.parts import children, is_item, is_node
@@ -154,21 +153,25 @@ class ThreadMemory:
         item = self._known(codec).items.get(id(thing))
         return item is not None and item.thing is thing
 
-    def encoded(
-        self, things: Sequence[Any], keys: Sequence[Any], start: int, codec: str
-    ) -> tuple[list[str], list[bytes]]:
-        """Return the references and the bytes of *things* at their *keys*, from *start* up to the first that is not
-        stored, or has changed since."""
+    def encoded(self, things: Iterable[Any], keys: Iterable[Any], codec: str) -> tuple[list[str], list[bytes]]:
+        """Return the references and the bytes of *things* at their *keys*; an empty reference if one is not stored, or
+        has changed since."""
         known, generation = self._known(codec), self._generation
         items, stored = known.items, known.stored
         refs: list[str] = []
         data: list[bytes] = []
-        for thing, key in zip(islice(things, start, None), islice(keys, start, None), strict=True):
+        for thing, key in zip(things, keys, strict=True):
             item = items.get(id(thing))
-            if item is None or item.thing is not thing or item.key != key or item.ref not in stored:
-                break
-            if item.fields is not None and item.fields != thing.__dict__:
-                break
+            if (
+                item is None
+                or item.thing is not thing
+                or item.key != key
+                or item.ref not in stored
+                or (item.fields is not None and item.fields != thing.__dict__)
+            ):
+                refs.append("")
+                data.append(b"")
+                continue
             item.used = generation
             refs.append(item.ref)
             data.append(item.data)

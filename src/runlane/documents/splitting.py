@@ -95,13 +95,15 @@ class _Cutting:
         marks = [(_FIRST, keys[0]), *keys[1:]] if codec.between else keys  # nothing comes before the first
         things = list(value.values()) if isinstance(value, dict) else value
         is_spine = is_spine and len(value) < _MANY
-        at = 0
-        while at < len(things):
-            at += builder.add_stored(*self._memory.encoded(things, marks, at, codec.name))
-            if at < len(things):  # it is new, has changed, or is of a kind that is not remembered
+        refs, data = self._memory.encoded(things, marks, codec.name)
+        begin = 0
+        for at, ref in enumerate(refs):
+            if not ref:  # it is new, has changed, or is of a kind that is not remembered
+                builder.add_stored(refs[begin:at], data[begin:at])
                 before = (codec.between if at else b"") + (codec.key(keys[at]) if isinstance(value, dict) else b"")
                 self._item(before, marks[at], things[at], is_spine=is_spine, depth=depth)
-                at += 1
+                begin = at + 1
+        builder.add_stored(refs[begin:], data[begin:])
         write(codec.end(value))
 
     def _is_cut(self, value: Any) -> bool:
