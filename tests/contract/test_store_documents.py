@@ -22,7 +22,7 @@ from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, NO_OWNER, Lease, StreamEvent
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Rows, Transaction, statement
-from runlane.store.transactions.parts import referenced, sweep
+from runlane.store.transactions.parts import due_threads, referenced, sweep
 from runlane.store.transactions.thread_search import ThreadFilter
 
 PARTS = statement("test.parts", "SELECT thread_id, ref FROM parts")
@@ -340,6 +340,8 @@ class Model:
         if self.runs:
             thread = await self.store.threads.get(self.thread_id, owner=ANY_OWNER)
             assert thread.values == (None if self.values is None else orjson.loads(self.values))
+        if self.thread_id not in await self.store.driver.read(due_threads("", 10)):
+            assert await exact(self.store, self.thread_id), "what nothing refers to any more is to be swept"
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -51,6 +51,7 @@ from runlane.store.rows import (
 from runlane.store.statements import ExtraWrites, Row, Transaction, statement
 from runlane.store.transactions.bindings import unbind
 from runlane.store.transactions.events import last_event
+from runlane.store.transactions.parts import mark_due
 from runlane.store.transactions.start_order import placed
 from runlane.store.transactions.values import NO_STATE, StoredState, put_state
 from runlane.store.transactions.webhooks import record_delivery
@@ -64,7 +65,8 @@ FINISHES = frozenset(
 # Locks the thread's row; every transaction that moves a run takes it first.
 LOCK_THREAD = statement(
     "lock_thread",
-    "SELECT thread_id, owner, metadata, config, interrupts FROM threads WHERE thread_id = :thread_id {for_update}",
+    """SELECT thread_id, owner, metadata, config, interrupts, state_refs FROM threads
+       WHERE thread_id = :thread_id {for_update}""",
 )
 # The same with the thread's values, which can be large.
 LOCK_WHOLE_THREAD = statement("lock_whole_thread", "SELECT * FROM threads WHERE thread_id = :thread_id {for_update}")
@@ -104,6 +106,13 @@ ACTIVE_RUNS = statement(
 GET_RUN = statement("get_run", f"SELECT {{run}} FROM runs WHERE run_id = :run_id AND {IS_MINE}")
 LOCK_RUN = statement("lock_run", "SELECT {run} FROM runs WHERE run_id = :run_id {for_update}")
 THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
+# Whether a thread's values are the result of the run before too, as they most often are.
+IS_RESULT = statement(
+    "is_result",
+    """SELECT 1 AS is_result FROM (
+         SELECT result_refs FROM runs WHERE thread_id = :thread_id AND seq < :seq ORDER BY seq DESC LIMIT 1) AS before
+       WHERE result_refs = :refs""",
+)
 # The thread's head of its lane; the first run that is due is the only one that can be.
 NEXT_OF_LANE = statement(
     "next_of_lane",
@@ -238,6 +247,7 @@ def finish(
     run = yield from end_run(row, status, outcome, usage, kept)
     if outcome.rolled_back:
         yield from unbind(row, wholly=True)
+    yield from _release_values(thread, row, kept)
     yield from settle(thread, status, outcome, kept)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
     return Finished(
@@ -246,6 +256,15 @@ def finish(
         events_end=outcome.events_end,
         result=None if state is None or state.result is None else whole(state.result),
     )
+
+
+def _release_values(thread: Row, row: Row, kept: StoredState) -> Transaction[None]:
+    """Have the thread swept if *kept* replaces values that the run before has not left as its result too."""
+    refs = thread["state_refs"]
+    if refs is None or kept.values.text is None or refs == kept.values.refs:
+        return
+    if not (yield IS_RESULT(thread_id=thread["thread_id"], seq=row["seq"], refs=refs)):
+        yield from mark_due(thread["thread_id"])
 
 
 def end_run(
