@@ -152,7 +152,7 @@ async def test_an_answer_that_an_earlier_version_left_beside_a_checkpoint_answer
     saved = await at.saver.aget_tuple({"configurable": {"thread_id": "t"}})
     kind, data = at.saver.serde.dumps_typed([(RESUME, "stale")])
     key = {**saved.config["configurable"], "run_id": "", "task_id": COMMAND_TASK_ID, "task_path": ""}
-    await at.saver._driver.write(put(CheckpointRows(writes=[{**key, "type": kind, "writes": data}])))
+    await at.saver._driver.write(put(CheckpointRows(writes=[{**key, "type": kind, "writes": data, "refs": None}])))
     assert asked(await at.run(input=None)) == ["first"]
     assert person.told == []
 

@@ -66,7 +66,7 @@ def test_a_sound_agent_keeps_all_promises_whatever_happens() -> None:
 
 
 def test_an_effect_that_a_crash_repeats_is_found() -> None:
-    report = simulate(lambda world: shop(world, idempotent=False), [ASK, ASK], seeds=range(30), check=charged_once)
+    report = simulate(lambda world: shop(world, idempotent=False), [ASK, ASK], seeds=range(60), check=charged_once)
     assert broken(report) == {"a customer was charged twice"}
     assert "seed" in str(report)
     assert "charged" in report.failures[0].history

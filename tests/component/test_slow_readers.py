@@ -14,7 +14,7 @@ from run_kit import until
 from runlane.records import StreamEnd, StreamEvent
 from runlane.server.http.responses import EventWriter, Piece, StreamingBody
 from runlane.server.routes.runs import _RunPieces
-from runlane.streams.batches import Batch, LargeEvent, LargePiece
+from runlane.streams.batches import EventBatch, LargeEvent, LargePiece
 from runlane.streams.budget import FIRST_PART_BYTES, MAX_PART_BYTES, UNTAKEN_BYTES
 from runlane.streams.live import TAIL_BYTES
 from runlane.streams.shared_log import SHARED_BYTES
@@ -70,7 +70,7 @@ def streaming(stage: Stage, stack: ExitStack) -> tuple[Client, asyncio.Task[None
 def frames_of(stage: Stage, payloads: list[bytes]) -> bytes:
     """Return the whole stream that a client gets, but for its end."""
     events = [StreamEvent(seq=number, name="e", data=data) for number, data in enumerate(payloads, 1)]
-    frames = EventWriter(stage.run)(Batch(events))
+    frames = EventWriter(stage.run)(EventBatch(events))
     assert isinstance(frames, bytes)
     return b": heartbeat\r\n\r\n" + frames
 
@@ -182,7 +182,7 @@ async def test_readers_of_a_large_event_share_what_was_made_of_it(stage: Stage, 
         await stage.end()
     made = 0
 
-    def make(batch: Batch) -> bytes:
+    def make(batch: EventBatch) -> bytes:
         nonlocal made
         made += 1
         return EventWriter(stage.run)._frames(batch)
@@ -205,7 +205,7 @@ async def test_readers_of_one_place_in_the_log_share_one_read(stage: Stage) -> N
         readers = [stack.enter_context(stage.bridge.watch(stage.run)).parts() for _ in range(20)]
         firsts = await asyncio.gather(*(anext(reader) for reader in readers))
         assert len({id(first) for first in firsts}) == 1
-        rest = [item async for part in readers[0] if isinstance(part, Batch) for item in part]
+        rest = [item async for part in readers[0] if isinstance(part, EventBatch) for item in part]
         assert [type(item) for item in rest] == [StreamEnd]
         for reader in readers:
             await reader.aclose()

@@ -21,7 +21,7 @@ from runlane.journal.queue import MAX_EVENT_BYTES
 from runlane.lifecycle import EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Claim, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
 from runlane.store.ledger import RunStore
-from runlane.streams.batches import Batch
+from runlane.streams.batches import EventBatch
 from runlane.streams.bridge import StreamBridge
 from runlane.streams.budget import COPIES, READER_BYTES
 from runlane.streams.live import TAIL_BYTES, TAIL_EVENTS
@@ -249,12 +249,12 @@ async def test_of_many_readers_none_holds_more_than_its_part_and_each_reads_all(
         for _ in range(8):
             for reader, items in zip(readers, held, strict=True):
                 part = await anext(reader)
-                assert isinstance(part, Batch)
+                assert isinstance(part, EventBatch)
                 assert part.size <= READER_BYTES // len(readers) // COPIES or len(held[-1]) == 0
                 items.extend(part)
         if live:
             await stage.end()
-        rest = [item async for part in readers[-1] if isinstance(part, Batch) for item in part]
+        rest = [item async for part in readers[-1] if isinstance(part, EventBatch) for item in part]
         assert numbers([*held[-1], *rest]) == list(range(1, 401))
         for reader in readers:
             await reader.aclose()
@@ -285,7 +285,7 @@ async def test_silence_is_a_heartbeat_and_no_item() -> None:
     with stage.bridge.watch(stage.run) as watch:
         batches = watch.batches()
         began = clock()
-        empty: Batch = await anext(batches)
+        empty: EventBatch = await anext(batches)
         assert len(empty) == 0
         assert clock() - began == pytest.approx(HEARTBEAT_S, abs=0.1)
         assert len(await anext(batches)) == 0

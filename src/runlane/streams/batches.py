@@ -11,7 +11,7 @@ from runlane.records import StreamEnd, StreamItem
 T = TypeVar("T")
 
 
-class Batch(Sequence[StreamItem]):
+class EventBatch(Sequence[StreamItem]):
     """Items that are written together; an empty one is a heartbeat. *size* is that of its events' data."""
 
     __slots__ = ("_items", "_made", "size")
@@ -36,7 +36,7 @@ class Batch(Sequence[StreamItem]):
     def __getitem__(self, place: int | slice) -> StreamItem | Sequence[StreamItem]:
         return self._items[place]
 
-    def made(self, kind: Hashable, make: Callable[[Batch], T]) -> T:
+    def made(self, kind: Hashable, make: Callable[[EventBatch], T]) -> T:
         """Return what *make* makes of this batch, which is made once for all readers who want the same *kind*."""
         found = self._made.get(kind)
         if found is None:
@@ -56,7 +56,7 @@ class LargeEvent:
     """
 
     seq: int
-    whole: Callable[[], Awaitable[Batch]]
+    whole: Callable[[], Awaitable[EventBatch]]
     part_bytes: Callable[[int], int]
 
     @property
@@ -70,12 +70,12 @@ class LargePiece:
     """What is sent of a large event: what *make* makes of it, a part at a time.
 
     Attributes:
-        kind: What *make* makes; see :meth:`Batch.made`.
+        kind: What *make* makes; see :meth:`EventBatch.made`.
     """
 
     event: LargeEvent
     kind: Hashable
-    make: Callable[[Batch], bytes]
+    make: Callable[[EventBatch], bytes]
 
     async def part(self, begin: int) -> tuple[bytes, bool]:
         """Return as much as a reader may hold, from byte *begin* on, and whether there is more.
@@ -88,6 +88,6 @@ class LargePiece:
         return made[begin:end], end < len(made)
 
 
-def ends(part: Batch | LargeEvent) -> bool:
+def ends(part: EventBatch | LargeEvent) -> bool:
     """Return whether *part* has the end of its stream."""
-    return isinstance(part, Batch) and bool(part) and isinstance(part[-1], StreamEnd)
+    return isinstance(part, EventBatch) and bool(part) and isinstance(part[-1], StreamEnd)

@@ -11,7 +11,7 @@ from typing import Final
 
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import RunError, StreamEnd, StreamEvent
-from runlane.streams.shared_log import Page, SharedLog
+from runlane.streams.shared_log import LogPage, SharedLog
 
 #: What a run keeps in memory for readers that are not far behind; a slower one reads the log.
 TAIL_EVENTS: Final = 2048
@@ -50,7 +50,7 @@ class Live:
     dismissed: bool = False
     wakes: dict[asyncio.Event, None] = field(default_factory=dict)  # in the order of their coming
     unwatched: asyncio.Event | None = None
-    page: Page | None = None
+    page: LogPage | None = None
 
     def covers(self, after: int) -> bool:
         """Return whether the tail has everything after number *after*."""
@@ -58,12 +58,12 @@ class Live:
             return False
         return self.known_seq <= after or (bool(self.tail) and self.tail[0].seq <= after + 1)
 
-    def since(self, after: int) -> Page:
+    def since(self, after: int) -> LogPage:
         """Return the tail after number *after*, which readers who are as far share."""
         if self.page is None or after < self.page.after:
             count = max(0, self.tail[-1].seq - after) if self.tail else 0
             newest_first = list(islice(reversed(self.tail), count))
-            self.page = Page(self.log, self.run_seq, after, newest_first[::-1])
+            self.page = LogPage(self.log, self.run_seq, after, newest_first[::-1])
         return self.page
 
     def show(self, events: Sequence[StreamEvent]) -> None:

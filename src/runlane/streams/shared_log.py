@@ -16,7 +16,7 @@ from typing import Final, cast
 from runlane.errors import NotFound
 from runlane.records import StreamEvent, StreamGap
 from runlane.store.ledger import RunStore
-from runlane.streams.batches import Batch, LargeEvent
+from runlane.streams.batches import EventBatch, LargeEvent
 from runlane.streams.budget import MAX_PART_BYTES, ReaderBudget
 from runlane.work import own_task
 
@@ -31,7 +31,7 @@ _COPIES: Final = 2
 _Key = tuple[int, int] | tuple[int, int, str]
 
 
-class Page:
+class LogPage:
     """Consecutive events of one log that are in memory, cut into batches once for all readers.
 
     Args:
@@ -45,9 +45,9 @@ class Page:
         self._log = log
         self._run_seq = run_seq
         self.events = events
-        self._cuts: dict[int, Batch | LargeEvent] = {}
+        self._cuts: dict[int, EventBatch | LargeEvent] = {}
 
-    def cut(self, cursor: int, limit_bytes: int) -> Batch | LargeEvent | None:
+    def cut(self, cursor: int, limit_bytes: int) -> EventBatch | LargeEvent | None:
         """Return what follows number *cursor*: events of at most *limit_bytes*, or one that is larger.
 
         What retention removed before it is a batch of its own. ``None`` means that nothing follows.
@@ -59,10 +59,10 @@ class Page:
             found = self._cuts[cursor] = self._cut(cursor, limit_bytes)
         return found
 
-    def _cut(self, cursor: int, limit_bytes: int) -> Batch | LargeEvent:
+    def _cut(self, cursor: int, limit_bytes: int) -> EventBatch | LargeEvent:
         first = self.events[0].seq
         if first > cursor + 1:
-            return Batch((StreamGap(resumes_at=first),))
+            return EventBatch((StreamGap(resumes_at=first),))
         taken: list[StreamEvent] = []
         size = 0
         for event in islice(self.events, cursor + 1 - first, None):
@@ -72,7 +72,7 @@ class Page:
                 break
             size += len(event.data)
             taken.append(event)
-        return Batch(taken, size=size)
+        return EventBatch(taken, size=size)
 
 
 class SharedLog:
@@ -82,10 +82,10 @@ class SharedLog:
         self._store = store
         self._budget = budget
         self._total_bytes = total_bytes
-        self._kept: OrderedDict[_Key, tuple[int, Page | Batch]] = OrderedDict()
+        self._kept: OrderedDict[_Key, tuple[int, LogPage | EventBatch]] = OrderedDict()
         self._kept_bytes = 0
         self._of_run: dict[int, set[_Key]] = {}
-        self._reads: dict[_Key, asyncio.Task[Page]] = {}
+        self._reads: dict[_Key, asyncio.Task[LogPage]] = {}
         self._turn = asyncio.Semaphore(MAX_READS)
 
     @property
@@ -93,7 +93,7 @@ class SharedLog:
         """Return how much is remembered."""
         return self._kept_bytes
 
-    async def page(self, run_seq: int, *, begin: int, cursor: int) -> Page:
+    async def page(self, run_seq: int, *, begin: int, cursor: int) -> LogPage:
         """Return a page in which number *cursor* is followed by something, if there is anything.
 
         Args:
@@ -101,11 +101,11 @@ class SharedLog:
         """
         for after in (begin, cursor):
             found = self._recall((run_seq, after))
-            if isinstance(found, Page) and found.after <= cursor < found.last:
+            if isinstance(found, LogPage) and found.after <= cursor < found.last:
                 return found
         large = self._recall((run_seq, cursor + 1, "event"))
-        if isinstance(large, Batch):
-            return Page(self, run_seq, cursor, cast(Sequence[StreamEvent], large[:]))
+        if isinstance(large, EventBatch):
+            return LogPage(self, run_seq, cursor, cast(Sequence[StreamEvent], large[:]))
         page = await self._read(run_seq, cursor)
         if page.events and len(page.events[0].data) <= MAX_PART_BYTES:  # a larger one is remembered as an event
             self._keep((run_seq, cursor), _COPIES * page.size, page)
@@ -115,7 +115,7 @@ class SharedLog:
         """Return a reference to *event*, which is remembered for those who send it."""
         key = run_seq, event.seq, "event"
         if self._recall(key) is None:
-            self._keep(key, _COPIES * len(event.data), Batch((event,)))
+            self._keep(key, _COPIES * len(event.data), EventBatch((event,)))
         whole = partial(self._event, run_seq, event.seq)
         return LargeEvent(seq=event.seq, whole=whole, part_bytes=self._budget.part_bytes)
 
@@ -125,19 +125,19 @@ class SharedLog:
             size, _ = self._kept.pop(key)
             self._kept_bytes -= size
 
-    async def _event(self, run_seq: int, seq: int) -> Batch:
+    async def _event(self, run_seq: int, seq: int) -> EventBatch:
         key = run_seq, seq, "event"
         found = self._recall(key)
-        if isinstance(found, Batch):
+        if isinstance(found, EventBatch):
             return found
         events = (await self._read(run_seq, seq - 1)).events[:1]
         if not events or events[0].seq != seq:
             raise NotFound("event", str(seq))
-        found = Batch(events)
+        found = EventBatch(events)
         self._keep(key, _COPIES * len(events[0].data), found)
         return found
 
-    async def _read(self, run_seq: int, after: int) -> Page:
+    async def _read(self, run_seq: int, after: int) -> LogPage:
         """Read the log, or wait for a read of the same that is on its way."""
         key = run_seq, after
         reading = self._reads.get(key)
@@ -150,26 +150,26 @@ class SharedLog:
         reading.add_done_callback(lambda done: self._has_read(key, done))
         return await asyncio.shield(reading)
 
-    async def _read_now(self, run_seq: int, after: int) -> Page:
+    async def _read_now(self, run_seq: int, after: int) -> LogPage:
         limit_bytes = self._budget.part_bytes(MAX_PART_BYTES)
         async with self._turn:
             events = await self._store.events.read(run_seq, after=after, max_bytes=limit_bytes)
-        return Page(self, run_seq, after, events)
+        return LogPage(self, run_seq, after, events)
 
-    def _has_read(self, key: _Key, done: asyncio.Task[Page]) -> None:
+    def _has_read(self, key: _Key, done: asyncio.Task[LogPage]) -> None:
         if self._reads.get(key) is done:
             del self._reads[key]
         if not done.cancelled():
             done.exception()  # taken, so that it is not reported as lost if its readers have all left
 
-    def _recall(self, key: _Key) -> Page | Batch | None:
+    def _recall(self, key: _Key) -> LogPage | EventBatch | None:
         kept = self._kept.get(key)
         if kept is None:
             return None
         self._kept.move_to_end(key)
         return kept[1]
 
-    def _keep(self, key: _Key, size: int, value: Page | Batch) -> None:
+    def _keep(self, key: _Key, size: int, value: LogPage | EventBatch) -> None:
         if key in self._kept:
             self._kept_bytes -= self._kept.pop(key)[0]
         self._kept[key] = size, value

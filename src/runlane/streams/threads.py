@@ -9,7 +9,7 @@ from typing import Final
 
 from runlane.records import RunRecord, Thread
 from runlane.store.ledger import RunStore
-from runlane.streams.batches import Batch, LargeEvent, ends
+from runlane.streams.batches import EventBatch, LargeEvent, ends
 from runlane.streams.bridge import StreamBridge
 
 #: Runs looked up at once by a reader that catches up.
@@ -61,7 +61,7 @@ async def newest_position(store: RunStore, thread: Thread) -> Position:
 
 async def read_thread(
     bridge: StreamBridge, store: RunStore, thread_id: str, after: Position, news: asyncio.Event
-) -> AsyncIterator[tuple[RunRecord, Batch | LargeEvent] | None]:
+) -> AsyncIterator[tuple[RunRecord, EventBatch | LargeEvent] | None]:
     """Yield parts of the thread's runs after a place; an empty batch is a heartbeat, ``None`` says: all is read.
 
     It holds no more than a batch, and ends only when the process closes. Who waits for *news* after ``None`` is

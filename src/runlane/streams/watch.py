@@ -11,12 +11,12 @@ from runlane.errors import NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamGap
 from runlane.store.ledger import RunStore
-from runlane.streams.batches import Batch, LargeEvent
+from runlane.streams.batches import EventBatch, LargeEvent
 from runlane.streams.budget import ReaderBudget
 from runlane.streams.live import Ending, Live
 
 #: What there is to tell after a time without news.
-HEARTBEAT = Batch()
+HEARTBEAT = EventBatch()
 
 
 class Watch:
@@ -62,7 +62,7 @@ class Watch:
             del self._live.wakes[self._wake]
             self._on_close()
 
-    async def batches(self, *, after: int | None = 0) -> AsyncGenerator[Batch, None]:
+    async def batches(self, *, after: int | None = 0) -> AsyncGenerator[EventBatch, None]:
         """Yield the run's items in batches, as much as there is at a time and all readers together may hold.
 
         An empty batch is a heartbeat. An event that is larger than a reader's part is a batch of its own.
@@ -74,7 +74,7 @@ class Watch:
             async for part in parts:
                 yield await part.whole() if isinstance(part, LargeEvent) else part
 
-    async def parts(self, *, after: int | None = 0) -> AsyncGenerator[Batch | LargeEvent, None]:
+    async def parts(self, *, after: int | None = 0) -> AsyncGenerator[EventBatch | LargeEvent, None]:
         """Yield the same as :meth:`batches`, but a large event as a reference, for those who send it part by part."""
         self._live.readers += 1
         self._budget.join()
@@ -96,7 +96,7 @@ class Watch:
                         continue
                     if not end.seq or end.seq < cursor:  # the run has been deleted, or the cursor was ahead of its log
                         end = replace(end, seq=cursor + 1)
-                    yield Batch([StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end])
+                    yield EventBatch([StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end])
                     return
                 if self._live.dismissed:
                     return
@@ -127,7 +127,7 @@ class Watch:
             return self._live.known_seq
         return await self._store.events.last(self.run.seq)
 
-    async def _after(self, cursor: int) -> Batch | LargeEvent | None:
+    async def _after(self, cursor: int) -> EventBatch | LargeEvent | None:
         if self._live.covers(cursor):
             page = self._live.since(cursor)
         else:
@@ -178,7 +178,7 @@ class Watch:
         return Ending(status=current.status, end_reason=current.end_reason, result=result, error=current.error)
 
 
-def _place_after(found: Batch | LargeEvent) -> int:
+def _place_after(found: EventBatch | LargeEvent) -> int:
     """Return the number after which a reader goes on who has *found*."""
     last = found if isinstance(found, LargeEvent) else found[-1]
     return last.resumes_at - 1 if isinstance(last, StreamGap) else last.seq

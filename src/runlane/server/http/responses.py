@@ -27,7 +27,7 @@ from runlane.records import (
     Thread,
     WaitingOn,
 )
-from runlane.streams.batches import Batch, LargeEvent, LargePiece
+from runlane.streams.batches import EventBatch, LargeEvent, LargePiece
 from runlane.streams.budget import UNTAKEN_BYTES
 
 log = logging.getLogger("runlane.server")
@@ -212,14 +212,14 @@ class EventWriter:
         self._run = run
         self._names = frozenset("messages" if mode == "messages-tuple" else mode for mode in modes)
 
-    def __call__(self, part: Batch | LargeEvent) -> Piece:
+    def __call__(self, part: EventBatch | LargeEvent) -> Piece:
         """Return *part* as bytes, which readers of the same modes share; an empty one is a heartbeat."""
         kind = "run", self._names
         if isinstance(part, LargeEvent):
             return LargePiece(event=part, kind=kind, make=self._frames)
         return part.made(kind, self._frames) if part else HEARTBEAT
 
-    def _frames(self, batch: Batch) -> bytes:
+    def _frames(self, batch: EventBatch) -> bytes:
         shown = [run_api_event(self._run, item) if isinstance(item, StreamEvent) else item for item in batch]
         return b"".join([self._frame(item) for item in shown if item is not None and self._wanted(item)])
 

@@ -40,7 +40,7 @@ from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import reach_run, reach_thread, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.service import Service, delete_rolled_back
-from runlane.streams.batches import Batch, LargeEvent, ends
+from runlane.streams.batches import EventBatch, LargeEvent, ends
 from runlane.streams.live import Ending
 from runlane.streams.watch import Watch
 
@@ -104,7 +104,11 @@ def _stream(
 class _RunPieces:
     """The pieces of a run's stream. It is no generator, which would keep each piece until its client has taken it."""
 
-    def __init__(self, parts: AsyncIterator[Batch | LargeEvent], write: EventWriter, *, heartbeat_s: float) -> None:
+    def __init__(
+        self, parts: AsyncIterator[EventBatch | LargeEvent], write: EventWriter, *, heartbeat_s: float
+    ) -> None:
+        self, parts: AsyncIterator[EventBatch | LargeEvent], write: EventWriter, *, heartbeat_s: float
+    ) -> None:
         self._parts = parts
         self._write = write
         self._heartbeat_s = heartbeat_s

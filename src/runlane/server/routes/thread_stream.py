@@ -21,7 +21,7 @@ from runlane.server.http.responses import FROM_START, HEARTBEAT, SSE_HEADERS, Pi
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import reach_thread, service_of
 from runlane.server.service import Service
-from runlane.streams.batches import Batch, LargeEvent, LargePiece
+from runlane.streams.batches import EventBatch, LargeEvent, LargePiece
 from runlane.streams.threads import START, Position, newest_position, past, read_thread, start_of, state_of
 
 ThreadStreamMode = Literal["run_modes", "lifecycle", "state_update"]
@@ -115,13 +115,13 @@ class _ThreadReader:
             return HEARTBEAT
         return b""
 
-    def _run_piece(self, run: RunRecord, part: Batch | LargeEvent) -> Piece:
+    def _run_piece(self, run: RunRecord, part: EventBatch | LargeEvent) -> Piece:
         kind, make = ("thread", self._modes), partial(self._run_frames, run)
         if isinstance(part, LargeEvent):
             return LargePiece(event=part, kind=kind, make=make)
         return part.made(kind, make) if part else HEARTBEAT
 
-    def _run_frames(self, run: RunRecord, batch: Batch) -> bytes:
+    def _run_frames(self, run: RunRecord, batch: EventBatch) -> bytes:
         order, frames = start_of(run).order, []
         for logged in batch:
             item = run_api_event(run, logged) if isinstance(logged, StreamEvent) else logged

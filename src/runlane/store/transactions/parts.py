@@ -20,6 +20,7 @@ from runlane.store.statements import Statement, Transaction, statement
 SWEEP_LIMIT: Final = 2000
 
 _HAS_PARTS: Final = "EXISTS (SELECT 1 FROM parts WHERE thread_id = :thread_id)"
+# Who writes the documents holds the thread, or its run's lease; a part is never changed.
 _PUT: Final = statement(
     "parts.put",
     "INSERT INTO parts (thread_id, ref, data) VALUES (:thread_id, :ref, :data) ON CONFLICT (thread_id, ref) DO NOTHING",
@@ -66,13 +67,17 @@ ROOTS: Final = statement(
     " UNION ALL ".join((*_OF_CHECKPOINTS, *_OF_RUNS)),
     postgres=" UNION ALL ".join(_OF_RUNS),
 )
+# While nothing of the thread executes.
 _DELETE: Final = statement("parts.delete", "DELETE FROM parts WHERE thread_id = :thread_id AND ref = :ref")
+# With the thread.
 _DELETE_ALL: Final = statement("parts.delete_all", "DELETE FROM parts WHERE thread_id = :thread_id")
+# To a thread that is being made.
 _COPY: Final = statement(
     "parts.copy",
     """INSERT INTO parts (thread_id, ref, data) SELECT :target, ref, data FROM parts WHERE thread_id = :source
        ON CONFLICT (thread_id, ref) DO NOTHING""",
 )
+# A mark too many costs a look.
 _MARK_DUE: Final = statement(
     "parts.mark_due",
     f"""INSERT INTO part_sweeps (thread_id, epoch, due) SELECT :thread_id, 0, 1 WHERE {_HAS_PARTS}
@@ -86,7 +91,9 @@ NEXT_EPOCH: Final = statement(
     """INSERT INTO part_sweeps (thread_id, epoch, due) VALUES (:thread_id, 1, :due)
        ON CONFLICT (thread_id) DO UPDATE SET epoch = part_sweeps.epoch + 1, due = :due""",
 )
+# After a look that has found nothing.
 _CLEAN: Final = statement("parts.clean", "UPDATE part_sweeps SET due = 0 WHERE thread_id = :thread_id AND due = 1")
+# With the thread.
 _FORGET: Final = statement("parts.forget", "DELETE FROM part_sweeps WHERE thread_id = :thread_id")
 # Of a thread that only had checkpoints, and none any more.
 _FORGET_EMPTY: Final = statement(

@@ -23,7 +23,7 @@ from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Stream
 from runlane.server.http.requests import Body
 from runlane.server.http.responses import event_id
 from runlane.store.ledger import RunStore
-from runlane.streams.batches import Batch, LargeEvent, LargePiece
+from runlane.streams.batches import EventBatch, LargeEvent, LargePiece
 
 #: Events that a run may have. The rest of the 53 bits that a number has in JavaScript is for runs: 500 million.
 EVENT_BITS: Final = 24
@@ -151,7 +151,7 @@ class RunEvents:
         self._native = run.request.protocol is not None
         self._begun = _milliseconds(run.created_at)
 
-    async def of(self, part: Batch | LargeEvent) -> list[WireEvent]:
+    async def of(self, part: EventBatch | LargeEvent) -> list[WireEvent]:
         """Return what the client wants of *part*, in order.
 
         Raises:
@@ -170,16 +170,16 @@ class RunEvents:
                 found.extend(await self._ended(item))
         return [event for event in found if event is not None]
 
-    def _wanted_of(self, batch: Batch) -> list[WireEvent]:
+    def _wanted_of(self, batch: EventBatch) -> list[WireEvent]:
         """Return what the client wants of the events of *batch*, which are made once for all clients."""
         made = batch.made(_Made, self._made)
         return [one.event for one in made if self._wanted.wants(one.channel, one.namespace)]
 
-    def _made(self, batch: Batch) -> list[_Made]:
+    def _made(self, batch: EventBatch) -> list[_Made]:
         made = (self._logged(item) for item in batch if isinstance(item, StreamEvent))
         return [one for one in made if one is not None]
 
-    def _text(self, batch: Batch) -> bytes:
+    def _text(self, batch: EventBatch) -> bytes:
         return b"".join([one.event.text for one in batch.made(_Made, self._made)])
 
     def _logged(self, event: StreamEvent) -> _Made | None:

@@ -14,7 +14,7 @@ from runlane.server.http.requests import Body, Limit, checkpoint_uuid
 from runlane.server.protocols.v2.events import RunEvents, Subscription
 from runlane.server.protocols.v2.refusals import CommandRefused, converted
 from runlane.server.routes.authorization import reach_thread, service_of
-from runlane.streams.batches import Batch
+from runlane.streams.batches import EventBatch
 
 #: How a graph's checkpoint namespace is made of its segments.
 _SEPARATOR: Final = "|"
@@ -67,7 +67,7 @@ async def _lifecycles(connection: HTTPConnection, run: RunRecord) -> Sequence[Ma
     store, found, after = service_of(connection).store, [], 0
     events = RunEvents(store, run, Subscription(channels=["lifecycle"]))
     while batch := await store.events.read(run.seq, after=after):
-        found += [orjson.loads(event.text)["params"]["data"] for event in await events.of(Batch(batch))]
+        found += [orjson.loads(event.text)["params"]["data"] for event in await events.of(EventBatch(batch))]
         after = batch[-1].seq
     return [data for data in found if data.get("namespace")]
 
