@@ -107,8 +107,6 @@ class _RunPieces:
     def __init__(
         self, parts: AsyncIterator[EventBatch | LargeEvent], write: EventWriter, *, heartbeat_s: float
     ) -> None:
-        self, parts: AsyncIterator[EventBatch | LargeEvent], write: EventWriter, *, heartbeat_s: float
-    ) -> None:
         self._parts = parts
         self._write = write
         self._heartbeat_s = heartbeat_s
