@@ -248,12 +248,12 @@ def _said_stopped(original: Any) -> Any:
 MUTANTS: Final[dict[str, Mutant]] = {
     "no fence for events": Mutant(
         found_by="fencing",
-        patches=(transaction(append, lambda lease, events, rows: _UNFENCED if events else _asked),),
+        patches=(transaction(append, lambda lease, events, rows, *_: _UNFENCED if events else _asked),),
         scenario=Scenario(driver=LateJournalDriver, behaviours=("steps",)),
     ),
     "no fence for checkpoints": Mutant(
         found_by="fencing",
-        patches=(transaction(append, lambda lease, events, rows: _UNFENCED if rows else _asked),),
+        patches=(transaction(append, lambda lease, events, rows, *_: _UNFENCED if rows else _asked),),
         scenario=Scenario(driver=LateJournalDriver, behaviours=("steps",)),
     ),
     "a rollback is not fenced": Mutant(
