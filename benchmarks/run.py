@@ -74,7 +74,7 @@ async def measure(case: str, side: Side, sizes: Sizes, sitting: Sitting) -> None
 def turns(cases: Sequence[str], sides: Sequence[Side], number: int) -> Iterator[tuple[str, Side]]:
     """Give the cases of round *number*, each for all sides that can do it.
 
-    Who comes first changes, so that nobody always meets a machine warmed up by the others. A slow side has one round.
+    The order of the sides alternates, so that none is always measured on a warm machine. A slow side has one round.
     """
     ordered = list(sides)[:: -1 if number % 2 else 1]
     for case in cases:

@@ -82,8 +82,8 @@ async def rewrite_large_values(
     Raises:
         StoreUnavailable: The database cannot be read or written; what was rewritten so far stays so.
     """
-    codec = MessagePack(serde or LedgerSerializer())
-    loads = (serde or LedgerSerializer()).loads_typed
+    serde = serde or LedgerSerializer()
+    codec, loads = MessagePack(serde), serde.loads_typed
     after, done, rewritten = "", 0, 0
     threads = (await driver.read(_asked(_THREADS, after=after)))[0]["threads"]
     while (thread_id := (await driver.read(_asked(_NEXT_THREAD, after=after)))[0]["thread_id"]) is not None:

@@ -187,12 +187,12 @@ class Builder:
         if size >= _MAX_SMALL_BYTES or (size >= _MIN_PART_BYTES and not crc32(data) & 7):
             self._end_small()
 
-    def add_parts(self, parts: Mapping[str, bytes], data: bytes) -> None:
+    def add_parts(self, parts: dict[str, bytes], data: bytes) -> None:
         """Add an item as what :func:`parts_of` has made of *data*."""
         self._note(data)
         self._end_small()
         self._put(parts)
-        self._run.append(next(reversed(list(parts))))
+        self._run.append(next(reversed(parts)))
 
     def add_stored(self, refs: Sequence[str], data: Sequence[bytes]) -> None:
         """Add items that are stored; *data* are their bytes, if those are asked for."""

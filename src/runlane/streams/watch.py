@@ -179,6 +179,6 @@ class Watch:
 
 
 def _place_after(found: EventBatch | LargeEvent) -> int:
-    """Return the number after which a reader goes on who has *found*."""
+    """Return the event number after which a reader of *found* continues."""
     last = found if isinstance(found, LargeEvent) else found[-1]
     return last.resumes_at - 1 if isinstance(last, StreamGap) else last.seq

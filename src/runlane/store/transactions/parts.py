@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from typing import Final, Protocol
 
-import orjson
-
 from runlane.documents.parts import ITEM_NODE, NODE, children, is_node, split_refs
 from runlane.errors import DocumentIncomplete
 from runlane.store.conditions import RUNNING
+from runlane.store.rows import dumps
 from runlane.store.statements import Statement, Transaction, statement
 
 #: Parts that one transaction removes, so that others need not wait long.
@@ -80,10 +79,8 @@ _COPY: Final = statement(
 # A mark too many costs a look.
 _MARK_DUE: Final = statement(
     "parts.mark_due",
-    f"""INSERT INTO part_sweeps (thread_id, epoch, due) SELECT :thread_id, 0, 1 WHERE {_HAS_PARTS}
+    f"""INSERT INTO part_sweeps (thread_id, epoch, due) SELECT CAST(:thread_id AS TEXT), 0, 1 WHERE {_HAS_PARTS}
         ON CONFLICT (thread_id) DO UPDATE SET due = 1""",
-    postgres=f"""INSERT INTO part_sweeps (thread_id, epoch, due)
-        SELECT CAST(:thread_id AS text), 0, 1 WHERE {_HAS_PARTS} ON CONFLICT (thread_id) DO UPDATE SET due = 1""",
 )
 # Called when parts were removed. Whoever takes them for stored has the epoch of before.
 NEXT_EPOCH: Final = statement(
@@ -127,7 +124,7 @@ def put_parts(thread_id: str, refs: Iterable[str], parts: Mapping[str, bytes]) -
         if is_node(ref):
             wanted.update(child for child in children(data) if child not in parts)
     if wanted:
-        missing = yield MISSING_PARTS(thread_id=thread_id, refs=_json(wanted))
+        missing = yield MISSING_PARTS(thread_id=thread_id, refs=dumps(list(wanted)))
         if missing:
             raise DocumentIncomplete(thread_id, missing[0]["ref"])
 
@@ -163,7 +160,7 @@ def read_parts(thread_id: str, refs: Iterable[str], known: Known = NOTHING) -> T
     found: dict[str, bytes] = {}
     wanted = _unknown(refs, known, found)
     while wanted:
-        rows = yield GET_PARTS(thread_id=thread_id, refs=_json(wanted))
+        rows = yield GET_PARTS(thread_id=thread_id, refs=dumps(list(wanted)))
         if len(rows) < len(wanted):
             raise DocumentIncomplete(thread_id, min(wanted - {row["ref"] for row in rows}))
         found.update({row["ref"]: row["data"] for row in rows})
@@ -245,7 +242,3 @@ def referenced(thread_id: str) -> Transaction[set[str]]:
         live |= below
         unseen += [ref for ref in below if ref in nodes]
     return live
-
-
-def _json(refs: Iterable[str]) -> str:
-    return orjson.dumps(list(refs)).decode()
