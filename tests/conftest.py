@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from postgres_cluster import PostgresCluster
+from runlane.store.backends import migrate_postgres
 
 # The contract suites live in the package; their assertions shall explain themselves as those of a test do.
 pytest.register_assert_rewrite("runlane.testing")
@@ -73,6 +74,23 @@ def postgres_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
         connection.execute(f'CREATE DATABASE "{name}"')
         yield postgres_cluster.url(name)
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def new_postgres_ledger(postgres_cluster: PostgresCluster) -> Callable[[], str]:
+    """Give a maker of databases that have the schema and nothing else; they go with the cluster."""
+    template = f"template_{uuid4().hex}"
+    with psycopg.connect(postgres_cluster.dsn, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{template}"')
+    migrate_postgres(postgres_cluster.url(template))
+
+    def new() -> str:
+        name = f"ledger_{uuid4().hex}"
+        with psycopg.connect(postgres_cluster.dsn, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return postgres_cluster.url(name)
+
+    return new
 
 
 @pytest.fixture(scope="module")

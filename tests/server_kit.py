@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 #: Every mode of a run's stream; ``messages-tuple`` replaces ``messages``.
 MODES = [mode for mode in get_args(StreamMode) if mode != "messages"]
+#: Returns the address of a fresh, empty database.
+NewDatabase = Callable[[], str]
 _SYSTEM = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
 

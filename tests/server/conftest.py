@@ -13,7 +13,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from answer_kit import CheckedClient
-from server_kit import PATIENCE_S, Server, running_server, sdk
+from server_kit import PATIENCE_S, NewDatabase, Server, running_server, sdk
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,10 +25,19 @@ def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.fixture(scope="session", params=["sqlite"])
+def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
+    """Give a maker of empty databases: whoever asks is run once per kind."""
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path_factory.mktemp('server')}/runlane.db"
+    made: NewDatabase = request.getfixturevalue("new_postgres_ledger")
+    return made
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give the server that the tests share; each has its own threads."""
-    with running_server(f"sqlite:///{tmp_path_factory.mktemp('server')}/runlane.db") as running:
+    with running_server(new_database()) as running:
         yield running
 
 

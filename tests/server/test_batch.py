@@ -10,15 +10,15 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from server_kit import LONG_S, NOWHERE, Server, begun, ended, running_server, sdk
+from server_kit import LONG_S, NOWHERE, NewDatabase, Server, begun, ended, running_server, sdk
 
 GOOD = {"assistant_id": "steps", "input": {"steps": 1}}
 
 
 @pytest.fixture
-def alone() -> Iterator[Server]:
+def alone(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server that no other test uses, since what is cancelled by its status is everybody's."""
-    with running_server("memory://") as running:
+    with running_server(new_database()) as running:
         yield running
 
 

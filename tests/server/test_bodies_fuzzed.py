@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fuzz_kit import fuzzed, json_texts, texts, values
 from runlane.server.api import openapi_document
-from server_kit import NOWHERE, Server, running_server
+from server_kit import NOWHERE, NewDatabase, Server, running_server
 
 ANSWER_S = 10.0
 #: A graph that ends at once, whatever it is given.
@@ -60,9 +60,9 @@ def requests(draw: st.DrawFn) -> tuple[str, str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of this file's own, which is left in a strange state."""
-    with running_server(f"sqlite:///{tmp_path_factory.mktemp('bodies')}/runlane.db") as running:
+    with running_server(new_database()) as running:
         yield running
 
 

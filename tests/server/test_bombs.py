@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from server_kit import NOWHERE, PATIENCE_S, Server, running_server
+from server_kit import NOWHERE, PATIENCE_S, NewDatabase, Server, running_server
 
 LIMIT = 1_000_000
 MIB = 1 << 20
@@ -24,10 +24,9 @@ KEPT_BYTES = 96 * MIB
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of this file's own that takes small bodies."""
-    where = tmp_path_factory.mktemp("bombs")
-    with running_server(f"sqlite:///{where}/runlane.db", max_body_bytes=LIMIT) as running:
+    with running_server(new_database(), max_body_bytes=LIMIT) as running:
         yield running
 
 

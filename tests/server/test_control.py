@@ -9,7 +9,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from server_kit import LONG_S, Server, begun, running_server, sdk
+from server_kit import LONG_S, NewDatabase, Server, begun, running_server, sdk
 
 
 async def test_a_node_that_blocks_its_thread_blocks_nobody_else(
@@ -52,9 +52,9 @@ async def test_readers_of_a_run_that_is_rolled_back_by_the_next_are_told(
 
 
 @pytest.fixture
-def draining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def draining(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server that can be drained."""
-    with running_server(f"sqlite:///{tmp_path_factory.mktemp('draining')}/runlane.db", cancel_grace_s=0.2) as running:
+    with running_server(new_database(), cancel_grace_s=0.2) as running:
         yield running
 
 

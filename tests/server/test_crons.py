@@ -13,7 +13,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from auth_kit import bearer, guarded_server
-from server_kit import LONG_S, NOWHERE, begun, ended, running_server, sdk, system_id
+from server_kit import LONG_S, NOWHERE, NewDatabase, begun, ended, running_server, sdk, system_id
 
 SECOND = timedelta(seconds=1)
 #: Not before this year is over, and never while a test of these runs.
@@ -379,8 +379,8 @@ async def test_an_id_that_is_no_uuid_is_422(http: httpx.AsyncClient, method: str
     assert (await http.request(method, "/runs/crons/7", json={"enabled": True})).status_code == 422
 
 
-async def test_a_restarted_server_goes_on(tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path}/runlane.db"
+async def test_a_restarted_server_goes_on(new_database: NewDatabase) -> None:
+    database = new_database()
     with running_server(database) as server:
         async with sdk(server) as client, httpx.AsyncClient(base_url=server.url) as http:
             made = await client.crons.create(

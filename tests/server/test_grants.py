@@ -19,7 +19,7 @@ from auth_kit import bearer, guarded_server, keyed_server, project, revoke
 from runlane.records import ANY_OWNER
 from runlane.server.auth.keys import new_key
 from runlane.store.transactions.crons import Cron, CronFilter
-from server_kit import LONG_S, PATIENCE_S, PROJECT, Server, begun, running_server
+from server_kit import LONG_S, PATIENCE_S, PROJECT, NewDatabase, Server, begun, running_server
 
 #: Longer than a test: only a change or a command makes a server ask again.
 NEVER_S = 3600.0
@@ -189,10 +189,10 @@ def test_a_cron_of_an_owner_without_a_key_is_suspended_until_they_have_one(tmp_p
         assert again.last_run_id not in (None, cron.last_run_id)
 
 
-def test_a_project_can_say_whose_crons_still_run(tmp_path: Path) -> None:
+def test_a_project_can_say_whose_crons_still_run(tmp_path: Path, new_database: NewDatabase) -> None:
     auth = f"{PROJECT.parent}/auth.py"
     config = project(tmp_path, path=f"{auth}:plain", known_user=f"{auth}:is_known")
-    with running_server(f"sqlite:///{tmp_path}/runlane.db", config, poll_s=0.2) as server:
+    with running_server(new_database(), config, poll_s=0.2) as server:
         made = httpx.post(f"{server.url}/runs/crons", json=EVERY_SECOND, headers=bearer("gone"))
         assert made.status_code == 200, made.text
         assert once_its_error_is("OwnerUnknown", server).last_run_id is None

@@ -16,17 +16,16 @@ from protocol_kit import Wire, human, of
 from runlane.streams.budget import MAX_PART_BYTES
 from server.test_protocol_socket import Socket, address
 from server.test_thread_stream import reading
-from server_kit import Server, read_frames, running_server
+from server_kit import NewDatabase, Server, read_frames, running_server
 
 PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"
 LARGE = MAX_PART_BYTES * 5 // 4
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of the protocol's graphs."""
-    folder = tmp_path_factory.mktemp("large")
-    with running_server(f"sqlite:///{folder}/runlane.db", PROJECT) as running:
+    with running_server(new_database(), PROJECT) as running:
         yield running
 
 

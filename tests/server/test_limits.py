@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.client import HTTPResponse
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,7 +22,7 @@ from runlane.server.http.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, OTHER_
 from runlane.server.http.errors import close_reason
 from runlane.server.http.json_bodies import MAX_VALUES
 from runlane.settings import Settings
-from server_kit import PATIENCE_S, Server, running_server
+from server_kit import PATIENCE_S, NewDatabase, Server, running_server
 
 TIMEOUT_S = 2.0
 LINE_END = b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -33,9 +32,9 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def limited(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of this file's own with small limits."""
-    database = f"sqlite:///{tmp_path_factory.mktemp('limits')}/runlane.db"
+    database = new_database()
     with running_server(database, request_timeout_s=TIMEOUT_S) as running:
         yield running
 
@@ -166,8 +165,8 @@ def test_requests_that_come_together_are_answered_one_by_one(raw: Raw) -> None:
     assert raw.answer()[0] == 200
 
 
-def test_connections_beyond_the_limit_are_told_so_and_the_next_is_served(tmp_path: Path) -> None:
-    with running_server(f"sqlite:///{tmp_path}/runlane.db", max_connections=5) as server, ExitStack() as stack:
+def test_connections_beyond_the_limit_are_told_so_and_the_next_is_served(new_database: NewDatabase) -> None:
+    with running_server(new_database(), max_connections=5) as server, ExitStack() as stack:
         idle = [stack.enter_context(asked(server)) for _ in range(5)]
         assert [one.answer()[0] for one in idle] == [200] * 5
         with asked(server) as refused:

@@ -10,7 +10,7 @@ import httpx
 from langgraph_sdk import get_client
 
 from auth_kit import bearer
-from server_kit import PATIENCE_S, PROJECT, Server, running_server, sdk
+from server_kit import PATIENCE_S, PROJECT, NewDatabase, Server, running_server, sdk
 
 CALLING = PROJECT.parent.parent / "calling_project" / "langgraph.json"
 
@@ -26,8 +26,8 @@ def login(server: Server, name: str) -> httpx.Client:
     return httpx.Client(base_url=server.url, headers=bearer(name), timeout=PATIENCE_S)
 
 
-async def test_a_graph_starts_runs_waits_for_them_and_reads_their_streams(tmp_path: Path) -> None:
-    with running_server(f"sqlite:///{tmp_path}/runlane.db", CALLING) as server:
+async def test_a_graph_starts_runs_waits_for_them_and_reads_their_streams(new_database: NewDatabase) -> None:
+    with running_server(new_database(), CALLING) as server:
         async with sdk(server) as client:
             result: Any = await client.runs.wait(None, "calling", input={})
             assert (result["doubled"], result["seen"]) == (4, 1)
@@ -36,9 +36,9 @@ async def test_a_graph_starts_runs_waits_for_them_and_reads_their_streams(tmp_pa
             assert [run["status"] for run in runs] == ["success", "success"]
 
 
-def test_what_a_graph_makes_is_its_users_and_it_sees_what_they_see(tmp_path: Path) -> None:
+def test_what_a_graph_makes_is_its_users_and_it_sees_what_they_see(tmp_path: Path, new_database: NewDatabase) -> None:
     with (
-        running_server(f"sqlite:///{tmp_path}/runlane.db", guarded(tmp_path)) as server,
+        running_server(new_database(), guarded(tmp_path)) as server,
         login(server, "ann") as ann,
         login(server, "bob") as bob,
     ):
@@ -49,8 +49,10 @@ def test_what_a_graph_makes_is_its_users_and_it_sees_what_they_see(tmp_path: Pat
         assert bob.get(f"/threads/{mine['thread_id']}").status_code == 404
 
 
-async def test_outside_of_a_run_a_client_without_a_url_is_authenticated_like_any_other(tmp_path: Path) -> None:
-    with running_server(f"sqlite:///{tmp_path}/runlane.db", guarded(tmp_path)):
+async def test_outside_of_a_run_a_client_without_a_url_is_authenticated_like_any_other(
+    tmp_path: Path, new_database: NewDatabase
+) -> None:
+    with running_server(new_database(), guarded(tmp_path)):
         unknown, ann = get_client(api_key=None), get_client(api_key=None, headers=bearer("ann"))
         assert (await unknown.http.client.post("/threads", json={})).status_code == 401
         assert (await ann.http.client.post("/threads", json={})).status_code == 200

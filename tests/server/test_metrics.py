@@ -12,15 +12,15 @@ from langgraph_sdk.client import LangGraphClient
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import conninfo_to_dict
 
-from server_kit import LONG_S, NOWHERE, PATIENCE_S, Server, begun, running_server, sdk
+from server_kit import LONG_S, NOWHERE, PATIENCE_S, NewDatabase, Server, begun, running_server, sdk
 
 Samples = dict[str, float]
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def counted(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of these tests alone."""
-    with running_server(f"sqlite:///{tmp_path_factory.mktemp('counted')}/runlane.db", max_concurrent_runs=3) as running:
+    with running_server(new_database(), max_concurrent_runs=3) as running:
         yield running
 
 

@@ -14,17 +14,16 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from protocol_kit import human
-from server_kit import Server, running_server, sdk
+from server_kit import NewDatabase, Server, running_server, sdk
 
 PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"
 Transport = Literal["sse", "websocket"]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of the protocol's graphs."""
-    folder = tmp_path_factory.mktemp("protocol")
-    with running_server(f"sqlite:///{folder}/runlane.db", PROJECT) as running:
+    with running_server(new_database(), PROJECT) as running:
         yield running
 
 

@@ -13,16 +13,15 @@ from langgraph_sdk.client import LangGraphClient
 
 from protocol_kit import EVERY_CHANNEL, Wire, human, of, up_to_end
 from runlane.server.protocols.v2.thread import PAUSE_DELAY_S
-from server_kit import LONG_S, Server, begun, running_server, sdk
+from server_kit import LONG_S, NewDatabase, Server, begun, running_server, sdk
 
 PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of the protocol's graphs."""
-    folder = tmp_path_factory.mktemp("protocol")
-    with running_server(f"sqlite:///{folder}/runlane.db", PROJECT) as running:
+    with running_server(new_database(), PROJECT) as running:
         yield running
 
 

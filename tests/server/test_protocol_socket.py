@@ -15,16 +15,15 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from protocol_kit import EVERY_CHANNEL, Wire, human, is_end
-from server_kit import LONG_S, Server, running_server
+from server_kit import LONG_S, NewDatabase, Server, running_server
 
 PROJECT = Path(__file__).parent / "protocol_project" / "langgraph.json"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of the protocol's graphs."""
-    folder = tmp_path_factory.mktemp("protocol")
-    with running_server(f"sqlite:///{folder}/runlane.db", PROJECT) as running:
+    with running_server(new_database(), PROJECT) as running:
         yield running
 
 
@@ -173,8 +172,8 @@ async def test_a_deleted_thread_closes_the_socket(socket: Socket, thread: Wire) 
     assert closed.value.rcvd.code == 4404
 
 
-async def test_a_closing_process_says_so_to_its_sockets(tmp_path: Path) -> None:
-    with running_server(f"sqlite:///{tmp_path}/runlane.db", PROJECT, drain_grace_s=0.1) as server:
+async def test_a_closing_process_says_so_to_its_sockets(new_database: NewDatabase) -> None:
+    with running_server(new_database(), PROJECT, drain_grace_s=0.1) as server:
         async with connect(address(server, str(uuid4()))) as connection:
             socket = Socket(connection)
             run_id = await socket.start("chat", input=human("x"))

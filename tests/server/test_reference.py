@@ -11,17 +11,17 @@ import pytest
 
 from differential import Answers, Difference, Listed, ask, differences, listed
 from server.exchanges import SCENARIOS
-from server_kit import PATIENCE_S, running_server
+from server_kit import PATIENCE_S, NewDatabase, running_server
 
 HERE = Path(__file__).parent
 RECORDED: Answers = json.loads((HERE / "reference_answers.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Difference]]:
+def found(new_database: NewDatabase) -> Iterator[list[Difference]]:
     """Give the differences of all answers."""
     project = HERE / "reference_project" / "langgraph.json"
-    database = f"sqlite:///{tmp_path_factory.mktemp('reference')}/runlane.db"
+    database = new_database()
     with (
         running_server(database, project) as server,
         httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client,

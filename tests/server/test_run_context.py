@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict
 
 import httpx
@@ -15,7 +14,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from protocol_kit import wire
-from server_kit import PATIENCE_S, Server, running_server, sdk
+from server_kit import PATIENCE_S, NewDatabase, Server, running_server, sdk
 
 
 class Seen(TypedDict, total=False):
@@ -66,9 +65,8 @@ GRAPHS = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder: Path = tmp_path_factory.mktemp("context")
-    with running_server(f"sqlite:///{folder}/runlane.db", graphs=GRAPHS) as running:
+def server(new_database: NewDatabase) -> Iterator[Server]:
+    with running_server(new_database(), graphs=GRAPHS) as running:
         yield running
 
 

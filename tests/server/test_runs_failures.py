@@ -16,13 +16,13 @@ from psycopg.conninfo import conninfo_to_dict
 from starlette.requests import Request
 from starlette.routing import Route
 
-from server_kit import LONG_S, NOWHERE, PATIENCE_S, Server, ended, running_server, sdk
+from server_kit import LONG_S, NOWHERE, PATIENCE_S, NewDatabase, Server, ended, running_server, sdk
 
 
 @pytest.fixture
-def fragile(tmp_path: Path) -> Iterator[Server]:
+def fragile(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server that a test may break."""
-    with running_server(f"sqlite:///{tmp_path}/runlane.db") as running:
+    with running_server(new_database()) as running:
         yield running
 
 
@@ -172,8 +172,8 @@ async def test_a_database_that_another_writes_for_long_is_out_for_writers_only(t
             assert (await ended(client, run))["status"] == "success"
 
 
-async def test_a_run_that_finds_its_threads_queue_full_is_429_and_the_thread_goes_on() -> None:
-    with running_server("memory://", max_queued_runs=1, drain_grace_s=0, cancel_grace_s=0) as running:
+async def test_a_run_that_finds_its_threads_queue_full_is_429_and_the_thread_goes_on(new_database: NewDatabase) -> None:
+    with running_server(new_database(), max_queued_runs=1, drain_grace_s=0, cancel_grace_s=0) as running:
         async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE_S) as http, sdk(running) as client:
             thread_id = (await client.threads.create())["thread_id"]
             steps = {"assistant_id": "steps", "input": {"steps": 1, "delay_s": LONG_S}, "multitask_strategy": "enqueue"}

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from server_kit import HEARTBEAT_S, LONG_S, Server, begun, ended, parse_frames, running_server, sdk
+from server_kit import HEARTBEAT_S, LONG_S, NewDatabase, Server, begun, ended, parse_frames, running_server, sdk
 
 STEP = {"assistant_id": "steps", "input": {"steps": 1}}
 SLOW = {"assistant_id": "steps", "input": {"steps": 2, "delay_s": LONG_S}}
@@ -147,8 +147,8 @@ async def test_a_pending_run_says_what_it_waits_for(client: LangGraphClient, htt
     await client.runs.cancel(thread_id, delayed["run_id"])
 
 
-async def test_a_run_that_could_start_waits_for_a_slot() -> None:
-    with running_server("memory://", max_concurrent_runs=1) as full:
+async def test_a_run_that_could_start_waits_for_a_slot(new_database: NewDatabase) -> None:
+    with running_server(new_database(), max_concurrent_runs=1) as full:
         async with sdk(full) as client:
             threads = [(await client.threads.create())["thread_id"] for _ in range(2)]
             running = await begun(client, threads[0])

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from runlane.server.api import openapi_document
-from server_kit import Server, running_server
+from server_kit import NewDatabase, Server, running_server
 
 CONFIG = {
     "generation": {"deterministic": True, "max-examples": 10},
@@ -34,9 +34,9 @@ GRAPH = "settings"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of this file's own, which is left in a strange state."""
-    with running_server(f"sqlite:///{tmp_path_factory.mktemp('fuzzed')}/runlane.db") as running:
+    with running_server(new_database()) as running:
         yield running
 
 

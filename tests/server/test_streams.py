@@ -15,6 +15,7 @@ from server_kit import (
     LONG_S,
     NOWHERE,
     Frame,
+    NewDatabase,
     Server,
     begun,
     ended,
@@ -392,9 +393,9 @@ async def test_the_sdk_goes_on_by_itself_after_a_broken_connection(
 
 
 @pytest.fixture(scope="module")
-def hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def hurried(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server whose runs may take a moment only."""
-    database = f"sqlite:///{tmp_path_factory.mktemp('hurried')}/runlane.db"
+    database = new_database()
     with running_server(database, run_timeout_s=0.2, strict=True) as running:
         yield running
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from server_kit import LONG_S, NOWHERE, PATIENCE_S, Frame, Server, begun, ended, running_server, sdk
+from server_kit import LONG_S, NOWHERE, PATIENCE_S, Frame, NewDatabase, Server, begun, ended, running_server, sdk
 
 ONE_STEP = {"input": {"steps": 1, "delay_s": 0}}
 
@@ -194,8 +193,8 @@ async def test_heartbeats_come_while_nothing_happens(http: httpx.AsyncClient, th
         assert [(await reader.frame()).name for _ in range(3)] == [":"] * 3
 
 
-async def test_news_do_not_wait_for_the_next_heartbeat() -> None:
-    with running_server("memory://", heartbeat_s=LONG_S) as server:
+async def test_news_do_not_wait_for_the_next_heartbeat(new_database: NewDatabase) -> None:
+    with running_server(new_database(), heartbeat_s=LONG_S) as server:
         web = httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S)
         async with sdk(server) as client, web as http:
             thread_id = (await client.threads.create())["thread_id"]
@@ -241,8 +240,8 @@ async def test_a_reader_that_does_not_read_holds_nobody_up(
         assert run["run_id"] not in vars(live)["_live"], "an ended run that all have read is not in memory"
 
 
-async def test_a_cursor_outlives_its_server(tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path}/runlane.db"
+async def test_a_cursor_outlives_its_server(new_database: NewDatabase) -> None:
+    database = new_database()
     with running_server(database) as server:
         async with sdk(server) as client, httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
             thread_id = (await client.threads.create())["thread_id"]
@@ -258,8 +257,8 @@ async def test_a_cursor_outlives_its_server(tmp_path: Path) -> None:
             assert _started(await reader.until_done(third)) == [second["run_id"], third["run_id"]]
 
 
-async def test_a_draining_server_lets_readers_go() -> None:
-    with running_server("memory://") as server:
+async def test_a_draining_server_lets_readers_go(new_database: NewDatabase) -> None:
+    with running_server(new_database()) as server:
         async with sdk(server) as client, httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
             thread_id = (await client.threads.create())["thread_id"]
             async with reading(http, thread_id) as reader:

@@ -20,7 +20,7 @@ from runlane.server.config.expiry import Expiry, load_expiry
 from runlane.server.startup import open_service
 from runlane.settings import Settings
 from runlane.store.statements import Transaction, statement
-from server_kit import PROJECT, Server, begun, ended, gone, running_server, sdk
+from server_kit import PROJECT, NewDatabase, Server, begun, ended, gone, running_server, sdk
 
 OLDER = statement(
     "older",
@@ -149,11 +149,11 @@ async def test_a_copy_expires_as_its_source_does(client: LangGraphClient) -> Non
 
 
 @pytest.fixture(scope="module")
-def expiring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def expiring(tmp_path_factory: pytest.TempPathFactory, new_database: NewDatabase) -> Iterator[Server]:
     """Give a server whose langgraph.json says when threads expire."""
     folder = tmp_path_factory.mktemp("expiring")
     ttl = {"strategy": "keep_latest", "default_ttl": 90, "sweep_interval_minutes": 0.001, "sweep_limit": 5}
-    with running_server(f"sqlite:///{folder}/runlane.db", project(folder, {"ttl": ttl})) as running:
+    with running_server(new_database(), project(folder, {"ttl": ttl})) as running:
         yield running
 
 
@@ -218,8 +218,8 @@ async def test_a_server_that_is_told_what_it_cannot_do_does_not_start(tmp_path: 
             pass
 
 
-async def test_ended_runs_are_forgotten_after_their_time_and_their_threads_stay(tmp_path: Path) -> None:
-    with running_server(f"sqlite:///{tmp_path}/runlane.db", run_retention_s=0.001) as server:
+async def test_ended_runs_are_forgotten_after_their_time_and_their_threads_stay(new_database: NewDatabase) -> None:
+    with running_server(new_database(), run_retention_s=0.001) as server:
         async with sdk(server) as client, httpx.AsyncClient(base_url=server.url) as http:
             thread_id = (await client.threads.create())["thread_id"]
             run = await client.runs.create(thread_id, "steps", input={"steps": 2})

@@ -7,7 +7,6 @@ import operator
 import threading
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -16,7 +15,7 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import BadRequestError, ConflictError, NotFoundError, UnprocessableEntityError
 from typing_extensions import TypedDict
 
-from server_kit import PATIENCE_S, Server, running_server, sdk
+from server_kit import PATIENCE_S, NewDatabase, Server, running_server, sdk
 
 
 class Gate:
@@ -66,9 +65,8 @@ def _gated() -> Any:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    path: Path = tmp_path_factory.mktemp("races") / "runlane.db"
-    with running_server(f"sqlite:///{path}", graphs={"gated": _gated()}) as running:
+def server(new_database: NewDatabase) -> Iterator[Server]:
+    with running_server(new_database(), graphs={"gated": _gated()}) as running:
         yield running
 
 

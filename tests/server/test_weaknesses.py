@@ -19,7 +19,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from runlane.maintenance.retention import ThreadSweeper
-from server_kit import NOWHERE, Server, begun, ended, gone, running_server, sdk
+from server_kit import NOWHERE, NewDatabase, Server, begun, ended, gone, running_server, sdk
 
 TESTS = Path(__file__).parents[1]
 HERE = "server/test_weaknesses.py"
@@ -247,9 +247,9 @@ async def test_what_does_not_exist_is_404_on_every_route_that_streams_or_waits(
 
 
 @pytest.fixture
-def alone() -> Iterator[Server]:
+def alone(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server on which nothing else happens."""
-    with running_server("memory://", stateless_retention_s=0) as running:
+    with running_server(new_database(), stateless_retention_s=0) as running:
         yield running
 
 

@@ -23,7 +23,7 @@ from runlane.server.http.responses import run_wire
 from runlane.server.startup import open_service
 from runlane.settings import Settings
 from runlane.store.statements import Transaction, statement
-from server_kit import NOWHERE, PATIENCE_S, Server, begun, running_server, sdk
+from server_kit import NOWHERE, PATIENCE_S, NewDatabase, Server, begun, running_server, sdk
 from webhook_kit import Receiver, answers, receiver
 
 PROJECT = Path(__file__).parent / "webhook_project" / "langgraph.json"
@@ -33,9 +33,9 @@ NOW_DUE = statement("now_due", "UPDATE webhook_deliveries SET next_at = 0 WHERE 
 
 
 @pytest.fixture(scope="module")
-def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def hooked(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server that may tell receivers on this machine."""
-    database = f"sqlite:///{tmp_path_factory.mktemp('webhooks')}/runlane.db"
+    database = new_database()
     with running_server(database, PROJECT, webhook_secret=SECRET) as running:
         yield running
 
@@ -244,8 +244,8 @@ async def test_what_is_not_there_is_not_found_and_nonsense_is_refused(
     assert (await http.request(method, path)).status_code == status
 
 
-async def test_the_next_process_tells_what_this_one_could_not(tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path}/runlane.db"
+async def test_the_next_process_tells_what_this_one_could_not(new_database: NewDatabase) -> None:
+    database = new_database()
     async with receiver(answers(503)) as to:
         with running_server(database, PROJECT) as server:
             async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
@@ -331,9 +331,9 @@ def test_the_fields_that_a_deployment_may_choose_are_those_of_a_run() -> None:
     assert run_wire(run).keys() == RUN_FIELDS
 
 
-async def test_a_relative_url_reaches_routes_of_the_projects_own_application_only(tmp_path: Path) -> None:
+async def test_a_relative_url_reaches_routes_of_the_projects_own_application_only(new_database: NewDatabase) -> None:
     project = PROJECT.parent.parent / "reference_project" / "langgraph.json"
-    with running_server(f"sqlite:///{tmp_path}/runlane.db", project) as server:
+    with running_server(new_database(), project) as server:
         async with sdk(server) as client:
             before = await client.threads.count()
             thread = await client.threads.create()

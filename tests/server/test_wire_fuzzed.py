@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from websockets.sync.client import ClientConnection, connect
 
 from fuzz_kit import fuzzed, json_texts, texts, values
-from server_kit import PATIENCE_S, Server, running_server
+from server_kit import PATIENCE_S, NewDatabase, Server, running_server
 
 #: An answer that takes longer is not looked at; most take a millisecond, and half of what is sent has none.
 ANSWER_S = 0.03
@@ -44,9 +44,9 @@ COMMANDS = json_texts(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(new_database: NewDatabase) -> Iterator[Server]:
     """Give a server of this file's own, which is left in a strange state."""
-    with running_server(f"sqlite:///{tmp_path_factory.mktemp('wire')}/runlane.db") as running:
+    with running_server(new_database()) as running:
         yield running
 
 
