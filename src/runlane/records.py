@@ -338,7 +338,7 @@ class NewRun:
     admission answer the first one's run. An existing thread has to be one of ``thread_owner`` (``None``: of *owner*),
     and its metadata to match the filter ``thread_where``; interrupts that the request answers have to be open there.
     With ``default_metadata``, which comes first, the run inherits the thread's metadata. ``thread_metadata`` is written
-    to the thread; ``thread_ttl`` is that of a thread that is made.
+    to the thread; ``thread_ttl`` is that of a thread that is made. Somebody waits for the stream of a ``streamed`` run.
     """
 
     run_id: str
@@ -357,6 +357,7 @@ class NewRun:
     thread_ttl: ThreadTtl | None = None
     temporary: bool = False
     delay_s: float = 0.0
+    streamed: bool = False
     thread_owner: Owner | None = None
     thread_where: Json | None = None
     webhook: str | None = None
@@ -425,13 +426,15 @@ class Cancelled:
 class Claim:
     """A claimed run: the record, the right to write it, and the number of its last event so far.
 
-    ``bare`` says that clients may look at its thread, and see no values there yet. ``parts_epoch`` changes whenever
-    parts of the thread were removed.
+    ``start`` is that event, if it tells of the attempt's start and was committed with the claim. ``bare`` says that
+    clients may look at its thread, and see no values there yet. ``parts_epoch`` changes whenever parts of the thread
+    were removed.
     """
 
     run: RunRecord
     lease: Lease
     events_end: int
+    start: StreamEvent | None = None
     bare: bool = False
     parts_epoch: str | None = None
 

@@ -28,7 +28,7 @@ from run_kit import (
 from runlane.agents.coroutine import RunContext
 from runlane.errors import AdmissionClosed, ConflictError, StoreUnavailable
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.records import Claimant
+from runlane.records import Claimant, StreamEvent
 from runlane.store.drivers import sqlite
 from runlane.store.drivers.sqlite import commit_group
 from runlane.store.retry import PersistenceRetryPolicy
@@ -86,6 +86,32 @@ async def test_a_run_of_one_step_takes_two_commits() -> None:
             run = await runtime.runs.create(thread, kwargs=graph_run())
             assert (await runtime.runs.join(run.run_id)).status is RunStatus.SUCCESS
             assert driver.commits == ["admit", "finish"]
+
+
+@on_virtual_time
+async def test_the_start_of_a_run_that_is_streamed_takes_no_commit_of_its_own() -> None:
+    driver = CountingDriver()
+    async with opened(driver, graphs={"g": one_step()}) as runtime:
+        await asyncio.sleep(1)  # what is done at the start is done
+        driver.commits.clear()
+        admitted = await runtime.submitter.admit(a_run(kwargs=graph_run(), streamed=True))
+        batches = admitted.watch.batches()
+        first = await anext(batches)
+        assert driver.commits == ["admit"]
+        rest = [item async for batch in batches for item in batch]
+        events = [item for item in [*first, *rest] if isinstance(item, StreamEvent)]
+        assert [(event.seq, event.name) for event in events] == [(1, "metadata"), (2, "values"), (3, "values")]
+        assert await runtime.store.events.read(admitted.run.seq, after=0) == tuple(events)
+
+
+@on_virtual_time
+async def test_the_start_that_is_streamed_is_known_again_when_the_answer_was_lost() -> None:
+    async with opened(LostAnswers(), graphs={"g": one_step()}) as runtime:
+        admitted = await runtime.submitter.admit(a_run(kwargs=graph_run(), streamed=True))
+        items = [item async for batch in admitted.watch.batches() for item in batch]
+        events = [item for item in items if isinstance(item, StreamEvent)]
+        assert [event.name for event in events] == ["metadata", "values", "values"]
+        assert await runtime.store.events.read(admitted.run.seq, after=0) == tuple(events)
 
 
 def test_a_run_of_one_step_takes_two_commits_on_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from runlane.agents.base import Agent, AgentCall, Emit
 from runlane.agents.documents import JsonDocuments
-from runlane.agents.encode import encode
 from runlane.agents.host import AgentHost
 from runlane.documents.document import Document, Encoded
 from runlane.documents.memory import ThreadMemory
@@ -30,6 +29,7 @@ from runlane.records import RunRecord, Usage
 from runlane.redaction import RunSecrets, redact_text
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
+from runlane.store.transactions.events import start_event
 from runlane.streams.bridge import Feed
 from runlane.telemetry.emitter import SILENT, Telemetry
 
@@ -180,7 +180,9 @@ class AgentRunner:
             return replace(ran, failure=WorkerLost(run.rescues))
         continuable = agent.continuable and call.saver is not None
         ran = replace(ran, continuable=continuable, once=not agent.continuable)
-        journal.append_event("metadata", encode({"run_id": run.run_id, "attempt": run.attempt}))
+        if attempt.claim.start is None:
+            start = start_event(attempt.claim.lease, attempt.claim.events_end)
+            journal.append_event(start.name, start.data)
         self._telemetry.run_started(run)
         name = f"run_id={run.run_id} attempt={run.attempt}"
         try:

@@ -83,6 +83,8 @@ class StreamBridge:
         live = self._live_of(claim.run)
         live.executing, live.known_seq, live.attempt = True, claim.events_end, claim.lease.attempt
         live.clear()
+        if claim.start is not None:
+            live.show((claim.start,))
         self.tell_thread(claim.run.thread_id)
         return Feed(self._store, claim, live)
 

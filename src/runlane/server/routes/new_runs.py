@@ -39,11 +39,14 @@ class NotFoundForRun(NotFound):
         self.args = ("Thread or assistant not found.",)
 
 
-async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, *, index: int | None = None) -> NewRun:
+async def prepare_run(
+    request: Request, body: RunCreate, thread_id: str | None, *, index: int | None = None, streamed: bool = False
+) -> NewRun:
     """Check all that *body* asks for, without admitting anything; ``None`` for *thread_id* means a stateless run.
 
     Args:
         index: The place of a run that was sent together with others.
+        streamed: The request is answered with the run's stream.
 
     Raises:
         InvalidRequest: It says what is wrong.
@@ -68,7 +71,14 @@ async def prepare_run(request: Request, body: RunCreate, thread_id: str | None, 
         permissions=() if access.user is None else access.user.permissions,
         fingerprint=new.origin.fingerprint,
     )
-    return replace(new, request=asked, origin=origin, thread_owner=access.reads, thread_where=access.where)
+    return replace(
+        new,
+        request=asked,
+        origin=origin,
+        thread_owner=access.reads,
+        thread_where=access.where,
+        streamed=streamed,
+    )
 
 
 async def new_run(

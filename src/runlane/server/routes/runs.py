@@ -64,9 +64,9 @@ class CancelQuery(QueryModel):
     action: CancelAction = CancelAction.INTERRUPT
 
 
-async def _admit(request: Request, body: RunCreate, thread_id: str | None) -> Admitted:
+async def _admit(request: Request, body: RunCreate, thread_id: str | None, *, streamed: bool = False) -> Admitted:
     """Check the whole request, then admit its run: nothing is admitted that cannot be started."""
-    return await admit(service_of(request), await prepare_run(request, body, thread_id))
+    return await admit(service_of(request), await prepare_run(request, body, thread_id, streamed=streamed))
 
 
 def _paths(run: RunRecord, *, stateless: bool) -> str:
@@ -160,7 +160,7 @@ async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
 
 
 async def _create_stream(request: Request, body: RunCreate, thread_id: str | None) -> StreamingBody:
-    admitted = await _admit(request, body, thread_id)
+    admitted = await _admit(request, body, thread_id, streamed=True)
     path = _paths(admitted.run, stateless=thread_id is None)
     cancel = body.on_disconnect == "cancel"
     return _stream(service_of(request), admitted.watch, path, after=0, modes=[], cancel=cancel)

@@ -84,9 +84,9 @@ def admit(
         return admitted
     claim = None
     if admitted.runnable:
-        claim = yield from claim_head(new.run_id, claimant)
+        claim = yield from claim_head(new.run_id, claimant, streamed=new.streamed)
     elif admitted.reused:  # this admission is repeated, as its answer was lost
-        claim = yield from claimed_before(new.run_id, claimant)
+        claim = yield from claimed_before(new.run_id, claimant, streamed=new.streamed)
     return replace(admitted, claim=claim)
 
 

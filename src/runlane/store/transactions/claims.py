@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from runlane.records import Claim, Claimant
+from runlane.records import Claim, Claimant, Lease, StreamEvent
 from runlane.store.conditions import HEAD_OF_LANE, RUNNING
 from runlane.store.rows import lease_record, run_record
 from runlane.store.statements import Row, Transaction, statement
-from runlane.store.transactions.events import last_event
+from runlane.store.transactions.events import insert_events, last_event, start_event
 from runlane.store.transactions.start_order import next_order
 
 # Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
@@ -49,8 +49,12 @@ def claim(run_id: str, claimant: Claimant) -> Transaction[Claim | None]:
     return (yield from claim_head(run_id, claimant))
 
 
-def claim_head(run_id: str, claimant: Claimant) -> Transaction[Claim | None]:
-    """Do the same under the lock of the run's thread."""
+def claim_head(run_id: str, claimant: Claimant, *, streamed: bool = False) -> Transaction[Claim | None]:
+    """Do the same under the lock of the run's thread.
+
+    Args:
+        streamed: Also append the event of the start, which somebody waits for: it needs no commit of its own then.
+    """
     number = yield from next_order()
     rows = yield CLAIM_RUN(
         run_id=run_id,
@@ -64,20 +68,29 @@ def claim_head(run_id: str, claimant: Claimant) -> Transaction[Claim | None]:
     last = 0
     if rows[0]["attempt"] > 1:
         last = yield from last_event(rows[0]["seq"])
-    return _claim(rows[0], last)
+    lease = lease_record(rows[0])
+    if not streamed:
+        return _claim(rows[0], lease, last)
+    start = start_event(lease, last)
+    yield from insert_events(lease, [start])
+    return _claim(rows[0], lease, start.seq, start)
 
 
-def claimed_before(run_id: str, claimant: Claimant) -> Transaction[Claim | None]:
+def claimed_before(run_id: str, claimant: Claimant, *, streamed: bool) -> Transaction[Claim | None]:
     """Return the claim that an admission made at once for *claimant*, and whose answer was lost."""
     rows = yield CLAIM_OF_ADMISSION(run_id=run_id, worker_id=claimant.worker_id)
-    return _claim(rows[0], 0) if rows else None
+    if not rows:
+        return None
+    lease = lease_record(rows[0])
+    return _claim(rows[0], lease, 1, start_event(lease, 0)) if streamed else _claim(rows[0], lease, 0)
 
 
-def _claim(row: Row, events_end: int) -> Claim:
+def _claim(row: Row, lease: Lease, events_end: int, start: StreamEvent | None = None) -> Claim:
     return Claim(
         run=run_record(row),
-        lease=lease_record(row),
+        lease=lease,
         events_end=events_end,
+        start=start,
         bare=bool(row["bare"]),
         parts_epoch=row["parts_epoch"],
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
+import orjson
 
 from runlane.documents.document import Body, Document
 from runlane.documents.parts import REF_CHARS
@@ -48,6 +49,12 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes | list[bytes | int]]])
 NO_DOCUMENTS: Final[Mapping[int, Document]] = {}
 LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
+
+
+def start_event(lease: Lease, before: int) -> StreamEvent:
+    """Return the event that tells of the start of an attempt, to follow event number *before*."""
+    data = orjson.dumps({"run_id": lease.run_id, "attempt": lease.attempt})
+    return StreamEvent(seq=before + 1, name="metadata", data=data)
 
 
 def insert_events(

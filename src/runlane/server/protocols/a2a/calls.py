@@ -104,7 +104,7 @@ async def _send(request: Request, call: A2aCall, sending: Sending) -> Response:
         raise RpcError(NO_PUSH, "Push notifications are not sent; use a run's webhook.")
     thread_id, body, answers = await _wanted(request, call, sending)
     try:
-        new = await prepare_run(request, body, thread_id)
+        new = await prepare_run(request, body, thread_id, streamed=call.operation == "stream")
         if answers:
             new = replace(new, request=new.request.with_answers(answers))
         watch = (await admit(service_of(request), new)).watch
