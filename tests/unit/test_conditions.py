@@ -16,6 +16,8 @@ from runlane.store.drivers.sqlite import CACHED_STATEMENTS
 
 PACKAGE = Path(runlane.__file__).parent
 SOURCES = [path for folder in ("store", "checkpoints", "journal") for path in (PACKAGE / folder).glob("**/*.py")]
+#: All columns of a row, as in ``SELECT *`` and ``RETURNING runs.*``; not a product, nor a count.
+STAR = re.compile(r"\b(?:SELECT|RETURNING)\s+(?:DISTINCT\s+)?(?:\w+\.)?\*|,\s*\w+\.\*")
 WRITES = re.compile(r"\b(?:INSERT INTO|UPDATE \w|DELETE FROM)")
 #: How a comment begins that is about the statements that follow, too.
 SHARED = ("# Both ", "# These ")
@@ -68,6 +70,12 @@ def test_the_lists_are_those_of_the_state_table() -> None:
 
 def test_every_statement_that_writes_says_its_guard() -> None:
     assert [found for path in PACKAGE.glob("store/**/*.py") for found in silent_writes(path)] == []
+
+
+def test_every_statement_names_its_columns() -> None:
+    """A prepared ``SELECT *`` fails once on each connection of PostgreSQL when a newer version has added a column."""
+    stars = [path.name for path in PACKAGE.glob("**/*.py") for _ in STAR.findall(path.read_text())]
+    assert stars == []
 
 
 def test_a_connection_keeps_every_statement_prepared() -> None:

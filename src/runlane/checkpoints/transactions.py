@@ -173,9 +173,20 @@ _COPY: Final = (
         """,
     ),
 )
+_OF_CHECKPOINT = "thread_id, checkpoint_ns, checkpoint_id"
 _ROWS_OF_THREAD: Final = tuple(
-    statement(f"checkpoints.rows_of_{table}", f"SELECT * FROM {table} WHERE thread_id = :thread_id ORDER BY {order}")
-    for table, order in (("checkpoints", "seq"), ("checkpoint_blobs", "channel"), ("checkpoint_writes", "seq"))
+    statement(
+        f"checkpoints.rows_of_{table}", f"SELECT {columns} FROM {table} WHERE thread_id = :thread_id ORDER BY {order}"
+    )
+    for table, order, columns in (
+        (
+            "checkpoints",
+            "seq",
+            f"{_OF_CHECKPOINT}, seq, run_id, parent_id, type, checkpoint, metadata_type, metadata",
+        ),
+        ("checkpoint_blobs", "channel", "thread_id, checkpoint_ns, channel, version, run_id, type, value, refs"),
+        ("checkpoint_writes", "seq", f"{_OF_CHECKPOINT}, seq, run_id, task_id, task_path, type, writes, refs"),
+    )
 )
 #: Greater than every checkpoint id: where a listing begins.
 LAST: Final = "\U0010ffff"

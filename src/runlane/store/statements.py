@@ -19,13 +19,30 @@ T = TypeVar("T")
 
 _NAMED = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
 
-# What is read of a run; not its result, which can be large and is asked for by itself.
+# What is read of each kind of row. Columns are named, since a prepared statement fails once per connection when a newer
+# version has added one to what `*` stands for. A run's result can be large, and is asked for by itself.
 _RUN = (
     "run_id, thread_id, owner, seq, assistant_id, graph_id, status, end_reason, attempt, rescues, worker_id, "
     "lease_expires_at, multitask_strategy, on_disconnect, metadata, kwargs, model_name, error, usage, events_end, "
     "temporary, idempotency_key, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
     "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at, webhook, "
     "start_order, lease_us, home"
+)
+_THREAD = (
+    "thread_id, owner, status, settled, metadata, config, state_values, first_values, state_refs, interrupts, error, "
+    "created_at, updated_at, state_updated_at, state_order, ttl_us, ttl_strategy, temporary"
+)
+_ASSISTANT = (
+    "assistant_id, owner, version, graph_id, name, description, config, context, metadata, created_at, updated_at"
+)
+_CRON = (
+    "cron_id, owner, permissions, assistant_id, assistant_owner, thread_id, thread_owner, thread_where, schedule, "
+    "timezone, end_at, payload, metadata, on_run_completed, missed, overlap, enabled, next_run_at, last_slot_at, "
+    "last_run_id, error, revision, created_at, updated_at"
+)
+_DELIVERY = (
+    "run_id, thread_id, owner, metadata, url, host, run, state_values, omitted, status, attempts, tries, next_at, "
+    "created_at, ended_at"
 )
 _PG_NOW = "(extract(epoch from statement_timestamp()) * 1000000)::bigint"
 #: Where the two dialects differ: fragment name -> (SQLite, PostgreSQL). Instants are integers, microseconds of UTC;
@@ -38,6 +55,10 @@ _FRAGMENTS = {
     "{for_key_share}": ("", "FOR KEY SHARE"),
     "{skip_locked}": ("", "FOR UPDATE SKIP LOCKED"),
     "{run}": (_RUN, _RUN),
+    "{thread}": (_THREAD, _THREAD),
+    "{assistant}": (_ASSISTANT, _ASSISTANT),
+    "{cron}": (_CRON, _CRON),
+    "{delivery}": (_DELIVERY, _DELIVERY),
 }
 
 

@@ -20,10 +20,12 @@ SHARED_OWNER = "*"
 SORT_KEYS = ("assistant_id", "created_at", "updated_at", "name", "graph_id")
 _COLUMNS = "assistant_id, version, graph_id, name, description, config, context, metadata, created_at"
 
-GET_ASSISTANT = statement("get_assistant", f"SELECT * FROM assistants WHERE assistant_id = :assistant_id AND {_MINE}")
+GET_ASSISTANT = statement(
+    "get_assistant", f"SELECT {{assistant}} FROM assistants WHERE assistant_id = :assistant_id AND {_MINE}"
+)
 LOCK_ASSISTANT = statement(
     "lock_assistant",
-    f"SELECT * FROM assistants WHERE assistant_id = :assistant_id AND {_MINE_TO_CHANGE} {{for_update}}",
+    f"SELECT {{assistant}} FROM assistants WHERE assistant_id = :assistant_id AND {_MINE_TO_CHANGE} {{for_update}}",
 )
 # Guard: the id is free.
 INSERT_ASSISTANT = statement(
@@ -31,7 +33,7 @@ INSERT_ASSISTANT = statement(
     """INSERT INTO assistants (assistant_id, owner, version, graph_id, name, description, config, context, metadata,
                                created_at, updated_at)
        VALUES (:assistant_id, :owner, 1, :graph_id, :name, :description, :config, :context, :metadata, {now}, {now})
-       ON CONFLICT (assistant_id) DO NOTHING RETURNING *""",
+       ON CONFLICT (assistant_id) DO NOTHING RETURNING {assistant}""",
 )
 # Called under the lock of the assistant, which has just been made or changed.
 KEEP_VERSION = statement(
@@ -48,18 +50,19 @@ CHANGE_ASSISTANT = statement(
     "change_assistant",
     """UPDATE assistants SET version = :version, graph_id = :graph_id, name = :name, description = :description,
          config = :config, context = :context, metadata = :metadata, updated_at = {now}
-       WHERE assistant_id = :assistant_id RETURNING *""",
+       WHERE assistant_id = :assistant_id RETURNING {assistant}""",
 )
 GET_VERSION = statement(
-    "get_version", "SELECT * FROM assistant_versions WHERE assistant_id = :assistant_id AND version = :version"
+    "get_version",
+    f"SELECT {_COLUMNS} FROM assistant_versions WHERE assistant_id = :assistant_id AND version = :version",
 )
 _VERSION_TAIL = "ORDER BY version DESC LIMIT :limit OFFSET :offset"
 LIST_VERSIONS = statement(
     "list_versions",
-    f"""SELECT *, created_at AS updated_at, :for_owner AS owner FROM assistant_versions
+    f"""SELECT {_COLUMNS}, created_at AS updated_at, :for_owner AS owner FROM assistant_versions
         WHERE assistant_id = :assistant_id
           AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata)) {_VERSION_TAIL}""",
-    postgres=f"""SELECT *, created_at AS updated_at, CAST(:for_owner AS TEXT) AS owner FROM assistant_versions
+    postgres=f"""SELECT {_COLUMNS}, created_at AS updated_at, CAST(:for_owner AS TEXT) AS owner FROM assistant_versions
         WHERE assistant_id = :assistant_id
           AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres("metadata")}) {_VERSION_TAIL}""",
 )
@@ -83,7 +86,9 @@ COUNT_ASSISTANTS = statement(
 def _search(key: str, order: str) -> Statement:
     tail = f"ORDER BY {key} {order}, assistant_id {order} LIMIT :limit OFFSET :offset"
     return statement(
-        f"search_assistants_{key}_{order}", f"SELECT * {_FILTER} {tail}", postgres=f"SELECT * {_FILTER_PG} {tail}"
+        f"search_assistants_{key}_{order}",
+        f"SELECT {{assistant}} {_FILTER} {tail}",
+        postgres=f"SELECT {{assistant}} {_FILTER_PG} {tail}",
     )
 
 

@@ -42,9 +42,9 @@ INSERT_CRON = statement(
        VALUES (:cron_id, :owner, :permissions, :assistant_id, :assistant_owner, :thread_id, :thread_owner,
                :thread_where, :schedule, :timezone, CAST(:end_at AS BIGINT), :payload, :metadata, :on_run_completed,
                :missed, :overlap, :enabled, CAST(:next_run_at AS BIGINT), 1, {now}, {now})
-       ON CONFLICT (cron_id) DO NOTHING RETURNING *""",
+       ON CONFLICT (cron_id) DO NOTHING RETURNING {cron}""",
 )
-GET_CRON = statement("get_cron", f"SELECT * FROM crons WHERE cron_id = :cron_id AND {IS_MINE}")
+GET_CRON = statement("get_cron", f"SELECT {{cron}} FROM crons WHERE cron_id = :cron_id AND {IS_MINE}")
 # Guard: nobody has changed or fired it since it was read.
 CHANGE_CRON = statement(
     "change_cron",
@@ -52,7 +52,7 @@ CHANGE_CRON = statement(
          payload = :payload, metadata = :metadata, on_run_completed = :on_run_completed, missed = :missed,
          overlap = :overlap, enabled = :enabled, next_run_at = CAST(:next_run_at AS BIGINT), error = NULL,
          revision = revision + 1, updated_at = {now}
-       WHERE cron_id = :cron_id AND revision = :revision RETURNING *""",
+       WHERE cron_id = :cron_id AND revision = :revision RETURNING {cron}""",
 )
 # Guard: nobody has changed or fired it since it was read, so that a slot has one run, whoever else fires it. It locks
 # the cron; the thread of a cron on a thread is locked before it.
@@ -60,18 +60,20 @@ ADVANCE_CRON = statement(
     "advance_cron",
     """UPDATE crons SET next_run_at = CAST(:next_run_at AS BIGINT), last_slot_at = :slot, error = :error,
          revision = revision + 1
-       WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 RETURNING *""",
+       WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 RETURNING {cron}""",
 )
 # These follow ADVANCE_CRON in its transaction, which holds the lock.
-RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING *")
-RECORD_REFUSAL = statement("record_refusal", "UPDATE crons SET error = :error WHERE cron_id = :cron_id RETURNING *")
+RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING {cron}")
+RECORD_REFUSAL = statement(
+    "record_refusal", "UPDATE crons SET error = :error WHERE cron_id = :cron_id RETURNING {cron}"
+)
 DISABLE_CRON = statement(
     "disable_cron",
-    "UPDATE crons SET enabled = 0, next_run_at = NULL, error = :error WHERE cron_id = :cron_id RETURNING *",
+    "UPDATE crons SET enabled = 0, next_run_at = NULL, error = :error WHERE cron_id = :cron_id RETURNING {cron}",
 )
 DUE_CRONS = statement(
     "due_crons",
-    """SELECT * FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL AND next_run_at <= :until
+    """SELECT {cron} FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL AND next_run_at <= :until
        ORDER BY next_run_at LIMIT :limit""",
 )
 NEXT_CRON = statement(
@@ -96,7 +98,9 @@ def _search(key: str, order: str) -> Statement:
     column = _COLUMNS.get(key, key)
     tail = f"ORDER BY {column} IS NULL, {column} {order}, cron_id {order} LIMIT :limit OFFSET :offset"
     return statement(
-        f"search_crons_{key}_{order}", f"SELECT * {_FILTER} {tail}", postgres=f"SELECT * {_FILTER_PG} {tail}"
+        f"search_crons_{key}_{order}",
+        f"SELECT {{cron}} {_FILTER} {tail}",
+        postgres=f"SELECT {{cron}} {_FILTER_PG} {tail}",
     )
 
 

@@ -198,7 +198,7 @@ _RENUMBER: Final = statement(
 )
 CRONS_WITHOUT_NEXT: Final = _in_page(
     "crons_without_next",
-    "SELECT crons.*, {now} AS now_us FROM crons WHERE enabled = 1 AND next_run_at IS NULL",
+    "SELECT {cron}, {now} AS now_us FROM crons WHERE enabled = 1 AND next_run_at IS NULL",
     "cron_id",
 )
 # Guard: nobody has changed or fired it since it was read.

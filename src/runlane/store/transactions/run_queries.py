@@ -47,7 +47,7 @@ HAS_ACTIVE = statement(
     "has_active",
     f"SELECT 1 AS found FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} AND {IS_MINE} LIMIT 1",
 )
-_ACTIVE_OF = f"""SELECT * FROM runs WHERE {IS_ACTIVE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
+_ACTIVE_OF = f"""SELECT {{run}} FROM runs WHERE {IS_ACTIVE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
   AND {IS_MINE} AND +seq < :before
   AND EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND {MATCHES})
   ORDER BY +seq DESC LIMIT :limit"""

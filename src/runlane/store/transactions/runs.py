@@ -69,7 +69,9 @@ LOCK_THREAD = statement(
        WHERE thread_id = :thread_id {for_update}""",
 )
 # The same with the thread's values, which can be large.
-LOCK_WHOLE_THREAD = statement("lock_whole_thread", "SELECT * FROM threads WHERE thread_id = :thread_id {for_update}")
+LOCK_WHOLE_THREAD = statement(
+    "lock_whole_thread", "SELECT {thread} FROM threads WHERE thread_id = :thread_id {for_update}"
+)
 # Guard: the id is free.
 INSERT_THREAD = statement(
     "insert_thread",
@@ -77,7 +79,7 @@ INSERT_THREAD = statement(
                           created_at, updated_at, state_updated_at, ttl_us, ttl_strategy, temporary)
        VALUES (:thread_id, :owner, :status, :settled, :metadata, :config, '{}', {now}, {now}, {now},
                CAST(:ttl_us AS BIGINT), :ttl_strategy, :temporary)
-       ON CONFLICT (thread_id) DO NOTHING RETURNING *""",
+       ON CONFLICT (thread_id) DO NOTHING RETURNING {thread}""",
 )
 # Called under the thread's lock after its runs have changed.
 SETTLE_THREAD = statement(

@@ -117,12 +117,15 @@ def _sorted_keys(sort_by: str, *, values: bool) -> Statement:
 def _all(*, values: bool) -> Statement:
     """Return the statement that reads threads in the order of their ids, those of stateless runs too."""
     lite, postgres = (f"{_WANTED[n]}{f' AND {_VALUES[n]}' if values else ''}" for n in (0, 1))
-    sql = f"SELECT * FROM threads WHERE {IS_MINE} AND thread_id > :after AND {{}} ORDER BY thread_id LIMIT :limit"
+    sql = f"""SELECT {{{{thread}}}} FROM threads WHERE {IS_MINE} AND thread_id > :after AND {{}}
+        ORDER BY thread_id LIMIT :limit"""
     return statement("all_threads", sql.format(lite), postgres=sql.format(postgres))
 
 
 GET_THREADS: Final = statement(
-    "get_threads", f"SELECT * FROM threads WHERE {_IN}", postgres=f"SELECT * FROM threads WHERE {_IN_PG}"
+    "get_threads",
+    f"SELECT {{thread}} FROM threads WHERE {_IN}",
+    postgres=f"SELECT {{thread}} FROM threads WHERE {_IN_PG}",
 )
 # The same rows without what can be large: a column that is not asked for is not read.
 _BARE = f"""SELECT {", ".join(BARE_COLUMNS)}, NULL AS state_values, NULL AS first_values FROM threads WHERE """

@@ -20,16 +20,16 @@ from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THR
 from runlane.store.transactions.start_order import next_order
 from runlane.store.transactions.values import put_value, thread_of
 
-GET_THREAD = statement("get_thread", f"SELECT * FROM threads WHERE thread_id = :thread_id AND {IS_MINE}")
+GET_THREAD = statement("get_thread", f"SELECT {{thread}} FROM threads WHERE thread_id = :thread_id AND {IS_MINE}")
 # These are called under the thread's lock.
 PATCH_THREAD = statement(
     "patch_thread",
-    "UPDATE threads SET metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id RETURNING *",
+    "UPDATE threads SET metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id RETURNING {thread}",
 )
 SET_TTL = statement(
     "set_ttl",
     """UPDATE threads SET ttl_us = :ttl_us, ttl_strategy = :ttl_strategy, updated_at = {now}
-       WHERE thread_id = :thread_id RETURNING *""",
+       WHERE thread_id = :thread_id RETURNING {thread}""",
 )
 SET_STATE = statement(
     "set_state",
@@ -38,7 +38,7 @@ SET_STATE = statement(
                       WHEN state_values IS NOT NULL THEN state_refs END,
          state_values = COALESCE(:state_values, state_values), interrupts = :interrupts, settled = :settled,
          status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}, state_order = :state_order
-       WHERE thread_id = :thread_id RETURNING *""",
+       WHERE thread_id = :thread_id RETURNING {thread}""",
 )
 # Guard: the attempt owns its run, whose end changes the thread under the same lock; the thread has no values.
 SHOW_FIRST = statement(
@@ -61,7 +61,8 @@ COPY_THREAD = statement(
        SELECT :target, :owner, settled, settled, :metadata, config, state_values,
               CASE WHEN state_values IS NOT NULL THEN state_refs END, interrupts, error,
               {now}, {now}, {now}, :state_order, CASE WHEN temporary = 0 THEN ttl_us END,
-              CASE WHEN temporary = 0 THEN ttl_strategy END FROM threads WHERE thread_id = :source RETURNING *""",
+              CASE WHEN temporary = 0 THEN ttl_strategy END
+       FROM threads WHERE thread_id = :source RETURNING {thread}""",
 )
 _EXPIRED = "ttl_us IS NOT NULL AND swept_at < updated_at AND updated_at + ttl_us <= {now}"
 EXPIRED_THREADS = statement(
@@ -72,7 +73,7 @@ EXPIRED_THREADS = statement(
 )
 LOCK_EXPIRED = statement(
     "lock_expired",
-    f"""SELECT * FROM threads WHERE thread_id = :thread_id AND ttl_strategy = :strategy AND {_EXPIRED}
+    f"""SELECT {{thread}} FROM threads WHERE thread_id = :thread_id AND ttl_strategy = :strategy AND {_EXPIRED}
         {{for_update}}""",
 )
 # Called under the thread's lock.

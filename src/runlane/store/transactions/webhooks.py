@@ -155,7 +155,7 @@ CLAIM_DELIVERIES = statement(
     f"""UPDATE {_D} SET attempts = attempts + 1, tries = tries + 1, next_at = {{now}} + :lease_us
         WHERE run_id IN (SELECT run_id FROM {_D} WHERE status = '{_P}' AND owner = :owner AND host = :host
                            AND next_at <= {{now}} ORDER BY next_at LIMIT :limit {{skip_locked}})
-        RETURNING *""",
+        RETURNING {{delivery}}""",
 )
 # Guard: the delivery is there; retention may have removed one that a later attempt settled.
 INSERT_ATTEMPT = statement(
@@ -175,15 +175,19 @@ SETTLE_DELIVERY = statement(
 SEND_AGAIN = statement(
     "send_again",
     f"""UPDATE {_D} SET status = '{_P}', tries = 0, next_at = {{now}}, ended_at = NULL
-        WHERE run_id = :run_id RETURNING *""",
+        WHERE run_id = :run_id RETURNING {{delivery}}""",
 )
-GET_DELIVERY = statement("get_delivery", f"SELECT * FROM {_D} WHERE run_id = :run_id AND {IS_MINE}")
-_LIST = f"""SELECT * FROM {_D} WHERE {IS_MINE}
+GET_DELIVERY = statement("get_delivery", f"SELECT {{delivery}} FROM {_D} WHERE run_id = :run_id AND {IS_MINE}")
+_LIST = f"""SELECT {{{{delivery}}}} FROM {_D} WHERE {IS_MINE}
               AND (CAST(:run_id AS TEXT) IS NULL OR run_id = :run_id)
               AND (CAST(:status AS TEXT) IS NULL OR status = :status) AND {{matches}}
             ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"""
 LIST_DELIVERIES = statement("list_deliveries", _LIST.format(matches=MATCHES), postgres=_LIST.format(matches=MATCHES_PG))
-LIST_ATTEMPTS = statement("list_attempts", "SELECT * FROM webhook_attempts WHERE run_id = :run_id ORDER BY number")
+LIST_ATTEMPTS = statement(
+    "list_attempts",
+    """SELECT run_id, number, sent_at, duration_us, status_code, error FROM webhook_attempts WHERE run_id = :run_id
+       ORDER BY number""",
+)
 OLD_DELIVERIES = statement(
     "old_deliveries",
     f"""SELECT run_id FROM {_D} WHERE ended_at IS NOT NULL AND ended_at < {{now}} - :age_us
