@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runlane.store.migrations import VERSION_TABLE, revisions, script, statements
+from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script, statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Damage:
     also: tuple[str, ...] = ()
     #: Tables of which the repair changes more rows than the damage did.
     follows: tuple[str, ...] = ()
+    #: The same damage on PostgreSQL, where it is not the same SQL.
+    postgres: tuple[str, ...] = ()
 
 
 ONE = "(SELECT run_id FROM runs WHERE thread_id = 'speaks' ORDER BY seq LIMIT 1)"
@@ -44,11 +46,17 @@ _UNDO = (
 _COMMENT = re.compile(r"--.*")
 
 
+def behind(dialect: Dialect) -> tuple[str, ...]:
+    """Return what takes the schema back to before the last migration."""
+    last, before = revisions()[-1], revisions()[-2]
+    return (*undone(script(last, dialect)), f"UPDATE {VERSION_TABLE} SET version_num = '{before}'")
+
+
 def undone(sql: str) -> Iterator[str]:
     """Return what takes the schema back to before the migration *sql*, the last statement first."""
     for one in reversed([_COMMENT.sub("", one).strip() for one in statements(sql)]):
         undo = [match.expand(text) for pattern, text in _UNDO if (match := pattern.match(one))]
-        assert undo or one.startswith(("UPDATE ", "INSERT ")), f"say in _UNDO how this is taken back: {one}"
+        assert undo or one.startswith(("UPDATE ", "INSERT ", "SELECT ")), f"say in _UNDO how this is taken back: {one}"
         yield from undo
 
 
@@ -303,9 +311,7 @@ DAMAGES = {
     ),
     "a schema that is behind": Damage(
         ("schema.behind",),
-        (
-            *undone(script(revisions()[-1], "sqlite")),
-            f"UPDATE {VERSION_TABLE} SET version_num = '{revisions()[-2]}'",
-        ),
+        behind("sqlite"),
+        postgres=behind("postgres"),
     ),
 }

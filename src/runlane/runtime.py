@@ -20,7 +20,6 @@ from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
 from runlane.documents.memory import ThreadMemories
 from runlane.error_texts import ErrorTexts
-from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
 from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
@@ -418,16 +417,14 @@ def _worker_id() -> str:
 def _langgraph(
     driver: Driver, host: AgentHost, new_store: NewStore | None
 ) -> tuple[LedgerSaver | None, LedgerLongTermStore | None]:
-    """Return LangGraph's saver and store on *driver*; ``None`` without the extra, or on PostgreSQL for now.
+    """Return LangGraph's saver and store on *driver*; ``None`` without the extra.
 
     Raises:
-        ConfigurationError: A store was asked for there.
+        ConfigurationError: A store was asked for without it.
     """
-    if find_spec("langgraph") is None or not isinstance(driver, SqliteDriver | MemoryDriver):
-        if new_store is not None:
-            raise ConfigurationError("A long-term store ('store' in langgraph.json) needs SQLite, or memory://.")
+    if find_spec("langgraph") is None and new_store is None:
         return None, None
-    with needs_extra("agents", "Checkpoints"):
+    with needs_extra("agents", "Checkpoints and the long-term store"):
         from runlane.checkpoints.saver import LedgerSaver  # noqa: PLC0415  # an extra
         from runlane.checkpoints.store import LedgerLongTermStore  # noqa: PLC0415  # an extra
     return LedgerSaver(driver), LedgerLongTermStore(driver) if new_store is None else new_store(driver, host)

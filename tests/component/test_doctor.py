@@ -440,7 +440,7 @@ def test_postgresql_is_checked_and_repaired_while_it_is_used(name: str, postgres
     damage = DAMAGES[name]
     with ledger_connection(postgres, autocommit=True) as connection:
         whole = rows_in(connection)
-        for sql in damage.sql:
+        for sql in damage.postgres or damage.sql:
             connection.execute(sql.replace("x'90'", "'\\x90'"))
         before = rows_in(connection)
         repaired(postgres, damage)

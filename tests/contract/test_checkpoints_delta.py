@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -12,22 +10,15 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
-import runlane.store
 from runlane.checkpoints.saver import LedgerSaver
-from runlane.store.drivers.memory import MemoryDriver
-from runlane.store.drivers.sqlite import SqliteDriver
+from runlane.store.statements import Driver
 
-SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
 CONFIG: Any = {"configurable": {"thread_id": "thread", "checkpoint_ns": ""}}
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-async def saver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LedgerSaver]:
-    driver = MemoryDriver() if request.param == "memory" else SqliteDriver(tmp_path / "l.db", synchronous="normal")
-    for script in SCRIPTS:
-        driver.execute_script(script.read_text())
-    yield LedgerSaver(driver)
-    await driver.aclose()
+@pytest.fixture
+async def saver(driver: Driver) -> LedgerSaver:
+    return LedgerSaver(driver)
 
 
 class Changing(TypedDict, total=False):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +22,7 @@ from runlane.checkpoints.transactions import delete_runs
 from runlane.errors import LeaseLost
 from runlane.records import Lease
 from runlane.store.drivers.memory import MemoryDriver
-from runlane.store.drivers.sqlite import SqliteDriver
-from runlane.store.statements import Rows, Transaction, statement
+from runlane.store.statements import Driver, Rows, Transaction, statement
 from runlane.store.transactions.fence import fenced
 
 SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
@@ -39,17 +37,6 @@ CLAIM = statement(
     """,
 )
 FINISH = statement("test.finish", "UPDATE runs SET status = 'success' WHERE run_id = :run_id")
-
-Driver = SqliteDriver | MemoryDriver
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-async def driver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
-    opened = MemoryDriver() if request.param == "memory" else SqliteDriver(tmp_path / "l.db", synchronous="normal")
-    for script in SCRIPTS:
-        opened.execute_script(script.read_text())
-    yield opened
-    await opened.aclose()
 
 
 def claim(run_id: str) -> Transaction[None]:

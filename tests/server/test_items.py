@@ -15,7 +15,6 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from postgres_cluster import PostgresCluster
 from runlane.errors import ConfigurationError
 from runlane.server.app import create_app
 from runlane.settings import Settings
@@ -429,25 +428,3 @@ async def test_a_handler_of_the_application_decides_where_a_request_goes(tmp_pat
     assert listed["namespaces"] == [["monday", "n"]]
     assert [found["value"] for found in searched["items"]] == [{"v": "ada's"}]
     assert others == [None, []]
-
-
-def test_on_postgresql_the_routes_say_that_there_is_no_store(postgres_cluster: PostgresCluster) -> None:
-    with running_server(postgres_cluster.dsn, graphs={}) as server, httpx.Client(base_url=server.url) as plain:
-        answers = [
-            plain.put("/store/items", json=put()),
-            plain.get("/store/items", params={"namespace": "n", "key": "k"}),
-            plain.request("DELETE", "/store/items", json={"namespace": ["n"], "key": "k"}),
-            plain.post("/store/items/search", json={}),
-            plain.post("/store/namespaces", json={}),
-        ]
-
-    assert [answer.status_code for answer in answers] == [422] * 5
-    assert {answer.json()["code"] for answer in answers} == {"unsupported_option"}
-
-
-async def test_graphs_are_refused_at_the_start_on_a_database_that_keeps_no_checkpoints(
-    postgres_cluster: PostgresCluster,
-) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be served from PostgreSQL yet") as refused:
-        await opened(PROJECT, postgres_cluster.dsn)
-    assert len(str(refused.value).splitlines()) == 1

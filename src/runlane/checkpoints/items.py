@@ -16,6 +16,8 @@ from runlane.store.statements import Transaction, statement
 #: Namespaces are stored as their labels, each followed by this; no label may contain it.
 SEPARATOR: Final = "."
 _AFTER_SEPARATOR: Final = chr(ord(SEPARATOR) + 1)
+#: Comes after every namespace that does not begin with as many of the last code point, which stands for no character.
+_LAST: Final = "\U0010ffff" * 16
 
 #: Items that one transaction deletes, so that writers in between do not wait long.
 SWEPT: Final = 1000
@@ -30,7 +32,7 @@ GET: Final = statement(
     f"SELECT {_COLUMNS} FROM store_items WHERE owner = :owner AND namespace = :namespace AND key = :key AND {_LIVE}",
 )
 SEARCH: Final = statement(
-    "store_items.search",  # most recent first; a negative limit is none
+    "store_items.search",  # most recent first
     f"""
     SELECT {_COLUMNS} FROM store_items
     WHERE owner = :owner AND namespace >= :low AND namespace < :high AND {_LIVE}
@@ -42,6 +44,7 @@ SCAN: Final = statement(
     f"""
     SELECT {_COLUMNS}, vectors FROM store_items
     WHERE owner = :owner AND (namespace, key) >= (:namespace, :key) AND namespace < :high AND {_LIVE}
+        AND (:inclusive OR namespace <> :namespace OR key <> :key)
         AND (vectors IS NOT NULL OR NOT :embedded)
     ORDER BY namespace, key LIMIT :limit
     """,
@@ -65,7 +68,7 @@ PUT: Final = statement(
     "store_items.put",  # an expired item is created again
     """
     INSERT INTO store_items (owner, namespace, key, value, created_at, updated_at, ttl_us, expires_at, vectors)
-    VALUES (:owner, :namespace, :key, :value, {now}, {now}, :ttl_us, {now} + :ttl_us, :vectors)
+    VALUES (:owner, :namespace, :key, :value, {now}, {now}, :ttl_us, {now} + CAST(:ttl_us AS BIGINT), :vectors)
     ON CONFLICT (owner, namespace, key) DO UPDATE SET
         value = excluded.value, updated_at = excluded.updated_at, ttl_us = excluded.ttl_us,
         expires_at = excluded.expires_at, vectors = excluded.vectors,
@@ -86,14 +89,17 @@ TOUCH: Final = statement(
 SWEEP: Final = statement(
     "store_items.sweep",  # every owner's, a part at a time
     """
-    DELETE FROM store_items
-    WHERE rowid IN (SELECT rowid FROM store_items WHERE expires_at <= {now} LIMIT :limit) RETURNING 1 AS swept
+    DELETE FROM store_items WHERE (owner, namespace, key) IN (
+        SELECT owner, namespace, key FROM store_items WHERE expires_at <= {now} LIMIT :limit {skip_locked})
+    RETURNING 1 AS swept
     """,
 )
 DIMS: Final = statement("store_index.dims", "SELECT dims FROM store_index")
 HAS_VECTORS: Final = statement(
     "store_items.has_vectors", "SELECT 1 AS found FROM store_items WHERE vectors IS NOT NULL LIMIT 1"
 )
+# Two processes may start at once.
+LOCK_DIMS: Final = statement("store_index.lock", "", postgres="LOCK TABLE store_index IN SHARE ROW EXCLUSIVE MODE")
 FORGET_DIMS: Final = statement("store_index.forget", "DELETE FROM store_index")
 SET_DIMS: Final = statement("store_index.set", "INSERT INTO store_index (dims) VALUES (:dims)")
 
@@ -109,6 +115,7 @@ def use_dims(dims: int) -> Transaction[None]:
     Raises:
         ConfigurationError: There are vectors of another length.
     """
+    yield LOCK_DIMS()
     known = yield DIMS()
     if known and known[0]["dims"] == dims:
         return
@@ -131,11 +138,10 @@ def decode_namespace(stored: str) -> tuple[str, ...]:
     return tuple(stored.split(SEPARATOR)[:-1])
 
 
-def namespace_range(prefix: Sequence[str]) -> tuple[str, str | bytes]:
+def namespace_range(prefix: Sequence[str]) -> tuple[str, str]:
     """Return from where (inclusive) to where (exclusive) the namespaces lie that begin with *prefix*."""
     low = encode_namespace(prefix)
-    # Of no prefix, everything: SQLite orders every blob after every text.
-    return low, low[:-1] + _AFTER_SEPARATOR if low else b""
+    return low, low[:-1] + _AFTER_SEPARATOR if low else _LAST
 
 
 def encode_value(value: Mapping[str, Any]) -> bytes:
@@ -150,7 +156,7 @@ def encode_value(value: Mapping[str, Any]) -> bytes:
         raise InvalidRequest(f"A value of the store must be a JSON object: {error}") from error
 
 
-def listed_range(conditions: Sequence[MatchCondition]) -> tuple[str, str | bytes]:
+def listed_range(conditions: Sequence[MatchCondition]) -> tuple[str, str]:
     """Return where the namespaces lie that can match all *conditions*."""
     paths = [condition.path for condition in conditions if condition.match_type == "prefix"]
     known = [tuple(itertools.takewhile(lambda label: label != "*", path)) for path in paths]

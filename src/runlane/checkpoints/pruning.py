@@ -22,7 +22,13 @@ _KEYS: Final = statement(
 _BLOB_KEYS: Final = statement(
     "checkpoints.blob_keys", "SELECT checkpoint_ns, channel, version FROM checkpoint_blobs WHERE thread_id = :thread_id"
 )
-_DELETE_CHECKPOINT: Final = statement("checkpoints.delete_checkpoint", "DELETE FROM checkpoints WHERE seq = :seq")
+_DELETE_CHECKPOINT: Final = statement(
+    "checkpoints.delete_checkpoint",
+    """
+    DELETE FROM checkpoints WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+      AND checkpoint_id = :checkpoint_id AND seq = :seq
+    """,
+)
 _DELETE_BLOB: Final = statement(
     "checkpoints.delete_blob",
     """

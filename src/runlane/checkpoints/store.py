@@ -202,7 +202,7 @@ class LedgerLongTermStore(BaseStore):
             rows = yield items.SEARCH(**self._scope, low=low, high=high, limit=op.limit, offset=op.offset)
             return [(row, None) for row in rows]
         wanted, best = op.offset + op.limit, list[_Ranked]()
-        at: dict[str, str] = {"namespace": low, "key": ""}
+        at: dict[str, Any] = {"namespace": low, "key": "", "inclusive": True}
         while True:
             rows = yield items.SCAN(**self._scope, **at, high=high, embedded=query is not None, limit=SCANNED)
             best += self._ranked(rows, op, query)
@@ -210,7 +210,7 @@ class LedgerLongTermStore(BaseStore):
                 best = heapq.nsmallest(wanted, best)
             if len(rows) < SCANNED:
                 break
-            at = {"namespace": rows[-1]["namespace"], "key": rows[-1]["key"] + "\0"}  # the next possible key
+            at = {"namespace": rows[-1]["namespace"], "key": rows[-1]["key"], "inclusive": False}
         found: list[tuple[Row, float | None]] = []
         for distance, _, namespace, key in best[op.offset :]:
             [row] = yield items.GET(**self._scope, namespace=namespace, key=key)

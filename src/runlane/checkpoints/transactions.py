@@ -1,7 +1,7 @@
 """The SQL of checkpoints, as transactions.
 
 Of rows that several runs wrote under one key the newest is read, and no run replaces another run's row; so taking a run
-back is deleting its rows. The statements are SQLite's: there are no checkpoints on PostgreSQL yet.
+back is deleting its rows.
 """
 
 from __future__ import annotations
@@ -48,6 +48,15 @@ GET_BLOBS: Final = statement(
     CROSS JOIN checkpoint_blobs AS b ON b.thread_id = :thread_id AND b.checkpoint_ns = :checkpoint_ns
         AND b.channel = wanted.value ->> 0 AND b.version = wanted.value ->> 1
     """,
+    # Each is looked up by the primary key, whatever the planner knows of the table.
+    postgres="""
+    SELECT b.channel, b.version, b.type, b.value, b.refs
+    FROM json_array_elements(CAST(:versions AS json)) AS wanted (pair)
+    CROSS JOIN LATERAL (
+        SELECT channel, version, type, value, refs FROM checkpoint_blobs
+        WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+          AND channel = wanted.pair ->> 0 AND version = wanted.pair ->> 1 LIMIT 1) AS b
+    """,
 )
 GET_WRITES: Final = statement(
     "checkpoints.get_writes",  # :checkpoint_ids is a JSON array
@@ -57,13 +66,22 @@ GET_WRITES: Final = statement(
         AND w.checkpoint_id = wanted.value
     ORDER BY w.seq
     """,
+    postgres="""
+    SELECT w.checkpoint_id, w.task_id, w.task_path, w.type, w.writes, w.refs
+    FROM json_array_elements_text(CAST(:checkpoint_ids AS json)) AS wanted (checkpoint_id)
+    CROSS JOIN LATERAL (
+        SELECT checkpoint_id, seq, task_id, task_path, type, writes, refs FROM checkpoint_writes
+        WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = wanted.checkpoint_id
+        ORDER BY seq LIMIT ALL OFFSET 0) AS w
+    ORDER BY w.seq
+    """,
 )
 WRITTEN: Final = statement(
     "checkpoints.written",  # of one checkpoint, or of all in a namespace
     """
     SELECT run_id, task_id, task_path, type, writes, refs FROM checkpoint_writes
     WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
-      AND (:checkpoint_id IS NULL OR checkpoint_id = :checkpoint_id)
+      AND (CAST(:checkpoint_id AS TEXT) IS NULL OR checkpoint_id = :checkpoint_id)
     ORDER BY checkpoint_id, seq
     """,
 )
@@ -83,7 +101,7 @@ def _list(name: str, where: str) -> Statement:
         f"""
         SELECT {_COLUMNS} FROM checkpoints
         WHERE {where} checkpoint_id <= :before_id AND (checkpoint_id < :before_id OR seq < :before_seq)
-          AND (:checkpoint_id IS NULL OR checkpoint_id = :checkpoint_id)
+          AND (CAST(:checkpoint_id AS TEXT) IS NULL OR checkpoint_id = :checkpoint_id)
         {NEWEST_FIRST} LIMIT :page
         """,
     )
@@ -109,11 +127,11 @@ _NAMESPACES: Final = statement(
 _THREADS_OF_RUNS: Final = statement(
     "checkpoints.threads_of_runs",  # :run_ids is a JSON array; looks at every checkpoint
     """
-    SELECT thread_id FROM checkpoints WHERE run_id IN (SELECT value FROM json_each(:run_ids))
-    UNION SELECT thread_id FROM checkpoint_writes WHERE run_id IN (SELECT value FROM json_each(:run_ids))
+    SELECT thread_id FROM checkpoints WHERE run_id IN {listed :run_ids}
+    UNION SELECT thread_id FROM checkpoint_writes WHERE run_id IN {listed :run_ids}
     """,
 )
-_OF_RUNS = "thread_id = :thread_id AND run_id IN (SELECT value FROM json_each(:run_ids))"
+_OF_RUNS = "thread_id = :thread_id AND run_id IN {listed :run_ids}"
 CHECKPOINTS_OF_RUNS: Final = statement(
     "checkpoints.of_runs", f"SELECT seq, checkpoint_ns, checkpoint_id FROM checkpoints WHERE {_OF_RUNS}"
 )
@@ -144,49 +162,41 @@ _DELETE_THREAD: Final = tuple(
     statement(f"checkpoints.delete_{table}_of_thread", f"DELETE FROM {table} WHERE thread_id = :thread_id")
     for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 )
+
+#: Each table's columns without the thread, the run, and the checkpoints' numbers.
+_ROW: Final = {
+    "checkpoints": "checkpoint_ns, checkpoint_id, parent_id, type, checkpoint, metadata_type, metadata",
+    "checkpoint_blobs": "checkpoint_ns, channel, version, type, value, refs",
+    "checkpoint_writes": "checkpoint_ns, checkpoint_id, seq, task_id, task_path, type, writes, refs",
+}
+
+
+def _copy(table: str, *, numbers: str = "", otherwise: str = "REPLACE") -> Statement:
+    """Copy rows that belong to no run then: taking back a run of the source leaves them alone.
+
+    On SQLite checkpoints get new *numbers*; on PostgreSQL all rows keep theirs, which only have to differ in a thread.
+    """
+    into = f"INTO {table} (thread_id, run_id, {_ROW[table]}"
+    copied = f"SELECT :target, '', {_ROW[table]}"
+    source = f"FROM {table} WHERE thread_id = :source"
+    return statement(
+        f"checkpoints.copy_{table}",
+        f"INSERT OR {otherwise} {into}) {copied} {source}{' ORDER BY seq' if numbers else ''}",
+        postgres=f"INSERT {into}{numbers}) OVERRIDING SYSTEM VALUE {copied}{numbers} {source} ON CONFLICT DO NOTHING",
+    )
+
+
 _COPY: Final = (
-    # The copies belong to no run: taking back a run of the source leaves them alone.
-    statement(
-        "checkpoints.copy_checkpoints",
-        """
-        INSERT OR REPLACE INTO checkpoints (
-            thread_id, checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, metadata_type, metadata)
-        SELECT :target, checkpoint_ns, checkpoint_id, '', parent_id, type, checkpoint, metadata_type, metadata
-        FROM checkpoints WHERE thread_id = :source ORDER BY seq
-        """,
-    ),
-    statement(
-        "checkpoints.copy_blobs",
-        """
-        INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value, refs)
-        SELECT :target, checkpoint_ns, channel, version, '', type, value, refs
-        FROM checkpoint_blobs WHERE thread_id = :source
-        """,
-    ),
-    statement(
-        "checkpoints.copy_writes",
-        """
-        INSERT OR REPLACE INTO checkpoint_writes (
-            thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes, refs)
-        SELECT :target, checkpoint_ns, checkpoint_id, seq, '', task_id, task_path, type, writes, refs
-        FROM checkpoint_writes WHERE thread_id = :source
-        """,
-    ),
+    _copy("checkpoints", numbers=", seq"),
+    _copy("checkpoint_blobs", otherwise="IGNORE"),
+    _copy("checkpoint_writes"),
 )
-_OF_CHECKPOINT = "thread_id, checkpoint_ns, checkpoint_id"
 _ROWS_OF_THREAD: Final = tuple(
     statement(
-        f"checkpoints.rows_of_{table}", f"SELECT {columns} FROM {table} WHERE thread_id = :thread_id ORDER BY {order}"
+        f"checkpoints.rows_of_{table}",
+        f"SELECT thread_id, run_id, {_ROW[table]} FROM {table} WHERE thread_id = :thread_id ORDER BY {order}",
     )
-    for table, order, columns in (
-        (
-            "checkpoints",
-            "seq",
-            f"{_OF_CHECKPOINT}, seq, run_id, parent_id, type, checkpoint, metadata_type, metadata",
-        ),
-        ("checkpoint_blobs", "channel", "thread_id, checkpoint_ns, channel, version, run_id, type, value, refs"),
-        ("checkpoint_writes", "seq", f"{_OF_CHECKPOINT}, seq, run_id, task_id, task_path, type, writes, refs"),
-    )
+    for table, order in (("checkpoints", "seq"), ("checkpoint_blobs", "channel"), ("checkpoint_writes", "seq"))
 )
 #: Greater than every checkpoint id: where a listing begins.
 LAST: Final = "\U0010ffff"

@@ -13,25 +13,31 @@ from runlane.store.transactions.parts import put_parts
 
 Params = Mapping[str, Any]
 
-PUT_CHECKPOINT: Final = statement(
-    "checkpoints.put",
-    """
-    INSERT OR REPLACE INTO checkpoints (
+_CHECKPOINT: Final = """INTO checkpoints (
         thread_id, checkpoint_ns, checkpoint_id, run_id, parent_id, type, checkpoint, metadata_type, metadata
     ) VALUES (
         :thread_id, :checkpoint_ns, :checkpoint_id, :run_id, :parent_id, :type, :checkpoint, :metadata_type, :metadata
-    )
+    )"""
+PUT_CHECKPOINT: Final = statement(
+    "checkpoints.put",  # replaces the run's own, as the newest
+    f"INSERT OR REPLACE {_CHECKPOINT}",
+    postgres=f"""
+    WITH before AS (
+        DELETE FROM checkpoints WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+          AND checkpoint_id = :checkpoint_id AND run_id = :run_id)
+    INSERT {_CHECKPOINT}
     """,
 )
 PUT_BLOB: Final = statement(
     "checkpoints.put_blob",  # a version is written once
     """
-    INSERT OR IGNORE INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value, refs)
+    INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value, refs)
     VALUES (:thread_id, :checkpoint_ns, :channel, :version, :run_id, :type, :value, :refs)
+    ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO NOTHING
     """,
 )
 PUT_WRITES: Final = statement(
-    "checkpoints.put_writes",
+    "checkpoints.put_writes",  # as the newest of the checkpoint
     """
     INSERT INTO checkpoint_writes (
         thread_id, checkpoint_ns, checkpoint_id, seq, run_id, task_id, task_path, type, writes, refs
@@ -40,6 +46,13 @@ PUT_WRITES: Final = statement(
         (SELECT 1 + coalesce(max(seq), 0) FROM checkpoint_writes
          WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id),
         :run_id, :task_id, :task_path, :type, :writes, :refs
+    )
+    """,
+    postgres="""
+    INSERT INTO checkpoint_writes (
+        thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, task_path, type, writes, refs
+    ) VALUES (
+        :thread_id, :checkpoint_ns, :checkpoint_id, :run_id, :task_id, :task_path, :type, :writes, :refs
     )
     """,
 )

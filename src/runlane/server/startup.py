@@ -15,7 +15,6 @@ from runlane.agents.host import AgentHost, ThreadHost
 from runlane.agents.isolation import GraphHosts
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.users import RunUsers
-from runlane.errors import ConfigurationError
 from runlane.lifecycle import EndReason
 from runlane.maintenance.retention import ThreadSweeper
 from runlane.maintenance.table_sizes import TableSizes
@@ -72,7 +71,6 @@ def _load_project(config: Path | None, settings: Settings, registry: Registry | 
     if registry is None:
         assert config is not None
         registry = load_registry(config)
-    _check_checkpoints(settings, registry)
     return _Project(graphs=registry, expiry=load_expiry(config), new_store=load_store(config))
 
 
@@ -94,7 +92,7 @@ async def open_service(
         observers: Called with the events of :mod:`runlane.telemetry.events`.
 
     Raises:
-        ConfigurationError: langgraph.json or the settings cannot be used, or the database keeps no checkpoints.
+        ConfigurationError: langgraph.json or the settings cannot be used.
         LedgerInUse: Another process owns the database.
     """
     project = await asyncio.get_running_loop().run_in_executor(None, _load_project, config, settings, registry)
@@ -160,14 +158,6 @@ def _thread_sweeper(runtime: Runtime, expiry: Expiry) -> ThreadSweeper:
 def _new_host(settings: Settings) -> AgentHost:
     make = GraphHosts if settings.isolate_graphs else ThreadHost
     return make(uvloop.new_event_loop)
-
-
-def _check_checkpoints(settings: Settings, registry: Registry) -> None:
-    if settings.database.startswith(("postgres://", "postgresql://")) and registry.graph_ids:
-        raise ConfigurationError(
-            "Graphs cannot be served from PostgreSQL yet: it keeps no checkpoints, and threads would have no memory. "
-            "Use sqlite:///PATH."
-        )
 
 
 async def register_system_assistants(store: RunStore, registry: Registry) -> dict[str, Assistant]:

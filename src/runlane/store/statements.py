@@ -18,6 +18,8 @@ Rows = Sequence[Row]
 T = TypeVar("T")
 
 _NAMED = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
+#: The texts in a parameter that is a JSON array, as a subquery: ``{listed :run_ids}``.
+_LISTED = re.compile(r"\{listed :([a-z_]+)\}")
 
 # What is read of each kind of row. Columns are named, since a prepared statement fails once per connection when a newer
 # version has added one to what `*` stands for. A run's result can be large, and is asked for by itself.
@@ -92,8 +94,13 @@ ExtraWrites = Callable[[], Transaction[None]]
 
 
 def statement(name: str, sql: str, *, postgres: str | None = None) -> Statement:
-    """Return *sql* as a statement; ``:name`` is a parameter, ``{now}`` the database's time, *postgres* a variant."""
-    lite, other = sql, postgres if postgres is not None else sql
+    """Return *sql* as a statement; ``:name`` is a parameter, *postgres* a variant.
+
+    Fragments, such as ``{now}``, are in ``_FRAGMENTS`` and ``_LISTED``.
+    """
+    other = sql if postgres is None else postgres
+    lite = _LISTED.sub(r"(SELECT value FROM json_each(:\1))", sql)
+    other = _LISTED.sub(r"(SELECT json_array_elements_text(CAST(:\1 AS json)))", other)
     for fragment, (in_sqlite, in_postgres) in _FRAGMENTS.items():
         lite, other = lite.replace(fragment, in_sqlite), other.replace(fragment, in_postgres)
     return Statement(name, lite, _NAMED.sub(r"%(\1)s", other.replace("%", "%%")))

@@ -10,7 +10,7 @@ from langgraph.store.base import NOT_PROVIDED, InvalidNamespaceError, Item, List
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import InvalidRequest, UnsupportedOption
+from runlane.errors import InvalidRequest
 from runlane.server.http import answers
 from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import Body, Limit, Object, Offset, ignore
@@ -140,14 +140,10 @@ async def _store(request: Request, action: str, value: dict[str, Any]) -> Any:
 
     An owner's items are apart from all others', whatever the handler lets the owner read elsewhere: they have no
     metadata that a filter could match.
-
-    Raises:
-        UnsupportedOption: The database is PostgreSQL.
     """
     access = await authorize(request, "store", action, value)
     store = service_of(request).runtime.long_term_store
-    if store is None:
-        raise UnsupportedOption("store", "the long-term store needs SQLite, or a ledger in memory.")
+    assert store is not None, "the server has the extra 'agents', and so a store"
     return store.for_owner(access.owner)
 
 

@@ -57,7 +57,7 @@ async def draft_history(
     """
     states = service.states(owner)
     if service.runtime.saver is None:
-        raise UnsupportedOption("supersteps", "this database keeps no checkpoints yet.")
+        raise UnsupportedOption("supersteps", "they need the extra 'agents'.")
     writes = [clean(superstep) for superstep in supersteps]
     async with draft() as drafting:
         try:
@@ -98,7 +98,7 @@ async def _update_once(service: Service, access: Access, thread_id: str, update:
     if graph_id is None:
         raise BadRequest(f"Thread {thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
     if service.runtime.saver is None:
-        raise BadRequest("This database keeps no checkpoints yet.")
+        raise BadRequest("The state of threads needs the extra 'agents'.")
     checkpoint = checkpoint_address(update.checkpoint) or (
         update.checkpoint_id and checkpoint_uuid(update.checkpoint_id)
     )

@@ -50,22 +50,16 @@ _NODES: Final = statement(
     "parts.nodes",
     f"SELECT ref, data FROM parts WHERE thread_id = :thread_id AND substr(ref, 1, 1) IN ('{NODE}', '{ITEM_NODE}')",
 )
-#: The references of everything that a thread keeps. There are no checkpoints on PostgreSQL yet.
-_OF_CHECKPOINTS: Final = (
+#: The references of everything that a thread keeps.
+_ROOTS: Final = (
     "SELECT refs FROM checkpoint_blobs WHERE thread_id = :thread_id AND refs IS NOT NULL",
     "SELECT refs FROM checkpoint_writes WHERE thread_id = :thread_id AND refs IS NOT NULL",
-)
-_OF_RUNS: Final = (
     "SELECT result_refs AS refs FROM runs WHERE thread_id = :thread_id AND result_refs IS NOT NULL",
     """SELECT e.refs FROM runs AS r JOIN events AS e ON e.run_seq = r.seq AND e.refs IS NOT NULL
        WHERE r.thread_id = :thread_id""",
     "SELECT state_refs AS refs FROM threads WHERE thread_id = :thread_id AND state_refs IS NOT NULL",
 )
-ROOTS: Final = statement(
-    "parts.roots",
-    " UNION ALL ".join((*_OF_CHECKPOINTS, *_OF_RUNS)),
-    postgres=" UNION ALL ".join(_OF_RUNS),
-)
+ROOTS: Final = statement("parts.roots", " UNION ALL ".join(_ROOTS))
 # While nothing of the thread executes.
 _DELETE: Final = statement("parts.delete", "DELETE FROM parts WHERE thread_id = :thread_id AND ref = :ref")
 # With the thread.

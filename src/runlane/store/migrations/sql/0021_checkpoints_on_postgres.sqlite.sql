@@ -1,0 +1,2 @@
+-- SQLite has these tables already.
+SELECT 1;
