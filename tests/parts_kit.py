@@ -40,7 +40,8 @@ _SWEEPS: Final = statement("test.sweeps", "SELECT thread_id FROM part_sweeps")
 _ROOTS: Final = statement(
     "test.roots",
     """SELECT thread_id, refs FROM checkpoint_blobs UNION ALL SELECT thread_id, refs FROM checkpoint_writes
-       UNION ALL SELECT thread_id, result_refs FROM runs UNION ALL SELECT thread_id, state_refs FROM threads
+       UNION ALL SELECT thread_id, result_refs FROM runs
+       UNION ALL SELECT thread_id, input_refs FROM runs UNION ALL SELECT thread_id, state_refs FROM threads
        UNION ALL SELECT r.thread_id, e.refs FROM events AS e JOIN runs AS r ON r.seq = e.run_seq""",
 )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 
+from runlane.documents.document import Document
+from runlane.documents.json_text import document_of_text
 from runlane.lifecycle import (
     CancelAction,
     DisconnectMode,
@@ -339,6 +341,7 @@ class NewRun:
     and its metadata to match the filter ``thread_where``; interrupts that the request answers have to be open there.
     With ``default_metadata``, which comes first, the run inherits the thread's metadata. ``thread_metadata`` is written
     to the thread; ``thread_ttl`` is that of a thread that is made. Somebody waits for the stream of a ``streamed`` run.
+    ``large_input`` is set by :meth:`split`.
     """
 
     run_id: str
@@ -363,6 +366,12 @@ class NewRun:
     webhook: str | None = None
     idempotency_key: str | None = None
     home: str | None = None
+    large_input: Document | None = None
+
+    def split(self) -> NewRun:
+        """Return the same with its input as a document if it is large, so that the thread's other values share it."""
+        document = document_of_text(bytes(self.request.input))
+        return self if document is None else replace(self, large_input=document)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -216,6 +216,14 @@ class StoredRequest:
         """The request without its secrets."""
         return _without_secrets(self.request) if self.secrets else self.request
 
+    def with_input(self, text: bytes) -> StoredRequest:
+        """Return the same with the input that was stored apart from it."""
+        return self._encoded(replace(self._stored, request=replace(self.request, input=msgspec.Raw(text))))
+
+    def without_input(self) -> StoredRequest:
+        """Return the same to be stored apart from its input."""
+        return self._encoded(replace(self._stored, request=replace(self.request, input=NULL)))
+
     def rebound(self, binding: ThreadBinding) -> StoredRequest:
         """Return the same with another *binding*."""
         return self._encoded(replace(self._stored, binding=binding))

@@ -10,14 +10,14 @@ import orjson
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
-from ledger_kit import LONG_AGO, finish, running, turn
+from ledger_kit import LONG_AGO, admit, claim, finish, running, turn
 from runlane.agents.documents import JsonDocuments
 from runlane.agents.encode import encode
 from runlane.documents.document import Document, Encoded, whole
 from runlane.documents.memory import ThreadMemory
 from runlane.errors import DocumentIncomplete, NotFound
 from runlane.journal.remainder import append
-from runlane.lifecycle import EndReason, RunEvent
+from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, NO_OWNER, Lease, StreamEvent
 from runlane.store.ledger import RunStore
@@ -29,6 +29,8 @@ PARTS = statement("test.parts", "SELECT thread_id, ref FROM parts")
 DROP = statement("test.drop", "DELETE FROM parts WHERE thread_id = :thread_id")
 ROW = statement("test.row", "SELECT * FROM threads WHERE thread_id = :thread_id")
 SEGMENTS = statement("test.segments", "SELECT frames, refs FROM events")
+PARTS_DATA = statement("test.parts_data", "SELECT data FROM parts")
+RUNS = statement("test.runs", "SELECT * FROM runs")
 RESULTS = statement("test.results", "SELECT result, result_refs FROM runs")
 LARGE = {"messages": [AIMessage(f"{at} " + "x" * 500, id=str(at)) for at in range(40)]}
 
@@ -219,6 +221,43 @@ async def test_a_search_without_values_reads_none(store: RunStore) -> None:
         await store.threads.search(owner=NO_OWNER, where=ThreadFilter())
 
 
+async def test_a_large_input_is_stored_once_and_read_whole(store: RunStore) -> None:
+    sent = orjson.loads(encode(LARGE))
+    for _ in range(3):
+        lease = await running(store, kwargs={"input": sent, "config": {"tags": ["a"]}})
+        assert (await store.runs.get(lease.run_id, owner=ANY_OWNER)).stored.input == sent
+        encoded = JsonDocuments().of(LARGE)
+        ended = await finish(store, lease, state=Snapshot(values=encoded, result=encoded))
+        assert ended.run.kwargs == {"input": sent, "config": {"tags": ["a"]}}
+    for row in await rows_of(store, RUNS()):
+        assert sum(len(column) for column in row.values() if isinstance(column, str)) < 5_000
+    assert sum(len(row["data"]) for row in await rows_of(store, PARTS_DATA())) < 1.2 * len(encode(LARGE))
+    assert await exact(store, "t")
+
+
+async def test_a_claim_of_a_new_process_has_the_large_input(store: RunStore) -> None:
+    sent = {"text": "\x00 é " + "t" * 20_000, "file": "A" * 40_000, "odd\nkey": [1.5, None, 2**60]}
+    run_id = await admit(store, kwargs={"input": sent})
+    claimed = await claim(store, run_id)
+    assert claimed.run.kwargs == {"input": sent}
+    await store.runs.request_cancel(
+        run_id, owner=ANY_OWNER, action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL
+    )
+    await finish(store, claimed.lease, RunEvent.STOP)
+    assert (await store.runs.delete(run_id, owner=ANY_OWNER)).kwargs == {"input": sent}
+    await store.driver.write(sweep("t"))
+    assert await parts_of(store) == set()
+
+
+async def test_secrets_of_a_run_with_a_large_input_end_with_it(store: RunStore) -> None:
+    config = {"configurable": {"api_key": "sesame"}}
+    lease = await running(store, kwargs={"input": orjson.loads(encode(LARGE)), "config": config})
+    ended = await finish(store, lease)
+    assert ended.run.stored.input == orjson.loads(encode(LARGE))
+    assert "sesame" not in ended.run.stored.text
+    assert all("sesame" not in str(dict(row)) for row in await rows_of(store, RUNS()))
+
+
 @dataclass
 class Said:
     """What a run said and left, as a plain model has it; ``None`` is gone."""
@@ -238,6 +277,7 @@ class Model:
     state: dict[str, Any] = field(default_factory=dict)
     values: bytes | None = None
     runs: dict[str, Said] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
     documents: JsonDocuments = field(default_factory=JsonDocuments)
 
     async def step(self) -> None:
@@ -265,7 +305,9 @@ class Model:
         rng, store = self.rng, self.store
         if rng.random() < 0.3:
             self.documents = JsonDocuments(ThreadMemory())
-        lease = await running(store, self.thread_id)
+        given = self.given()
+        lease = await running(store, self.thread_id, kwargs={"input": given})
+        self.inputs[lease.run_id] = given
         said = Said(lease)
         refused = False
         for _ in range(rng.randrange(5)):
@@ -295,6 +337,11 @@ class Model:
         if refused or ending >= 0.6:
             self.documents = JsonDocuments(ThreadMemory())
         self.runs[lease.run_id] = said
+
+    def given(self) -> Any:
+        """Return the input of a run: some of the messages, as a client sends them, and something of its own."""
+        messages = orjson.loads(encode(self.state.get("messages", [])))
+        return {"messages": messages[: self.rng.randrange(40)], "own": "g" * self.rng.choice([1, 900, 30_000])}
 
     async def update(self) -> None:
         if self.runs:
@@ -334,6 +381,8 @@ class Model:
 
     async def check(self) -> None:
         """Check that everything reads as it was written."""
+        found = {run.run_id: run.kwargs for run in await self.store.runs.list(None, owner=ANY_OWNER, limit=100)}
+        assert found == {run_id: {"input": self.inputs[run_id]} for run_id in self.runs}
         for run_id, said in self.runs.items():
             assert await show(self.store, said.lease) == (said.events or [])
             assert (await self.store.runs.result(run_id, owner=ANY_OWNER))[1] == said.result

@@ -41,7 +41,7 @@ async def test_tables_are_measured_with_their_indexes_one_by_one(store: RunStore
     assert not [name for name in names if name.startswith("sqlite_")]
     before = await store.sizes.table("runs")
     for number in range(30):
-        await admit(store, f"t{number}", kwargs={"input": "x" * 8000})
+        await admit(store, f"t{number}", metadata={"note": "x" * 8000})
     assert await store.sizes.table("runs") - before > 30 * 1000  # PostgreSQL compresses
     assert await store.sizes.table("nothing") == 0
     database = await store.sizes.database()

@@ -177,6 +177,14 @@ async def test_values_are_those_that_the_run_left_or_else_those_of_its_thread(st
     assert delivery.values == '{"n":1}'
 
 
+async def test_a_delivery_has_the_whole_input_though_the_run_and_its_parts_are_gone(store: RunStore) -> None:
+    kwargs = {"input": {"messages": [f"{at} " + "x" * 600 for at in range(20)]}}
+    run_id = await told(store, "t", kwargs=kwargs)
+    await store.threads.delete("t", owner=ANY_OWNER)
+    [delivery] = await claimed(store)
+    assert (delivery.run_id, delivery.run.kwargs) == (run_id, kwargs)
+
+
 async def test_values_of_a_temporary_thread_and_what_is_too_large_are_not_copied(store: RunStore) -> None:
     state = Snapshot(values=b'{"n":1}')
     lease = await running(store, "one", temporary=True, webhook=HOOK)

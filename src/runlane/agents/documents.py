@@ -4,49 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
-from runlane.agents.encode import Shape, encode, shape_of
+from runlane.agents.encode import Shape, encode
 from runlane.documents.document import MIN_DOCUMENT_BYTES, Builder, Document, Encoded, whole
+from runlane.documents.json_text import Json
 from runlane.documents.memory import ThreadMemory
-from runlane.documents.parts import BYTES
 from runlane.documents.splitting import document_of
-
-_TEXT: Final = {str}
-
-
-class Json:
-    """JSON as a codec; its documents keep their bytes, which live readers are shown."""
-
-    item_kind = BYTES
-    between = b","
-    keeps_bytes = True
-
-    def __init__(self, name: str = "json", shape: Shape = shape_of) -> None:
-        """Args:
-        name: Another one for another *shape*, see :func:`encode`.
-        """
-        self.name = name
-        self._shape = shape
-
-    def encode(self, value: Any) -> bytes:
-        """Return *value* as :func:`encode` does."""
-        return encode(value, self._shape)
-
-    def splits(self, value: Any) -> bool:
-        """Return whether the text of *value* is that of its items; keys with odd characters may become the same."""
-        if type(value) is dict:
-            return {*map(type, value)} <= _TEXT and all(map(str.isprintable, value))
-        return type(value) is list
-
-    def begin(self, value: Any) -> bytes:
-        return b"[" if type(value) is list else b"{"
-
-    def key(self, key: Any) -> bytes:
-        return encode(key) + b":"
-
-    def end(self, value: Any) -> bytes:
-        return b"]" if type(value) is list else b"}"
 
 
 class JsonDocuments:
@@ -54,14 +19,14 @@ class JsonDocuments:
 
     def __init__(self, memory: ThreadMemory | None = None) -> None:
         self._memory = memory or ThreadMemory()
-        self._codec = Json()
+        self._codec = Json(encode)
         self._names = [self._codec.name]
         self._has_large = bool(self._memory.stored(self._codec.name))
 
     def with_shape(self, name: str, shape: Shape) -> JsonDocuments:
         """Return what encodes with another *shape*, and the same memory."""
         other = copy(self)
-        other._codec = Json(name, shape)
+        other._codec = Json(partial(encode, shape=shape), name)
         self._names.append(name)
         return other
 

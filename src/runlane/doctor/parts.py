@@ -13,7 +13,7 @@ from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.parts import PART_REFS, referenced, sweep
 
 _LEDGER: Final = """SELECT min(thread_id) AS thread_id FROM parts WHERE thread_id > :after UNION ALL
-    SELECT min(thread_id) FROM runs WHERE thread_id > :after AND result_refs IS NOT NULL"""
+    SELECT min(thread_id) FROM runs WHERE thread_id > :after AND (result_refs IS NOT NULL OR input_refs IS NOT NULL)"""
 _NEXT: Final = statement(
     "doctor.next_with_parts",
     f"""SELECT min(thread_id) AS thread_id FROM ({_LEDGER} UNION ALL

@@ -158,7 +158,7 @@ class CronScheduler:
         try:
             new = await self._make_run(cron, found.slot)
             check_new(new)
-            return replace(firing, new=new)
+            return replace(firing, new=new.split())
         except StoreUnavailable:
             raise
         except RunlaneError as error:

@@ -28,7 +28,7 @@ _RUN = (
     "lease_expires_at, multitask_strategy, on_disconnect, metadata, kwargs, model_name, error, usage, events_end, "
     "temporary, idempotency_key, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
     "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at, webhook, "
-    "start_order, lease_us, home"
+    "start_order, lease_us, home, input, input_refs"
 )
 _THREAD = (
     "thread_id, owner, status, settled, metadata, config, state_values, first_values, state_refs, interrupts, error, "

@@ -31,13 +31,15 @@ class Runs:
             QueueFull: The strategy is ``enqueue`` and as many runs wait as may.
             NotFound: The thread does not exist (for this owner) and is not to be created.
         """
+        split = new.split()
         return await self._database.write(
-            lambda: admissions.admit(new, self._thread_ttl, self._max_queued_runs, claimant)
+            lambda: admissions.admit(split, self._thread_ttl, self._max_queued_runs, claimant)
         )
 
     async def admit_all(self, news: Sequence[NewRun]) -> tuple[Admission, ...]:
         """Admit each of *news* as :meth:`admit` does, or none of them."""
-        return await self._database.write(lambda: admissions.admit_all(news, self._thread_ttl, self._max_queued_runs))
+        split = [new.split() for new in news]
+        return await self._database.write(lambda: admissions.admit_all(split, self._thread_ttl, self._max_queued_runs))
 
     async def request_cancel(
         self, run_id: str, *, owner: Owner, action: CancelAction, reason: EndReason, by: str | None = None

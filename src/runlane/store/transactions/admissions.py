@@ -17,8 +17,8 @@ from runlane.records import Admission, AnyOwner, Cancelled, Claimant, Json, NewR
 from runlane.requests import StoredRequest
 from runlane.store.conditions import IS_ACTIVE, PENDING
 from runlane.store.filters import matches
-from runlane.store.rows import dumps, loads, owner_params, run_record, thread_config, ttl_params
-from runlane.store.statements import Query, Row, Rows, Transaction, statement
+from runlane.store.rows import dumps, loads, owner_params, thread_config, ttl_params
+from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.bindings import binding_of
 from runlane.store.transactions.claims import claim_head, claimed_before
 from runlane.store.transactions.runs import (
@@ -29,6 +29,7 @@ from runlane.store.transactions.runs import (
     NEXT_OF_LANE,
     cancel_active,
 )
+from runlane.store.transactions.values import NO_VALUE, put_value, run_of
 
 WHOLE_LANE: Final = 2**31
 #: How many runs may wait behind their lane's head unless something else is set.
@@ -58,10 +59,11 @@ NEWEST_RUNS = statement(
 INSERT_RUN = statement(
     "insert_run",
     f"""INSERT INTO runs (run_id, thread_id, owner, assistant_id, graph_id, status, multitask_strategy, on_disconnect,
-                         metadata, kwargs, model_name, temporary, idempotency_key, webhook, home, not_before,
-                         created_at, updated_at)
+                         metadata, kwargs, input, input_refs, model_name, temporary, idempotency_key, webhook, home,
+                         not_before, created_at, updated_at)
         VALUES (:run_id, :thread_id, :owner, :assistant_id, :graph_id, {PENDING}, :strategy, :on_disconnect, :metadata,
-                :kwargs, :model_name, :temporary, :key, :webhook, :home, {{now}} + :delay_us, {{now}}, {{now}})
+                :kwargs, :input, :input_refs, :model_name, :temporary, :key, :webhook, :home,
+                {{now}} + :delay_us, {{now}}, {{now}})
         ON CONFLICT (run_id) DO NOTHING RETURNING {{run}}""",
 )
 
@@ -147,11 +149,12 @@ def _admit_first(new: NewRun) -> Transaction[Admission]:
     decision = admission.decide(new, LaneView())
     if decision.refusal is not None:
         raise decision.refusal
-    rows = yield _insert(new, admission.thread_metadata(new))
+    rows = yield from _insert(new, admission.thread_metadata(new))
     if not rows:
         raise AlreadyExists("run", new.run_id)
     head = admission.starts_at_once(new, head=None, alone=True)
-    return Admission(run=run_record(rows[0]), runnable=head)
+    run = yield from run_of(rows[0])
+    return Admission(run=run, runnable=head)
 
 
 def _admit_to_lane(new: NewRun, thread: Row, max_queued_runs: int) -> Transaction[Admission]:
@@ -165,7 +168,7 @@ def _admit_to_lane(new: NewRun, thread: Row, max_queued_runs: int) -> Transactio
     metadata = loads(thread["metadata"])
     rows: Rows = ()
     if decision.refusal is None:
-        rows = yield _insert(new, metadata)
+        rows = yield from _insert(new, metadata)
     if not rows:
         same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
         if decision.refusal is not None and not same:
@@ -182,7 +185,8 @@ def _admit_to_lane(new: NewRun, thread: Row, max_queued_runs: int) -> Transactio
     if active:
         head = yield from _head(new.thread_id)
     runnable = admission.starts_at_once(new, head=head, alone=not active)
-    return Admission(run=run_record(rows[0]), runnable=runnable, cancelled=cancelled)
+    run = yield from run_of(rows[0])
+    return Admission(run=run, runnable=runnable, cancelled=cancelled)
 
 
 def _lane(new: NewRun, thread: Row, active: Rows, max_queued_runs: int) -> Transaction[LaneView]:
@@ -230,11 +234,17 @@ def _admitted_before(new: NewRun, same: Rows, *, by_key: bool) -> Transaction[Ad
         by_key=by_key,
     )
     head = yield from _head(new.thread_id)
-    return Admission(run=run_record(row), runnable=head == row["run_id"], reused=True)
+    run = yield from run_of(row)
+    return Admission(run=run, runnable=head == row["run_id"], reused=True)
 
 
-def _insert(new: NewRun, thread_metadata: Json) -> Query:
-    return INSERT_RUN(
+def _insert(new: NewRun, thread_metadata: Json) -> Transaction[Rows]:
+    stored = StoredRequest.of(new.request, new.origin, binding_of(thread_metadata, new.thread_metadata))
+    apart = NO_VALUE
+    if new.large_input is not None:
+        stored = stored.without_input()
+        apart = yield from put_value(new.thread_id, new.large_input)
+    rows = yield INSERT_RUN(
         run_id=new.run_id,
         thread_id=new.thread_id,
         owner=new.owner,
@@ -243,7 +253,9 @@ def _insert(new: NewRun, thread_metadata: Json) -> Query:
         strategy=new.multitask_strategy.value,
         on_disconnect=new.on_disconnect.value,
         metadata=dumps(admission.run_metadata(new, thread_metadata)),
-        kwargs=StoredRequest.of(new.request, new.origin, binding_of(thread_metadata, new.thread_metadata)).text,
+        kwargs=stored.text,
+        input=apart.text,
+        input_refs=apart.refs,
         model_name=new.model_name,
         temporary=int(new.temporary),
         key=new.idempotency_key,
@@ -251,6 +263,7 @@ def _insert(new: NewRun, thread_metadata: Json) -> Query:
         home=new.home,
         delay_us=int(new.delay_s * 1_000_000),
     )
+    return rows
 
 
 def _cancel_all(active: Rows, action: CancelAction | None, by: str) -> Transaction[tuple[Cancelled, ...]]:

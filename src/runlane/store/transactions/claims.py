@@ -6,10 +6,11 @@ from typing import Final
 
 from runlane.records import Claim, Claimant, Lease, StreamEvent
 from runlane.store.conditions import HEAD_OF_LANE, RUNNING
-from runlane.store.rows import lease_record, run_record
+from runlane.store.rows import lease_record
 from runlane.store.statements import Row, Transaction, statement
 from runlane.store.transactions.events import insert_events, last_event, start_event
 from runlane.store.transactions.start_order import next_order
+from runlane.store.transactions.values import run_of
 
 # Locks the thread of a run. SQLite has one writer, so that there is nothing to lock.
 LOCK_LANE = statement(
@@ -70,10 +71,10 @@ def claim_head(run_id: str, claimant: Claimant, *, streamed: bool = False) -> Tr
         last = yield from last_event(rows[0]["seq"])
     lease = lease_record(rows[0])
     if not streamed:
-        return _claim(rows[0], lease, last)
+        return (yield from _claim(rows[0], lease, last))
     start = start_event(lease, last)
     yield from insert_events(lease, [start])
-    return _claim(rows[0], lease, start.seq, start)
+    return (yield from _claim(rows[0], lease, start.seq, start))
 
 
 def claimed_before(run_id: str, claimant: Claimant, *, streamed: bool) -> Transaction[Claim | None]:
@@ -82,12 +83,14 @@ def claimed_before(run_id: str, claimant: Claimant, *, streamed: bool) -> Transa
     if not rows:
         return None
     lease = lease_record(rows[0])
-    return _claim(rows[0], lease, 1, start_event(lease, 0)) if streamed else _claim(rows[0], lease, 0)
+    if not streamed:
+        return (yield from _claim(rows[0], lease, 0))
+    return (yield from _claim(rows[0], lease, 1, start_event(lease, 0)))
 
 
-def _claim(row: Row, lease: Lease, events_end: int, start: StreamEvent | None = None) -> Claim:
+def _claim(row: Row, lease: Lease, events_end: int, start: StreamEvent | None = None) -> Transaction[Claim]:
     return Claim(
-        run=run_record(row),
+        run=(yield from run_of(row)),
         lease=lease,
         events_end=events_end,
         start=start,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from runlane.records import Head, Lease, Renewal, SeenLease
 from runlane.store.conditions import HOLDS_RUN, IS_ACTIVE, IS_DUE, IS_PENDING, RUNNING, UNBLOCKED
-from runlane.store.rows import head_record, lease_record, run_record, seen_lease
+from runlane.store.rows import head_record, lease_record, receipt_of, seen_lease
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.workers import beat
 
@@ -48,7 +48,7 @@ def renew(leases: Sequence[Lease], lease_s: float, worker_id: str | None) -> Tra
             lost.append(lease)
             continue
         renewed.append(lease_record(rows[0]))
-        receipt = run_record(rows[0]).cancel
+        receipt = receipt_of(rows[0])
         if receipt is not None:
             cancelled.append(receipt)
     return Renewal(renewed=tuple(renewed), lost=tuple(lost), cancelled=tuple(cancelled))

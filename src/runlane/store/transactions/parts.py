@@ -54,6 +54,7 @@ _NODES: Final = statement(
 _ROOTS: Final = (
     "SELECT refs FROM checkpoint_blobs WHERE thread_id = :thread_id AND refs IS NOT NULL",
     "SELECT refs FROM checkpoint_writes WHERE thread_id = :thread_id AND refs IS NOT NULL",
+    "SELECT input_refs AS refs FROM runs WHERE thread_id = :thread_id AND input_refs IS NOT NULL",
     "SELECT result_refs AS refs FROM runs WHERE thread_id = :thread_id AND result_refs IS NOT NULL",
     """SELECT e.refs FROM runs AS r JOIN events AS e ON e.run_seq = r.seq AND e.refs IS NOT NULL
        WHERE r.thread_id = :thread_id""",

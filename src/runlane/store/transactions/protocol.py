@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from runlane.records import RunRecord
 from runlane.store.conditions import IS_ACTIVE
-from runlane.store.rows import run_record
 from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.values import runs_of
 
 # Runs that have something to be read: they are active, or have events, or ended without any.
 RUNS_WITH_EVENTS = statement(
@@ -19,4 +19,4 @@ RUNS_WITH_EVENTS = statement(
 def runs_with_events(thread_id: str, after_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
     """Return up to *limit* runs of the thread with a ``seq`` above *after_seq* that have events, or may get some."""
     rows = yield RUNS_WITH_EVENTS(thread_id=thread_id, after=after_seq, limit=limit)
-    return tuple(run_record(row) for row in rows)
+    return (yield from runs_of(rows))

@@ -6,7 +6,7 @@ from runlane.errors import LeaseLost
 from runlane.lifecycle import EndReason, RunEvent, RunStatus, move
 from runlane.outcomes import Outcome
 from runlane.records import Finished, RunError, SeenLease
-from runlane.store.rows import head_record, instant, run_record
+from runlane.store.rows import head_record, instant
 from runlane.store.statements import Row, Transaction
 from runlane.store.transactions.runs import (
     LOCK_RUN,
@@ -17,6 +17,7 @@ from runlane.store.transactions.runs import (
     end_run,
     settle,
 )
+from runlane.store.transactions.values import run_of
 
 
 def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:
@@ -36,7 +37,7 @@ def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:
     if row["rescues"] < max_rescues:
         move(lost.run_id, current, RunEvent.RESCUE)
         rows = yield RELEASE_RUN(run_id=lost.run_id, usage=None, rescues=1)
-        return Finished(run=run_record(rows[0]), next_run=head_record(rows[0]))
+        return Finished(run=(yield from run_of(rows[0])), next_run=head_record(rows[0]))
     error = RunError(
         error="WorkerLost",
         message=f"The worker died {row['rescues'] + 1} times while it executed this run; it is not tried again.",

@@ -20,12 +20,12 @@ from runlane.store.conditions import (
     RUNNING,
 )
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
-from runlane.store.rows import dumps, instant, loads, owner_params, raised, run_record, usage_of, usage_text
+from runlane.store.rows import dumps, instant, loads, owner_params, raised, usage_of, usage_text
 from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.events import DELETE_EVENTS
 from runlane.store.transactions.parts import mark_due
 from runlane.store.transactions.runs import GET_RUN, LOCK_RUN, LOCK_THREAD
-from runlane.store.transactions.values import value_of
+from runlane.store.transactions.values import run_of, runs_of, value_of
 
 LIST_RUNS = statement(
     "list_runs",
@@ -107,7 +107,7 @@ def get_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
     rows = yield GET_RUN(run_id=run_id, **owner_params(owner))
     if not rows:
         raise NotFound("run", run_id)
-    return run_record(rows[0])
+    return (yield from run_of(rows[0]))
 
 
 def list_runs(
@@ -125,7 +125,7 @@ def list_runs(
         rows = yield LIST_ALL_RUNS(**params)
     else:
         rows = yield LIST_RUNS(thread_id=thread_id, **params)
-    return tuple(run_record(row) for row in rows)
+    return (yield from runs_of(rows))
 
 
 def waiting_on(run_ids: Sequence[str]) -> Transaction[dict[str, WaitingOn]]:
@@ -159,25 +159,25 @@ def active_runs(
         **filter_params(where),
         **owner_params(owner),
     )
-    return tuple(run_record(row) for row in rows)
+    return (yield from runs_of(rows))
 
 
 def started_runs(thread_id: str, from_order: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
     """Return runs of a thread that started, or ended without, from *from_order* on, in their order."""
     rows = yield STARTED_RUNS(thread_id=thread_id, from_order=from_order, limit=limit)
-    return tuple(run_record(row) for row in rows)
+    return (yield from runs_of(rows))
 
 
 def last_started(thread_id: str) -> Transaction[RunRecord | None]:
     """Return the run of a thread that started, or ended without, last; ``None`` if there is none."""
     rows = yield LAST_STARTED(thread_id=thread_id)
-    return run_record(rows[0]) if rows else None
+    return (yield from run_of(rows[0])) if rows else None
 
 
 def inflight_runs(after_seq: int, limit: int) -> Transaction[tuple[RunRecord, ...]]:
     """Return pending and running runs of all owners with a ``seq`` above *after_seq*, oldest first."""
     rows = yield INFLIGHT(after=after_seq, limit=limit)
-    return tuple(run_record(row) for row in rows)
+    return (yield from runs_of(rows))
 
 
 def run_result(run_id: str, owner: Owner) -> Transaction[tuple[RunStatus, bytes | None, Mapping[str, str] | None]]:
@@ -215,7 +215,7 @@ def set_model(run_id: str, model_name: str | None) -> Transaction[RunRecord]:
     rows = yield SET_MODEL(run_id=run_id, model_name=model_name)
     if not rows:
         raise NotFound("run", run_id)
-    return run_record(rows[0])
+    return (yield from run_of(rows[0]))
 
 
 def set_progress(run_id: str, changes: Mapping[str, Any], attempt: int | None) -> Transaction[bool]:
@@ -250,7 +250,7 @@ def complete_usage(run_id: str, changes: Mapping[str, Any]) -> Transaction[RunRe
     if not rows:
         raise NotFound("run", run_id)
     rows = yield SET_USAGE(run_id=run_id, usage=_merged(rows[0], changes))
-    return run_record(rows[0])
+    return (yield from run_of(rows[0]))
 
 
 def delete_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
@@ -272,7 +272,7 @@ def delete_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
     yield DELETE_EVENTS(run_seq=rows[0]["seq"])
     yield DELETE_RUN(run_id=run_id)
     yield from mark_due(thread_id)
-    return run_record(rows[0])
+    return (yield from run_of(rows[0]))
 
 
 def thread_usage(thread_id: str, owner: Owner) -> Transaction[tuple[Usage, ...]]:
@@ -284,4 +284,4 @@ def thread_usage(thread_id: str, owner: Owner) -> Transaction[tuple[Usage, ...]]
 def forgettable(older_than_s: float, limit: int) -> Transaction[tuple[RunRecord, ...]]:
     """Return runs that ended more than *older_than_s* ago, oldest first."""
     rows = yield FORGET_RUNS(age_us=int(older_than_s * 1_000_000), limit=limit)
-    return tuple(run_record(row) for row in rows)
+    return (yield from runs_of(rows))

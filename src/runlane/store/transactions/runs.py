@@ -43,7 +43,6 @@ from runlane.store.rows import (
     owner_params,
     raised,
     receipt_of,
-    run_record,
     scrubbed_kwargs,
     usage_of,
     usage_text,
@@ -53,7 +52,7 @@ from runlane.store.transactions.bindings import unbind
 from runlane.store.transactions.events import last_event
 from runlane.store.transactions.parts import mark_due
 from runlane.store.transactions.start_order import placed
-from runlane.store.transactions.values import NO_STATE, StoredState, put_state
+from runlane.store.transactions.values import NO_STATE, StoredState, put_state, run_of
 from runlane.store.transactions.webhooks import record_delivery
 
 #: What may become of an attempt through :func:`finish`.
@@ -164,7 +163,7 @@ def request_cancel(
     if not rows:
         raise NotFound("run", run_id)
     if RunStatus(rows[0]["status"]).terminal:
-        return Cancelled(run=run_record(rows[0]))
+        return Cancelled(run=(yield from run_of(rows[0])))
     done = yield from cancel_active(rows[0], action, reason, by)
     if not done.run.status.terminal:
         return done
@@ -183,7 +182,7 @@ def cancel_active(row: Row, action: CancelAction, reason: EndReason, by: str | N
     changed = yield RECORD_CANCEL(run_id=run_id, action=action.value, reason=reason.value, by=by)
     row = changed[0] if changed else row
     if RunStatus(row["status"]) is RunStatus.RUNNING or row["attempt"] > 0:
-        return Cancelled(run=run_record(row))
+        return Cancelled(run=(yield from run_of(row)))
     status = move(run_id, RunStatus(row["status"]), RunEvent.CANCEL)
     rolled_back = row["cancel_action"] == CancelAction.ROLLBACK.value
     rows = yield END_RUN(
@@ -203,7 +202,7 @@ def cancel_active(row: Row, action: CancelAction, reason: EndReason, by: str | N
     ended = yield from placed(rows[0])
     yield from unbind(row, wholly=rolled_back)
     yield from record_delivery(ended, None)
-    return Cancelled(run=run_record(ended), ended=True)
+    return Cancelled(run=(yield from run_of(ended)), ended=True)
 
 
 def _hold(lease: Lease) -> Transaction[tuple[Row, Row]]:
@@ -243,7 +242,7 @@ def finish(
     usage = None if outcome.usage is None else usage_text(raised(usage_of(row["usage"]), outcome.usage))
     if status is RunStatus.PENDING:
         rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
-        return Finished(run=run_record(rows[0]), next_run=head_record(rows[0]))
+        return Finished(run=(yield from run_of(rows[0])), next_run=head_record(rows[0]))
     state = outcome.state
     kept = NO_STATE if state is None else (yield from put_state(lease.thread_id, state))
     run = yield from end_run(row, status, outcome, usage, kept)
@@ -292,7 +291,7 @@ def end_run(
     )
     ended = yield from placed(rows[0])
     yield from record_delivery(ended, None if outcome.state is None else outcome.state.values)
-    return run_record(ended)
+    return (yield from run_of(ended))
 
 
 def settle(thread: Row, status: RunStatus, outcome: Outcome, kept: StoredState = NO_STATE) -> Transaction[None]:

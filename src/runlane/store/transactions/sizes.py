@@ -26,10 +26,12 @@ _TABLE: Final = statement(
 _RUNS: Final = statement(
     "sizes.runs",
     """SELECT count(*) AS n, coalesce(sum(length(CAST(kwargs AS BLOB)) + length(CAST(metadata AS BLOB))
-         + coalesce(length(CAST(result AS BLOB)), 0) + coalesce(length(result_refs), 0)), 0) AS bytes
+         + coalesce(length(CAST(result AS BLOB)), 0) + coalesce(length(result_refs), 0)
+         + coalesce(length(CAST(input AS BLOB)), 0) + coalesce(length(input_refs), 0)), 0) AS bytes
        FROM runs WHERE thread_id = :thread_id""",
     postgres="""SELECT count(*) AS n, coalesce(sum(octet_length(kwargs) + octet_length(metadata)
-         + coalesce(octet_length(result), 0) + coalesce(length(result_refs), 0)), 0)::bigint AS bytes
+         + coalesce(octet_length(result), 0) + coalesce(length(result_refs), 0)
+         + coalesce(octet_length(input), 0) + coalesce(length(input_refs), 0)), 0)::bigint AS bytes
        FROM runs WHERE thread_id = :thread_id""",
 )
 _EVENTS: Final = statement(

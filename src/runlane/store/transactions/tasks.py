@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Owner, RunRecord
 from runlane.store.conditions import IS_MINE
-from runlane.store.rows import owner_params, run_record
+from runlane.store.rows import owner_params
 from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.values import runs_of
 
 #: When a run came into the status that it has.
 _SINCE = "COALESCE(ended_at, started_at, created_at)"
@@ -55,4 +56,4 @@ def list_tasks(
     before_us, before_seq = before if before is not None else (None, None)
     rows = yield LIST_TASKS(before_us=before_us, before_seq=before_seq, limit=limit, **params)
     counted = yield COUNT_TASKS(**params)
-    return tuple(run_record(row) for row in rows), counted[0]["n"]
+    return (yield from runs_of(rows)), counted[0]["n"]

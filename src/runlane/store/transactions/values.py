@@ -13,9 +13,10 @@ from runlane.documents.document import Body, Document, Encoded, assemble, body_o
 from runlane.documents.parts import bytes_of, split_refs
 from runlane.errors import DocumentIncomplete
 from runlane.outcomes import Snapshot
-from runlane.records import Thread
-from runlane.store.rows import thread_record
-from runlane.store.statements import Row, Transaction
+from runlane.records import RunRecord, Thread
+from runlane.requests import StoredRequest
+from runlane.store.rows import run_record, thread_record
+from runlane.store.statements import Row, Rows, Transaction
 from runlane.store.transactions.parts import mark_due, put_parts, read_parts
 
 
@@ -128,6 +129,39 @@ def value_of(thread_id: str, text: str | None, refs: str | None) -> Transaction[
     reading = Assembly(thread_id)
     yield from reading.read(refs)
     return reading.bytes_of(body_of_text(text), refs)
+
+
+def request_of(row: Row) -> Transaction[StoredRequest]:
+    """Return the request of a run with its input, which is stored apart from it if it is large.
+
+    Raises:
+        DocumentIncomplete: A part of it is not there.
+    """
+    stored = StoredRequest(row["kwargs"])
+    text = yield from value_of(row["thread_id"], row["input"], row["input_refs"])
+    return stored if text is None else stored.with_input(text)
+
+
+def run_of(row: Row) -> Transaction[RunRecord]:
+    """Return a run with its whole request.
+
+    Raises:
+        DocumentIncomplete: A part of its input is not there.
+    """
+    run = run_record(row)
+    if row["input"] is None:
+        return run
+    stored = yield from request_of(row)
+    return replace(run, stored=stored)
+
+
+def runs_of(rows: Rows) -> Transaction[tuple[RunRecord, ...]]:
+    """Return runs with their whole requests."""
+    runs = []
+    for row in rows:
+        run = yield from run_of(row)
+        runs.append(run)
+    return tuple(runs)
 
 
 def thread_of(row: Row) -> Transaction[Thread]:

@@ -23,7 +23,7 @@ from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, maybe_instant, microseconds, owner_params, run_record
 from runlane.store.shares import allowance
 from runlane.store.statements import Row, Transaction, statement
-from runlane.store.transactions.values import value_of
+from runlane.store.transactions.values import request_of, value_of
 
 #: Larger values, input or metadata are left out of a webhook: few receivers take more, and it is stored once more here.
 MAX_PART_BYTES: Final = 2 * 1024 * 1024
@@ -212,7 +212,8 @@ def record_delivery(run: Row, values: Encoded | None) -> Transaction[None]:
     elif not run["temporary"]:
         data = yield from value_of(run["thread_id"], thread["state_values"], thread["state_refs"])
         left = None if data is None else data.decode()
-    parts = {"values": None if run["temporary"] else left, "kwargs": run["kwargs"], "metadata": run["metadata"]}
+    request = yield from request_of(run)
+    parts = {"values": None if run["temporary"] else left, "kwargs": request.text, "metadata": run["metadata"]}
     omitted = [name for name, text in parts.items() if text is not None and len(text.encode()) > MAX_PART_BYTES]
     small: dict[str, Any] = {name: "{}" for name in omitted if name != "values"}
     yield INSERT_DELIVERY(
@@ -222,7 +223,7 @@ def record_delivery(run: Row, values: Encoded | None) -> Transaction[None]:
         metadata=thread["metadata"],
         url=run["webhook"],
         host=_host(run["webhook"]),
-        run=dumps({**dict(run), "result": None, **small}),
+        run=dumps({**dict(run), "kwargs": request.text, "input": None, "input_refs": None, "result": None, **small}),
         state_values=None if "values" in omitted else parts["values"],
         omitted=dumps(omitted),
     )
