@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -19,12 +20,17 @@ from runlane.errors import InvalidRequest, RequestUnreadable
 from runlane.redaction import has_secrets, redacted_configuration
 
 #: Of the stored text. A field that older versions would not understand makes a new one.
-VERSION: Final = 1
+VERSION: Final = 2
+#: Of a text that has its input; only one without is of a later version, which those that would miss it do not read.
+_WHOLE: Final = 1
 _VERSION_KEY: Final = "runlane_request"
 #: The texts of runs with secrets begin with one of these, so that a statement finds them without reading the rest.
-SECRET_MARKS: Final = (f'{{"{_VERSION_KEY}":{VERSION},"secrets"', '{"runlane_secrets"')
+SECRET_MARKS: Final = (
+    *(f'{{"{_VERSION_KEY}":{version},"secrets"' for version in (_WHOLE, VERSION)),
+    '{"runlane_secrets"',
+)
 _ANY_VERSION: Final = f'{{"{_VERSION_KEY}":'
-_THIS_VERSION: Final = f'{{"{_VERSION_KEY}":{VERSION},'
+_READABLE: Final = tuple(f'{{"{_VERSION_KEY}":{version},' for version in (_WHOLE, VERSION))
 _VERSION_OF: Final = re.compile(rf'\{{"{_VERSION_KEY}":(\d+)')
 
 
@@ -126,7 +132,7 @@ class ThreadBinding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The stored text, version 1. The order is that of the text: see ``SECRET_MARKS``."""
+    """The stored text. The order is that of the text: see ``SECRET_MARKS``."""
 
     runlane_request: int
     secrets: bool = False
@@ -141,8 +147,12 @@ class StoredRequest:
     Reading raises :class:`RequestUnreadable` if a newer version of Runlane has written it.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, input_text: bytes | None = None) -> None:
+        """Args:
+        input_text: The input, if it is stored apart from *text*.
+        """
         self.text = text
+        self._input = input_text
         self._decoded: _Stored | None = None
 
     @classmethod
@@ -152,7 +162,7 @@ class StoredRequest:
         """Return *request* to be stored, with where it came from and what its admission wrote into the thread."""
         secrets = has_secrets(request.config, request.context)
         return cls._encoded(
-            _Stored(runlane_request=VERSION, secrets=secrets, origin=origin, binding=binding, request=request)
+            _Stored(runlane_request=_WHOLE, secrets=secrets, origin=origin, binding=binding, request=request)
         )
 
     @classmethod
@@ -160,7 +170,7 @@ class StoredRequest:
         return cls(msgspec.json.encode(stored).decode())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, StoredRequest) and self.text == other.text
+        return isinstance(other, StoredRequest) and (self.text, self._input) == (other.text, other._input)
 
     def __hash__(self) -> int:
         return hash(self.text)
@@ -171,8 +181,21 @@ class StoredRequest:
     @property
     def _stored(self) -> _Stored:
         if self._decoded is None:
-            self._decoded = _decode(self.text)
+            stored = _decode(self.text)
+            if self._input is not None:
+                request = replace(stored.request, input=msgspec.Raw(self._input))
+                stored = replace(stored, runlane_request=_WHOLE, request=request)
+            self._decoded = stored
         return self._decoded
+
+    @property
+    def whole_text(self) -> str:
+        """The text with the input, as far as this version can read it."""
+        if self._input is None:
+            return self.text
+        with suppress(RequestUnreadable):
+            return self._encoded(self._stored).text
+        return self.text
 
     @property
     def versioned(self) -> bool:
@@ -216,13 +239,10 @@ class StoredRequest:
         """The request without its secrets."""
         return _without_secrets(self.request) if self.secrets else self.request
 
-    def with_input(self, text: bytes) -> StoredRequest:
-        """Return the same with the input that was stored apart from it."""
-        return self._encoded(replace(self._stored, request=replace(self.request, input=msgspec.Raw(text))))
-
     def without_input(self) -> StoredRequest:
         """Return the same to be stored apart from its input."""
-        return self._encoded(replace(self._stored, request=replace(self.request, input=NULL)))
+        request = replace(self.request, input=NULL)
+        return self._encoded(replace(self._stored, runlane_request=VERSION, request=request))
 
     def rebound(self, binding: ThreadBinding) -> StoredRequest:
         """Return the same with another *binding*."""
@@ -264,7 +284,7 @@ def json_bytes(value: Any) -> bytes:
 
 def _decode(text: str) -> _Stored:
     try:
-        if text.startswith(_THIS_VERSION):
+        if text.startswith(_READABLE):
             return _STORED.decode(text)
         if (version := _VERSION_OF.match(text)) is None:
             return _from_unversioned(text)
@@ -302,7 +322,7 @@ def _from_unversioned(text: str) -> _Stored:
         else ThreadBinding(was=old.thread_binding.was, wrote=old.thread_binding.wrote)
     )
     return _Stored(
-        runlane_request=VERSION,
+        runlane_request=_WHOLE,
         secrets=old.runlane_secrets,
         origin=RunOrigin(request_id=old.request_id, permissions=old.permissions, fingerprint=old.request_fingerprint),
         binding=binding,

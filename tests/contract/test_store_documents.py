@@ -15,7 +15,7 @@ from runlane.agents.documents import JsonDocuments
 from runlane.agents.encode import encode
 from runlane.documents.document import Document, Encoded, whole
 from runlane.documents.memory import ThreadMemory
-from runlane.errors import DocumentIncomplete, NotFound
+from runlane.errors import DocumentIncomplete, NotFound, RequestUnreadable
 from runlane.journal.remainder import append
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.outcomes import Snapshot
@@ -31,6 +31,7 @@ ROW = statement("test.row", "SELECT * FROM threads WHERE thread_id = :thread_id"
 SEGMENTS = statement("test.segments", "SELECT frames, refs FROM events")
 PARTS_DATA = statement("test.parts_data", "SELECT data FROM parts")
 RUNS = statement("test.runs", "SELECT * FROM runs")
+NEWER = statement("test.newer", """UPDATE runs SET kwargs = '{"runlane_request":99}' WHERE run_id = :run_id""")
 RESULTS = statement("test.results", "SELECT result, result_refs FROM runs")
 LARGE = {"messages": [AIMessage(f"{at} " + "x" * 500, id=str(at)) for at in range(40)]}
 
@@ -247,6 +248,15 @@ async def test_a_claim_of_a_new_process_has_the_large_input(store: RunStore) -> 
     assert (await store.runs.delete(run_id, owner=ANY_OWNER)).kwargs == {"input": sent}
     await store.driver.write(sweep("t"))
     assert await parts_of(store) == set()
+
+
+async def test_a_large_input_whose_request_a_newer_version_stored_is_read_without_it(store: RunStore) -> None:
+    lease = await running(store, kwargs={"input": "i" * 9000}, webhook="https://example.com/hook")
+    await turn(store, NEWER, lease.run_id)
+    [run] = await store.runs.list("t", owner=ANY_OWNER)
+    with pytest.raises(RequestUnreadable):
+        _ = run.stored.input
+    assert (await finish(store, lease)).run.run_id == lease.run_id
 
 
 async def test_secrets_of_a_run_with_a_large_input_end_with_it(store: RunStore) -> None:

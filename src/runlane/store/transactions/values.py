@@ -137,9 +137,8 @@ def request_of(row: Row) -> Transaction[StoredRequest]:
     Raises:
         DocumentIncomplete: A part of it is not there.
     """
-    stored = StoredRequest(row["kwargs"])
-    text = yield from value_of(row["thread_id"], row["input"], row["input_refs"])
-    return stored if text is None else stored.with_input(text)
+    input_text = yield from value_of(row["thread_id"], row["input"], row["input_refs"])
+    return StoredRequest(row["kwargs"], input_text)
 
 
 def run_of(row: Row) -> Transaction[RunRecord]:

@@ -213,7 +213,7 @@ def record_delivery(run: Row, values: Encoded | None) -> Transaction[None]:
         data = yield from value_of(run["thread_id"], thread["state_values"], thread["state_refs"])
         left = None if data is None else data.decode()
     request = yield from request_of(run)
-    parts = {"values": None if run["temporary"] else left, "kwargs": request.text, "metadata": run["metadata"]}
+    parts = {"values": None if run["temporary"] else left, "kwargs": request.whole_text, "metadata": run["metadata"]}
     omitted = [name for name, text in parts.items() if text is not None and len(text.encode()) > MAX_PART_BYTES]
     small: dict[str, Any] = {name: "{}" for name in omitted if name != "values"}
     yield INSERT_DELIVERY(
@@ -223,7 +223,9 @@ def record_delivery(run: Row, values: Encoded | None) -> Transaction[None]:
         metadata=thread["metadata"],
         url=run["webhook"],
         host=_host(run["webhook"]),
-        run=dumps({**dict(run), "kwargs": request.text, "input": None, "input_refs": None, "result": None, **small}),
+        run=dumps(
+            {**dict(run), "kwargs": request.whole_text, "input": None, "input_refs": None, "result": None, **small}
+        ),
         state_values=None if "values" in omitted else parts["values"],
         omitted=dumps(omitted),
     )
