@@ -16,10 +16,10 @@ from runlane.agents.base import Agent
 from runlane.agents.host import AgentHost, InlineHost
 from runlane.agents.sources import RunAgents
 from runlane.dispatch.base import Dispatch
-from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
 from runlane.documents.memory import ThreadMemories
 from runlane.error_texts import ErrorTexts
+from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
 from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
@@ -39,7 +39,7 @@ from runlane.records import Lease, RunRecord, ThreadTtl, Usage
 from runlane.runs.cancellation import RunCanceller
 from runlane.runs.submission import RunSubmitter
 from runlane.runs.updates import RunUpdates
-from runlane.settings import Settings
+from runlane.settings import Limits, Settings
 from runlane.store.backends import migrate_postgres, open_postgres
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.sqlite import SqliteDriver
@@ -186,11 +186,21 @@ async def open_runtime(
             driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs, telemetry=telemetry
         )
         source = RunAgents(graph_agent, secrets_provider)
-        dispatch = new_dispatch(Limits.of(settings, exclusive=alone))
+        dispatch = new_dispatch(_limits(settings, exclusive=alone))
         core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         await stack.enter_async_context(_running(core, parts))
         yield parts
+
+
+def _limits(settings: Settings, *, exclusive: bool) -> Limits:
+    limits = Limits.of(settings)
+    if limits.shared and not exclusive:
+        raise ConfigurationError(
+            "max_runs_per_owner, max_runs_per_assistant and max_runs_per_graph hold in one process only: set them to 0 "
+            "where processes share a database."
+        )
+    return limits
 
 
 @asynccontextmanager

@@ -56,9 +56,9 @@ class Settings:
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
         isolate_graphs: Execute the runs of each graph on a loop thread of its own.
         max_queued_runs: Runs that may wait behind the head of one thread's lane; more are refused.
-        max_runs_per_owner: Runs of one owner that execute at once; 0 is no limit. SQLite only, as the next two.
-        max_runs_per_assistant: Runs of one assistant that execute at once; 0 is no limit.
-        max_runs_per_graph: Runs of one graph that execute at once; 0 is no limit.
+        max_runs_per_owner: Runs of one owner that execute at once, in all processes of a ledger; 0 is no limit.
+        max_runs_per_assistant: Runs of one assistant that execute at once, likewise; 0 is no limit.
+        max_runs_per_graph: Runs of one graph that execute at once, likewise; 0 is no limit.
         run_timeout_s: A run that executes longer ends as ``timeout``.
         lease_s: A worker that has not renewed its leases for this long is dead. Renewed every third of it.
         max_rescues: A run that loses its worker more often than this ends as ``error``.
@@ -170,6 +170,31 @@ class Settings:
             if value is not None:
                 values[name] = value
         return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of executing runs: of this process (``slots``), and of one owner, assistant or graph; 0 is no limit."""
+
+    slots: int = 0
+    per_owner: int = 0
+    per_assistant: int = 0
+    per_graph: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Return the limits that *settings* say."""
+        return cls(
+            slots=settings.max_concurrent_runs,
+            per_owner=settings.max_runs_per_owner,
+            per_assistant=settings.max_runs_per_assistant,
+            per_graph=settings.max_runs_per_graph,
+        )
+
+    @property
+    def shared(self) -> bool:
+        """Return whether a limit holds for all processes that share a ledger together."""
+        return bool(self.per_owner or self.per_assistant or self.per_graph)
 
 
 def _warn_of_unknown(variables: Iterable[str], settings: Iterable[str]) -> None:

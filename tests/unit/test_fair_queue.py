@@ -7,8 +7,9 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runlane.dispatch.fair import FairQueue, Limits
+from runlane.dispatch.fair import FairQueue
 from runlane.records import Head
+from runlane.settings import Limits
 
 
 def head(run_id: str, owner: str = "ann", assistant_id: str | None = None, graph_id: str | None = None) -> Head:

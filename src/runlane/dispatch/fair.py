@@ -5,48 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass
 from itertools import count
 from typing import Final, Literal
 
-from runlane.errors import ConfigurationError
 from runlane.records import Head
-from runlane.settings import Settings
+from runlane.settings import Limits
 
 #: What a limit counts by, and which one it is.
 Key = tuple[Literal["owner", "assistant", "graph"], str]
 #: Runs of one owner, assistant and graph: what is true of one of them is true of all.
 Share = tuple[str, str | None, str | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Limits of executing runs, in all (``slots``) and of one owner, assistant or graph; 0 is no limit."""
-
-    slots: int = 0
-    per_owner: int = 0
-    per_assistant: int = 0
-    per_graph: int = 0
-
-    @classmethod
-    def of(cls, settings: Settings, *, exclusive: bool) -> Limits:
-        """Return the limits that *settings* say.
-
-        Raises:
-            ConfigurationError: There are limits, and other processes that would have to count together.
-        """
-        limits = cls(
-            slots=settings.max_concurrent_runs,
-            per_owner=settings.max_runs_per_owner,
-            per_assistant=settings.max_runs_per_assistant,
-            per_graph=settings.max_runs_per_graph,
-        )
-        if limits != cls(slots=limits.slots) and not exclusive:
-            raise ConfigurationError(
-                "max_runs_per_owner, max_runs_per_assistant and max_runs_per_graph hold in one process only: set them "
-                "to 0 where processes share a database."
-            )
-        return limits
 
 
 class FairQueue:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from runlane.dispatch.fair import FairQueue, Limits
+from runlane.dispatch.fair import FairQueue
 from runlane.records import Head
+from runlane.settings import Limits
 
 
 class LocalDispatch:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from runlane.dispatch.fair import Limits
 from runlane.dispatch.local import LocalDispatch
 from runlane.records import Head
+from runlane.settings import Limits
 from runlane.testing.history import History
 
 #: Every kind of fault that a simulation counts, and what it is.

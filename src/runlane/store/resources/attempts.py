@@ -9,6 +9,7 @@ from runlane.records import CancelReceipt, Claim, Claimant, Finished, Lease, Ren
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import claims, leases, rescues, runs
+from runlane.store.transactions.heads import HeadsWanted
 
 
 class Attempts:
@@ -26,6 +27,17 @@ class Attempts:
         """
         claimant = Claimant(worker_id=worker_id, lease_s=lease_s, has_code=has_code)
         return await self._database.write(lambda: claims.claim(run_id, claimant))
+
+    async def claim_heads(
+        self, wanted: HeadsWanted, *, worker_id: str, lease_s: float
+    ) -> tuple[tuple[Claim, ...], bool]:
+        """Start attempts at heads of lanes of any threads, shared fairly among owners; see :class:`HeadsWanted`.
+
+        Returns:
+            The claims, at most ``wanted.slots``; and whether more might start now, as some that were chosen could not.
+        """
+        claimant = Claimant(worker_id=worker_id, lease_s=lease_s, has_code=False)
+        return await self._database.write(lambda: claims.claim_heads(wanted, claimant))
 
     async def renew(self, held: Sequence[Lease], *, lease_s: float, worker_id: str | None = None) -> Renewal:
         """Extend the *held* leases in one transaction; report lost ones and cancels requested meanwhile.

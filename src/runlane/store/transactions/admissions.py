@@ -21,6 +21,7 @@ from runlane.store.rows import dumps, loads, owner_params, thread_config, ttl_pa
 from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.bindings import binding_of
 from runlane.store.transactions.claims import claim_head, claimed_before
+from runlane.store.transactions.heads import move_head
 from runlane.store.transactions.runs import (
     ACTIVE_RUNS,
     GET_RUN,
@@ -83,12 +84,14 @@ def admit(
     """
     admitted = yield from _admit(new, ttl, max_queued_runs)
     if claimant is None or admitted.run.run_id != new.run_id:
+        yield from move_head(new.thread_id)
         return admitted
     claim = None
     if admitted.runnable:
         claim = yield from claim_head(new.run_id, claimant, streamed=new.streamed)
     elif admitted.reused:  # this admission is repeated, as its answer was lost
         claim = yield from claimed_before(new.run_id, claimant, streamed=new.streamed)
+    yield from move_head(new.thread_id)
     return replace(admitted, claim=claim)
 
 

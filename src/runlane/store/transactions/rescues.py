@@ -8,6 +8,7 @@ from runlane.outcomes import Outcome
 from runlane.records import Finished, RunError, SeenLease
 from runlane.store.rows import head_record, instant
 from runlane.store.statements import Row, Transaction
+from runlane.store.transactions.heads import move_head
 from runlane.store.transactions.runs import (
     LOCK_RUN,
     LOCK_THREAD,
@@ -37,6 +38,7 @@ def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:
     if row["rescues"] < max_rescues:
         move(lost.run_id, current, RunEvent.RESCUE)
         rows = yield RELEASE_RUN(run_id=lost.run_id, usage=None, rescues=1)
+        yield from move_head(rows[0]["thread_id"])
         return Finished(run=(yield from run_of(rows[0])), next_run=head_record(rows[0]))
     error = RunError(
         error="WorkerLost",
@@ -75,5 +77,6 @@ def _give_up(thread: Row, row: Row, reason: EndReason, error: RunError) -> Trans
     )
     run = yield from end_run(row, status, outcome, None)
     yield from settle(thread, status, outcome)
+    yield from move_head(row["thread_id"])
     following = yield NEXT_OF_LANE(thread_id=row["thread_id"])
     return Finished(run=run, next_run=head_record(following[0]) if following else None)

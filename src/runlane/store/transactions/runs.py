@@ -50,6 +50,7 @@ from runlane.store.rows import (
 from runlane.store.statements import ExtraWrites, Row, Transaction, statement
 from runlane.store.transactions.bindings import unbind
 from runlane.store.transactions.events import last_event
+from runlane.store.transactions.heads import move_head
 from runlane.store.transactions.parts import mark_due
 from runlane.store.transactions.start_order import placed
 from runlane.store.transactions.values import NO_STATE, StoredState, put_state, run_of
@@ -169,6 +170,7 @@ def request_cancel(
         return done
     thread_id = done.run.thread_id
     yield RESTATE_THREAD(thread_id=thread_id)
+    yield from move_head(thread_id)
     following = yield NEXT_OF_LANE(thread_id=thread_id)
     return Cancelled(run=done.run, ended=True, next_run=head_record(following[0]) if following else None)
 
@@ -242,6 +244,7 @@ def finish(
     usage = None if outcome.usage is None else usage_text(raised(usage_of(row["usage"]), outcome.usage))
     if status is RunStatus.PENDING:
         rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
+        yield from move_head(lease.thread_id)
         return Finished(run=(yield from run_of(rows[0])), next_run=head_record(rows[0]))
     state = outcome.state
     kept = NO_STATE if state is None else (yield from put_state(lease.thread_id, state))
@@ -250,6 +253,7 @@ def finish(
         yield from unbind(row, wholly=True)
     yield from _release_values(thread, row, kept)
     yield from settle(thread, status, outcome, kept)
+    yield from move_head(lease.thread_id)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
     return Finished(
         run=run,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from runlane.records import SeenWorker
 from runlane.store.conditions import PENDING
 from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.heads import move_head
+from runlane.store.transactions.runs import LOCK_THREAD, THREAD_OF_RUN
 
 # Guard: none; a worker has one row, which only it beats.
 BEAT = statement(
@@ -48,4 +50,8 @@ def leave(worker_id: str) -> Transaction[None]:
 
 def free_run(run_id: str, home: str) -> Transaction[None]:
     """Let every worker that has its graph execute a pending run of a dead *home*."""
-    yield FREE_RUN(run_id=run_id, home=home)
+    found = yield THREAD_OF_RUN(run_id=run_id)
+    if found:
+        yield LOCK_THREAD(thread_id=found[0]["thread_id"])
+        yield FREE_RUN(run_id=run_id, home=home)
+        yield from move_head(found[0]["thread_id"])
