@@ -37,6 +37,13 @@ SET_BACK = statement(
 LONG_AGO = statement("long_ago", "UPDATE runs SET ended_at = ended_at - 100000000 WHERE run_id = :run_id")
 
 
+EMPTY = """DO $$ DECLARE names TEXT; BEGIN
+  SELECT string_agg(format('runlane.%I', tablename), ', ') INTO names FROM pg_tables
+    WHERE schemaname = 'runlane' AND tablename <> 'runlane_version';
+  EXECUTE 'TRUNCATE ' || names || ' RESTART IDENTITY';
+END $$"""
+
+
 def a_run(thread_id: str = "t", *, kwargs: Mapping[str, Any] | None = None, **changes: Any) -> NewRun:
     """Return a run to be admitted; *kwargs* are those of ``RunManager.create``."""
     if kwargs is not None:
@@ -114,6 +121,12 @@ async def turn(store: RunStore, hand: Statement, run_id: str) -> None:
         yield hand(run_id=run_id)
 
     await store.driver.write(move())
+
+
+def empty_ledger(url: str) -> None:
+    """Delete every row of a ledger in PostgreSQL."""
+    with ledger_connection(url, autocommit=True) as connection:
+        connection.execute(EMPTY)
 
 
 def ledger_connection(url: str, **options: Any) -> psycopg.Connection:

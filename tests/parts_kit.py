@@ -19,7 +19,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
-from run_kit import FaultyDriver
+from run_kit import FaultyDriver, FaultyLedger
 from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import Registry
 from runlane.checkpoints.saver import LedgerSaver
@@ -123,8 +123,9 @@ class Thread:
 class World:
     """A runtime on one database, the model of its threads, and what happens to both."""
 
-    def __init__(self, driver: FaultyDriver, seed: int) -> None:
+    def __init__(self, driver: FaultyDriver | FaultyLedger, seed: int, *, database: str = "memory://") -> None:
         self.driver = driver
+        self.database = database
         self.rng = random.Random(seed)
         self.threads: dict[str, Thread] = {}
         self.gate = Gate()
@@ -139,7 +140,7 @@ class World:
         """Begin, or begin again: what the process had in memory is gone."""
         if self._context is not None:
             await self._context.__aexit__(None, None, None)
-        settings = Settings(database="memory://", cancel_grace_s=0.02, abandon_after_s=0.02, drain_grace_s=0.0)
+        settings = Settings(database=self.database, cancel_grace_s=0.02, abandon_after_s=0.02, drain_grace_s=0.0)
         agent = partial(GraphAgent, self.registry)
         self._context = open_runtime(driver=self.driver, settings=settings, graph_agent=agent)
         self.runtime = await self._context.__aenter__()

@@ -26,7 +26,7 @@ from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.sqlite import Clock, now_us
 from runlane.store.migrate import apply_scripts
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Driver, Transaction, statement
 from runlane.testing.virtual_loop import run_virtual
 
 #: Far more than any wait here takes; a wait that hangs fails its test.
@@ -93,16 +93,58 @@ async def at_once(context: RunContext) -> str:
     return "done"
 
 
-class FaultyDriver(MemoryDriver):
+class Faults:
+    """What goes wrong with statements, by their names, and how often each was executed."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, BaseException] = {}
+        self.counts: dict[str, int] = {}
+
+    def watched(self, transaction: Transaction[Any]) -> Transaction[Any]:
+        """Return *transaction* with what goes wrong."""
+        try:
+            query = next(transaction)
+            while True:
+                name = query.statement.name
+                self.counts[name] = self.counts.get(name, 0) + 1
+                if name in self.faults:
+                    query = transaction.throw(self.faults[name])
+                    continue
+                rows = yield query
+                query = transaction.send(rows)
+        except StopIteration as stop:
+            return stop.value
+
+
+class FaultyLedger(Faults):
+    """Any ledger that fails and counts by the name of a statement."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    async def write(self, transaction: Transaction[Any]) -> Any:
+        return await self._driver.write(self.watched(transaction))
+
+    async def read(self, transaction: Transaction[Any]) -> Any:
+        return await self._driver.read(self.watched(transaction))
+
+    def submit(self, transaction: Transaction[Any], loop: Any, callback: Callable[..., None]) -> None:
+        self._driver.submit(self.watched(transaction), loop, callback)
+
+    async def aclose(self) -> None:
+        await self._driver.aclose()
+
+
+class FaultyDriver(MemoryDriver, Faults):
     """A ledger in memory that fails, counts, and makes callers wait, by the name of a statement; or is ``out``."""
 
     def __init__(self, *, clock: Clock = now_us) -> None:
-        super().__init__(clock=clock)
-        self.faults: dict[str, BaseException] = {}
+        Faults.__init__(self)
+        MemoryDriver.__init__(self, clock=clock)
         self.gates: dict[str, asyncio.Event] = {}
         self.held = asyncio.Event()
         self.out = False
-        self.counts: dict[str, int] = {}
         apply_scripts(self)
 
     async def write(self, transaction: Transaction[Any]) -> Any:
@@ -116,21 +158,7 @@ class FaultyDriver(MemoryDriver):
     def apply(self, transaction: Transaction[Any]) -> Any:
         if self.out:
             raise StoreUnavailable("unplugged")
-        return super().apply(self._watched(transaction))
-
-    def _watched(self, transaction: Transaction[Any]) -> Transaction[Any]:
-        try:
-            query = next(transaction)
-            while True:
-                name = query.statement.name
-                self.counts[name] = self.counts.get(name, 0) + 1
-                if name in self.faults:
-                    query = transaction.throw(self.faults[name])
-                    continue
-                rows = yield query
-                query = transaction.send(rows)
-        except StopIteration as stop:
-            return stop.value
+        return super().apply(self.watched(transaction))
 
 
 class Queueing(LocalDispatch):

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from ledger_kit import ledger_connection
+from ledger_kit import empty_ledger
 from postgres_cluster import PostgresCluster
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.memory import MemoryDriver
@@ -19,12 +19,6 @@ from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
 from runlane.store.migrate import apply_scripts, migrate_sqlite
 from runlane.store.statements import Driver
-
-EMPTY = """DO $$ DECLARE names TEXT; BEGIN
-  SELECT string_agg(format('runlane.%I', tablename), ', ') INTO names FROM pg_tables
-    WHERE schemaname = 'runlane' AND tablename <> 'runlane_version';
-  EXECUTE 'TRUNCATE ' || names || ' RESTART IDENTITY';
-END $$"""
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +65,5 @@ async def _open(request: pytest.FixtureRequest, tmp_path: Path) -> Driver:
         shutil.copy(request.getfixturevalue("sqlite_ledger"), path)
         return SqliteDriver(path, synchronous="normal")
     url = request.getfixturevalue("postgres_ledger")
-    with ledger_connection(url, autocommit=True) as connection:
-        connection.execute(EMPTY)
+    empty_ledger(url)
     return await open_postgres(url)

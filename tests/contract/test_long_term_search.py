@@ -1,10 +1,8 @@
-"""Search by similarity in the long-term store: LangGraph's in-memory store is the model of both drivers."""
+"""Search by similarity in the long-term store: LangGraph's in-memory store is the model of every driver."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +17,6 @@ from runlane.checkpoints.store import SCANNED, LedgerLongTermStore
 from runlane.errors import ConfigurationError, EmbeddingFailed
 from runlane.maintenance.retention import item_sweep
 from runlane.store.drivers.memory import MemoryDriver
-from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Driver
 
@@ -47,19 +44,6 @@ class Model(Embeddings):
         return embed([text.replace("rouge", "red").replace("bleu", "blue")])[0]
 
 
-def open_driver(kind: str, folder: Path) -> MemoryDriver | SqliteDriver:
-    driver = MemoryDriver() if kind == "memory" else SqliteDriver(folder / "ledger.db", synchronous="normal")
-    apply_scripts(driver)
-    return driver
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-async def driver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
-    opened = open_driver(request.param, tmp_path)
-    yield opened
-    await opened.aclose()
-
-
 def indexed(driver: Driver, function: Any = embed, **config: Any) -> LedgerLongTermStore:
     return LedgerLongTermStore(driver, index=SemanticIndex(**{"dims": 3, "embed": function, **config}))
 
@@ -79,7 +63,8 @@ def test_a_search_ranks_and_scores_as_langgraphs_own_store_does(
     model = InMemoryStore(index={"dims": 3, "embed": embed, "fields": ["texts[*]"]})
 
     async def compare() -> None:
-        driver = open_driver("memory", Path())
+        driver = MemoryDriver()
+        apply_scripts(driver)
         store = indexed(driver, fields=["texts[*]"])
         for (label, key), texts in held.items():
             for one in (store, model):

@@ -1,15 +1,16 @@
-"""The long-term store: LangGraph's in-memory store is the model, both drivers give its answers."""
+"""The long-term store: LangGraph's in-memory store is the model, every driver gives its answers."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langgraph.store.base import (
     GetOp,
@@ -23,58 +24,37 @@ from langgraph.store.base import (
 )
 from langgraph.store.memory import InMemoryStore
 
-import runlane.store
+from ledger_kit import empty_ledger
 from runlane.checkpoints.store import LedgerLongTermStore
 from runlane.errors import InvalidRequest
 from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.postgres import open_postgres
 from runlane.store.drivers.sqlite import SqliteDriver
+from runlane.store.migrate import apply_scripts
+from runlane.store.statements import Driver, Transaction, statement
 
-SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
 MINUTE_US = 60_000_000
 
 
-class Clock:
-    """The database's time, which stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now_us = 1_000_000
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
-Driver = SqliteDriver | MemoryDriver
-Open = Callable[[], Driver]
+AGED = statement(
+    "test.aged",
+    """UPDATE store_items SET created_at = created_at - :us, updated_at = updated_at - :us,
+         expires_at = expires_at - :us""",
+)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+async def store(driver: Driver) -> LedgerLongTermStore:
+    return LedgerLongTermStore(driver)
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-async def open_driver(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Open]:
-    """Give a function that opens an empty ledger."""
-    opened: list[Driver] = []
+async def passes(driver: Driver, us: int) -> None:
+    """Have time pass: what is stored becomes older."""
 
-    def open_one() -> Driver:
-        if request.param == "memory":
-            driver: Driver = MemoryDriver(clock=clock)
-        else:
-            driver = SqliteDriver(tmp_path / f"{len(opened)}.db", clock=clock, synchronous="normal")
-        for script in SCRIPTS:
-            driver.execute_script(script.read_text())
-        opened.append(driver)
-        return driver
+    def age() -> Transaction[None]:
+        yield AGED(us=us)
 
-    yield open_one
-    for driver in opened:
-        await driver.aclose()
-
-
-@pytest.fixture
-async def store(open_driver: Open) -> LedgerLongTermStore:
-    return LedgerLongTermStore(open_driver())
+    await driver.write(age())
 
 
 LABELS = st.sampled_from(["a", "b", "ab", "ü", "*"])
@@ -136,21 +116,38 @@ async def compare_with_model(store: LedgerLongTermStore, batches: list[list[Op]]
         assert [comparable(one) for one in await store.abatch(batch)] == [comparable(one) for one in expected]
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "memory"])
-@settings(max_examples=40, deadline=None)
+async def opened(backend: str, folder: Path, ledger: Callable[[], str]) -> Driver:
+    """Open an empty ledger."""
+    if backend == "postgres":
+        url = ledger()
+        empty_ledger(url)
+        return await open_postgres(url)
+    made = MemoryDriver() if backend == "memory" else SqliteDriver(folder / "l.db", synchronous="normal")
+    apply_scripts(made)
+    return made
+
+
+def storable(op: Op) -> Op:
+    """Return *op* with a key that PostgreSQL can store."""
+    return op._replace(key=op.key.replace("\0", "")) if isinstance(op, PutOp | GetOp) else op
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "memory", "postgres"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(OPS, min_size=1, max_size=4), min_size=1, max_size=12))
-def test_every_batch_is_answered_as_langgraphs_own_store_answers_it(backend: str, batches: list[list[Op]]) -> None:
-    async def compare(driver: Driver) -> None:
+def test_every_batch_is_answered_as_langgraphs_own_store_answers_it(
+    backend: str, batches: list[list[Op]], request: pytest.FixtureRequest
+) -> None:
+    async def compare(folder: str) -> None:
+        driver = await opened(backend, Path(folder), lambda: request.getfixturevalue("postgres_ledger"))
+        wanted = [[storable(op) for op in batch] for batch in batches] if backend == "postgres" else batches
         try:
-            for script in SCRIPTS:
-                driver.execute_script(script.read_text())
-            await compare_with_model(LedgerLongTermStore(driver), batches)
+            await compare_with_model(LedgerLongTermStore(driver), wanted)
         finally:
             await driver.aclose()
 
     with tempfile.TemporaryDirectory() as directory:
-        opened = MemoryDriver() if backend == "memory" else SqliteDriver(Path(directory) / "l.db", synchronous="normal")
-        asyncio.run(compare(opened))
+        asyncio.run(compare(directory))
 
 
 async def test_reading_a_missing_key_creates_nothing(store: LedgerLongTermStore) -> None:
@@ -160,12 +157,12 @@ async def test_reading_a_missing_key_creates_nothing(store: LedgerLongTermStore)
 
 
 async def test_a_search_answers_the_most_recently_changed_first_page_by_page(
-    store: LedgerLongTermStore, clock: Clock
+    driver: Driver, store: LedgerLongTermStore
 ) -> None:
     for n in range(5):
-        clock.now_us += 1
+        await passes(driver, 1)
         await store.aput(("notes",), str(n), {"n": n})
-    clock.now_us += 1
+    await passes(driver, 1)
     await store.aput(("notes",), "1", {"n": 10})
 
     pages = [await store.asearch(("notes",), limit=2, offset=offset) for offset in (0, 2, 4)]
@@ -202,47 +199,44 @@ async def test_a_prefix_matches_labels_and_not_their_beginnings(store: LedgerLon
     assert {item.namespace for item in await store.asearch(("a",))} == {("a",), ("a", "b")}
 
 
-async def test_a_change_keeps_the_time_of_creation(store: LedgerLongTermStore, clock: Clock) -> None:
+async def test_a_change_keeps_the_time_of_creation(driver: Driver, store: LedgerLongTermStore) -> None:
     await store.aput(("n",), "k", {"v": 1})
     created = await store.aget(("n",), "k")
-    clock.now_us += 7
+    await passes(driver, MINUTE_US)
     await store.aput(("n",), "k", {"v": 2})
     changed = await store.aget(("n",), "k")
 
     assert created is not None
     assert changed is not None
-    assert changed.created_at == created.created_at
-    assert (changed.updated_at - created.updated_at).microseconds == 7
+    assert changed.created_at == created.created_at - timedelta(minutes=1)
+    assert changed.updated_at > created.updated_at
 
 
-async def test_an_item_lives_as_long_as_it_is_read(open_driver: Open, clock: Clock) -> None:
-    store = LedgerLongTermStore(open_driver(), ttl={"default_ttl": 2, "refresh_on_read": True})
+async def test_an_item_lives_as_long_as_it_is_read(driver: Driver) -> None:
+    store = LedgerLongTermStore(driver, ttl={"default_ttl": 2, "refresh_on_read": True})
     await store.aput(("n",), "read", {})
     await store.aput(("n",), "searched", {})
-    await store.aput(("n",), "left", {})
     await store.aput(("n",), "peeked", {})
+    await store.aput(("n",), "left", {})
     await store.aput(("m",), "for ever", {}, ttl=None)
-    clock.now_us += MINUTE_US
+    await passes(driver, MINUTE_US)
     assert await store.aget(("n",), "read") is not None
     assert await store.aget(("n",), "peeked", refresh_ttl=False) is not None
-    assert len(await store.asearch(("n",), limit=1)) == 1  # "left", the first by name
-    clock.now_us += MINUTE_US
+    assert len(await store.asearch(("n",), limit=1)) == 1  # "left", the most recent
+    await passes(driver, MINUTE_US)
 
     assert {item.key for item in await store.asearch((), refresh_ttl=False)} == {"left", "read", "for ever"}
     assert await store.sweep() == 2
-    clock.now_us += MINUTE_US
+    await passes(driver, MINUTE_US)
     assert await store.alist_namespaces() == [("m",)]
     assert await store.sweep() == 2
     assert await store.sweep() == 0
 
 
-async def test_an_expired_item_is_kept_until_the_sweep_only_if_that_is_asked_for(
-    open_driver: Open, clock: Clock
-) -> None:
-    driver = open_driver()
+async def test_an_expired_item_is_kept_until_the_sweep_only_if_that_is_asked_for(driver: Driver) -> None:
     strict, lax = LedgerLongTermStore(driver), LedgerLongTermStore(driver, ttl={"omit_expired": False})
     await strict.aput(("n",), "k", {}, ttl=1)
-    clock.now_us += MINUTE_US
+    await passes(driver, MINUTE_US)
 
     assert await strict.aget(("n",), "k") is None
     assert await lax.aget(("n",), "k") is not None
@@ -250,9 +244,9 @@ async def test_an_expired_item_is_kept_until_the_sweep_only_if_that_is_asked_for
     assert await lax.aget(("n",), "k") is None
 
 
-async def test_an_item_put_after_it_expired_begins_anew(store: LedgerLongTermStore, clock: Clock) -> None:
+async def test_an_item_put_after_it_expired_begins_anew(driver: Driver, store: LedgerLongTermStore) -> None:
     await store.aput(("n",), "k", {}, ttl=1)
-    clock.now_us += 2 * MINUTE_US
+    await passes(driver, 2 * MINUTE_US)
     await store.aput(("n",), "k", {})
     item = await store.aget(("n",), "k")
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from ledger_kit import empty_ledger
 from parts_kit import World
-from run_kit import FaultyDriver
+from run_kit import FaultyDriver, FaultyLedger
 from runlane.checkpoints import transactions
 from runlane.execution.executor import Executor
+from runlane.store.drivers.postgres import open_postgres
 from runlane.store.statements import Query, Rows, Transaction, statement
 from runlane.store.transactions import parts
 from simulation.seams import Fragment, Patch, after, applied, finding, function, method, transaction
@@ -26,9 +28,8 @@ DELETE_PARTS_OF_RUNS = statement(
 )
 
 
-async def live(seed: int) -> None:
-    driver = FaultyDriver()
-    world = World(driver, seed)
+async def live(seed: int, driver: FaultyDriver | FaultyLedger, database: str = "memory://") -> None:
+    world = World(driver, seed, database=database)
     await world.open()
     try:
         for _ in range(STEPS):
@@ -44,7 +45,13 @@ async def live(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_any_history_of_threads_reads_as_the_model_and_leaves_nothing(seed: int) -> None:
-    await live(seed)
+    await live(seed, FaultyDriver())
+
+
+@pytest.mark.parametrize("seed", range(4, 6))
+async def test_any_history_of_threads_on_postgresql_does_so_too(seed: int, postgres_ledger: str) -> None:
+    empty_ledger(postgres_ledger)
+    await live(seed, FaultyLedger(await open_postgres(postgres_ledger)), postgres_ledger)
 
 
 def _without_the_oldest(query: Query) -> Transaction[Rows]:
@@ -90,7 +97,7 @@ async def test_a_planted_bug_is_found(name: str) -> None:
     with applied(MUTANTS[name]):
         for seed in range(ENOUGH):
             try:
-                await live(seed)
+                await live(seed, FaultyDriver())
             except Exception:  # noqa: BLE001 - the model, or a run that failed, has found it
                 return
     pytest.fail(f"nothing was found in {ENOUGH} histories")
