@@ -22,8 +22,9 @@ class SyncCall:
         self.future: Future[Any] | None = None
 
 
-#: A list of tasks this long is rid of those that are done, so that none of their results is held for long.
-_FORGET_AT: Final = 16
+#: A list of tasks is rid of those that are done when there are so many, or twice those that were left the last time:
+#: a task that is done still holds its context and its result.
+_FORGET_AT: Final = 4
 
 
 class Work:
@@ -44,7 +45,7 @@ class Work:
         """Record *task* until it is done. A callback of each task would cost as much as making it."""
         if len(self._tasks) >= self._forget_at:
             self._tasks = [task for task in self._tasks if not task.done()]
-            self._forget_at = len(self._tasks) + _FORGET_AT
+            self._forget_at = max(2 * len(self._tasks), _FORGET_AT)
         self._tasks.append(task)
 
 

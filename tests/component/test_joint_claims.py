@@ -332,3 +332,11 @@ async def test_a_run_of_a_dead_process_that_was_just_admitted_is_executed_by_the
     async with opened(database=database, graphs={"g": one_step()}) as runtime:
         over = await ended(runtime, admission.run)
     assert (over.status, over.attempt, over.rescues) == (RunStatus.SUCCESS, 2, 1)
+
+
+async def test_who_admitted_a_run_and_its_attempt_share_one_copy_of_its_request() -> None:
+    async with opened(graphs={"g": one_step()}) as runtime:
+        claimant = Claimant(worker_id=runtime.worker.worker_id, lease_s=30.0, has_code=False)
+        admission = await runtime.store.runs.admit(a_run("t", kwargs=graph_run()), claimant)
+        assert admission.claim is not None
+        assert admission.claim.run.stored is admission.run.stored

@@ -123,9 +123,23 @@ async def test_the_late_release_of_an_attempt_leaves_the_stream_of_the_next_one_
     await finish(stage.store, stage.claim.lease, RunEvent.RELEASE, events_end=0)
     await stage.begin(attempt_of=stage.run.run_id)
     stage.bridge.release(stage.run.run_id, 1)
-    stage.emit(1)
+    with stage.bridge.watch(stage.run):
+        stage.emit(1)
+        await stage.committed()
+        assert [event.seq for event in stage.tail().tail] == [1]
+
+
+async def test_events_of_a_run_that_nobody_watches_are_in_the_log_alone(stage: Stage) -> None:
+    stage.emit(1, 2)
     await stage.committed()
-    assert [event.seq for event in stage.tail().tail] == [1]
+    assert (stage.tail().tail, stage.tail().tail_bytes, stage.tail().known_seq) == ([], 0, 2)
+    reader = asyncio.create_task(stage.read())
+    await until(lambda: stage.tail().readers == 1)
+    stage.emit(3)
+    await stage.committed()
+    assert [event.seq for event in stage.tail().tail] == [3]
+    await stage.end()
+    assert numbers(await soon(reader)) == [1, 2, 3]
 
 
 async def test_a_reader_that_comes_back_gets_every_later_event_once_from_any_cursor(stage: Stage) -> None:
@@ -239,11 +253,12 @@ async def test_a_reader_that_does_not_read_makes_nothing_grow(stage: Stage) -> N
 @pytest.mark.parametrize("live", [True, False])
 async def test_of_many_readers_none_holds_more_than_its_part_and_each_reads_all(stage: Stage, live: bool) -> None:
     payloads = [b'"' + b"x" * 5_000 + b'"'] * 400
-    stage.emit(*payloads)
-    await stage.committed()
-    if not live:
-        await stage.end()
     with ExitStack() as stack:
+        stack.enter_context(stage.bridge.watch(stage.run))  # so that the events are kept in memory
+        stage.emit(*payloads)
+        await stage.committed()
+        if not live:
+            await stage.end()
         readers = [stack.enter_context(stage.bridge.watch(stage.run)).parts() for _ in range(400)]
         held: list[list[StreamItem]] = [[] for _ in readers]
         for _ in range(8):
@@ -262,12 +277,13 @@ async def test_of_many_readers_none_holds_more_than_its_part_and_each_reads_all(
 
 async def test_the_tail_is_bounded_in_bytes(stage: Stage) -> None:
     big = b'"' + b"x" * (TAIL_BYTES // 8) + b'"'
-    for _ in range(20):
-        stage.emit(big)
-    await stage.committed()
-    assert sum(len(event.data) for event in stage.tail().tail) <= TAIL_BYTES
-    assert stage.tail().tail_bytes == sum(len(event.data) for event in stage.tail().tail)
-    await stage.end()
+    with stage.bridge.watch(stage.run):
+        for _ in range(20):
+            stage.emit(big)
+        await stage.committed()
+        assert 0 < sum(len(event.data) for event in stage.tail().tail) <= TAIL_BYTES
+        assert stage.tail().tail_bytes == sum(len(event.data) for event in stage.tail().tail)
+        await stage.end()
     assert numbers(await stage.read()) == list(range(1, 21))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from weakref import ref
 
 import httpx
 import msgspec
@@ -11,11 +12,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Mount
+from starlette.types import Receive, Scope, Send
 
 from runlane.server.http.queries import Page, QueryModel
 from runlane.server.http.requests import Body
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import ROUTE, Route, RouteTable
+from runlane.settings import Settings
 
 
 class Note(Body):
@@ -36,6 +39,25 @@ async def search(request: Request, query: Notes, body: Note) -> Response:
 
 async def many(request: Request, body: Annotated[list[Note], msgspec.Meta(min_length=1, max_length=2)]) -> Response:
     return json_response([one.text for one in body])
+
+
+class Long(Body, weakref=True):
+    text: str
+
+
+class Lasting(Response):
+    """Answers whether the body of its request is still in memory."""
+
+    def __init__(self, body: Long) -> None:
+        super().__init__()
+        self._request_body = ref(body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await json_response({"kept": self._request_body() is not None})(scope, receive, send)
+
+
+async def last(request: Request, body: Long) -> Response:
+    return Lasting(body)
 
 
 NAMES = (
@@ -122,3 +144,10 @@ def test_what_is_read_is_what_the_handler_takes() -> None:
 
 def test_a_query_model_has_no_field_of_its_own() -> None:
     assert msgspec.structs.fields(QueryModel) == ()
+
+
+async def test_the_body_of_a_request_is_not_kept_while_its_answer_lasts() -> None:
+    app = Starlette(routes=[RouteTable([Route("POST /last", last)])])
+    app.state.settings = Settings()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.post("/last", json={"text": "long"})).json() == {"kept": False}

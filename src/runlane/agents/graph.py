@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from typing import Any, Final
@@ -47,7 +46,7 @@ class GraphAgent:
         self._graph_id = graph_id
         self._users = users or RunUsers()
         self._observers: dict[str, GraphObserver] = {}
-        self._stopped: deque[str] = deque()
+        self._stopped: list[str] = []
 
     async def run(self, call: AgentCall) -> Snapshot:
         """Execute until the end or a pause, emitting events on the way.
@@ -127,7 +126,7 @@ class GraphAgent:
     def _remember_stopped(self, run_id: str) -> None:
         self._stopped.append(run_id)
         if len(self._stopped) > _MAX_STOPPED:
-            self._observers.pop(self._stopped.popleft(), None)
+            self._observers.pop(self._stopped.pop(0), None)
 
 
 async def check_checkpoint(saver: Any, config: RunnableConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -68,7 +67,7 @@ class GraphObserver(GraphCallbackHandler):
             vars(self).update({name: getattr(meter, name) for name in _MODEL_EVENTS})
         self.started = False
         self.paused = False
-        self.raised: deque[BaseException] = deque(maxlen=_MAX_RAISED)
+        self.raised: list[BaseException] = []
         self._tools: dict[UUID, str] = {}
         self._results: dict[tuple[str, str], ToolMessage] = {}
         self._streaming: dict[str, _Superstep] = {}
@@ -109,13 +108,18 @@ class GraphObserver(GraphCallbackHandler):
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget a tool that failed, and remember why."""
         self._tools.pop(run_id, None)
-        self.raised.append(error)
+        self.note_error(error)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         """Keep the result of a tool until its node has finished; siblings in the same node may be stopped first."""
         place = self._tools.pop(run_id, "")
         if isinstance(output, ToolMessage):
             self._results[place, output.tool_call_id] = output
+
+    def note_error(self, error: BaseException) -> None:
+        """Remember an error whose text the stream may tell."""
+        self.raised.append(error)
+        del self.raised[:-_MAX_RAISED]
 
     def superstep_over(self) -> None:
         """Forget what is in the state of the root graph by now, and what its subgraphs did meanwhile."""

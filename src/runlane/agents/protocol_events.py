@@ -187,7 +187,7 @@ class ProtocolPublisher:
         for item in data.get("interrupts") or ():
             self._asked_in.setdefault(item["id"], namespace)  # the innermost graph tells first
         if isinstance(data.get("error"), BaseException):
-            self._observer.raised.append(data["error"])
+            self._observer.note_error(data["error"])
         self._emit("tasks", namespace, self._errors.of_tasks("tasks", data), params["timestamp"])
 
     def _plain(self, method: str, params: Mapping[str, Any]) -> None:

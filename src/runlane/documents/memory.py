@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import marshal
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Final
 
 from runlane.documents.parts import children, is_item, is_node
@@ -85,6 +85,10 @@ class _Known:
         return sum(item.size for item in self.items.values())
 
 
+#: What is known of a codec before there is something to know; never written.
+_NOTHING: Final = _Known()
+
+
 class ThreadMemory:
     """What is known of one thread; used by one attempt, on one thread at a time."""
 
@@ -101,6 +105,9 @@ class ThreadMemory:
         self.epoch: str | None = None
 
     def _known(self, codec: str) -> _Known:
+        return self._codecs.get(codec, _NOTHING)
+
+    def _learning(self, codec: str) -> _Known:
         known = self._codecs.get(codec)
         if known is None:
             known = self._codecs[codec] = _Known()
@@ -108,7 +115,7 @@ class ThreadMemory:
 
     # Storage
 
-    def stored(self, codec: str) -> set[str]:
+    def stored(self, codec: str) -> Set[str]:
         """Return the references that documents of *codec* need not bring, as they are stored or on their way."""
         return self._known(codec).stored
 
@@ -117,7 +124,7 @@ class ThreadMemory:
 
         What is on its way reaches the database before whatever is sent after it, or the attempt's memory is dropped.
         """
-        known = self._known(codec)
+        known = self._learning(codec)
         known.tops.update(tops)
         known.stored.update(parts)
 
@@ -183,7 +190,7 @@ class ThreadMemory:
             item = _Item(thing, key, ref, data, size)
         except ValueError:
             return
-        known = self._known(codec)
+        known = self._learning(codec)
         known.items[id(thing)] = item
         if is_item(ref):  # the others have a key or a separator too
             known.by_ref[ref] = item

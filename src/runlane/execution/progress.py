@@ -25,15 +25,21 @@ FIRST_VALUES_AFTER_S: Final = 0.1
 class NewestValue(Generic[T]):
     """Writes the newest value of something soon, one write at a time: none overtakes another."""
 
-    def __init__(self, name: str, write: Callable[[T], Awaitable[object]], *, after_s: float = 0.0) -> None:
+    __slots__ = ("_after_s", "_closed", "_loop", "_name", "_newest", "_run_id", "_task", "_write")
+
+    def __init__(
+        self, name: str, run_id: str, write: Callable[[T], Awaitable[object]], *, after_s: float = 0.0
+    ) -> None:
         """Write on the running loop.
 
         Args:
-            name: What the log calls the value, and whose it is.
+            name: What the log calls the value.
+            run_id: The run that it is of.
             write: Writes a value; one that the ledger could not take is followed by the next one, not repeated.
             after_s: How long a write waits for newer values, in seconds.
         """
         self._name = name
+        self._run_id = run_id
         self._write = write
         self._after_s = after_s
         self._loop = asyncio.get_running_loop()
@@ -68,7 +74,8 @@ class NewestValue(Generic[T]):
             try:
                 await self._write(value)
             except StoreUnavailable as error:
-                log.warning("run.progress_not_written %s why=%s", self._name, error)
+                log.warning("run.progress_not_written run_id=%s value=%s why=%s", self._run_id, self._name, error)
+        self._task = None  # it would keep its context for as long as the run takes
 
 
 def usage_progress(store: RunStore, claim: Claim) -> NewestValue[Usage]:
@@ -78,10 +85,10 @@ def usage_progress(store: RunStore, claim: Claim) -> NewestValue[Usage]:
     async def write(used: Usage) -> None:
         await store.runs.set_progress(lease.run_id, asdict(before + used), attempt=lease.attempt)
 
-    return NewestValue(f"run_id={lease.run_id} value=usage", write)
+    return NewestValue("usage", lease.run_id, write)
 
 
 def first_values(store: RunStore, claim: Claim) -> NewestValue[Encoded]:
     """Return what shows JSON text as the values of a thread, which has none yet, while its run goes on."""
     write = partial(store.threads.show_first_values, claim.lease)
-    return NewestValue(f"run_id={claim.lease.run_id} value=first_values", write, after_s=FIRST_VALUES_AFTER_S)
+    return NewestValue("first_values", claim.lease.run_id, write, after_s=FIRST_VALUES_AFTER_S)

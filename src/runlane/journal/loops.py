@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -50,7 +49,7 @@ class Relay(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop, receive: Callable[[T], None]) -> None:
         self._loop = loop
         self._receive = receive
-        self._passed: deque[T] = deque()
+        self._passed: list[T] = []
 
     def send(self, thing: T) -> None:
         """Have *thing* received, soon."""
@@ -60,7 +59,7 @@ class Relay(Generic[T]):
     def receive(self) -> None:
         """Receive now, on the loop, what has been sent."""
         while self._passed:
-            self._receive(self._passed.popleft())
+            self._receive(self._passed.pop(0))
 
 
 def call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> bool:

@@ -149,8 +149,9 @@ def receipt_of(row: Row) -> CancelReceipt | None:
     )
 
 
-def run_record(row: Row) -> RunRecord:
-    stored, graph_id = StoredRequest(row["kwargs"]), row["graph_id"]
+def run_record(row: Row, stored: StoredRequest | None = None) -> RunRecord:
+    """Return the run of *row*, with its request as it was *stored*, if that is known."""
+    stored, graph_id = stored or StoredRequest(row["kwargs"]), row["graph_id"]
     if graph_id is None and not stored.versioned:  # a run from before the column has it in its request alone
         graph_id = stored.request.graph_id
     return RunRecord(

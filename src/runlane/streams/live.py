@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Final
 
 from runlane.lifecycle import EndReason, RunStatus
@@ -28,6 +26,37 @@ class Ending:
     error: RunError | None
 
 
+class Wake:
+    """A flag that one reader waits for. Many readers wait: an ``asyncio.Event`` takes four times the memory."""
+
+    __slots__ = ("_future", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._future: asyncio.Future[None] | None = None
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """Set the flag, and wake who waits for it."""
+        self._is_set = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until the flag is set."""
+        if not self._is_set:
+            self._future = asyncio.get_running_loop().create_future()
+            try:
+                await self._future
+            finally:
+                self._future = None
+
+
 @dataclass(slots=True)
 class Live:
     """The live state of a run that this process executes, or that somebody watches.
@@ -38,7 +67,7 @@ class Live:
 
     run_seq: int
     log: SharedLog
-    tail: deque[StreamEvent] = field(default_factory=deque)
+    tail: list[StreamEvent] = field(default_factory=list)
     tail_bytes: int = 0
     known_seq: int | None = None
     attempt: int = 0
@@ -48,7 +77,7 @@ class Live:
     readers: int = 0
     followed: bool = False
     dismissed: bool = False
-    wakes: dict[asyncio.Event, None] = field(default_factory=dict)  # in the order of their coming
+    wakes: dict[Wake, None] = field(default_factory=dict)  # in the order of their coming
     unwatched: asyncio.Event | None = None
     page: LogPage | None = None
 
@@ -62,18 +91,25 @@ class Live:
         """Return the tail after number *after*, which readers who are as far share."""
         if self.page is None or after < self.page.after:
             count = max(0, self.tail[-1].seq - after) if self.tail else 0
-            newest_first = list(islice(reversed(self.tail), count))
-            self.page = LogPage(self.log, self.run_seq, after, newest_first[::-1])
+            self.page = LogPage(self.log, self.run_seq, after, self.tail[-count:] if count else [])
         return self.page
 
     def show(self, events: Sequence[StreamEvent]) -> None:
-        """Keep *events* for readers who are not far behind, and wake them."""
+        """Keep *events* for readers who are not far behind, and wake them; those who come later read the log."""
+        self.known_seq = events[-1].seq
+        if not self.wakes:
+            self.clear()
+            return
         self.page = None
         self.tail.extend(events)
-        self.known_seq = events[-1].seq
         self.tail_bytes += sum(len(event.data) for event in events)
-        while len(self.tail) > TAIL_EVENTS or (self.tail_bytes > TAIL_BYTES and len(self.tail) > 1):
-            self.tail_bytes -= len(self.tail.popleft().data)
+        over = max(0, len(self.tail) - TAIL_EVENTS)
+        left = self.tail_bytes - sum(len(event.data) for event in self.tail[:over])
+        while left > TAIL_BYTES and over < len(self.tail) - 1:
+            left -= len(self.tail[over].data)
+            over += 1
+        del self.tail[:over]
+        self.tail_bytes = left
         if self.readers:  # who waits for the end alone is not told of every event
             self.wake()
 

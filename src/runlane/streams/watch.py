@@ -13,7 +13,7 @@ from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamGap
 from runlane.store.ledger import RunStore
 from runlane.streams.batches import EventBatch, LargeEvent
 from runlane.streams.budget import ReaderBudget
-from runlane.streams.live import Ending, Live
+from runlane.streams.live import Ending, Live, Wake
 
 #: What there is to tell after a time without news.
 HEARTBEAT = EventBatch()
@@ -38,7 +38,7 @@ class Watch:
         self._heartbeat_s = heartbeat_s
         self._on_close = on_close
         self._budget = budget
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._heard = True  # what woke the reader last was news, not the heartbeat's time
         self._clock = asyncio.get_running_loop().time
         self._quiet_since: float | None = None  # set while it waits for news

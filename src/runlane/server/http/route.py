@@ -142,6 +142,7 @@ class _Endpoint:
             else:
                 given["body"] = await read_bodies(request, self._body, self._array)
         response: Response = await self._handler(request, **given)
+        given.clear()  # an answer may take as long as a run, whose input would be kept twice
         await response(scope, receive, send)
 
 

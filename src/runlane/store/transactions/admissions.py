@@ -88,7 +88,7 @@ def admit(
         return admitted
     claim = None
     if admitted.runnable:
-        claim = yield from claim_head(new.run_id, claimant, streamed=new.streamed)
+        claim = yield from claim_head(new.run_id, claimant, streamed=new.streamed, stored=admitted.run.stored)
     elif admitted.reused:  # this admission is repeated, as its answer was lost
         claim = yield from claimed_before(new.run_id, claimant, streamed=new.streamed)
     yield from move_head(new.thread_id)

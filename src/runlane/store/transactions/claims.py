@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runlane.records import Claim, Claimant, Lease, StreamEvent
+from runlane.requests import StoredRequest
 from runlane.store.conditions import HEAD_OF_LANE, RUNNING
 from runlane.store.rows import dumps, lease_record
 from runlane.store.statements import Row, Rows, Transaction, statement
@@ -102,11 +103,14 @@ def claim_heads(wanted: HeadsWanted, claimant: Claimant) -> Transaction[tuple[tu
     return tuple(claims), bool(left)
 
 
-def claim_head(run_id: str, claimant: Claimant, *, streamed: bool = False) -> Transaction[Claim | None]:
+def claim_head(
+    run_id: str, claimant: Claimant, *, streamed: bool = False, stored: StoredRequest | None = None
+) -> Transaction[Claim | None]:
     """Start an attempt at *run_id* under the lock of its thread, whose head the caller moves.
 
     Args:
         streamed: Also append the event of the start, which somebody waits for: it needs no commit of its own then.
+        stored: The run's request, if it was read; who admitted the run and its attempt then have one copy of it.
     """
     number = yield from next_order()
     rows = yield CLAIM_RUN(
@@ -123,10 +127,10 @@ def claim_head(run_id: str, claimant: Claimant, *, streamed: bool = False) -> Tr
         last = yield from last_event(rows[0]["seq"])
     lease = lease_record(rows[0])
     if not streamed:
-        return (yield from _claim(rows[0], lease, last))
+        return (yield from _claim(rows[0], lease, last, stored=stored))
     start = start_event(lease, last)
     yield from insert_events(lease, [start])
-    return (yield from _claim(rows[0], lease, start.seq, start))
+    return (yield from _claim(rows[0], lease, start.seq, start, stored=stored))
 
 
 def claimed_before(run_id: str, claimant: Claimant, *, streamed: bool) -> Transaction[Claim | None]:
@@ -140,9 +144,11 @@ def claimed_before(run_id: str, claimant: Claimant, *, streamed: bool) -> Transa
     return (yield from _claim(rows[0], lease, 1, start_event(lease, 0)))
 
 
-def _claim(row: Row, lease: Lease, events_end: int, start: StreamEvent | None = None) -> Transaction[Claim]:
+def _claim(
+    row: Row, lease: Lease, events_end: int, start: StreamEvent | None = None, *, stored: StoredRequest | None = None
+) -> Transaction[Claim]:
     return Claim(
-        run=(yield from run_of(row)),
+        run=(yield from run_of(row, stored)),
         lease=lease,
         events_end=events_end,
         start=start,

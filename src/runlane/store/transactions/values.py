@@ -141,14 +141,14 @@ def request_of(row: Row) -> Transaction[StoredRequest]:
     return StoredRequest(row["kwargs"], input_text)
 
 
-def run_of(row: Row) -> Transaction[RunRecord]:
-    """Return a run with its whole request.
+def run_of(row: Row, stored: StoredRequest | None = None) -> Transaction[RunRecord]:
+    """Return a run with its whole request, which is not read again if it was *stored* by this transaction.
 
     Raises:
         DocumentIncomplete: A part of its input is not there.
     """
-    run = run_record(row)
-    if row["input"] is None:
+    run = run_record(row, stored)
+    if stored is not None or row["input"] is None:
         return run
     stored = yield from request_of(row)
     return replace(run, stored=stored)
