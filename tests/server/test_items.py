@@ -19,7 +19,7 @@ from runlane.errors import ConfigurationError
 from runlane.server.app import create_app
 from runlane.settings import Settings
 from runlane.store.statements import Transaction, statement
-from server_kit import PATIENCE_S, Server, running_server, sdk
+from server_kit import PATIENCE_S, NewDatabase, Server, running_server, sdk
 
 PROJECT = Path(__file__).parent / "store_project" / "langgraph.json"
 # Instants are moved in the rows instead of waiting for them to come.
@@ -28,12 +28,10 @@ ROWS = statement("rows", "SELECT key, ttl_us, vectors FROM store_items WHERE nam
 MINUTE_US = 60_000_000
 
 
-@pytest.fixture(scope="module", params=["sqlite", "memory"])
-def store_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def store_server(new_database: NewDatabase) -> Iterator[Server]:
     """Serve a project whose store has an index and expiry."""
-    folder = tmp_path_factory.mktemp("store")
-    database = "memory://" if request.param == "memory" else f"sqlite:///{folder}/runlane.db"
-    with running_server(database, PROJECT) as running:
+    with running_server(new_database(), PROJECT) as running:
         yield running
 
 
@@ -341,8 +339,10 @@ def written(folder: Path, store: Any, **keys: Any) -> Path:
     return path
 
 
-async def test_items_and_vectors_survive_a_restart_with_the_same_dims_and_no_other(tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path}/runlane.db"
+async def test_items_and_vectors_survive_a_restart_with_the_same_dims_and_no_other(
+    tmp_path: Path, new_database: NewDatabase
+) -> None:
+    database = new_database()
     with running_server(database, PROJECT) as server:
         async with sdk(server) as client:
             await client.store.put_item(["n"], key="k", value={"text": "red"})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -12,11 +10,15 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from runlane.maintenance.retention import ThreadSweeper
-from server_kit import LONG_S, NOWHERE, parse_frames, read_frames, running_server
+from runlane.store.statements import Transaction, statement
+from server_kit import LONG_S, NOWHERE, NewDatabase, Server, parse_frames, read_frames, running_server
 
 STEP = {"steps": 2, "delay_s": 0}
 #: What a run leaves behind.
-TABLES = ("threads", "runs", "events", "checkpoints")
+TABLES = {"threads": "thread_id", "runs": "run_id", "events": "run_seq", "checkpoints": "thread_id"}
+COUNTS = {
+    table: statement("count", f"SELECT COUNT(DISTINCT {column}) AS n FROM {table}") for table, column in TABLES.items()
+}
 
 
 async def unlisted(client: LangGraphClient, thread_id: str) -> None:
@@ -82,8 +84,10 @@ async def test_a_reader_that_was_cut_and_comes_back_after_the_end_gets_the_rest(
     assert (await http.get(f"{path}/join")).json() == {**STEP, "done": [0, 1]}
 
 
-async def test_a_stateless_run_is_deleted_with_everything_after_a_retention_of_its_own(tmp_path: Path) -> None:
-    with running_server(f"sqlite:///{tmp_path}/runlane.db", stateless_retention_s=0) as server, ExitStack() as stack:
+async def test_a_stateless_run_is_deleted_with_everything_after_a_retention_of_its_own(
+    new_database: NewDatabase,
+) -> None:
+    with running_server(new_database(), stateless_retention_s=0) as server, ExitStack() as stack:
         service = server.app.state.service
         http = stack.enter_context(httpx.Client(base_url=server.url))
         keyed = http.post("/runs/wait", json={"assistant_id": "steps", "input": STEP}, headers={"Idempotency-Key": "k"})
@@ -93,13 +97,23 @@ async def test_a_stateless_run_is_deleted_with_everything_after_a_retention_of_i
         assert http.get(plain.headers["content-location"]).status_code == 404
         assert http.get(f"/threads/{plain.headers['location'].split('/')[2]}").status_code == 404
         assert http.get(keyed.headers["content-location"]).status_code == 200
-        with closing(sqlite3.connect(tmp_path / "runlane.db")) as ledger:
-            kept = [ledger.execute(f"SELECT COUNT(*) FROM {table}").fetchone() for table in ("threads", "runs")]
-            logs = ledger.execute("SELECT COUNT(DISTINCT run_seq) FROM events").fetchone()  # each of some segments
-        assert [*kept, logs] == [(1,)] * 3
+        assert {table: left(server, table) for table in ("threads", "runs", "events")} == {
+            "threads": 1,
+            "runs": 1,
+            "events": 1,
+        }
         assert http.delete(f"/threads/{keyed.headers['location'].split('/')[2]}").status_code == 204
-        with closing(sqlite3.connect(tmp_path / "runlane.db")) as ledger:
-            assert [ledger.execute(f"SELECT COUNT(*) FROM {table}").fetchone() for table in TABLES] == [(0,)] * 4
+        assert {table: left(server, table) for table in TABLES} == dict.fromkeys(TABLES, 0)
+
+
+def left(server: Server, table: str) -> int:
+    """Return how many runs, or threads, have rows in *table*."""
+
+    def look() -> Transaction[int]:
+        (row,) = yield COUNTS[table]()
+        return int(row["n"])
+
+    return int(server.on_loop(server.app.state.service.store.driver.read(look())))
 
 
 async def test_keep_keeps_the_thread(client: LangGraphClient) -> None:
