@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +17,9 @@ from runlane.agents.host import AgentHost, InlineHost
 from runlane.agents.sources import RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.local import LocalDispatch
+from runlane.dispatch.shared import SharedDispatch
 from runlane.documents.memory import ThreadMemories
 from runlane.error_texts import ErrorTexts
-from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
 from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
@@ -140,11 +140,12 @@ async def open_runtime(
     settings: Settings | None = None,
     driver: Driver | None = None,
     graph_agent: Callable[[str], Agent] | None = None,
+    graph_ids: Iterable[str] | None = None,
     new_host: Callable[[], AgentHost] = InlineHost,
     new_store: NewStore | None = None,
     hooks: Sequence[Ended] = (),
     observers: Sequence[Observer] = (),
-    new_dispatch: Callable[[Limits], Dispatch] = LocalDispatch,
+    new_dispatch: Callable[[Limits], Dispatch] | None = None,
     new_id: Callable[[], str] = new_run_id,
     retry: PersistenceRetryPolicy | None = None,
     thread_ttl: ThreadTtl | None = None,
@@ -163,19 +164,19 @@ async def open_runtime(
         settings: Everything else; *database* wins over its database.
         driver: An open database instead; the caller closes it.
         graph_agent: Makes the agent of a graph id; without it runs execute what is attached to them.
+        graph_ids: The graphs of *graph_agent*; runs of others are left to other processes of a shared ledger.
         new_host: Makes the place where agents run; the running loop by default.
         new_store: Makes the long-term store for agents of that place; by default one without an index.
         hooks: Called with each run that has ended.
         observers: Called with the events of :mod:`runlane.telemetry.events`; made by ``on``.
-        new_dispatch: Makes what carries hints within this process, and may lose them; tests bring a careless one.
+        new_dispatch: Makes what carries hints within this process, and may lose them; tests bring a careless one. By
+            default each run is claimed by its hint, or, if others use the database, heads are claimed in its order.
         thread_ttl: When threads expire of which nothing else is said; a ``ThreadSweeper`` looks after that.
         secrets_provider: Returns what graphs are told beside a run's row; what is a secret by its name is redacted
             from what they say.
         exclusive: Whether no other process uses the database; by default true unless it is PostgreSQL.
     """
-    settings = settings or Settings(database=database or MEMORY)
-    if database is not None and settings.database != database:
-        settings = Settings(**{**_fields(settings), "database": database})
+    settings = _settings(database, settings)
     async with AsyncExitStack() as stack:
         if driver is None:
             driver = await open_driver(settings)
@@ -185,22 +186,20 @@ async def open_runtime(
         store = RunStore(
             driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs, telemetry=telemetry
         )
-        source = RunAgents(graph_agent, secrets_provider)
-        dispatch = new_dispatch(_limits(settings, exclusive=alone))
+        source = RunAgents(graph_agent, secrets_provider, graph_ids)
+        make_dispatch = new_dispatch or (LocalDispatch if alone else SharedDispatch)
+        dispatch = make_dispatch(Limits.of(settings))
         core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         await stack.enter_async_context(_running(core, parts))
         yield parts
 
 
-def _limits(settings: Settings, *, exclusive: bool) -> Limits:
-    limits = Limits.of(settings)
-    if limits.shared and not exclusive:
-        raise ConfigurationError(
-            "max_runs_per_owner, max_runs_per_assistant and max_runs_per_graph hold in one process only: set them to 0 "
-            "where processes share a database."
-        )
-    return limits
+def _settings(database: str | None, settings: Settings | None) -> Settings:
+    settings = settings or Settings(database=database or MEMORY)
+    if database is not None and settings.database != database:
+        return Settings(**{**_fields(settings), "database": database})
+    return settings
 
 
 @asynccontextmanager

@@ -160,6 +160,19 @@ async def test_a_run_of_which_a_lost_attempt_is_still_here_is_left_to_others(sto
     assert await claimed(store) == [run_id]
 
 
+async def test_heads_whose_code_lives_in_one_process_are_listed_until_they_are_claimed(store: RunStore) -> None:
+    await graph_run(store)
+    first = await admit(store, "u", home="here")
+    await admit(store, "u", home="here")
+    second = await admit(store, "v", home="there", delay_s=3600)
+    listed = await store.queue.heads_at_home()
+    assert [(head.run_id, head.home) for head, _ in listed] == [(first, "here"), (second, "there")]
+    assert [wait_us > 0 for _, wait_us in listed] == [False, True]
+    assert [head.run_id for head, _ in await store.queue.heads_at_home(after_seq=listed[0][0].seq)] == [second]
+    assert await claimed(store, attached=(first,), groups={}) == [first]
+    assert [head.run_id for head, _ in await store.queue.heads_at_home()] == [second]
+
+
 # Fairness.
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from runlane.agents.base import Agent
@@ -19,16 +19,26 @@ class RunAgents:
 
     Args:
         secrets_provider: What the agent of a run is told that the run's row does not have.
+        graph_ids: The graphs that *graph_agent* can make agents of; all by default.
     """
 
     def __init__(
         self,
         graph_agent: Callable[[str], Agent] | None = None,
         secrets_provider: Callable[[RunRecord], Mapping[str, Any]] | None = None,
+        graph_ids: Iterable[str] | None = None,
     ) -> None:
+        self._graph_ids = None if graph_ids is None else tuple(graph_ids)
         self._graph_agent = graph_agent
         self._secrets_provider = secrets_provider
         self._attached: dict[str, Agent] = {}
+
+    @property
+    def groups(self) -> Mapping[str, str] | None:
+        """Return the graph of each group of runs that this process can execute; ``None``: all of them."""
+        if self._graph_agent is None:
+            return {}
+        return None if self._graph_ids is None else {graph_id: graph_id for graph_id in self._graph_ids}
 
     def attach(self, run_id: str, agent: AgentLike) -> None:
         """Make *agent*, an :class:`Agent` or an async function or generator of one argument, what the run executes.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
+from runlane.dispatch.base import FreeSlots
 from runlane.dispatch.fair import FairQueue
+from runlane.dispatch.hints import Hints
 from runlane.records import Head
 from runlane.settings import Limits
 
@@ -12,27 +15,28 @@ from runlane.settings import Limits
 class LocalDispatch:
     """A :class:`~runlane.dispatch.base.Dispatch` within the running event loop, which shares slots among owners."""
 
+    needs_hints = True
+
     def __init__(self, limits: Limits | None = None) -> None:
         self._waiting = FairQueue(limits or Limits())
         self._changed = asyncio.Event()
-        self._cancels: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._hints = Hints()
 
     def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
-        self._drop_timer(head.run_id)
         if delay_s > 0:
-            self._timers[head.run_id] = asyncio.get_running_loop().call_later(delay_s, self.submit, head)
-        elif head.run_id not in self._queued:
+            self._hints.later(head.run_id, delay_s, lambda: self.submit(head))
+            return
+        self._hints.now(head.run_id)
+        if head.run_id not in self._queued:
             self._queued.add(head.run_id)
             self._waiting.put(head)
             self._changed.set()
 
     def cancel(self, run_id: str) -> None:
-        self._drop_timer(run_id)
-        self._cancels.put_nowait(run_id)
+        self._hints.cancel(run_id)
 
-    async def next_run(self) -> Head:
+    async def next_work(self) -> Head:
         while (head := self._waiting.get()) is None:
             self._changed.clear()
             await self._changed.wait()
@@ -42,19 +46,15 @@ class LocalDispatch:
     def take(self, head: Head) -> bool:
         return self._waiting.take(head)
 
+    def filled(self, free: FreeSlots, run_ids: Collection[str], *, more: bool) -> None:
+        raise NotImplementedError  # each of its slots is for a run that is known
+
     def done(self, head: Head) -> None:
         self._waiting.done(head)
         self._changed.set()
 
     async def next_cancel(self) -> str:
-        return await self._cancels.get()
+        return await self._hints.next_cancel()
 
     async def aclose(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-
-    def _drop_timer(self, run_id: str) -> None:
-        timer = self._timers.pop(run_id, None)
-        if timer is not None:
-            timer.cancel()
+        self._hints.close()

@@ -7,11 +7,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-from runlane.dispatch.base import Dispatch
+from runlane.dispatch.base import Dispatch, FreeSlots
 from runlane.errors import NotFound, StoreUnavailable
 from runlane.execution.ports import AgentSource
 from runlane.records import ANY_OWNER, Claim, Claimant, Head
+from runlane.settings import Limits
 from runlane.store.ledger import RunStore
+from runlane.store.transactions.heads import HeadsWanted
 
 log = logging.getLogger("runlane.worker")
 
@@ -41,14 +43,23 @@ class Claims:
     """Claims that are on their way to the ledger. A cancel that is told meanwhile is told again when they arrive."""
 
     def __init__(
-        self, *, worker_id: str, store: RunStore, dispatch: Dispatch, source: AgentSource, lease_s: float
+        self,
+        *,
+        worker_id: str,
+        store: RunStore,
+        dispatch: Dispatch,
+        source: AgentSource,
+        lease_s: float,
+        limits: Limits,
     ) -> None:
         self._worker_id = worker_id
         self._store = store
         self._dispatch = dispatch
         self._source = source
         self._lease_s = lease_s
+        self._limits = limits
         self._sent: Counter[str] = Counter()
+        self._heads_sent = False
         self._cancelled_early: set[str] = set()
 
     def __contains__(self, run_id: str) -> bool:
@@ -71,7 +82,7 @@ class Claims:
 
     def cancelled(self, run_id: str) -> None:
         """Note a cancel, which finds no attempt yet if the claim is on its way."""
-        if run_id in self._sent:
+        if run_id in self._sent or self._heads_sent:
             self._cancelled_early.add(run_id)
 
     async def claim(self, run_id: str) -> Claim | None:
@@ -88,6 +99,42 @@ class Claims:
         if claim is None:
             await self._forget_if_ended(run_id)
         return claim
+
+    async def claim_heads(self, free: FreeSlots, here: tuple[int, ...]) -> tuple[tuple[Claim, ...], bool]:
+        """Claim what the ledger chooses for *free*, and return whether there might be more.
+
+        :meth:`heads_arrived` is to be called once the attempts are known; until then cancels of any run are kept.
+        """
+        wanted = HeadsWanted(
+            slots=free.slots,
+            groups=self._source.groups,
+            attached=free.attached,
+            busy=here,
+            limits=self._limits,
+        )
+        self._heads_sent = True
+        try:
+            claims, more = await self._store.attempts.claim_heads(
+                wanted, worker_id=self._worker_id, lease_s=self._lease_s
+            )
+        except StoreUnavailable as error:
+            log.warning("run.claims_failed why=%s", error)
+            return (), False
+        claimed = {claim.run.run_id for claim in claims}
+        for run_id in free.attached:
+            if run_id not in claimed:
+                await self._forget_if_ended(run_id)
+        return claims, more
+
+    def heads_arrived(self) -> None:
+        """Tell again of the cancels that came while heads were claimed."""
+        self._heads_sent = False
+        early, self._cancelled_early = (
+            self._cancelled_early,
+            {one for one in self._cancelled_early if one in self._sent},
+        )
+        for run_id in early - self._cancelled_early:
+            self._dispatch.cancel(run_id)
 
     async def _forget_if_ended(self, run_id: str) -> None:
         try:

@@ -72,6 +72,11 @@ class Checkpointer(Protocol):
 class AgentSource(Protocol):
     """Finds what a run executes."""
 
+    @property
+    def groups(self) -> Mapping[str, str] | None:
+        """Return the graph of each group of runs that this process can execute; ``None``: all of them."""
+        ...
+
     def can_execute(self, run_id: str, home: str | None) -> bool:
         """Return whether this process has the run's code, or the graphs for a run without a *home*."""
         ...

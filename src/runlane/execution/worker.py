@@ -17,9 +17,10 @@ from runlane.execution.attempt import Attempt
 from runlane.execution.claiming import Claims, Reservation, count_down
 from runlane.execution.decision import StopReason
 from runlane.execution.executor import Executor
+from runlane.execution.fetching import Fetcher
 from runlane.execution.ports import AgentSource
 from runlane.records import ANY_OWNER, CancelReceipt, Claim, Head, Lease
-from runlane.settings import Settings
+from runlane.settings import Limits, Settings
 from runlane.store.ledger import RunStore
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
@@ -77,7 +78,12 @@ class Worker:
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._executing: Counter[str] = Counter()
         self._claims = Claims(
-            worker_id=worker_id, store=store, dispatch=dispatch, source=source, lease_s=settings.lease_s
+            worker_id=worker_id,
+            store=store,
+            dispatch=dispatch,
+            source=source,
+            lease_s=settings.lease_s,
+            limits=Limits.of(settings),
         )
         self._confirmed: dict[AttemptKey, float] = {}
         self._tasks: set[asyncio.Future[None]] = set()
@@ -85,7 +91,16 @@ class Worker:
         self._period_s = settings.lease_s / RENEWALS_PER_LEASE
         self._unavailable = False  # the ledger did not take the last renewal
         loop = partial(SupervisedLoop, stop_grace_s=0.0, telemetry=telemetry)
-        self._fetching = loop("fetch", self._fetch, every_s=0.0)
+        fetcher = Fetcher(
+            dispatch=dispatch,
+            source=source,
+            claims=self._claims,
+            attempts=self._attempts,
+            spawn=self._spawn,
+            occupy=self._occupy,
+            execute=lambda claim, sent_at: self._execute(self._begin(claim, sent_at)),
+        )
+        self._fetching = loop("fetch", fetcher.fetch, every_s=0.0)
         self._cancelling = loop("cancels", self._pass_cancel, every_s=0.0)
         self._renewing = loop("leases", self._renew, every_s=self._until_renewal_s, at_once=False)
         self.draining = False
@@ -139,14 +154,6 @@ class Worker:
         if not again:
             self._telemetry.worker_drained(duration_s=asyncio.get_running_loop().time() - began)
 
-    async def _fetch(self) -> None:
-        """Start the next run that the dispatch has for a free slot."""
-        head = await self._dispatch.next_run()
-        if self._source.can_execute(head.run_id, head.home):
-            self._occupy(head, self._claim_and_execute(head.run_id))
-        else:
-            self._dispatch.done(head)
-
     def reserve(self, head: Head) -> Reservation | None:
         """Keep a slot for a run that is being admitted, to be claimed with its admission; ``None``: it has to wait.
 
@@ -172,23 +179,19 @@ class Worker:
 
     def _occupy(self, head: Head, executing: Coroutine[Any, Any, None]) -> None:
         """Execute in the slot in which *head* is counted."""
-        task = asyncio.get_running_loop().create_task(executing, context=self._context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._done, head))
+        self._spawn(executing).add_done_callback(lambda _: self._dispatch.done(head))
 
-    def _done(self, head: Head, task: asyncio.Task[None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that a drain waits for."""
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._dispatch.done(head)
         if not task.cancelled() and task.exception() is not None:
             log.error("run.attempt_crashed", exc_info=task.exception())
-
-    async def _claim_and_execute(self, run_id: str) -> None:
-        if run_id in self._executing:
-            return  # an attempt that lost its lease has not stopped yet; the ledger offers the run again
-        sent_at = asyncio.get_running_loop().time()
-        claim = await self._claims.claim(run_id)
-        if claim is not None:
-            await self._execute(self._begin(claim, sent_at))
 
     def _begin(self, claim: Claim, sent_at: float) -> Attempt:
         """Hold *claim*, which was asked for at *sent_at*: from now on its lease is renewed, and a cancel finds it."""

@@ -135,9 +135,13 @@ class Rescuer:
         return not self._neighbours.lives(home)
 
     async def dispatch_runnable(self) -> None:
-        """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time."""
-        after_seq = 0
-        while page := await self._store.queue.runnable(after_seq=after_seq, limit=PAGE):
+        """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time.
+
+        Where workers ask the ledger for heads, these are the lanes whose head's code lives in one process.
+        """
+        after_seq, queue = 0, self._store.queue
+        heads = queue.runnable if self._dispatch.needs_hints else queue.heads_at_home
+        while page := await heads(after_seq=after_seq, limit=PAGE):
             for found, wait_us in page:
                 head = await self._freed(found)
                 wait_s = wait_us / 1_000_000

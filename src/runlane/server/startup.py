@@ -109,6 +109,7 @@ async def open_service(
                 settings=settings,
                 driver=driver,
                 graph_agent=lambda graph_id: GraphAgent(project.graphs, graph_id, users),
+                graph_ids=project.graphs.graph_ids,
                 new_host=lambda: _new_host(settings),
                 new_store=project.new_store,
                 hooks=(RunEnded(store, users, webhooks.wake),),

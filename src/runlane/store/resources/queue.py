@@ -21,6 +21,10 @@ class RunQueue:
         """Return the next heads of lanes in which nothing executes, and in how many µs each may start."""
         return await self._database.read(lambda: leases.runnable(after_seq, limit))
 
+    async def heads_at_home(self, *, after_seq: int = 0, limit: int = 1000) -> tuple[tuple[Head, int], ...]:
+        """Return the next of these heads whose code lives in one process."""
+        return await self._database.read(lambda: leases.heads_at_home(after_seq, limit))
+
     async def waiting_on(self, run_ids: Sequence[str]) -> Mapping[str, WaitingOn]:
         """Return what each of *run_ids* waits for, without those that are not pending."""
         return await self._database.read(lambda: run_queries.waiting_on(run_ids))

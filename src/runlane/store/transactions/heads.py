@@ -139,7 +139,7 @@ class HeadsWanted:
         slots: How many runs, at most.
         groups: The graph of each group of runs that it can execute; ``None``: all of them.
         attached: Runs whose own code it has.
-        busy: The ``seq`` of runs of which it still has an attempt that lost its lease.
+        busy: The ``seq`` of runs of which it has an attempt, which may have lost its lease.
         limits: Limits that hold for all workers of the ledger together.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from runlane.records import Head, Lease, Renewal, SeenLease
 from runlane.store.conditions import HOLDS_RUN, IS_ACTIVE, IS_DUE, IS_PENDING, RUNNING, UNBLOCKED
@@ -28,12 +29,21 @@ LEASES = statement(
     f"""SELECT run_id, attempt, worker_id, lease_us, lease_expires_at FROM runs
         WHERE {IS_ACTIVE} AND status = {RUNNING} ORDER BY +seq""",
 )
+_WAITING: Final = f"""seq, run_id, owner, assistant_id, graph_id, home,
+          CASE WHEN {IS_DUE} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END AS wait_us"""
 RUNNABLE = statement(
     "runnable",
-    f"""SELECT seq, run_id, owner, assistant_id, graph_id, home,
-          CASE WHEN {IS_DUE} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END AS wait_us
+    f"""SELECT {_WAITING}
         FROM runs WHERE {IS_PENDING} AND {UNBLOCKED} AND +seq > :after_seq
         ORDER BY +seq LIMIT :limit""",
+)
+
+HEADS_AT_HOME = statement(
+    "heads_at_home",
+    f"""SELECT {_WAITING} FROM runs WHERE {IS_PENDING} AND home IS NOT NULL AND {UNBLOCKED} AND +seq > :after_seq
+        ORDER BY +seq LIMIT :limit""",
+    postgres=f"""SELECT {_WAITING} FROM runs WHERE seq IN (SELECT head_seq FROM threads
+          WHERE head_home IS NOT NULL AND head_seq > :after_seq ORDER BY head_seq LIMIT :limit) ORDER BY seq""",
 )
 
 
@@ -66,6 +76,12 @@ def runnable(after_seq: int, limit: int) -> Transaction[tuple[tuple[Head, int], 
     The ledger's clock says when they may start, since the caller's may go wrong.
     """
     rows = yield RUNNABLE(after_seq=after_seq, limit=limit)
+    return tuple((head_record(row), row["wait_us"]) for row in rows)
+
+
+def heads_at_home(after_seq: int, limit: int) -> Transaction[tuple[tuple[Head, int], ...]]:
+    """Return the next of them whose code lives in one process."""
+    rows = yield HEADS_AT_HOME(after_seq=after_seq, limit=limit)
     return tuple((head_record(row), row["wait_us"]) for row in rows)
 
 

@@ -1,0 +1,100 @@
+"""Dispatch of a process that shares its ledger with others: it knows its slots, and the ledger what may start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from itertools import islice
+from typing import Final
+
+from runlane.dispatch.base import FreeSlots
+from runlane.dispatch.hints import Hints
+from runlane.records import Head
+from runlane.settings import Limits
+
+#: How often the ledger is asked for heads at least: what no hint tells of starts this much later.
+POLL_S: Final = 1.0
+#: Heads that are claimed at once. Their threads are locked until the commit.
+MAX_CLAIMS: Final = 64
+#: Runs at home here that are asked for at once.
+MAX_ATTACHED: Final = 1000
+
+
+class SharedDispatch:
+    """A :class:`~runlane.dispatch.base.Dispatch` of free slots, which the ledger fills in its order.
+
+    A hint is no more than a reason to ask the ledger. Fairness and limits are decided there, with the claim.
+    """
+
+    needs_hints = False
+
+    def __init__(self, limits: Limits, *, poll_s: float = POLL_S) -> None:
+        """Args:
+        limits: ``slots`` of this process, of which 0 are none; of the others whether there are any.
+        """
+        self._free = limits.slots
+        self._limited = limits.shared
+        self._poll_s = poll_s
+        self._hints = Hints()
+        self._attached: dict[str, None] = {}
+        # There may be something to claim.
+        self._reason = asyncio.Event()
+        self._reason.set()
+        self._slot_free = asyncio.Event()
+
+    def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
+        if delay_s > 0:
+            self._hints.later(head.run_id, delay_s, lambda: self.submit(head))
+            return
+        self._hints.now(head.run_id)
+        if head.home is not None:
+            self._attached[head.run_id] = None
+        self._reason.set()
+
+    def cancel(self, run_id: str) -> None:
+        self._hints.cancel(run_id)
+
+    async def next_work(self) -> FreeSlots:
+        while True:
+            while not self._free:
+                self._slot_free.clear()
+                await self._slot_free.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._reason.wait()
+            if self._free:
+                break
+        self._reason.clear()
+        free = FreeSlots(slots=min(self._free, MAX_CLAIMS), attached=tuple(islice(self._attached, MAX_ATTACHED)))
+        self._free -= free.slots
+        return free
+
+    def take(self, head: Head) -> bool:
+        if self._limited or not self._free or self._reason.is_set():
+            return False
+        self._free -= 1
+        return True
+
+    def filled(self, free: FreeSlots, run_ids: Collection[str], *, more: bool) -> None:
+        full = len(run_ids) == free.slots
+        # What could not start although there was a slot waits for another run, whose end tells of it.
+        for run_id in run_ids if full else free.attached:
+            self._attached.pop(run_id, None)
+        if full or more:
+            self._reason.set()
+        self._release(free.slots - len(run_ids))
+
+    def done(self, head: Head) -> None:
+        self._release(1)
+
+    def _release(self, slots: int) -> None:
+        self._free += slots
+        if self._free:
+            self._slot_free.set()
+
+    async def next_cancel(self) -> str:
+        return await self._hints.next_cancel()
+
+    async def aclose(self) -> None:
+        self._hints.close()
