@@ -22,7 +22,7 @@ class Damage:
     also: tuple[str, ...] = ()
     #: Tables of which the repair changes more rows than the damage did.
     follows: tuple[str, ...] = ()
-    #: The same damage on PostgreSQL, where it is not the same SQL.
+    #: The same damage on PostgreSQL, where :func:`in_postgres` cannot say it.
     postgres: tuple[str, ...] = ()
 
 
@@ -44,6 +44,12 @@ _UNDO = (
     (re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+)"), r"DROP INDEX \1"),
 )
 _COMMENT = re.compile(r"--.*")
+
+
+def in_postgres(sql: str) -> str:
+    """Return what damages a ledger in PostgreSQL as *sql* does in SQLite."""
+    sql = re.sub(r"x'(\w*)'", r"'\\x\1'", sql).replace("zeroblob(12)", "decode(repeat('00', 12), 'hex')")
+    return re.sub(r"INSERT INTO (checkpoints|checkpoint_writes) ", r"INSERT INTO \1 OVERRIDING SYSTEM VALUE ", sql)
 
 
 def behind(dialect: Dialect) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from acceptance.kit import Reader, Server, new_thread
-from doctor_kit import BUSY, DAMAGES, Damage
+from doctor_kit import BUSY, DAMAGES, Damage, in_postgres
 from ledger_kit import a_run, ledger_connection
 from postgres_cluster import PostgresCluster
 from run_kit import Stepper, at_once, ended, graph_run, opened, soon
@@ -120,22 +120,23 @@ async def _with_webhook(store: RunStore, thread_id: str) -> None:
     )
 
 
+async def live_on(database: str) -> None:
+    """Make a ledger with a real history."""
+    stepper = Stepper()
+    stepper.go.set()
+    async with opened(database=database, graphs={"g": stepper.graph()}) as runtime:
+        await live(runtime, stepper)
+        await live_without_graphs(runtime)
+        items = runtime.long_term_store.for_owner(NO_OWNER)
+        await items.aput(("notes",), "long", {"n": 1}, ttl=None)
+        await items.aput(("notes",), "short", {"n": 2}, ttl=1000)
+
+
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the file of a ledger with a real history, which nobody uses any more."""
     path = tmp_path_factory.mktemp("history") / "runlane.db"
-
-    async def make() -> None:
-        stepper = Stepper()
-        stepper.go.set()
-        async with opened(database=f"sqlite:///{path}", graphs={"g": stepper.graph()}) as runtime:
-            await live(runtime, stepper)
-            await live_without_graphs(runtime)
-            items = runtime.long_term_store.for_owner(NO_OWNER)
-            await items.aput(("notes",), "long", {"n": 1}, ttl=None)
-            await items.aput(("notes",), "short", {"n": 2}, ttl=1000)
-
-    asyncio.run(make())
+    asyncio.run(live_on(f"sqlite:///{path}"))
     return path
 
 
@@ -387,12 +388,7 @@ async def test_a_server_s_file_is_checked_beside_it_and_whole_after_kill_9(tmp_p
             assert connection.execute("SELECT status FROM threads").fetchall() == [("busy",)]
 
 
-IN_POSTGRES = [
-    name
-    for name, damage in DAMAGES.items()
-    if "lane.two_running" not in damage.codes
-    and not any(word in sql for sql in damage.sql for word in ("checkpoint", "'graph'", "DROP TABLE", "store_"))
-]
+IN_POSTGRES = [name for name, damage in DAMAGES.items() if "lane.two_running" not in damage.codes]
 
 
 @pytest.fixture(scope="module")
@@ -400,13 +396,9 @@ def postgres_history(postgres_cluster: PostgresCluster) -> Iterator[str]:
     """Give the name of a database with a real history."""
     name = f"history_{uuid4().hex}"
 
-    async def make() -> None:
-        async with opened(database=postgres_cluster.url(name)) as runtime:
-            await live_without_graphs(runtime)
-
     with psycopg.connect(postgres_cluster.dsn, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-        asyncio.run(make())
+        asyncio.run(live_on(postgres_cluster.url(name)))
         yield name
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
@@ -441,7 +433,7 @@ def test_postgresql_is_checked_and_repaired_while_it_is_used(name: str, postgres
     with ledger_connection(postgres, autocommit=True) as connection:
         whole = rows_in(connection)
         for sql in damage.postgres or damage.sql:
-            connection.execute(sql.replace("x'90'", "'\\x90'"))
+            connection.execute(in_postgres(sql))
         before = rows_in(connection)
         repaired(postgres, damage)
         lost = (whole & before) - rows_in(connection)
@@ -493,7 +485,7 @@ async def test_a_ledger_on_which_runs_come_and_go_has_no_finding(
             return report.checked["runs"]
 
     async with opened(database=url, graphs={"g": stepper.graph()}) as runtime, asyncio.TaskGroup() as group:
-        busy = group.create_task(traffic(runtime, examined, graphs=database == "sqlite"))
+        busy = group.create_task(traffic(runtime, examined, graphs=True))
         try:
             while (await soon(asyncio.to_thread(asyncio.run, look()))) < 20:
                 pass

@@ -37,15 +37,14 @@ class Scan:
     """Rows to examine, page by page: ``window`` finds the next page above the key ``first``."""
 
     name: str
-    first: str | int
+    first: str | int | None
     window: Statement
     checks: tuple[Check, ...]
-    sqlite_only: bool = False
 
-    def query(self, after: str | int, size: int) -> Query:
+    def query(self, after: str | int | None, size: int) -> Query:
         return self.window(after=after, limit=size)
 
-    def page(self, after: str | int, upto: str | int) -> Transaction[list[tuple[Check, Rows]]]:
+    def page(self, after: str | int | None, upto: str | int) -> Transaction[list[tuple[Check, Rows]]]:
         """Return what breaks each rule in the page."""
         found = []
         for check in self.checks:
@@ -305,7 +304,7 @@ SCANS: Final = (
     ),
     Scan(name="webhook deliveries", first="", window=ledger.DELIVERIES, checks=_DELIVERIES),
     Scan(name="attempted deliveries", first="", window=ledger.ATTEMPTS, checks=_ATTEMPTS),
-    Scan(name="checkpointed threads", first="", window=ledger.CHECKPOINTED, checks=_CHECKPOINTS, sqlite_only=True),
-    Scan(name="stored items", first=0, window=ledger.ITEMS, checks=_ITEMS, sqlite_only=True),
-    Scan(name="vector indexes", first=0, window=ledger.INDEXES, checks=_INDEXES, sqlite_only=True),
+    Scan(name="checkpointed threads", first="", window=ledger.CHECKPOINTED, checks=_CHECKPOINTS),
+    Scan(name="stored items", first=None, window=ledger.ITEMS, checks=_ITEMS),
+    Scan(name="vector indexes", first=None, window=ledger.INDEXES, checks=_INDEXES),
 )

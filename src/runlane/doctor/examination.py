@@ -139,16 +139,13 @@ async def _all(
     ledger: OpenLedger, checked: dict[str, int], page_size: int, graphs: Registry | None
 ) -> AsyncIterator[Finding]:
     for scan in SCANS:
-        if scan.sqlite_only and not ledger.sqlite:
-            continue
         async for finding in _scan(ledger, scan, checked, page_size):
             yield finding
-    if ledger.sqlite:
-        async for finding in _values(ledger, checked):
-            yield finding
+    async for finding in _values(ledger, checked):
+        yield finding
     async for finding in _parts(ledger, checked):
         yield finding
-    if ledger.sqlite and graphs is not None:
+    if graphs is not None:
         async for finding in states.unreadable(ledger, graphs, checked):
             yield finding
     dialect: Dialect = "sqlite" if ledger.sqlite else "postgres"

@@ -38,7 +38,7 @@ class OpenLedger:
     """A ledger to be examined.
 
     Attributes:
-        sqlite: It is an SQLite file, which holds checkpoints too.
+        sqlite: It is an SQLite file.
         exclusive: No other process uses it, so nothing of it executes.
         in_use: Why it cannot be repaired: a server owns the file.
         migrate: Brings the schema up to date; blocks.

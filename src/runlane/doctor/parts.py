@@ -12,13 +12,13 @@ from runlane.store.conditions import RUNNING
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.parts import PART_REFS, referenced, sweep
 
-_LEDGER: Final = """SELECT min(thread_id) AS thread_id FROM parts WHERE thread_id > :after UNION ALL
-    SELECT min(thread_id) FROM runs WHERE thread_id > :after AND (result_refs IS NOT NULL OR input_refs IS NOT NULL)"""
 _NEXT: Final = statement(
     "doctor.next_with_parts",
-    f"""SELECT min(thread_id) AS thread_id FROM ({_LEDGER} UNION ALL
-        SELECT min(thread_id) FROM checkpoint_blobs WHERE thread_id > :after AND refs IS NOT NULL) AS found""",
-    postgres=f"SELECT min(thread_id) AS thread_id FROM ({_LEDGER}) AS found",
+    """SELECT min(thread_id) AS thread_id FROM (
+    SELECT min(thread_id) AS thread_id FROM parts WHERE thread_id > :after UNION ALL
+    SELECT min(thread_id) FROM runs WHERE thread_id > :after AND (result_refs IS NOT NULL OR input_refs IS NOT NULL)
+    UNION ALL
+    SELECT min(thread_id) FROM checkpoint_blobs WHERE thread_id > :after AND refs IS NOT NULL) AS found""",
 )
 # What executes may be between two of its writes; what is due will be swept.
 _THREAD: Final = statement(

@@ -14,22 +14,17 @@ from runlane.store.transactions.space import FileSpace, file_space
 #: Threads that are named.
 LARGEST: Final = 5
 
-_LEDGER: Final = """SELECT thread_id, length(data) AS bytes FROM parts UNION ALL
-    SELECT thread_id, {request} + coalesce({input}, 0) + coalesce({result}, 0) FROM runs UNION ALL
-    SELECT runs.thread_id, length(events.frames) FROM events JOIN runs ON runs.seq = events.run_seq"""
-_SUMMED: Final = """SELECT thread_id, CAST(sum(bytes) AS bigint) AS bytes FROM ({rows}) AS kept
-    GROUP BY thread_id ORDER BY bytes DESC, thread_id LIMIT :limit"""
-_LARGEST_THREADS: Final = statement(
-    "doctor.largest_threads",
-    _SUMMED.format(
-        rows=f"""{_LEDGER.format(request="length(kwargs)", input="length(input)", result="length(result)")} UNION ALL
+_LARGEST: Final = """SELECT thread_id, CAST(sum(bytes) AS bigint) AS bytes FROM (
+    SELECT thread_id, length(data) AS bytes FROM parts UNION ALL
+    SELECT thread_id, {length}(kwargs) + coalesce({length}(input), 0) + coalesce({length}(result), 0) FROM runs
+    UNION ALL
+    SELECT runs.thread_id, length(events.frames) FROM events JOIN runs ON runs.seq = events.run_seq UNION ALL
     SELECT thread_id, length(checkpoint) + length(metadata) FROM checkpoints UNION ALL
     SELECT thread_id, length(value) FROM checkpoint_blobs UNION ALL
-    SELECT thread_id, length(writes) FROM checkpoint_writes"""
-    ),
-    postgres=_SUMMED.format(
-        rows=_LEDGER.format(request="octet_length(kwargs)", input="octet_length(input)", result="octet_length(result)")
-    ),
+    SELECT thread_id, length(writes) FROM checkpoint_writes) AS kept
+    GROUP BY thread_id ORDER BY bytes DESC, thread_id LIMIT :limit"""
+_LARGEST_THREADS: Final = statement(
+    "doctor.largest_threads", _LARGEST.format(length="length"), postgres=_LARGEST.format(length="octet_length")
 )
 
 

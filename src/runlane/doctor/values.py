@@ -36,8 +36,9 @@ _KEYS: Final = statement(
 )
 _CHECKPOINTS: Final = statement(
     "doctor.checkpoints",
-    """SELECT seq, checkpoint_ns, type, checkpoint FROM checkpoints
-       WHERE thread_id = :thread_id AND seq > :after ORDER BY seq LIMIT :limit""",
+    """SELECT checkpoint_ns, checkpoint_id, seq, type, checkpoint FROM checkpoints
+       WHERE thread_id = :thread_id AND (checkpoint_ns, checkpoint_id, seq) > (:ns, :checkpoint_id, :seq)
+       ORDER BY checkpoint_ns, checkpoint_id, seq LIMIT :limit""",
 )
 _DELETE: Final = statement(
     "doctor.delete_value",
@@ -118,9 +119,9 @@ def _look(thread_id: str, loads: Loads, *, delete: bool) -> Transaction[Looked]:
 
 def _take_named(thread_id: str, left: set[Key], loads: Loads) -> Transaction[int | None]:
     """Take from *left* what a checkpoint names; return the number of a checkpoint that cannot be decoded."""
-    after = 0
+    last: tuple[str, str, int] = ("", "", 0)
     while left:
-        rows = yield _CHECKPOINTS(thread_id=thread_id, after=after, limit=PAGE)
+        rows = yield _CHECKPOINTS(thread_id=thread_id, ns=last[0], checkpoint_id=last[1], seq=last[2], limit=PAGE)
         if not rows:
             break
         for row in rows:
@@ -129,7 +130,7 @@ def _take_named(thread_id: str, left: set[Key], loads: Loads) -> Transaction[int
             except (ValueError, LookupError, TypeError, NotImplementedError):  # not what the saver writes
                 return int(row["seq"])
             left.difference_update((row["checkpoint_ns"], *pair) for pair in pairs)
-        after = rows[-1]["seq"]
+        last = (rows[-1]["checkpoint_ns"], rows[-1]["checkpoint_id"], rows[-1]["seq"])
     return None
 
 

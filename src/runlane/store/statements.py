@@ -57,6 +57,9 @@ _FRAGMENTS = {
     "{for_key_share}": ("", "FOR KEY SHARE"),
     "{skip_locked}": ("", "FOR UPDATE SKIP LOCKED"),
     "{run}": (_RUN, _RUN),
+    # Where a row is, for tables without a number: an order to look through all of them, above ``{first_place}``.
+    "{place}": ("rowid", "ctid"),
+    "{first_place}": ("0", "CAST('(0,0)' AS tid)"),
     "{thread}": (_THREAD, _THREAD),
     "{assistant}": (_ASSISTANT, _ASSISTANT),
     "{cron}": (_CRON, _CRON),

@@ -16,7 +16,7 @@ VERSION_TABLE = "runlane_version"
 #: PostgreSQL's schema of all tables, unless something else is said.
 DEFAULT_SCHEMA: Final = "runlane"
 
-_INDEX: Final = re.compile(r"CREATE (UNIQUE )?INDEX (\w+) ON (\w+) \((.+?)\)(?: WHERE ([^;]+))?;")
+_INDEX: Final = re.compile(r"CREATE (UNIQUE )?INDEX (\w+) ON (\w+) \((.+?)\)(?:\s+WHERE ([^;]+))?;")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from runlane.store.conditions import BUSY, HAS_ACTIVE_RUN, IS_TERMINAL, RUNNING
 from runlane.store.migrations import VERSION_TABLE, Dialect, Index, indexes
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
 from runlane.store.transactions.assistants import KEEP_VERSION
-from runlane.store.transactions.doctor_rules import SETTLED
+from runlane.store.transactions.doctor_rules import PLACE, SETTLED, above
 from runlane.store.transactions.events import last_event
 from runlane.store.transactions.runs import LOCK_RUN, LOCK_THREAD, RESTATE_THREAD
 from runlane.store.transactions.webhooks import DeliveryStatus
@@ -29,7 +29,7 @@ def _window(table: str, key: str) -> Statement:
     return statement(
         f"doctor.window_{table}",
         f"""SELECT MAX(k) AS upto, COUNT(*) AS n FROM (
-              SELECT DISTINCT {key} AS k FROM {table} WHERE {key} > :after ORDER BY k LIMIT :limit) AS page""",
+              SELECT DISTINCT {key} AS k FROM {table} WHERE {above(key)} ORDER BY k LIMIT :limit) AS page""",
     )
 
 
@@ -45,14 +45,15 @@ CRONS: Final = _window("crons", "cron_id")
 VERSIONS: Final = _window("assistant_versions", "assistant_id")
 DELIVERIES: Final = _window("webhook_deliveries", "run_id")
 ATTEMPTS: Final = _window("webhook_attempts", "run_id")
-ITEMS: Final = _window("store_items", "rowid")
-INDEXES: Final = _window("store_index", "rowid")
+ITEMS: Final = _window("store_items", PLACE)
+INDEXES: Final = _window("store_index", PLACE)
 _KEYS = " UNION ".join(
     f"SELECT k FROM (SELECT DISTINCT thread_id AS k FROM {table} WHERE thread_id > :after ORDER BY k LIMIT :limit)"
+    " AS of_table"
     for table in _CHECKPOINT_TABLES
 )
 CHECKPOINTED: Final = statement(
-    "doctor.window_checkpoints", f"SELECT MAX(k) AS upto, COUNT(*) AS n FROM ({_KEYS} ORDER BY k LIMIT :limit)"
+    "doctor.window_checkpoints", f"SELECT MAX(k) AS upto, COUNT(*) AS n FROM ({_KEYS} ORDER BY k LIMIT :limit) AS page"
 )
 
 HAS_SCHEMA: Final = statement(

@@ -25,6 +25,14 @@ from runlane.store.statements import Row, Statement, Transaction, listed, statem
 from runlane.store.transactions.runs import LOCK_THREAD
 from runlane.store.transactions.webhooks import DeliveryStatus
 
+#: The key of a table that has no other of one column.
+PLACE: Final = "{place}"
+
+
+def above(key: str) -> str:
+    """Return the condition that a row's *key* is above ``:after``, which is NULL before the first place."""
+    return f"{key} > COALESCE(:after, {{first_place}})" if key == PLACE else f"{key} > :after"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
@@ -56,12 +64,13 @@ def _rule(
     """
     several = shows == _NUMBER
     order = f"GROUP BY {key} ORDER BY {key}" if several else f"ORDER BY {key}"
-    columns = f"{key}, {shows}" if shows else key
-    page = f"SELECT {columns} FROM {table} WHERE ({broken}) AND {key} > :after AND {key} <= :upto {order}"
+    named = "place" if key == PLACE else key
+    columns = f"{key} AS {named}, {shows}" if shows else f"{key} AS {named}"
+    page = f"SELECT {columns} FROM {table} WHERE ({broken}) AND {above(key)} AND {key} <= :upto {order}"
     change = None
     if mend is not None:
         change = statement(f"doctor.mend_{name}", f"{mend} WHERE {key} = :key AND ({broken}) RETURNING {key}")
-    return Rule(key=key, find=statement(f"doctor.find_{name}", page), mend=change, locks=locks)
+    return Rule(key=named, find=statement(f"doctor.find_{name}", page), mend=change, locks=locks)
 
 
 def _unknown(column: str, members: Iterable[StrEnum]) -> str:
@@ -226,12 +235,12 @@ ATTEMPT_WITHOUT_DELIVERY: Final = _rule(
     mend="DELETE FROM webhook_attempts",
 )
 
-# ------------------------------------------------------------------- the long-term store and checkpoints, on SQLite
+# ------------------------------------------------------------------------------ the long-term store and checkpoints
 
 ITEM_EXPIRY: Final = _rule(
     "item_expiry",
     "store_items",
-    "rowid",
+    PLACE,
     "(ttl_us IS NULL) <> (expires_at IS NULL)",
     shows="namespace, key",
     mend="UPDATE store_items SET expires_at = {now} + ttl_us",
@@ -239,17 +248,17 @@ ITEM_EXPIRY: Final = _rule(
 ITEM_VECTORS: Final = _rule(
     "item_vectors",
     "store_items",
-    "rowid",
-    """vectors IS NOT NULL AND (
-         LENGTH(vectors) = 0 OR LENGTH(vectors) % (4 * (SELECT dims FROM store_index ORDER BY rowid LIMIT 1)) <> 0)""",
+    PLACE,
+    """vectors IS NOT NULL AND (LENGTH(vectors) = 0
+         OR LENGTH(vectors) % (4 * (SELECT dims FROM store_index ORDER BY {place} LIMIT 1)) <> 0)""",
     shows="namespace, key",
     mend="UPDATE store_items SET vectors = NULL",
 )
 SECOND_INDEX: Final = _rule(
     "second_index",
     "store_index",
-    "rowid",
-    "EXISTS (SELECT 1 FROM store_index AS first WHERE first.rowid < store_index.rowid)",
+    PLACE,
+    "EXISTS (SELECT 1 FROM store_index AS first WHERE first.{place} < store_index.{place})",
     shows="dims",
     mend="DELETE FROM store_index",
 )

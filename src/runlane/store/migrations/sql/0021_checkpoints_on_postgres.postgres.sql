@@ -1,10 +1,10 @@
 -- LangGraph's checkpoints. Every row names the run that wrote it, so that a run can be taken back exactly: a row never
 -- replaces another run's row, and the newest one is read.
 CREATE TABLE checkpoints (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY,
     thread_id TEXT COLLATE "C" NOT NULL,
     checkpoint_ns TEXT COLLATE "C" NOT NULL,
     checkpoint_id TEXT COLLATE "C" NOT NULL,
-    seq BIGINT GENERATED ALWAYS AS IDENTITY,
     run_id TEXT COLLATE "C" NOT NULL,
     parent_id TEXT COLLATE "C",
     type TEXT NOT NULL,
