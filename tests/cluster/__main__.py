@@ -1,0 +1,53 @@
+"""``./dev cluster``: the long form of the cluster's test."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg
+
+from cluster.trial import Trial
+from postgres_cluster import PostgresCluster
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev cluster", description="Try a cluster under load and faults.")
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=50)
+    parser.add_argument("--nodes", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--at-once", type=int, default=1, help="faults at the same time")
+    parser.add_argument("--clients", type=int, default=100, help="threads that are worked on at the same time")
+    parser.add_argument("--calm", action="store_true", help="without faults")
+    parser.add_argument("--keep", type=Path, help="a directory for the logs of the nodes")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
+    with PostgresCluster() as postgres, tempfile.TemporaryDirectory(prefix="runlane-cluster-") as temporary:
+        with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE ledger")
+            connection.execute("ALTER DATABASE ledger SET synchronous_commit = on")
+        folder = given.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = Trial(
+            runs=given.runs,
+            threads=given.threads,
+            nodes=given.nodes,
+            seed=given.seed,
+            clients=given.clients,
+            at_once=0 if given.calm else given.at_once,
+            webhooks_s=150.0,
+        )
+        verdict = asyncio.run(trial.run(folder, postgres, "ledger"))
+    sys.stdout.write(f"{verdict}\n")
+    return 1 if verdict.found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

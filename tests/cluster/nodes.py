@@ -1,0 +1,183 @@
+"""The processes of a cluster, each behind a proxy of its own, and what machines and operators do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from acceptance.kit import START_LIMIT_S, Program, env_of, free_port
+from cluster.proxy import Proxy
+from postgres_cluster import PostgresCluster
+
+PROJECT = Path(__file__).parent / "project"
+#: A pause before a process that did not start is started again.
+AGAIN_S = 0.5
+
+
+class Node(Program):
+    """A process of the cluster."""
+
+    READY = "server.ready"
+
+    def __init__(self, name: str, folder: Path, proxy: Proxy, database: str, **settings: Any) -> None:
+        self.name, self.proxy, self.port = name, proxy, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        url = f"postgresql://runlane@127.0.0.1:{proxy.port}/{database}"
+        call = [sys.executable, "-P", "-m", "runlane.cli.main", "serve", str(PROJECT), "--port", str(self.port)]
+        env = env_of({"database": url, **settings})
+        super().__init__(call, env, effects=folder / "effects", takes_input=False)
+        self.history: list[str] = []
+        #: Held while something is done to it.
+        self.lock = asyncio.Lock()
+
+    async def come_back(self) -> None:
+        """Start again, as often as a supervisor of processes would: without its database a process ends at once."""
+        async with asyncio.timeout(START_LIMIT_S):
+            while True:
+                with suppress(AssertionError):
+                    return await self.start()
+                await asyncio.sleep(AGAIN_S)
+
+    async def launch(self) -> None:
+        self.history += self.lines  # what the process before this one said
+        await super().launch()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What was done to a process, or (without one) to all: from when until when, in seconds since the epoch."""
+
+    what: str
+    node: str
+    pid: int | None
+    began: float
+    ended: float
+
+
+@dataclass
+class Cluster:
+    """The nodes, their database, and the faults they have suffered."""
+
+    nodes: Sequence[Node]
+    postgres: PostgresCluster
+    database: str
+    folder: Path
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def dsn(self) -> str:
+        return self.postgres.url(self.database)
+
+    def any_url(self, rng: random.Random) -> str:
+        """Return the address of some node that takes requests, as a load balancer would."""
+        up = [node for node in self.nodes if node.up.is_set()] or self.nodes
+        return rng.choice(up).url
+
+    def effects(self) -> list[list[str]]:
+        return [line.split() for line in (self.folder / "effects").read_text().splitlines()]
+
+
+@asynccontextmanager
+async def running_cluster(
+    folder: Path, postgres: PostgresCluster, database: str, *, nodes: int = 5, **settings: Any
+) -> AsyncIterator[Cluster]:
+    """Give a cluster whose nodes all answer; it is gone after the block, whatever state its nodes are in."""
+    made: list[Node] = []
+    for number in range(nodes):
+        proxy = Proxy(postgres.directory / ".s.PGSQL.5432")
+        await proxy.start()
+        made.append(Node(f"node{number}", folder, proxy, database, **settings))
+    try:
+        await made[0].start()  # which makes the schema
+        await asyncio.gather(*(node.start() for node in made[1:]))
+        yield Cluster(made, postgres, database, folder)
+    finally:
+        for node in made:
+            node.send(signal.SIGKILL) if node._process is not None else None
+        await asyncio.gather(*(node.ended() for node in made), return_exceptions=True)
+        await asyncio.gather(*(node.proxy.close() for node in made))
+
+
+class Tormentor:
+    """Does to a cluster what machines, operators and networks do, one thing after the other, by a seed.
+
+    Args:
+        lease_s: What the nodes have; a node stands still for longer than that.
+    """
+
+    def __init__(self, cluster: Cluster, rng: random.Random, *, lease_s: float) -> None:
+        self._cluster, self._rng, self._lease_s = cluster, rng, lease_s
+        self.kinds = (
+            self.kill,
+            self.kill,
+            self.terminate,
+            self.freeze,
+            self.freeze,
+            self.cut,
+            self.swallow,
+            self.crash,
+        )
+
+    async def torment(self, pause_s: tuple[float, float]) -> None:
+        """Go on until it is cancelled; what is going on then is undone first."""
+        while True:
+            await asyncio.sleep(self._rng.uniform(*pause_s))
+            await finished(self.once())
+
+    async def once(self) -> None:
+        """Do one thing to a node to which nothing is being done."""
+        fault = self._rng.choice(self.kinds)
+        node = self._rng.choice([node for node in self._cluster.nodes if not node.lock.locked()])
+        async with node.lock:
+            pid, began = node.pid, time.time()
+            await fault(node)
+        of = (node.name, pid) if fault != self.crash else ("postgres", None)
+        self._cluster.faults.append(Fault(fault.__name__, *of, began, time.time()))
+
+    async def kill(self, node: Node) -> None:
+        await node.kill()
+        await asyncio.sleep(self._rng.uniform(0.0, 1.0))
+        await node.come_back()
+
+    async def terminate(self, node: Node) -> None:
+        node.send(signal.SIGTERM)
+        code = await node.ended()
+        assert code == 0, f"exit code {code} after SIGTERM\n{node.log}"
+        await node.come_back()
+
+    async def freeze(self, node: Node) -> None:
+        node.up.clear()
+        async with node.frozen():
+            await asyncio.sleep(self._lease_s * self._rng.uniform(1.2, 2.5))
+        node.up.set()
+
+    async def cut(self, node: Node) -> None:
+        node.proxy.cut()
+        await asyncio.sleep(self._rng.uniform(0.1, 2.0 * self._lease_s))
+        node.proxy.heal()
+
+    async def swallow(self, node: Node) -> None:
+        node.proxy.swallow()
+        await asyncio.sleep(self._rng.uniform(0.1, 2.5 * self._lease_s))
+        node.proxy.heal()
+
+    async def crash(self, _: Node) -> None:
+        await asyncio.to_thread(self._cluster.postgres.restart)
+
+
+async def finished(work: Any) -> None:
+    """Do *work* to its end, also if the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

@@ -1,0 +1,82 @@
+"""A TCP proxy before a database's Unix socket, whose cable can be cut, or can lose everything without a word."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+CHUNK = 65_536
+
+
+class Proxy:
+    """Listens on a port of this machine. One per node, so that one node alone can be cut off."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._server: asyncio.Server | None = None
+        self._pipes: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._refuses = False
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._drop()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Reset all connections, and refuse new ones."""
+        self._refuses = True
+        self._drop()
+
+    def swallow(self) -> None:
+        """Let connections live, and nothing through: neither side hears of it."""
+        self._flows.clear()
+
+    def heal(self) -> None:
+        """Reset what was swallowed, and let new connections through."""
+        if not self._flows.is_set():
+            self._drop()
+            self._flows.set()
+        self._refuses = False
+
+    def _drop(self) -> None:
+        for pipe in self._pipes:
+            pipe.cancel()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refuses:
+            writer.transport.abort()
+            return
+        pipe = asyncio.ensure_future(self._join(reader, writer))
+        self._pipes.add(pipe)
+        pipe.add_done_callback(self._pipes.discard)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            back, forth = await asyncio.open_unix_connection(str(self._socket))
+        except OSError:
+            writer.transport.abort()
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, forth))
+                group.create_task(self._pump(back, writer))
+        except* (OSError, EOFError):
+            pass
+        finally:
+            for end in (writer, forth):
+                end.transport.abort()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(CHUNK):
+            await self._flows.wait()
+            sink.write(data)
+            await sink.drain()
+        raise EOFError  # one side has closed: so does the other
