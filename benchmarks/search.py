@@ -134,7 +134,7 @@ async def timed(store: RunStore, owner: Owner, asked: Asked, limit: int) -> Time
     """Ask for a page as the server does: with one more, and counted up to 1,001."""
     begun, begun_cpu = time.perf_counter(), time.process_time()
     page = await store.threads.page(
-        owner=owner, where=asked.where, sort_by=asked.sort_by, limit=limit + 1, count_at_most=1001, values=False
+        owner=owner, where=asked.where, sort_by=asked.sort_by, limit=limit + 1, count_at_most=1001, with_values=False
     )
     return Timed(
         found=min(limit, len(page.threads)),

@@ -65,6 +65,19 @@ def counted(runtime: Runtime) -> Counting:
     return counting
 
 
+async def test_a_page_of_a_history_decodes_each_message_once() -> None:
+    async with opened(graph_agent=chat()) as runtime:
+        assert runtime.saver is not None
+        for _ in range(10):
+            await say(runtime)
+        counting = counted(runtime)
+        states = [saved async for saved in runtime.saver.alist({"configurable": {"thread_id": "thread"}})]
+        messages = [saved.checkpoint["channel_values"].get("messages", []) for saved in states]
+        assert (len(states), len(messages[0]), sum(map(len, messages))) == (30, 20, 300)
+        assert [len(one) for one in messages] == sorted(map(len, messages), reverse=True)
+        assert counting.loaded < 20 + 6 * len(states)
+
+
 @pytest.mark.parametrize("durability", ["sync", "async"])
 async def test_a_turn_encodes_and_decodes_what_is_new_however_long_the_conversation_is(durability: str) -> None:
     async with opened(graph_agent=chat()) as runtime:

@@ -114,7 +114,8 @@ class Reading:
         values: list[Any] = []
         taken: set[str] = set()
         for ref in items:
-            thing = self.known.objects.get(ref)
+            # An earlier version of the value that is read together with this one has most of the items.
+            thing = self.known.objects.get(ref) or self.known.find(ref)
             if thing is None:
                 data = bytes_of(ref, every)
                 thing = self._loads((_MSGPACK, data))

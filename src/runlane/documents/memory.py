@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import marshal
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from functools import partial
 from typing import Any, Final
 
 from runlane.documents.parts import children, is_item, is_node
@@ -212,7 +213,7 @@ class ThreadMemory:
 
     def recall(self, codec: str) -> Recall:
         """Return what need not be read of *codec*."""
-        return Recall(self._known(codec).by_ref, self.nodes, self._generation)
+        return Recall(partial(self._known, codec), self.nodes, self._generation)
 
     # From attempt to attempt
 
@@ -257,22 +258,26 @@ class ThreadMemory:
 class Recall:
     """Objects and nodes of a memory that a reader need not read. An object that has changed is none of them."""
 
-    __slots__ = ("_by_ref", "_generation", "nodes", "objects")
+    __slots__ = ("_generation", "_known", "nodes", "objects")
 
-    def __init__(self, by_ref: Mapping[str, _Item], nodes: Mapping[str, bytes], generation: int) -> None:
-        self._by_ref = by_ref
+    def __init__(self, known: Callable[[], _Known], nodes: Mapping[str, bytes], generation: int) -> None:
+        self._known = known
         self._generation = generation
         self.nodes = nodes
         #: The objects that were asked for, by reference.
         self.objects: dict[str, Any] = {}
 
     def __contains__(self, ref: str) -> bool:
-        item = self._by_ref.get(ref)
+        return self.find(ref) is not None
+
+    def find(self, ref: str) -> Any:
+        """Return the object that *ref* stands for, which what is read of it from now on is too; ``None``: none is."""
+        item = self._known().by_ref.get(ref)
         if item is None or not item.unchanged:
-            return False
+            return None
         item.used = self._generation
         self.objects[ref] = item.thing
-        return True
+        return item.thing
 
 
 class ThreadMemories:
