@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runlane.dispatch.local import LocalDispatch
+from runlane.dispatch.shared import SharedDispatch
 from runlane.records import Head
 from runlane.settings import Limits
 from runlane.testing.history import History
@@ -100,22 +101,15 @@ class Faults:
         self._profile, self._out_until = NO_FAULTS, 0.0
 
 
-class CarelessDispatch(LocalDispatch):
-    """Loses hints, delivers them late, or twice."""
+class Careless:
+    """Carries hints of a process: loses them, delivers them late, or twice."""
 
-    def __init__(self, limits: Limits, faults: Faults, dice: random.Random) -> None:
-        super().__init__(limits)
+    def __init__(self, faults: Faults, dice: random.Random) -> None:
         self._faults = faults
-        self._careless = dice
+        self._dice = dice
 
-    def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
-        self._carry(lambda: LocalDispatch.submit(self, head, delay_s=delay_s))
-
-    def cancel(self, run_id: str) -> None:
-        self._carry(lambda: LocalDispatch.cancel(self, run_id))
-
-    def _carry(self, deliver: Callable[[], None]) -> None:
-        dice, likelihood = self._careless, self._faults.profile.astray
+    def __call__(self, deliver: Callable[[], None]) -> None:
+        dice, likelihood = self._dice, self._faults.profile.astray
         if not likelihood or dice.random() >= likelihood:
             deliver()
             return
@@ -126,3 +120,31 @@ class CarelessDispatch(LocalDispatch):
         elif fault == "repeated":
             deliver()
             deliver()
+
+
+class CarelessDispatch(LocalDispatch):
+    """A process that claims the run of each hint."""
+
+    def __init__(self, limits: Limits, carry: Careless) -> None:
+        super().__init__(limits)
+        self._carry = carry
+
+    def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
+        self._carry(lambda: LocalDispatch.submit(self, head, delay_s=delay_s))
+
+    def cancel(self, run_id: str) -> None:
+        self._carry(lambda: LocalDispatch.cancel(self, run_id))
+
+
+class CarelessSharedDispatch(SharedDispatch):
+    """A process that asks the ledger for heads."""
+
+    def __init__(self, limits: Limits, carry: Careless) -> None:
+        super().__init__(limits)
+        self._carry = carry
+
+    def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
+        self._carry(lambda: SharedDispatch.submit(self, head, delay_s=delay_s))
+
+    def cancel(self, run_id: str) -> None:
+        self._carry(lambda: SharedDispatch.cancel(self, run_id))

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from runlane.dispatch.base import Dispatch
 from runlane.errors import RunlaneError
 from runlane.runtime import Runtime, open_runtime
-from runlane.settings import Settings
+from runlane.settings import Limits, Settings
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.testing.faults import CarelessDispatch, Faults
+from runlane.testing.faults import Careless, CarelessDispatch, CarelessSharedDispatch, Faults
 from runlane.testing.ledger import EPOCH_US, FaultyDriver
 from runlane.testing.virtual_loop import LIFE, Life
 
@@ -203,7 +204,7 @@ class Process:
                 settings=self._plan.settings,
                 driver=self.driver,
                 graph_agent=self._plan.agents(self.name),
-                new_dispatch=lambda limits: CarelessDispatch(limits, self._faults, self._dice),
+                new_dispatch=self._new_dispatch,
                 new_id=self._new_id,
                 retry=PersistenceRetryPolicy(random=self._dice.random),
                 exclusive=False,
@@ -220,6 +221,12 @@ class Process:
                 self._history.note("down", process=self.name, troubled_until=self.driver.troubled_until)
                 self._life.alive = False
                 self._gone.set_result(None)
+
+    def _new_dispatch(self, limits: Limits) -> Dispatch:
+        """Every other process claims by hints, and the rest ask the ledger for heads."""
+        carry = Careless(self._faults, self._dice)
+        by_hints = sum(self.name.encode()) % 2
+        return CarelessDispatch(limits, carry) if by_hints else CarelessSharedDispatch(limits, carry)
 
     def _new_id(self) -> str:
         self._made_ids += 1
