@@ -20,6 +20,7 @@ from runlane.dispatch.local import LocalDispatch
 from runlane.dispatch.shared import SharedDispatch
 from runlane.documents.memory import ThreadMemories
 from runlane.error_texts import ErrorTexts
+from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
 from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
@@ -186,9 +187,8 @@ async def open_runtime(
         store = RunStore(
             driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs, telemetry=telemetry
         )
-        source = RunAgents(graph_agent, secrets_provider, graph_ids)
-        make_dispatch = new_dispatch or (LocalDispatch if alone else SharedDispatch)
-        dispatch = make_dispatch(Limits.of(settings))
+        source = RunAgents(graph_agent, secrets_provider, graph_ids, executes=settings.execute_runs)
+        dispatch = (new_dispatch or (LocalDispatch if alone else SharedDispatch))(_limits(settings, exclusive=alone))
         core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
         await stack.enter_async_context(_running(core, parts))
@@ -200,6 +200,15 @@ def _settings(database: str | None, settings: Settings | None) -> Settings:
     if database is not None and settings.database != database:
         return Settings(**{**_fields(settings), "database": database})
     return settings
+
+
+def _limits(settings: Settings, *, exclusive: bool) -> Limits:
+    if exclusive and not settings.execute_runs:
+        raise ConfigurationError(
+            "execute_runs is false, and no other process can execute runs of this database: only PostgreSQL is shared. "
+            "Set it to true, or use postgresql://..."
+        )
+    return Limits.of(settings)
 
 
 @asynccontextmanager

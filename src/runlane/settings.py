@@ -54,6 +54,7 @@ class Settings:
         database_schema: PostgreSQL's schema that holds all tables of Runlane; it is made if it does not exist.
         synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
+        execute_runs: Whether this process executes runs; without it, others that share the database have to.
         isolate_graphs: Execute the runs of each graph on a loop thread of its own.
         max_queued_runs: Runs that may wait behind the head of one thread's lane; more are refused.
         max_runs_per_owner: Runs of one owner that execute at once, in all processes of a ledger; 0 is no limit.
@@ -92,6 +93,7 @@ class Settings:
     database_schema: str = "runlane"
     synchronous: str = "full"
     max_concurrent_runs: int = 1000
+    execute_runs: bool = True
     max_queued_runs: int = 1000
     max_runs_per_owner: int = 0
     max_runs_per_assistant: int = 0
@@ -185,7 +187,7 @@ class Limits:
     def of(cls, settings: Settings) -> Limits:
         """Return the limits that *settings* say."""
         return cls(
-            slots=settings.max_concurrent_runs,
+            slots=settings.max_concurrent_runs if settings.execute_runs else 0,
             per_owner=settings.max_runs_per_owner,
             per_assistant=settings.max_runs_per_assistant,
             per_graph=settings.max_runs_per_graph,

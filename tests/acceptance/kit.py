@@ -160,13 +160,16 @@ class Server(Program):
         port: int | None = None,
         command: str = "serve",
         log_level: str = "info",
+        database: str | None = None,
+        flags: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        database = database or f"sqlite:///{folder / 'runlane.db'}"
         call = [
-            *(sys.executable, "-P", "-m", "runlane.cli.main", command, str(project)),
-            *("--port", str(self.port), "--database", f"sqlite:///{folder / 'runlane.db'}", "--log-level", log_level),
+            *(sys.executable, "-P", "-m", "runlane.cli.main", command, str(project), *flags),
+            *("--port", str(self.port), "--database", database, "--log-level", log_level),
         ]
         super().__init__(call, env_of(settings), effects=folder / "effects", takes_input=False)
 
@@ -183,6 +186,16 @@ class Server(Program):
         """Return how often each step of the run *name* was started, from outside of Runlane."""
         lines = (line.split() for line in self.effects.read_text().splitlines())
         return Counter(int(step) for run, step, _ in lines if run == name)
+
+
+class Worker(Program):
+    """``runlane worker`` on one database."""
+
+    READY = "worker.ready"
+
+    def __init__(self, folder: Path, database: str, *, project: Path = PROJECT, **settings: Any) -> None:
+        call = [sys.executable, "-P", "-m", "runlane.cli.main", "worker", str(project), "--database", database]
+        super().__init__(call, env_of(settings), effects=folder / "effects", takes_input=False)
 
 
 @dataclass(frozen=True, slots=True)

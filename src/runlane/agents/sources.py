@@ -20,6 +20,7 @@ class RunAgents:
     Args:
         secrets_provider: What the agent of a run is told that the run's row does not have.
         graph_ids: The graphs that *graph_agent* can make agents of; all by default.
+        executes: Whether this process executes runs, so that code can be attached.
     """
 
     def __init__(
@@ -27,7 +28,10 @@ class RunAgents:
         graph_agent: Callable[[str], Agent] | None = None,
         secrets_provider: Callable[[RunRecord], Mapping[str, Any]] | None = None,
         graph_ids: Iterable[str] | None = None,
+        *,
+        executes: bool = True,
     ) -> None:
+        self._executes = executes
         self._graph_ids = None if graph_ids is None else tuple(graph_ids)
         self._graph_agent = graph_agent
         self._secrets_provider = secrets_provider
@@ -44,8 +48,13 @@ class RunAgents:
         """Make *agent*, an :class:`Agent` or an async function or generator of one argument, what the run executes.
 
         Raises:
-            InvalidRequest: It is neither.
+            InvalidRequest: It is neither, or this process executes no runs.
         """
+        if not self._executes:
+            raise InvalidRequest(
+                "This process executes no runs, as execute_runs is false, so that code attached to one would never be "
+                "called. Name a graph of the workers, or set execute_runs to true."
+            )
         if _is_agent(agent):
             self._attached[run_id] = agent
         elif callable(agent):

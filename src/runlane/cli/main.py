@@ -48,14 +48,11 @@ app.add_command(doctor)
 @options.port
 @options.database
 @options.log_level
-@click.option("--max-concurrent-runs", type=int, help="Runs that execute at once.")
-@click.option("--run-timeout", type=float, help="A run that executes longer ends as timeout, in seconds.")
-@click.option(
-    "--drain-grace",
-    type=float,
-    help="How long runs may go on after SIGTERM before they are handed back, in seconds.",
-)
-@click.option("--pretty", is_flag=True, help="Coloured logs for a person to read.")
+@options.max_concurrent_runs
+@options.run_timeout
+@options.drain_grace
+@click.option("--no-worker", is_flag=True, help="Execute no runs: processes of `runlane worker` do. PostgreSQL only.")
+@options.pretty
 @click.option("--fd", type=int, hidden=True, help="A bound socket that was inherited.")
 def serve(
     project: Path,
@@ -68,6 +65,7 @@ def serve(
     max_concurrent_runs: int | None,
     run_timeout: float | None,
     drain_grace: float | None,
+    no_worker: bool,
     pretty: bool,
     fd: int | None,
 ) -> None:
@@ -87,11 +85,60 @@ def serve(
             max_concurrent_runs=max_concurrent_runs,
             run_timeout_s=run_timeout,
             drain_grace_s=drain_grace,
+            execute_runs=False if no_worker else None,
         )
         from runlane.server import process
 
         listener = None if fd is None else socket.socket(fileno=fd)
         code = process.serve(found.config, settings, host=host, port=port, listener=listener)
+    process.exit_process(code)
+
+
+@app.command()
+@options.project
+@options.config
+@options.database
+@options.log_level
+@options.max_concurrent_runs
+@options.run_timeout
+@options.drain_grace
+@options.pretty
+def worker(
+    project: Path,
+    *,
+    config: Path | None,
+    database: str | None,
+    log_level: str,
+    max_concurrent_runs: int | None,
+    run_timeout: float | None,
+    drain_grace: float | None,
+    pretty: bool,
+) -> None:
+    """Execute runs of a project's graphs, admitted by other processes on the same PostgreSQL database.
+
+    PROJECT is a folder with a langgraph.json, or the file; by default the working directory.
+
+    It listens on no port. SIGTERM lets runs finish for the grace time, then hands the rest back at a step's end, for
+    other workers to continue.
+    """
+    gc.disable()  # as for serve
+    configure_logging(LogLevel(log_level), pretty=pretty)
+    with reporting():
+        found = find_project(project, config)
+        settings = found.settings(
+            database=database,
+            max_concurrent_runs=max_concurrent_runs,
+            run_timeout_s=run_timeout,
+            drain_grace_s=drain_grace,
+        )
+        if not settings.database.startswith("postgres"):
+            raise ConfigurationError(
+                "A worker shares its database with other processes, which only PostgreSQL allows. Set --database "
+                "postgresql://..., or use `runlane serve`, which executes runs too."
+            )
+        from runlane.server import process
+
+        code = process.work(found.config, settings)
     process.exit_process(code)
 
 

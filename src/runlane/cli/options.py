@@ -43,4 +43,12 @@ log_level = click.option(
     show_envvar=True,
     help="Least severe level that is logged.",
 )
+max_concurrent_runs = click.option("--max-concurrent-runs", type=int, help="Runs that execute at once.")
+run_timeout = click.option("--run-timeout", type=float, help="A run that executes longer ends as timeout, in seconds.")
+drain_grace = click.option(
+    "--drain-grace",
+    type=float,
+    help="How long runs may go on after SIGTERM before they are handed back, in seconds.",
+)
+pretty = click.option("--pretty", is_flag=True, help="Coloured logs for a person to read.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

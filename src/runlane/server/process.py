@@ -1,4 +1,4 @@
-"""One server process: its socket, its signals, and the order in which it starts and stops.
+"""One server or worker process: its socket, its signals, and the order in which it starts and stops.
 
 Start: socket, graphs, database and runtime, HTTP. Stop: admission closes, runs finish or are handed back, open streams
 are closed, HTTP ends, the database is closed.
@@ -134,6 +134,41 @@ def serve(config: Path, settings: Settings, *, host: str, port: int, listener: s
         if listener is not None:
             listener.close()
     return 0
+
+
+def work(config: Path, settings: Settings) -> int:
+    """Execute runs of the graphs of *config* until a signal asks to stop, without HTTP; return the exit code.
+
+    Raises:
+        ConfigurationError: The file, a graph or the database cannot be used; nothing was started.
+        StoreUnavailable: The database cannot be opened.
+    """
+    signals = StopSignals()
+    signals.install()
+    try:
+        # Without a socket, the application is what graphs reach by a client without an address.
+        app = create_app(config, settings, registry=load_registry(config))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            signals.attach(runner.get_loop())
+            runner.run(_work(app, signals))
+    except KeyboardInterrupt:
+        log.info("worker.stopped while=starting")
+    finally:
+        signals.ignore()
+    return 0
+
+
+async def _work(app: Starlette, signals: StopSignals) -> None:
+    async with app.router.lifespan_context(app):
+        _share_the_interpreter()
+        _spare_the_collector()
+        service: Service = app.state.service
+        log.info("worker.ready worker_id=%s pid=%d", service.runtime.worker.worker_id, os.getpid())
+        await signals.first.wait()
+        service.runtime.submitter.close()
+        log.info("worker.draining signal=%s", signals.name)
+        await _drain(service, signals)
+    log.info("worker.stopped")
 
 
 async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) -> None:

@@ -1,0 +1,100 @@
+"""A server that executes no runs, and workers that listen on no port, on one PostgreSQL database."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from acceptance.kit import Reader, Server, Worker, create_run, ended_run, get, new_thread
+from postgres_cluster import PostgresCluster
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+SETTINGS = {"lease_s": 3.0, "poll_s": 0.2, "heartbeat_s": 0.2, "drain_grace_s": 0.1}
+
+
+@dataclass
+class Parts:
+    """Two servers without slots, and two workers."""
+
+    servers: tuple[Server, Server]
+    workers: tuple[Worker, Worker]
+    http: httpx.AsyncClient
+
+    async def run(self, server: Server, run_id: str, thread_id: str) -> dict[str, object]:
+        found: dict[str, object] = await get(self.http, f"{server.url}/threads/{thread_id}/runs/{run_id}")
+        return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def parts(tmp_path_factory: pytest.TempPathFactory, durable_cluster: PostgresCluster) -> AsyncIterator[Parts]:
+    """Give the processes, for all tests: starting them takes longer than most else."""
+    folder, url = tmp_path_factory.mktemp("workers"), durable_cluster.url("ledger")
+
+    def server() -> Server:
+        return Server(folder, database=url, flags=["--no-worker"], **SETTINGS)
+
+    async with (
+        server() as first,
+        server() as second,
+        Worker(folder, url, **SETTINGS) as one,
+        Worker(folder, url, **SETTINGS) as other,
+        httpx.AsyncClient(trust_env=False, timeout=60) as http,
+    ):
+        await first.start()
+        await asyncio.gather(second.start(), one.start(), other.start())
+        yield Parts((first, second), (one, other), http)
+
+
+async def test_a_run_is_executed_by_a_worker_and_known_to_every_server(parts: Parts) -> None:
+    here, there = parts.servers
+    thread_id = await new_thread(parts.http, here.url)
+    run_id = await create_run(parts.http, here, thread_id, "steps", steps=3, seconds=0.01)
+    done = await ended_run(parts.http, there, thread_id, run_id)
+    assert done["status"] == "success"
+    state = await get(parts.http, f"{there.url}/threads/{thread_id}/state")
+    assert {entry["pid"] for entry in state["values"]["log"]} <= {worker.pid for worker in parts.workers}
+
+
+async def test_a_run_is_cancelled_through_a_server_that_did_not_admit_it(parts: Parts) -> None:
+    here, there = parts.servers
+    thread_id = await new_thread(parts.http, here.url)
+    run_id = await create_run(parts.http, here, thread_id, "steps", steps=1000, seconds=0.05)
+    answer = await parts.http.post(f"{there.url}/threads/{thread_id}/runs/{run_id}/cancel?wait=true")
+    assert answer.status_code == 200, answer.text
+    assert (await parts.run(here, run_id, thread_id))["status"] == "interrupted"
+
+
+async def test_a_worker_that_is_told_to_stop_hands_its_runs_to_another_and_viewers_keep_their_streams(
+    parts: Parts,
+) -> None:
+    reader = Reader(parts.servers[0], parts.http, await new_thread(parts.http, parts.servers[0].url), "handed")
+    state = {"name": "handed", "steps": 8, "seconds": 0.3, "done": 0, "log": []}
+    following = asyncio.create_task(reader.follow({"input": state}))
+    await reader.reaches(2)
+    pid = int(parts.workers[0].effects.read_text().split("handed 1 ")[1].split()[0])
+    executing = next(worker for worker in parts.workers if worker.pid == pid)
+    executing.send(signal.SIGTERM)
+    assert await executing.ended() == 0
+    await following
+    assert reader.connections == 1
+    steps = [event.data["step"] for event in reader.events if event.name == "custom"]
+    assert sorted(set(steps)) == list(range(1, 9))
+    assert (await parts.run(parts.servers[1], reader.run_id, reader.thread_id))["status"] == "success"
+
+
+async def test_a_worker_without_a_shared_database_is_refused(tmp_path: Path) -> None:
+    async with Worker(tmp_path, f"sqlite:///{tmp_path / 'runlane.db'}") as worker:
+        await worker.launch()
+        assert await worker.ended() == 2
+        assert "only PostgreSQL" in worker.log
+    async with Server(tmp_path, flags=["--no-worker"]) as server:
+        await server.launch()
+        assert await server.ended() == 2
+        assert "execute_runs is false" in server.log
