@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from runlane.documents.document import Encoded
 from runlane.lifecycle import EndReason, RunEvent
@@ -24,8 +25,7 @@ class Abandoned(Exception):  # an outcome, not an error
         super().__init__(place or "unknown place")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The state that a run left on its thread, as JSON text, serialised once: bytes, or a document that has them.
 
     Attributes:
@@ -38,7 +38,7 @@ class Snapshot:
 
     values: Encoded | None = None
     result: Encoded | None = None
-    interrupts: Mapping[str, Any] = field(default_factory=dict)
+    interrupts: Mapping[str, Any] = msgspec.field(default_factory=dict)
     paused: bool = False
     unfinished: bool = False
 
@@ -48,8 +48,7 @@ class Snapshot:
         return self.unfinished or self.paused or bool(self.interrupts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of an attempt: decided from its failure or cancel, completed by the repair, recorded by the ledger.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
 
@@ -137,8 +137,7 @@ class RunError:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One run, as the ledger has it.
 
     ``seq`` orders all runs by admission, ``start_order`` those of a thread by their starts; ``attempt`` counts
@@ -245,8 +244,7 @@ class Assistant:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The right of one attempt to write a run. Every write of an attempt repeats ``(run_id, attempt)`` as its guard."""
 
     run_id: str
@@ -332,8 +330,7 @@ class StreamHeartbeat:
 OF_ONE_RUN: Final = frozenset({"run_id", "cron_id"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run to be admitted; ``webhook`` is the URL that is told of its end, ``home`` as in :class:`RunRecord`.
 
     ``create_thread`` makes a missing thread; ``delay_s`` postpones the start; ``idempotency_key`` makes a repeated
@@ -350,13 +347,13 @@ class NewRun:
     assistant_id: str | None = None
     multitask_strategy: MultitaskStrategy
     on_disconnect: DisconnectMode = DisconnectMode.CANCEL
-    metadata: Json = field(default_factory=dict)
+    metadata: Json = msgspec.field(default_factory=dict)
     default_metadata: Json | None = None
-    request: RunRequest = field(default_factory=RunRequest)
+    request: RunRequest = msgspec.field(default_factory=RunRequest)
     origin: RunOrigin = NO_ORIGIN
     model_name: str | None = None
     create_thread: bool = True
-    thread_metadata: Json = field(default_factory=dict)
+    thread_metadata: Json = msgspec.field(default_factory=dict)
     thread_ttl: ThreadTtl | None = None
     temporary: bool = False
     delay_s: float = 0.0
@@ -371,11 +368,10 @@ class NewRun:
     def split(self) -> NewRun:
         """Return the same with its input as a document if it is large, so that the thread's other values share it."""
         document = document_of_text(bytes(self.request.input))
-        return self if document is None else replace(self, large_input=document)
+        return self if document is None else msgspec.structs.replace(self, large_input=document)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, kw_only=True):
     """The run at the head of its thread's lane, and what it is counted by when slots are shared."""
 
     run_id: str
@@ -431,8 +427,7 @@ class Cancelled:
     next_run: Head | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed run: the record, the right to write it, and the number of its last event so far.
 
     ``start`` is that event, if it tells of the attempt's start and was committed with the claim. ``bare`` says that
@@ -448,8 +443,7 @@ class Claim:
     parts_epoch: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimant:
+class Claimant(msgspec.Struct, frozen=True, kw_only=True):
     """The worker that claims a run, for how long, and whether it has the run's own code.
 
     Without that code it can only claim a run that has no home.
@@ -460,8 +454,7 @@ class Claimant:
     has_code: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """An admitted run as it was admitted, whether it may be claimed now, and what was asked of the runs before it.
 
     ``claim`` is set if the worker for which it was admitted has claimed it at once.
@@ -474,8 +467,7 @@ class Admission:
     claim: Claim | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger's answer to the end of an attempt: the run, and the run of its lane that may be claimed now.
 
     Attributes:

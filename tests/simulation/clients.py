@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import structs
 
 from runlane.errors import ConflictError, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import DisconnectMode, EndReason, MultitaskStrategy
@@ -110,6 +112,7 @@ class Client:
                 graph_id=dice.choice(MISBEHAVED if unruly else self._crowd.behaviours),
                 extra={"steps": dice.randint(0, 6), "pace_s": dice.choice((0.0, 0.02, 0.1, 0.5, 1.5))},
             ),
+            streamed=dice.random() < 0.5,
         )
         return self._asked(new)
 
@@ -182,7 +185,7 @@ class Client:
             if new.idempotency_key is None or not serving:
                 raise
             self._history.fault("request repeated")
-            new = self._asked(replace(new, run_id=self._new_id()))
+            new = self._asked(structs.replace(new, run_id=self._new_id()))
             admitted = await self._dice.choice(serving).ask(admit)
         self._told(admitted, new)
         for _ in range(self._dice.choice((0, 1, 1, 2))):

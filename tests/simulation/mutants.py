@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Final
 
+from msgspec import structs
+
 from runlane.checkpoints import transactions as checkpoints
 from runlane.dispatch.local import LocalDispatch
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
@@ -136,7 +138,7 @@ def _twice(query: Query) -> Transaction[Rows]:
         assert query.params is not None
         found = yield RUN_EXISTS(run_id=query.params["run_id"])
         if found:
-            query = replace(query, params={**query.params, "run_id": query.params["run_id"] + "+"})
+            query = structs.replace(query, params={**query.params, "run_id": query.params["run_id"] + "+"})
     return (yield query)
 
 
@@ -148,7 +150,7 @@ def _numbered_anew(original: Callable[..., Transaction[Claim | None]]) -> Callab
     @wraps(original)
     def claim(*args: Any, **options: Any) -> Transaction[Claim | None]:
         claimed = yield from original(*args, **options)
-        return None if claimed is None else replace(claimed, events_end=0)
+        return None if claimed is None else structs.replace(claimed, events_end=0)
 
     return claim
 
@@ -232,7 +234,7 @@ def _said_runnable(original: Callable[..., Transaction[Admission]]) -> Callable[
     @wraps(original)
     def admit(*args: Any) -> Transaction[Admission]:
         admitted = yield from original(*args)
-        return replace(admitted, runnable=True)
+        return structs.replace(admitted, runnable=True)
 
     return admit
 
@@ -242,7 +244,7 @@ def _without_checkpoints(original: Any) -> Any:
 
 
 def _said_stopped(original: Any) -> Any:
-    return lambda *args, **options: replace(original(*args, **options), stopped=True)
+    return lambda *args, **options: structs.replace(original(*args, **options), stopped=True)
 
 
 MUTANTS: Final[dict[str, Mutant]] = {

@@ -9,9 +9,11 @@ import inspect
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
+
+from msgspec import structs
 
 from runlane.store.statements import Query, Row, Rows, Statement, Transaction
 
@@ -153,7 +155,7 @@ def bound(statement: Statement, change: Callable[[Mapping[str, Any]], dict[str, 
     def answer(query: Query) -> Transaction[Rows]:
         if query.statement is statement:
             assert query.params is not None
-            query = replace(query, params=change(query.params))
+            query = structs.replace(query, params=change(query.params))
         return (yield query)
 
     return answer

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from runlane.admission import (
     ActiveRun,
@@ -135,7 +136,7 @@ def test_a_run_inherits_from_its_thread_between_its_defaults_and_its_own_metadat
     new = a_run(metadata={"own": 1, "both": 1}, default_metadata={"both": 0, "default": 0, "shared": 0})
     inherited = {"shared": 2, "both": 2, **dict.fromkeys(OF_ONE_RUN, 2)}
     assert run_metadata(new, inherited) == {"own": 1, "both": 1, "default": 0, "shared": 2}
-    assert run_metadata(replace(new, default_metadata=None), inherited) == {"own": 1, "both": 1}
+    assert run_metadata(structs.replace(new, default_metadata=None), inherited) == {"own": 1, "both": 1}
     assert thread_metadata(new) == {"own": 1, "both": 1, "default": 0, "shared": 0}
 
 

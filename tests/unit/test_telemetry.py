@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import subprocess
@@ -11,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from agent_kit import NOW, run_record
@@ -46,7 +46,7 @@ def after(seconds: float) -> datetime:
 
 @pytest.fixture
 def run() -> RunRecord:
-    return dataclasses.replace(run_record(run_id="r"), started_at=None)
+    return structs.replace(run_record(run_id="r"), started_at=None)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -127,7 +127,7 @@ FINISHED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("fields", "payload"), [case[1:] for case in FINISHED], ids=[case[0] for case in FINISHED])
 def test_a_finished_run_says_how_long_it_took(run: RunRecord, fields: dict[str, Any], payload: dict[str, Any]) -> None:
     seen: list[RunFinished] = []
-    Telemetry([on(RunFinished, seen.append)]).run_finished(dataclasses.replace(run, **fields))
+    Telemetry([on(RunFinished, seen.append)]).run_finished(structs.replace(run, **fields))
     [event] = seen
     assert {name: getattr(event, name) for name in payload} == payload
     assert "secret" not in repr(event)
@@ -143,7 +143,7 @@ def test_a_finished_run_that_was_cancelled_has_stopped_before(run: RunRecord) ->
         requested_at=after(3),
         stopped_at=after(4),
     )
-    stopped = dataclasses.replace(run, cancel=cancel, status=RunStatus.INTERRUPTED, ended_at=after(4.5))
+    stopped = structs.replace(run, cancel=cancel, status=RunStatus.INTERRUPTED, ended_at=after(4.5))
     Telemetry([on(OfRun, seen.append)]).run_finished(stopped)
     assert [type(event) for event in seen] == [CancelStopped, RunFinished]
     assert isinstance(seen[0], CancelStopped)

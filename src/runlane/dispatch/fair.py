@@ -43,6 +43,9 @@ class FairQueue:
         self._next: list[tuple[int, int, str]] = []
         self._held_back: defaultdict[Key, list[Share]] = defaultdict(list)
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def put(self, head: Head) -> None:
         """Let *head* wait for a slot."""
         share = (head.owner, head.assistant_id, head.graph_id)

@@ -51,7 +51,8 @@ class LocalDispatch:
 
     def done(self, head: Head) -> None:
         self._waiting.done(head)
-        self._changed.set()
+        if self._waiting:
+            self._changed.set()
 
     async def next_cancel(self) -> str:
         return await self._hints.next_cancel()

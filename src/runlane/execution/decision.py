@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import StrEnum
 from typing import Final
+
+from msgspec.structs import replace
 
 from runlane.error_texts import MASKED, ErrorTexts
 from runlane.errors import IllegalTransition, LeaseLost, WorkerLost

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from runlane.agents.host import AgentHost
 from runlane.documents.memory import ThreadMemories, ThreadMemory
@@ -20,7 +21,7 @@ from runlane.execution.run import AgentRunner, Ran
 from runlane.journal.journal import AttemptJournal
 from runlane.lifecycle import RunEvent
 from runlane.outcomes import Outcome
-from runlane.records import CancelReceipt
+from runlane.records import CancelReceipt, RunError
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Feed, StreamBridge
@@ -116,7 +117,7 @@ class Executor:
         error, abandoned = outcome.error, attempt.abandoned
         return replace(
             outcome,
-            error=None if error is None else replace(error, message=ran.redact(error.message)),
+            error=None if error is None else RunError(error=error.error, message=ran.redact(error.message)),
             usage=ran.usage,
             observed_at=attempt.observed_at,
             stopped=abandoned is None,

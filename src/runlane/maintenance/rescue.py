@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from runlane.dispatch.base import Dispatch
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
@@ -157,7 +158,7 @@ class Rescuer:
         if home is None or home == self._worker_id or self._neighbours.lives(home) or head.graph_id is None:
             return head
         await self._store.queue.free(head.run_id, home=home)
-        return replace(head, home=None)
+        return msgspec.structs.replace(head, home=None)
 
     async def _give_up(self, head: Head) -> None:
         reason = EndReason.NEVER_STARTED

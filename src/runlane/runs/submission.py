@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, TypedDict
+
+import msgspec
 
 from runlane.admission import check_new, parse_choice, parse_strategy
 from runlane.agents.sources import AgentLike, RunAgents
@@ -230,7 +232,7 @@ class RunSubmitter:
     def _at_home(self, new: NewRun, agent: AgentLike | None = None) -> NewRun:
         """Return *new* with this process as its home, unless every process that has its graph can execute it."""
         names_graph = bool(new.request.graph_id)
-        return new if names_graph and agent is None else replace(new, home=self._worker_id)
+        return new if names_graph and agent is None else msgspec.structs.replace(new, home=self._worker_id)
 
     async def _admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
         admissions = await self._store.runs.admit_all([self._at_home(new) for new in news])

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -74,6 +76,8 @@ class Statement:
     name: str
     sqlite: str
     postgres: str
+    #: Names of the columns of SQLite's answers, once one had rows.
+    columns: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, **params: Any) -> Query:
         return Query(self, params)
@@ -82,8 +86,7 @@ class Statement:
         return Query(self, None, rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """A statement with its parameters: one set, or many for which no rows are returned."""
 
     statement: Statement

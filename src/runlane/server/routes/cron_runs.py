@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from runlane.errors import InvalidRequest, NotFound, OwnerUnknown
 from runlane.maintenance.crons import CronScheduler, next_slot
@@ -66,7 +67,7 @@ async def cron_run(service: Service, cron: Cron, slot: datetime) -> NewRun:
     target, plan = cron.target, cron.plan
     asked = run_request(target.assistant_id, plan.payload, plan.metadata, plan.on_run_completed)
     new = await new_run(service, asked, target.thread_id, user=target.assistant_owner, owner=target.owner)
-    return replace(
+    return structs.replace(
         new,
         metadata={**new.metadata, "cron_id": cron.cron_id, "cron_run_date": slot.isoformat()},
         request=new.request.with_configurable({"cron_id": cron.cron_id}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -71,7 +70,7 @@ async def prepare_run(
         permissions=() if access.user is None else access.user.permissions,
         fingerprint=new.origin.fingerprint,
     )
-    return replace(
+    return msgspec.structs.replace(
         new,
         request=asked,
         origin=origin,

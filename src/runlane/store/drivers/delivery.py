@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import msgspec
 
 from runlane.store.statements import Transaction
 
@@ -19,8 +20,7 @@ log = logging.getLogger("runlane.store")
 Callback = Callable[[Any, BaseException | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(msgspec.Struct, frozen=True):
     """A queued transaction and whom to tell."""
 
     transaction: Transaction[Any]
@@ -28,8 +28,7 @@ class Submission:
     callback: Callback
 
 
-@dataclass(frozen=True, slots=True)
-class SubmissionResult:
+class SubmissionResult(msgspec.Struct, frozen=True):
     """The result of a submission."""
 
     submission: Submission

@@ -328,8 +328,10 @@ def execute(connection: sqlite3.Connection, transaction: Transaction[T], now: in
             raise InvalidRequest(f"{error.object[:80]!r} is not valid Unicode text.") from error
         if not rows:
             return ()
-        names = [column[0] for column in cursor.description]  # sqlite3.Row looks for each name among all columns
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        names = query.statement.columns  # sqlite3.Row looks for each name among all columns
+        if not names:
+            names[:] = [column[0] for column in cursor.description]
+        return [dict(zip(names, row)) for row in rows]  # noqa: B905  # they are of one statement
 
     return run(transaction, one)
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from runlane import admission
 from runlane.admission import ActiveRun, LaneView
 from runlane.errors import AlreadyExists, NotFound
@@ -92,7 +94,7 @@ def admit(
     elif admitted.reused:  # this admission is repeated, as its answer was lost
         claim = yield from claimed_before(new.run_id, claimant, streamed=new.streamed)
     yield from move_head(new.thread_id)
-    return replace(admitted, claim=claim)
+    return structs.replace(admitted, claim=claim)
 
 
 def _admit(new: NewRun, ttl: ThreadTtl | None, max_queued_runs: int) -> Transaction[Admission]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 import orjson
+from msgspec import structs
 
 from runlane.documents.document import Body, Document, Encoded, assemble, body_of_text, whole
 from runlane.documents.parts import bytes_of, split_refs
@@ -151,7 +152,7 @@ def run_of(row: Row, stored: StoredRequest | None = None) -> Transaction[RunReco
     if stored is not None or row["input"] is None:
         return run
     stored = yield from request_of(row)
-    return replace(run, stored=stored)
+    return structs.replace(run, stored=stored)
 
 
 def runs_of(rows: Rows) -> Transaction[tuple[RunRecord, ...]]:

@@ -7,9 +7,9 @@ answers a task which waits for input resumes its thread, in a new run and so a n
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from uuid import UUID, uuid4
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -106,7 +106,7 @@ async def _send(request: Request, call: A2aCall, sending: Sending) -> Response:
     try:
         new = await prepare_run(request, body, thread_id, streamed=call.operation == "stream")
         if answers:
-            new = replace(new, request=new.request.with_answers(answers))
+            new = msgspec.structs.replace(new, request=new.request.with_answers(answers))
         watch = (await admit(service_of(request), new)).watch
     except NoSuchInterrupt:
         raise RpcError(UNSUPPORTED, "The task has been answered already.") from None

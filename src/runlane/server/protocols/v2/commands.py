@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Final, cast
 
 import msgspec
@@ -193,14 +192,14 @@ def _open(thread: Thread) -> list[str]:
 
 
 def _with_request(new: NewRun, **changes: Any) -> NewRun:
-    return replace(new, request=structs.replace(new.request, **changes))
+    return structs.replace(new, request=structs.replace(new.request, **changes))
 
 
 async def _prepared(connection: HTTPConnection, create: RunCreate, thread_id: str) -> NewRun:
     new = await prepare_run(cast(Request, connection), create, thread_id)
     new = _with_request(new, protocol="v2")
     if connection.scope["type"] == "websocket":  # its headers are those of many commands
-        return replace(new, idempotency_key=None)
+        return structs.replace(new, idempotency_key=None)
     return new
 
 
