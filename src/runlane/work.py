@@ -48,6 +48,10 @@ class Work:
             self._forget_at = max(2 * len(self._tasks), _FORGET_AT)
         self._tasks.append(task)
 
+    def forget(self) -> None:
+        """Let go of the tasks, once the attempt's code is over: their contexts refer to this."""
+        self._tasks = []
+
 
 #: The work of the attempt whose code is running; tasks, timers and pool threads inherit it.
 WORK: Final[ContextVar[Work | None]] = ContextVar("runlane_work", default=None)

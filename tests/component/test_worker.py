@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 from typing import Any, TypedDict
@@ -54,6 +55,28 @@ async def test_no_more_runs_execute_than_there_are_slots_and_none_starves() -> N
             agent.go.set()
         for run in runs:
             assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+
+
+async def test_a_run_that_has_ended_leaves_nothing_to_the_garbage_collector() -> None:
+    """What an attempt refers to, such as a large state, is gone with it."""
+    stepper = Stepper()
+    stepper.go.set()
+    left: set[str] = set()
+    async with opened(graphs={"g": stepper.graph()}, new_host=ThreadHost) as runtime:
+        for thread in ("before", "t"):
+            gc.collect()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                run = await runtime.runs.create(thread, kwargs=graph_run())
+                assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+                await until(lambda: not runtime.worker.executing)
+                gc.collect()
+                modules = {type(thing).__module__ for thing in gc.garbage}
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+            left = {module for module in modules if module.startswith("runlane.")}
+    assert left == set()
 
 
 async def test_a_long_lane_holds_one_slot() -> None:

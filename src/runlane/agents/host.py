@@ -113,6 +113,7 @@ class Handle(Generic[T]):
             failure = error
         self._ended = result, failure
         await self._rest_over(stop=failure is not None)
+        self._work.forget()
         self._report(result, failure)
 
     async def _rest_over(self, *, stop: bool) -> None:

@@ -62,6 +62,14 @@ class Attempt:
         if self.reason is StopReason.LEASE_LOST:
             function()
 
+    def close(self) -> None:
+        """Let go of the code and of what it was called with, once the attempt is over.
+
+        They refer to the attempt, and would stay in memory until the next garbage collection.
+        """
+        self._handle = self._call = self._on_lost = None
+        self._timers.clear()
+
     def fail(self, error: RunlaneError) -> None:
         """Stop the attempt because of *error* of our own; :meth:`run` raises it."""
         self._failure = error
@@ -75,7 +83,7 @@ class Attempt:
         """
         self._handle, self._call, self._continuable = handle, call, continuable
         self._later(self._settings.run_timeout_s, lambda: self.stop(StopReason.DEADLINE))
-        handle.returned.add_done_callback(lambda _: self._returned(handle))
+        handle.returned.add_done_callback(self._on_returned)
         if self.reason is not None or self._failure is not None:
             self._act()
         try:
@@ -85,12 +93,14 @@ class Attempt:
                 raise self._failure from None
             raise
         finally:
+            handle.returned.remove_done_callback(self._on_returned)
             for timer in self._timers:
                 timer.cancel()
 
-    def _returned(self, handle: Handle[Snapshot]) -> None:
+    def _on_returned(self, _: asyncio.Future[None]) -> None:
         """Give what the agent started, and did not wait for, as long as a cancel gives."""
-        if not handle.done.done():
+        handle = self._handle
+        if handle is not None and not handle.done.done():
             self._later(self._settings.cancel_grace_s, lambda: self._outlived(handle))
             self._later(self._settings.cancel_grace_s + self._settings.abandon_after_s, handle.abandon)
 

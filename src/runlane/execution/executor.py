@@ -67,6 +67,7 @@ class Executor:
             self._bridge.release(claim.run.run_id, claim.lease.attempt)
         finally:
             attempt.over.cancel()  # unless it has a result
+            attempt.close()
 
     async def _carry_out(self, attempt: Attempt, journal: AttemptJournal, feed: Feed) -> None:
         """Run, decide, repair, commit, announce.

@@ -60,6 +60,7 @@ class NewestValue(Generic[T]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None  # its error refers to this
 
     def _take(self, value: T) -> None:
         self._newest = (value,)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from runlane.journal.loops import Relay
+from runlane.journal.loops import call
 from runlane.journal.queue import Batch
 from runlane.records import StreamEvent
 
@@ -38,7 +38,7 @@ class Flushed:
 class Flushes:
     """Tells of committed batches on the control loop, in order. Without *on_flush*, only of those that have events."""
 
-    __slots__ = ("_control", "_on_flush", "_readers", "_relay", "_sent_at")
+    __slots__ = ("_control", "_on_flush", "_passed", "_readers", "_sent_at")
 
     def __init__(
         self, control: asyncio.AbstractEventLoop, readers: Readers, on_flush: Callable[[Flushed], None] | None
@@ -46,7 +46,7 @@ class Flushes:
         self._control = control
         self._readers = readers
         self._on_flush = on_flush
-        self._relay = Relay[Flushed](control, self._show)
+        self._passed: list[Flushed] = []
         self._sent_at = 0.0
 
     def sending(self, *, again: bool) -> None:
@@ -57,18 +57,19 @@ class Flushes:
     def add(self, batch: Batch) -> None:
         """Have the readers and observers told of *batch*, which was committed; from any thread."""
         if batch.events or self._on_flush is not None:
-            self._relay.send(
-                Flushed(
-                    events=batch.events,
-                    event_bytes=batch.event_bytes,
-                    checkpoints=len(batch.rows.checkpoints),
-                    duration_s=self._control.time() - self._sent_at,
-                )
+            flushed = Flushed(
+                events=batch.events,
+                event_bytes=batch.event_bytes,
+                checkpoints=len(batch.rows.checkpoints),
+                duration_s=self._control.time() - self._sent_at,
             )
+            self._passed.append(flushed)
+            call(self._control, self.receive)
 
     def receive(self) -> None:
         """Tell now, on the control loop, what has been added."""
-        self._relay.receive()
+        while self._passed:
+            self._show(self._passed.pop(0))
 
     def _show(self, flushed: Flushed) -> None:
         if flushed.events:

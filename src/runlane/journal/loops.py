@@ -6,9 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 class Waiters:
@@ -39,27 +37,6 @@ class Waiters:
         for future in woken:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 future.get_loop().call_soon_threadsafe(_resolve, future)
-
-
-class Relay(Generic[T]):
-    """Passes things from any thread to *receive*, which is called on *loop*, in order."""
-
-    __slots__ = ("_loop", "_passed", "_receive")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Callable[[T], None]) -> None:
-        self._loop = loop
-        self._receive = receive
-        self._passed: list[T] = []
-
-    def send(self, thing: T) -> None:
-        """Have *thing* received, soon."""
-        self._passed.append(thing)
-        call(self._loop, self.receive)
-
-    def receive(self) -> None:
-        """Receive now, on the loop, what has been sent."""
-        while self._passed:
-            self._receive(self._passed.pop(0))
 
 
 def call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> bool:
