@@ -13,6 +13,7 @@ from runlane.store.retry import patiently
 from runlane.store.small_reads import read_small
 from runlane.store.statements import Driver, Transaction
 from runlane.store.transactions.fence import fenced
+from runlane.store.transactions.parts import SHARE_PARTS
 
 T = TypeVar("T")
 #: A thread and a namespace of it.
@@ -49,10 +50,16 @@ class Direct:
         return await self._driver.read(reading())
 
     async def write(self, rows: CheckpointRows) -> None:
-        await self._driver.write(put(rows))
+        await self._driver.write(_put_shared(rows))
 
     async def change(self, change: Change) -> None:
         await self._driver.write(change())
+
+
+def _put_shared(rows: CheckpointRows) -> Transaction[None]:
+    for thread_id in sorted(rows.parts):
+        yield SHARE_PARTS(thread_id=thread_id)
+    yield from put(rows)
 
 
 class Journaled:

@@ -9,8 +9,9 @@ from typing import Any, Final
 from runlane.checkpoints.transactions import DELETE_ORPHANED_WRITES, Loads, get, versions_of
 from runlane.errors import ThreadChanged
 from runlane.journal.rows import Params
+from runlane.store.conditions import RUNNING
 from runlane.store.statements import Row, Transaction, statement
-from runlane.store.transactions.parts import sweep_now
+from runlane.store.transactions.parts import HOLD_PARTS, sweep_now
 
 _KEYS: Final = statement(
     "checkpoints.keys",
@@ -18,6 +19,12 @@ _KEYS: Final = statement(
     SELECT seq, checkpoint_ns, checkpoint_id, run_id FROM checkpoints WHERE thread_id = :thread_id
     ORDER BY checkpoint_ns, checkpoint_id, seq
     """,
+)
+# What an attempt stores meanwhile might use a value that is to be deleted; its fence waits for this lock.
+_HOLD_RUN: Final = statement(
+    "checkpoints.hold_run",
+    "",
+    postgres=f"SELECT 1 AS held FROM runs WHERE thread_id = :thread_id AND status = {RUNNING} FOR UPDATE",
 )
 _BLOB_KEYS: Final = statement(
     "checkpoints.blob_keys", "SELECT checkpoint_ns, channel, version FROM checkpoint_blobs WHERE thread_id = :thread_id"
@@ -93,6 +100,8 @@ def apply(planned: Plan) -> Transaction[None]:
     Raises:
         ThreadChanged: A checkpoint was stored or removed since; nothing was deleted.
     """
+    yield _HOLD_RUN(thread_id=planned.thread_id)
+    yield HOLD_PARTS(thread_id=planned.thread_id)
     keys = yield _KEYS(thread_id=planned.thread_id)
     if tuple(keys) != planned.seen:
         raise ThreadChanged(planned.thread_id)

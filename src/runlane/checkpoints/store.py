@@ -230,11 +230,14 @@ class LedgerLongTermStore(BaseStore):
         ]
 
     def _write(self, touched: Sequence[Row], puts: Sequence[_Put], embedded: Embedded | None) -> Transaction[None]:
-        for row in touched:
-            yield items.TOUCH(owner=self._scope["owner"], namespace=row["namespace"], key=row["key"])
-        for put in puts:
-            at = {"owner": self._scope["owner"], "namespace": put.namespace, "key": put.key}
-            if put.value is None:
+        writes: list[tuple[str, str, _Put | None]] = [(row["namespace"], row["key"], None) for row in touched]
+        writes += [(put.namespace, put.key, put) for put in puts]
+        # In one order, so that two batches do not wait for each other.
+        for namespace, key, put in sorted(writes, key=lambda write: write[:2]):
+            at = {"owner": self._scope["owner"], "namespace": namespace, "key": key}
+            if put is None:
+                yield items.TOUCH(**at)
+            elif put.value is None:
                 yield items.DELETE(**at)
             else:
                 vectors = None if embedded is None else embedded.stored(put.texts)

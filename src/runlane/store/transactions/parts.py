@@ -103,6 +103,11 @@ DUE: Final = statement(
 _LOCK: Final = statement(
     "parts.lock", "", postgres="SELECT 1 AS locked FROM threads WHERE thread_id = :thread_id FOR UPDATE"
 )
+_KEY: Final = "hashtextextended(:thread_id, 0)"
+# For who stores documents without a run or the thread's lock. They may rely on a part that nothing refers to yet.
+SHARE_PARTS: Final = statement("parts.share", "", postgres=f"SELECT pg_advisory_xact_lock_shared({_KEY}) AS shared")
+# For who removes parts or values. Lock order: thread, run, this.
+HOLD_PARTS: Final = statement("parts.hold", "", postgres=f"SELECT pg_advisory_xact_lock({_KEY}) AS held")
 BUSY: Final = statement("parts.busy", f"SELECT 1 AS busy WHERE EXISTS ({_RUNNING_ON} :thread_id)")
 
 
@@ -207,6 +212,7 @@ def sweep(thread_id: str, limit: int = SWEEP_LIMIT) -> Transaction[int]:
     yield _LOCK(thread_id=thread_id)
     if (yield BUSY(thread_id=thread_id)):
         return 0
+    yield HOLD_PARTS(thread_id=thread_id)
     live = yield from referenced(thread_id)
     rows = yield PART_REFS(thread_id=thread_id)
     dead = [{"thread_id": thread_id, "ref": row["ref"]} for row in rows if row["ref"] not in live]
