@@ -70,7 +70,7 @@ DAMAGES = {
     "busy without a run": Damage(("thread.status",), (BUSY,)),
     "not busy with a run": Damage(
         ("thread.status",),
-        (f"UPDATE runs SET {RUNNING}, lease_expires_at = {FUTURE} WHERE run_id = {ONE}",),
+        (f"UPDATE runs SET {RUNNING} WHERE run_id = {ONE}",),
         follows=("threads",),
     ),
     "a thread that no search by its metadata finds": Damage(("thread.search",), ("DELETE FROM thread_terms",)),
@@ -78,15 +78,22 @@ DAMAGES = {
         ("lane.two_running", "schema.guard"),
         (
             "DROP INDEX runs_one_running",
-            f"UPDATE runs SET {RUNNING}, lease_expires_at = {FUTURE} WHERE thread_id = 'speaks'",
+            f"UPDATE runs SET {RUNNING} WHERE thread_id = 'speaks'",
             BUSY,
         ),
     ),
     "the index against that is gone": Damage(("schema.guard",), ("DROP INDEX runs_one_running",)),
     "a lease that is long over": Damage(
-        ("run.abandoned",), (f"UPDATE runs SET {RUNNING}, lease_expires_at = 1 WHERE run_id = {ONE}", BUSY)
+        ("run.abandoned",),
+        (
+            "INSERT INTO workers (worker_id, beats, lease_us, expires_at) VALUES ('w', 1, 1, 1)",
+            f"UPDATE runs SET {RUNNING}, updated_at = 1 WHERE run_id = {ONE}",
+            BUSY,
+        ),
     ),
-    "running without a lease": Damage(("run.abandoned",), (f"UPDATE runs SET {RUNNING} WHERE run_id = {ONE}", BUSY)),
+    "running without a worker": Damage(
+        ("run.abandoned",), (f"UPDATE runs SET {RUNNING}, updated_at = 1 WHERE run_id = {ONE}", BUSY)
+    ),
     "ended without an instant": Damage(("run.end",), (f"UPDATE runs SET ended_at = NULL WHERE run_id = {ONE}",)),
     "ended without a last event": Damage(("run.end",), (f"UPDATE runs SET events_end = NULL WHERE run_id = {ONE}",)),
     "failed without a reason": Damage(("run.end",), (f"UPDATE runs SET end_reason = NULL WHERE run_id = {FAILED}",)),
@@ -218,20 +225,17 @@ DAMAGES = {
     "an active run that has an end": Damage(
         ("run.active",),
         (
-            f"UPDATE runs SET status = 'running', worker_id = 'w', lease_expires_at = {FUTURE} WHERE run_id = {ONE}",
+            f"UPDATE runs SET status = 'running', worker_id = 'w' WHERE run_id = {ONE}",
             BUSY,
         ),
     ),
     "a pending run that a worker has": Damage(
         ("run.lease",),
         (
-            f"UPDATE runs SET {RUNNING}, lease_expires_at = {FUTURE} WHERE run_id = {ONE}",
+            f"UPDATE runs SET {RUNNING} WHERE run_id = {ONE}",
             f"UPDATE runs SET status = 'pending' WHERE run_id = {ONE}",
             BUSY,
         ),
-    ),
-    "an ended run with a lease": Damage(
-        ("run.lease",), (f"UPDATE runs SET lease_expires_at = {FUTURE} WHERE run_id = {ONE}",)
     ),
     "rescued more often than claimed": Damage(
         ("run.counts",), (f"UPDATE runs SET rescues = attempt + 1 WHERE run_id = {ONE}",)

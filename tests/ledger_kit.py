@@ -8,16 +8,17 @@ from uuid import uuid4
 
 import psycopg
 
+from runlane.leases import SeenLease, WorkerState
 from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunEvent
 from runlane.outcomes import Outcome
-from runlane.records import ANY_OWNER, NO_OWNER, Admission, Cancelled, Claim, Finished, Lease, NewRun, Owner, SeenLease
+from runlane.records import ANY_OWNER, NO_OWNER, Admission, Cancelled, Claim, Finished, Lease, NewRun, Owner
 from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
 from runlane.store.migrations import DEFAULT_SCHEMA
-from runlane.store.rows import instant
 from runlane.store.statements import Statement, Transaction, statement
 
 WORKER = "worker-1"
+A_WORKER = WorkerState(worker_id=WORKER, lease_s=60)
 ENDINGS = {
     RunEvent.SUCCEED: EndReason.COMPLETED,
     RunEvent.PAUSE: EndReason.PAUSED,
@@ -28,7 +29,6 @@ ENDINGS = {
 
 # Instants are moved in the rows instead of waiting for them to come.
 DUE = statement("due", "UPDATE runs SET not_before = 0 WHERE run_id = :run_id")
-LAPSED = statement("lapsed", "UPDATE runs SET lease_expires_at = {now} - 60000000 WHERE run_id = :run_id")
 #: What the clock says of a run that was admitted before it was set back by an hour.
 SET_BACK = statement(
     "set_back",
@@ -84,12 +84,13 @@ async def finish(store: RunStore, lease: Lease, event: RunEvent = RunEvent.SUCCE
 async def held(store: RunStore, run_id: str) -> SeenLease:
     """Return the lease of a run as another process sees it."""
     run = await store.runs.get(run_id, owner=ANY_OWNER)
+    beats = {worker.worker_id: worker.beats for worker in await store.workers.list()}
     return SeenLease(
         run_id=run_id,
         attempt=run.attempt,
         worker_id=run.worker_id or "",
         lease_s=60,
-        expires_at=run.lease_expires_at or instant(0),
+        beats=beats.get(run.worker_id or ""),
     )
 
 

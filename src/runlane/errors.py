@@ -21,6 +21,8 @@
     ├── OwnerRequired            owner_required         tenancy is required and no owner was given
     ├── OwnerUnknown             owner_unknown          authentication does not know the owner of a cron any more
     ├── StoreUnavailable         store_unavailable      nothing was written; try again
+    │   ├── RowsLocked           rows_locked            another transaction kept what this one needs for too long
+    │   ├── RowsLocked           rows_locked            another transaction has locked what this one needs
     │   ├── LedgerInUse          ledger_in_use          another process owns the database file
     │   └── LedgerClosed         ledger_closed          this process has closed it
     ├── ConfigurationError       configuration          settings or langgraph.json
@@ -228,6 +230,12 @@ class StoreUnavailable(RunlaneError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"The ledger is unavailable: {why}. Nothing was written; try again.")
+
+
+class RowsLocked(StoreUnavailable):
+    """Another transaction kept the rows that this one needs, or both waited for each other; the ledger is well."""
+
+    code = "rows_locked"
 
 
 class LedgerInUse(StoreUnavailable):

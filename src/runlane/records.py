@@ -170,7 +170,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    lease_expires_at: datetime | None = None
     webhook: str | None = None
     start_order: int | None = None
     home: str | None = None
@@ -252,36 +251,6 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     worker_id: str
     attempt: int
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenLease:
-    """A lease as others see it: how long it is, and its end on the ledger's clock, which each renewal changes."""
-
-    run_id: str
-    attempt: int
-    worker_id: str
-    lease_s: float
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenWorker:
-    """A worker as others see it: each beat shows that it lives, and comes well within ``lease_s``."""
-
-    worker_id: str
-    beats: int
-    lease_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
-    """The answer to a heartbeat: leases that live on, those that are lost, and cancels asked for meanwhile."""
-
-    renewed: tuple[Lease, ...]
-    lost: tuple[Lease, ...]
-    cancelled: tuple[CancelReceipt, ...]
 
 
 class StreamEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -24,11 +24,13 @@ from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
 from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
+from runlane.execution.node_lease import NodeLease
 from runlane.execution.notifier import CompletionNotifier, Ended
 from runlane.execution.ports import Meter
 from runlane.execution.run import AgentRunner
 from runlane.execution.worker import Worker
 from runlane.extras import needs_extra
+from runlane.leases import WorkerState
 from runlane.maintenance.freed_pages import FreedPages
 from runlane.maintenance.part_sweeps import PartSweeper
 from runlane.maintenance.purging import Purger
@@ -277,6 +279,7 @@ def _parts(
     core: _Core, *, new_id: Callable[[], str], exclusive: bool, worker_id: str, now: Callable[[], datetime]
 ) -> Runtime:
     external: dict[str, Lease] = {}
+    lease = NodeLease(_worker_state(core.settings, worker_id), store=core.store, exclusive=exclusive)
     worker = Worker(
         worker_id=worker_id,
         store=core.store,
@@ -285,12 +288,12 @@ def _parts(
         source=core.source,
         settings=core.settings,
         now=now,
-        shared=not exclusive,
+        lease=lease,
         external=external,
         telemetry=core.telemetry,
     )
     rescuer = Rescuer(
-        worker_id=worker_id,
+        lease=lease,
         store=core.store,
         dispatch=core.dispatch,
         source=core.source,
@@ -380,6 +383,10 @@ def _manager(
         reconcile=reconcile,
         drain=drain,
     )
+
+
+def _worker_state(settings: Settings, worker_id: str) -> WorkerState:
+    return WorkerState(worker_id=worker_id, lease_s=settings.lease_s, capacity=settings.max_concurrent_runs)
 
 
 def _purger(core: _Core) -> Purger:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ledger_kit import LAPSED, a_run, held
+from ledger_kit import a_run, held
 from run_kit import (
     FaultyDriver,
     Scripted,
@@ -30,7 +30,6 @@ from run_kit import (
     settings,
     soon,
     status,
-    turn,
     until,
 )
 from runlane import IllegalTransition, StoreUnavailable
@@ -51,7 +50,6 @@ async def test_an_attempt_whose_run_was_taken_writes_nothing() -> None:
     async with opened(driver, graphs={"g": first.graph()}, poll_s=3600) as dead:
         run = await dead.runs.create_or_reject("t", kwargs=graph_run(durability="sync"))
         await soon(first.started.wait())
-        await turn(dead.store, LAPSED, run.run_id)
         async with opened(driver, graphs={"g": second.graph()}) as heir:
             done = await ended(heir, run)
             assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 2, 1)
@@ -73,7 +71,7 @@ async def test_an_attempt_stops_at_its_confirmed_deadline() -> None:
         claimed_at = clock()
         run = await runtime.runs.create_or_reject("t", agent=CoroutineAgent(agent, continuable=True))
         await agent.started.wait()
-        driver.faults["renew"] = StoreUnavailable("unplugged")
+        driver.faults["held"] = StoreUnavailable("unplugged")
         await agent.stopping.wait()
         assert clock() - claimed_at == pytest.approx(30.0, abs=1.0)
         driver.faults.clear()
@@ -89,7 +87,7 @@ async def test_a_lost_renewal_costs_nothing() -> None:
     async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
         run = await runtime.runs.create_or_reject("t", agent=agent)
         await agent.started.wait()
-        driver.faults["renew"] = StoreUnavailable("unplugged")
+        driver.faults["held"] = StoreUnavailable("unplugged")
         await asyncio.sleep(15)
         driver.faults.clear()
         await asyncio.sleep(100)
@@ -117,7 +115,7 @@ async def test_leases_are_renewed_in_one_transaction() -> None:
         driver.write = counted  # type: ignore[method-assign]
         await asyncio.sleep(10.5)
         assert writes.count("renew") == 1
-        assert driver.counts["renew"] == 50
+        assert driver.counts["held"] == 1
         for agent in agents:
             agent.go.set()
 
@@ -130,8 +128,7 @@ async def test_a_run_that_the_application_executes_keeps_its_lease() -> None:
         run = await runtime.runs.create_or_reject("t")
         await runtime.runs.set_status(run.run_id, "running")
         await asyncio.sleep(100)
-        assert driver.counts["renew"] >= 9
-        await turn(runtime.store, LAPSED, run.run_id)
+        assert driver.counts["beat"] >= 9
         await asyncio.sleep(10.5)
         assert await runtime.rescuer.rescue_lost() == ()
         assert (await runtime.runs.set_status(run.run_id, "success")).status is RunStatus.SUCCESS
@@ -178,9 +175,8 @@ async def test_of_many_rescuers_one_takes_a_run() -> None:
     async with opened(driver, lease_s=30.0, poll_s=3600, exclusive=False) as dead:
         run = await dead.runs.create_or_reject("t", agent=agent)
         await agent.started.wait()
-        driver.faults["renew"] = StoreUnavailable("unplugged")
+        driver.faults["held"] = StoreUnavailable("unplugged")
         driver.gates["finish"] = asyncio.Event()
-        await turn(dead.store, LAPSED, run.run_id)
         heirs = [opened(driver, lease_s=30.0, poll_s=3600, exclusive=False) for _ in range(3)]
         runtimes = [await heir.__aenter__() for heir in heirs]
         for silent_s, takers in ((0.0, 0), (30.0, 0), (GRACE_S, 1), (0.0, 0)):
@@ -199,7 +195,6 @@ async def test_a_run_that_was_renewed_since_it_was_seen_is_left_alone() -> None:
     async with opened(driver, poll_s=3600) as runtime:
         run = await runtime.runs.create_or_reject("t")
         await runtime.runs.set_status(run.run_id, "running")
-        await turn(runtime.store, LAPSED, run.run_id)
         seen = await held(runtime.store, run.run_id)
         await runtime.runs.set_status(run.run_id, "success")
         with pytest.raises(Exception, match="no longer owns"):

@@ -340,7 +340,7 @@ async def test_a_block_whose_lease_an_outage_took_ends_its_run_and_is_not_begun_
     driver = FaultyDriver()
     async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
         application = await begun(runtime, body=heed)
-        driver.faults["renew"] = StoreUnavailable("unplugged")
+        driver.faults["held"] = StoreUnavailable("unplugged")
         await application.task
         failed = await ended(runtime, application.run)
         assert (failed.status, failed.end_reason) == (RunStatus.ERROR, EndReason.WORKER_LOST)
@@ -368,7 +368,7 @@ async def test_a_block_keeps_its_lease_and_waits_out_an_outage_at_its_end() -> N
     async with opened(driver, lease_s=30.0, poll_s=3600) as runtime:
         application = await begun(runtime)
         await asyncio.sleep(100)
-        assert driver.counts["renew"] >= 9
+        assert driver.counts["beat"] >= 9
         driver.out = True
         application.go.set()
         await asyncio.sleep(10)

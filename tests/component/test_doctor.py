@@ -499,9 +499,13 @@ def test_a_run_that_a_worker_may_still_execute_is_not_taken_from_it(postgres: st
     with ledger_connection(postgres, autocommit=True) as connection:
         for sql in DAMAGES["two running in a lane"].sql:
             connection.execute(sql)
+        connection.execute(
+            "INSERT INTO workers (worker_id, beats, lease_us, expires_at) VALUES ('w', 1, 1, 4503599627370496)"
+        )
         assert doctor(postgres, "--repair", "--yes").exit_code == 1
         assert found(postgres) == codes
-        connection.execute("UPDATE runs SET lease_expires_at = 1 WHERE thread_id = 'speaks'")
+        connection.execute("UPDATE workers SET expires_at = 1")
+        connection.execute("UPDATE runs SET updated_at = 1 WHERE thread_id = 'speaks'")
         assert found(postgres) == codes | {"run.abandoned"}
         assert doctor(postgres, "--repair", "--yes").exit_code == 0
         statuses = connection.execute("SELECT status, rescues FROM runs WHERE thread_id = 'speaks'").fetchall()

@@ -23,6 +23,7 @@ from run_kit import (
     soon,
     status,
 )
+from runlane.leases import WorkerState
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.maintenance.liveness import GRACE_S
 from runlane.records import RunRecord
@@ -146,11 +147,11 @@ async def test_a_run_that_names_a_graph_is_executed_by_it_once_the_process_that_
 
 async def at_home_in_a_process_that_dies(heir: Runtime, **changes: Any) -> RunRecord:
     """Admit a run as another process would, which has beaten for long, and is killed now."""
-    await heir.store.workers.beat(DEAD, lease_s=LEASE_S)
+    await heir.store.workers.beat(WorkerState(worker_id=DEAD, lease_s=LEASE_S))
     admission = await heir.store.runs.admit(a_run(home=DEAD, **changes))
-    for _ in range(5):
+    for beats in range(2, 7):
         await asyncio.sleep(LEASE_S / 3)
-        await heir.store.workers.beat(DEAD, lease_s=LEASE_S)
+        await heir.store.workers.beat(WorkerState(worker_id=DEAD, lease_s=LEASE_S, beats=beats))
         assert await status(heir, admission.run) is RunStatus.PENDING
     return admission.run
 

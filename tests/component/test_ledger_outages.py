@@ -25,6 +25,7 @@ from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
 from runlane.execution.worker import OUTAGE_LIMIT_S
 from runlane.journal.queue import MAX_EVENT_BYTES
+from runlane.leases import WorkerState
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
@@ -363,7 +364,9 @@ async def test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_ba
         await asyncio.sleep(LEASE_S - 1.0)
         current = await runtime.runs.get(run_id, owner=ANY_OWNER)
         assert (current.status, current.rescues) == (RunStatus.RUNNING, 0)
-        assert (await store.attempts.renew([lease], lease_s=LEASE_S)).lost == ()
+        assert (
+            await store.attempts.renew([lease], worker=WorkerState(worker_id="another", lease_s=LEASE_S))
+        ).lost == ()
         await agent.started.wait()  # the other one has died since
         agent.go.set()
         assert (await ended(runtime, admission.run)).rescues == 1
@@ -401,10 +404,13 @@ async def test_a_lease_that_runs_out_stops_code_that_was_only_asked_to_drain() -
 @on_virtual_time
 async def test_a_claim_whose_answer_comes_late_is_handed_back_and_not_charged(claims: str, new_dispatch: Any) -> None:
     driver, agent = a_ledger(), Scripted()
-    async with opened(driver, lease_s=LEASE_S, new_dispatch=new_dispatch) as runtime:
+    async with opened(driver, lease_s=LEASE_S, new_dispatch=new_dispatch, exclusive=False) as runtime:
         gate = driver.gates[claims] = asyncio.Event()
         creating = asyncio.create_task(runtime.runs.create_or_reject("t", agent=agent))
         await driver.held.wait()
+        driver.faults["held"] = StoreUnavailable("unplugged")
+        await asyncio.sleep(LEASE_S)  # it is over: others might have taken the run from this process
+        driver.faults.clear()
         await asyncio.sleep(LEASE_S / 2)
         driver.gates.clear()
         gate.set()

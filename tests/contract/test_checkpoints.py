@@ -67,8 +67,7 @@ def update(lease: Lease, *, attempt: int = 1, status: str = "running") -> Transa
 async def claimed(driver: Driver, run_id: str = "run", thread_id: str = "thread", seq: int = 1) -> Lease:
     """Return the lease of a run that is executing."""
     await driver.write(claim(run_id, thread_id, 1))
-    now = datetime.now(UTC)
-    return Lease(run_id=run_id, thread_id=thread_id, seq=seq, worker_id="w", attempt=1, expires_at=now)
+    return Lease(run_id=run_id, thread_id=thread_id, seq=seq, worker_id="w", attempt=1)
 
 
 def at(thread_id: str = "thread", **more: str) -> dict[str, Any]:

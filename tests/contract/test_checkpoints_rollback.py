@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -49,8 +48,7 @@ def finish(run_id: str) -> Transaction[None]:
 
 async def begin(driver: Driver, run_id: str, seq: int = 1) -> Lease:
     await driver.write(claim(run_id))
-    now = datetime.now(UTC)
-    return Lease(run_id=run_id, thread_id="thread", seq=seq, worker_id="w", attempt=1, expires_at=now)
+    return Lease(run_id=run_id, thread_id="thread", seq=seq, worker_id="w", attempt=1)
 
 
 def at(run_id: str = "", **more: str) -> Any:

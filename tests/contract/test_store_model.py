@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ledger_kit import ENDINGS, WORKER, a_run, held, ledger_connection, next_id, outcome
 from runlane.errors import ConflictError, LeaseLost, RunlaneError
+from runlane.leases import SeenLease
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
-from runlane.records import ANY_OWNER, CancelReceipt, Lease, NewRun, SeenLease
+from runlane.records import ANY_OWNER, CancelReceipt, Lease, NewRun
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.postgres import open_postgres
 from runlane.store.drivers.sqlite import SqliteDriver

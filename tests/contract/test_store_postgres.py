@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from ledger_kit import a_run, admit, claim, finish, held, ledger_connection, running
-from runlane.errors import InvalidRequest, StoreUnavailable
+from ledger_kit import A_WORKER, a_run, admit, claim, finish, held, ledger_connection, running
+from runlane.errors import InvalidRequest, RowsLocked, StoreUnavailable
 from runlane.journal.remainder import append
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, StreamEvent
@@ -224,10 +224,10 @@ async def impatient(url: str) -> PostgresDriver:
     return driver
 
 
-async def test_waiting_too_long_for_a_lock_is_an_outage(store: RunStore, url: str) -> None:
+async def test_waiting_too_long_for_a_lock_is_contention(store: RunStore, url: str) -> None:
     lease = await running(store)
     hasty = await impatient(url)
-    with locked(url, "SELECT 1 FROM threads WHERE thread_id = 't' FOR UPDATE"), pytest.raises(StoreUnavailable):
+    with locked(url, "SELECT 1 FROM threads WHERE thread_id = 't' FOR UPDATE"), pytest.raises(RowsLocked):
         await finish(RunStore(hasty, retry=ONCE), lease)
     assert (await finish(RunStore(hasty, retry=ONCE), lease)).run.status is RunStatus.SUCCESS
     await hasty.aclose()
@@ -239,13 +239,15 @@ async def test_a_run_is_not_taken_from_an_attempt_in_the_middle_of_an_append(sto
     hasty = await impatient(url)
     rescuer = RunStore(hasty, retry=ONCE)
     with locked(url, HOLDS_LEASE.postgres, run_id=lease.run_id, attempt=1, running="running") as appending:
-        for taken in (rescuer.attempts.rescue(seen, max_rescues=1), finish(rescuer, lease)):
-            with pytest.raises(StoreUnavailable, match="lock timeout"):
-                await taken
-        assert (await rescuer.attempts.renew([lease], lease_s=60)).lost == ()
+        assert await rescuer.attempts.rescue(seen, max_rescues=1) is None
+        with pytest.raises(RowsLocked, match="lock timeout"):
+            await finish(rescuer, lease)
+        assert (await rescuer.attempts.renew([lease], worker=A_WORKER)).lost == ()
         appending.rollback()
         renewed = await held(store, lease.run_id)
-        assert (await rescuer.attempts.rescue(renewed, max_rescues=1)).run.rescues == 1
+        rescued = await rescuer.attempts.rescue(renewed, max_rescues=1)
+        assert rescued is not None
+        assert rescued.run.rescues == 1
     await hasty.aclose()
 
 
@@ -256,7 +258,7 @@ async def test_a_busy_thread_delays_no_other(store: RunStore, url: str) -> None:
         assert (await finish(store, lease)).run.status is RunStatus.SUCCESS
 
 
-async def test_a_deadlock_is_an_outage_for_one_and_nothing_to_the_other(driver: PostgresDriver) -> None:
+async def test_a_deadlock_is_contention_for_one_and_nothing_to_the_other(driver: PostgresDriver) -> None:
     await driver.write(one("SELECT set_config('deadlock_timeout', '10ms', false)"))
     await driver.write(one("INSERT INTO events VALUES (1, 1, 1, ''), (2, 2, 2, '') RETURNING run_seq"))
     lock = statement("lock", "SELECT 1 AS n FROM events WHERE run_seq = :seq FOR UPDATE")
@@ -268,7 +270,7 @@ async def test_a_deadlock_is_an_outage_for_one_and_nothing_to_the_other(driver: 
         yield lock(seq=second)
 
     results = await asyncio.gather(driver.write(both(1, 2)), driver.write(both(2, 1)), return_exceptions=True)
-    assert sorted(type(result).__name__ for result in results) == ["NoneType", "StoreUnavailable"]
+    assert sorted(type(result).__name__ for result in results) == ["NoneType", "RowsLocked"]
 
 
 async def test_waiting_too_long_for_a_connection_is_an_outage(url: str) -> None:

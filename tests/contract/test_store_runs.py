@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from ledger_kit import (
+    A_WORKER,
     ENDINGS,
     WORKER,
     admit,
@@ -25,7 +26,7 @@ from ledger_kit import (
 from runlane.errors import IllegalTransition, LeaseLost, NotFound
 from runlane.journal import remainder
 from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
-from runlane.records import ANY_OWNER, CancelReceipt, Lease, RunError, RunRecord, StreamEvent, Usage
+from runlane.records import ANY_OWNER, CancelReceipt, Finished, Lease, RunError, RunRecord, StreamEvent, Usage
 from runlane.store.ledger import RunStore
 
 Attack = Callable[[RunStore, RunRecord, Lease], Awaitable[object]]
@@ -68,7 +69,6 @@ async def test_a_claim_starts_the_first_attempt(store: RunStore) -> None:
     assert (claimed.lease.run_id, claimed.lease.thread_id, claimed.lease.attempt) == (run_id, "t", 1)
     assert claimed.lease.seq == claimed.run.seq
     assert claimed.run.started_at is not None
-    assert claimed.lease.expires_at == claimed.run.started_at + timedelta(seconds=60)
     assert claimed.events_end == 0
     assert await get(store, run_id) == claimed.run
 
@@ -138,7 +138,7 @@ async def _progress(store: RunStore, run: RunRecord, lease: Lease) -> None:
 
 
 async def _renew(store: RunStore, run: RunRecord, lease: Lease) -> None:
-    assert (await store.attempts.renew([lease], lease_s=60)).lost == (lease,)
+    assert (await store.attempts.renew([lease], worker=A_WORKER)).lost == (lease,)
 
 
 async def _cancel(store: RunStore, run: RunRecord, lease: Lease) -> None:
@@ -347,10 +347,10 @@ async def test_a_rescue_of_a_run_that_moved_on_changes_nothing(store: RunStore) 
     assert await get(store, lease.run_id) == claimed.run
 
 
-async def test_a_run_whose_lease_was_renewed_since_it_was_seen_is_not_rescued(store: RunStore) -> None:
+async def test_a_run_whose_worker_has_beaten_since_it_was_seen_is_not_rescued(store: RunStore) -> None:
     lease = await running(store)
     seen = await held(store, lease.run_id)
-    await store.attempts.renew([lease], lease_s=600)
+    await store.attempts.renew([lease], worker=A_WORKER)
     with pytest.raises(LeaseLost):
         await store.attempts.rescue(seen, max_rescues=3)
     assert (await get(store, lease.run_id)).status is RunStatus.RUNNING
@@ -361,7 +361,8 @@ async def test_of_several_rescuers_one_succeeds(store: RunStore) -> None:
     results = await asyncio.gather(
         *(store.attempts.rescue(seen, max_rescues=3) for _ in range(5)), return_exceptions=True
     )
-    assert [type(result) for result in results].count(LeaseLost) == 4
+    assert [isinstance(result, Finished) for result in results].count(True) == 1
+    assert all(result is None or isinstance(result, Finished | LeaseLost) for result in results)
     assert (await get(store, seen.run_id)).rescues == 1
 
 
@@ -380,32 +381,31 @@ async def test_a_pending_run_can_be_given_up_and_a_running_one_cannot(store: Run
 # leases
 
 
-async def test_every_running_run_has_a_lease_with_its_length_and_its_end(store: RunStore) -> None:
+async def test_every_running_run_has_the_lease_of_its_worker(store: RunStore) -> None:
     first = await running(store, "a")
     second = (await claim(store, await admit(store, "b"), "other")).lease
     await admit(store, "c")
     await ended(store, "d")
     assert await store.attempts.leases() == (await held(store, first.run_id), await held(store, second.run_id))
-    await store.attempts.renew([first], lease_s=600)
+    await store.attempts.renew([first], worker=replace(A_WORKER, lease_s=600))
     renewed, unchanged = await store.attempts.leases()
-    assert (renewed.lease_s, unchanged) == (600, await held(store, second.run_id))
-    assert renewed.expires_at > first.expires_at
+    assert (renewed.lease_s, renewed.beats) == (600, 1)
+    assert unchanged == await held(store, second.run_id)
+    assert await store.attempts.leases(living=[WORKER]) == (unchanged,)
 
 
-async def test_a_renewal_extends_what_is_held_and_tells_what_is_lost_or_cancelled(store: RunStore) -> None:
+async def test_a_renewal_tells_what_is_lost_or_cancelled(store: RunStore) -> None:
     held, lost, cancelled = [await running(store, name) for name in "abc"]
     await finish(store, lost)
     receipt = (await cancel(store, cancelled.run_id)).run.cancel
-    renewal = await store.attempts.renew([held, lost, cancelled], lease_s=600)
-    assert [lease.run_id for lease in renewal.renewed] == [held.run_id, cancelled.run_id]
-    assert all(lease.expires_at > held.expires_at for lease in renewal.renewed)
+    renewal = await store.attempts.renew([held, lost, cancelled], worker=A_WORKER)
     assert renewal.lost == (lost,)
     assert renewal.cancelled == (receipt,)
 
 
-async def test_a_lease_of_an_old_attempt_is_not_renewed(store: RunStore) -> None:
+async def test_a_renewal_takes_an_old_attempt_for_lost(store: RunStore) -> None:
     old = await running(store)
     await finish(store, old, RunEvent.RELEASE)
     claimed = await claim(store, old.run_id)
-    assert (await store.attempts.renew([old], lease_s=600)).lost == (old,)
+    assert (await store.attempts.renew([old], worker=A_WORKER)).lost == (old,)
     assert await get(store, old.run_id) == claimed.run

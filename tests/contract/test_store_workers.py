@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from ledger_kit import WORKER, admit, claim, finish, held
+from dataclasses import replace
+
+from ledger_kit import A_WORKER, WORKER, admit, claim, finish, held
+from runlane.leases import SeenWorker, WorkerState
 from runlane.lifecycle import EndReason, RunEvent
-from runlane.records import ANY_OWNER, RunError, RunRecord, SeenWorker
+from runlane.records import ANY_OWNER, RunError, RunRecord
 from runlane.store.ledger import RunStore
 
+A = WorkerState(worker_id="a", lease_s=15)
 ERROR = RunError(error="NeverStarted", message="gone")
 
 
@@ -61,10 +65,9 @@ async def test_a_run_that_executes_or_has_another_home_is_not_given_up(store: Ru
 
 
 async def test_a_worker_beats_with_its_renewals_until_it_leaves(store: RunStore) -> None:
-    await store.workers.beat("a", lease_s=15)
-    await store.workers.beat("b", lease_s=60)
-    await store.attempts.renew([], lease_s=15, worker_id="a")
-    await store.attempts.renew([], lease_s=15)
+    await store.workers.beat(A)
+    await store.workers.beat(WorkerState(worker_id="b", lease_s=60))
+    await store.attempts.renew([], worker=replace(A, beats=2))
     a, b = SeenWorker(worker_id="a", beats=2, lease_s=15), SeenWorker(worker_id="b", beats=1, lease_s=60)
     assert await store.workers.list() == (a, b)
     await store.workers.leave("a")
@@ -72,10 +75,28 @@ async def test_a_worker_beats_with_its_renewals_until_it_leaves(store: RunStore)
 
 
 async def test_a_worker_that_has_beaten_since_it_was_seen_is_not_forgotten(store: RunStore) -> None:
-    await store.workers.beat("a", lease_s=15)
+    await store.workers.beat(A)
     [seen] = await store.workers.list()
-    await store.workers.beat("a", lease_s=15)
+    await store.workers.beat(replace(A, beats=2))
     await store.workers.forget(seen)
     [seen] = await store.workers.list()
     await store.workers.forget(seen)
     assert await store.workers.list() == ()
+
+
+async def test_a_worker_is_not_forgotten_while_runs_have_yet_to_be_taken_from_it(store: RunStore) -> None:
+    await store.workers.beat(A)
+    [seen] = await store.workers.list()
+    run_id = (await claim(store, await admit(store), "a")).run.run_id
+    await store.workers.forget(seen)
+    assert await store.workers.list() == (seen,)
+    assert await store.attempts.rescue(await held(store, run_id), max_rescues=3) is not None
+    await store.workers.forget(seen)
+    assert await store.workers.list() == ()
+
+
+async def test_who_is_alone_on_a_ledger_forgets_all_others(store: RunStore) -> None:
+    await store.workers.beat(A)
+    await store.workers.beat(A_WORKER)
+    await store.workers.forget_others("a")
+    assert [worker.worker_id for worker in await store.workers.list()] == ["a"]

@@ -130,12 +130,13 @@ def _writes(simulated: Simulated) -> Iterator[str]:
 
 def _takings(simulated: Simulated) -> Iterator[str]:
     heard_at: dict[str, float] = {}
-    for note in simulated.history.of("move", "renew"):
-        if note.kind == "renew":
-            heard_at[note.run] = note.at_s
+    claimed_at: dict[str, float] = {}
+    for note in simulated.history.of("move", "beat"):
+        if note.kind == "beat":
+            heard_at[note.worker] = note.at_s
             continue
         if note.old == "pending":
-            heard_at[note.run] = note.at_s
+            claimed_at[note.run] = note.at_s
         if note.old != "running" or note.new == "running":
             continue
         who, charged = f"{note.run} attempt {note.attempt}", note.rescues > note.old_rescues
@@ -143,5 +144,8 @@ def _takings(simulated: Simulated) -> Iterator[str]:
             continue  # it was the owner who ended it, or handed it back
         if not charged and note.reason != "worker_lost":
             yield f"{who} was moved to {note.new} by {note.by}, while {note.held_by} had it"
-        elif note.at_s - heard_at[note.run] < simulated.settings.lease_s:
-            yield f"{who} was taken {note.at_s - heard_at[note.run]:.2f} s after its worker was heard of"
+            continue
+        # What a process has forgotten it takes from itself, while it lives.
+        since = claimed_at[note.run] if note.by == note.held_by else heard_at[note.held_by]
+        if note.at_s - since < simulated.settings.lease_s:
+            yield f"{who} was taken {note.at_s - since:.2f} s after its worker was heard of"

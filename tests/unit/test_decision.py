@@ -18,7 +18,7 @@ CANCELLED, LEFT, DRAINED, OWN = asyncio.CancelledError(), Abandoned("here"), Dra
 FAILURES = (None, CANCELLED, LEFT, DRAINED, OWN, SystemExit(1), StoreUnavailable("out"))
 S, E, R = StopReason, RunEvent, EndReason
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LEASE = Lease(run_id="r", thread_id="t", seq=1, worker_id="w", attempt=1, expires_at=NOW)
+LEASE = Lease(run_id="r", thread_id="t", seq=1, worker_id="w", attempt=1)
 
 
 def receipt(action: CancelAction, reason: EndReason = EndReason.USER_CANCEL, by: str | None = None) -> CancelReceipt:

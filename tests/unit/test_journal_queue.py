@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from runlane.errors import LeaseLost, LedgerClosed, StoreUnavailable
@@ -11,7 +9,7 @@ from runlane.journal.queue import MAX_EVENT_BYTES, MAX_ROW_BYTES, Queue
 from runlane.journal.rows import CheckpointRows
 from runlane.records import Lease
 
-LEASE = Lease(run_id="r", thread_id="t", seq=1, attempt=1, worker_id="w", expires_at=datetime(2026, 1, 1, tzinfo=UTC))
+LEASE = Lease(run_id="r", thread_id="t", seq=1, attempt=1, worker_id="w")
 REFUSED = ValueError("unfit")
 
 

@@ -117,8 +117,8 @@ _RUNS: Final = (
         "run.abandoned",
         ledger.ABANDONED,
         _RUN,
-        f"It is running, but its lease expired more than {ledger.ABANDONED_AFTER_S} s ago and nobody rescued it: no"
-        " server uses this database, or its rescuer does not work.",
+        f"It is running, but its worker's lease expired more than {ledger.ABANDONED_AFTER_S} s ago and nobody rescued"
+        " it: no server uses this database, or its rescuer does not work.",
         "it goes back to its lane; a server continues it from its last checkpoint.",
         judged.to_lane,
     ),
@@ -133,8 +133,8 @@ _RUNS: Final = (
         "run.lease",
         rules.RUN_HELD,
         {**_RUN, "status": "status"},
-        "It is not running, but has a worker or a lease.",
-        "those values are removed.",
+        "It waits, but has a worker.",
+        "that is removed.",
     ),
     _check(
         "run.counts",

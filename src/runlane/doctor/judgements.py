@@ -63,8 +63,7 @@ def second_running(row: Row, exclusive: bool) -> Finding:
 
 
 def to_lane(row: Row) -> Transaction[bool]:
-    yield from rescue(seen_lease(row), NO_LIMIT)
-    return True
+    return (yield from rescue(seen_lease(row), NO_LIMIT)) is not None
 
 
 def unended(row: Row, _: bool) -> Finding:

@@ -63,7 +63,7 @@ class Claims:
         self._cancelled_early: set[str] = set()
 
     def __contains__(self, run_id: str) -> bool:
-        return run_id in self._sent
+        return run_id in self._sent or self._heads_sent
 
     def claimant(self, run_id: str) -> Claimant:
         """Return this worker as one that claims the run."""
@@ -108,7 +108,7 @@ class Claims:
         wanted = HeadsWanted(
             slots=free.slots,
             groups=self._source.groups,
-            attached=free.attached,
+            attached=tuple(run_id for run_id in free.attached if self._source.attached(run_id)),
             busy=here,
             limits=self._limits,
         )

@@ -9,6 +9,7 @@ from typing import Any
 from runlane.dispatch.base import Dispatch, FreeSlots
 from runlane.execution.attempt import Attempt
 from runlane.execution.claiming import Claims
+from runlane.execution.node_lease import NodeLease
 from runlane.execution.ports import AgentSource
 from runlane.records import Claim, Head
 
@@ -22,6 +23,7 @@ class Fetcher:
         dispatch: Dispatch,
         source: AgentSource,
         claims: Claims,
+        lease: NodeLease,
         attempts: Mapping[tuple[str, int], Attempt],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         occupy: Callable[[Head, Coroutine[Any, Any, None]], None],
@@ -36,14 +38,16 @@ class Fetcher:
         self._dispatch = dispatch
         self._source = source
         self._claims = claims
+        self._lease = lease
         self._attempts = attempts
         self._spawn = spawn
         self._occupy = occupy
         self._execute = execute
 
     async def fetch(self) -> None:
-        """Wait for a free slot and something to claim, and claim it."""
+        """Wait for a free slot, something to claim and this process's lease, and claim it."""
         work = await self._dispatch.next_work()
+        await self._lease.lasting()
         if isinstance(work, FreeSlots):
             # A drain that ends this turn waits for the claims, which may be committed already.
             await asyncio.shield(self._spawn(self._fill(work)))
@@ -53,7 +57,7 @@ class Fetcher:
             self._dispatch.done(work)
 
     async def _claim_and_execute(self, run_id: str) -> None:
-        if any(run_id == one for one, _ in self._attempts):
+        if run_id in self._claims or any(run_id == one for one, _ in self._attempts):
             return  # an attempt that lost its lease has not stopped yet; the ledger offers the run again
         sent_at = asyncio.get_running_loop().time()
         claim = await self._claims.claim(run_id)

@@ -18,6 +18,7 @@ from runlane.execution.claiming import Claims, Reservation, count_down
 from runlane.execution.decision import StopReason
 from runlane.execution.executor import Executor
 from runlane.execution.fetching import Fetcher
+from runlane.execution.node_lease import NodeLease
 from runlane.execution.ports import AgentSource
 from runlane.records import ANY_OWNER, CancelReceipt, Claim, Head, Lease
 from runlane.settings import Limits, Settings
@@ -57,13 +58,13 @@ class Worker:
         source: AgentSource,
         settings: Settings,
         now: Callable[[], datetime],
-        shared: bool = False,
+        lease: NodeLease,
         external: MutableMapping[str, Lease] | None = None,
         telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
-        shared: Other processes use the ledger, and are shown at each renewal that this one lives.
-        external: Leases of runs that the application moves by ``set_status``; renewed too, removed if lost.
+        lease: Of this process, which it renews.
+        external: Leases of runs that the application moves by ``set_status``; removed if lost.
         """
         self.worker_id = worker_id
         self._external = {} if external is None else external
@@ -73,7 +74,7 @@ class Worker:
         self._source = source
         self._settings = settings
         self._now = now
-        self._shared = shared
+        self._lease = lease
         self._telemetry = telemetry
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._executing: Counter[str] = Counter()
@@ -85,7 +86,7 @@ class Worker:
             lease_s=settings.lease_s,
             limits=Limits.of(settings),
         )
-        self._confirmed: dict[AttemptKey, float] = {}
+        self._fenced: set[AttemptKey] = set()
         self._tasks: set[asyncio.Future[None]] = set()
         self._context = copy_context()  # attempts must not inherit that of a request which admits a run
         self._period_s = settings.lease_s / RENEWALS_PER_LEASE
@@ -95,6 +96,7 @@ class Worker:
             dispatch=dispatch,
             source=source,
             claims=self._claims,
+            lease=lease,
             attempts=self._attempts,
             spawn=self._spawn,
             occupy=self._occupy,
@@ -157,9 +159,14 @@ class Worker:
     def reserve(self, head: Head) -> Reservation | None:
         """Keep a slot for a run that is being admitted, to be claimed with its admission; ``None``: it has to wait.
 
-        It has to if runs wait before it, a limit holds it back, or this process cannot execute it.
+        It has to if runs wait before it, a limit holds it back, or this process cannot execute it, or has no lease.
         """
-        if self.draining or not self._source.can_execute(head.run_id, head.home) or not self._dispatch.take(head):
+        if (
+            self.draining
+            or not self._lease.lasts
+            or not self._source.can_execute(head.run_id, head.home)
+            or not self._dispatch.take(head)
+        ):
             return None
         reservation = Reservation(head, self._claims.claimant(head.run_id), self._settle)
         self._claims.sent(head.run_id)
@@ -194,15 +201,14 @@ class Worker:
             log.error("run.attempt_crashed", exc_info=task.exception())
 
     def _begin(self, claim: Claim, sent_at: float) -> Attempt:
-        """Hold *claim*, which was asked for at *sent_at*: from now on its lease is renewed, and a cancel finds it."""
+        """Hold *claim*, which was asked for at *sent_at*: from now on it is fenced with the lease, and cancelled."""
         run_id, attempt = claim.run.run_id, Attempt(claim, self._settings, self._now)
-        if asyncio.get_running_loop().time() - sent_at > self._settings.lease_s / RENEWALS_PER_LEASE:
-            log.warning("run.claimed_late run_id=%s", run_id)
-            attempt.stop(StopReason.LAPSED)  # the lease may be over before it is first renewed
-        self._telemetry.run_claimed(claim.run)
         key = run_id, claim.lease.attempt
+        self._telemetry.run_claimed(claim.run)
         self._attempts[key] = attempt
-        self._confirmed[key] = sent_at + self._settings.lease_s
+        if not self._lease.covers(sent_at):
+            log.warning("run.claimed_late run_id=%s", run_id)  # others may have taken it meanwhile
+            self._fence(key.__eq__, StopReason.LAPSED)
         self._executing[run_id] += 1
         return attempt
 
@@ -212,7 +218,7 @@ class Worker:
             await self._executor.execute(attempt)
         finally:
             del self._attempts[lease.run_id, lease.attempt]
-            del self._confirmed[lease.run_id, lease.attempt]
+            self._fenced.discard((lease.run_id, lease.attempt))
             count_down(self._executing, lease.run_id)
 
     async def _pass_cancel(self) -> None:
@@ -232,27 +238,25 @@ class Worker:
         return self._until_fence(min(RENEWAL_RETRY_S, self._period_s) if self._unavailable else self._period_s)
 
     def _until_fence(self, period_s: float) -> float:
-        """Return *period_s*, or the seconds until the first confirmed lease is over, if that is sooner."""
-        first = min(self._confirmed.values(), default=float("inf")) - asyncio.get_running_loop().time()
-        return min(period_s, max(0.0, first))
+        """Return *period_s*, or the seconds until the lease of what executes is over, if that is sooner."""
+        if self._fenced.issuperset(self._attempts):
+            return period_s
+        return min(period_s, max(0.0, self._lease.until - asyncio.get_running_loop().time()))
 
     async def _renew(self) -> None:
-        """Renew the leases of this process, and stop the attempts whose leases are lost."""
+        """Renew the lease of this process, and stop the attempts that are lost."""
         now = asyncio.get_running_loop().time()
-        # Without an outage it is this process that stood still, perhaps by what the run did: that is for the rescuer.
-        over = StopReason.LAPSED if self._unavailable else StopReason.LEASE_LOST
-        self._fence(lambda key: self._confirmed[key] <= now, over)
+        if not self._lease.lasts:
+            # Without an outage it is this process that stood still, perhaps by what a run did: that is for the rescuer.
+            over = StopReason.LAPSED if self._unavailable else StopReason.LEASE_LOST
+            self._fence(lambda key: key not in self._fenced, over)
         held = [
             attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
         ]
         held.extend(self._external.values())
-        if not held and not self._shared:
-            self._unavailable = False
-            return
-        beats = self.worker_id if self._shared else None
         try:
             async with asyncio.timeout(self._until_fence(self._period_s)):
-                renewal = await self._store.attempts.renew(held, lease_s=self._settings.lease_s, worker_id=beats)
+                renewal = await self._lease.renew(held)
         except (RunlaneError, TimeoutError) as error:
             if not self._unavailable:
                 log.warning("lease.renewal_failed leases=%d why=%s", len(held), error)
@@ -261,13 +265,10 @@ class Worker:
             return
         self._unavailable = False
         self._telemetry.leases_renewed(
-            renewed=len(renewal.renewed),
+            renewed=len(held) - len(renewal.lost),
             lost=len(renewal.lost),
             duration_s=asyncio.get_running_loop().time() - now,
         )
-        for lease in renewal.renewed:
-            if (lease.run_id, lease.attempt) in self._confirmed:
-                self._confirmed[lease.run_id, lease.attempt] = now + self._settings.lease_s
         lost = {(lease.run_id, lease.attempt) for lease in renewal.lost}
         for run_id, external in tuple(self._external.items()):
             if (run_id, external.attempt) in lost:
@@ -289,5 +290,5 @@ class Worker:
     def _fence(self, over: Callable[[AttemptKey], bool], reason: StopReason) -> None:
         for key, attempt in tuple(self._attempts.items()):
             if over(key):
-                self._confirmed[key] = float("inf")
+                self._fenced.add(key)
                 attempt.stop(reason)

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Hashable, Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
-from runlane.errors import StoreUnavailable
-from runlane.records import SeenWorker
+from runlane.leases import SeenWorker
 from runlane.store.ledger import RunStore
 
-#: A lease is over for others only this much later, so that a slow renewal is not taken for a death.
-GRACE_S: Final = 2.0
+#: A lease is over for others only this much later: its owner stops at its end what it executes, which takes a moment.
+GRACE_S: Final = 1.0
+#: How often others are looked at, so that what a dead one executed goes on within its lease and two seconds.
+LOOK_EVERY_S: Final = 0.5
 
 
 class _Leased(Hashable, Protocol):
@@ -58,39 +59,39 @@ class LeaseObserver(Generic[L]):
 class Neighbours:
     """The other workers of a ledger. One that is only this process's has none: what was at home elsewhere is nobody's.
 
-    Each beats in the ledger while it lives, its worker with the renewals; one that stands still for long is forgotten.
+    Each beats in the ledger while it lives; one that stands still for long is forgotten, once it has nothing left.
     """
 
-    def __init__(self, *, store: RunStore, worker_id: str, lease_s: float, exclusive: bool) -> None:
+    def __init__(self, *, store: RunStore, worker_id: str, exclusive: bool) -> None:
         self._store = store
         self._worker_id = worker_id
-        self._lease_s = lease_s
         self._exclusive = exclusive
         self._observer: LeaseObserver[SeenWorker] = LeaseObserver()
         self._living: frozenset[str] = frozenset()
+        self._dead: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def any_lives(self) -> bool:
         """Return whether another process uses the ledger, which may have graphs that this one has not."""
         return bool(self._living)
 
+    @property
+    def living(self) -> frozenset[str]:
+        """Return the other workers that have not been found dead."""
+        return self._living
+
     def lives(self, worker_id: str) -> bool:
         """Return whether another worker has not been found dead."""
         return worker_id in self._living
 
-    async def enter(self) -> None:
-        """Show the others that this process lives, before it admits anything."""
-        if not self._exclusive:
-            await self._store.workers.beat(self._worker_id, lease_s=self._lease_s)
+    def dead(self, worker_id: str, beats: int | None) -> bool:
+        """Return whether a worker was found dead, and has not beaten since."""
+        return self._exclusive or (worker_id, beats) in self._dead
 
-    async def leave(self) -> None:
-        """Remove this process from the list of workers."""
+    async def enter(self) -> None:
+        """Forget whoever had a ledger before that is this process's now."""
         if self._exclusive:
-            return
-        try:
-            await self._store.workers.leave(self._worker_id)
-        except StoreUnavailable:
-            return  # they will see that it does not beat any more
+            await self._store.workers.forget_others(self._worker_id)
 
     async def look(self) -> None:
         """Find out who lives, and forget who is dead."""
@@ -99,8 +100,12 @@ class Neighbours:
         clock = asyncio.get_running_loop().time
         asked_at = clock()
         workers = await self._store.workers.list()
-        self._observer.note(workers, asked_at=asked_at, at=clock())
+        at = clock()
+        if at - asked_at > GRACE_S:
+            self._observer.broken()  # the ledger stood still, and may have kept others from renewing their leases
+        self._observer.note(workers, asked_at=asked_at, at=at)
         dead = [worker for worker in workers if worker.worker_id != self._worker_id and self._observer.over(worker)]
+        self._dead = frozenset((worker.worker_id, worker.beats) for worker in dead)
         self._living = frozenset(worker.worker_id for worker in workers if worker not in dead) - {self._worker_id}
         for worker in dead:
             await self._store.workers.forget(worker)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from runlane.dispatch.base import Dispatch
-from runlane.errors import LeaseLost, NotFound, StoreUnavailable
+from runlane.errors import LeaseLost, NotFound, RowsLocked, StoreUnavailable
+from runlane.execution.node_lease import NodeLease
 from runlane.execution.notifier import CompletionNotifier
 from runlane.execution.ports import AgentSource
+from runlane.leases import SeenLease
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.maintenance.liveness import LeaseObserver, Neighbours
-from runlane.records import ANY_OWNER, Head, RunError, RunRecord, SeenLease
+from runlane.maintenance.liveness import LOOK_EVERY_S, LeaseObserver, Neighbours
+from runlane.records import ANY_OWNER, Head, RunError, RunRecord
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.supervised_loop import SupervisedLoop
@@ -29,12 +32,15 @@ REPAIRS: Final = 3
 
 
 class Rescuer:
-    """Looks, at start and then every ``poll_s``, for work that lost its worker or its notification."""
+    """Looks for runs that lost their worker, and every ``poll_s`` for lanes whose notification was lost.
+
+    Each run is treated by itself: one whose rows another transaction has locked is left for the next look.
+    """
 
     def __init__(
         self,
         *,
-        worker_id: str,
+        lease: NodeLease,
         store: RunStore,
         dispatch: Dispatch,
         source: AgentSource,
@@ -45,10 +51,12 @@ class Rescuer:
         telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
+        lease: Of this process, entered before anything is admitted.
         held: Whether this process has an attempt of a run, given its number, which ends it or hands it back by itself.
         exclusive: No other process uses this ledger, so whatever another worker's id runs is lost at once.
         """
-        self._worker_id = worker_id
+        self._lease = lease
+        self._worker_id = lease.worker.worker_id
         self._store = store
         self._dispatch = dispatch
         self._source = source
@@ -58,10 +66,13 @@ class Rescuer:
         self._exclusive = exclusive
         self._telemetry = telemetry
         self._observer: LeaseObserver[SeenLease] = LeaseObserver()
-        self._neighbours = Neighbours(store=store, worker_id=worker_id, lease_s=settings.lease_s, exclusive=exclusive)
-        self._loop = SupervisedLoop("rescue", self._turn, every_s=settings.poll_s, at_once=False, telemetry=telemetry)
+        self._neighbours = Neighbours(store=store, worker_id=self._worker_id, exclusive=exclusive)
+        self._dispatch_at = 0.0
+        every_s = settings.poll_s if exclusive else min(settings.poll_s, LOOK_EVERY_S)
+        self._loop = SupervisedLoop("rescue", self._turn, every_s=every_s, at_once=False, telemetry=telemetry)
 
     async def __aenter__(self) -> Rescuer:
+        await self._lease.enter()
         await self._neighbours.enter()
         await self.rescue_lost()
         await self.dispatch_runnable()
@@ -70,19 +81,21 @@ class Rescuer:
 
     async def __aexit__(self, *_: object) -> None:
         await self._loop.stop()
-        await self._neighbours.leave()
+        await self._lease.leave()
 
     async def rescue_lost(self) -> tuple[RunRecord, ...]:
         """Take every lost run from its dead worker; return what became of them.
 
-        A run is lost if its lease was not renewed for its length while this process watched. What this process holds is
-        not lost, and what another worker holds of a ledger that is only this process's is lost at once.
+        A run is lost if its worker has not beaten for its lease and a grace time while this process watched; or if it
+        has a worker that is not there, or does not know of it, for so long. What this process holds is not lost, and
+        what another worker holds of a ledger that is only this process's is lost at once.
         """
         rescued: list[RunRecord] = []
         await self._neighbours.look()
         asked_at = asyncio.get_running_loop().time()
-        leases = await self._store.attempts.leases()
-        self._observer.note(leases, asked_at=asked_at, at=asyncio.get_running_loop().time())
+        leases = await self._store.attempts.leases(living=sorted(self._neighbours.living))
+        claims = [replace(lease, beats=None) for lease in leases]
+        self._observer.note(claims, asked_at=asked_at, at=asyncio.get_running_loop().time())
         for lease in leases:
             finished = await self._rescue(lease) if self._is_lost(lease) else None
             if finished is not None:
@@ -91,14 +104,18 @@ class Rescuer:
 
     def _is_lost(self, lease: SeenLease) -> bool:
         if lease.worker_id == self._worker_id:
-            return not self._held(lease.run_id, lease.attempt) and self._observer.over(lease)
-        return self._exclusive or self._observer.over(lease)
+            return not self._held(lease.run_id, lease.attempt) and self._observer.over(replace(lease, beats=None))
+        return self._neighbours.dead(lease.worker_id, lease.beats) or (
+            lease.beats is None and self._observer.over(lease)
+        )
 
     async def _rescue(self, lease: SeenLease) -> RunRecord | None:
         try:
             finished = await self._store.attempts.rescue(lease, max_rescues=self._settings.max_rescues + REPAIRS)
-        except LeaseLost:
-            return None  # it was renewed or finished since it was seen
+        except (LeaseLost, RowsLocked):
+            return None  # its worker has beaten or ended it since it was seen; or it is locked, and looked at again
+        if finished is None:
+            return None
         self._telemetry.run_rescued(finished.run, attempt=lease.attempt)
         if finished.run.status.terminal:
             self._source.forget(lease.run_id)
@@ -168,15 +185,18 @@ class Rescuer:
                 reason = EndReason.WORKER_LOST
                 error = RunError(error="WorkerLost", message="The process that had this run's code died.")
             finished = await self._store.queue.give_up(head.run_id, reason, error, home=head.home)
-        except NotFound:
+        except (NotFound, RowsLocked):
             return
         if finished is not None:
             self._notifier.announce(finished)
 
     async def _turn(self) -> None:
+        clock = asyncio.get_running_loop().time
         try:
             await self.rescue_lost()
-            await self.dispatch_runnable()
+            if clock() >= self._dispatch_at:
+                await self.dispatch_runnable()
+                self._dispatch_at = clock() + self._settings.poll_s
         except StoreUnavailable:
             self._observer.broken()
             self._neighbours.broken()

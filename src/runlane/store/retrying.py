@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from runlane.errors import StoreUnavailable
+from runlane.errors import RowsLocked, StoreUnavailable
 from runlane.store.retry import PersistenceRetryPolicy, passes
 from runlane.store.small_reads import read_small
 from runlane.store.statements import Driver, Transaction
@@ -49,7 +49,7 @@ class RetryingDriver:
         try:
             found = await self._retry.call(operation)
         except StoreUnavailable as error:
-            if self._unavailable_since is None and passes(error):
+            if self._unavailable_since is None and passes(error) and not isinstance(error, RowsLocked):
                 self._unavailable_since = asyncio.get_running_loop().time()
                 self._telemetry.store_outage_began(error)
             raise

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from runlane.leases import SeenLease
 from runlane.lifecycle import (
     CancelAction,
     DisconnectMode,
@@ -27,7 +28,6 @@ from runlane.records import (
     Owner,
     RunError,
     RunRecord,
-    SeenLease,
     Thread,
     ThreadTtl,
     Usage,
@@ -180,7 +180,6 @@ def run_record(row: Row, stored: StoredRequest | None = None) -> RunRecord:
         updated_at=instant(row["updated_at"]),
         started_at=maybe_instant(row["started_at"]),
         ended_at=maybe_instant(row["ended_at"]),
-        lease_expires_at=maybe_instant(row["lease_expires_at"]),
         webhook=row["webhook"],
         start_order=row["start_order"],
         home=row["home"],
@@ -211,7 +210,6 @@ def lease_record(row: Row) -> Lease:
         seq=row["seq"],
         worker_id=row["worker_id"],
         attempt=row["attempt"],
-        expires_at=instant(row["lease_expires_at"]),
     )
 
 
@@ -221,7 +219,7 @@ def seen_lease(row: Row) -> SeenLease:
         attempt=row["attempt"],
         worker_id=row["worker_id"],
         lease_s=row["lease_us"] / 1_000_000,
-        expires_at=instant(row["lease_expires_at"] or 0),
+        beats=row["beats"],
     )
 
 

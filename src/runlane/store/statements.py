@@ -27,10 +27,10 @@ _LISTED = re.compile(r"\{listed :([a-z_]+)\}")
 # version has added one to what `*` stands for. A run's result can be large, and is asked for by itself.
 _RUN = (
     "run_id, thread_id, owner, seq, assistant_id, graph_id, status, end_reason, attempt, rescues, worker_id, "
-    "lease_expires_at, multitask_strategy, on_disconnect, metadata, kwargs, model_name, error, usage, events_end, "
+    "multitask_strategy, on_disconnect, metadata, kwargs, model_name, error, usage, events_end, "
     "temporary, idempotency_key, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
     "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at, webhook, "
-    "start_order, lease_us, home, input, input_refs"
+    "start_order, home, input, input_refs"
 )
 _THREAD = (
     "thread_id, owner, status, settled, metadata, config, state_values, first_values, state_refs, interrupts, error, "

@@ -40,10 +40,11 @@ BEGIN
                     NEW.end_reason, NEW.cancel_action, NEW.cancel_stopped_at IS NOT NULL,
                     NEW.updated_at, OLD.worker_id);
 END;
-CREATE TRIGGER sim_renew AFTER UPDATE ON runs
-    WHEN OLD.status = NEW.status AND OLD.attempt = NEW.attempt AND OLD.lease_expires_at <> NEW.lease_expires_at
-BEGIN
-    SELECT sim_note('renew', NEW.run_id, NEW.attempt);
+CREATE TRIGGER sim_enter AFTER INSERT ON workers BEGIN
+    SELECT sim_note('beat', NEW.worker_id);
+END;
+CREATE TRIGGER sim_beat AFTER UPDATE ON workers BEGIN
+    SELECT sim_note('beat', NEW.worker_id);
 END;
 CREATE TRIGGER sim_log AFTER INSERT ON events BEGIN
     SELECT sim_note('log', NEW.run_seq, NEW.first_seq, NEW.last_seq, NEW.frames,
@@ -69,7 +70,7 @@ _FACTS = {
         *("run", "old", "new", "attempt", "old_rescues", "rescues", "worker", "reason", "action"),
         *("stopped", "at_us", "held_by"),
     ),
-    "renew": ("run", "attempt"),
+    "beat": ("worker",),
     "log": ("seq", "first", "last", "frames", "status", "attempt"),
     "save": ("run", "checkpoint", "status", "attempt"),
     "remove": ("run", "checkpoint", "status", "attempt", "worker"),

@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, StoreUnavailable
+from runlane.errors import ConfigurationError, InvalidRequest, LedgerClosed, RowsLocked, StoreUnavailable
 from runlane.store.drivers.delivery import Callback, Submission, SubmissionResult, deliver
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Query, Rows, T, Transaction
@@ -320,13 +320,14 @@ async def _configure(schema: str, connection: Connection) -> None:
 
 
 def translate(error: Exception) -> Exception:
-    """Return what callers see: a lost connection, contention or a full server is an outage; the rest is a defect."""
+    """Return what callers see: contention, or an outage such as a lost connection or a full server; or a defect."""
     outages = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.TransactionTimeout)
     dropped = isinstance(error, psycopg.InterfaceError | psycopg.errors.IdleInTransactionSessionTimeout)
     if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(TOO_LARGE):
         return error
     if dropped or isinstance(error, outages):
-        unavailable = StoreUnavailable(f"PostgreSQL says: {_first_line(error)}")
+        contended = isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
+        unavailable = (RowsLocked if contended else StoreUnavailable)(f"PostgreSQL says: {_first_line(error)}")
         unavailable.__cause__ = error
         return unavailable
     return error

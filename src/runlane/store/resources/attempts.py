@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runlane.leases import Renewal, SeenLease, WorkerState
 from runlane.outcomes import Outcome
-from runlane.records import CancelReceipt, Claim, Claimant, Finished, Lease, Renewal, SeenLease
+from runlane.records import CancelReceipt, Claim, Claimant, Finished, Lease
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import claims, leases, rescues, runs
@@ -39,18 +40,13 @@ class Attempts:
         claimant = Claimant(worker_id=worker_id, lease_s=lease_s, has_code=False)
         return await self._database.write(lambda: claims.claim_heads(wanted, claimant))
 
-    async def renew(self, held: Sequence[Lease], *, lease_s: float, worker_id: str | None = None) -> Renewal:
-        """Extend the *held* leases in one transaction; report lost ones and cancels requested meanwhile.
+    async def renew(self, held: Sequence[Lease], *, worker: WorkerState) -> Renewal:
+        """Renew the lease of *worker*; report which of the runs that it has *held* are lost, and cancels meanwhile."""
+        return await self._database.write(lambda: leases.renew(held, worker))
 
-        Args:
-            lease_s: New lifetime in seconds from the database's now.
-            worker_id: Also record a heartbeat of this worker.
-        """
-        return await self._database.write(lambda: leases.renew(held, lease_s, worker_id))
-
-    async def leases(self) -> tuple[SeenLease, ...]:
-        """Return the lease of every running run."""
-        return await self._database.read(leases.leases)
+    async def leases(self, *, living: Sequence[str] = ()) -> tuple[SeenLease, ...]:
+        """Return every run in execution, but for those of the *living* workers."""
+        return await self._database.read(lambda: leases.leases(living))
 
     async def observe_cancel(self, lease: Lease, at_us: int) -> None:
         """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
@@ -73,10 +69,10 @@ class Attempts:
         """
         return await self._database.write(lambda: runs.finish(lease, outcome, extra_writes))
 
-    async def rescue(self, lost: SeenLease, *, max_rescues: int) -> Finished:
-        """Take a run from its dead worker, back to its lane or to ``error``.
+    async def rescue(self, lost: SeenLease, *, max_rescues: int) -> Finished | None:
+        """Take a run from its dead worker, back to its lane or to ``error``; ``None`` while its rows are locked.
 
         Raises:
-            LeaseLost: The run moved on since *lost* was read.
+            LeaseLost: The run moved on, or its worker has beaten, since *lost* was read.
         """
         return await self._database.write(lambda: rescues.rescue(lost, max_rescues))

@@ -36,7 +36,10 @@ class RunQueue:
     async def give_up(
         self, run_id: str, reason: EndReason, error: RunError, *, home: str | None = None
     ) -> Finished | None:
-        """End a pending run that nobody will start; ``None`` if it is no longer pending, or has not this *home*."""
+        """End a pending run that nobody will start; ``None`` if it is no longer pending, or has not this *home*.
+
+        Also while its rows are locked: look again.
+        """
         return await self._database.write(lambda: rescues.give_up(run_id, reason, error, home))
 
     async def free(self, run_id: str, *, home: str) -> None:

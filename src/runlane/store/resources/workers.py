@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runlane.records import SeenWorker
+from runlane.leases import SeenWorker, WorkerState
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import workers
 
@@ -13,17 +13,21 @@ class Workers:
     def __init__(self, database: RetryingDriver) -> None:
         self._database = database
 
-    async def beat(self, worker_id: str, *, lease_s: float) -> None:
-        """Record that the worker lives; :meth:`Attempts.renew` can do so too."""
-        await self._database.write(lambda: workers.beat(worker_id, lease_s))
+    async def beat(self, worker: WorkerState) -> None:
+        """Record that the worker lives; :meth:`Attempts.renew` does so too."""
+        await self._database.write(lambda: workers.beat(worker))
 
     async def list(self) -> tuple[SeenWorker, ...]:
         """Return the workers that have not left, dead ones among them."""
         return await self._database.read(workers.workers)
 
     async def forget(self, dead: SeenWorker) -> None:
-        """Remove a dead worker, unless it has beaten since it was seen."""
+        """Remove a dead worker, unless it has beaten since it was seen, or runs have yet to be taken from it."""
         await self._database.write(lambda: workers.forget_worker(dead))
+
+    async def forget_others(self, worker_id: str) -> None:
+        """Remove all workers but one, which alone uses the ledger from now on."""
+        await self._database.write(lambda: workers.forget_others(worker_id))
 
     async def leave(self, worker_id: str) -> None:
         """Remove a worker that stops: what waits for it waits for nobody."""

@@ -102,17 +102,22 @@ _MAKE_THREAD: Final = statement(
                {{now}}, {{now}}, {{now}})
        ON CONFLICT (thread_id) DO NOTHING RETURNING thread_id""",
 )
+#: The end of the lease of a run's worker.
+_LEASED_UNTIL: Final = "COALESCE((SELECT w.expires_at FROM workers AS w WHERE w.worker_id = runs.worker_id), 0)"
+#: What a rescue asks of a lease.
+_LEASE: Final = "lease_us, (SELECT w.beats FROM workers AS w WHERE w.worker_id = runs.worker_id) AS beats"
 SECOND_RUNNING: Final = _in_page(
     "second_running",
-    f"""SELECT {{run}}, CASE WHEN COALESCE(lease_expires_at, 0) < {{now}} THEN 1 ELSE 0 END AS lapsed FROM runs
+    f"""SELECT {{run}}, {_LEASE}, CASE WHEN {_LEASED_UNTIL} < {{now}} THEN 1 ELSE 0 END AS lapsed FROM runs
         WHERE status = {RUNNING} AND EXISTS (SELECT 1 FROM runs AS first WHERE first.thread_id = runs.thread_id
           AND first.status = {RUNNING} AND first.seq < runs.seq)""",
     "seq",
 )
 ABANDONED: Final = _in_page(
     "abandoned",
-    f"""SELECT {{run}} FROM runs
-        WHERE status = {RUNNING} AND COALESCE(lease_expires_at, 0) + {ABANDONED_AFTER_S * 1_000_000} < {{now}}""",
+    f"""SELECT {{run}}, {_LEASE} FROM runs
+        WHERE status = {RUNNING} AND {_LEASED_UNTIL} < {{now}} - {ABANDONED_AFTER_S * 1_000_000}
+          AND updated_at < {{now}} - {ABANDONED_AFTER_S * 1_000_000}""",
     "seq",
 )
 #: Why a run of each terminal status can have ended.

@@ -135,10 +135,9 @@ RUN_HELD: Final = _rule(
     "held",
     "runs",
     "seq",
-    f"status <> {RUNNING} AND (lease_expires_at IS NOT NULL OR (status = {PENDING} AND worker_id IS NOT NULL))",
+    f"status = {PENDING} AND worker_id IS NOT NULL",
     shows=_OF_RUN,
-    mend=f"""UPDATE runs SET lease_expires_at = NULL,
-      worker_id = CASE WHEN status = {PENDING} THEN NULL ELSE worker_id END""",
+    mend="UPDATE runs SET worker_id = NULL",
     locks=True,
 )
 # What executes keeps its number: a higher one would take the run from its worker.

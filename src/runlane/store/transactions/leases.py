@@ -1,13 +1,18 @@
-"""Leases: heartbeats, cancels seen, runs whose worker is gone, and lanes that could go on."""
+"""Leases: heartbeats, cancels seen, runs whose worker is gone, and lanes that could go on.
+
+A worker has one lease for all that it executes, its row in ``workers``, which nobody else locks. So no lock of a run or
+a thread keeps a worker from renewing it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from runlane.records import Head, Lease, Renewal, SeenLease
-from runlane.store.conditions import HOLDS_RUN, IS_ACTIVE, IS_DUE, IS_PENDING, RUNNING, UNBLOCKED
-from runlane.store.rows import head_record, lease_record, receipt_of, seen_lease
+from runlane.leases import Renewal, SeenLease, WorkerState
+from runlane.records import Head, Lease
+from runlane.store.conditions import IS_ACTIVE, IS_DUE, IS_PENDING, RUNNING, UNBLOCKED
+from runlane.store.rows import dumps, head_record, receipt_of, seen_lease
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.workers import beat
 
@@ -17,17 +22,16 @@ OBSERVE_CANCEL = statement(
     """UPDATE runs SET cancel_observed_at = COALESCE(cancel_observed_at, :at)
        WHERE run_id = :run_id AND attempt = :attempt AND cancel_requested_at IS NOT NULL AND ended_at IS NULL""",
 )
-# Guard: the fence. It locks the run only.
-RENEW = statement(
-    "renew",
-    f"""UPDATE runs SET lease_expires_at = {{now}} + :lease_us, lease_us = :lease_us
-        WHERE {HOLDS_RUN} RETURNING {{run}}""",
-)
+_HELD = f"""SELECT run_id, attempt, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at,
+    cancel_stopped_at, cancel_blocked_at FROM runs WHERE status = {RUNNING} AND run_id IN """
+# Those of the runs that execute, whoever has them.
+HELD = statement("held", f"{_HELD} {{listed :run_ids}}")
 # `+seq` keeps SQLite on the index of active runs; by the primary key it would read every run there ever was.
 LEASES = statement(
     "leases",
-    f"""SELECT run_id, attempt, worker_id, lease_us, lease_expires_at FROM runs
-        WHERE {IS_ACTIVE} AND status = {RUNNING} ORDER BY +seq""",
+    f"""SELECT runs.run_id, runs.attempt, runs.worker_id, COALESCE(w.lease_us, runs.lease_us) AS lease_us, w.beats
+    FROM runs LEFT JOIN workers AS w ON w.worker_id = runs.worker_id
+    WHERE {IS_ACTIVE} AND status = {RUNNING} AND runs.worker_id NOT IN {{listed :living}} ORDER BY +seq""",
 )
 _WAITING: Final = f"""seq, run_id, owner, assistant_id, graph_id, home,
           CASE WHEN {IS_DUE} AND not_before > {{now}} THEN 0 ELSE not_before - {{now}} END AS wait_us"""
@@ -47,26 +51,28 @@ HEADS_AT_HOME = statement(
 )
 
 
-def renew(leases: Sequence[Lease], lease_s: float, worker_id: str | None) -> Transaction[Renewal]:
-    """Extend *leases* and report which are lost and which runs were cancelled meanwhile; *worker_id* lives."""
-    if worker_id is not None:
-        yield from beat(worker_id, lease_s)
-    renewed, lost, cancelled = [], [], []
-    for lease in leases:
-        rows = yield RENEW(run_id=lease.run_id, attempt=lease.attempt, lease_us=int(lease_s * 1_000_000))
-        if not rows:
+def renew(held: Sequence[Lease], worker: WorkerState) -> Transaction[Renewal]:
+    """Renew the lease of *worker*, and report which of the runs that it has *held* are lost or were cancelled.
+
+    The runs are read after the worker's row was written, and locked by nobody for it.
+    """
+    yield from beat(worker)
+    rows = yield HELD(run_ids=dumps([lease.run_id for lease in held]))
+    found = {(row["run_id"], row["attempt"]): row for row in rows}
+    lost, cancelled = [], []
+    for lease in held:
+        row = found.get((lease.run_id, lease.attempt))
+        receipt = None if row is None else receipt_of(row)
+        if row is None:
             lost.append(lease)
-            continue
-        renewed.append(lease_record(rows[0]))
-        receipt = receipt_of(rows[0])
-        if receipt is not None:
+        elif receipt is not None:
             cancelled.append(receipt)
-    return Renewal(renewed=tuple(renewed), lost=tuple(lost), cancelled=tuple(cancelled))
+    return Renewal(lost=tuple(lost), cancelled=tuple(cancelled))
 
 
-def leases() -> Transaction[tuple[SeenLease, ...]]:
-    """Return the lease of every running run, in the order of admission."""
-    rows = yield LEASES()
+def leases(living: Sequence[str]) -> Transaction[tuple[SeenLease, ...]]:
+    """Return every run in execution, in the order of admission, but for those of the *living* workers."""
+    rows = yield LEASES(living=dumps(living))
     return tuple(seen_lease(row) for row in rows)
 
 

@@ -1,17 +1,21 @@
-"""Runs that nobody executes any more: taken from a dead worker, or given up. Lock order: thread, then run."""
+"""Runs that nobody executes any more: taken from a dead worker, or given up. Lock order: thread, then run.
+
+They wait for no lock: what another transaction works on is looked at again later, so that it keeps nothing else.
+"""
 
 from __future__ import annotations
 
 from runlane.errors import LeaseLost
+from runlane.leases import SeenLease
 from runlane.lifecycle import EndReason, RunEvent, RunStatus, move
 from runlane.outcomes import Outcome
-from runlane.records import Finished, RunError, SeenLease
-from runlane.store.rows import head_record, instant
+from runlane.records import Finished, RunError
+from runlane.store.rows import head_record
 from runlane.store.statements import Row, Transaction
 from runlane.store.transactions.heads import move_head
 from runlane.store.transactions.runs import (
-    LOCK_RUN,
-    LOCK_THREAD,
+    LOCK_FREE_RUN,
+    LOCK_FREE_THREAD,
     NEXT_OF_LANE,
     RELEASE_RUN,
     THREAD_OF_RUN,
@@ -19,21 +23,29 @@ from runlane.store.transactions.runs import (
     settle,
 )
 from runlane.store.transactions.values import run_of
+from runlane.store.transactions.workers import beats_of
 
 
-def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:
+def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished | None]:
     """Take a run from its dead worker: back to its lane, or to ``error`` once it has killed *max_rescues* workers.
 
+    Returns:
+        What became of it; ``None`` while another transaction works on the run or its thread.
+
     Raises:
-        LeaseLost: The run moved on, or its lease was renewed, since it was seen.
+        LeaseLost: The run moved on, or its worker has beaten, since it was seen.
     """
     found = yield THREAD_OF_RUN(run_id=lost.run_id)
-    thread = yield LOCK_THREAD(thread_id=found[0]["thread_id"] if found else None)
-    rows = yield LOCK_RUN(run_id=lost.run_id)
-    if not thread or not rows or rows[0]["attempt"] != lost.attempt:
+    if not found:
+        raise LeaseLost(lost.run_id, lost.attempt)
+    thread = yield LOCK_FREE_THREAD(thread_id=found[0]["thread_id"])
+    rows = yield LOCK_FREE_RUN(run_id=lost.run_id)
+    if not thread or not rows:
+        return None
+    if rows[0]["attempt"] != lost.attempt:
         raise LeaseLost(lost.run_id, lost.attempt)
     row, current = rows[0], RunStatus(rows[0]["status"])
-    if current is not RunStatus.RUNNING or instant(row["lease_expires_at"] or 0) != lost.expires_at:
+    if current is not RunStatus.RUNNING or (yield from beats_of(lost.worker_id)) != lost.beats:
         raise LeaseLost(lost.run_id, lost.attempt)
     if row["rescues"] < max_rescues:
         move(lost.run_id, current, RunEvent.RESCUE)
@@ -49,13 +61,16 @@ def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished]:
 
 
 def give_up(run_id: str, reason: EndReason, error: RunError, home: str | None) -> Transaction[Finished | None]:
-    """End a pending run that nobody will start; ``None`` if it is no longer pending, or has another home by now."""
+    """End a pending run that nobody will start; ``None`` if it is no longer pending, or has another home by now.
+
+    Also while another transaction works on the run or its thread.
+    """
     found = yield THREAD_OF_RUN(run_id=run_id)
     if not found:
         return None
-    thread = yield LOCK_THREAD(thread_id=found[0]["thread_id"])
-    rows = yield LOCK_RUN(run_id=run_id)
-    if not rows or RunStatus(rows[0]["status"]) is not RunStatus.PENDING or rows[0]["home"] != home:
+    thread = yield LOCK_FREE_THREAD(thread_id=found[0]["thread_id"])
+    rows = yield LOCK_FREE_RUN(run_id=run_id)
+    if not thread or not rows or RunStatus(rows[0]["status"]) is not RunStatus.PENDING or rows[0]["home"] != home:
         return None
     finished = yield from _give_up(thread[0], rows[0], reason, error)
     return finished

@@ -62,12 +62,13 @@ FINISHES = frozenset(
 )
 
 
+_THREAD = """SELECT thread_id, owner, metadata, config, interrupts, state_refs FROM threads
+       WHERE thread_id = :thread_id"""
+_RUN = "SELECT {run} FROM runs WHERE run_id = :run_id"
 # Locks the thread's row; every transaction that moves a run takes it first.
-LOCK_THREAD = statement(
-    "lock_thread",
-    """SELECT thread_id, owner, metadata, config, interrupts, state_refs FROM threads
-       WHERE thread_id = :thread_id {for_update}""",
-)
+LOCK_THREAD = statement("lock_thread", f"{_THREAD} {{for_update}}")
+# The same without waiting for it, for work on many threads, of which one must not stop the others.
+LOCK_FREE_THREAD = statement("lock_free_thread", f"{_THREAD} {{skip_locked}}")
 # The same with the thread's values, which can be large.
 LOCK_WHOLE_THREAD = statement(
     "lock_whole_thread", "SELECT {thread} FROM threads WHERE thread_id = :thread_id {for_update}"
@@ -106,7 +107,8 @@ ACTIVE_RUNS = statement(
     f"SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} ORDER BY seq LIMIT :limit",
 )
 GET_RUN = statement("get_run", f"SELECT {{run}} FROM runs WHERE run_id = :run_id AND {IS_MINE}")
-LOCK_RUN = statement("lock_run", "SELECT {run} FROM runs WHERE run_id = :run_id {for_update}")
+LOCK_RUN = statement("lock_run", f"{_RUN} {{for_update}}")
+LOCK_FREE_RUN = statement("lock_free_run", f"{_RUN} {{skip_locked}}")
 THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
 # Whether a thread's values are the result of the run before too, as they most often are.
 IS_RESULT = statement(
@@ -137,7 +139,7 @@ END_RUN = statement(
          result_refs = :result_refs,
          usage = COALESCE(:usage, usage), kwargs = COALESCE(:kwargs, kwargs),
          events_end = :events_end, ended_at = {now}, updated_at = {now},
-         lease_expires_at = NULL, log_purged = 0,
+         log_purged = 0,
          cancel_observed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL
                               ELSE COALESCE(cancel_observed_at, CAST(:observed_at AS BIGINT), {now}) END,
          cancel_stopped_at = CASE WHEN cancel_requested_at IS NULL OR :stopped = 0 THEN NULL ELSE {now} END,
@@ -146,7 +148,7 @@ END_RUN = statement(
 )
 RELEASE_RUN = statement(
     "release_run",
-    f"""UPDATE runs SET status = {PENDING}, worker_id = NULL, lease_expires_at = NULL, updated_at = {{now}},
+    f"""UPDATE runs SET status = {PENDING}, worker_id = NULL, updated_at = {{now}},
           usage = COALESCE(:usage, usage), rescues = rescues + :rescues
         WHERE run_id = :run_id RETURNING {{run}}""",
 )

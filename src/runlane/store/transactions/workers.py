@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runlane.records import SeenWorker
-from runlane.store.conditions import PENDING
+from runlane.leases import SeenWorker, WorkerState
+from runlane.store.conditions import PENDING, RUNNING
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.heads import move_head
 from runlane.store.transactions.runs import LOCK_THREAD, THREAD_OF_RUN
@@ -11,23 +11,48 @@ from runlane.store.transactions.runs import LOCK_THREAD, THREAD_OF_RUN
 # Guard: none; a worker has one row, which only it beats.
 BEAT = statement(
     "beat",
-    """INSERT INTO workers (worker_id, beats, lease_us) VALUES (:worker_id, 1, :lease_us)
-       ON CONFLICT (worker_id) DO UPDATE SET beats = workers.beats + 1, lease_us = :lease_us""",
+    """INSERT INTO workers (worker_id, beats, lease_us, expires_at, build, capacity, draining, started_at)
+       VALUES (:worker_id, :beats, :lease_us, {now} + :lease_us, :build, :capacity, :draining, {now})
+       ON CONFLICT (worker_id) DO UPDATE SET beats = excluded.beats, lease_us = excluded.lease_us,
+         expires_at = excluded.expires_at, capacity = excluded.capacity, draining = excluded.draining""",
 )
 WORKERS = statement("workers", "SELECT worker_id, beats, lease_us FROM workers ORDER BY worker_id")
-# Guard: it has not beaten since it was seen.
-FORGET_WORKER = statement("forget_worker", "DELETE FROM workers WHERE worker_id = :worker_id AND beats = :beats")
+# What tells a rescuer whether a worker still is as it was seen.
+BEATS = statement("beats", "SELECT beats FROM workers WHERE worker_id = :worker_id")
+# Guard: it has not beaten since it was seen, and everything was taken from it.
+FORGET_WORKER = statement(
+    "forget_worker",
+    f"""DELETE FROM workers WHERE worker_id = :worker_id AND beats = :beats
+          AND NOT EXISTS (SELECT 1 FROM runs WHERE status = {RUNNING} AND worker_id = :worker_id)""",
+)
+# Guard: none; the ledger is the caller's alone.
+FORGET_OTHERS = statement("forget_others", "DELETE FROM workers WHERE worker_id <> :worker_id")
 # Guard: none; a worker removes its own row.
 LEAVE = statement("leave", "DELETE FROM workers WHERE worker_id = :worker_id")
-# Guard: pending, and of the home that was seen.
+# Guard: pending, and of the home that was seen; what another transaction works on is left for later.
 FREE_RUN = statement(
-    "free_run", f"UPDATE runs SET home = NULL WHERE run_id = :run_id AND home = :home AND status = {PENDING}"
+    "free_run",
+    f"""UPDATE runs SET home = NULL WHERE run_id IN (
+          SELECT run_id FROM runs WHERE run_id = :run_id AND home = :home AND status = {PENDING} {{skip_locked}})""",
 )
 
 
-def beat(worker_id: str, lease_s: float) -> Transaction[None]:
-    """Record that a worker lives; to others it is dead once they have seen no beat for *lease_s* and a grace time."""
-    yield BEAT(worker_id=worker_id, lease_us=int(lease_s * 1_000_000))
+def beat(worker: WorkerState) -> Transaction[None]:
+    """Record that a worker lives; to others it is dead once they have seen no beat for its lease and a grace time."""
+    yield BEAT(
+        worker_id=worker.worker_id,
+        beats=worker.beats,
+        lease_us=int(worker.lease_s * 1_000_000),
+        build=worker.build,
+        capacity=worker.capacity,
+        draining=int(worker.draining),
+    )
+
+
+def beats_of(worker_id: str) -> Transaction[int | None]:
+    """Return how often a worker has beaten; ``None`` if it has no row."""
+    rows = yield BEATS(worker_id=worker_id)
+    return rows[0]["beats"] if rows else None
 
 
 def workers() -> Transaction[tuple[SeenWorker, ...]]:
@@ -39,8 +64,13 @@ def workers() -> Transaction[tuple[SeenWorker, ...]]:
 
 
 def forget_worker(dead: SeenWorker) -> Transaction[None]:
-    """Remove a dead worker, unless it has beaten since it was seen."""
+    """Remove a dead worker, unless it has beaten since it was seen, or runs have yet to be taken from it."""
     yield FORGET_WORKER(worker_id=dead.worker_id, beats=dead.beats)
+
+
+def forget_others(worker_id: str) -> Transaction[None]:
+    """Remove all workers but one, whose ledger it is."""
+    yield FORGET_OTHERS(worker_id=worker_id)
 
 
 def leave(worker_id: str) -> Transaction[None]:

@@ -1,0 +1,95 @@
+"""The lease of this process: one row, by which others tell that it lives, and with it each run that it executes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from runlane.errors import StoreUnavailable
+from runlane.leases import Renewal, WorkerState
+from runlane.records import Lease
+from runlane.store.ledger import RunStore
+
+_NOTHING = Renewal(lost=(), cancelled=())
+
+
+class NodeLease:
+    """Lasts for ``lease_s`` from the moment at which the last renewal that succeeded was sent, on the loop's clock.
+
+    Nobody takes a run of this process before that is over and a grace time has passed. Once it is over this process has
+    to take each run that it executes for lost, also if a later renewal succeeds.
+
+    Attributes:
+        worker: What others see of this process.
+        until: When the lease is over.
+    """
+
+    def __init__(self, worker: WorkerState, *, store: RunStore, exclusive: bool) -> None:
+        """Args:
+        exclusive: No other process uses the ledger: while nothing is held, there is nothing to renew.
+        """
+        self.worker = worker
+        self.until = -math.inf
+        self._since = math.inf
+        self._renewed = asyncio.Event()
+        self._store = store
+        self._exclusive = exclusive
+
+    @property
+    def lasts(self) -> bool:
+        """Return whether runs may be claimed and executed now."""
+        return asyncio.get_running_loop().time() < self.until
+
+    async def lasting(self) -> None:
+        """Wait until it lasts."""
+        while not self.lasts:
+            self._renewed.clear()
+            await self._renewed.wait()
+
+    def covers(self, instant: float) -> bool:
+        """Return whether it has lasted without a break from *instant* on the loop's clock until now."""
+        return self.lasts and self._since <= instant
+
+    async def enter(self) -> None:
+        """Show others that this process lives, before it claims anything.
+
+        Raises:
+            StoreUnavailable: They cannot see it.
+        """
+        sent_at = asyncio.get_running_loop().time()
+        await self._store.workers.beat(self._beating())
+        self._confirm(sent_at)
+
+    async def renew(self, held: Sequence[Lease]) -> Renewal:
+        """Renew it, and report which of the runs that are *held* are lost or were cancelled.
+
+        Raises:
+            StoreUnavailable: It may be renewed or not; try again.
+        """
+        sent_at = asyncio.get_running_loop().time()
+        idle = self._exclusive and not held
+        renewal = _NOTHING if idle else await self._store.attempts.renew(held, worker=self._beating())
+        self._confirm(sent_at)
+        return renewal
+
+    async def leave(self) -> None:
+        """Tell others, if there are any, that this process is gone."""
+        self.until = -math.inf
+        if self._exclusive:
+            return
+        try:
+            await self._store.workers.leave(self.worker.worker_id)
+        except StoreUnavailable:
+            return  # they will see that it does not beat any more
+
+    def _beating(self) -> WorkerState:
+        self.worker = replace(self.worker, beats=self.worker.beats + 1)
+        return self.worker
+
+    def _confirm(self, sent_at: float) -> None:
+        if sent_at >= self.until:
+            self._since = sent_at
+        self.until = max(self.until, sent_at + self.worker.lease_s)
+        self._renewed.set()
