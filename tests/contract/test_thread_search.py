@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from ledger_kit import admit
@@ -18,8 +19,17 @@ from runlane.records import ANY_OWNER, NO_OWNER, Owner
 from runlane.store.drivers.sqlite import configure, execute
 from runlane.store.filters import MAX_DEPTH, MAX_VALUES, contains
 from runlane.store.ledger import RunStore
+from runlane.store.rows import dumps
 from runlane.store.statements import Driver, Query, Rows, Transaction, run, statement
-from runlane.store.transactions.thread_search import NARROW, PAGE, SORT_KEYS, PageRequest, ThreadFilter, page_threads
+from runlane.store.transactions.thread_search import (
+    NARROW,
+    PAGE,
+    SORT_KEYS,
+    PageRequest,
+    ThreadFilter,
+    needle,
+    page_threads,
+)
 
 INSERT = statement(
     "insert_thread",
@@ -48,10 +58,7 @@ WANTED: tuple[dict[str, Any], ...] = (
 
 
 async def fill(driver: Driver, rows: list[dict[str, Any]]) -> None:
-    def insert() -> Transaction[None]:
-        yield INSERT.many(rows)
-
-    await driver.write(insert())
+    await driver.write(_insert(rows))
 
 
 def row(number: int, metadata: str, *, owner: str = "", at: int = 0) -> dict[str, Any]:
@@ -178,6 +185,58 @@ def test_a_search_by_text_costs_the_same_among_many_threads(sqlite_ledger: Path,
     assert costs[1] < costs[0] * 1.5 + 100
 
 
+def test_what_a_search_looks_for_in_metadata_is_part_of_all_that_matches() -> None:
+    values = [
+        17,
+        17.0,
+        -17,
+        0,
+        -0.0,
+        1,
+        True,
+        None,
+        10**15,
+        1e15,
+        1e18,
+        10**18,
+        1.5,
+        "17",
+        "é",
+        'a"b',
+        "a\\b",
+        "a\n",
+        "/",
+    ]
+    documents = [{"n": value, "m": other} for value in values for other in values]
+    found = 0
+    for wanted in [{"n": value} for value in values] + documents:
+        for document in documents:
+            if contains(document, wanted):
+                found += 1
+                assert needle(wanted) in dumps(document)
+    assert found > 800
+    assert needle({"n": 17, "user": "u-1234"}) == "u-1234"
+
+
+def test_a_search_by_a_number_parses_the_metadata_only_where_the_number_is(sqlite_ledger: Path) -> None:
+    with filled_in_memory(sqlite_ledger) as connection:
+        parsed = 0
+
+        def compare(document: str, wanted: str) -> bool:
+            nonlocal parsed
+            parsed += 1
+            return contains(orjson.loads(document), orjson.loads(wanted))
+
+        connection.create_function("json_contains", 2, compare)
+        rows = [row(number, dumps({"n": 1000 + number})) for number in range(500)]
+        execute(connection, _insert(rows), 0)
+        page = execute(
+            connection, page_threads(NO_OWNER, ThreadFilter(metadata={"n": 1017}), NEWEST, with_values=False), 0
+        )
+        assert [thread.metadata for thread in page.threads] == [{"n": 1017}]
+        assert parsed == 1
+
+
 @pytest.mark.parametrize("owner", [NO_OWNER, ANY_OWNER, "ann"], ids=["one owner", "all owners", "one of many"])
 @pytest.mark.parametrize("status", ["interrupted", "error", "busy"])
 async def test_threads_of_a_status_are_found_whoever_has_how_many(
@@ -276,6 +335,10 @@ def filled_in_memory(sqlite_ledger: Path) -> Iterator[sqlite3.Connection]:
             empty.backup(connection)
         configure(connection)
         yield connection
+
+
+def _insert(rows: list[dict[str, Any]]) -> Transaction[None]:
+    yield INSERT.many(rows)
 
 
 def _graph(number: int) -> str:

@@ -49,11 +49,17 @@ MINUTE_US = 60_000_000
 #: What ``thread_terms`` holds: longer keys and texts are not in it, nor those that JSON text escapes.
 MAX_KEY = 64
 MAX_TEXT = 256
+#: JSON text has smaller whole numbers as their digits, also those that were given with a fraction of zero.
+MAX_DIGITS_VALUE = 10**15
 
 _STATUS = "(CAST(:status AS TEXT) IS NULL OR status = :status)"
+# Metadata is compared as JSON where it has the needle, which the database looks for without parsing anything.
 _WANTED = (
-    f"{_STATUS} AND (CAST(:metadata AS TEXT) IS NULL OR json_contains(metadata, :metadata)) AND {MATCHES}",
-    f"{_STATUS} AND (CAST(:metadata AS TEXT) IS NULL OR {contains_in_postgres('metadata')}) AND {MATCHES_PG}",
+    f"""{_STATUS} AND (CAST(:metadata AS TEXT) IS NULL
+          OR CASE WHEN instr(metadata, :needle) THEN json_contains(metadata, :metadata) ELSE 0 END) AND {MATCHES}""",
+    f"""{_STATUS} AND (CAST(:metadata AS TEXT) IS NULL
+          OR CASE WHEN strpos(metadata, :needle) > 0 THEN {contains_in_postgres("metadata")} ELSE FALSE END)
+        AND {MATCHES_PG}""",
 )
 #: Only in searches by values, so that no other reads the column.
 #: Whether those that are a document match is decided once they are read.
@@ -204,6 +210,7 @@ class ThreadFilter:
         return {
             "status": None if self.status is None else self.status.value,
             "metadata": dumps(self.metadata) if self.metadata else None,
+            "needle": needle(self.metadata or {}),
             "state_values": dumps(self.values) if self.values else None,
             **filter_params(self.where),
         }
@@ -238,6 +245,17 @@ def _in_index(key: str, text: str) -> bool:
     # Both databases keep these as they are; PostgreSQL changes an escaped NUL, and SQLite leaves escapes in keys.
     plain = key.isprintable() and not {'"', "\\"} & set(key) and not {"\0", "\\"} & set(text)
     return plain and len(key) <= MAX_KEY and len(text) <= MAX_TEXT
+
+
+def needle(metadata: Json) -> str:
+    """Return a text that is part of the JSON text of all that contains *metadata*; the longest that is known."""
+    texts = [""]
+    for value in metadata.values():
+        if isinstance(value, str) and value.isascii() and value.isprintable() and not {'"', "\\"} & set(value):
+            texts.append(value)
+        elif type(value) is int and 0 < abs(value) < MAX_DIGITS_VALUE:
+            texts.append(str(abs(value)))
+    return max(texts, key=len)
 
 
 def page_threads(owner: Owner, where: ThreadFilter, page: PageRequest, *, with_values: bool) -> Transaction[ThreadPage]:
