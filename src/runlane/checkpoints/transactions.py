@@ -76,32 +76,32 @@ GET_WRITES: Final = statement(
     ORDER BY w.seq
     """,
 )
+_CALLS: Final = "SELECT run_id, task_id, task_path, type, writes, refs FROM checkpoint_writes"
 WRITTEN: Final = statement(
-    "checkpoints.written",  # of one checkpoint, or of all in a namespace
-    """
-    SELECT run_id, task_id, task_path, type, writes, refs FROM checkpoint_writes
-    WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
-      AND (CAST(:checkpoint_id AS TEXT) IS NULL OR checkpoint_id = :checkpoint_id)
-    ORDER BY checkpoint_id, seq
+    "checkpoints.written",
+    f"""
+    {_CALLS} WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
+    ORDER BY seq
     """,
+)
+_WRITTEN_IN: Final = statement(
+    "checkpoints.written_in",  # a namespace
+    f"{_CALLS} WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns ORDER BY checkpoint_id, seq",
 )
 _WRITTEN_BY: Final = statement(
     "checkpoints.written_by",
-    """
-    SELECT run_id, task_id, task_path, type, writes, refs FROM checkpoint_writes
-    WHERE thread_id = :thread_id AND run_id = :run_id ORDER BY checkpoint_ns, checkpoint_id, seq
-    """,
+    f"{_CALLS} WHERE thread_id = :thread_id AND run_id = :run_id ORDER BY checkpoint_ns, checkpoint_id, seq",
 )
 
 
 def _list(name: str, where: str) -> Statement:
-    """Newest first, below the cursor (:before_id, :before_seq)."""
+    """Newest first, below the cursor (:before_id, :before_seq), as far as :least_id."""
     return statement(
         name,
         f"""
         SELECT {_COLUMNS} FROM checkpoints
         WHERE {where} checkpoint_id <= :before_id AND (checkpoint_id < :before_id OR seq < :before_seq)
-          AND (CAST(:checkpoint_id AS TEXT) IS NULL OR checkpoint_id = :checkpoint_id)
+          AND checkpoint_id >= :least_id
         {NEWEST_FIRST} LIMIT :page
         """,
     )
@@ -200,6 +200,7 @@ _ROWS_OF_THREAD: Final = tuple(
 )
 #: Greater than every checkpoint id: where a listing begins.
 LAST: Final = "\U0010ffff"
+_LAST_SEQ: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +285,11 @@ def written(
     thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, known: Known
 ) -> Transaction[tuple[Rows, Mapping[str, bytes]]]:
     """Return the calls of put_writes on a checkpoint, or on all of a namespace, in their order, and their parts."""
-    rows = yield WRITTEN(thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=checkpoint_id)
+    place = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    if checkpoint_id is None:
+        rows = yield _WRITTEN_IN(**place)
+    else:
+        rows = yield WRITTEN(**place, checkpoint_id=checkpoint_id)
     return rows, (yield from parts_of(rows, thread_id, known))
 
 
@@ -307,12 +312,15 @@ def page(wanted: Wanted, size: int, loads: Loads, known: Known) -> Transaction[t
     listing = _LIST_ALL if wanted.thread_id is None else _LIST_THREAD
     if wanted.checkpoint_ns is not None and wanted.thread_id is not None:
         listing = _LIST_NAMESPACE
+    before = (wanted.before_id, wanted.before_seq)
+    if wanted.checkpoint_id is not None and wanted.checkpoint_id < wanted.before_id:
+        before = (wanted.checkpoint_id, _LAST_SEQ)
     rows = yield listing(
         thread_id=wanted.thread_id,
         checkpoint_ns=wanted.checkpoint_ns,
-        checkpoint_id=wanted.checkpoint_id,
-        before_id=wanted.before_id,
-        before_seq=wanted.before_seq,
+        least_id=wanted.checkpoint_id or "",
+        before_id=before[0],
+        before_seq=before[1],
         page=size,
     )
     matching = [row for row in rows if _matches(row, wanted, loads)]

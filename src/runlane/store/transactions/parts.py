@@ -13,7 +13,7 @@ from runlane.documents.parts import ITEM_NODE, NODE, children, is_node, split_re
 from runlane.errors import DocumentIncomplete
 from runlane.store.conditions import RUNNING
 from runlane.store.rows import dumps
-from runlane.store.statements import Statement, Transaction, statement
+from runlane.store.statements import Transaction, statement
 
 #: Parts that one transaction removes, so that others need not wait long.
 SWEEP_LIMIT: Final = 2000
@@ -26,24 +26,21 @@ _PUT: Final = statement(
 )
 
 
-def _wanted(name: str, select: str, condition: str) -> Statement:
-    """Return a statement on the parts in :refs, a JSON array; ``CROSS`` has SQLite look each of them up."""
-    return statement(
-        name,
-        f"SELECT {select} FROM json_each(:refs) AS wanted {condition.format(ref='wanted.value')}",
-        postgres=f"SELECT {select.replace('wanted.value', 'wanted.ref')}"
-        f" FROM json_array_elements_text(CAST(:refs AS json)) AS wanted (ref) "
-        + condition.removeprefix("CROSS ").format(ref="wanted.ref"),
-    )
-
-
-GET_PARTS: Final = _wanted(
-    "parts.get", "p.ref, p.data", "CROSS JOIN parts AS p ON p.thread_id = :thread_id AND p.ref = {ref}"
+# Each of the parts in :refs, a JSON array, is looked up by the index, whatever the planner knows of the table.
+GET_PARTS: Final = statement(
+    "parts.get",
+    """SELECT p.ref, p.data FROM json_each(:refs) AS wanted
+       CROSS JOIN parts AS p ON p.thread_id = :thread_id AND p.ref = wanted.value""",
+    postgres="""SELECT p.ref, p.data FROM json_array_elements_text(CAST(:refs AS json)) AS wanted (ref)
+       CROSS JOIN LATERAL (
+         SELECT ref, data FROM parts WHERE thread_id = :thread_id AND ref = wanted.ref LIMIT 1) AS p""",
 )
-MISSING_PARTS: Final = _wanted(
+_MISSING: Final = """SELECT wanted.{ref} AS ref FROM {wanted}
+    WHERE NOT EXISTS (SELECT 1 FROM parts AS p WHERE p.thread_id = :thread_id AND p.ref = wanted.{ref}) LIMIT 1"""
+MISSING_PARTS: Final = statement(
     "parts.missing",
-    "wanted.value AS ref",
-    "WHERE NOT EXISTS (SELECT 1 FROM parts AS p WHERE p.thread_id = :thread_id AND p.ref = {ref}) LIMIT 1",
+    _MISSING.format(ref="value", wanted="json_each(:refs) AS wanted"),
+    postgres=_MISSING.format(ref="ref", wanted="json_array_elements_text(CAST(:refs AS json)) AS wanted (ref)"),
 )
 PART_REFS: Final = statement("parts.refs", "SELECT ref FROM parts WHERE thread_id = :thread_id")
 _NODES: Final = statement(

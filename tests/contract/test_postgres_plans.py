@@ -1,0 +1,124 @@
+"""What is read of checkpoints and items on PostgreSQL is found by an index, however many there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from ledger_kit import ledger_connection
+from postgres_cluster import PostgresCluster
+from runlane.checkpoints import items, transactions
+from runlane.journal import rows
+from runlane.store.backends import migrate_postgres
+from runlane.store.statements import Statement
+from runlane.store.transactions import parts
+
+#: One thread has a fifth of the checkpoints.
+CHECKPOINTS, OF_THREAD, ITEMS = 100_000, 20_000, 20_000
+THREAD = f"CASE WHEN n <= {OF_THREAD} THEN 't' ELSE 't' || n % 1000 END"
+FILL = (
+    f"""INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, run_id, type, checkpoint, metadata_type,
+          metadata) SELECT {THREAD}, '', lpad(n::text, 8, '0'), 'run-' || n / 5, 'msgpack', '', 'msgpack', ''
+        FROM generate_series(1, {CHECKPOINTS}) AS n""",
+    f"""INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value)
+        SELECT {THREAD}, '', 'messages', n::text, 'run', 'msgpack', '' FROM generate_series(1, {CHECKPOINTS}) AS n""",
+    f"""INSERT INTO checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, task_path, type,
+          writes) SELECT {THREAD}, '', lpad(n::text, 8, '0'), 'run', 'task', '', 'msgpack', ''
+        FROM generate_series(1, {CHECKPOINTS}) AS n""",
+    f"""INSERT INTO parts (thread_id, ref, data)
+        SELECT {THREAD}, n::text, '' FROM generate_series(1, {CHECKPOINTS}) AS n""",
+    f"""INSERT INTO store_items (owner, namespace, key, value, created_at, updated_at)
+        SELECT '', 'n' || n % 100 || '.', n::text, '', 1, 1 FROM generate_series(1, {ITEMS}) AS n""",
+)
+AT = {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "00010000"}
+VALUES: dict[str, Any] = {
+    **AT,
+    "run_id": "run-2000",
+    "before_id": "00010000",
+    "before_seq": 0,
+    "least_id": "",
+    "page": 10,
+    "versions": json.dumps([["messages", str(n)] for n in range(5000, 5010)]),
+    "checkpoint_ids": json.dumps([f"{n:08}" for n in range(5000, 5010)]),
+    "refs": json.dumps([str(n) for n in range(5000, 5010)]),
+    "owner": "",
+    "namespace": "n7.",
+    "key": "7",
+    "expired_too": False,
+    "low": "n7.",
+    "high": "n7/",
+    "inclusive": True,
+    "embedded": False,
+    "limit": 10,
+    "offset": 0,
+    **dict.fromkeys(("type", "metadata_type", "task_id", "task_path", "channel", "version"), "x"),
+    **dict.fromkeys(("checkpoint", "metadata", "writes", "value", "vectors"), b""),
+    **dict.fromkeys(("parent_id", "ttl_us")),
+}
+#: Statements, and how many rows they may look at.
+SMALL = [
+    transactions.GET_LATEST,
+    transactions._GET,
+    transactions.GET_BLOBS,
+    transactions.GET_WRITES,
+    transactions.WRITTEN,
+    transactions._LIST_NAMESPACE,
+    transactions._NAMESPACES,
+    transactions.DELETE_ORPHANED_WRITES,
+    rows.PUT_CHECKPOINT,
+    parts.GET_PARTS,
+    parts.MISSING_PARTS,
+    items.GET,
+    items.SCAN,
+    items.TOUCH,
+    items.SWEEP,
+]
+ENOUGH = 50
+
+
+@pytest.fixture(scope="module", params=["analysed", "not analysed"])
+def ledger(request: pytest.FixtureRequest, postgres_cluster: PostgresCluster) -> Iterator[psycopg.Connection]:
+    """Give a large ledger, with or without what the planner knows of its tables."""
+    name = f"plans_{uuid4().hex}"
+    with psycopg.connect(postgres_cluster.dsn, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        url = postgres_cluster.url(name)
+        migrate_postgres(url)
+        with ledger_connection(url, autocommit=True) as made:
+            for sql in FILL:
+                made.execute(sql)
+            if request.param == "analysed":
+                made.execute("ANALYZE")
+            made.execute("SET plan_cache_mode = force_generic_plan")
+            yield made
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def looked_at(plan: dict[str, Any]) -> float:
+    """Return how many rows of tables were read."""
+    read = 0.0
+    if "Relation Name" in plan:
+        read += (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    return read + sum(looked_at(below) for below in plan.get("Plans", ()))
+
+
+def literal(value: Any, connection: psycopg.Connection) -> str:
+    return psycopg.sql.Literal(value).as_string(connection)
+
+
+@pytest.mark.parametrize("one", SMALL, ids=lambda one: one.name)
+def test_a_statement_reads_little_of_a_large_ledger(one: Statement, ledger: psycopg.Connection) -> None:
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", one.postgres)))
+    sql = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", one.postgres).replace("%%", "%")
+    given = ", ".join(literal(VALUES[name], ledger) for name in names)
+    with ledger.transaction(force_rollback=True):
+        ledger.execute(f"PREPARE one AS {sql}".encode())
+        [[[found]]] = ledger.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE one ({given})".encode()).fetchall()
+    ledger.execute("DEALLOCATE one")
+    assert looked_at(found["Plan"]) <= ENOUGH, json.dumps(found["Plan"], indent=1)
