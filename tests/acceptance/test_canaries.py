@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from acceptance.kit import Server
+from runlane.documents.compression import unpacked
 from webhook_kit import Receiver, answers, receiver
 
 PROJECT = Path(__file__).parent / "canary_project"
@@ -200,12 +201,13 @@ async def _everything_that_is_told(client: Client, thread_id: str) -> None:
 
 
 def _nothing_is_kept(folder: Path) -> None:
-    """Look at all rows, and at all bytes of the files, where deleted rows would be."""
+    """Look at all rows, decompressed, and at all bytes of the files, where deleted rows would be."""
     with closing(sqlite3.connect(f"file:{folder}/runlane.db?mode=ro", uri=True)) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for table in tables:
             for row in connection.execute(f"SELECT * FROM {table}"):
-                _clean(str(row), f"a row of {table}")
+                plain = [unpacked(value) if isinstance(value, bytes) else value for value in row]
+                _clean(str(plain), f"a row of {table}")
         assert connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0] >= 10
     for file in folder.glob("runlane.db*"):
         _clean(file.read_bytes().decode("latin-1"), file.name)

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.values import MessagePack, Values
-from runlane.documents.document import Document, assemble, body_of_text, unpacked
+from runlane.documents.document import Document, assemble, body_of, body_of_text
 from runlane.documents.memory import MEMORY_BYTES, ThreadMemories, ThreadMemory
 from runlane.documents.parts import bytes_of, expand, fold, is_item, ref_of, split_refs
 from runlane.documents.splitting import document_of
@@ -36,7 +36,7 @@ class Storage:
     def read(self, document: bytes | Document) -> bytes:
         if isinstance(document, bytes):
             return document
-        return assemble(unpacked(document.packed), document.refs, lambda ref: bytes_of(ref, self.parts))
+        return assemble(body_of(document.body_bytes), document.refs, lambda ref: bytes_of(ref, self.parts))
 
 
 def messages(number: int) -> list[BaseMessage]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from runlane.agents.documents import JsonDocuments
 from runlane.agents.encode import Unserialisable, encode
 from runlane.agents.protocol_events import slim
-from runlane.documents.document import Document, Encoded, assemble, body_of_text, unpacked, whole
+from runlane.documents.document import Document, Encoded, assemble, body_of, body_of_text, whole
 from runlane.documents.memory import ThreadMemory
 from runlane.documents.parts import bytes_of
 from runlane.redaction import RunSecrets
@@ -70,7 +70,7 @@ class Storage:
             return encoded
         bytes_at = partial(bytes_of, parts=self.parts)
         read = assemble(body_of_text(encoded.text), encoded.refs, bytes_at)
-        assert read == assemble(unpacked(encoded.packed), encoded.refs, bytes_at)
+        assert read == assemble(body_of(encoded.body_bytes), encoded.refs, bytes_at)
         return read
 
 

@@ -12,6 +12,7 @@ from runlane.checkpoints.transactions import (
     GET_BLOBS,
     GET_WRITES,
     Loads,
+    checkpoint_in,
     find,
     json_list,
     parts_of,
@@ -43,7 +44,7 @@ def ancestors(
         row = yield from find(thread_id, checkpoint_ns, row["parent_id"])
         if row is None:
             break
-        versions = dict(versions_of(loads((row["type"], row["checkpoint"]))))
+        versions = dict(versions_of(checkpoint_in(row, loads)))
         wanted = json_list([(channel, versions[channel]) for channel in missing if channel in versions])
         blobs = yield GET_BLOBS(**at, versions=wanted)
         writes = yield GET_WRITES(**at, checkpoint_ids=json_list([row["checkpoint_id"]]))

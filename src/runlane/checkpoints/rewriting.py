@@ -15,7 +15,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.values import MessagePack
-from runlane.documents.document import MIN_DOCUMENT_BYTES, Builder, Document, assemble, unpacked
+from runlane.documents.document import MIN_DOCUMENT_BYTES, Builder, Document, assemble, body_of
 from runlane.documents.memory import ThreadMemory
 from runlane.documents.parts import bytes_of
 from runlane.documents.splitting import document_of
@@ -144,9 +144,9 @@ def _checked(table: _Table, key: dict[str, Any], data: bytes, document: Document
     """
     yield from put_parts(key["thread_id"], document.refs, document.parts)
     stored = yield from read_parts(key["thread_id"], document.refs)
-    if assemble(unpacked(document.packed), document.refs, partial(bytes_of, parts=stored)) != data:
+    if assemble(body_of(document.body_bytes), document.refs, partial(bytes_of, parts=stored)) != data:
         raise _Different
-    yield table.put(**key, **{table.column: document.packed}, refs=document.ref_text, least=MIN_DOCUMENT_BYTES)
+    yield table.put(**key, **{table.column: document.body_bytes}, refs=document.ref_text, least=MIN_DOCUMENT_BYTES)
 
 
 def _asked(wanted: Statement, **params: Any) -> Transaction[Rows]:

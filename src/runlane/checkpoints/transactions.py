@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from runlane.documents.compression import unpacked
 from runlane.documents.parts import split_refs
 from runlane.journal.rows import CheckpointRows, Params
 from runlane.store.statements import Row, Rows, Statement, Transaction, statement
@@ -250,9 +251,13 @@ def rows_of(thread_id: str) -> Transaction[CheckpointRows]:
     found: list[list[Params]] = []
     for rows_of_table in _ROWS_OF_THREAD:
         rows = yield rows_of_table(thread_id=thread_id)
-        found.append([dict(row) for row in rows])
+        found.append([_unpacked_row(row) for row in rows])
     parts = yield from parts_of([*found[1], *found[2]], thread_id, NOTHING)
     return CheckpointRows(checkpoints=found[0], blobs=found[1], writes=found[2], parts={thread_id: parts})
+
+
+def _unpacked_row(row: Row) -> Params:
+    return {name: unpacked(value) if isinstance(value, bytes) else value for name, value in row.items()}
 
 
 def get(
@@ -335,13 +340,13 @@ def _matches(row: Row, wanted: Wanted, loads: Loads) -> bool:
         return False
     if not wanted.metadata:
         return True
-    metadata = loads((row["metadata_type"], row["metadata"]))
+    metadata = metadata_in(row, loads)
     return all(metadata.get(key) == value for key, value in wanted.metadata.items())
 
 
 def _complete(rows: Rows, loads: Loads, known: Known | None) -> Transaction[list[Stored]]:
     """Load what belongs to each checkpoint, with two statements for each thread and namespace among *rows*."""
-    loaded = [(row, loads((row["type"], row["checkpoint"]))) for row in rows]
+    loaded = [(row, checkpoint_in(row, loads)) for row in rows]
     groups: dict[tuple[str, str], list[tuple[Row, dict[str, Any]]]] = defaultdict(list)
     for row, checkpoint in loaded:
         groups[row["thread_id"], row["checkpoint_ns"]].append((row, checkpoint))
@@ -361,13 +366,29 @@ def _complete(rows: Rows, loads: Loads, known: Known | None) -> Transaction[list
         Stored(
             row=row,
             checkpoint=checkpoint,
-            metadata=loads((row["metadata_type"], row["metadata"])),
+            metadata=metadata_in(row, loads),
             blobs=blobs[row["thread_id"], row["checkpoint_ns"]],
             writes=writes.get((row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"]), ()),
             parts=parts[row["thread_id"], row["checkpoint_ns"]],
         )
         for row, checkpoint in loaded
     ]
+
+
+def checkpoint_in(row: Row, loads: Loads) -> dict[str, Any]:
+    """Return the body of the checkpoint in *row*.
+
+    Raises:
+        ValueError: It is damaged; *loads* may raise other errors.
+    """
+    found: dict[str, Any] = loads((row["type"], unpacked(row["checkpoint"])))
+    return found
+
+
+def metadata_in(row: Row, loads: Loads) -> dict[str, Any]:
+    """Return the metadata of the checkpoint in *row*, as :func:`checkpoint_in` does."""
+    found: dict[str, Any] = loads((row["metadata_type"], unpacked(row["metadata"])))
+    return found
 
 
 def versions_of(checkpoint: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

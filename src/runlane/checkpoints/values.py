@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from runlane.documents.document import Body, Document, assemble, unpacked
+from runlane.documents.compression import unpacked
+from runlane.documents.document import Body, Document, assemble, body_of
 from runlane.documents.memory import ThreadMemory
 from runlane.documents.parts import ITEM, bytes_of, children, expand, is_item, is_node, split_refs
 from runlane.documents.splitting import document_of
@@ -18,7 +19,8 @@ from runlane.store.statements import Row
 
 #: The kind of a value that the serialiser writes as MessagePack; the others are few bytes, or bytes as they are.
 _MSGPACK: Final = "msgpack"
-_ARRAY: Final = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
+#: A task writes the message that the next checkpoint has.
+_MIN_SHARED_BYTES: Final = 512
 Stored = tuple[str, bytes, str | None]
 #: Under which a memory keeps what it knows of checkpoints.
 NAME: Final = "checkpoints"
@@ -28,6 +30,7 @@ class MessagePack:
     """LangGraph's MessagePack as a codec: a list is its length and its items."""
 
     name = NAME
+    min_shared_bytes = _MIN_SHARED_BYTES
     item_kind = ITEM
     between = b""
     keeps_bytes = False
@@ -45,12 +48,7 @@ class MessagePack:
         return type(value) is list
 
     def begin(self, value: Any) -> bytes:
-        size, is_list = len(value), type(value) is list
-        if size < 16:
-            return bytes([(0x90 if is_list else 0x80) | size])
-        if size < 65536:
-            return struct.pack(">BH", 0xDC if is_list else 0xDE, size)
-        return struct.pack(">BI", 0xDD if is_list else 0xDF, size)
+        return _begin_list(len(value)) if type(value) is list else _begin(len(value), 0x80, 0xDE)
 
     def key(self, key: Any) -> bytes:
         return self.encode(key)
@@ -75,7 +73,7 @@ class Values:
                 return (kind, data, None), {}, len(data)
         document = document_of(value, self._codec, self._memory)
         if isinstance(document, Document):
-            return (_MSGPACK, document.packed, document.ref_text), document.parts, document.size
+            return (_MSGPACK, document.body_bytes, document.ref_text), document.parts, document.size
         return (_MSGPACK, document, None), {}, len(document)
 
     def reading(self) -> Reading:
@@ -99,8 +97,8 @@ class Reading:
             parts: What was read for it; all but what is :attr:`known`.
         """
         if row["refs"] is None:
-            return self._loads((row["type"], row[column]))
-        body, top = unpacked(row[column]), split_refs(row["refs"])
+            return self._loads((row["type"], unpacked(row[column])))
+        body, top = body_of(unpacked(row[column])), split_refs(row["refs"])
         every = {**self.known.nodes, **parts}
         items = list(expand(top, every))
         self._memory.keep_nodes(parts)
@@ -136,6 +134,15 @@ class Reading:
 
 def _is_list_of(items: Sequence[str], body: Body) -> bool:
     """Return whether a document is a list, and each of *items* is one of its items."""
-    if len(body) != 2 or not isinstance(body[0], bytes) or body[0][0] not in _ARRAY:
-        return False
-    return all(map(is_item, items))
+    return len(body) == 2 and body[0] == _begin_list(len(items)) and all(map(is_item, items))
+
+
+def _begin_list(size: int) -> bytes:
+    return _begin(size, 0x90, 0xDC)
+
+
+def _begin(size: int, short: int, long: int) -> bytes:
+    """Return what MessagePack has before *size* items: *short* and the number in one byte, or *long* and the number."""
+    if size < 16:
+        return bytes([short | size])
+    return struct.pack(">BH", long, size) if size < 65536 else struct.pack(">BI", long + 1, size)

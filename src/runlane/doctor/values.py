@@ -8,7 +8,7 @@ from typing import Final
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from runlane.checkpoints.transactions import Loads, versions_of
+from runlane.checkpoints.transactions import Loads, checkpoint_in, versions_of
 from runlane.doctor.findings import Finding, by
 from runlane.lifecycle import RunStatus
 from runlane.store.statements import Query, Transaction, statement
@@ -126,7 +126,7 @@ def _take_named(thread_id: str, left: set[Key], loads: Loads) -> Transaction[int
             break
         for row in rows:
             try:
-                pairs = versions_of(loads((row["type"], row["checkpoint"])))
+                pairs = versions_of(checkpoint_in(row, loads))
             except (ValueError, LookupError, TypeError, NotImplementedError):  # not what the saver writes
                 return int(row["seq"])
             left.difference_update((row["checkpoint_ns"], *pair) for pair in pairs)

@@ -51,7 +51,7 @@ class Document:
         return "".join(self.refs)
 
     @property
-    def packed(self) -> bytes:
+    def body_bytes(self) -> bytes:
         """The body as MessagePack."""
         return msgspec.msgpack.encode(self.body)
 
@@ -84,7 +84,7 @@ _unpack: Final = msgspec.msgpack.Decoder(list[bytes | int])
 _untext: Final = msgspec.json.Decoder(list[str | int])
 
 
-def unpacked(data: bytes) -> Body:
+def body_of(data: bytes) -> Body:
     """Return a body from MessagePack."""
     return _unpack.decode(data)
 

@@ -18,6 +18,7 @@ _TEXT: Final = {str}
 class Json:
     """JSON as a codec; its documents keep their bytes, which live readers are shown."""
 
+    min_shared_bytes = MIN_DOCUMENT_BYTES
     item_kind = BYTES
     between = b","
     keeps_bytes = True

@@ -24,10 +24,11 @@ _NODES: Final = (NODE, ITEM_NODE)
 #: Bytes of a hash; 15 are 20 characters of base64, without padding.
 _HASH_BYTES: Final = 15
 REF_CHARS: Final = 21
-#: A node has children up to one whose reference ends so, which one of 8 does.
-_LAST: Final = "AIQYgow4"
-_MIN_CHILDREN: Final = 3
-_MAX_CHILDREN: Final = 64
+#: A node has children up to one whose reference ends so, which one of 4 does: of more, each version has fewer nodes and
+#: more references.
+_LAST: Final = "AEIMQUYcgkosw048"
+_MIN_CHILDREN: Final = 2
+_MAX_CHILDREN: Final = 32
 #: A group of children, of each its last character.
 _GROUP: Final = re.compile(
     f".{{{_MIN_CHILDREN - 1}}}(?:[^{_LAST}]{{0,{_MAX_CHILDREN - _MIN_CHILDREN}}}[{_LAST}]"

@@ -13,7 +13,7 @@ _MIN_ITEM_BYTES: Final = 64
 _SAMPLES: Final = 4
 #: Of so many items it is asked how large they are, before all are encoded.
 _MANY: Final = 16
-#: Items that are larger are cut in turn.
+#: Items that are larger are cut in turn; on the spine smaller ones too, as there are few.
 _LARGE_ITEM_BYTES: Final = 16 * 1024
 _MAX_DEPTH: Final = 8
 #: Marks the first item where something comes between items.
@@ -25,12 +25,14 @@ class Codec(Protocol):
 
     Attributes:
         name: Under which a memory keeps what it knows of this codec.
+        min_shared_bytes: From how many bytes on a value is cut in a thread that has documents of this codec.
         item_kind: The kind of the parts that are items of a list.
         between: What comes before every item but the first.
         keeps_bytes: Whether the bytes of a document are asked for, beside its parts.
     """
 
     name: str
+    min_shared_bytes: int
     item_kind: str
     between: bytes
     keeps_bytes: bool
@@ -62,11 +64,12 @@ def document_of(value: Any, codec: Codec, memory: ThreadMemory) -> bytes | Docum
     The bytes of the document are those that the codec makes of the whole value. Once it is on its way to the database,
     the caller has the *memory* :meth:`~ThreadMemory.accept` it.
     """
+    stored = memory.stored(codec.name)
     if not _is_long(value, codec, memory):
         data = codec.encode(value)
-        if len(data) < MIN_DOCUMENT_BYTES:
+        if len(data) < (codec.min_shared_bytes if stored else MIN_DOCUMENT_BYTES):
             return data
-    cutting = _Cutting(codec, memory, Builder(memory.stored(codec.name), keeps_bytes=codec.keeps_bytes))
+    cutting = _Cutting(codec, memory, Builder(stored, keeps_bytes=codec.keeps_bytes))
     cutting.value(value, is_spine=True)
     document = cutting.builder.document()
     memory.keep_nodes(document.parts)
@@ -122,7 +125,7 @@ class _Cutting:
             return
         if not _is_long(thing, codec, memory):
             data = codec.encode(thing)
-            if len(data) < _LARGE_ITEM_BYTES or not codec.splits(thing):
+            if len(data) < (codec.min_shared_bytes if is_spine else _LARGE_ITEM_BYTES) or not codec.splits(thing):
                 builder.add(before + data)
                 return
         (builder.write if is_spine else builder.add)(before)

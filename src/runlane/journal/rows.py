@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
+from runlane.documents.compression import packed
 from runlane.documents.parts import split_refs
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.parts import put_parts
@@ -103,11 +104,16 @@ def put(rows: CheckpointRows) -> Transaction[None]:
         yield from change()
     yield from _put_parts(rows)
     if rows.blobs:
-        yield PUT_BLOB.many(rows.blobs)
+        yield PUT_BLOB.many([{**row, "value": packed(row["value"])} for row in rows.blobs])
     if rows.checkpoints:
-        yield PUT_CHECKPOINT.many(rows.checkpoints)
+        yield PUT_CHECKPOINT.many(
+            [
+                {**row, "checkpoint": packed(row["checkpoint"]), "metadata": packed(row["metadata"])}
+                for row in rows.checkpoints
+            ]
+        )
     if rows.writes:
-        yield PUT_WRITES.many(rows.writes)
+        yield PUT_WRITES.many([{**row, "writes": packed(row["writes"])} for row in rows.writes])
 
 
 def _put_parts(rows: CheckpointRows) -> Transaction[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from typing import Final, Protocol
 
+from runlane.documents.compression import packed, unpacked
 from runlane.documents.parts import ITEM_NODE, NODE, children, is_node, split_refs
 from runlane.errors import DocumentIncomplete
 from runlane.store.conditions import RUNNING
@@ -17,6 +18,8 @@ from runlane.store.statements import Transaction, statement
 
 #: Parts that one transaction removes, so that others need not wait long.
 SWEEP_LIMIT: Final = 2000
+#: Of more new parts at once none is compressed: every writer would wait for that.
+_MAX_PACKED: Final = 256
 
 _HAS_PARTS: Final = "EXISTS (SELECT 1 FROM parts WHERE thread_id = :thread_id)"
 # Who writes the documents holds the thread, or its run's lease; a part is never changed.
@@ -115,7 +118,8 @@ def put_parts(thread_id: str, refs: Iterable[str], parts: Mapping[str, bytes]) -
         DocumentIncomplete: Something that is referred to is neither there nor among *parts*; nothing is to be stored.
     """
     if parts:
-        yield _PUT.many([{"thread_id": thread_id, "ref": ref, "data": data} for ref, data in parts.items()])
+        stored = _stored(parts)
+        yield _PUT.many([{"thread_id": thread_id, "ref": ref, "data": data} for ref, data in stored.items()])
     wanted = {ref for ref in refs if ref not in parts}
     for ref, data in parts.items():
         if is_node(ref):
@@ -124,6 +128,13 @@ def put_parts(thread_id: str, refs: Iterable[str], parts: Mapping[str, bytes]) -
         missing = yield MISSING_PARTS(thread_id=thread_id, refs=dumps(list(wanted)))
         if missing:
             raise DocumentIncomplete(thread_id, missing[0]["ref"])
+
+
+def _stored(parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return *parts* as they are stored. Nodes, which are hashes, do not become shorter."""
+    if len(parts) > _MAX_PACKED:
+        return parts
+    return {ref: data if is_node(ref) else packed(data) for ref, data in parts.items()}
 
 
 class Known(Protocol):
@@ -160,7 +171,7 @@ def read_parts(thread_id: str, refs: Iterable[str], known: Known = NOTHING) -> T
         rows = yield GET_PARTS(thread_id=thread_id, refs=dumps(list(wanted)))
         if len(rows) < len(wanted):
             raise DocumentIncomplete(thread_id, min(wanted - {row["ref"] for row in rows}))
-        found.update({row["ref"]: row["data"] for row in rows})
+        found.update({row["ref"]: unpacked(row["data"]) for row in rows})
         below = [child for row in rows if is_node(row["ref"]) for child in children(row["data"])]
         wanted = _unknown(below, known, found)
     return found
