@@ -80,7 +80,7 @@ def encode_lenient(value: Any) -> bytes:
     try:
         return encode(value)
     except Unserialisable:
-        return orjson.dumps(_plain(value, (), shape_of, repr))
+        return bytes(memoryview(orjson.dumps(_plain(value, (), shape_of, repr))))
 
 
 def shape_of(value: Any) -> Any:
