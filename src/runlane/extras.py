@@ -13,7 +13,7 @@ Extra = Literal["agents", "postgres", "search", "server"]
 #: Top-level modules that an installation has only with the extra.
 MODULES: Final[dict[Extra, frozenset[str]]] = {
     "agents": frozenset({"langchain_core", "langgraph", "ormsgpack"}),
-    "postgres": frozenset({"psycopg", "psycopg_pool"}),
+    "postgres": frozenset({"procrastinate", "psycopg", "psycopg_pool"}),
     "search": frozenset({"numpy"}),
     "server": frozenset({"click", "cronsim", "dotenv", "httpx", "starlette", "uvicorn", "watchfiles"}),
 }

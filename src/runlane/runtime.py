@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -228,9 +228,19 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
         await stack.enter_async_context(PartSweeper(core.store, core.telemetry))
         if isinstance(core.store.driver, SqliteDriver):
             await stack.enter_async_context(FreedPages(core.store.driver, core.telemetry))
+        if isinstance(core.dispatch, SharedDispatch) and core.settings.database.startswith("postgres"):
+            await stack.enter_async_context(_permits(core, core.dispatch))
         await stack.enter_async_context(parts.worker)
         stack.push_async_callback(parts.runs.shutdown, core.settings.drain_grace_s)
         yield
+
+
+def _permits(core: _Core, dispatch: SharedDispatch) -> AbstractAsyncContextManager[None]:
+    with needs_extra("postgres", "PostgreSQL"):
+        from runlane.dispatch.permits import Permits  # noqa: PLC0415  # an extra
+    settings = core.settings
+    permits = Permits(settings.database, settings.database_schema, dispatch, core.telemetry)
+    return permits.running(core.source.groups, executes=settings.execute_runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ def schema_of(path: Path) -> list[tuple[str, ...]]:
 def tables_of(url: str) -> set[str]:
     with ledger_connection(url) as connection:
         rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'runlane'").fetchall()
-    return {name for (name,) in rows}
+    return {name for (name,) in rows if not name.startswith("procrastinate_") and name != "job_migrations"}
 
 
 def stamp(connection: sqlite3.Connection | psycopg.Connection, revision: str) -> None:

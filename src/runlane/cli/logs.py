@@ -17,7 +17,7 @@ from runlane.redaction import redact_text, shortened
 #: uvicorn's logger of requests, whose records have the parts of a request as arguments.
 ACCESS: Final = "uvicorn.access"
 #: Libraries whose INFO is about themselves and not about a run.
-CHATTY: Final = ("asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
+CHATTY: Final = ("procrastinate", "asyncio", "httpcore", "httpx", "uvicorn.error", "watchfiles")
 
 #: Colours of levels at a terminal.
 COLOURS: Final = {

@@ -50,7 +50,7 @@ class Dispatch(Protocol):
         """Count *head*, which is being admitted, as one in a slot if it would be the next run; else change nothing."""
         ...
 
-    def filled(self, free: FreeSlots, run_ids: Collection[str], *, more: bool) -> None:
+    def filled(self, free: FreeSlots, heads: Collection[Head], *, more: bool) -> None:
         """Count the runs that were claimed for *free* as ones in slots, until :meth:`done`, and free the other slots.
 
         Args:

@@ -46,7 +46,7 @@ class LocalDispatch:
     def take(self, head: Head) -> bool:
         return self._waiting.take(head)
 
-    def filled(self, free: FreeSlots, run_ids: Collection[str], *, more: bool) -> None:
+    def filled(self, free: FreeSlots, heads: Collection[Head], *, more: bool) -> None:
         raise NotImplementedError  # each of its slots is for a run that is known
 
     def done(self, head: Head) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -42,6 +42,23 @@ class SharedDispatch:
         self._reason = asyncio.Event()
         self._reason.set()
         self._slot_free = asyncio.Event()
+        #: Tells other processes of groups that have heads for which there is no slot here, if anything does.
+        self.offer: Callable[[Collection[str]], None] | None = None
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Return whether a run could start here."""
+        return self._free > 0
+
+    async def slot_freed(self) -> None:
+        """Wait until a run could start here."""
+        while not self._free:
+            self._slot_free.clear()
+            await self._slot_free.wait()
+
+    def look(self) -> None:
+        """Ask the ledger for heads, once there is a slot."""
+        self._reason.set()
 
     def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
         if delay_s > 0:
@@ -50,6 +67,8 @@ class SharedDispatch:
         self._hints.now(head.run_id)
         if head.home is not None:
             self._attached[head.run_id] = None
+        elif not self._free:
+            self._offer((head.graph_id,))
         self._reason.set()
 
     def cancel(self, run_id: str) -> None:
@@ -57,9 +76,7 @@ class SharedDispatch:
 
     async def next_work(self) -> FreeSlots:
         while True:
-            while not self._free:
-                self._slot_free.clear()
-                await self._slot_free.wait()
+            await self.slot_freed()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
                     await self._reason.wait()
@@ -76,7 +93,8 @@ class SharedDispatch:
         self._free -= 1
         return True
 
-    def filled(self, free: FreeSlots, run_ids: Collection[str], *, more: bool) -> None:
+    def filled(self, free: FreeSlots, heads: Collection[Head], *, more: bool) -> None:
+        run_ids = [head.run_id for head in heads]
         full = len(run_ids) == free.slots
         # What could not start although there was a slot waits for another run, whose end tells of it.
         for run_id in run_ids if full else free.attached:
@@ -84,9 +102,15 @@ class SharedDispatch:
         if full or more:
             self._reason.set()
         self._release(free.slots - len(run_ids))
+        if full and not self._free:
+            self._offer(head.graph_id for head in heads if head.home is None)
 
     def done(self, head: Head) -> None:
         self._release(1)
+
+    def _offer(self, graph_ids: Iterable[str | None]) -> None:
+        if self.offer is not None:
+            self.offer({graph_id or "" for graph_id in graph_ids})
 
     def _release(self, slots: int) -> None:
         self._free += slots

@@ -73,7 +73,7 @@ class Fetcher:
         try:
             claimed, more = await self._claims.claim_heads(free, here)
         finally:
-            self._dispatch.filled(free, [claim.run.run_id for claim in claimed], more=more)
+            self._dispatch.filled(free, [Head.of(claim.run) for claim in claimed], more=more)
         for claim in claimed:
             self._occupy(Head.of(claim.run), self._execute(claim, sent_at))
         self._claims.heads_arrived()

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import Connection, sql
 
 from runlane.errors import ConfigurationError, StoreUnavailable
+from runlane.store import migrate_jobs
 from runlane.store.migrate import APPLIED, pending, upgrade
 from runlane.store.migrations import VERSION_TABLE
 
@@ -34,7 +35,7 @@ def migrate(url: str, schema: str) -> bool:
     try:
         with closing(_connect(url)) as connection:
             connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
-            if not pending(_applied(connection, schema)):
+            if not pending(_applied(connection, schema)) and not migrate_jobs.is_behind(connection):
                 return False
             with connection.transaction():
                 return _upgrade(connection, schema)
@@ -58,14 +59,16 @@ def _upgrade(connection: Connection[Any], schema: str) -> bool:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
     # Read again, since another process may have upgraded it while this one waited for the lock.
     missing = pending(_applied(connection, schema))
-    if not missing:
-        return False
     # A role without the right to make schemas may use one that exists.
     if connection.execute(_HAS_SCHEMA, (schema,)).fetchone() is None:
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
-    for statement in upgrade("postgres", missing):
-        connection.execute(statement.encode())
-    return True
+    if missing:
+        for statement in upgrade("postgres", missing):
+            connection.execute(statement.encode())
+    behind = migrate_jobs.is_behind(connection)
+    if behind:
+        migrate_jobs.upgrade(connection)
+    return bool(missing) or behind
 
 
 def _applied(connection: Connection[Any], schema: str) -> list[str]:

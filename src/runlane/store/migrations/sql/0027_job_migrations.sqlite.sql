@@ -1,0 +1,2 @@
+-- One process needs nothing that carries permits to others.
+SELECT 1;
