@@ -13,7 +13,7 @@ from runlane.checkpoints.serializer import LedgerSerializer
 from runlane.checkpoints.values import MessagePack, Values
 from runlane.documents.document import Document, assemble, body_of, body_of_text
 from runlane.documents.memory import MEMORY_BYTES, ThreadMemories, ThreadMemory
-from runlane.documents.parts import bytes_of, expand, fold, is_item, ref_of, split_refs
+from runlane.documents.parts import Folding, bytes_of, expand, fold, is_item, ref_of, split_refs
 from runlane.documents.splitting import document_of
 
 CODEC = MessagePack(LedgerSerializer())
@@ -210,3 +210,20 @@ def test_a_memory_in_use_forgets_what_a_long_run_has_left_behind() -> None:
     for number in range(200):
         document_of([HumanMessage(f"{number}" + "x" * 1_000_000, id=str(number))], CODEC, memory)
     assert memory.bytes <= 2 * MEMORY_BYTES
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_versions_of_a_list_fold_as_each_would_by_itself(seed: int) -> None:
+    rng = random.Random(seed)
+    folding, refs, stored = Folding(), list[str](), dict[str, bytes]()
+    for _ in range(60):
+        known = frozenset(stored) if rng.random() < 0.8 else frozenset(rng.sample(sorted(stored), len(stored) // 2))
+        alone, nodes = fold(refs)
+        folded, new = folding.fold(refs, known)
+        assert folded == alone
+        assert nodes.keys() <= known | new.keys()
+        assert list(expand(folded, {**stored, **new})) == refs
+        stored.update(nodes)
+        if rng.random() < 0.2 and refs:
+            del refs[rng.randrange(len(refs)) :]
+        refs += [ref_of(".", rng.randbytes(8)) for _ in range(rng.randrange(30))]

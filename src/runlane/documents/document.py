@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
 import msgspec
 
-from runlane.documents.parts import BYTES, ITEM, ITEM_NODE, NODE, fold, node, ref_of
+from runlane.documents.parts import BYTES, ITEM, ITEM_NODE, NODE, Folding, node, ref_of
 
 #: Documents that are smaller are not cut.
 MIN_DOCUMENT_BYTES: Final = 4096
@@ -20,6 +21,8 @@ _MAX_SMALL_BYTES: Final = 2048
 #: Bytes whose inside is not known are cut at multiples of this, behind a beginning that most often differs.
 _BLOCK_BYTES: Final = 8192
 _OPAQUE_START_BYTES: Final = 64
+#: Lists of one memory whose earlier versions are known.
+_MAX_FOLDINGS: Final = 16
 #: An image, or another file as base64. Before it is what ends the text before in JSON, MessagePack or a data URL; so
 #: its bytes are the same part wherever it stands.
 _LARGE_BYTES: Final = 16 * 1024
@@ -155,13 +158,17 @@ class Builder:
     ``stored`` are references that are stored for sure; parts that are not among them are given with the document.
     """
 
-    __slots__ = ("_all", "_body", "_literal", "_parts", "_refs", "_run", "_small", "_stored")
+    __slots__ = ("_all", "_body", "_foldings", "_literal", "_parts", "_refs", "_run", "_small", "_stored")
 
-    def __init__(self, stored: Container[str], *, keeps_bytes: bool = False) -> None:
+    def __init__(
+        self, stored: AbstractSet[str], *, foldings: dict[str, Folding] | None = None, keeps_bytes: bool = False
+    ) -> None:
         """Args:
+        foldings: Those of earlier versions of lists, by their first references; kept for later ones.
         keeps_bytes: Give the bytes of the whole document too.
         """
         self._stored = stored
+        self._foldings = {} if foldings is None else foldings
         self._all: list[bytes] | None = [] if keeps_bytes else None
         self._body: list[bytes | int] = []
         self._refs: list[str] = []
@@ -244,7 +251,10 @@ class Builder:
         rest = bytes(self._small)
         self._small.clear()
         if self._run:
-            folded, nodes = fold(self._run)
+            if self._run[0] not in self._foldings and len(self._foldings) >= _MAX_FOLDINGS:
+                self._foldings.clear()
+            folding = self._foldings.setdefault(self._run[0], Folding())
+            folded, nodes = folding.fold(self._run, self._stored)
             self._run = []
             self._put(nodes)
             if self._literal:

@@ -60,6 +60,6 @@ def document_of_text(text: bytes) -> Document | None:
     document = document_of(orjson.loads(text), _CODEC, ThreadMemory())
     if isinstance(document, Document) and document.data == text:
         return document
-    builder = Builder((), keeps_bytes=True)
+    builder = Builder(frozenset(), keeps_bytes=True)
     builder.add_opaque(text, is_spine=True)
     return builder.document()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial
 from typing import Any, Final
 
-from runlane.documents.parts import children, is_item, is_node
+from runlane.documents.parts import Folding, children, is_item, is_node
 
 #: Texts that are shorter are encoded again.
 _MIN_TEXT_CHARS: Final = 256
@@ -71,13 +71,14 @@ class _Known:
     ``tops`` are the references that the documents of this generation begin at.
     """
 
-    __slots__ = ("by_ref", "items", "stored", "tops")
+    __slots__ = ("by_ref", "foldings", "items", "stored", "tops")
 
     def __init__(self) -> None:
         self.items: dict[int, _Item] = {}
         self.by_ref: dict[str, _Item] = {}
         self.stored: set[str] = set()
         self.tops: set[str] = set()
+        self.foldings: dict[str, Folding] = {}
 
     def drop_unused(self, generation: int) -> int:
         """Drop the objects that were not used since *generation*, and return what the others take."""
@@ -120,6 +121,10 @@ class ThreadMemory:
         """Return the references that documents of *codec* need not bring, as they are stored or on their way."""
         return self._known(codec).stored
 
+    def foldings(self, codec: str) -> dict[str, Folding]:
+        """Return how lists of *codec* were folded, by their first references."""
+        return self._learning(codec).foldings
+
     def accept(self, codec: str, tops: Iterable[str], parts: Iterable[str]) -> None:
         """Take *parts* for stored: they were read, or are on their way with the documents that refer to *tops*.
 
@@ -137,6 +142,7 @@ class ThreadMemory:
             other = copy._codecs[codec] = _Known()
             other.items, other.by_ref, other.stored = known.items, known.by_ref, set(known.stored)
             other.tops = set(known.tops)
+            other.foldings = {first: folding.copy() for first, folding in known.foldings.items()}
         return copy
 
     def keep_nodes(self, parts: Mapping[str, bytes]) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import blake2b
+from itertools import count
 from typing import Final
 
 #: Kinds of parts: any bytes, the bytes of one whole item of a list, a node, and a node that is one whole item.
@@ -67,29 +69,65 @@ def node(kind: str, refs: Iterable[str]) -> tuple[str, bytes]:
     return ref_of(kind, data), data
 
 
+class Folding:
+    """Folds versions of one list: what an earlier one has begun with is neither cut nor hashed again."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, levels: Iterable[tuple[str, list[str]]] = ()) -> None:
+        #: Of each level the references up to its last cut, one after the other, and the nodes over them.
+        self._levels = list(levels)
+
+    def copy(self) -> Folding:
+        """Return another one that has seen the same versions."""
+        return Folding(self._levels)
+
+    def fold(self, refs: Sequence[str], stored: AbstractSet[str] = frozenset()) -> tuple[list[str], dict[str, bytes]]:
+        """Return a few references that stand for all of *refs* in their order, and the nodes for that.
+
+        At each level the references behind the last cut stay as they are: the next version of a list most often adds
+        there.
+
+        Args:
+            stored: Nodes that need not be given.
+        """
+        level, nodes = list(refs), dict[str, bytes]()
+        open_ends: list[Sequence[str]] = []
+        for depth in count():
+            text = "".join(level)
+            begun, above = self._begun(depth, text, stored)
+            at = len(begun) // REF_CHARS
+            for group in _groups(level[at:], text[len(begun) :]):
+                ref, data = node(NODE, group)
+                nodes[ref] = data
+                above.append(ref)
+                at += len(group)
+            if not above:
+                break
+            self._levels[depth : depth + 1] = [(text[: at * REF_CHARS], above)]
+            open_ends.append(level[at:])
+            level = above
+        for open_end in reversed(open_ends):
+            level = [*level, *open_end]
+        return level, nodes
+
+    def _begun(self, depth: int, text: str, stored: AbstractSet[str]) -> tuple[str, list[str]]:
+        """Return with which references *text* begins as an earlier version did, and the nodes over them."""
+        if depth < len(self._levels):
+            begun, above = self._levels[depth]
+            if text.startswith(begun) and stored >= set(above):
+                return begun, list(above)
+        return "", []
+
+
 def fold(refs: Sequence[str]) -> tuple[list[str], dict[str, bytes]]:
-    """Return a few references that stand for all of *refs* in their order, and the nodes for that.
-
-    At each level the references behind the last cut stay as they are: the next version of a list most often adds there.
-    """
-    level, nodes = list(refs), dict[str, bytes]()
-    open_ends: list[Sequence[str]] = []
-    while groups := _groups(level):
-        open_ends.append(level[sum(map(len, groups)) :])
-        level = []
-        for group in groups:
-            ref, data = node(NODE, group)
-            nodes[ref] = data
-            level.append(ref)
-    for open_end in reversed(open_ends):
-        level += open_end
-    return level, nodes
+    """Fold one version of a list."""
+    return Folding().fold(refs)
 
 
-def _groups(refs: Sequence[str]) -> list[Sequence[str]]:
-    """Return the groups of *refs* that are complete."""
-    last_chars = "".join(refs)[REF_CHARS - 1 :: REF_CHARS]
-    return [refs[match.start() : match.end()] for match in _GROUP.finditer(last_chars)]
+def _groups(refs: Sequence[str], text: str) -> list[Sequence[str]]:
+    """Return the groups of *refs*, which are *text*, that are complete."""
+    return [refs[match.start() : match.end()] for match in _GROUP.finditer(text[REF_CHARS - 1 :: REF_CHARS])]
 
 
 def expand(refs: Iterable[str], parts: Mapping[str, bytes]) -> Iterator[str]:

@@ -69,7 +69,9 @@ def document_of(value: Any, codec: Codec, memory: ThreadMemory) -> bytes | Docum
         data = codec.encode(value)
         if len(data) < (codec.min_shared_bytes if stored else MIN_DOCUMENT_BYTES):
             return data
-    cutting = _Cutting(codec, memory, Builder(stored, keeps_bytes=codec.keeps_bytes))
+    cutting = _Cutting(
+        codec, memory, Builder(stored, foldings=memory.foldings(codec.name), keeps_bytes=codec.keeps_bytes)
+    )
     cutting.value(value, is_spine=True)
     document = cutting.builder.document()
     memory.keep_nodes(document.parts)
