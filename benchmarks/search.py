@@ -108,7 +108,9 @@ async def fill(driver: Driver, total: int) -> None:
         before = [f"DROP TRIGGER {trigger['name']}" for trigger in triggers]
         after = [trigger["sql"] for trigger in triggers]
         if isinstance(driver, PostgresDriver):
-            before, after = ["ALTER TABLE threads DISABLE TRIGGER USER"], ["ALTER TABLE threads ENABLE TRIGGER USER"]
+            before = ["ALTER TABLE threads DISABLE TRIGGER USER"]
+            # The server analyses tables by itself, but not at once.
+            after = ["ALTER TABLE threads ENABLE TRIGGER USER", "ANALYZE threads", "ANALYZE thread_terms"]
         for sql in before:
             yield Statement("before", sql, sql)()
         for first in range(0, total, BATCH):
