@@ -41,7 +41,7 @@ class Asked:
     #: Its stop was one that takes it back.
     taken_back: bool = False
     status: str = ""
-    watched: list[Event] | None = None
+    watched: list[Event] | None = field(default=None, repr=False)
 
     @property
     def endings(self) -> set[str]:

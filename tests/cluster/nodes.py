@@ -167,7 +167,7 @@ class Tormentor:
     async def swallow(self, node: Node) -> None:
         node.proxy.swallow()
         await asyncio.sleep(self._rng.uniform(0.1, 2.5 * self._lease_s))
-        node.proxy.heal()
+        node.proxy.heal(late=self._rng.random() < 0.5)
 
     async def crash(self, _: Node) -> None:
         await asyncio.to_thread(self._cluster.postgres.restart)

@@ -39,11 +39,11 @@ class Proxy:
         """Let connections live, and nothing through: neither side hears of it."""
         self._flows.clear()
 
-    def heal(self) -> None:
-        """Reset what was swallowed, and let new connections through."""
-        if not self._flows.is_set():
+    def heal(self, *, late: bool = False) -> None:
+        """Let new connections through, and with *late* all that was swallowed; without, its connections are reset."""
+        if not self._flows.is_set() and not late:
             self._drop()
-            self._flows.set()
+        self._flows.set()
         self._refuses = False
 
     def _drop(self) -> None:

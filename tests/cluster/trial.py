@@ -20,7 +20,7 @@ from postgres_cluster import PostgresCluster
 from webhook_kit import Receiver, receiver
 
 #: A lease that many a fault outlasts.
-LEASE_S = 2.0
+LEASE_S = 3.0
 SETTINGS: dict[str, Any] = {
     "lease_s": LEASE_S,
     "poll_s": 0.5,

@@ -21,6 +21,8 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 
 Entry = dict[str, Any]
+#: How often a step says that it goes on.
+TOLD = 4
 
 
 class State(TypedDict, total=False):
@@ -51,8 +53,10 @@ async def act(run: str, step: int, seconds: float, config: RunnableConfig) -> En
     """Do a step: leave its trace, tell it, take time, and return its entry."""
     attempt = config["metadata"]["run_attempt"]
     os.write(effects(), f"{run} {step} {attempt} {os.getpid()} {time.time():.4f}\n".encode())
-    get_stream_writer()({"step": step, "attempt": attempt})
-    await asyncio.sleep(seconds)
+    tell = get_stream_writer()
+    for _ in range(TOLD):  # so that there is always something on its way to the database
+        tell({"step": step, "attempt": attempt})
+        await asyncio.sleep(seconds / TOLD)
     return {"run": run, "step": step, "attempt": attempt}
 
 
