@@ -81,13 +81,13 @@ async def attempt() -> AsyncIterator[Attempt]:
 
 
 async def test_the_events_and_checkpoints_of_a_step_are_one_transaction(attempt: Attempt) -> None:
-    before = attempt.driver.counts.get("holds_lease", 0)
+    before = attempt.driver.counts.get("holds_free_lease", 0)
     attempt.journal.append_event("a", b"1")
     attempt.journal.append_checkpoint(rows("one"))
     attempt.journal.append_event("b", b"2")
     await attempt.journal.flush()
     assert await attempt.stored() == ([1, 2], ["one"])
-    assert attempt.driver.counts["holds_lease"] == before + 1
+    assert attempt.driver.counts["holds_free_lease"] == before + 1
 
 
 @on_virtual_time

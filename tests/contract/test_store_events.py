@@ -223,13 +223,14 @@ async def test_retention_takes_a_bounded_bite_of_the_oldest_runs(store: RunStore
     assert await store.events.purge(older_than_s=60, limit=2) == 0, "what was purged is not looked at again"
 
 
-async def test_old_runs_are_found_oldest_first_for_being_forgotten(store: RunStore) -> None:
+async def test_old_runs_are_deleted_oldest_first_in_parts(store: RunStore) -> None:
     old, temporary = await ended(store, "a"), await ended(store, "b", temporary=True)
     fresh = await ended(store, "c", temporary=True)
     active = await running(store, "d", temporary=True)
     for run_id in (old, temporary):
         await turn(store, LONG_AGO, run_id)
-    found = await store.runs.forgettable(older_than_s=60)
-    assert [run.run_id for run in found] == [old, temporary]
-    assert len(await store.runs.forgettable(older_than_s=60, limit=1)) == 1
-    assert not {fresh, active.run_id} & {run.run_id for run in found}
+    assert await store.runs.purge(older_than_s=60, limit=1) == 1
+    assert {run.run_id for run in await store.runs.list(None, owner=ANY_OWNER)} == {temporary, fresh, active.run_id}
+    assert await store.runs.purge(older_than_s=60) == 1
+    assert await store.runs.purge(older_than_s=60) == 0
+    assert {run.run_id for run in await store.runs.list(None, owner=ANY_OWNER)} == {fresh, active.run_id}

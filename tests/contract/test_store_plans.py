@@ -21,12 +21,12 @@ from runlane.store.transactions.leases import HELD, LEASES, RUNNABLE
 from runlane.store.transactions.parts import GET_PARTS, MISSING_PARTS
 from runlane.store.transactions.queue import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
 from runlane.store.transactions.run_queries import (
-    FORGET_RUNS,
     GET_RESULT,
     HAS_ACTIVE,
     INFLIGHT,
     LAST_STARTED,
     LIST_RUNS,
+    OLD_RUNS,
     RUN_END,
     STARTED_RUNS,
 )
@@ -204,7 +204,7 @@ def test_a_statement_that_scans_ended_runs_would_be_found(ledger: sqlite3.Connec
     ("one", "index"),
     [
         (EXPIRED_THREADS, "threads_expiring"),
-        (FORGET_RUNS, "runs_ended"),
+        (OLD_RUNS, "runs_ended"),
         (LAST_STARTED, "runs_by_start"),
         (LIST_RUNS, "runs_by_thread"),
         (STARTED_RUNS, "runs_by_start"),

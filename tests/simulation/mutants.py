@@ -124,7 +124,7 @@ def _asked(query: Query) -> Transaction[Rows]:
     return (yield query)
 
 
-_UNFENCED: Final = finding(fence.HOLDS_LEASE, [{"held": 1}])
+_UNFENCED: Final = finding(fence.HOLDS_FREE_LEASE, [{"held": 1}])
 
 
 def _to(value: Any) -> Callable[[Any], Any]:

@@ -10,7 +10,7 @@ from runlane.journal.rows import CheckpointRows, put
 from runlane.records import Lease, StreamEvent
 from runlane.store.statements import Transaction
 from runlane.store.transactions.events import NO_DOCUMENTS, insert_events
-from runlane.store.transactions.fence import fence
+from runlane.store.transactions.fence import fence_free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +65,9 @@ def append(
 
     Raises:
         LeaseLost: Another attempt has the run, or it is terminal; nothing was written.
+        RowsLocked: The run is being ended or taken; nothing was written.
     """
-    yield from fence(lease)
+    yield from fence_free(lease)
     if events:
         yield from insert_events(lease, events, documents)
     if rows is not None:

@@ -14,7 +14,7 @@ from runlane.errors import CronChanged, InvalidRequest, NotFound, RunlaneError, 
 from runlane.records import Admission, NewRun, RunError
 from runlane.schedules import Schedule
 from runlane.store.ledger import RunStore
-from runlane.store.transactions.crons import Cron, Firing, Missed
+from runlane.store.transactions.crons import Cron, DueCrons, Firing, Missed
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
 
@@ -65,7 +65,6 @@ class CronScheduler:
         admitted: Callable[[NewRun, Admission], None],
         closed: Callable[[], bool],
         poll_s: float,
-        now: Callable[[], datetime],
         telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
@@ -79,7 +78,6 @@ class CronScheduler:
         self._admitted = admitted
         self._closed = closed
         self._poll_s = poll_s
-        self._now = now
         self._idle_s = poll_s
         self._loop = SupervisedLoop(
             "crons",
@@ -108,24 +106,26 @@ class CronScheduler:
             StoreUnavailable: The ledger cannot be read.
         """
         while not self._closed():
-            found = await self._store.crons.due(until=self._now(), limit=FIRED_AT_ONCE)
-            written = await asyncio.gather(*(self._fire(cron) for cron in found))
-            if not all(written):
+            found = await self._store.crons.due(limit=FIRED_AT_ONCE)
+            if not found.crons:
+                return self._until(found)
+            written = await asyncio.gather(*(self._fire(cron, found.now) for cron in found.crons))
+            if not any(written) or (len(found.crons) < FIRED_AT_ONCE and not all(written)):
                 return RETRY_S
-            if len(found) < FIRED_AT_ONCE:
-                break
-        following = await self._store.crons.next_at()
-        if following is None or self._closed():
+        return self._poll_s
+
+    def _until(self, found: DueCrons) -> float:
+        if found.next_run_at is None:
             return self._poll_s
-        return min(self._poll_s, max(0.0, (following - self._now()).total_seconds()))
+        return min(self._poll_s, max(0.0, (found.next_run_at - found.now).total_seconds()))
 
     async def _turn(self) -> None:
         self._idle_s = await self.fire_due()
 
-    async def _fire(self, cron: Cron) -> bool:
-        """Fire what is due of *cron*; ``False``: that has to be tried again."""
+    async def _fire(self, cron: Cron, now: datetime) -> bool:
+        """Fire what is due of *cron* at *now*; ``False``: that has to be tried again."""
         try:
-            firing = await self._firing(cron)
+            firing = await self._firing(cron, now)
             fired = await self._store.crons.fire(cron, firing)
         except CronChanged:
             return True  # somebody else fired or changed it
@@ -135,6 +135,8 @@ class CronScheduler:
         except Exception:  # supervisor: a defect that one cron shows must not end the firing of others
             log.exception("cron.failed cron_id=%s", cron.cron_id)
             return False
+        if fired is None:
+            return False
         if fired.cron.error is not None:
             log.warning("cron.refused cron_id=%s error=%s", cron.cron_id, fired.cron.error.error)
         run_id = None if fired.admission is None else fired.admission.run.run_id
@@ -143,15 +145,15 @@ class CronScheduler:
             self._admitted(firing.new, fired.admission)
         return True
 
-    async def _firing(self, cron: Cron) -> Firing:
-        """Return what is to become of what is due of *cron*."""
+    async def _firing(self, cron: Cron, now: datetime) -> Firing:
+        """Return what is to become of what is due of *cron* at *now*."""
         plan = cron.plan
         assert plan.next_run_at is not None
         try:
             schedule = Schedule(plan.schedule, plan.timezone)
         except InvalidRequest as error:  # a time zone that this machine does not have
             return Firing(slot=plan.next_run_at, next_run_at=None, error=_error(error), disable=True)
-        found = due(schedule, plan.next_run_at, end_at=plan.end_at, missed=plan.missed, now=self._now())
+        found = due(schedule, plan.next_run_at, end_at=plan.end_at, missed=plan.missed, now=now)
         firing = Firing(slot=found.slot, next_run_at=found.next_run_at)
         if not found.fire:
             return firing

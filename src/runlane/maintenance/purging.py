@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
+from runlane.errors import RowsLocked
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.supervised_loop import SupervisedLoop
@@ -39,13 +43,17 @@ class Purger:
         await self._loop.stop()
 
     async def purge(self) -> None:
-        """Remove everything that is past its retention, in parts, so that writers in between do not wait long."""
-        while await self._store.events.purge(older_than_s=self._settings.event_retention_s):
+        """Remove everything that is past its retention, in parts, so that writers in between do not wait long.
+
+        What others have locked is left for the next time, and keeps nothing of another kind.
+        """
+        await _all(partial(self._store.events.purge, older_than_s=self._settings.event_retention_s))
+        await _all(partial(self._store.webhooks.purge, older_than_s=self._settings.webhook_retention_s))
+        if self._forget_after_s is not None:
+            await _all(partial(self._store.runs.purge, older_than_s=self._forget_after_s))
+
+
+async def _all(purge: Callable[[], Awaitable[int]]) -> None:
+    with suppress(RowsLocked):
+        while await purge():
             continue
-        while await self._store.webhooks.purge(older_than_s=self._settings.webhook_retention_s):
-            continue
-        if self._forget_after_s is None:
-            return
-        while old := await self._store.runs.forgettable(older_than_s=self._forget_after_s):
-            for run in old:
-                await self._store.runs.delete(run.run_id, owner=run.owner)

@@ -57,6 +57,8 @@ _FRAGMENTS = {
     "{due}": ("MAX(:now, created_at)", f"GREATEST({_PG_NOW}, created_at)"),
     "{for_update}": ("", "FOR UPDATE"),
     "{for_key_share}": ("", "FOR KEY SHARE"),
+    "{key_share_skip_locked}": ("", "FOR KEY SHARE SKIP LOCKED"),
+    "{for_no_key_update}": ("", "FOR NO KEY UPDATE"),
     "{skip_locked}": ("", "FOR UPDATE SKIP LOCKED"),
     "{run}": (_RUN, _RUN),
     # Where a row is, for tables without a number: an order to look through all of them, above ``{first_place}``.

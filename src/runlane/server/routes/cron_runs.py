@@ -46,7 +46,6 @@ def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
         admitted=lambda new, admission: service.runtime.submitter.admitted(new, admission).watch.close(),
         closed=lambda: service.runs.closed,
         poll_s=poll_s,
-        now=utc_now,
         telemetry=service.runtime.telemetry,
     )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from runlane.records import Order, Owner, ThreadTtl
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import crons
-from runlane.store.transactions.crons import Cron, CronFilter, CronPlan, CronTarget, Fired, Firing
+from runlane.store.transactions.crons import Cron, CronFilter, CronPlan, CronTarget, DueCrons, Fired, Firing
 
 
 class Crons:
@@ -53,16 +51,15 @@ class Crons:
         """Return how many crons match *where*."""
         return await self._database.read(lambda: crons.count_crons(owner, where))
 
-    async def due(self, *, until: datetime, limit: int = 100) -> tuple[Cron, ...]:
-        """Return crons of all owners whose next slot is not after *until*, the longest due first."""
-        return await self._database.read(lambda: crons.due_crons(until, limit))
+    async def due(self, *, limit: int = 100) -> DueCrons:
+        """Return crons of all owners whose next slot has come, the longest due first."""
+        return await self._database.read(lambda: crons.due_crons(limit))
 
-    async def next_at(self) -> datetime | None:
-        """Return the earliest next slot of all crons."""
-        return await self._database.read(crons.next_cron_at)
+    async def fire(self, seen: Cron, firing: Firing) -> Fired | None:
+        """Move the cron on and admit its slot's run in one transaction; CronChanged if it is not as it was *seen*.
 
-    async def fire(self, seen: Cron, firing: Firing) -> Fired:
-        """Move the cron on and admit its slot's run in one transaction; CronChanged if it is not as it was *seen*."""
+        ``None``: another transaction works on the cron or its thread, so try again.
+        """
         return await self._database.write(
             lambda: crons.fire_cron(seen, firing, self._thread_ttl, self._max_queued_runs)
         )

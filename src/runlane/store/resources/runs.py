@@ -105,9 +105,9 @@ class Runs:
         """Return the run of a thread that started last, or ended last without having started."""
         return await self._database.read(lambda: run_queries.last_started(thread_id))
 
-    async def forgettable(self, *, older_than_s: float, limit: int = 200) -> tuple[RunRecord, ...]:
-        """Return runs that ended more than *older_than_s* ago."""
-        return await self._database.read(lambda: run_queries.forgettable(older_than_s, limit))
+    async def purge(self, *, older_than_s: float, limit: int = 100) -> int:
+        """Delete up to *limit* runs that ended more than *older_than_s* ago, with their events; return how many."""
+        return await self._database.write(lambda: run_queries.purge_runs(older_than_s, limit))
 
     async def result(self, run_id: str, *, owner: Owner) -> tuple[RunStatus, bytes | None, Mapping[str, str] | None]:
         """Return a run's status, the JSON text that its waiters are answered, and its error."""

@@ -44,6 +44,19 @@ MARK_BUSY = statement(
     """UPDATE threads SET status = :status, metadata = :metadata, config = :config, updated_at = {now}
        WHERE thread_id = :thread_id""",
 )
+# Called before any thread is locked, so that whoever locks several does so in one order. SQLite has one writer.
+LOCK_THREADS = statement(
+    "lock_threads",
+    "",
+    postgres="SELECT thread_id FROM threads WHERE thread_id IN {listed :thread_ids} ORDER BY thread_id {for_update}",
+)
+# The same of threads that are to be made. Held until the commit.
+LOCK_NEW_THREADS = statement(
+    "lock_new_threads",
+    "",
+    postgres="""SELECT pg_advisory_xact_lock(hashtextextended('runlane thread ' || thread_id, 0))
+        FROM (SELECT json_array_elements_text(CAST(:thread_ids AS json)) AS thread_id) AS wanted""",
+)
 # Called under the thread's lock. The run behind which there is no more room: as many wait before it as may.
 LAST_PLACE = statement(
     "last_place",
@@ -112,7 +125,17 @@ def _admit(new: NewRun, ttl: ThreadTtl | None, max_queued_runs: int) -> Transact
 def admit_all(
     news: Sequence[NewRun], ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS
 ) -> Transaction[tuple[Admission, ...]]:
-    """Admit each of *news*, in order; if one cannot be admitted none is."""
+    """Admit each of *news*, in order; if one cannot be admitted none is.
+
+    Lock order: the threads, by their ids, then as :func:`admit`.
+    """
+    wanted = sorted({new.thread_id for new in news})
+    if len(wanted) > 1:
+        found = yield LOCK_THREADS(thread_ids=dumps(wanted))
+        private = {new.thread_id for new in news if new.temporary}  # nobody else knows their ids
+        made = [one for one in wanted if one not in private and one not in {row["thread_id"] for row in found}]
+        if made:
+            yield LOCK_NEW_THREADS(thread_ids=dumps(made))
     done = []
     for new in news:
         admitted = yield from admit(new, ttl, max_queued_runs)

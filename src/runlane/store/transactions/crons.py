@@ -23,7 +23,7 @@ from runlane.store.rows import (
 )
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
 from runlane.store.transactions.admissions import MAX_QUEUED_RUNS, admit
-from runlane.store.transactions.runs import GET_RUN, LOCK_THREAD
+from runlane.store.transactions.runs import GET_RUN, LOCK_FREE_THREAD, LOCK_THREAD
 
 #: What becomes of slots that came while no scheduler was there: the newest is made up for, or none is.
 Missed = Literal["once", "skip"]
@@ -60,8 +60,16 @@ ADVANCE_CRON = statement(
     "advance_cron",
     """UPDATE crons SET next_run_at = CAST(:next_run_at AS BIGINT), last_slot_at = :slot, error = :error,
          revision = revision + 1
-       WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 RETURNING {cron}""",
+       WHERE cron_id IN (SELECT cron_id FROM crons
+         WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1 {skip_locked}) RETURNING {cron}""",
 )
+# Tell what another transaction has locked from what is not as it was seen, or not there. SQLite has one writer.
+CRON_AS_SEEN = statement(
+    "cron_as_seen",
+    "",
+    postgres="SELECT 1 AS found FROM crons WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1",
+)
+THREAD_EXISTS = statement("thread_exists", "", postgres="SELECT 1 AS found FROM threads WHERE thread_id = :thread_id")
 # These follow ADVANCE_CRON in its transaction, which holds the lock.
 RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING {cron}")
 RECORD_REFUSAL = statement(
@@ -73,11 +81,13 @@ DISABLE_CRON = statement(
 )
 DUE_CRONS = statement(
     "due_crons",
-    """SELECT {cron} FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL AND next_run_at <= :until
+    """SELECT {cron} FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL AND next_run_at <= {now}
        ORDER BY next_run_at LIMIT :limit""",
 )
 NEXT_CRON = statement(
-    "next_cron", "SELECT MIN(next_run_at) AS next_run_at FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL"
+    "next_cron",
+    """SELECT MIN(next_run_at) AS next_run_at, {now} AS now_us FROM crons
+       WHERE enabled = 1 AND next_run_at IS NOT NULL""",
 )
 # Guard: none; a cron that is fired meanwhile loses to it.
 DELETE_CRON = statement("delete_cron", "DELETE FROM crons WHERE cron_id = :cron_id")
@@ -189,6 +199,15 @@ class Fired:
 
     cron: Cron
     admission: Admission | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueCrons:
+    """Crons whose next slot has come by the database's clock, which is *now*; and the earliest next slot of all."""
+
+    crons: tuple[Cron, ...]
+    now: datetime
+    next_run_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,28 +336,32 @@ def count_crons(owner: Owner, where: CronFilter) -> Transaction[int]:
     return count
 
 
-def due_crons(until: datetime, limit: int) -> Transaction[tuple[Cron, ...]]:
-    """Return crons of all owners whose next slot is not after *until*, the longest due first."""
-    rows = yield DUE_CRONS(until=microseconds(until), limit=limit)
-    return tuple(cron_record(row) for row in rows)
-
-
-def next_cron_at() -> Transaction[datetime | None]:
-    """Return the earliest next slot of all crons."""
-    rows = yield NEXT_CRON()
-    return maybe_instant(rows[0]["next_run_at"])
+def due_crons(limit: int) -> Transaction[DueCrons]:
+    """Return crons of all owners whose next slot has come, the longest due first."""
+    following = yield NEXT_CRON()
+    rows = yield DUE_CRONS(limit=limit)
+    return DueCrons(
+        crons=tuple(cron_record(row) for row in rows),
+        now=instant(following[0]["now_us"]),
+        next_run_at=maybe_instant(following[0]["next_run_at"]),
+    )
 
 
 def fire_cron(
     seen: Cron, firing: Firing, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS
-) -> Transaction[Fired]:
+) -> Transaction[Fired | None]:
     """Move the cron on and admit the slot's run: both, or, if somebody else fired the slot, neither.
+
+    Returns:
+        What became of the slot; ``None`` while another transaction works on the cron or its thread.
 
     Raises:
         CronChanged: It was changed, fired, disabled or deleted since it was *seen*; nothing was written.
     """
     if seen.target.thread_id is not None:
-        yield LOCK_THREAD(thread_id=seen.target.thread_id)  # before the cron, as a thread's deletion does
+        thread_id = seen.target.thread_id  # locked before the cron, as a thread's deletion does
+        if not (yield LOCK_FREE_THREAD(thread_id=thread_id)) and (yield THREAD_EXISTS(thread_id=thread_id)):
+            return None
     rows = yield ADVANCE_CRON(
         cron_id=seen.cron_id,
         revision=seen.revision,
@@ -347,6 +370,8 @@ def fire_cron(
         error=error_text(firing.error),
     )
     if not rows:
+        if (yield CRON_AS_SEEN(cron_id=seen.cron_id, revision=seen.revision)):
+            return None
         raise CronChanged(seen.cron_id)
     if firing.disable:
         rows = yield DISABLE_CRON(cron_id=seen.cron_id, error=error_text(firing.error))

@@ -13,7 +13,7 @@ from runlane.documents.parts import REF_CHARS
 from runlane.records import Lease, StreamEvent
 from runlane.store.conditions import ENDED_LONG_AGO
 from runlane.store.statements import Row, Transaction, statement
-from runlane.store.transactions.parts import mark_due
+from runlane.store.transactions.purges import mark_all_due, purges_alone
 from runlane.store.transactions.values import Assembly, put_documents
 
 # A batch that is appended again, since the answer to its commit was lost, is there already: what has its number is it,
@@ -29,11 +29,12 @@ READ_SEGMENTS = statement(
        ORDER BY last_seq LIMIT :limit""",
 )
 THREAD_OF_LOG = statement("thread_of_log", "SELECT thread_id FROM runs WHERE seq = :run_seq")
-# Read from the index of runs whose log was not purged yet: those that were are many.
+# Read from the index of runs whose log was not purged yet: those that were are many. Those that others work on are left
+# for later.
 OLD_LOGS = statement(
     "old_logs",
     f"""SELECT seq AS run_seq, thread_id FROM runs WHERE ended_at IS NOT NULL AND log_purged = 0
-          AND {ENDED_LONG_AGO} ORDER BY ended_at LIMIT :limit""",
+          AND {ENDED_LONG_AGO} ORDER BY ended_at LIMIT :limit {{skip_locked}}""",
 )
 # Both are for runs that have ended: nobody appends to their logs any more.
 MARK_PURGED = statement("mark_purged", "UPDATE runs SET log_purged = 1 WHERE seq = :run_seq")
@@ -136,13 +137,17 @@ def _events_of(segment: Row, reading: Assembly | None) -> Iterator[StreamEvent]:
 
 
 def purge_events(older_than_s: float, limit: int) -> Transaction[int]:
-    """Remove the events of up to *limit* runs that ended more than *older_than_s* ago; return of how many."""
+    """Remove the events of up to *limit* runs that ended more than *older_than_s* ago; return of how many.
+
+    None while another process does.
+    """
+    if not (yield from purges_alone("events")):
+        return 0
     old = yield OLD_LOGS(age_us=int(older_than_s * 1_000_000), limit=limit)
     if old:
         yield DELETE_EVENTS.many(old)
         yield MARK_PURGED.many(old)
-        for thread_id in {row["thread_id"] for row in old}:
-            yield from mark_due(thread_id)
+        yield from mark_all_due(old)
     return len(old)
 
 

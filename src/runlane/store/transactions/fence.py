@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from runlane.errors import LeaseLost
+from typing import Final
+
+from runlane.errors import LeaseLost, RowsLocked
 from runlane.records import Lease
 from runlane.store.conditions import HOLDS_RUN
 from runlane.store.statements import T, Transaction, statement
 
+_HOLDS: Final = f"SELECT 1 AS held FROM runs WHERE {HOLDS_RUN}"
 # Guard: the attempt owns its run, and keeps it until the write is committed: whoever ends or takes the run locks its
-# row FOR UPDATE, which waits for this lock; a renewal does not.
-HOLDS_LEASE = statement(
-    "holds_lease",
-    f"SELECT 1 AS held FROM runs WHERE {HOLDS_RUN} {{for_key_share}}",
-)
+# row FOR UPDATE, which waits for this lock; nothing else does.
+HOLDS_LEASE = statement("holds_lease", f"{_HOLDS} {{for_key_share}}")
+# The same without waiting for who has the row.
+HOLDS_FREE_LEASE = statement("holds_free_lease", f"{_HOLDS} {{key_share_skip_locked}}")
+# Tells a row that somebody has from one that is not the attempt's any more. SQLite has one writer.
+STILL_HOLDS = statement("still_holds", "", postgres=_HOLDS)
 
 
 def fence(lease: Lease) -> Transaction[None]:
@@ -24,6 +28,21 @@ def fence(lease: Lease) -> Transaction[None]:
     held = yield HOLDS_LEASE(run_id=lease.run_id, attempt=lease.attempt)
     if not held:
         raise LeaseLost(lease.run_id, lease.attempt)
+
+
+def fence_free(lease: Lease) -> Transaction[None]:
+    """Do the same for a write among those of other runs, which must not wait for this one's row.
+
+    Raises:
+        LeaseLost: Another attempt has the run, or it is terminal.
+        RowsLocked: Another transaction is about to end or to take the run: send it again.
+    """
+    held = yield HOLDS_FREE_LEASE(run_id=lease.run_id, attempt=lease.attempt)
+    if held:
+        return
+    if (yield STILL_HOLDS(run_id=lease.run_id, attempt=lease.attempt)):
+        raise RowsLocked(f"another transaction has locked run {lease.run_id}")
+    raise LeaseLost(lease.run_id, lease.attempt)
 
 
 def fenced(lease: Lease, transaction: Transaction[T]) -> Transaction[T]:

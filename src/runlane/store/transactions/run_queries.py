@@ -24,7 +24,8 @@ from runlane.store.rows import dumps, instant, loads, owner_params, raised, usag
 from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.events import DELETE_EVENTS
 from runlane.store.transactions.parts import mark_due
-from runlane.store.transactions.runs import GET_RUN, LOCK_RUN, LOCK_THREAD
+from runlane.store.transactions.purges import mark_all_due, purges_alone
+from runlane.store.transactions.runs import GET_RUN, LOCK_RUN, LOCK_RUN_BESIDE, LOCK_THREAD
 from runlane.store.transactions.values import run_of, runs_of, value_of
 
 LIST_RUNS = statement(
@@ -95,10 +96,11 @@ THREAD_USAGE = statement(
     "thread_usage",
     f"SELECT usage FROM runs WHERE thread_id = :thread_id AND usage IS NOT NULL AND {IS_MINE} ORDER BY seq",
 )
-FORGET_RUNS = statement(
-    "forget_runs",
-    f"""SELECT {{run}} FROM runs WHERE {ENDED_LONG_AGO}
-        ORDER BY ended_at LIMIT :limit""",
+# Those that others work on are left for later.
+OLD_RUNS = statement(
+    "old_runs",
+    f"""SELECT seq AS run_seq, run_id, thread_id FROM runs WHERE ended_at IS NOT NULL AND {ENDED_LONG_AGO}
+        ORDER BY ended_at LIMIT :limit {{skip_locked}}""",
 )
 
 
@@ -223,7 +225,7 @@ def set_progress(run_id: str, changes: Mapping[str, Any], attempt: int | None) -
 
     With *attempt*, it must be the one that executes: nothing is written once another has the run.
     """
-    rows = yield LOCK_RUN(run_id=run_id)
+    rows = yield LOCK_RUN_BESIDE(run_id=run_id)
     if not rows or RunStatus(rows[0]["status"]).terminal:
         return False
     executes = RunStatus(rows[0]["status"]) is RunStatus.RUNNING and rows[0]["attempt"] == attempt
@@ -246,7 +248,7 @@ def complete_usage(run_id: str, changes: Mapping[str, Any]) -> Transaction[RunRe
     Raises:
         NotFound: No such run; a run that does not exist is never made.
     """
-    rows = yield LOCK_RUN(run_id=run_id)
+    rows = yield LOCK_RUN_BESIDE(run_id=run_id)
     if not rows:
         raise NotFound("run", run_id)
     rows = yield SET_USAGE(run_id=run_id, usage=_merged(rows[0], changes))
@@ -281,7 +283,16 @@ def thread_usage(thread_id: str, owner: Owner) -> Transaction[tuple[Usage, ...]]
     return tuple(usage_of(row["usage"]) for row in rows)
 
 
-def forgettable(older_than_s: float, limit: int) -> Transaction[tuple[RunRecord, ...]]:
-    """Return runs that ended more than *older_than_s* ago, oldest first."""
-    rows = yield FORGET_RUNS(age_us=int(older_than_s * 1_000_000), limit=limit)
-    return (yield from runs_of(rows))
+def purge_runs(older_than_s: float, limit: int) -> Transaction[int]:
+    """Delete up to *limit* runs that ended more than *older_than_s* ago, with their events; return how many.
+
+    None while another process purges.
+    """
+    if not (yield from purges_alone("runs")):
+        return 0
+    old = yield OLD_RUNS(age_us=int(older_than_s * 1_000_000), limit=limit)
+    if old:
+        yield DELETE_EVENTS.many([{"run_seq": row["run_seq"]} for row in old])
+        yield DELETE_RUN.many([{"run_id": row["run_id"]} for row in old])
+        yield from mark_all_due(old)
+    return len(old)

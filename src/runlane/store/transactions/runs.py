@@ -107,7 +107,10 @@ ACTIVE_RUNS = statement(
     f"SELECT {{run}} FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} ORDER BY seq LIMIT :limit",
 )
 GET_RUN = statement("get_run", f"SELECT {{run}} FROM runs WHERE run_id = :run_id AND {IS_MINE}")
+# Whoever ends or takes a run locks it so, and waits until what its attempt writes is committed.
 LOCK_RUN = statement("lock_run", f"{_RUN} {{for_update}}")
+# The same beside what its attempt writes, for changes that leave the run to it.
+LOCK_RUN_BESIDE = statement("lock_run_beside", f"{_RUN} {{for_no_key_update}}")
 LOCK_FREE_RUN = statement("lock_free_run", f"{_RUN} {{skip_locked}}")
 THREAD_OF_RUN = statement("thread_of_run", "SELECT thread_id FROM runs WHERE run_id = :run_id")
 # Whether a thread's values are the result of the run before too, as they most often are.
@@ -162,7 +165,7 @@ def request_cancel(
     if not rows:
         raise NotFound("run", run_id)
     yield LOCK_THREAD(thread_id=rows[0]["thread_id"])
-    rows = yield LOCK_RUN(run_id=run_id)
+    rows = yield LOCK_RUN_BESIDE(run_id=run_id)
     if not rows:
         raise NotFound("run", run_id)
     if RunStatus(rows[0]["status"]).terminal:

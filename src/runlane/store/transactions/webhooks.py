@@ -23,6 +23,7 @@ from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, maybe_instant, microseconds, owner_params, run_record
 from runlane.store.shares import allowance
 from runlane.store.statements import Row, Transaction, statement
+from runlane.store.transactions.purges import purges_alone
 from runlane.store.transactions.values import request_of, value_of
 
 #: Larger values, input or metadata are left out of a webhook: few receivers take more, and it is stored once more here.
@@ -191,7 +192,7 @@ LIST_ATTEMPTS = statement(
 OLD_DELIVERIES = statement(
     "old_deliveries",
     f"""SELECT run_id FROM {_D} WHERE ended_at IS NOT NULL AND ended_at < {{now}} - :age_us
-        ORDER BY ended_at LIMIT :limit""",
+        ORDER BY ended_at LIMIT :limit {{skip_locked}}""",
 )
 # Both are for deliveries that have ended, which nobody claims; sent again meanwhile, one is gone all the same.
 DELETE_ATTEMPTS = statement("delete_attempts", "DELETE FROM webhook_attempts WHERE run_id = :run_id")
@@ -357,11 +358,13 @@ def list_deliveries(
 
 
 def purge_deliveries(older_than_s: float, limit: int) -> Transaction[int]:
-    """Remove up to *limit* deliveries that ended long enough ago; return how many."""
+    """Remove up to *limit* deliveries that ended long enough ago; return how many. None while another process does."""
+    if not (yield from purges_alone("deliveries")):
+        return 0
     old = yield OLD_DELIVERIES(age_us=int(older_than_s * 1_000_000), limit=limit)
-    for row in old:
-        yield DELETE_ATTEMPTS(run_id=row["run_id"])
-        yield DELETE_DELIVERY(run_id=row["run_id"])
+    if old:
+        yield DELETE_ATTEMPTS.many([{"run_id": row["run_id"]} for row in old])
+        yield DELETE_DELIVERY.many([{"run_id": row["run_id"]} for row in old])
     return len(old)
 
 
