@@ -10,17 +10,16 @@ from typing import Any
 
 from langgraph.store.base import ensure_embeddings
 from langgraph.store.base.embed import EmbeddingsLambda
-from numpy import float32
-from numpy.typing import NDArray
 
+from runlane.checkpoints.pgvector import Pgvector, open_pgvector
 from runlane.checkpoints.sync import wait_from_another_thread
 from runlane.checkpoints.texts import WHOLE, Texts, texts_in
-from runlane.checkpoints.vectors import similarity, unit_vectors
+from runlane.checkpoints.vectors import Vector, similarity, unit_vectors
 from runlane.errors import EmbeddingFailed
+from runlane.store.statements import Driver
 
 log = logging.getLogger("runlane.store")
 
-Vector = NDArray[float32]
 #: Runs a coroutine where agents run, for a caller on the control loop.
 OnAgents = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Awaitable[Any]]
 
@@ -91,6 +90,10 @@ class SemanticIndex:
         except Exception as error:  # the application's function may raise anything, and it is reported as theirs
             raise _failed(error) from error
         return self._fit(texts, documents, queries)
+
+    async def open_pgvector(self, driver: Driver) -> tuple[bool, Pgvector | None]:
+        """Return whether the database is PostgreSQL, and its table for the vectors of this index, if it has one."""
+        return await open_pgvector(driver, self.dims)
 
     def similarity(self, stored: Sequence[bytes], query: Vector) -> list[float]:
         """Return how alike each item, given by its stored vectors, is to *query*."""

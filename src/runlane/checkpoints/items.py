@@ -24,26 +24,26 @@ SWEPT: Final = 1000
 #: What a filter may ask for beside equality.
 OPERATORS: Final = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")
 
-_LIVE = "(:expired_too OR expires_at IS NULL OR expires_at > {now})"
-_COLUMNS = "namespace, key, value, created_at, updated_at, ttl_us"
+IS_LIVE: Final = "(:expired_too OR expires_at IS NULL OR expires_at > {now})"
+COLUMNS: Final = "namespace, key, value, created_at, updated_at, ttl_us"
 
 GET: Final = statement(
     "store_items.get",
-    f"SELECT {_COLUMNS} FROM store_items WHERE owner = :owner AND namespace = :namespace AND key = :key AND {_LIVE}",
+    f"SELECT {COLUMNS} FROM store_items WHERE owner = :owner AND namespace = :namespace AND key = :key AND {IS_LIVE}",
 )
 SEARCH: Final = statement(
     "store_items.search",  # most recent first
     f"""
-    SELECT {_COLUMNS} FROM store_items
-    WHERE owner = :owner AND namespace >= :low AND namespace < :high AND {_LIVE}
+    SELECT {COLUMNS} FROM store_items
+    WHERE owner = :owner AND namespace >= :low AND namespace < :high AND {IS_LIVE}
     ORDER BY updated_at DESC, namespace, key LIMIT :limit OFFSET :offset
     """,
 )
 SCAN: Final = statement(
     "store_items.scan",  # a part of what a search may mean, in the order of the primary key
     f"""
-    SELECT {_COLUMNS}, vectors FROM store_items
-    WHERE owner = :owner AND (namespace, key) >= (:namespace, :key) AND namespace < :high AND {_LIVE}
+    SELECT {COLUMNS}, vectors FROM store_items
+    WHERE owner = :owner AND (namespace, key) >= (:namespace, :key) AND namespace < :high AND {IS_LIVE}
         AND (:inclusive OR namespace <> :namespace OR key <> :key)
         AND (vectors IS NOT NULL OR NOT :embedded)
     ORDER BY namespace, key LIMIT :limit
@@ -61,7 +61,7 @@ NAMESPACES: Final = statement(
         FROM found WHERE found.namespace IS NOT NULL
     )
     SELECT namespace FROM found WHERE EXISTS (
-        SELECT 1 FROM store_items WHERE owner = :owner AND namespace = found.namespace AND {_LIVE})
+        SELECT 1 FROM store_items WHERE owner = :owner AND namespace = found.namespace AND {IS_LIVE})
     """,
 )
 PUT: Final = statement(

@@ -8,7 +8,9 @@ import heapq
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
@@ -35,7 +37,9 @@ from runlane.store.retry import patiently
 from runlane.store.statements import Driver, Row, Rows, Transaction
 
 if TYPE_CHECKING:  # they need numpy, which only an index does
-    from runlane.checkpoints.embeddings import Embedded, SemanticIndex, Vector
+    from runlane.checkpoints.embeddings import Embedded, SemanticIndex
+    from runlane.checkpoints.pgvector import Pgvector
+    from runlane.checkpoints.vectors import Vector
 
 T = TypeVar("T")
 log = logging.getLogger("runlane.store")
@@ -48,6 +52,8 @@ MAX_TTL_MINUTES: Final = 525_600_000
 SWEEP_MINUTES: Final = 5
 #: Items that a search holds at a time, with their values and vectors.
 SCANNED: Final = 256
+#: Items whose vectors one search on PostgreSQL reads, where the database cannot compare them: some seconds of a CPU.
+MAX_COMPARED: Final = 50_000
 
 ReadOp = GetOp | SearchOp | ListNamespacesOp
 #: Less is better: what is compared, how recent the change is, where the item is.
@@ -89,21 +95,29 @@ class LedgerLongTermStore(BaseStore):
         self._driver = driver
         self._index = index
         self._loop = loop or asyncio.get_running_loop()
-        self._scope = {"owner": owner, "expired_too": not (ttl or {}).get("omit_expired", True)}
+        self._scope: dict[str, Any] = {"owner": owner, "expired_too": not (ttl or {}).get("omit_expired", True)}
         self._patient = False
-        #: Set once it was logged that queries are ignored; shared by the stores of all owners.
-        self._told = threading.Event()
+        self._shared = _Shared()
         #: How often :meth:`sweep` has to be called, if items are to be removed once they have expired.
         self.sweep_every_s = 60.0 * ((ttl or {}).get("sweep_interval_minutes") or SWEEP_MINUTES)
 
     async def prepare(self) -> None:
-        """Make the ledger's vectors those of the index.
+        """Make the ledger's vectors those of the index; call it before the first use of a store with an index.
 
         Raises:
             ConfigurationError: There are vectors that cannot be compared with those of the index.
         """
-        if self._index is not None:
-            await self._driver.write(items.use_dims(self._index.dims))
+        if self._index is None:
+            return
+        await self._driver.write(items.use_dims(self._index.dims))
+        is_postgres, self._shared.pgvector = await self._index.open_pgvector(self._driver)
+        if is_postgres and self._shared.pgvector is None:
+            self._shared.max_compared = MAX_COMPARED
+            log.warning(
+                "store.no_pgvector limit=%d why=%s",
+                MAX_COMPARED,
+                "PostgreSQL has no extension 'vector', or vectors are too long for it: searches read all vectors.",
+            )
 
     @property
     def indexed(self) -> bool:
@@ -151,8 +165,8 @@ class LedgerLongTermStore(BaseStore):
 
     def _batch(self, ops: Iterable[Op]) -> _Batch:
         batch = _Batch(ops, self._index)
-        if batch.needs_index and self._index is None and not self._told.is_set():
-            self._told.set()
+        if batch.needs_index and self._index is None and not self._shared.told.is_set():
+            self._shared.told.set()
             log.warning(
                 "store.no_index why=%s", "'query' and 'index' have no effect; see 'store.index' in langgraph.json."
             )
@@ -202,9 +216,20 @@ class LedgerLongTermStore(BaseStore):
             rows = yield items.SEARCH(**self._scope, low=low, high=high, limit=op.limit, offset=op.offset)
             return [(row, None) for row in rows]
         wanted, best = op.offset + op.limit, list[_Ranked]()
+        if query is not None and self._shared.pgvector is not None:
+            scope = {**self._scope, "low": low, "high": high}
+            nearest = yield from self._shared.pgvector.nearest(scope, query, wanted, partial(_matches, op))
+            return list(nearest[op.offset :])
+        compared = 0
         at: dict[str, Any] = {"namespace": low, "key": "", "inclusive": True}
         while True:
             rows = yield items.SCAN(**self._scope, **at, high=high, embedded=query is not None, limit=SCANNED)
+            compared += len(rows)
+            if query is not None and self._shared.max_compared is not None and compared > self._shared.max_compared:
+                raise InvalidRequest(
+                    f"A search compares no more than {self._shared.max_compared:,} items without pgvector. Search a "
+                    "longer namespace, or install the extension 'vector' in the database and start again."
+                )
             best += self._ranked(rows, op, query)
             if len(best) > 2 * wanted or len(rows) < SCANNED:
                 best = heapq.nsmallest(wanted, best)
@@ -219,7 +244,7 @@ class LedgerLongTermStore(BaseStore):
 
     def _ranked(self, rows: Rows, op: SearchOp, query: Vector | None) -> list[_Ranked]:
         """Return those of *rows* that match the filter, with what they are ordered by."""
-        matching = [row for row in rows if not op.filter or items.value_matches(orjson.loads(row["value"]), op.filter)]
+        matching = [row for row in rows if _matches(op, row)]
         if query is None or self._index is None:
             similarity = [0.0] * len(matching)
         else:
@@ -230,11 +255,12 @@ class LedgerLongTermStore(BaseStore):
         ]
 
     def _write(self, touched: Sequence[Row], puts: Sequence[_Put], embedded: Embedded | None) -> Transaction[None]:
+        owner: str = self._scope["owner"]
         writes: list[tuple[str, str, _Put | None]] = [(row["namespace"], row["key"], None) for row in touched]
         writes += [(put.namespace, put.key, put) for put in puts]
         # In one order, so that two batches do not wait for each other.
         for namespace, key, put in sorted(writes, key=lambda write: write[:2]):
-            at = {"owner": self._scope["owner"], "namespace": namespace, "key": key}
+            at = {"owner": owner, "namespace": namespace, "key": key}
             if put is None:
                 yield items.TOUCH(**at)
             elif put.value is None:
@@ -242,6 +268,21 @@ class LedgerLongTermStore(BaseStore):
             else:
                 vectors = None if embedded is None else embedded.stored(put.texts)
                 yield items.PUT(**at, value=put.value, ttl_us=put.ttl_us, vectors=vectors)
+                if vectors is not None and self._shared.pgvector is not None:
+                    yield self._shared.pgvector.put(at, vectors)
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What the stores of all owners share.
+
+    ``told``: it was logged that queries are ignored. ``pgvector``: the table that the database compares vectors in;
+    without it a search on PostgreSQL compares ``max_compared`` items at most.
+    """
+
+    told: threading.Event = field(default_factory=threading.Event)
+    pgvector: Pgvector | None = None
+    max_compared: int | None = None
 
 
 class _Batch:
@@ -279,6 +320,10 @@ class _Put:
         self.texts: list[str] = []
         if index is not None and op.value is not None and op.index is not False:
             self.texts = index.texts(op.value, op.index)
+
+
+def _matches(op: SearchOp, row: Row) -> bool:
+    return not op.filter or items.value_matches(orjson.loads(row["value"]), op.filter)
 
 
 def _needs_index(op: Op) -> bool:

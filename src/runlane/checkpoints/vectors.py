@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 #: Four bytes a number, in the same order on every machine.
 _STORED: Final = np.dtype("<f4")
 
+Vector = NDArray[np.float32]
+
 
 def unit_vectors(vectors: Any, *, dims: int, count: int) -> NDArray[np.float32]:
     """Return *count* vectors as rows of length 1, so that their products are cosines; one of zeros stays as it is.
@@ -25,6 +27,16 @@ def unit_vectors(vectors: Any, *, dims: int, count: int) -> NDArray[np.float32]:
         raise ValueError("a vector has a number that is not finite")
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0), dtype=_STORED)
+
+
+def literal(vector: Vector) -> str:
+    """Return a vector as pgvector reads it."""
+    return "[" + ",".join(f"{number:.9g}" for number in vector.tolist()) + "]"
+
+
+def literals(stored: bytes, dims: int) -> list[str]:
+    """Return an item's stored vectors as pgvector reads them."""
+    return [literal(vector) for vector in np.frombuffer(stored, dtype=_STORED).reshape(-1, dims)]
 
 
 def similarity(stored: Sequence[bytes], query: NDArray[np.float32]) -> list[float]:
