@@ -28,6 +28,7 @@ class WorkerState:
         build: Which code it executes; empty if nobody said.
         capacity: How many runs it executes at once.
         draining: It claims nothing more.
+        groups: Groups of runs that it can execute; ``None``: all.
     """
 
     worker_id: str
@@ -36,6 +37,7 @@ class WorkerState:
     build: str = ""
     capacity: int = 0
     draining: bool = False
+    groups: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -415,12 +415,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 class Claimant(msgspec.Struct, frozen=True, kw_only=True):
     """The worker that claims a run, for how long, and whether it has the run's own code.
 
-    Without that code it can only claim a run that has no home.
+    Without that code it can only claim a run that has no home. Runs of graphs in ``pinned`` go on in its ``build``
+    only.
     """
 
     worker_id: str
     lease_s: float
     has_code: bool
+    build: str = ""
+    pinned: tuple[str, ...] = ()
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):

@@ -144,6 +144,7 @@ async def open_runtime(
     driver: Driver | None = None,
     graph_agent: Callable[[str], Agent] | None = None,
     graph_ids: Iterable[str] | None = None,
+    pinned_graphs: Iterable[str] = (),
     new_host: Callable[[], AgentHost] = InlineHost,
     new_store: NewStore | None = None,
     hooks: Sequence[Ended] = (),
@@ -168,6 +169,7 @@ async def open_runtime(
         driver: An open database instead; the caller closes it.
         graph_agent: Makes the agent of a graph id; without it runs execute what is attached to them.
         graph_ids: The graphs of *graph_agent*; runs of others are left to other processes of a shared ledger.
+        pinned_graphs: Those whose runs go on only in processes of the same ``build``, on a shared ledger.
         new_host: Makes the place where agents run; the running loop by default.
         new_store: Makes the long-term store for agents of that place; by default one without an index.
         hooks: Called with each run that has ended.
@@ -189,7 +191,7 @@ async def open_runtime(
         store = RunStore(
             driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs, telemetry=telemetry
         )
-        source = RunAgents(graph_agent, secrets_provider, graph_ids, executes=settings.execute_runs)
+        source = _source(settings, graph_agent, secrets_provider, graph_ids, pinned_graphs)
         dispatch = (new_dispatch or (LocalDispatch if alone else SharedDispatch))(_limits(settings, exclusive=alone))
         core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry)
         parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
@@ -211,6 +213,17 @@ def _limits(settings: Settings, *, exclusive: bool) -> Limits:
             "Set it to true, or use postgresql://..."
         )
     return Limits.of(settings)
+
+
+def _source(
+    settings: Settings,
+    graph_agent: Callable[[str], Agent] | None,
+    secrets_provider: Callable[[RunRecord], Mapping[str, Any]] | None,
+    graph_ids: Iterable[str] | None,
+    pinned: Iterable[str],
+) -> RunAgents:
+    executes = settings.execute_runs
+    return RunAgents(graph_agent, secrets_provider, graph_ids, build=settings.build, pinned=pinned, executes=executes)
 
 
 @asynccontextmanager
@@ -289,7 +302,7 @@ def _parts(
     core: _Core, *, new_id: Callable[[], str], exclusive: bool, worker_id: str, now: Callable[[], datetime]
 ) -> Runtime:
     external: dict[str, Lease] = {}
-    lease = NodeLease(_worker_state(core.settings, worker_id), store=core.store, exclusive=exclusive)
+    lease = NodeLease(_worker_state(core, worker_id), store=core.store, exclusive=exclusive)
     worker = Worker(
         worker_id=worker_id,
         store=core.store,
@@ -395,8 +408,15 @@ def _manager(
     )
 
 
-def _worker_state(settings: Settings, worker_id: str) -> WorkerState:
-    return WorkerState(worker_id=worker_id, lease_s=settings.lease_s, capacity=settings.max_concurrent_runs)
+def _worker_state(core: _Core, worker_id: str) -> WorkerState:
+    settings, groups = core.settings, core.source.groups
+    return WorkerState(
+        worker_id=worker_id,
+        lease_s=settings.lease_s,
+        build=settings.build,
+        capacity=settings.max_concurrent_runs if settings.execute_runs else 0,
+        groups=None if groups is None else tuple(groups),
+    )
 
 
 def _purger(core: _Core) -> Purger:

@@ -54,6 +54,7 @@ class Settings:
         database_schema: PostgreSQL's schema that holds all tables of Runlane; it is made if it does not exist.
         synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
+        build: Which code a process executes, as others see it; by default made from the files of the graphs.
         execute_runs: Whether this process executes runs; without it, others that share the database have to.
         isolate_graphs: Execute the runs of each graph on a loop thread of its own.
         max_queued_runs: Runs that may wait behind the head of one thread's lane; more are refused.
@@ -93,6 +94,7 @@ class Settings:
     database_schema: str = "runlane"
     synchronous: str = "full"
     max_concurrent_runs: int = 1000
+    build: str = ""
     execute_runs: bool = True
     max_queued_runs: int = 1000
     max_runs_per_owner: int = 0

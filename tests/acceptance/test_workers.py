@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ class Parts:
     servers: tuple[Server, Server]
     workers: tuple[Worker, Worker]
     http: httpx.AsyncClient
+    url: str
 
     async def run(self, server: Server, run_id: str, thread_id: str) -> dict[str, object]:
         found: dict[str, object] = await get(self.http, f"{server.url}/threads/{thread_id}/runs/{run_id}")
@@ -49,7 +52,7 @@ async def parts(tmp_path_factory: pytest.TempPathFactory, durable_cluster: Postg
     ):
         await first.start()
         await asyncio.gather(second.start(), one.start(), other.start())
-        yield Parts((first, second), (one, other), http)
+        yield Parts((first, second), (one, other), http, url)
 
 
 async def test_a_run_is_executed_by_a_worker_and_known_to_every_server(parts: Parts) -> None:
@@ -69,6 +72,19 @@ async def test_a_run_is_cancelled_through_a_server_that_did_not_admit_it(parts: 
     answer = await parts.http.post(f"{there.url}/threads/{thread_id}/runs/{run_id}/cancel?wait=true")
     assert answer.status_code == 200, answer.text
     assert (await parts.run(here, run_id, thread_id))["status"] == "interrupted"
+
+
+async def test_workers_are_listed_with_their_builds_and_states(parts: Parts) -> None:
+    command = (sys.executable, "-P", "-m", "runlane.cli.main", "workers", "ls", "--json", "--database", parts.url)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    fleet = json.loads(out)
+    assert len({worker["build"] for worker in fleet["workers"]}) == 1, "all have the same files"
+    assert fleet["workers"][0]["build"]
+    assert sorted(worker["capacity"] for worker in fleet["workers"]) == [0, 0, 1000, 1000]
+    assert {worker["state"] for worker in fleet["workers"]} == {"ready"}
+    assert fleet["stranded"] == []
 
 
 async def test_a_worker_that_is_told_to_stop_hands_its_runs_to_another_and_viewers_keep_their_streams(

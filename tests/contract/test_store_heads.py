@@ -14,12 +14,13 @@ from runlane.settings import Limits
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.heads import HeadsWanted
 
+CLAIMANT = Claimant(worker_id=WORKER, lease_s=60, has_code=False)
 ERROR = RunError(error="NeverStarted", message="gone")
 
 
 async def claimed(store: RunStore, slots: int = 100, **wanted: Any) -> list[str]:
     """Claim heads, and return the runs in the order in which they start."""
-    claims, _ = await store.attempts.claim_heads(HeadsWanted(slots=slots, **wanted), worker_id=WORKER, lease_s=60)
+    claims, _ = await store.attempts.claim_heads(HeadsWanted(slots=slots, **wanted), CLAIMANT)
     return [one.run.run_id for one in claims]
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
 import msgspec
 from dotenv import dotenv_values
@@ -48,7 +48,9 @@ UNSUPPORTED_KEYS: Final = frozenset(
 #: Keys whose values the parts of the server that they concern check; see :meth:`GraphsFile.section`.
 SECTIONS: Final = frozenset({"auth", "checkpointer", "http", "store", "webhooks"})
 _KEYS: Final = frozenset({"graphs", "dependencies", "env"})
-_GRAPH_KEYS: Final = frozenset({"path", "description"})
+_GRAPH_KEYS: Final = frozenset({"path", "description", "resume_on"})
+ResumeOn = Literal["any", "same_build"]
+_RESUME_ON: Final[tuple[ResumeOn, ...]] = get_args(ResumeOn)
 _OWN_CHECKPOINTS: Final = "Runlane keeps checkpoints in its own database, as data"
 #: Keys within sections that are known and not honoured, the values that are taken nevertheless, and why.
 REFUSED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
@@ -63,10 +65,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSpec:
-    """One entry of ``graphs``: where the graph is (``path.py:name`` or ``package.module:name``), and what it is for."""
+    """One entry of ``graphs``: where the graph is (``path.py:name`` or ``package.module:name``), and what it is for.
+
+    ``resume_on`` says where a run goes on that was handed back or has lost its worker: in any build of the code, or in
+    the one only in which it began.
+    """
 
     path: str
     description: str | None = None
+    resume_on: ResumeOn = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,9 +185,14 @@ def _graph(path: Path, graph_id: str, entry: Any) -> GraphSpec:
             f"{path}: graphs.{graph_id} must be 'path/to/file.py:name', 'package.module:name', "
             "or an object with that as 'path' and a 'description'."
         )
+    resume_on = entry.get("resume_on", "any") if isinstance(entry, dict) else "any"
+    if resume_on not in _RESUME_ON:
+        raise ConfigurationError(
+            f"{path}: graphs.{graph_id}.resume_on is {resume_on!r}; it must be 'any' or 'same_build'."
+        )
     if where.rpartition(":")[0].endswith((".js", ".ts", ".mjs", ".mts", ".cts", ".cjs")):
         raise ConfigurationError(f"{path}: graphs.{graph_id} is a JavaScript graph; Runlane runs Python graphs.")
-    return GraphSpec(path=where, description=description)
+    return GraphSpec(path=where, description=description, resume_on=cast(ResumeOn, resume_on))
 
 
 def _import_paths(path: Path, folder: Path, dependencies: Any) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ from runlane.agents.base import Agent
 from runlane.agents.coroutine import CoroutineAgent, CoroutineFunction
 from runlane.errors import InvalidRequest, NotFound
 from runlane.records import RunRecord
+from runlane.store.transactions.heads import OF_BUILD
 
 #: What can be attached to a run.
 AgentLike = Agent | CoroutineFunction
@@ -20,6 +21,8 @@ class RunAgents:
     Args:
         secrets_provider: What the agent of a run is told that the run's row does not have.
         graph_ids: The graphs that *graph_agent* can make agents of; all by default.
+        build: Which code that is.
+        pinned: Those of them whose runs go on in the build only in which they began.
         executes: Whether this process executes runs, so that code can be attached.
     """
 
@@ -29,9 +32,13 @@ class RunAgents:
         secrets_provider: Callable[[RunRecord], Mapping[str, Any]] | None = None,
         graph_ids: Iterable[str] | None = None,
         *,
+        build: str = "",
+        pinned: Iterable[str] = (),
         executes: bool = True,
     ) -> None:
         self._executes = executes
+        self.build = build
+        self.pinned = tuple(pinned)
         self._graph_ids = None if graph_ids is None else tuple(graph_ids)
         self._graph_agent = graph_agent
         self._secrets_provider = secrets_provider
@@ -42,7 +49,10 @@ class RunAgents:
         """Return the graph of each group of runs that this process can execute; ``None``: all of them."""
         if self._graph_agent is None:
             return {}
-        return None if self._graph_ids is None else {graph_id: graph_id for graph_id in self._graph_ids}
+        if self._graph_ids is None:
+            return None
+        groups = {graph_id: graph_id for graph_id in self._graph_ids}
+        return groups | {f"{graph_id}{OF_BUILD}{self.build}": graph_id for graph_id in self.pinned}
 
     def attach(self, run_id: str, agent: AgentLike) -> None:
         """Make *agent*, an :class:`Agent` or an async function or generator of one argument, what the run executes.

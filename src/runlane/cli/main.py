@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runlane.cli import keys, options, runs
+from runlane.cli import keys, options, runs, workers
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging
 from runlane.cli.project import find_config, find_project
@@ -38,6 +38,7 @@ def app() -> None:
 
 app.add_command(runs.app)
 app.add_command(keys.app)
+app.add_command(workers.app)
 app.add_command(doctor)
 
 

@@ -67,8 +67,16 @@ class Claims:
 
     def claimant(self, run_id: str) -> Claimant:
         """Return this worker as one that claims the run."""
-        has_code = self._source.attached(run_id)
-        return Claimant(worker_id=self._worker_id, lease_s=self._lease_s, has_code=has_code)
+        return self._claimant(has_code=self._source.attached(run_id))
+
+    def _claimant(self, *, has_code: bool) -> Claimant:
+        return Claimant(
+            worker_id=self._worker_id,
+            lease_s=self._lease_s,
+            has_code=has_code,
+            build=self._source.build,
+            pinned=self._source.pinned,
+        )
 
     def sent(self, run_id: str) -> None:
         """Note that a claim is on its way, until :meth:`arrived`."""
@@ -114,9 +122,7 @@ class Claims:
         )
         self._heads_sent = True
         try:
-            claims, more = await self._store.attempts.claim_heads(
-                wanted, worker_id=self._worker_id, lease_s=self._lease_s
-            )
+            claims, more = await self._store.attempts.claim_heads(wanted, self._claimant(has_code=False))
         except StoreUnavailable as error:
             log.warning("run.claims_failed why=%s", error)
             return (), False

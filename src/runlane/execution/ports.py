@@ -77,6 +77,16 @@ class AgentSource(Protocol):
         """Return the graph of each group of runs that this process can execute; ``None``: all of them."""
         ...
 
+    @property
+    def build(self) -> str:
+        """Return which code this process executes; empty if nobody said."""
+        ...
+
+    @property
+    def pinned(self) -> tuple[str, ...]:
+        """Return the graphs whose runs go on in the build only in which they began."""
+        ...
+
     def can_execute(self, run_id: str, home: str | None) -> bool:
         """Return whether this process has the run's code, or the graphs for a run without a *home*."""
         ...

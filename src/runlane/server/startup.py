@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvloop
 
+from runlane.agents.builds import build_of, pinned_graphs
 from runlane.agents.graph import GraphAgent
 from runlane.agents.host import AgentHost, ThreadHost
 from runlane.agents.isolation import GraphHosts
+from runlane.agents.langgraph_json import read_graphs_file
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.users import RunUsers
 from runlane.lifecycle import EndReason
@@ -64,6 +66,8 @@ class _Project:
     graphs: Registry
     expiry: Expiry
     new_store: NewStore | None
+    build: str
+    pinned_graphs: tuple[str, ...]
 
 
 def _load_project(config: Path | None, settings: Settings, registry: Registry | None) -> _Project:
@@ -71,7 +75,14 @@ def _load_project(config: Path | None, settings: Settings, registry: Registry | 
     if registry is None:
         assert config is not None
         registry = load_registry(config)
-    return _Project(graphs=registry, expiry=load_expiry(config), new_store=load_store(config))
+    file = None if config is None else read_graphs_file(config)
+    return _Project(
+        graphs=registry,
+        expiry=load_expiry(config),
+        new_store=load_store(config),
+        build=settings.build or ("" if file is None else build_of(file)),
+        pinned_graphs=() if file is None else pinned_graphs(file),
+    )
 
 
 @asynccontextmanager
@@ -106,10 +117,11 @@ async def open_service(
         webhooks = new_deliverer(config, store, settings, payload=run_wire, local=post_locally, telemetry=telemetry)
         runtime = await stack.enter_async_context(
             open_runtime(
-                settings=settings,
+                settings=replace(settings, build=project.build),
                 driver=driver,
                 graph_agent=lambda graph_id: GraphAgent(project.graphs, graph_id, users),
                 graph_ids=project.graphs.graph_ids,
+                pinned_graphs=project.pinned_graphs,
                 new_host=lambda: _new_host(settings),
                 new_store=project.new_store,
                 hooks=(RunEnded(store, users, webhooks.wake),),

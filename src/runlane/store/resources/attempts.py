@@ -29,15 +29,12 @@ class Attempts:
         claimant = Claimant(worker_id=worker_id, lease_s=lease_s, has_code=has_code)
         return await self._database.write(lambda: claims.claim(run_id, claimant))
 
-    async def claim_heads(
-        self, wanted: HeadsWanted, *, worker_id: str, lease_s: float
-    ) -> tuple[tuple[Claim, ...], bool]:
+    async def claim_heads(self, wanted: HeadsWanted, claimant: Claimant) -> tuple[tuple[Claim, ...], bool]:
         """Start attempts at heads of lanes of any threads, shared fairly among owners; see :class:`HeadsWanted`.
 
         Returns:
             The claims, at most ``wanted.slots``; and whether more might start now, as some that were chosen could not.
         """
-        claimant = Claimant(worker_id=worker_id, lease_s=lease_s, has_code=False)
         return await self._database.write(lambda: claims.claim_heads(wanted, claimant))
 
     async def renew(self, held: Sequence[Lease], *, worker: WorkerState) -> Renewal:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from runlane.leases import SeenWorker, WorkerState
 from runlane.store.retrying import RetryingDriver
-from runlane.store.transactions import workers
+from runlane.store.transactions import fleet, workers
+from runlane.store.transactions.fleet import Fleet
 
 
 class Workers:
@@ -16,6 +17,10 @@ class Workers:
     async def beat(self, worker: WorkerState) -> None:
         """Record that the worker lives; :meth:`Attempts.renew` does so too."""
         await self._database.write(lambda: workers.beat(worker))
+
+    async def fleet(self) -> Fleet:
+        """Return what operators see of the workers, and of runs that none of them can execute."""
+        return await self._database.read(fleet.fleet)
 
     async def list(self) -> tuple[SeenWorker, ...]:
         """Return the workers that have not left, dead ones among them."""

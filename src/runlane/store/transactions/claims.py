@@ -56,6 +56,13 @@ CLAIM_HEADS = statement(
         "{seqs}", "(SELECT CAST(jsonb_array_elements_text(CAST(:seqs AS jsonb)) AS BIGINT))"
     ).replace("{attached}", "(SELECT jsonb_array_elements_text(CAST(:attached AS jsonb)))"),
 )
+# Called under the locks of the runs' threads, by whoever has claimed them.
+PIN_BUILD = statement(
+    "pin_build",
+    "",
+    postgres="""UPDATE runs SET pinned_to = :build
+        WHERE seq IN (SELECT CAST(jsonb_array_elements_text(CAST(:seqs AS jsonb)) AS BIGINT))""",
+)
 CLAIM_OF_ADMISSION = statement(
     "claim_of_admission",
     f"""SELECT {{run}}, {_OF_ONE} FROM runs
@@ -92,6 +99,7 @@ def claim_heads(wanted: HeadsWanted, claimant: Claimant) -> Transaction[tuple[tu
             lease_us=int(claimant.lease_s * 1_000_000),
             number=number,
         )
+    yield from _pin(rows, claimant)
     claimed = {row["seq"]: row for row in rows}
     left = [head for head in (*taken, *held_back) if head["seq"] not in claimed]
     for head in left:
@@ -122,6 +130,7 @@ def claim_head(
     )
     if not rows:
         return None
+    yield from _pin(rows, claimant)
     last = 0
     if rows[0]["attempt"] > 1:
         last = yield from last_event(rows[0]["seq"])
@@ -131,6 +140,13 @@ def claim_head(
     start = start_event(lease, last)
     yield from insert_events(lease, [start])
     return (yield from _claim(rows[0], lease, start.seq, start, stored=stored))
+
+
+def _pin(rows: Rows, claimant: Claimant) -> Transaction[None]:
+    """Have claimed runs go on in the claimant's build only, if they are of such graphs."""
+    pinned = [row["seq"] for row in rows if row["graph_id"] in claimant.pinned]
+    if pinned:
+        yield PIN_BUILD(build=claimant.build, seqs=dumps(pinned))
 
 
 def claimed_before(run_id: str, claimant: Claimant, *, streamed: bool) -> Transaction[Claim | None]:

@@ -16,7 +16,10 @@ from runlane.store.conditions import HEAD_OF_LANE, IS_DUE, IS_PENDING, RUNNING
 from runlane.store.rows import dumps
 from runlane.store.statements import Query, Rows, Transaction, statement
 
-_HEAD: Final = "seq, owner, assistant_id, graph_id, home"
+#: Between the graph and the build of a group of runs that go on in that build only.
+OF_BUILD: Final = "\x1f"
+_HEAD: Final = f"""seq, owner, assistant_id, home,
+            COALESCE(graph_id, '') || COALESCE('{OF_BUILD}' || pinned_to, '') AS graph"""
 _OF_LANE: Final = f"FROM runs WHERE thread_id = :thread_id AND {IS_PENDING}"
 # Called under the thread's lock. The head is the first run that is due, or else the one that is due first. Nothing is
 # written if it is the head already, as when a run is queued behind another.
@@ -24,7 +27,7 @@ MOVE_HEAD = statement(
     "move_head",
     "",
     postgres=f"""UPDATE threads SET head_seq = head.seq, head_owner = head.owner,
-          head_assistant = COALESCE(head.assistant_id, ''), head_group = COALESCE(head.graph_id, ''),
+          head_assistant = COALESCE(head.assistant_id, ''), head_group = head.graph,
           head_due = head.due, head_home = head.home
         FROM (VALUES (1)) AS one LEFT JOIN LATERAL (
           (SELECT {_HEAD}, 0 AS due {_OF_LANE} AND {IS_DUE} ORDER BY seq LIMIT 1)
@@ -193,7 +196,8 @@ def take_heads(wanted: HeadsWanted) -> Transaction[tuple[Rows, Rows]]:
     groups = wanted.groups
     if groups is None:
         with_heads = yield GROUPS()
-        groups = {row["head_group"]: row["head_group"] for row in with_heads}
+        of_any_build = (row["head_group"] for row in with_heads if OF_BUILD not in row["head_group"])
+        groups = {graph_id: graph_id for graph_id in of_any_build}
     limits, running = wanted.limits, Running(wanted.limits, ())
     if limits.shared:
         running = Running(limits, (yield COUNT_RUNNING()))

@@ -2,3 +2,7 @@
 CREATE TABLE job_migrations (
     version TEXT PRIMARY KEY
 );
+
+-- The build of the worker that claimed a run whose graph goes on in no other one, and the groups that a worker claims.
+ALTER TABLE runs ADD COLUMN pinned_to TEXT;
+ALTER TABLE workers ADD COLUMN groups TEXT;

@@ -1,0 +1,85 @@
+"""``runlane workers``: the processes that execute the runs of a PostgreSQL database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runlane.cli import options
+from runlane.cli.project import find_project
+from runlane.cli.reporting import reporting
+from runlane.errors import ConfigurationError
+from runlane.settings import ENV_PREFIX, Settings
+
+if TYPE_CHECKING:
+    from runlane.store.transactions.fleet import Fleet
+
+
+@click.group(name="workers")
+def app() -> None:
+    """See the processes that execute runs."""
+
+
+@app.command()
+@options.project
+@options.config
+@click.option("--database", help="The database, postgresql://HOST/NAME.  [default: the project's]")
+@options.as_json
+def ls(project: Path, *, config: Path | None, database: str | None, as_json: bool) -> None:
+    """List workers with their builds, runs and states, and what waits for a worker that there is not.
+
+    A worker is ready, draining, or silent: its lease is over, and others take its runs.
+    """
+    with reporting():
+        given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
+        settings = Settings.load(database=database) if given else find_project(project, config).settings()
+        if not settings.database.startswith("postgres"):
+            raise ConfigurationError(
+                "Only processes on PostgreSQL share a database; one on SQLite has a single process, which `runlane "
+                "runs ls` shows the runs of."
+            )
+        fleet = asyncio.run(_read(settings))
+    if as_json:
+        click.echo(json.dumps(asdict(fleet), indent=2, default=str))
+    else:
+        _show(fleet)
+
+
+async def _read(settings: Settings) -> Fleet:
+    from runlane.store.backends import open_postgres
+    from runlane.store.ledger import RunStore
+
+    driver = await open_postgres(settings.database, schema=settings.database_schema)
+    try:
+        return await RunStore(driver).workers.fleet()
+    finally:
+        await driver.aclose()
+
+
+def _show(fleet: Fleet) -> None:
+    rows: list[tuple[Any, ...]] = [("WORKER", "BUILD", "RUNS", "CAPACITY", "STATE", "STARTED")]
+    rows += [
+        (
+            worker.worker_id,
+            worker.build or "-",
+            worker.running,
+            worker.capacity,
+            worker.state,
+            worker.started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        for worker in fleet.workers
+    ]
+    widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for stranded in fleet.stranded:
+        of_build = f" in build {stranded.build}" if stranded.build else ""
+        click.echo(
+            f"No worker can execute graph {stranded.graph_id!r}{of_build}, for which {stranded.threads} threads wait."
+        )

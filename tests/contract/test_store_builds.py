@@ -1,0 +1,80 @@
+"""Builds of workers: runs of some graphs go on in the build in which they began, and what nobody can run is seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger_kit import admit, held
+from runlane.leases import WorkerState
+from runlane.records import Claimant
+from runlane.store.drivers.postgres import PostgresDriver
+from runlane.store.ledger import RunStore
+from runlane.store.transactions.fleet import Stranded
+from runlane.store.transactions.heads import OF_BUILD, HeadsWanted
+
+GRAPH = {"graph_id": "g"}
+
+
+async def claimed(store: RunStore, build: str, *, pinned: bool = True) -> list[str]:
+    """Claim as a worker of *build* whose graph goes on in the same build only."""
+    groups = {"g": "g", f"g{OF_BUILD}{build}": "g"}
+    claimant = Claimant(worker_id=build, lease_s=60, has_code=False, build=build, pinned=("g",) if pinned else ())
+    claims, _ = await store.attempts.claim_heads(HeadsWanted(slots=9, groups=groups), claimant)
+    return [claim.run.run_id for claim in claims]
+
+
+@pytest.fixture
+def shared(store: RunStore) -> RunStore:
+    """Give a ledger that workers of more than one build can share."""
+    if not isinstance(store.driver, PostgresDriver):
+        pytest.skip("one process has one build")
+    return store
+
+
+async def test_a_run_goes_on_in_the_build_in_which_it_began(shared: RunStore) -> None:
+    run_id = await admit(shared, kwargs=GRAPH)
+    following = await admit(shared, kwargs=GRAPH)
+    assert await claimed(shared, "old") == [run_id]
+    await shared.attempts.rescue(await held(shared, run_id), max_rescues=1)
+    assert await claimed(shared, "new") == []
+    assert await claimed(shared, "old") == [run_id]
+    await shared.attempts.rescue(await held(shared, run_id), max_rescues=0)
+    assert await claimed(shared, "new") == [following], "a run that has not begun is of no build"
+
+
+async def test_a_run_that_may_goes_on_in_any_build(shared: RunStore) -> None:
+    run_id = await admit(shared, kwargs=GRAPH)
+    assert await claimed(shared, "old", pinned=False) == [run_id]
+    await shared.attempts.rescue(await held(shared, run_id), max_rescues=1)
+    assert await claimed(shared, "new") == [run_id]
+
+
+async def test_what_no_worker_can_execute_is_seen_and_does_not_fail(shared: RunStore) -> None:
+    run_id = await admit(shared, kwargs=GRAPH)
+    await admit(shared, "u", kwargs={"graph_id": "unknown"})
+    await admit(shared, "v", kwargs={"graph_id": "unknown"})
+    assert await claimed(shared, "old") == [run_id]
+    await shared.attempts.rescue(await held(shared, run_id), max_rescues=1)
+    new = WorkerState(worker_id="w", lease_s=60, build="new", capacity=3, groups=("g", f"g{OF_BUILD}new"))
+    await shared.workers.beat(new)
+    fleet = await shared.workers.fleet()
+    assert fleet.stranded == (
+        Stranded(graph_id="g", build="old", threads=1),
+        Stranded(graph_id="unknown", build=None, threads=2),
+    )
+    [worker] = fleet.workers
+    assert (worker.build, worker.capacity, worker.state, worker.graphs) == ("new", 3, "ready", ("g",))
+
+
+async def test_a_worker_is_shown_with_its_runs_and_state(store: RunStore) -> None:
+    await admit(store, kwargs=GRAPH)
+    await claimed(store, "b")
+    await store.workers.beat(WorkerState(worker_id="b", lease_s=60, capacity=2))
+    await store.workers.beat(WorkerState(worker_id="c", lease_s=60, draining=True))
+    await store.workers.beat(WorkerState(worker_id="d", lease_s=-1))
+    fleet = await store.workers.fleet()
+    assert {worker.worker_id: (worker.running, worker.state) for worker in fleet.workers} == {
+        "b": (1, "ready"),
+        "c": (0, "draining"),
+        "d": (0, "silent"),
+    }
