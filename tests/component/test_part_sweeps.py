@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 
-from run_kit import FaultyDriver, ended, opened, soon
+from ledger_kit import empty_ledger
+from run_kit import FaultyDriver, FaultyLedger, ended, opened, soon
 from runlane.checkpoints.transactions import delete_thread
 from runlane.documents.parts import BYTES, ref_of
 from runlane.maintenance.part_sweeps import PartSweeper
 from runlane.records import ANY_OWNER
+from runlane.store.drivers.postgres import open_postgres
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Rows, Transaction, statement
 from runlane.store.transactions.parts import SWEEP_LIMIT, mark_due, put_parts, sweep
 
+Faulty = FaultyDriver | FaultyLedger
 COUNT = statement("test.count", "SELECT count(*) AS parts FROM parts WHERE thread_id = :thread_id")
 SWEEPS = statement("test.sweeps", "SELECT thread_id, epoch, due FROM part_sweeps")
 
 
-@pytest.fixture
-async def driver() -> AsyncIterator[FaultyDriver]:
-    made = FaultyDriver()
+@pytest.fixture(scope="module")
+def postgres_ledger(new_postgres_ledger: Callable[[], str]) -> str:
+    return new_postgres_ledger()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Faulty]:
+    made: Faulty = FaultyDriver()
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_ledger")
+        empty_ledger(url)
+        made = FaultyLedger(await open_postgres(url))
     yield made
     await made.aclose()
 
@@ -39,7 +51,7 @@ def left_behind(thread_id: str, number: int) -> Transaction[None]:
     yield from mark_due(thread_id)
 
 
-async def count(driver: FaultyDriver, thread_id: str) -> int:
+async def count(driver: Faulty, thread_id: str) -> int:
     def reading() -> Transaction[int]:
         rows = yield COUNT(thread_id=thread_id)
         return int(rows[0]["parts"])
@@ -47,14 +59,14 @@ async def count(driver: FaultyDriver, thread_id: str) -> int:
     return await driver.read(reading())
 
 
-async def sweeps(driver: FaultyDriver) -> list[dict[str, Any]]:
+async def sweeps(driver: Faulty) -> list[dict[str, Any]]:
     def reading() -> Transaction[Rows]:
         return (yield SWEEPS())
 
     return [dict(row) for row in await driver.read(reading())]
 
 
-async def test_a_sweep_removes_so_many_parts_and_the_next_the_rest(driver: FaultyDriver) -> None:
+async def test_a_sweep_removes_so_many_parts_and_the_next_the_rest(driver: Faulty) -> None:
     await RunStore(driver).threads.create("thread", owner="", metadata={})
     await driver.write(left_behind("thread", 25))
     assert [await driver.write(sweep("thread", limit=10)) for _ in range(4)] == [10, 10, 5, 0]
@@ -62,7 +74,7 @@ async def test_a_sweep_removes_so_many_parts_and_the_next_the_rest(driver: Fault
 
 
 async def test_every_sweep_that_removes_something_raises_the_epoch_and_a_repeated_one_changes_nothing(
-    driver: FaultyDriver,
+    driver: Faulty,
 ) -> None:
     await RunStore(driver).threads.create("thread", owner="", metadata={})
     await driver.write(left_behind("thread", 15))
@@ -75,7 +87,7 @@ async def test_every_sweep_that_removes_something_raises_the_epoch_and_a_repeate
         assert await driver.write(sweep("thread")) == 0
 
 
-async def test_the_loop_sweeps_all_threads_and_lets_others_write_in_between(driver: FaultyDriver) -> None:
+async def test_the_loop_sweeps_all_threads_and_lets_others_write_in_between(driver: Faulty) -> None:
     store = RunStore(driver)
     for number in range(120):
         await driver.write(left_behind(f"thread {number}", 1))
@@ -85,7 +97,7 @@ async def test_the_loop_sweeps_all_threads_and_lets_others_write_in_between(driv
     assert await sweeps(driver) == []  # there are no such threads
 
 
-async def test_a_thread_that_cannot_be_swept_does_not_keep_the_others(driver: FaultyDriver) -> None:
+async def test_a_thread_that_cannot_be_swept_does_not_keep_the_others(driver: Faulty) -> None:
     await driver.write(left_behind("a", 1))
     await driver.write(left_behind("b", 1))
     driver.faults["parts.roots"] = ValueError("spoilt")
@@ -95,7 +107,7 @@ async def test_a_thread_that_cannot_be_swept_does_not_keep_the_others(driver: Fa
     assert await PartSweeper(RunStore(driver)).sweep() == 2
 
 
-async def test_a_thread_is_swept_once_nothing_executes_on_it(driver: FaultyDriver) -> None:
+async def test_a_thread_is_swept_once_nothing_executes_on_it(driver: Faulty) -> None:
     started, go = asyncio.Event(), asyncio.Event()
 
     async def node(state: MessagesState) -> Any:
@@ -117,7 +129,7 @@ async def test_a_thread_is_swept_once_nothing_executes_on_it(driver: FaultyDrive
         assert await sweeper.sweep() == 5
 
 
-async def test_a_run_that_is_deleted_makes_its_thread_due(driver: FaultyDriver) -> None:
+async def test_a_run_that_is_deleted_makes_its_thread_due(driver: Faulty) -> None:
     async with opened(driver=driver) as runtime:
 
         async def agent(context: Any) -> str:
@@ -129,7 +141,7 @@ async def test_a_run_that_is_deleted_makes_its_thread_due(driver: FaultyDriver) 
         assert await runtime.store.parts.due(limit=10) == ["thread"]
 
 
-async def test_a_deleted_thread_leaves_nothing(driver: FaultyDriver) -> None:
+async def test_a_deleted_thread_leaves_nothing(driver: Faulty) -> None:
     store = RunStore(driver)
     await store.threads.create("thread", owner="", metadata={})
     await driver.write(left_behind("thread", 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -13,10 +14,14 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, Send, interrupt
 
+import agent_kit
 from agent_kit import Desk, StrictModel, decoded, refuse_unpaired, run_record, tool_call
+from ledger_kit import empty_ledger
 from runlane.agents.graph import GraphAgent
 from runlane.agents.registry import Registry
 from runlane.agents.repair import CLOSING_TEXT, mended
+from runlane.checkpoints.saver import LedgerSaver
+from runlane.store.drivers.postgres import open_postgres
 
 TWO_CALLS = AIMessage("On it.", tool_calls=[tool_call("fast", "c1", n=1), tool_call("slow", "c2", n=2)])
 DONE = AIMessage("Done.")
@@ -52,6 +57,25 @@ class Tools:
         await self.slow_began.wait()
         for _ in range(5):  # the finished tool's result travels through callbacks and tasks of the same loop
             await asyncio.sleep(0)
+
+
+@pytest.fixture(scope="module")
+def postgres_ledger(new_postgres_ledger: Callable[[], str]) -> str:
+    return new_postgres_ledger()
+
+
+@pytest.fixture(params=["memory", "postgres"], autouse=True)
+async def ledger(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Have desks keep their checkpoints in one database, or in the other."""
+    if request.param == "memory":
+        yield
+        return
+    url = request.getfixturevalue("postgres_ledger")
+    empty_ledger(url)
+    driver = await open_postgres(url)
+    monkeypatch.setattr(agent_kit, "new_saver", lambda: LedgerSaver(driver))
+    yield
+    await driver.aclose()
 
 
 def desk(graph: Any) -> Desk:
