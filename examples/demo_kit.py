@@ -226,8 +226,14 @@ class ServerProcess:
     Used as an async context manager it never outlives its block.
     """
 
-    def __init__(self, project: Path, workdir: Path, *, env: dict[str, str]) -> None:
-        self._log_path = workdir / "server.log"
+    def __init__(
+        self, project: Path, workdir: Path, *, env: dict[str, str], database: str | None = None, name: str = "server"
+    ) -> None:
+        """Args:
+        database: The address of a database that exists; by default a file in *workdir*.
+        name: Of its log in *workdir*.
+        """
+        self._log_path = workdir / f"{name}.log"
         self._env = env
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -236,7 +242,7 @@ class ServerProcess:
         self._command = (
             *(sys.executable, "-m", "runlane.cli.main", "serve", str(project)),
             *("--host", "127.0.0.1", "--port", str(port)),
-            *("--database", f"sqlite:///{workdir / 'demo.db'}", "--log-level", "warning"),
+            *("--database", database or f"sqlite:///{workdir / 'demo.db'}", "--log-level", "warning"),
         )
         self._process: Process | None = None
 
