@@ -41,6 +41,7 @@ EMPTY = """DO $$ DECLARE names TEXT; BEGIN
   SELECT string_agg(format('runlane.%I', tablename), ', ') INTO names FROM pg_tables
     WHERE schemaname = 'runlane' AND tablename <> 'runlane_version';
   EXECUTE 'TRUNCATE ' || names || ' RESTART IDENTITY';
+  ALTER SEQUENCE runlane.start_orders RESTART;
 END $$"""
 
 

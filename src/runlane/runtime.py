@@ -133,7 +133,9 @@ async def open_driver(settings: Settings) -> Driver:
             raise
         return driver
     migrate_postgres(settings.database, settings.database_schema)
-    return await open_postgres(settings.database, schema=settings.database_schema)
+    return await open_postgres(
+        settings.database, schema=settings.database_schema, max_connections=settings.database_connections
+    )
 
 
 @asynccontextmanager

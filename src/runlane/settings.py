@@ -39,6 +39,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "stateless_retention_s": (0, 10 * 365 * 86_400),
     "max_body_bytes": (1024, 2**31),
     "max_connections": (1, 1_000_000),
+    "database_connections": (3, 1000),
     "request_timeout_s": (0.1, 86_400),
     "reauthenticate_s": (0.01, 86_400),
     "webhook_retention_s": (1, 10 * 365 * 86_400),
@@ -52,6 +53,8 @@ class Settings:
     Attributes:
         database: ``sqlite:///path``, ``postgresql://...``, or ``memory://`` (gone with the process).
         database_schema: PostgreSQL's schema that holds all tables of Runlane; it is made if it does not exist.
+        database_connections: Connections of this process to PostgreSQL at most: one for what attempts write, one for
+            leases, the rest for everything else.
         synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
         build: Which code a process executes, as others see it; by default made from the files of the graphs.
@@ -92,6 +95,7 @@ class Settings:
 
     database: str = "sqlite:///.runlane/runlane.db"
     database_schema: str = "runlane"
+    database_connections: int = 10
     synchronous: str = "full"
     max_concurrent_runs: int = 1000
     build: str = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,6 +40,12 @@ def postgres_ledger(postgres_cluster: PostgresCluster) -> Iterator[str]:
         migrate_postgres(url)
         yield url
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def emptied(postgres_ledger: str) -> Callable[[], None]:
+    """Give what empties the database with the schema."""
+    return partial(empty_ledger, postgres_ledger)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

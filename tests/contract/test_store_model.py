@@ -259,7 +259,7 @@ def open_driver(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         url = request.getfixturevalue("postgres_ledger")
         with ledger_connection(url, autocommit=True) as connection:
             connection.execute("TRUNCATE threads, thread_terms, runs, events RESTART IDENTITY")
-        return await open_postgres(url, max_connections=1)
+        return await open_postgres(url, max_connections=3)
 
     # Asked for here, since a fixture cannot be set up on the loop that a driver is opened on.
     request.getfixturevalue("postgres_ledger" if request.param == "postgres" else "sqlite_ledger")

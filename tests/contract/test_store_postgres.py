@@ -6,28 +6,35 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-from ledger_kit import A_WORKER, a_run, admit, claim, finish, held, ledger_connection, running
+from ledger_kit import A_WORKER, a_run, admit, claim, ended, finish, held, ledger_connection, running
 from runlane.errors import InvalidRequest, RowsLocked, StoreUnavailable
 from runlane.journal.remainder import append
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, StreamEvent
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import PostgresDriver, open_postgres
+from runlane.store.drivers.postgres_link import Times
 from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
+from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.fence import HOLDS_LEASE
 
 ONCE = PersistenceRetryPolicy(max_attempts=1)
 EVENT = StreamEvent(seq=1, name="values", data=b"{}")
+INSERT, COUNT = "INSERT INTO events VALUES (1, 1, 1, '')", "SELECT COUNT(*) AS n FROM events"
+WAITING_FOR_LOCKS = (
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
 
 
 @pytest.fixture
@@ -53,6 +60,10 @@ def one(sql: str, **params: Any) -> Transaction[list[Any]]:
     return [tuple(row.values()) for row in rows]
 
 
+def heard(told: asyncio.Future[BaseException | None], _: Any, error: BaseException | None) -> None:
+    told.set_result(error)
+
+
 def disconnect(url: str, condition: str = "true") -> None:
     with ledger_connection(url, autocommit=True) as other:
         other.execute(
@@ -61,40 +72,15 @@ def disconnect(url: str, condition: str = "true") -> None:
         )
 
 
-class Proxy:
-    """Stands between a driver and the server, and can swallow the answer to a commit."""
+async def until_waiting(url: str) -> None:
+    """Wait until a transaction waits for a lock."""
 
-    def __init__(self, url: str, directory: Path) -> None:
-        target = Path(parse_qs(urlsplit(url).query)["host"][0]) / ".s.PGSQL.5432"
-        self.target, self.socket = str(target), str(directory / ".s.PGSQL.5432")
-        self.url = f"postgresql://runlane@{urlsplit(url).path}?host={directory}"
-        self.swallows = False
-        self.swallowed = 0
-        self.sessions: list[asyncio.Task[None]] = []
+    def look() -> None:
+        with ledger_connection(url, autocommit=True) as other:
+            while other.execute(WAITING_FOR_LOCKS).fetchone() == (0,):
+                pass
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        async with await asyncio.start_unix_server(self._accept, self.socket):
-            yield
-            await asyncio.gather(*self.sessions)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.sessions.append(asyncio.create_task(self._serve(reader, writer)))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_unix_connection(self.target)
-        try:
-            while data := await reader.read(65536):
-                server_writer.write(data)
-                if self.swallows and b"COMMIT\0" in data:
-                    await server_reader.read(65536)  # it is committed, and nobody hears of it
-                    self.swallows = False
-                    self.swallowed += 1
-                    return
-                writer.write(await server_reader.read(65536))
-        finally:
-            server_writer.close()
-            writer.close()
+    await asyncio.to_thread(look)
 
 
 @contextmanager
@@ -109,19 +95,39 @@ def locked(url: str, sql: str, **params: Any) -> Iterator[psycopg.Connection]:
 # Lost connections.
 
 
-async def test_a_lost_connection_is_an_outage_and_the_next_call_works(store: RunStore, url: str) -> None:
+async def test_a_connection_that_was_lost_while_nobody_used_it_is_replaced_unnoticed(store: RunStore, url: str) -> None:
     run_id = await admit(store)
     disconnect(url)
-    with pytest.raises(StoreUnavailable):
-        await store.runs.get(run_id, owner=ANY_OWNER)
     assert (await store.runs.get(run_id, owner=ANY_OWNER)).run_id == run_id
+    disconnect(url)
+    assert (await claim(store, run_id)).run.attempt == 1
+
+
+async def test_a_connection_that_is_lost_in_a_transaction_is_an_outage_and_the_next_call_works(
+    driver: PostgresDriver, url: str
+) -> None:
+    def interrupted() -> Transaction[None]:
+        yield statement("insert", INSERT)()
+        disconnect(url)
+        yield statement("count", COUNT)()
+
+    for call in (driver.write, driver.read):
+        with pytest.raises(StoreUnavailable):
+            await call(interrupted())
+        assert await driver.read(one(COUNT)) == [(0,)]
 
 
 async def test_the_retry_policy_bridges_lost_connections(driver: PostgresDriver, url: str) -> None:
-    store = RunStore(driver, retry=PersistenceRetryPolicy(initial_delay_s=0.001))
-    run_id = await admit(store)
-    disconnect(url)
-    assert (await claim(store, run_id)).run.attempt == 1
+    tries = []
+
+    def cut_once() -> Transaction[None]:
+        yield statement("insert", INSERT)()
+        if not tries:
+            tries.append(disconnect(url))
+        yield statement("count", COUNT)()
+
+    await RetryingDriver(driver, PersistenceRetryPolicy(initial_delay_s=0.001)).write(cut_once)
+    assert await driver.read(one(COUNT)) == [(1,)]
 
 
 async def test_a_transaction_that_loses_its_connection_writes_nothing(driver: PostgresDriver, url: str) -> None:
@@ -136,17 +142,23 @@ async def test_a_transaction_that_loses_its_connection_writes_nothing(driver: Po
 
 async def test_queued_appends_that_lose_their_connection_are_told_so(store: RunStore, url: str) -> None:
     lease = await running(store)
-    disconnect(url)
-    loop = asyncio.get_running_loop()
-    told: asyncio.Future[BaseException | None] = loop.create_future()
-    store.driver.submit(append(lease, [EVENT]), loop, lambda result, error: told.set_result(error))
-    assert isinstance(await told, StoreUnavailable)
+
+    def cut() -> Transaction[None]:
+        yield from append(lease, [EVENT])
+        disconnect(url)
+        yield statement("count", COUNT)()
+
+    loop, told = asyncio.get_running_loop(), list[asyncio.Future[BaseException | None]]()
+    for transaction in (append(lease, [EVENT]), cut(), append(lease, [EVENT])):
+        future: asyncio.Future[BaseException | None] = loop.create_future()
+        told.append(future)
+        store.driver.submit(transaction, loop, partial(heard, future))
+    assert [type(error) for error in await asyncio.gather(*told)] == [StoreUnavailable] * 3
     assert await store.events.read(lease.seq, after=0) == ()
 
 
 async def test_an_outage_ends_when_the_database_is_back(driver: PostgresDriver, url: str, postgres_dsn: str) -> None:
     name = urlsplit(url).path[1:]
-    driver.pool.timeout = 0.05
     with psycopg.connect(postgres_dsn, autocommit=True) as admin:
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
@@ -154,7 +166,6 @@ async def test_an_outage_ends_when_the_database_is_back(driver: PostgresDriver, 
             with pytest.raises(StoreUnavailable):
                 await driver.read(one("SELECT 1 AS n"))
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
-    driver.pool.timeout = 30.0
     assert await driver.read(one("SELECT 1 AS n")) == [(1,)]
 
 
@@ -165,42 +176,11 @@ async def test_a_database_that_cannot_be_reached_is_an_outage_that_says_why(url:
         await open_postgres(f"postgresql://nobody@/none?host={tmp_path}")
 
 
-# Lost commits.
+# Commits.
 
 
-@pytest.fixture
-async def lossy(url: str, tmp_path: Path) -> AsyncIterator[tuple[RunStore, Proxy]]:
-    proxy = Proxy(url, tmp_path)
-    async with proxy.running():
-        driver = await open_postgres(proxy.url, max_connections=2)
-        yield RunStore(driver, retry=ONCE), proxy
-        await driver.aclose()
-
-
-async def test_a_commit_whose_answer_is_lost_is_looked_up_and_counts(lossy: tuple[RunStore, Proxy]) -> None:
-    store, proxy = lossy
-    lease = await running(store)
-    proxy.swallows = True
-    finished = await finish(store, lease)
-    assert proxy.swallowed == 1
-    assert finished.run.status is RunStatus.SUCCESS
-    assert await store.runs.get(lease.run_id, owner=ANY_OWNER) == finished.run
-
-
-async def test_appends_whose_commits_answer_is_lost_are_confirmed(lossy: tuple[RunStore, Proxy]) -> None:
-    store, proxy = lossy
-    lease = await running(store)
-    loop = asyncio.get_running_loop()
-    told: asyncio.Future[BaseException | None] = loop.create_future()
-    proxy.swallows = True
-    store.driver.submit(append(lease, [EVENT]), loop, lambda result, error: told.set_result(error))
-    assert await told is None
-    assert proxy.swallowed == 1
-    assert await store.events.read(lease.seq, after=0) == (EVENT,)
-
-
-async def test_a_commit_that_died_before_it_was_made_is_an_outage(driver: PostgresDriver) -> None:
-    with ledger_connection(driver.pool.conninfo, autocommit=True) as other:
+async def test_a_commit_that_died_before_it_was_made_is_an_outage(driver: PostgresDriver, url: str) -> None:
+    with ledger_connection(url, autocommit=True) as other:
         other.execute("CREATE TABLE frail (n int)")
         other.execute(
             "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS"
@@ -219,9 +199,7 @@ async def test_a_commit_that_died_before_it_was_made_is_an_outage(driver: Postgr
 
 
 async def impatient(url: str) -> PostgresDriver:
-    driver = await open_postgres(url, max_connections=1)
-    await driver.write(one("SELECT set_config('lock_timeout', '30ms', false)"))
-    return driver
+    return await open_postgres(url, max_connections=3, times=Times(lock_s=0.03))
 
 
 async def test_waiting_too_long_for_a_lock_is_contention(store: RunStore, url: str) -> None:
@@ -258,8 +236,10 @@ async def test_a_busy_thread_delays_no_other(store: RunStore, url: str) -> None:
         assert (await finish(store, lease)).run.status is RunStatus.SUCCESS
 
 
-async def test_a_deadlock_is_contention_for_one_and_nothing_to_the_other(driver: PostgresDriver) -> None:
-    await driver.write(one("SELECT set_config('deadlock_timeout', '10ms', false)"))
+async def test_a_deadlock_is_contention_for_one_and_nothing_to_the_other(url: str) -> None:
+    with ledger_connection(url, autocommit=True) as other:
+        other.execute(f'ALTER DATABASE "{urlsplit(url).path[1:]}" SET deadlock_timeout = 10'.encode())
+    driver = await open_postgres(url)
     await driver.write(one("INSERT INTO events VALUES (1, 1, 1, ''), (2, 2, 2, '') RETURNING run_seq"))
     lock = statement("lock", "SELECT 1 AS n FROM events WHERE run_seq = :seq FOR UPDATE")
     wait = statement("wait", "SELECT pg_sleep(0.05)")
@@ -271,17 +251,46 @@ async def test_a_deadlock_is_contention_for_one_and_nothing_to_the_other(driver:
 
     results = await asyncio.gather(driver.write(both(1, 2)), driver.write(both(2, 1)), return_exceptions=True)
     assert sorted(type(result).__name__ for result in results) == ["NoneType", "RowsLocked"]
+    await driver.aclose()
 
 
 async def test_waiting_too_long_for_a_connection_is_an_outage(url: str) -> None:
-    driver = await open_postgres(url, max_connections=1)
-    driver.pool.timeout = 0.05
-    held = await driver.pool.getconn()
-    with pytest.raises(StoreUnavailable):
-        await driver.write(one("SELECT 1 AS n"))
-    await driver.pool.putconn(held)
+    driver = await open_postgres(url, max_connections=3, times=Times(queue_s=0.05))
+    with locked(url, "SELECT 1 FROM runlane_version FOR UPDATE") as other:
+        waiting = asyncio.create_task(driver.write(one("SELECT 1 FROM runlane_version FOR UPDATE")))
+        await until_waiting(url)
+        with pytest.raises(StoreUnavailable, match="busy for"):
+            await driver.write(one("SELECT 1 AS n"))
+        assert await driver.urgent.write(one("SELECT 1 AS n")) == [(1,)], "leases have a connection of their own"
+        other.rollback()
+        assert await waiting == [(1,)]
     assert await driver.write(one("SELECT 1 AS n")) == [(1,)]
     await driver.aclose()
+
+
+async def test_a_busy_thread_takes_one_connection_and_keeps_its_order(store: RunStore, url: str) -> None:
+    await ended(store, "a")
+    with locked(url, "SELECT 1 FROM threads WHERE thread_id = 'a' FOR UPDATE"):
+        waiting = [asyncio.create_task(store.runs.admit(a_run("a", run_id=f"a{n}"))) for n in range(20)]
+        await until_waiting(url)
+        assert (await store.runs.admit(a_run("b"))).runnable
+        with ledger_connection(url) as other:
+            assert other.execute(WAITING_FOR_LOCKS).fetchall() == [(1,)]
+    admitted = await asyncio.gather(*waiting)
+    assert [done.run.seq for done in admitted] == sorted(done.run.seq for done in admitted)
+
+
+async def test_a_submission_that_waits_for_a_lock_delays_the_others_for_a_moment(store: RunStore, url: str) -> None:
+    stuck, free = await running(store, "a"), await running(store, "b")
+    loop, told = asyncio.get_running_loop(), list[asyncio.Future[BaseException | None]]()
+    with locked(url, "SELECT 1 FROM runs WHERE run_id = %(run_id)s FOR UPDATE", run_id=stuck.run_id):
+        for lease in (stuck, free):
+            future: asyncio.Future[BaseException | None] = loop.create_future()
+            told.append(future)
+            store.driver.submit(append(lease, [EVENT]), loop, partial(heard, future))
+        errors = await asyncio.wait_for(asyncio.gather(*told), 2)
+    assert [type(error) for error in errors] == [StoreUnavailable, type(None)]
+    assert await store.events.read(free.seq, after=0) == (EVENT,)
 
 
 # Isolation.
@@ -326,26 +335,27 @@ async def test_text_that_postgres_cannot_store_is_refused_by_the_name_of_its_par
     assert await driver.write(one("SELECT 1 AS n")) == [(1,)]
 
 
-async def test_a_cancelled_caller_leaves_no_transaction_behind(driver: PostgresDriver, url: str) -> None:
-    def slow() -> Transaction[None]:
-        yield statement("insert", "INSERT INTO events VALUES (1, 1, 1, '')")()
-        yield statement("sleep", "SELECT pg_sleep(60)")()
+async def test_a_cancelled_caller_costs_no_connection(url: str) -> None:
+    """What has begun is carried through, and the connection serves the next one; what has not is not done at all."""
+    driver = await open_postgres(url, max_connections=3)
+    pid = await driver.write(one("SELECT pg_backend_pid() AS pid"))
 
-    def asleep() -> None:
-        sleeping = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
-        with ledger_connection(url, autocommit=True) as other:
-            while other.execute(sleeping).fetchone() is None:
-                pass
+    def insert(seq: int) -> Transaction[None]:
+        yield statement("insert", f"INSERT INTO events VALUES ({seq}, 1, 1, '')")()
+        yield statement("wait", "SELECT 1 FROM runlane_version FOR UPDATE")()
 
-    writing = asyncio.create_task(driver.write(slow()))
-    await asyncio.to_thread(asleep)
-    writing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await writing
-    with ledger_connection(url) as other:
-        unfinished = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
-        assert other.execute(unfinished).fetchone() == (0,)
-    assert await driver.read(one("SELECT COUNT(*) AS n FROM events")) == [(0,)]
+    with locked(url, "SELECT 1 FROM runlane_version FOR UPDATE"):
+        begun = asyncio.create_task(driver.write(insert(1)))
+        await until_waiting(url)
+        queued = asyncio.create_task(driver.write(insert(2)))
+        await asyncio.sleep(0)
+        for task in (begun, queued):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert await driver.write(one("SELECT pg_backend_pid() AS pid")) == pid
+    assert await driver.read(one("SELECT run_seq FROM events")) == [(1,)]
+    await driver.aclose()
 
 
 # Loops, threads and the end.

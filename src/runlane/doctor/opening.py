@@ -67,7 +67,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[OpenLedger]:
         ledger = _open_file(settings, Path(settings.database.removeprefix(SQLITE)))
     else:
         ledger = OpenLedger(
-            database=await open_postgres(settings.database, schema=settings.database_schema, max_connections=2),
+            database=await open_postgres(settings.database, schema=settings.database_schema, max_connections=3),
             sqlite=False,
             exclusive=False,
             in_use=None,

@@ -28,17 +28,20 @@ class RetryingDriver:
         self, driver: Driver, retry: PersistenceRetryPolicy | None = None, telemetry: Telemetry = SILENT
     ) -> None:
         self.driver = driver
+        self._urgent: Driver = getattr(driver, "urgent", driver)
         self._telemetry = telemetry
         self._unavailable_since: float | None = None
         self._retry = retry or PersistenceRetryPolicy()
 
-    async def write(self, make: Callable[[], Transaction[T]]) -> T:
-        """Commit the transaction and return its result."""
-        return await self._call(lambda: self.driver.write(make()))
+    async def write(self, make: Callable[[], Transaction[T]], *, urgent: bool = False) -> T:
+        """Commit the transaction and return its result; one that is *urgent* waits for no other kind."""
+        driver = self._urgent if urgent else self.driver
+        return await self._call(lambda: driver.write(make()))
 
-    async def read(self, make: Callable[[], Transaction[T]]) -> T:
-        """Run the transaction on one consistent snapshot."""
-        return await self._call(lambda: self.driver.read(make()))
+    async def read(self, make: Callable[[], Transaction[T]], *, urgent: bool = False) -> T:
+        """Run the transaction on one consistent snapshot; one that is *urgent* waits for no other kind."""
+        driver = self._urgent if urgent else self.driver
+        return await self._call(lambda: driver.read(make()))
 
     async def fast_read(self, make: Callable[[], Transaction[T]]) -> T:
         """Read one small row on the calling thread if the driver can, else as :meth:`read` does."""

@@ -39,11 +39,11 @@ class Attempts:
 
     async def renew(self, held: Sequence[Lease], *, worker: WorkerState) -> Renewal:
         """Renew the lease of *worker*; report which of the runs that it has *held* are lost, and cancels meanwhile."""
-        return await self._database.write(lambda: leases.renew(held, worker))
+        return await self._database.write(lambda: leases.renew(held, worker), urgent=True)
 
     async def leases(self, *, living: Sequence[str] = ()) -> tuple[SeenLease, ...]:
         """Return every run in execution, but for those of the *living* workers."""
-        return await self._database.read(lambda: leases.leases(living))
+        return await self._database.read(lambda: leases.leases(living), urgent=True)
 
     async def observe_cancel(self, lease: Lease, at_us: int) -> None:
         """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
@@ -72,4 +72,4 @@ class Attempts:
         Raises:
             LeaseLost: The run moved on, or its worker has beaten, since *lost* was read.
         """
-        return await self._database.write(lambda: rescues.rescue(lost, max_rescues))
+        return await self._database.write(lambda: rescues.rescue(lost, max_rescues), urgent=True)

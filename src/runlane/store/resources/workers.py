@@ -16,7 +16,7 @@ class Workers:
 
     async def beat(self, worker: WorkerState) -> None:
         """Record that the worker lives; :meth:`Attempts.renew` does so too."""
-        await self._database.write(lambda: workers.beat(worker))
+        await self._database.write(lambda: workers.beat(worker), urgent=True)
 
     async def fleet(self) -> Fleet:
         """Return what operators see of the workers, and of runs that none of them can execute."""
@@ -24,7 +24,7 @@ class Workers:
 
     async def list(self) -> tuple[SeenWorker, ...]:
         """Return the workers that have not left, dead ones among them."""
-        return await self._database.read(workers.workers)
+        return await self._database.read(workers.workers, urgent=True)
 
     async def forget(self, dead: SeenWorker) -> None:
         """Remove a dead worker, unless it has beaten since it was seen, or runs have yet to be taken from it."""

@@ -1,0 +1,137 @@
+"""Which transaction is next, where several threads run them: one of each lane at a time, the urgent ones first.
+
+A lane is what would wait for the same lock in the database. Waiting here takes no connection from the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from runlane.errors import LedgerClosed
+from runlane.store.drivers.delivery import Submission
+from runlane.store.statements import Query
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """A transaction to be run, which has been advanced to its first query.
+
+    Attributes:
+        lane: No other job of this lane runs at the same time; ``None``: it waits for none.
+        urgent: It keeps a lease, or takes over from those who do not: some threads run nothing else.
+    """
+
+    submission: Submission
+    first: Query
+    writes: bool
+    lane: str | None
+    urgent: bool
+    state: str = "waiting"
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """A thread that runs jobs, as far as they have to know of it."""
+
+    urgent_only: bool
+    inbox: SimpleQueue[Job | None] = field(default_factory=SimpleQueue)
+
+
+class Lanes:
+    """Jobs and who runs them. Thread-safe; nothing here waits but :meth:`take`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+        self._ready: deque[Job] = deque()
+        self._urgent: deque[Job] = deque()
+        #: The lanes that have a job which runs or is ready, and who waits behind it.
+        self._lanes: dict[str, deque[Job]] = {}
+        # The last one to become idle is the first to work, so that few connections are open while little happens.
+        self._idle: list[Server] = []
+
+    def put(self, job: Job) -> None:
+        """Run *job* once it is next.
+
+        Raises:
+            LedgerClosed: :meth:`close` has been called.
+        """
+        with self._lock:
+            if self._closed:
+                raise LedgerClosed
+            if job.lane is not None:
+                if job.lane in self._lanes:
+                    self._lanes[job.lane].append(job)
+                    return
+                self._lanes[job.lane] = deque()
+            self._hand(job)
+
+    def take(self, server: Server) -> Job | None:
+        """Wait for the next job of *server*; ``None`` after the last one. Call :meth:`done` after it."""
+        with self._lock:
+            job = self._next(server)
+            if job is None:
+                if self._closed:
+                    return None
+                self._idle.append(server)
+        return job or server.inbox.get()
+
+    def begin(self, job: Job) -> bool:
+        """Return whether *job* is to be run: nobody has dropped it."""
+        with self._lock:
+            dropped = job.state == "dropped"
+            job.state = "running"
+            return not dropped
+
+    def drop(self, job: Job) -> bool:
+        """Take *job* back, unless it has begun; return whether it has not."""
+        with self._lock:
+            if job.state != "waiting":
+                return False
+            job.state = "dropped"
+            return True
+
+    def done(self, job: Job) -> None:
+        """Let the next job of *job*'s lane go on, behind those of other lanes that are ready."""
+        if job.lane is None:
+            return
+        with self._lock:
+            behind = self._lanes[job.lane]
+            if behind:
+                self._hand(behind.popleft())
+            else:
+                del self._lanes[job.lane]
+
+    def close(self) -> None:
+        """Accept no more; servers leave when nothing is left for them."""
+        with self._lock:
+            self._closed = True
+            for server in self._idle:
+                server.inbox.put(None)
+            self._idle.clear()
+
+    def _hand(self, job: Job) -> None:
+        # Urgent jobs go to the servers that run nothing else while one of these is idle: the others have enough to do.
+        idle = [server for server in self._idle if job.urgent or not server.urgent_only]
+        if not idle:
+            (self._urgent if job.urgent else self._ready).append(job)
+            return
+        server = next((one for one in idle if one.urgent_only), idle[-1])
+        self._idle.remove(server)
+        server.inbox.put(job)
+
+    def _next(self, server: Server) -> Job | None:
+        if self._urgent:
+            return self._urgent.popleft()
+        return self._ready.popleft() if self._ready and not server.urgent_only else None
+
+
+def lane_of(query: Query) -> str | None:
+    """Return the lane of a transaction that begins with *query*: the thread, or else the run, that it names."""
+    params: dict[str, Any] = query.params or {}
+    lane: str | None = params.get("thread_id") or params.get("run_id")
+    return lane

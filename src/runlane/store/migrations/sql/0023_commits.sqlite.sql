@@ -1,0 +1,2 @@
+-- Of PostgreSQL only: SQLite has no connection that could lose an answer.
+SELECT 1;
