@@ -289,7 +289,7 @@ async def test_a_submission_that_waits_for_a_lock_delays_the_others_for_a_moment
             told.append(future)
             store.driver.submit(append(lease, [EVENT]), loop, partial(heard, future))
         errors = await asyncio.wait_for(asyncio.gather(*told), 2)
-    assert [type(error) for error in errors] == [StoreUnavailable, type(None)]
+    assert [type(error) for error in errors] == [RowsLocked, type(None)]
     assert await store.events.read(free.seq, after=0) == (EVENT,)
 
 

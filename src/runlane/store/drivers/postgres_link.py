@@ -177,7 +177,7 @@ class Link:
             address(self._url, self.times), autocommit=True, row_factory=dict_row, prepare_threshold=0
         )
         try:
-            connection.answer_s = self.times.answer_s
+            connection.answer_s = self.times.connect_s  # a pooler takes connections for which it has no server
             row = connection.execute(_PID, prepare=False).fetchone()
             settings = self.times.settings(self._schema, connection.info.server_version)
             # A pooler makes the numbers up by which it is asked to cancel.
@@ -188,6 +188,7 @@ class Link:
                 connection.prepared_max = MAX_PREPARED
                 _send(connection, _set(settings, local=False))
                 self.settings = ()
+            connection.answer_s = self.times.answer_s
         except BaseException:
             connection.close()
             raise

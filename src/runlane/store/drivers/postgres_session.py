@@ -76,9 +76,8 @@ class PostgresSession:
 
     def check(self) -> None:
         """Find out whether the database takes connections, and transactions on them."""
-        self._begin(_BEGIN_READ)
-        self._execute(plain("SELECT 1"))
-        self._end()
+        for query in (_BEGIN_READ, plain("COMMIT")):  # not at once: some poolers say what is wrong, and hang up
+            self._link.send(query, prepare=False)
 
     def read(self, transaction: Transaction[T], first: Query) -> T:
         """Run a read-only *transaction* on one snapshot; :meth:`end_read` is called once its result is on its way."""
