@@ -28,6 +28,7 @@ class Proxy:
         self._target = str(Path(parse_qs(urlsplit(url).query)["host"][0]) / ".s.PGSQL.5432")
         self._socket = str(directory / ".s.PGSQL.5432")
         self._sessions: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.url = f"postgresql://runlane@{urlsplit(url).path}?host={directory}"
         self.losses = self.lost = 0
         self.late_s = 0.0
@@ -40,8 +41,13 @@ class Proxy:
             for session in self._sessions:
                 session.cancel()
             await asyncio.gather(*self._sessions, return_exceptions=True)
+            for writer in self._writers:  # also of a session that was cancelled before it began
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         session = asyncio.create_task(self._serve(reader, writer))
         self._sessions.add(session)
         session.add_done_callback(self._sessions.discard)
@@ -49,6 +55,7 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):  # the server is gone, and so is the session
             server_reader, server_writer = await asyncio.open_unix_connection(self._target)
+            self._writers.append(server_writer)
             try:
                 await _Session(self, reader, writer, server_reader, server_writer).run()
             finally:

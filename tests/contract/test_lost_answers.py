@@ -43,7 +43,7 @@ from runlane.journal.rows import CheckpointRows
 from runlane.leases import SeenWorker
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.outcomes import Snapshot
-from runlane.records import ANY_OWNER, NO_OWNER, Lease, RunError, StreamEvent, ThreadTtl
+from runlane.records import ANY_OWNER, NO_OWNER, Claimant, Lease, RunError, StreamEvent, ThreadTtl
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import PostgresDriver, open_postgres
 from runlane.store.drivers.postgres_link import Times
@@ -134,6 +134,13 @@ async def runs_delete(store: RunStore) -> Operation:
 
 
 @case
+async def runs_purge(store: RunStore) -> Operation:
+    await ended(store, run_id="r")
+    await turn(store, LONG_AGO, "r")
+    return lambda: store.runs.purge(older_than_s=1)
+
+
+@case
 async def queue_give_up(store: RunStore) -> Operation:
     await admit(store, run_id="r")
     return lambda: store.queue.give_up("r", EndReason.NEVER_STARTED, RunError(error="NeverStarted", message="nobody"))
@@ -154,7 +161,9 @@ async def attempts_claim(store: RunStore) -> Operation:
 @case
 async def attempts_claim_heads(store: RunStore) -> Operation:
     await admit(store, run_id="r")
-    return lambda: store.attempts.claim_heads(HeadsWanted(slots=2), worker_id="w", lease_s=60)
+    return lambda: store.attempts.claim_heads(
+        HeadsWanted(slots=2), Claimant(worker_id=WORKER, lease_s=60, has_code=False)
+    )
 
 
 @case
