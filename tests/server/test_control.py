@@ -9,6 +9,8 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
+from runlane.server.rollbacks import RollbackSweeper
+from runlane.store.statements import Transaction, statement
 from server_kit import LONG_S, NewDatabase, Server, begun, running_server, sdk
 
 
@@ -49,6 +51,28 @@ async def test_readers_of_a_run_that_is_rolled_back_by_the_next_are_told(
         rest = [line async for line in lines]
     assert rest.count("event: end") == 1
     assert any('"end_reason":"rolled_back"' in line for line in rest)
+
+
+# What a process leaves that dies after it has ended a run, and before it has deleted it.
+LEFT = statement("left", "UPDATE runs SET status = 'interrupted', end_reason = 'rolled_back' WHERE run_id = :run_id")
+
+
+async def test_a_rolled_back_run_whose_process_died_before_it_was_deleted_is_deleted_by_another(
+    server: Server, client: LangGraphClient, thread_id: str
+) -> None:
+    runs = [await client.runs.create(thread_id, "steps", input={"steps": 1}) for _ in range(2)]
+    for run in runs:
+        await client.runs.join(thread_id, run["run_id"])
+
+    def die() -> Transaction[None]:
+        yield LEFT(run_id=runs[0]["run_id"])
+
+    store = server.app.state.service.store
+    server.on_loop(store.driver.write(die()))
+    sweeper = RollbackSweeper(store)
+    server.on_loop(sweeper.sweep())
+    assert [run["run_id"] for run in await client.runs.list(thread_id)] == [runs[1]["run_id"]]
+    server.on_loop(sweeper.sweep())
 
 
 @pytest.fixture

@@ -179,12 +179,6 @@ class Service:
         return graph_id if isinstance(graph_id, str) and graph_id in self.registry.graph_ids else None
 
 
-async def delete_rolled_back(store: RunStore, run_id: str) -> None:
-    """Delete the row of a rolled back run, as the LangGraph API does; does nothing if it is gone."""
-    with suppress(NotFound):
-        await store.runs.delete(run_id, owner=ANY_OWNER)
-
-
 def graph_config(assistant: Assistant) -> RunnableConfig:
     """Return what a factory makes the graph of *assistant* by, where there is no run."""
     ids = {"assistant_id": assistant.assistant_id, "graph_id": assistant.graph_id}

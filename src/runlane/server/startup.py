@@ -30,7 +30,8 @@ from runlane.server.config.long_term import NewStore, load_store
 from runlane.server.config.webhooks import new_deliverer
 from runlane.server.http.probing import DatabaseProbe
 from runlane.server.http.responses import run_wire
-from runlane.server.service import Drain, Service, delete_rolled_back
+from runlane.server.rollbacks import RollbackSweeper, delete_rolled_back
+from runlane.server.service import Drain, Service
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.assistants import SHARED_OWNER, NewAssistant
@@ -143,6 +144,7 @@ async def open_service(
             drain=Drain(runtime),
         )
         await stack.enter_async_context(_thread_sweeper(runtime, project.expiry))
+        await stack.enter_async_context(RollbackSweeper(store, runtime.telemetry))
         yield service
 
 

@@ -37,9 +37,10 @@ from runlane.server.http.responses import (
     waiting_wire,
 )
 from runlane.server.http.route import Resource, Route
+from runlane.server.rollbacks import delete_rolled_back
 from runlane.server.routes.authorization import reach_run, reach_thread, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
-from runlane.server.service import Service, delete_rolled_back
+from runlane.server.service import Service
 from runlane.streams.batches import EventBatch, LargeEvent, ends
 from runlane.streams.live import Ending
 from runlane.streams.watch import Watch

@@ -105,6 +105,10 @@ class Runs:
         """Return the run of a thread that started last, or ended last without having started."""
         return await self._database.read(lambda: run_queries.last_started(thread_id))
 
+    async def rolled_back(self, *, within_s: float, limit: int) -> tuple[str, ...]:
+        """Return runs that were rolled back in this time, the oldest first, and have not been deleted."""
+        return await self._database.read(lambda: run_queries.rolled_back_runs(within_s, limit))
+
     async def purge(self, *, older_than_s: float, limit: int = 100) -> int:
         """Delete up to *limit* runs that ended more than *older_than_s* ago, with their events; return how many."""
         return await self._database.write(lambda: run_queries.purge_runs(older_than_s, limit))

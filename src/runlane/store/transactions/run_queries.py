@@ -103,6 +103,12 @@ OLD_RUNS = statement(
         ORDER BY ended_at LIMIT :limit {{skip_locked}}""",
 )
 
+ROLLED_BACK = statement(
+    "rolled_back",
+    f"""SELECT run_id FROM runs WHERE ended_at IS NOT NULL AND ended_at > {{now}} - :age_us
+          AND end_reason = '{EndReason.ROLLED_BACK.value}' ORDER BY ended_at LIMIT :limit""",
+)
+
 
 def get_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
     """Return the run, or raise NotFound."""
@@ -281,6 +287,12 @@ def thread_usage(thread_id: str, owner: Owner) -> Transaction[tuple[Usage, ...]]
     """Return the usage of every run of a thread that has one, whatever its ending, oldest first."""
     rows = yield THREAD_USAGE(thread_id=thread_id, **owner_params(owner))
     return tuple(usage_of(row["usage"]) for row in rows)
+
+
+def rolled_back_runs(within_s: float, limit: int) -> Transaction[tuple[str, ...]]:
+    """Return the oldest of the runs that were rolled back in this time and are still there."""
+    rows = yield ROLLED_BACK(age_us=int(within_s * 1_000_000), limit=limit)
+    return tuple(row["run_id"] for row in rows)
 
 
 def purge_runs(older_than_s: float, limit: int) -> Transaction[int]:
