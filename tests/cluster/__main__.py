@@ -18,7 +18,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev cluster", description="Try a cluster under load and faults.")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=50)
-    parser.add_argument("--nodes", type=int, default=5)
+    parser.add_argument("--api", type=int, default=2, help="processes that answer requests")
+    parser.add_argument("--workers", type=int, default=3, help="processes that execute runs")
+    parser.add_argument("--both", type=int, default=0, help="processes that do both")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=1, help="faults at the same time")
     parser.add_argument("--clients", type=int, default=100, help="threads that are worked on at the same time")
@@ -38,7 +40,7 @@ def main() -> int:
         trial = Trial(
             runs=given.runs,
             threads=given.threads,
-            nodes=given.nodes,
+            roles=("api",) * given.api + ("worker",) * given.workers + ("both",) * given.both,
             seed=given.seed,
             clients=given.clients,
             at_once=0 if given.calm else given.at_once,

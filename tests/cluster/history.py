@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from cluster.clients import Asked, Conversation
-from cluster.nodes import Cluster
+from cluster.nodes import Cluster, Fault
 
 AUDIT = """
 CREATE SCHEMA audit;
@@ -79,44 +79,74 @@ def watch(dsn: str) -> None:
         connection.execute(AUDIT)
 
 
+Row = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class Facts:
+    """What the database, the graphs' traces and the tormentor have written down."""
+
+    runs: list[Row]
+    threads: list[Row]
+    moves: list[Row]
+    slots: list[Row]
+    crons: list[Row]
+    webhooks: list[Row]
+    #: Name of a run, step, attempt, process, time.
+    effects: list[list[str]]
+    faults: list[Fault]
+
+
+def look(cluster: Cluster) -> Facts:
+    """Read the facts of *cluster*."""
+    with psycopg.connect(cluster.dsn, row_factory=dict_row) as connection:
+
+        def rows(query: str) -> list[Row]:
+            return connection.execute(query.encode()).fetchall()
+
+        return Facts(
+            runs=rows(
+                "SELECT seq, run_id, thread_id, status, end_reason, attempt, metadata FROM runlane.runs ORDER BY 1"
+            ),
+            threads=rows("SELECT thread_id, status FROM runlane.threads"),
+            moves=rows("SELECT * FROM audit.moves ORDER BY id"),
+            slots=rows("SELECT * FROM audit.slots ORDER BY id"),
+            crons=rows("SELECT cron_id, error FROM runlane.crons"),
+            webhooks=rows("SELECT run_id, status, attempts FROM runlane.webhook_deliveries"),
+            effects=cluster.effects(),
+            faults=cluster.faults,
+        )
+
+
 class History:
-    """All that is known of a cluster that has come to rest."""
+    """Checks the facts of a cluster that has come to rest."""
 
-    def __init__(self, cluster: Cluster, verdict: Verdict) -> None:
-        self._cluster, self._verdict = cluster, verdict
-        with psycopg.connect(cluster.dsn, row_factory=dict_row) as connection:
-
-            def rows(query: str) -> list[dict[str, Any]]:
-                return connection.execute(query.encode()).fetchall()
-
-            self._runs = rows("SELECT seq, run_id, thread_id, status, attempt, metadata FROM runlane.runs ORDER BY seq")
-            self._threads = rows("SELECT thread_id, status FROM runlane.threads")
-            self._moves = rows("SELECT * FROM audit.moves ORDER BY id")
-            self._slots = rows("SELECT *, extract(epoch FROM at)::float AS epoch FROM audit.slots ORDER BY id")
-            self._crons = rows("SELECT cron_id, error FROM runlane.crons")
-            self._webhooks = rows("SELECT run_id, status, attempts FROM runlane.webhook_deliveries")
-        self._by_id = {run["run_id"]: run for run in self._runs}
+    def __init__(self, facts: Facts, verdict: Verdict) -> None:
+        self._facts, self._verdict = facts, verdict
+        self._by_id = {run["run_id"]: run for run in facts.runs}
         self._effects: dict[str, list[list[str]]] = defaultdict(list)
-        for effect in cluster.effects():
+        for effect in facts.effects:
             self._effects[effect[0]].append(effect)
 
     def check_lanes(self) -> None:
         """Each run of a thread starts after all before it have ended, once per attempt, and ends once."""
-        self._verdict.figures["moves of runs"] = len(self._moves)
-        lanes: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for move in self._moves:
+        self._verdict.figures["moves of runs"] = len(self._facts.moves)
+        lanes: dict[str, list[Row]] = defaultdict(list)
+        for move in self._facts.moves:
             lanes[move["thread_id"]].append(move)
         for moves in lanes.values():
             self._check_lane(moves)
-        for run in self._runs:
+        for run in self._facts.runs:
             if run["status"] in ACTIVE:
                 self._verdict.add("left active", str(run))
-        for thread in self._threads:
+            if run["end_reason"] == "rolled_back":
+                self._verdict.add("rolled back and still there", str(run))
+        for thread in self._facts.threads:
             if thread["status"] == "busy":
                 self._verdict.add("threads left busy", str(thread))
 
-    def _check_lane(self, moves: Iterable[dict[str, Any]]) -> None:
-        lane: dict[int, dict[str, Any]] = {}
+    def _check_lane(self, moves: Iterable[Row]) -> None:
+        lane: dict[int, Row] = {}
         for move in moves:
             seq, status, before = move["seq"], move["status"], lane.get(move["seq"])
             if before is not None and before["status"] not in ACTIVE and status != "deleted":
@@ -143,11 +173,11 @@ class History:
                 if status not in one.endings:
                     self._verdict.add("lost" if status == "gone" else "ended otherwise", f"{one} {run}")
             known = [one.run_id for one in conversation.admitted if one.run_id in self._by_id]
-            there = [run["run_id"] for run in self._runs if run["thread_id"] == conversation.thread_id]
+            there = [run["run_id"] for run in self._facts.runs if run["thread_id"] == conversation.thread_id]
             if known != there:
                 self._verdict.add("another order or other runs than asked for", f"{known} {there}")
 
-    def check_state(self, conversation: Conversation, log: Sequence[dict[str, Any]]) -> None:
+    def check_state(self, conversation: Conversation, log: Sequence[Row]) -> None:
         """The thread's state has each step of each run once, in order, and nothing of what was taken back."""
         entries: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for entry in log:
@@ -192,7 +222,7 @@ class History:
 
     def _excused(self, pid: int, at: float) -> bool:
         return any(
-            fault.pid in (pid, None) and fault.began <= at <= fault.ended + NOTICES_S for fault in self._cluster.faults
+            fault.pid in (pid, None) and fault.began <= at <= fault.ended + NOTICES_S for fault in self._facts.faults
         )
 
     def check_stream(self, one: Asked, replayed: Sequence[Any] | None) -> None:
@@ -214,10 +244,10 @@ class History:
 
     def check_crons(self) -> None:
         """Each slot of a cron had one run, and none was left out while somebody could fire it."""
-        for cron in self._crons:
-            slots = [slot for slot in self._slots if slot["cron_id"] == cron["cron_id"]]
+        for cron in self._facts.crons:
+            slots = [slot for slot in self._facts.slots if slot["cron_id"] == cron["cron_id"]]
             self._verdict.figures["slots"] += len(slots)
-            made = [run["run_id"] for run in self._runs if cron["cron_id"] in run["metadata"]]
+            made = [run["run_id"] for run in self._facts.runs if cron["cron_id"] in run["metadata"]]
             if len(made) != len(slots):
                 self._verdict.add("cron slots missed or doubled", f"{cron}: {len(made)} runs, {len(slots)} slots")
             for before, after in itertools.pairwise(slots):
@@ -230,7 +260,7 @@ class History:
     def _out(self, began: float, ended: float) -> bool:
         return any(
             fault.pid is None and fault.began - 1 <= ended and began <= fault.ended + SLOT_LATE_S
-            for fault in self._cluster.faults
+            for fault in self._facts.faults
         )
 
     def check_webhooks(self, conversations: Sequence[Conversation], received: Sequence[tuple[str, float]]) -> None:
@@ -239,22 +269,17 @@ class History:
         for run_id, at in received:
             came[run_id].append(at)
         self._verdict.figures["webhooks"] = len(came)
-        states = {row["run_id"]: row for row in self._webhooks}
+        states = {row["run_id"]: row for row in self._facts.webhooks}
         for one in (one for conversation in conversations for one in conversation.admitted if one.webhook):
             if one.run_id not in came and one.run_id in self._by_id and not self._is_due(states.get(one.run_id)):
                 self._verdict.add("webhooks missed", f"{one} {states.get(one.run_id)}")
         for run_id, times in came.items():
             self._verdict.figures["webhooks again"] += len(times) - 1
-            if len(times) > 1 and not any(
-                f.began - 1 <= times[-1] and times[0] - 1 <= f.ended for f in self._cluster.faults
-            ):
+            if len(times) > 1 and not self._hidden(times[0] - 1.0, times[-1] + 1.0):
                 self._verdict.add("webhooks doubled", f"{run_id} {times}")
 
     def _hidden(self, began: float, ended: float) -> bool:
-        return any(fault.began <= ended and began <= fault.ended for fault in self._cluster.faults)
+        return any(fault.began <= ended and began <= fault.ended for fault in self._facts.faults)
 
-    def _is_due(self, delivery: dict[str, Any] | None) -> bool:
+    def _is_due(self, delivery: Row | None) -> bool:
         return delivery is not None and delivery["status"] == "pending"
-
-    def webhooks_due(self) -> Iterator[str]:
-        yield from (row["run_id"] for row in self._webhooks if row["status"] == "pending")

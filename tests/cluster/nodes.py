@@ -23,15 +23,22 @@ AGAIN_S = 0.5
 
 
 class Node(Program):
-    """A process of the cluster."""
+    """A process of the cluster: one that answers requests, one that executes runs, or, by default, both.
 
-    READY = "server.ready"
+    Args:
+        role: ``api``, ``worker`` or ``both``.
+    """
 
-    def __init__(self, name: str, folder: Path, proxy: Proxy, database: str, **settings: Any) -> None:
-        self.name, self.proxy, self.port = name, proxy, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, name: str, role: str, folder: Path, proxy: Proxy, database: str, **settings: Any) -> None:
+        self.name, self.proxy, self.role = name, proxy, role
+        self.READY = "worker.ready" if role == "worker" else "server.ready"
+        self.url = ""
         url = f"postgresql://runlane@127.0.0.1:{proxy.port}/{database}"
-        call = [sys.executable, "-P", "-m", "runlane.cli.main", "serve", str(PROJECT), "--port", str(self.port)]
+        call = [sys.executable, "-P", "-m", "runlane.cli.main", "worker" if role == "worker" else "serve", str(PROJECT)]
+        if role != "worker":
+            port = free_port()
+            self.url = f"http://127.0.0.1:{port}"
+            call += ["--port", str(port), *(["--no-worker"] if role == "api" else [])]
         env = env_of({"database": url, **settings})
         super().__init__(call, env, effects=folder / "effects", takes_input=False)
         self.history: list[str] = []
@@ -78,8 +85,8 @@ class Cluster:
 
     def any_url(self, rng: random.Random) -> str:
         """Return the address of some node that takes requests, as a load balancer would."""
-        up = [node for node in self.nodes if node.up.is_set()] or self.nodes
-        return rng.choice(up).url
+        listening = [node for node in self.nodes if node.url]
+        return rng.choice([node for node in listening if node.up.is_set()] or listening).url
 
     def effects(self) -> list[list[str]]:
         return [line.split() for line in (self.folder / "effects").read_text().splitlines()]
@@ -87,14 +94,14 @@ class Cluster:
 
 @asynccontextmanager
 async def running_cluster(
-    folder: Path, postgres: PostgresCluster, database: str, *, nodes: int = 5, **settings: Any
+    folder: Path, postgres: PostgresCluster, database: str, *, roles: Sequence[str], **settings: Any
 ) -> AsyncIterator[Cluster]:
-    """Give a cluster whose nodes all answer; it is gone after the block, whatever state its nodes are in."""
+    """Give a cluster whose nodes are all ready; it is gone after the block, whatever state its nodes are in."""
     made: list[Node] = []
-    for number in range(nodes):
+    for number, role in enumerate(roles):
         proxy = Proxy(postgres.directory / ".s.PGSQL.5432")
         await proxy.start()
-        made.append(Node(f"node{number}", folder, proxy, database, **settings))
+        made.append(Node(f"{role}{number}", role, folder, proxy, database, **settings))
     try:
         await made[0].start()  # which makes the schema
         await asyncio.gather(*(node.start() for node in made[1:]))

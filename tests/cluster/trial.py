@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from cluster.clients import PATIENCE_S, Client, Web
-from cluster.history import History, Verdict, watch
+from cluster.history import History, Verdict, look, watch
 from cluster.nodes import Cluster, Tormentor, running_cluster
 from postgres_cluster import PostgresCluster
 from webhook_kit import Receiver, receiver
@@ -44,7 +44,7 @@ class Trial:
 
     runs: int
     threads: int
-    nodes: int = 5
+    roles: tuple[str, ...] = ("api", "api", "worker", "worker", "worker")
     seed: int = 1
     pause_s: tuple[float, float] = (0.5, 3.0)
     at_once: int = 1
@@ -57,7 +57,7 @@ class Trial:
         """Have the runs, and return what was found."""
         (folder / "effects").touch()
         async with (
-            running_cluster(folder, postgres, database, nodes=self.nodes, **SETTINGS) as cluster,
+            running_cluster(folder, postgres, database, roles=self.roles, **SETTINGS) as cluster,
             receiver() as hook,
             self._http() as http,
         ):
@@ -135,7 +135,7 @@ class Trial:
 
     async def _judge(self, cluster: Cluster, web: Web, conversations: list[Any], hook: Receiver) -> None:
         await self._webhooks(cluster)
-        history = await asyncio.to_thread(History, cluster, self.verdict)
+        history = History(await asyncio.to_thread(look, cluster), self.verdict)
         history.check_lanes()
         history.check_runs(conversations)
         history.check_processes(conversations)
@@ -160,7 +160,7 @@ class Trial:
     async def _webhooks(self, cluster: Cluster) -> None:
         until = time.monotonic() + self.webhooks_s
         while time.monotonic() < until:
-            history = await asyncio.to_thread(History, cluster, Verdict())
-            if not list(history.webhooks_due()):
+            facts = await asyncio.to_thread(look, cluster)
+            if all(row["status"] != "pending" for row in facts.webhooks):
                 return
             await asyncio.sleep(1.0)
