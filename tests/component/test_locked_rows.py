@@ -21,7 +21,9 @@ from runlane.lifecycle import RunStatus
 from runlane.maintenance.crons import CronScheduler
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunRecord
 from runlane.runtime import Runtime
-from runlane.store.drivers import postgres
+from runlane.store.backends import migrate_postgres
+from runlane.store.drivers.postgres import open_postgres
+from runlane.store.drivers.postgres_link import Times
 from runlane.store.transactions.crons import Cron, CronPlan, CronTarget
 
 LEASE_S = 1.0
@@ -57,11 +59,13 @@ class Talking:
 
 
 @pytest.fixture
-async def runtime(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Runtime]:
+async def runtime(postgres_url: str) -> AsyncIterator[Runtime]:
     """Give a process that shares a PostgreSQL ledger, and waits for locks for longer than any test."""
-    monkeypatch.setattr(postgres, "LOCK_TIMEOUT_S", 10 * PATIENCE_S)
-    async with opened(database=postgres_url, lease_s=LEASE_S, poll_s=0.1) as made:
+    migrate_postgres(postgres_url)
+    driver = await open_postgres(postgres_url, times=Times(lock_s=10 * PATIENCE_S))
+    async with opened(driver, exclusive=False, lease_s=LEASE_S, poll_s=0.1) as made:
         yield made
+    await driver.aclose()
 
 
 async def lost_runs(runtime: Runtime, agents: dict[str, Scripted]) -> dict[str, RunRecord]:

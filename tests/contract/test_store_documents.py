@@ -20,11 +20,17 @@ from runlane.journal.remainder import append
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, NO_OWNER, Lease, StreamEvent
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.ledger import RunStore
+from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Rows, Transaction, statement
+from runlane.store.transactions import events, parts, run_queries, threads
 from runlane.store.transactions.parts import due_threads, referenced, sweep
 from runlane.store.transactions.thread_search import ThreadFilter
+from simulation.seams import Fragment, Patch, applied, finding, function, transaction
 
+#: Histories in which a planted bug must be found.
+ENOUGH = 12
 PARTS = statement("test.parts", "SELECT thread_id, ref FROM parts")
 DROP = statement("test.drop", "DELETE FROM parts WHERE thread_id = :thread_id")
 ROW = statement("test.row", "SELECT * FROM threads WHERE thread_id = :thread_id")
@@ -403,8 +409,7 @@ class Model:
             assert await exact(self.store, self.thread_id), "what nothing refers to any more is to be swept"
 
 
-@pytest.mark.parametrize("seed", range(12))
-async def test_everything_that_a_thread_keeps_reads_as_it_was_written(store: RunStore, seed: int) -> None:
+async def live(store: RunStore, seed: int) -> None:
     model = Model(store, random.Random(seed))
     for _ in range(25):
         await model.step()
@@ -414,6 +419,48 @@ async def test_everything_that_a_thread_keeps_reads_as_it_was_written(store: Run
     if await rows_of(store, ROW(thread_id="t")):
         await store.threads.delete("t", owner=ANY_OWNER)
     assert await parts_of(store) == set()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_everything_that_a_thread_keeps_reads_as_it_was_written(store: RunStore, seed: int) -> None:
+    await live(store, seed)
+
+
+def unseen(source: str) -> tuple[Fragment]:
+    """Have a sweep see none of the references that a thread has in *source*."""
+    return (Fragment(statement=parts.ROOTS, text=source, other=f"{source} AND 1 = 0"),)
+
+
+def unmarked(remove: Any) -> tuple[Patch]:
+    """Have *remove* take documents away without a mark that their thread is to be swept."""
+    return (transaction(remove, lambda *_, **__: finding(parts.MARK_DUE, [])),)
+
+
+MUTANTS: dict[str, tuple[Patch | Fragment, ...]] = {
+    "a part of an event is removed": unseen("e.refs IS NOT NULL"),
+    "a part of a result is removed": unseen("result_refs IS NOT NULL"),
+    "a part of an input is removed": unseen("input_refs IS NOT NULL"),
+    "a part of a thread's values is removed": unseen("state_refs IS NOT NULL"),
+    "purged events leave their parts": unmarked(events.purge_events),
+    "a deleted run leaves its parts": unmarked(run_queries.delete_run),
+    "values that are set leave those before": unmarked(threads.set_thread_state),
+    "a copy has no parts": (function(parts.copy_parts, lambda _: lambda source, target: iter(())),),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+async def test_a_planted_bug_is_found(name: str) -> None:
+    with applied(MUTANTS[name]):
+        for seed in range(ENOUGH):
+            memory = MemoryDriver()
+            apply_scripts(memory)
+            try:
+                await live(RunStore(memory), seed)
+            except (AssertionError, DocumentIncomplete):
+                return
+            finally:
+                await memory.aclose()
+    pytest.fail(f"nothing was found in {ENOUGH} histories")
 
 
 async def test_a_deleted_thread_leaves_no_part(store: RunStore) -> None:

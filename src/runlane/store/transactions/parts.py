@@ -72,7 +72,7 @@ _COPY: Final = statement(
        ON CONFLICT (thread_id, ref) DO NOTHING""",
 )
 # A mark too many costs a look.
-_MARK_DUE: Final = statement(
+MARK_DUE: Final = statement(
     "parts.mark_due",
     f"""INSERT INTO part_sweeps (thread_id, epoch, due) SELECT CAST(:thread_id AS TEXT), 0, 1 WHERE {_HAS_PARTS}
         ON CONFLICT (thread_id) DO UPDATE SET due = 1""",
@@ -202,7 +202,7 @@ def delete_parts(thread_id: str) -> Transaction[None]:
 
 def mark_due(thread_id: str) -> Transaction[None]:
     """Have a thread swept, as documents of it were removed."""
-    yield _MARK_DUE(thread_id=thread_id)
+    yield MARK_DUE(thread_id=thread_id)
 
 
 def due_threads(after: str, limit: int) -> Transaction[list[str]]:
@@ -236,7 +236,7 @@ def sweep(thread_id: str, limit: int = SWEEP_LIMIT) -> Transaction[int]:
 
 def sweep_now(thread_id: str) -> Transaction[None]:
     """Sweep a thread in the transaction that removed documents of it, or copied them to it, or else later."""
-    yield _MARK_DUE(thread_id=thread_id)
+    yield MARK_DUE(thread_id=thread_id)
     yield from sweep(thread_id)
 
 
