@@ -22,6 +22,9 @@ import pytest
 
 from acceptance.kit import Reader, Server, get, new_thread
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.doctor.examination import examine
+from runlane.doctor.opening import open_ledger
+from runlane.settings import Settings
 from runlane.store.drivers.sqlite import SqliteDriver
 
 ROUNDS = int(os.environ.get("RUNLANE_ACCEPTANCE_ROUNDS", "50"))
@@ -30,6 +33,8 @@ RUNS_PER_STOP = 5
 ROUNDS_PER_TEST = 25  # so that no test comes near the time after which one counts as hanging
 BATCHES = [min(ROUNDS_PER_TEST, ROUNDS - done) for done in range(0, ROUNDS, ROUNDS_PER_TEST)]
 STEPS = 12
+#: Bytes that each step adds to the state: from the second step on it is stored in parts.
+PADDING = 2400
 #: P7's bound on one machine: from the moment a restarted server answers until every run that was cut goes on.
 RECOVERY_LIMIT_S = 5.0
 
@@ -90,6 +95,7 @@ async def test_runs_cut_by_a_stop_go_on_after_the_restart_and_end_once(
         while figures.rounds < rounds:
             await cut_some_runs(server, http, stop, rng, figures)
         await terminate(server)
+    await check_ledger(tmp_path / "runlane.db")
     if stop is terminate_three_times:
         assert figures.ignored_signals > 0, "no third signal came during a drain"
     worst = {"recovery_s": max(figures.recovery_s), "stop_s": max(figures.stop_s)}
@@ -162,7 +168,7 @@ def durability_of(number: int, stop: Stop) -> str:
 
 
 def payload(reader: Reader, seconds: float, durability: str) -> dict[str, Any]:
-    state = {"name": reader.name, "steps": STEPS, "seconds": seconds, "done": 0, "log": []}
+    state = {"name": reader.name, "steps": STEPS, "seconds": seconds, "done": 0, "log": [], "padding": PADDING}
     return {"input": state, "multitask_strategy": "enqueue", "durability": durability}
 
 
@@ -204,5 +210,16 @@ async def check_threads(server: Server, http: httpx.AsyncClient, readers: list[R
         assert len(await get(http, f"{server.url}/threads/{thread_id}/runs")) == len(of_thread)
         thread = await get(http, f"{server.url}/threads/{thread_id}")
         assert thread["status"] == "idle", thread
-        steps = [(entry["name"], entry["step"]) for entry in thread["values"]["log"]]
+        log = thread["values"]["log"]
+        assert [entry["padding"] for entry in log] == [f"{entry['step']:02}" * (PADDING // 2) for entry in log]
+        steps = [(entry["name"], entry["step"]) for entry in log]
         assert steps == [(reader.name, step) for reader in of_thread for step in range(1, STEPS + 1)], steps
+
+
+async def check_ledger(file: Path) -> None:
+    """Check that the stops have left nothing that doctor finds: no part of a state is missing, and none left over."""
+    async with open_ledger(Settings(database=f"sqlite:///{file}")) as ledger:
+        examination = await examine(ledger)
+    assert examination.complete
+    assert not examination.findings
+    assert examination.checked["parts of values"] > 0

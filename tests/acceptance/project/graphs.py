@@ -22,6 +22,7 @@ class StepsState(TypedDict):
     steps: int
     seconds: float
     done: int
+    padding: int
     log: Annotated[list[dict[str, Any]], operator.add]
 
 
@@ -41,7 +42,11 @@ async def step(state: StepsState) -> dict[str, Any]:
     trace(f"{state['name']} {number} {os.getpid()}")
     get_stream_writer()({"step": number})
     await asyncio.sleep(state["seconds"])
-    return {"done": number, "log": [{"name": state["name"], "step": number, "pid": os.getpid()}]}
+    padding = f"{number:02}" * (state.get("padding", 0) // 2)
+    return {
+        "done": number,
+        "log": [{"name": state["name"], "step": number, "pid": os.getpid(), "padding": padding}],
+    }
 
 
 def more(state: StepsState) -> str:
