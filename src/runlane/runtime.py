@@ -22,6 +22,7 @@ from runlane.documents.memory import ThreadMemories
 from runlane.error_texts import ErrorTexts
 from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
+from runlane.execution.cancel_watch import CancelWatch
 from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
 from runlane.execution.node_lease import NodeLease
@@ -245,9 +246,14 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
             await stack.enter_async_context(FreedPages(core.store.driver, core.telemetry))
         if isinstance(core.dispatch, SharedDispatch) and core.settings.database.startswith("postgres"):
             await stack.enter_async_context(_permits(core, core.dispatch))
+            await stack.enter_async_context(_cancel_watch(core, parts.worker.worker_id))
         await stack.enter_async_context(parts.worker)
         stack.push_async_callback(parts.runs.shutdown, core.settings.drain_grace_s)
         yield
+
+
+def _cancel_watch(core: _Core, worker_id: str) -> CancelWatch:
+    return CancelWatch(store=core.store, dispatch=core.dispatch, worker_id=worker_id, telemetry=core.telemetry)
 
 
 def _permits(core: _Core, dispatch: SharedDispatch) -> AbstractAsyncContextManager[None]:

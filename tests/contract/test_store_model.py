@@ -20,11 +20,11 @@ from runlane.leases import SeenLease
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.records import ANY_OWNER, CancelReceipt, Lease, NewRun
 from runlane.store.drivers.memory import MemoryDriver
-from runlane.store.drivers.postgres import open_postgres
+from runlane.store.drivers.postgres import PostgresDriver, open_postgres
 from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
 from runlane.store.migrate import apply_scripts
-from runlane.store.statements import Driver
+from runlane.store.statements import Driver, Transaction, statement
 from runlane.store.transactions.thread_search import ThreadFilter
 
 MAX_RESCUES = 1
@@ -118,6 +118,12 @@ class Model:
 
     def threads(self) -> dict[str, str]:
         return {thread: "busy" if self.lane(thread) else settled for thread, settled in self.settled.items()}
+
+
+def kept_heads() -> Transaction[tuple[str, ...]]:
+    """Return the runs that threads' rows have as heads of their lanes; on PostgreSQL."""
+    rows = yield statement("kept_heads", "", postgres="SELECT run_id FROM threads JOIN runs ON seq = head_seq")()
+    return tuple(row["run_id"] for row in rows)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -232,6 +238,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {thread.thread_id: thread.status.value for thread in threads} == self.model.threads()
         heads = {head for head in map(self.model.head, self.model.settled) if head is not None}
         assert {head.run_id for head, _ in self.ask(self.store.queue.runnable())} == heads
+        if isinstance(self.store.driver, PostgresDriver):
+            assert set(self.ask(self.store.driver.read(kept_heads()))) == heads
         for run in runs:
             assert run.status.terminal == (run.ended_at is not None) == (run.end_reason is not None)
 

@@ -21,7 +21,7 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.app import WorkerOptions
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
-from runlane.dispatch.shared import SharedDispatch
+from runlane.dispatch.shared import POLL_S, SharedDispatch
 from runlane.errors import StoreUnavailable
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
@@ -46,6 +46,7 @@ class Permits:
         schema: Where the tables of Procrastinate are.
         dispatch: What this process offers, and is told of offers.
         """
+        self._url = url
         connector = PsycopgConnector(
             conninfo=url,
             min_size=1,
@@ -73,6 +74,11 @@ class Permits:
         """
         self._groups = groups
         with _translated():
+            if await _is_pooled(self._url):
+                # Notifications and the schema of a session are lost there.
+                log.warning("permits.off why=pooler starts_within_s=%s", POLL_S)
+                yield
+                return
             await self._app.open_async()
         try:
             self._dispatch.offer = self.offer
@@ -141,6 +147,14 @@ async def _configure(schema: str, connection: psycopg.AsyncConnection[Any]) -> N
         "SELECT set_config('search_path', quote_ident(%s), false), set_config('synchronous_commit', 'off', false)",
         (schema,),
     )
+
+
+async def _is_pooled(url: str) -> bool:
+    """Return whether a pooler is between here and the server, so that a session lasts for one transaction."""
+    async with await psycopg.AsyncConnection.connect(url, connect_timeout=int(CONNECT_TIMEOUT_S)) as connection:
+        cursor = await connection.execute("SELECT pg_backend_pid()", prepare=False)
+        row = await cursor.fetchone()
+        return row is None or row[0] != connection.info.backend_pid
 
 
 @contextmanager

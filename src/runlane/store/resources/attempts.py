@@ -45,6 +45,10 @@ class Attempts:
         """Return every run in execution, but for those of the *living* workers."""
         return await self._database.read(lambda: leases.leases(living), urgent=True)
 
+    async def cancelled(self, worker_id: str) -> tuple[str, ...]:
+        """Return the runs of a worker whose cancel was recorded, until they end."""
+        return await self._database.read(lambda: leases.cancelled(worker_id))
+
     async def observe_cancel(self, lease: Lease, at_us: int) -> None:
         """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""
         await self._database.write(lambda: leases.observe_cancel(lease, at_us))

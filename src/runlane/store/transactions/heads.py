@@ -46,9 +46,10 @@ _SHARE: Final = f"SELECT head_owner, head_assistant FROM threads WHERE {_FREE} A
 _FIRST: Final = "ORDER BY head_owner, head_assistant LIMIT 1"
 _HEADS: Final = f"""SELECT thread_id, head_seq, head_owner FROM threads
   WHERE head_group = shares.head_group AND head_owner = shares.head_owner AND head_assistant = shares.head_assistant
-    AND {_FREE} AND head_seq <> ALL(SELECT seq FROM busy)"""
+    AND {_FREE} AND head_seq NOT IN (SELECT seq FROM busy)"""
 # Guard: it is still the thread's head once the row is locked. It locks the threads whose heads it takes, and waits for
 # none.
+# Threads are looked up and locked one by one, until there are enough: a join could read them all, and lock more.
 # The first is of the owner with the fewest running runs, counting those taken before it, and is the oldest of them.
 TAKE_HEADS = statement(
     "take_heads",
@@ -86,18 +87,19 @@ TAKE_HEADS = statement(
           SELECT threads.thread_id, head_seq, head_owner FROM runs JOIN threads ON head_seq = seq
             AND threads.thread_id = runs.thread_id AND head_due <= {{now}}
           WHERE run_id IN (SELECT jsonb_array_elements_text(CAST(:attached AS jsonb)))
-            AND head_seq <> ALL(SELECT seq FROM busy)
+            AND head_seq NOT IN (SELECT seq FROM busy)
             AND head_owner NOT IN (SELECT value FROM full_owners)
             AND head_assistant NOT IN (SELECT value FROM full_assistants)
             AND COALESCE(graph_id, '') NOT IN (SELECT value FROM full_graphs)),
-        loads AS (SELECT owners.head_owner, (SELECT COUNT(*) FROM runs WHERE owner = owners.head_owner
+        loads AS MATERIALIZED (SELECT owners.head_owner, (SELECT COUNT(*) FROM runs WHERE owner = owners.head_owner
             AND status = {RUNNING}) AS running FROM (SELECT DISTINCT head_owner FROM found) AS owners),
         turns AS (SELECT thread_id, head_seq,
             running + ROW_NUMBER() OVER (PARTITION BY head_owner ORDER BY head_seq) AS turn
           FROM found JOIN loads USING (head_owner)),
-        chosen AS (SELECT threads.thread_id, threads.head_seq AS seq, turn FROM turns
-          JOIN threads ON threads.thread_id = turns.thread_id AND threads.head_seq = turns.head_seq
-          ORDER BY turn, turns.head_seq LIMIT :slots FOR UPDATE OF threads SKIP LOCKED)
+        first AS (SELECT thread_id, head_seq, turn FROM turns ORDER BY turn, head_seq LIMIT :candidates),
+        chosen AS (SELECT locked.thread_id, first.head_seq AS seq, turn FROM first, LATERAL (
+            SELECT thread_id FROM threads WHERE thread_id = first.thread_id AND head_seq = first.head_seq
+            FOR UPDATE SKIP LOCKED) AS locked LIMIT :slots)
         UPDATE threads SET head_seq = NULL, head_owner = NULL, head_assistant = NULL, head_group = NULL,
           head_due = NULL, head_home = NULL
         FROM chosen WHERE threads.thread_id = chosen.thread_id

@@ -42,6 +42,11 @@ RUNNABLE = statement(
         ORDER BY +seq LIMIT :limit""",
 )
 
+CANCELLED_RUNS = statement(
+    "cancelled_runs",
+    f"""SELECT run_id FROM runs WHERE {IS_ACTIVE} AND status = {RUNNING} AND worker_id = :worker_id
+          AND cancel_requested_at IS NOT NULL""",
+)
 HEADS_AT_HOME = statement(
     "heads_at_home",
     f"""SELECT {_WAITING} FROM runs WHERE {IS_PENDING} AND home IS NOT NULL AND {UNBLOCKED} AND +seq > :after_seq
@@ -89,6 +94,12 @@ def heads_at_home(after_seq: int, limit: int) -> Transaction[tuple[tuple[Head, i
     """Return the next of them whose code lives in one process."""
     rows = yield HEADS_AT_HOME(after_seq=after_seq, limit=limit)
     return tuple((head_record(row), row["wait_us"]) for row in rows)
+
+
+def cancelled(worker_id: str) -> Transaction[tuple[str, ...]]:
+    """Return the runs of a worker whose cancel was recorded, until they end."""
+    rows = yield CANCELLED_RUNS(worker_id=worker_id)
+    return tuple(row["run_id"] for row in rows)
 
 
 def observe_cancel(lease: Lease, at_us: int) -> Transaction[None]:
