@@ -231,6 +231,14 @@ async def test_a_reader_of_a_deleted_run_ends(stage: Stage) -> None:
         await stage.read()
 
 
+async def test_a_waiter_is_told_of_a_run_that_another_process_deletes_while_its_result_is_read(stage: Stage) -> None:
+    await stage.end()
+    stage.driver.faults["get_result"] = NotFound("run", stage.run.run_id)
+    with StreamBridge(stage.store).watch(stage.run) as elsewhere:
+        endings = [ending async for ending in elsewhere.ending()]
+    assert [ending and ending.end_reason for ending in endings] == [EndReason.ROLLED_BACK]
+
+
 async def test_reading_an_unknown_run_creates_nothing(stage: Stage) -> None:
     with pytest.raises(NotFound):
         [item async for item in stage.bridge.subscribe("nobody")]

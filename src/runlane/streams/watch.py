@@ -170,11 +170,11 @@ class Watch:
     async def _stored_ending(self) -> Ending | None:
         try:
             current = await self._store.runs.get(self.run.run_id, owner=ANY_OWNER)
-        except NotFound:
+            if not current.status.terminal:
+                return None
+            _, result, _ = await self._store.runs.result(self.run.run_id, owner=ANY_OWNER)
+        except NotFound:  # which it may become in between
             return Ending(status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK, result=None, error=None)
-        if not current.status.terminal:
-            return None
-        _, result, _ = await self._store.runs.result(self.run.run_id, owner=ANY_OWNER)
         return Ending(status=current.status, end_reason=current.end_reason, result=result, error=current.error)
 
 
