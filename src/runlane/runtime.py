@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -22,7 +22,6 @@ from runlane.documents.memory import ThreadMemories
 from runlane.error_texts import ErrorTexts
 from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
-from runlane.execution.cancel_watch import CancelWatch
 from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
 from runlane.execution.node_lease import NodeLease
@@ -37,6 +36,7 @@ from runlane.maintenance.part_sweeps import PartSweeper
 from runlane.maintenance.purging import Purger
 from runlane.maintenance.rescue import Rescuer
 from runlane.maintenance.retention import item_sweep
+from runlane.maintenance.sharing import shared_work
 from runlane.manager import Reconcile, RunManager
 from runlane.owners import OwnerRule
 from runlane.records import Lease, RunRecord, ThreadTtl, Usage
@@ -244,24 +244,14 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
         await stack.enter_async_context(PartSweeper(core.store, core.telemetry))
         if isinstance(core.store.driver, SqliteDriver):
             await stack.enter_async_context(FreedPages(core.store.driver, core.telemetry))
-        if isinstance(core.dispatch, SharedDispatch) and core.settings.database.startswith("postgres"):
-            await stack.enter_async_context(_permits(core, core.dispatch))
-            await stack.enter_async_context(_cancel_watch(core, parts.worker.worker_id))
+        if isinstance(core.dispatch, SharedDispatch):
+            sharing = shared_work(
+                core.dispatch, core.store, core.source, core.settings, parts.worker.worker_id, core.telemetry
+            )
+            await stack.enter_async_context(sharing)
         await stack.enter_async_context(parts.worker)
         stack.push_async_callback(parts.runs.shutdown, core.settings.drain_grace_s)
         yield
-
-
-def _cancel_watch(core: _Core, worker_id: str) -> CancelWatch:
-    return CancelWatch(store=core.store, dispatch=core.dispatch, worker_id=worker_id, telemetry=core.telemetry)
-
-
-def _permits(core: _Core, dispatch: SharedDispatch) -> AbstractAsyncContextManager[None]:
-    with needs_extra("postgres", "PostgreSQL"):
-        from runlane.dispatch.permits import Permits  # noqa: PLC0415  # an extra
-    settings = core.settings
-    permits = Permits(settings.database, settings.database_schema, dispatch, core.telemetry)
-    return permits.running(core.source.groups, executes=settings.execute_runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
