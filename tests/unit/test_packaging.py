@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+
+from packaging_kit import closure, required
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "runlane"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 #: In megabytes, Runlane's own files and those of everything it requires. Bytecode, which pip adds, is about as much
 #: again for pure Python.
 BUDGET_MB = {"": 15, "agents": 60, "server": 80}
@@ -52,29 +50,6 @@ sys.modules["numpy"] = None
 from runlane.server.config.long_term import load_store
 load_store(Path(sys.argv[1]))
 """
-
-
-def required(extra: str) -> list[str]:
-    """Return what the project requires with *extra*; the base install for ``""``."""
-    return [*PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] if extra else ())]
-
-
-def closure(requirements: Iterable[str]) -> set[str]:
-    """Return the names of all distributions that *requirements* install here, without Runlane itself."""
-    found: set[tuple[str, str]] = set()
-    waiting = [(Requirement(text), "") for text in requirements]
-    while waiting:
-        requirement, extra = waiting.pop()
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
-            continue
-        name = canonicalize_name(requirement.name)
-        for wanted in ("", *requirement.extras):
-            if (name, wanted) in found:
-                continue
-            found.add((name, wanted))
-            texts = required(wanted) if name == "runlane" else distribution(name).requires or []
-            waiting += [(Requirement(text), wanted) for text in texts]
-    return {name for name, _ in found if name != "runlane"}
 
 
 def size_mb(names: Iterable[str]) -> float:
