@@ -35,10 +35,6 @@ class Storage:
     writes: Size
 
 
-#: The size of a thread that has none.
-NO_CHECKPOINTS: Final = Storage(checkpoints=Size(count=0, bytes=0), channels={}, writes=Size(count=0, bytes=0))
-
-
 def storage(thread_id: str) -> Transaction[Storage]:
     """Measure a thread; this looks at each of its rows."""
     checkpoints = yield _CHECKPOINTS(thread_id=thread_id)

@@ -15,6 +15,7 @@ from runlane.agents.invocation import run_config
 from runlane.agents.registry import Registry
 from runlane.agents.state import ThreadStates
 from runlane.agents.users import RunUser, RunUsers, run_user
+from runlane.checkpoints.saver import LedgerSaver
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import RunStatus
 from runlane.maintenance.table_sizes import TableSizes
@@ -154,15 +155,18 @@ class Service:
                 continue
             return
 
-    def remove_checkpoints(self, thread_id: str) -> ExtraWrites | None:
-        """Return what deletes a thread's checkpoints in the same transaction; ``None`` if there are none."""
-        saver = self.runtime.saver
-        return None if saver is None else partial(saver.threads.removing, thread_id)
+    @property
+    def saver(self) -> LedgerSaver:
+        assert self.runtime.saver is not None, "the server needs the extra 'agents', with which there is one"
+        return self.runtime.saver
 
-    def copy_checkpoints(self, source_id: str, thread_id: str) -> ExtraWrites | None:
-        """Return what copies the checkpoints of *source_id* to *thread_id*; ``None`` if there are none."""
-        saver = self.runtime.saver
-        return None if saver is None else partial(saver.threads.copying, source_id, thread_id)
+    def remove_checkpoints(self, thread_id: str) -> ExtraWrites:
+        """Return what deletes a thread's checkpoints in the same transaction."""
+        return partial(self.saver.threads.removing, thread_id)
+
+    def copy_checkpoints(self, source_id: str, thread_id: str) -> ExtraWrites:
+        """Return what copies the checkpoints of *source_id* to *thread_id*."""
+        return partial(self.saver.threads.copying, source_id, thread_id)
 
     async def stop_runs(self, thread_id: str, owner: Owner) -> None:
         """Cancel every active run of the thread, the last admitted first, and wait for their ends."""

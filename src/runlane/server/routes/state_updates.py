@@ -8,7 +8,7 @@ import msgspec
 
 from runlane.agents.registry import system_assistant_id
 from runlane.checkpoints.staging import StagingSaver, draft
-from runlane.errors import InvalidRequest, ThreadChanged, UnsupportedOption
+from runlane.errors import InvalidRequest, ThreadChanged
 from runlane.journal.rows import put
 from runlane.outcomes import Snapshot
 from runlane.server.auth.access import Access
@@ -56,8 +56,6 @@ async def draft_history(
         InvalidRequest: One of them cannot be applied.
     """
     states = service.states(owner)
-    if service.runtime.saver is None:
-        raise UnsupportedOption("supersteps", "they need the extra 'agents'.")
     writes = [clean(superstep) for superstep in supersteps]
     async with draft() as drafting:
         try:
@@ -97,8 +95,6 @@ async def _update_once(service: Service, access: Access, thread_id: str, update:
     graph_id = service.graph_of(thread)
     if graph_id is None:
         raise BadRequest(f"Thread {thread_id!r} has no assigned graph: run one on it, or set metadata.graph_id.")
-    if service.runtime.saver is None:
-        raise BadRequest("The state of threads needs the extra 'agents'.")
     checkpoint = checkpoint_address(update.checkpoint) or (
         update.checkpoint_id and checkpoint_uuid(update.checkpoint_id)
     )

@@ -9,7 +9,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.checkpoints.sizes import NO_CHECKPOINTS
 from runlane.errors import ConflictError, NotFound, ThreadChanged
 from runlane.records import PruneStrategy
 from runlane.server.http import answers
@@ -67,7 +66,7 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
         NotFound: There is no such thread, or the request may not touch it.
         ConflictError: A run is active.
     """
-    store, saver = service_of(request).store, service_of(request).runtime.saver
+    store, saver = service_of(request).store, service_of(request).saver
     access = await authorize(request, "threads", _ACTIONS[strategy], {"thread_id": thread_id})
     thread = await store.threads.get(thread_id, owner=access.reads, with_values=False)
     if not access.permits(thread.metadata):
@@ -76,7 +75,7 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
         extra_writes = service_of(request).remove_checkpoints(thread_id)
         await store.threads.delete(thread_id, owner=access.reads, extra_writes=extra_writes)
         return
-    while saver is not None:
+    while True:
         try:
             await store.threads.change_idle(
                 thread_id, owner=access.reads, extra_writes=await saver.threads.pruning(thread_id)
@@ -91,8 +90,7 @@ async def thread_storage(request: Request) -> Response:
     _, thread = await reach_thread(request, "read")
     service = service_of(request)
     ledger = await service.store.sizes.thread(thread.thread_id)
-    saver = service.runtime.saver
-    kept = NO_CHECKPOINTS if saver is None else await saver.threads.storage(thread.thread_id)
+    kept = await service.saver.threads.storage(thread.thread_id)
     values = total(kept.channels.values())
     parts = {
         "checkpoints": kept.checkpoints,

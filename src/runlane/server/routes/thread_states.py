@@ -61,7 +61,7 @@ async def _state(request: Request, checkpoint: Any, *, subgraphs: bool, select: 
     graph_id = service.graph_of(thread)
     if graph_id is None:
         return json_response(fields(_empty_state(thread, checkpoint)))
-    states, saver = await service.states_of(access, thread, graph_id), service.runtime.saver
+    states, saver = await service.states_of(access, thread, graph_id), service.saver
     return raw_json(
         await service.on_agents(
             lambda: states.get(graph_id, saver, thread.thread_id, checkpoint, subgraphs=subgraphs, fields=fields)
@@ -128,7 +128,7 @@ async def _history(request: Request, query: HistoryQuery) -> Response:
     graph_id = service.graph_of(thread)
     if graph_id is None:
         return json_response([])
-    states, saver = await service.states_of(access, thread, graph_id), service.runtime.saver
+    states, saver = await service.states_of(access, thread, graph_id), service.saver
     checkpoint, before = checkpoint_address(query.checkpoint), cursor_address(query.before)
     return raw_json(
         await service.on_agents(

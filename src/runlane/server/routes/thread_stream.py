@@ -145,9 +145,7 @@ class _ThreadReader:
         if "state_update" not in self._modes or at <= max(self._after, self._known_state) or graph_id is None:
             return b""
         self._known_state = at
-        states, saver = await service.states_of(thread.owner, thread, graph_id), service.runtime.saver
-        if saver is None:
-            return b""  # this database keeps no states yet
+        states, saver = await service.states_of(thread.owner, thread, graph_id), service.saver
         state = orjson.loads(await service.on_agents(lambda: states.get(graph_id, saver, thread.thread_id, None)))
         if (state["metadata"] or {}).get("source") != "update":
             return b""  # a run wrote it, which is told by the run's own events

@@ -76,7 +76,7 @@ async def get_state(connection: HTTPConnection, thread_id: str, params: Mapping[
     """Return the newest state of the thread, or of one of its subgraphs."""
     wanted: StateGet = converted(connection, params, StateGet)
     service, (access, thread) = service_of(connection), await reach_thread(cast(Request, connection), "read")
-    saver, graph_id = service.runtime.saver, _graph_of(connection, thread)
+    saver, graph_id = service.saver, _graph_of(connection, thread)
     states = await service.states_of(access, thread, graph_id)
     address = _address(wanted.namespace)
     state = orjson.loads(await service.on_agents(lambda: states.get(graph_id, saver, thread_id, address)))
@@ -93,7 +93,7 @@ async def list_checkpoints(connection: HTTPConnection, thread_id: str, params: M
     """Return the checkpoints of the thread, or of one of its subgraphs, newest first."""
     wanted: ListCheckpoints = converted(connection, params, ListCheckpoints)
     service, (access, thread) = service_of(connection), await reach_thread(cast(Request, connection), "read")
-    saver, graph_id = service.runtime.saver, _graph_of(connection, thread)
+    saver, graph_id = service.saver, _graph_of(connection, thread)
     states = await service.states_of(access, thread, graph_id)
     before = None if wanted.before is None else checkpoint_uuid(wanted.before)
     address = _address(wanted.namespace)
