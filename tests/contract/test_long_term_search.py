@@ -56,9 +56,9 @@ class Model(Embeddings):
 def pgvector_url() -> Iterator[str]:
     """Give the address of a ledger in a PostgreSQL that has pgvector: the one among the development dependencies."""
     binaries = bundled_binaries()
-    if binaries is None:
+    if not binaries:
         pytest.skip("no PostgreSQL with pgvector is installed")
-    with PostgresCluster(binaries=binaries) as cluster:
+    with PostgresCluster(binaries=binaries[-1]) as cluster:
         with psycopg.connect(cluster.dsn, autocommit=True) as connection:
             connection.execute("CREATE EXTENSION vector")
         migrate_postgres(cluster.dsn)

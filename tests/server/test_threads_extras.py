@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 from uuid import uuid4
 
@@ -119,7 +120,7 @@ async def test_storage_says_what_a_thread_takes(
 ) -> None:
     empty = (await http.get(f"/threads/{thread_id}/storage")).json()
     assert (empty["thread_id"], empty["total_bytes"], empty["channel_values"]["by_channel"]) == (thread_id, 0, {})
-    await client.runs.wait(thread_id, "chat", input=human("x" * 5000))
+    await client.runs.wait(thread_id, "chat", input=human(secrets.token_urlsafe(6000)))  # it cannot be compressed
     found = (await http.get(f"/threads/{thread_id}/storage")).json()
     parts = [
         found[name]["bytes"] for name in ("checkpoints", "channel_values", "pending_writes", "runs", "events", "parts")
