@@ -19,6 +19,7 @@ import click
 from runlane.cli import keys, options, runs, workers
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging
+from runlane.cli.moving import move_ledger
 from runlane.cli.project import find_config, find_project
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
@@ -171,7 +172,11 @@ def dev(project: Path, *, config: Path | None, host: str, port: int, database: s
 @options.config
 @options.database
 @click.option("--compact", is_flag=True, help="Then copy the SQLite file without its free space.")
-def migrate(project: Path, *, config: Path | None, database: str | None, compact: bool) -> None:
+@click.option("--from", "source", help="Instead, move this database to the one of --to.")
+@click.option("--to", "target", help="An empty database, or the one into which an interrupted move went.")
+def migrate(
+    project: Path, *, config: Path | None, database: str | None, compact: bool, source: str | None, target: str | None
+) -> None:
     """Migrate the schema of a database, and large values that an earlier version stored whole.
 
     The schema of an SQLite file is also migrated when it is opened; old values read as before, and only this makes them
@@ -179,8 +184,14 @@ def migrate(project: Path, *, config: Path | None, database: str | None, compact
 
     --compact is for a file that an earlier version made: such a file does not shrink by itself. No server may use it
     meanwhile, and its folder needs free space for the copy.
+
+    --from and --to move all of a ledger between SQLite and PostgreSQL, compare both, and print what was moved. Stop the
+    servers before. Repeat it after an interruption.
     """
     with reporting():
+        if source is not None or target is not None:
+            move_ledger(source, target, database=database, compact=compact)
+            return
         given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
         settings = Settings.load(database=database) if given else find_project(project, config).settings()
         if settings.database.startswith("memory://"):

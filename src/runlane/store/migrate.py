@@ -18,6 +18,8 @@ from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script, 
 
 BUSY_TIMEOUT_S: Final = 5.0
 
+#: Begins the version of a database into which a ledger is moved, until all of it is there.
+MOVING: Final = "moving "
 APPLIED: Final = f"SELECT version_num FROM {VERSION_TABLE}"
 _MAKE_VERSION_TABLE: Final = (
     f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} "
@@ -44,11 +46,16 @@ def pending(applied: Iterable[str]) -> tuple[str, ...]:
         applied: The rows of its version table: the last revision that was applied, or nothing.
 
     Raises:
-        ConfigurationError: The schema is a newer version's.
+        ConfigurationError: The schema is a newer version's, or a ledger is moved into the database.
     """
     known = revisions()
     found = set(applied)
     unknown = found - set(known)
+    if any(revision.startswith(MOVING) for revision in unknown):
+        raise ConfigurationError(
+            "The database is the target of a move that is not complete. Repeat `runlane migrate --from ... --to ...`"
+            " with both addresses, or use another database."
+        )
     if unknown:
         raise ConfigurationError(
             f"The database has schema {max(unknown)}, made by a newer Runlane; this one knows up to {known[-1]}."

@@ -76,7 +76,7 @@ class SqliteDriver:
         _check_single_name(self.path)
         self._lock_fd = take_lock(self.path)
         try:
-            _make_private(self.path)
+            make_private(self.path)
             self._writer = self._connect()
             self._writer.executescript("BEGIN IMMEDIATE; COMMIT")  # makes the log, where there is none
             self._place = _Place(self.path)
@@ -417,7 +417,7 @@ def _check_single_name(path: Path) -> None:
         )
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
     """Make the file, if there is none, readable by its user only; SQLite's files beside it become like it."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
