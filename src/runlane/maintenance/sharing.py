@@ -10,6 +10,7 @@ from runlane.execution.cancel_watch import CancelWatch
 from runlane.execution.ports import AgentSource
 from runlane.extras import needs_extra
 from runlane.settings import Settings
+from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.ledger import RunStore
 from runlane.telemetry.emitter import Telemetry
 
@@ -30,7 +31,8 @@ async def shared_work(
         StoreUnavailable: It cannot be reached.
     """
     async with AsyncExitStack() as stack:
-        if settings.database.startswith("postgres"):
+        # A simulated ledger is in memory, whatever its address says.
+        if settings.database.startswith("postgres") and not isinstance(store.driver, MemoryDriver):
             with needs_extra("postgres", "PostgreSQL"):
                 from runlane.dispatch.permits import Permits  # noqa: PLC0415  # an extra
             permits = Permits(settings.database, settings.database_schema, dispatch, telemetry)
