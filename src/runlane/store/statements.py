@@ -32,10 +32,13 @@ _RUN = (
     "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at, webhook, "
     "start_order, home, input, input_refs"
 )
-_THREAD = (
-    "thread_id, owner, status, settled, metadata, config, state_values, first_values, state_refs, interrupts, error, "
-    "created_at, updated_at, state_updated_at, state_order, ttl_us, ttl_strategy, temporary"
+#: Without its values, which can be large: who locks a thread reads no more, since a client that does not receive it
+#: would hold the lock.
+_THREAD_HEAD = (
+    "thread_id, owner, status, settled, metadata, config, interrupts, error, created_at, updated_at, state_updated_at, "
+    "state_order, ttl_us, ttl_strategy, temporary"
 )
+_THREAD = f"{_THREAD_HEAD}, state_values, first_values, state_refs"
 _ASSISTANT = (
     "assistant_id, owner, version, graph_id, name, description, config, context, metadata, created_at, updated_at"
 )
@@ -65,6 +68,7 @@ _FRAGMENTS = {
     "{place}": ("rowid", "ctid"),
     "{first_place}": ("0", "CAST('(0,0)' AS tid)"),
     "{thread}": (_THREAD, _THREAD),
+    "{thread_without_values}": (_THREAD_HEAD, _THREAD_HEAD),
     "{assistant}": (_ASSISTANT, _ASSISTANT),
     "{cron}": (_CRON, _CRON),
     "{delivery}": (_DELIVERY, _DELIVERY),

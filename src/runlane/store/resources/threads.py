@@ -56,7 +56,8 @@ class Threads:
 
     async def patch(self, thread_id: str, *, owner: Owner, metadata: Json, ttl: ThreadTtl | None = None) -> Thread:
         """Merge *metadata* shallowly into the thread's; *ttl*, if given, is counted from now."""
-        return await self._database.write(lambda: threads.patch_thread(thread_id, owner, metadata, ttl))
+        await self._database.write(lambda: threads.patch_thread(thread_id, owner, metadata, ttl))
+        return await self.get(thread_id, owner=owner)  # its values are read without a lock
 
     async def show_first_values(self, lease: Lease, values: Encoded) -> bool:
         """Let a thread that has no values show *values* until the run of *lease* ends; return whether it does now.
@@ -84,9 +85,10 @@ class Threads:
             ConflictError: A run is active; nothing was written.
             ThreadChanged: Something has happened on the thread since *seen*; nothing was written.
         """
-        return await self._database.write(
+        await self._database.write(
             lambda: threads.set_thread_state(thread_id, owner, state, metadata, seen=seen, extra_writes=extra_writes)
         )
+        return await self.get(thread_id, owner=owner)  # its values are read without a lock
 
     async def change_idle(self, thread_id: str, *, owner: Owner, extra_writes: ExtraWrites) -> None:
         """Do the *extra_writes*, which leave the thread reading as before; ConflictError while a run is active."""
@@ -107,11 +109,12 @@ class Threads:
         Raises:
             ConflictError: A run executes.
         """
-        return await self._database.write(
+        await self._database.write(
             lambda: threads.copy_thread(
                 source, target, reads=reads, owner=owner, metadata=metadata, extra_writes=extra_writes
             )
         )
+        return await self.get(target, owner=owner)  # its values are read without a lock
 
     async def search(
         self,

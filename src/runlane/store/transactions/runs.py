@@ -69,9 +69,9 @@ _RUN = "SELECT {run} FROM runs WHERE run_id = :run_id"
 LOCK_THREAD = statement("lock_thread", f"{_THREAD} {{for_update}}")
 # The same without waiting for it, for work on many threads, of which one must not stop the others.
 LOCK_FREE_THREAD = statement("lock_free_thread", f"{_THREAD} {{skip_locked}}")
-# The same with the thread's values, which can be large.
-LOCK_WHOLE_THREAD = statement(
-    "lock_whole_thread", "SELECT {thread} FROM threads WHERE thread_id = :thread_id {for_update}"
+# The same with all that a thread shows but its values.
+LOCK_SHOWN_THREAD = statement(
+    "lock_shown_thread", "SELECT {thread_without_values} FROM threads WHERE thread_id = :thread_id {for_update}"
 )
 # Guard: the id is free.
 INSERT_THREAD = statement(
@@ -80,7 +80,7 @@ INSERT_THREAD = statement(
                           created_at, updated_at, state_updated_at, ttl_us, ttl_strategy, temporary)
        VALUES (:thread_id, :owner, :status, :settled, :metadata, :config, '{}', {now}, {now}, {now},
                CAST(:ttl_us AS BIGINT), :ttl_strategy, :temporary)
-       ON CONFLICT (thread_id) DO NOTHING RETURNING {thread}""",
+       ON CONFLICT (thread_id) DO NOTHING RETURNING {thread_without_values}""",
 )
 # Called under the thread's lock after its runs have changed.
 SETTLE_THREAD = statement(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from runlane.documents.document import Encoded
+from runlane.documents.document import Encoded, whole
 from runlane.errors import AlreadyExists, ConflictError, NotFound, ThreadChanged
 from runlane.lifecycle import ThreadStatus
 from runlane.outcomes import Snapshot
@@ -16,20 +16,24 @@ from runlane.store.conditions import BUSY, HOLDS_RUN, IS_ACTIVE, IS_MINE
 from runlane.store.rows import dumps, loads, owner_params, thread_record, ttl_params
 from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, statement
 from runlane.store.transactions.parts import copy_parts, delete_parts, mark_due, sweep_now
-from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_THREAD, LOCK_WHOLE_THREAD
+from runlane.store.transactions.runs import ACTIVE_RUNS, INSERT_THREAD, LOCK_SHOWN_THREAD, LOCK_THREAD
 from runlane.store.transactions.start_order import next_order
 from runlane.store.transactions.values import put_value, thread_of
 
 GET_THREAD = statement("get_thread", f"SELECT {{thread}} FROM threads WHERE thread_id = :thread_id AND {IS_MINE}")
+IS_THREAD_MINE = statement(
+    "is_thread_mine", f"SELECT 1 AS found FROM threads WHERE thread_id = :thread_id AND {IS_MINE}"
+)
 # These are called under the thread's lock.
 PATCH_THREAD = statement(
     "patch_thread",
-    "UPDATE threads SET metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id RETURNING {thread}",
+    "UPDATE threads SET metadata = :metadata, updated_at = {now} WHERE thread_id = :thread_id "
+    "RETURNING {thread_without_values}",
 )
 SET_TTL = statement(
     "set_ttl",
     """UPDATE threads SET ttl_us = :ttl_us, ttl_strategy = :ttl_strategy, updated_at = {now}
-       WHERE thread_id = :thread_id RETURNING {thread}""",
+       WHERE thread_id = :thread_id RETURNING {thread_without_values}""",
 )
 SET_STATE = statement(
     "set_state",
@@ -38,7 +42,7 @@ SET_STATE = statement(
                       WHEN state_values IS NOT NULL THEN state_refs END,
          state_values = COALESCE(:state_values, state_values), interrupts = :interrupts, settled = :settled,
          status = :settled, error = NULL, updated_at = {now}, state_updated_at = {now}, state_order = :state_order
-       WHERE thread_id = :thread_id RETURNING {thread}""",
+       WHERE thread_id = :thread_id RETURNING {thread_without_values}""",
 )
 # Guard: the attempt owns its run, whose end changes the thread under the same lock; the thread has no values.
 SHOW_FIRST = statement(
@@ -62,7 +66,7 @@ COPY_THREAD = statement(
               CASE WHEN state_values IS NOT NULL THEN state_refs END, interrupts, error,
               {now}, {now}, {now}, :state_order, CASE WHEN temporary = 0 THEN ttl_us END,
               CASE WHEN temporary = 0 THEN ttl_strategy END
-       FROM threads WHERE thread_id = :source RETURNING {thread}""",
+       FROM threads WHERE thread_id = :source RETURNING {thread_without_values}""",
 )
 _EXPIRED = "ttl_us IS NOT NULL AND swept_at < updated_at AND updated_at + ttl_us <= {now}"
 EXPIRED_THREADS = statement(
@@ -73,11 +77,15 @@ EXPIRED_THREADS = statement(
 )
 LOCK_EXPIRED = statement(
     "lock_expired",
-    f"""SELECT {{thread}} FROM threads WHERE thread_id = :thread_id AND ttl_strategy = :strategy AND {_EXPIRED}
-        {{for_update}}""",
+    f"""SELECT {{thread_without_values}} FROM threads
+        WHERE thread_id = :thread_id AND ttl_strategy = :strategy AND {_EXPIRED} {{skip_locked}}""",
 )
 # Called under the thread's lock.
 MARK_SWEPT = statement("mark_swept", "UPDATE threads SET swept_at = {now} WHERE thread_id = :thread_id")
+# Called under the thread's lock, before what hangs on its runs is deleted: a purge locks runs before their events.
+LOCK_THREAD_RUNS = statement(
+    "lock_thread_runs", "", postgres="SELECT 1 AS locked FROM runs WHERE thread_id = :thread_id ORDER BY seq FOR UPDATE"
+)
 # Called under the thread's lock, while no run of it is active.
 DELETE_THREAD_EVENTS = statement(
     "delete_thread_events",
@@ -122,9 +130,11 @@ def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thre
     if made:
         if new.extra_writes is not None:
             yield from new.extra_writes()
-        if new.state is not None:
-            made = yield from _set_state(thread_id, new.state)
-        return (yield from thread_of(made[0]))
+        if new.state is None:
+            return thread_record(made[0])
+        made = yield from _set_state(thread_id, new.state)
+        values = new.state.values
+        return replace(thread_record(made[0]), values=None if values is None else loads(whole(values).decode()))
     found = yield GET_THREAD(thread_id=thread_id, **owner_params(owner))
     if not found or not if_exists_return:
         raise AlreadyExists("thread", thread_id)
@@ -147,8 +157,9 @@ def _mine(thread_id: str, owner: Owner) -> Transaction[Row]:
 
 
 def _lock_mine(thread_id: str, owner: Owner) -> Transaction[Row]:
-    yield from _mine(thread_id, owner)  # nobody waits for a lock on what is not theirs
-    rows = yield LOCK_WHOLE_THREAD(thread_id=thread_id)
+    rows: Rows = ()
+    if (yield IS_THREAD_MINE(thread_id=thread_id, **owner_params(owner))):  # nobody waits for what is not theirs
+        rows = yield LOCK_SHOWN_THREAD(thread_id=thread_id)
     if not rows:
         raise NotFound("thread", thread_id)
     return rows[0]
@@ -157,13 +168,16 @@ def _lock_mine(thread_id: str, owner: Owner) -> Transaction[Row]:
 def patch_thread(
     thread_id: str, owner: Owner, metadata: Mapping[str, Any], ttl: ThreadTtl | None = None
 ) -> Transaction[Thread]:
-    """Merge *metadata* shallowly into the thread's, and let it expire as *ttl* says, if given, counted from now."""
+    """Merge *metadata* shallowly into the thread's, and let it expire as *ttl* says, if given, counted from now.
+
+    Returned without its values.
+    """
     row = yield from _lock_mine(thread_id, owner)
     merged = {**loads(row["metadata"]), **metadata}
     rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps(merged))
     if ttl is not None:
         rows = yield SET_TTL(thread_id=thread_id, **ttl_params(ttl))
-    return (yield from thread_of(rows[0]))
+    return thread_record(rows[0])
 
 
 def idle_thread(thread_id: str, owner: Owner) -> Transaction[Thread]:
@@ -190,6 +204,8 @@ def set_thread_state(
 ) -> Transaction[Thread]:
     """Record a state that was made outside of a run, and merge *metadata*, after the *extra_writes*.
 
+    Returned without its values.
+
     Args:
         seen: The thread's ``updated_at`` when that was begun; every run and every other write moves it.
 
@@ -205,7 +221,7 @@ def set_thread_state(
     rows = yield from _set_state(thread_id, state)
     if metadata:
         rows = yield PATCH_THREAD(thread_id=thread_id, metadata=dumps({**thread.metadata, **metadata}))
-    return (yield from thread_of(rows[0]))
+    return thread_record(rows[0])
 
 
 def show_first_values(lease: Lease, values: Encoded) -> Transaction[bool]:
@@ -254,7 +270,7 @@ def copy_thread(
 ) -> Transaction[Thread]:
     """Make *target* a thread of *owner* that is as *source* is, but for its *metadata* and its runs.
 
-    The *extra_writes* copy the checkpoints.
+    The *extra_writes* copy the checkpoints. Returned without values.
 
     Raises:
         ConflictError: A run has begun and not ended: what it has written so far is no state to begin with.
@@ -271,7 +287,7 @@ def copy_thread(
         source=source, target=target, owner=owner, metadata=dumps(metadata), state_order=state_order
     )
     yield from sweep_now(target)
-    return (yield from thread_of(rows[0]))
+    return thread_record(rows[0])
 
 
 def expired_threads(limit: int, *, temporary: bool) -> Transaction[tuple[tuple[str, PruneStrategy], ...]]:
@@ -318,6 +334,7 @@ def delete_thread(thread_id: str, owner: Owner, extra_writes: ExtraWrites | None
 
 def _delete(thread_id: str) -> Transaction[None]:
     yield DELETE_THREAD_CRONS(thread_id=thread_id)
+    yield LOCK_THREAD_RUNS(thread_id=thread_id)
     yield DELETE_THREAD_EVENTS(thread_id=thread_id)
     yield DELETE_THREAD_RUNS(thread_id=thread_id)
     yield from delete_parts(thread_id)

@@ -105,8 +105,11 @@ class ClaimedDelivery:
 _P = DeliveryStatus.PENDING.value
 _D = "webhook_deliveries"
 
+# The values can be large, and are read only if they are :wanted.
 THREAD_LEFT = statement(
-    "thread_left", "SELECT state_values, state_refs, metadata FROM threads WHERE thread_id = :thread_id"
+    "thread_left",
+    """SELECT CASE WHEN :wanted = 1 THEN state_values END AS state_values, state_refs, metadata FROM threads
+       WHERE thread_id = :thread_id""",
 )
 # Guard: the run has none yet. It is part of the transaction that ends the run, under its thread's lock.
 INSERT_DELIVERY = statement(
@@ -206,11 +209,12 @@ def record_delivery(run: Row, values: Encoded | None) -> Transaction[None]:
     """
     if run["webhook"] is None:
         return
-    [thread] = yield THREAD_LEFT(thread_id=run["thread_id"])
+    wanted = values is None and not run["temporary"]
+    [thread] = yield THREAD_LEFT(thread_id=run["thread_id"], wanted=int(wanted))
     left = None
     if values is not None:
         left = whole(values).decode()
-    elif not run["temporary"]:
+    elif wanted:
         data = yield from value_of(run["thread_id"], thread["state_values"], thread["state_refs"])
         left = None if data is None else data.decode()
     request = yield from request_of(run)
