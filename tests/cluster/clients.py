@@ -18,7 +18,7 @@ from cluster.nodes import Cluster
 #: An answer that takes longer is given up, and asked for at another node.
 ANSWER_S = 10.0
 #: What is asked for is answered, and a run ends, within this time, whatever happens meanwhile.
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 #: A pause before something is asked for again.
 AGAIN_S = 0.1
 STRATEGIES = ("enqueue",) * 7 + ("interrupt", "rollback", "reject")

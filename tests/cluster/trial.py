@@ -24,7 +24,7 @@ LEASE_S = 3.0
 SETTINGS: dict[str, Any] = {
     "lease_s": LEASE_S,
     "poll_s": 0.5,
-    "heartbeat_s": 0.5,
+    "heartbeat_s": 2.0,  # each reader at another node asks the ledger as often
     "drain_grace_s": 0.3,
     "cancel_grace_s": 0.5,
     "max_rescues": 1000,  # no run is to be given up because its node is lost again and again
