@@ -17,7 +17,7 @@ SEED = int(os.environ.get("RUNLANE_ACCEPTANCE_SEED", "1"))
 async def test_a_cluster_whose_nodes_network_and_database_fail_loses_and_repeats_nothing(
     tmp_path: Path, durable_cluster: PostgresCluster
 ) -> None:
-    trial = Trial(runs=200, threads=20, seed=SEED, at_once=2)
+    trial = Trial(runs=120, threads=20, seed=SEED, at_once=2)
     verdict = await trial.run(tmp_path, durable_cluster, "ledger")
     print(verdict)  # noqa: T201 - the figures of the run
     assert not verdict.found, verdict

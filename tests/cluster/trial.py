@@ -46,7 +46,7 @@ class Trial:
     threads: int
     roles: tuple[str, ...] = ("api", "api", "worker", "worker", "worker")
     seed: int = 1
-    pause_s: tuple[float, float] = (0.5, 3.0)
+    pause_s: tuple[float, float] = (0.2, 2.0)
     at_once: int = 1
     step_s: tuple[float, float] = (0.0, 0.3)
     clients: int = 1000
