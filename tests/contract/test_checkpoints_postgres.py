@@ -18,6 +18,7 @@ from runlane.documents.parts import BYTES, ref_of
 from runlane.errors import ThreadChanged
 from runlane.journal.rows import CheckpointRows, put
 from runlane.store.drivers.postgres import PostgresDriver, open_postgres
+from runlane.store.drivers.postgres_link import Times
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Rows, Statement, Transaction, statement
 from runlane.store.transactions.fence import fenced
@@ -28,6 +29,8 @@ BLOBS = statement("test.blobs", "SELECT version FROM checkpoint_blobs ORDER BY v
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 BLOB = """INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, run_id, type, value)
           VALUES ('t', '', 'c', 'held', '', 'null', '')"""
+#: Longer than a busy machine takes to come to the next step of a test.
+PATIENT = Times(lock_s=60.0, idle_s=20.0)
 DATA = b"a part"
 REF = ref_of(BYTES, DATA)
 
@@ -40,7 +43,7 @@ def url(postgres_ledger: str) -> str:
 
 @pytest.fixture
 async def driver(url: str) -> AsyncIterator[PostgresDriver]:
-    made = await open_postgres(url)
+    made = await open_postgres(url, times=PATIENT)
     yield made
     await made.aclose()
 
