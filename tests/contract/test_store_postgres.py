@@ -280,6 +280,19 @@ async def test_a_busy_thread_takes_one_connection_and_keeps_its_order(store: Run
     assert [done.run.seq for done in admitted] == sorted(done.run.seq for done in admitted)
 
 
+async def test_waiting_too_long_behind_writes_of_the_same_thread_is_contention(store: RunStore, url: str) -> None:
+    await ended(store, "a")
+    driver = await open_postgres(url, max_connections=4, times=Times(queue_s=0.05))
+    hasty = RunStore(driver, retry=ONCE)
+    with locked(url, "SELECT 1 FROM threads WHERE thread_id = 'a' FOR UPDATE"):
+        first = asyncio.create_task(hasty.runs.admit(a_run("a")))
+        await until_waiting(url)
+        with pytest.raises(RowsLocked, match="went first"):
+            await hasty.runs.admit(a_run("a"))
+    assert (await first).run.thread_id == "a"
+    await driver.aclose()
+
+
 async def test_a_submission_that_waits_for_a_lock_delays_the_others_for_a_moment(store: RunStore, url: str) -> None:
     stuck, free = await running(store, "a"), await running(store, "b")
     loop, told = asyncio.get_running_loop(), list[asyncio.Future[BaseException | None]]()

@@ -23,6 +23,7 @@ class Job:
     Attributes:
         lane: No other job of this lane runs at the same time; ``None``: it waits for none.
         urgent: It keeps a lease, or takes over from those who do not: some threads run nothing else.
+        behind: It waits for another job of its lane, and not for a thread.
     """
 
     submission: Submission
@@ -30,6 +31,7 @@ class Job:
     writes: bool
     lane: str | None
     urgent: bool
+    behind: bool = False
     state: str = "waiting"
 
 
@@ -66,6 +68,7 @@ class Lanes:
             if job.lane is not None:
                 if job.lane in self._lanes:
                     self._lanes[job.lane].append(job)
+                    job.behind = True
                     return
                 self._lanes[job.lane] = deque()
             self._hand(job)
@@ -115,6 +118,7 @@ class Lanes:
             self._idle.clear()
 
     def _hand(self, job: Job) -> None:
+        job.behind = False
         # Urgent jobs go to the servers that run nothing else while one of these is idle: the others have enough to do.
         idle = [server for server in self._idle if job.urgent or not server.urgent_only]
         if not idle:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import psycopg
 
-from runlane.errors import ConfigurationError, LedgerClosed, StoreUnavailable
+from runlane.errors import ConfigurationError, LedgerClosed, RowsLocked, StoreUnavailable
 from runlane.store.drivers.delivery import Callback, Submission, SubmissionResult, deliver, resolve
 from runlane.store.drivers.lanes import Job, Lanes, Server, lane_of
 from runlane.store.drivers.postgres_errors import first_line, translate
@@ -126,8 +126,11 @@ class PostgresDriver:
 
     def _too_late(self, job: Job, future: asyncio.Future[Any]) -> None:
         if self._lanes.drop(job) and not future.done():
-            why = f"all connections to PostgreSQL were busy for {self._times.queue_s:g} s"
-            future.set_exception(StoreUnavailable(why))
+            waited = f"for {self._times.queue_s:g} s"
+            if job.behind:
+                future.set_exception(RowsLocked(f"other writes of this process to the same thread went first {waited}"))
+            else:
+                future.set_exception(StoreUnavailable(f"all connections to PostgreSQL were busy {waited}"))
 
     def _serve(self, session: PostgresSession, server: Server) -> None:
         while (job := self._lanes.take(server)) is not None:
