@@ -64,7 +64,7 @@ async def work_by_heads(url: str, name: str) -> None:
             dispatch.submit(following)
 
     async with Permits(url, SCHEMA, dispatch).running(("g",), executes=True):
-        print("ready", flush=True)
+        await told_to_go()
         while True:
             free = await dispatch.next_work()
             claims, more = await store.attempts.claim_heads(HeadsWanted(slots=free.slots, groups={"g": "g"}), claimant)
@@ -73,6 +73,12 @@ async def work_by_heads(url: str, name: str) -> None:
                 task = asyncio.create_task(one(claim))
                 ending.add(task)
                 task.add_done_callback(ending.discard)
+
+
+async def told_to_go() -> None:
+    """Say that this process is ready, and wait until all are."""
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
 
 
 def jobs_app(url: str) -> App:
@@ -97,7 +103,7 @@ async def work_by_jobs(url: str, name: str) -> None:
                 await defer(app, [following.run_id])
 
     async with app.open_async():
-        print("ready", flush=True)
+        await told_to_go()
         await app.run_worker_async(
             queues=["heads"], concurrency=SLOTS, install_signal_handlers=False, delete_jobs="always"
         )
@@ -127,7 +133,9 @@ async def workers_of(kind: str, url: str, number: int) -> list[asyncio.subproces
     made = []
     for place in range(number):
         call = (sys.executable, __file__, "--work", kind, "--database", url, "--name", f"worker-{place}")
-        process = await asyncio.create_subprocess_exec(*call, stdout=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(
+            *call, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
         assert process.stdout is not None
         await process.stdout.readline()
         made.append(process)
@@ -159,6 +167,9 @@ async def measure(kind: str, url: str, *, runs: int, threads: int, workers: int)
             heads = await admit(store, runs, threads)
             began = time.perf_counter()
             await tell(heads)
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write(b"go\n")
             await over(watch, 0.05)
             seconds = time.perf_counter() - began
             watch.execute("TRUNCATE runlane.runs, runlane.threads")
