@@ -13,13 +13,15 @@ import pytest
 
 from ledger_kit import ledger_connection
 from postgres_cluster import PostgresCluster
-from run_kit import ended, opened, until
+from run_kit import ONCE, ended, opened, until
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
+from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import open_postgres
+from runlane.store.ledger import RunStore
 from runlane.store.statements import Rows, Transaction, statement
 
 CRASHES, THREADS, RUNS_EACH = 3, 8, 8
@@ -100,6 +102,38 @@ async def test_a_write_that_a_crash_undid_is_never_reported_as_done(durable_clus
     with pytest.raises(StoreUnavailable):
         await driver.write(undone())
     assert await driver.read(notes()) == ()
+    await driver.aclose()
+
+
+async def probed_for_ever(store: RunStore) -> None:
+    while True:
+        await store.probe()
+
+
+async def test_a_server_that_takes_no_writes_any_more_is_an_outage_that_ends(durable_cluster: PostgresCluster) -> None:
+    """As after a failover: connections to the old one are given up, and no new one is made to it."""
+    url = durable_cluster.url("ledger")
+    migrate_postgres(url)
+
+    def read_only(value: str) -> None:
+        with ledger_connection(url, autocommit=True) as other:
+            other.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
+            other.execute("SELECT pg_reload_conf()")
+
+    driver = await open_postgres(url)
+    store = RunStore(driver, retry=ONCE)
+    await store.probe()
+    read_only("on")
+    async with asyncio.timeout(20):
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            await probed_for_ever(store)  # until the server has read its configuration
+        read_only("off")
+        while True:
+            try:
+                await store.probe()
+            except StoreUnavailable:
+                continue
+            break
     await driver.aclose()
 
 
