@@ -48,6 +48,14 @@ async def driver(url: str) -> AsyncIterator[PostgresDriver]:
     await made.aclose()
 
 
+@pytest.fixture
+async def other(url: str) -> AsyncIterator[PostgresDriver]:
+    """Give the driver of another process: one process has the transactions of a thread wait for each other."""
+    made = await open_postgres(url, times=PATIENT)
+    yield made
+    await made.aclose()
+
+
 class Door:
     """A value that another transaction has stored and not committed: who stores the same waits for that one."""
 
@@ -103,12 +111,12 @@ def left_behind() -> Transaction[None]:
 
 
 async def test_a_part_is_not_swept_while_a_document_that_needs_it_is_being_stored(
-    driver: PostgresDriver, door: Door
+    driver: PostgresDriver, other: PostgresDriver, door: Door
 ) -> None:
     await driver.write(left_behind())
     storing = asyncio.create_task(Direct(driver).write(rows("1", {"c": "held"}, "held", refs=REF)))
     await door.waiting(1)
-    sweeping = asyncio.create_task(driver.write(sweep("t")))
+    sweeping = asyncio.create_task(other.write(sweep("t")))
     await door.waiting(2, sweeping)
     door.open()
     await storing
@@ -118,7 +126,7 @@ async def test_a_part_is_not_swept_while_a_document_that_needs_it_is_being_store
 
 
 async def test_a_value_is_not_pruned_while_an_attempt_stores_a_checkpoint_that_uses_it(
-    driver: PostgresDriver, door: Door
+    driver: PostgresDriver, other: PostgresDriver, door: Door
 ) -> None:
     await driver.write(put(rows("1", {"c": "first"}, "first")))
     await driver.write(put(rows("2", {"c": "second"}, "second")))
@@ -126,7 +134,7 @@ async def test_a_value_is_not_pruned_while_an_attempt_stores_a_checkpoint_that_u
     planned = await driver.read(pruning.plan("t", JsonPlusSerializer().loads_typed))
     storing = asyncio.create_task(driver.write(fenced(lease, put(rows("3", {"c": "first", "d": "held"}, "held")))))
     await door.waiting(1)
-    deleting = asyncio.create_task(driver.write(pruning.apply(planned)))
+    deleting = asyncio.create_task(other.write(pruning.apply(planned)))
     await door.waiting(2, deleting)
     door.open()
     await storing
