@@ -56,7 +56,11 @@ class Topology:
 
 
 def steps(name: str, count: int, seconds: float) -> dict[str, object]:
-    return {"input": {"name": name, "steps": count, "seconds": seconds, "done": 0, "log": []}}
+    """Return a run whose stream fits into a buffer of nginx, which would show it at the end."""
+    return {
+        "stream_mode": ["custom"],
+        "input": {"name": name, "steps": count, "seconds": seconds, "done": 0, "log": []},
+    }
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -18,7 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
-from jsonschema import Draft7Validator
+from jsonschema.validators import validator_for
 from packaging.utils import canonicalize_name
 
 from nginx_kit import nginx_configuration, nginx_program
@@ -96,8 +96,11 @@ def test_the_schemas_of_kubernetes_find_a_misspelt_field() -> None:
 
 
 def test_the_compose_file_is_what_the_specification_allows() -> None:
-    errors = Draft7Validator(get_builtin_schema("vendor.compose-spec")).iter_errors(COMPOSE)
-    assert [error.message for error in errors] == []
+    schema = get_builtin_schema("vendor.compose-spec")
+    check = validator_for(schema)(schema)
+    assert [error.message for error in check.iter_errors(COMPOSE)] == []
+    misspelt = {"services": {"api": {"image": "runlane-project", "restarts": "always"}}}
+    assert [error.message for error in check.iter_errors(misspelt)] != []
 
 
 @pytest.mark.parametrize(("place", "call"), commands(), ids=lambda value: value if isinstance(value, str) else "")
