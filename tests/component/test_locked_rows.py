@@ -10,20 +10,27 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
+from psycopg.rows import dict_row
 
+from interleaving import execute
 from ledger_kit import LONG_AGO, a_run, claim, ended, ledger_connection
 from run_kit import PATIENCE_S, Scripted, opened, soon, turn
 from run_kit import ended as run_ended
 from runlane.agents.coroutine import CoroutineAgent, RunContext
+from runlane.journal.remainder import append
+from runlane.journal.rows import CheckpointRows
 from runlane.leases import WorkerState
 from runlane.lifecycle import RunStatus
 from runlane.maintenance.crons import CronScheduler
-from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunRecord
+from runlane.records import ANY_OWNER, NO_OWNER, Admission, Lease, NewRun, RunRecord, StreamEvent
 from runlane.runtime import Runtime
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import open_postgres
 from runlane.store.drivers.postgres_link import Times
+from runlane.store.statements import Query, Rows
+from runlane.store.statements import run as drive
 from runlane.store.transactions.crons import Cron, CronPlan, CronTarget
 
 LEASE_S = 1.0
@@ -35,6 +42,19 @@ ROWS = {
     "run in key share": "SELECT 1 FROM runs WHERE thread_id IN ('held', 'lost') FOR KEY SHARE",
     "events": "SELECT 1 FROM events FOR UPDATE",
     "cron": "SELECT 1 FROM crons WHERE cron_id = 'held' FOR UPDATE",
+}
+
+
+CHECKPOINT = {
+    "thread_id": "t",
+    "checkpoint_ns": "",
+    "checkpoint_id": "stale",
+    "run_id": "r",
+    "parent_id": None,
+    "type": "msgpack",
+    "checkpoint": b"",
+    "metadata_type": "msgpack",
+    "metadata": b"",
 }
 
 
@@ -171,3 +191,34 @@ async def test_a_row_that_is_held_delays_no_other_thread(held: str, runtime: Run
             assert (await run_ended(runtime, on_held)).status is RunStatus.SUCCESS
             assert (await run_ended(runtime, lost["lost"])).rescues == 1
             await soon(slots.fired["held"].wait())
+
+
+async def test_what_a_process_wrote_that_stands_still_before_its_commit_never_lands(
+    runtime: Runtime, postgres_url: str
+) -> None:
+    """P3: it has the lock of its run until its session is ended for it, and the run goes on elsewhere then."""
+    agent = Scripted()
+    agent.go.set()
+    run = (await lost_runs(runtime, {"t": agent}))["t"]
+    lease = Lease(run_id=run.run_id, thread_id="t", seq=run.seq, worker_id=DEAD.worker_id, attempt=1)
+    stale = append(lease, [StreamEvent(seq=1, name="stale", data=b"{}")], CheckpointRows(checkpoints=[CHECKPOINT]))
+    with ledger_connection(postgres_url, row_factory=dict_row) as frozen:
+        frozen.execute("SET idle_in_transaction_session_timeout = '800ms'")
+        frozen.commit()
+        written: list[str] = []
+
+        def write(query: Query) -> Rows:
+            written.append(query.statement.name)
+            return execute(frozen.cursor(), query)
+
+        drive(stale, write)
+        assert {"insert_segment", "checkpoints.put"} <= set(written)
+        frozen.execute("SELECT 1")  # the server counts no idle time after a pipeline, which executemany() is
+        done = await run_ended(runtime, run)
+        assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 2, 1)
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            frozen.commit()
+        frozen.close()
+    assert "stale" not in [one.name for one in await runtime.store.events.read(run.seq, after=0)]
+    with ledger_connection(postgres_url) as other:
+        assert other.execute("SELECT COUNT(*) FROM checkpoints").fetchone() == (0,)
