@@ -32,7 +32,7 @@ from runlane.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-#: The oldest version of Kubernetes that is supported upstream, and the newest whose schemas are known here.
+#: An older version of Kubernetes, and the newest whose schemas the development dependencies have.
 KUBERNETES = ("1.34", "1.37")
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
