@@ -25,7 +25,7 @@ from pydantic import SecretBytes, SecretStr
 from runlane.errors import CheckpointUnreadable
 
 #: Kinds of values that are ever written; a pickle is none of them.
-_KINDS: Final = frozenset({"null", "bytes", "bytearray", "msgpack"})
+KINDS: Final = frozenset({"null", "bytes", "bytearray", "msgpack"})
 #: Values that LangGraph writes by their base class, beside those types that it lists itself.
 _VALUES: Final = (set, frozenset, deque, date, time, timedelta, tzinfo, Decimal, UUID)
 _MODELS: Final = frozenset({("pydantic.main", "BaseModel"), ("pydantic.v1.main", "BaseModel")})
@@ -47,7 +47,7 @@ class LedgerSerializer(JsonPlusSerializer):
         Raises:
             CheckpointUnreadable: It is of a kind that is never written, such as a pickle; it was not looked at.
         """
-        if data[0] not in _KINDS:
+        if data[0] not in KINDS:
             raise CheckpointUnreadable(data[0])
         return super().loads_typed(data)
 

@@ -19,7 +19,7 @@ import click
 from runlane.cli import keys, options, runs, workers
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging
-from runlane.cli.moving import move_ledger
+from runlane.cli.moving import import_, move_ledger
 from runlane.cli.project import find_config, find_project
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
@@ -41,6 +41,7 @@ app.add_command(runs.app)
 app.add_command(keys.app)
 app.add_command(workers.app)
 app.add_command(doctor)
+app.add_command(import_)
 
 
 @app.command()

@@ -1,17 +1,31 @@
-"""``runlane migrate --from … --to …``: moving a ledger to another database."""
+"""``runlane migrate --from … --to …`` and ``runlane import``: moving in, from another database or another server."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from runlane.cli import options
+from runlane.cli.project import find_project
+from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
 from runlane.extras import needs_extra
-from runlane.settings import Settings
+from runlane.settings import ENV_PREFIX, Settings
+
+if TYPE_CHECKING:
+    from runlane.moving.importing import ImportReport, Kind
+    from runlane.moving.source import Source
+
+#: Things that are left out, and named for each reason.
+SHOWN: Final = 3
 
 
 def move_ledger(source: str | None, target: str | None, *, database: str | None, compact: bool) -> None:
@@ -49,3 +63,75 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(done * 1000 // max(1, total) - bar.pos)
 
         yield show
+
+
+@click.command(name="import")
+@click.argument("kind", type=click.Choice(["aegra", "langgraph-postgres"]))
+@options.project
+@options.config
+@options.database
+@click.option("--from", "source", required=True, help="The database to read: postgresql://HOST/NAME.")
+@click.option("--from-schema", default="public", show_default=True, help="Where its tables are.")
+@click.option("--owner", default="", help="Whose is what belongs to nobody in particular.  [default: nobody's]")
+@click.option("--graph", help="The graph of threads of which the source does not say it.")
+@click.option("--dry-run", is_flag=True, help="Read and convert everything, and write nothing.")
+def import_(
+    kind: Kind,
+    project: Path,
+    *,
+    config: Path | None,
+    database: str | None,
+    source: str,
+    from_schema: str,
+    owner: str,
+    graph: str | None,
+    dry_run: bool,
+) -> None:
+    """Import threads with their checkpoints, and what else Aegra or LangGraph's PostgreSQL store has kept.
+
+    Stop both servers before. The source is only read; what is in the ledger already stays as it is. It may be repeated.
+    """
+    with reporting():
+        given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
+        settings = Settings.load(database=database) if given else find_project(project, config).settings()
+        with needs_extra("postgres", "Importing"):
+            from runlane.moving.source import Source
+        with Source(source, from_schema) as opened, bars() as progress:
+            report = asyncio.run(_import(kind, opened, settings, owner, graph, progress, dry_run=dry_run))
+    _show(report, dry_run=dry_run)
+
+
+async def _import(
+    kind: Kind,
+    source: Source,
+    settings: Settings,
+    owner: str,
+    graph: str | None,
+    progress: Callable[[str, int, int], None],
+    *,
+    dry_run: bool,
+) -> ImportReport:
+    from runlane.moving.importing import Importer
+    from runlane.runtime import open_driver
+
+    driver = None if dry_run else await open_driver(settings)
+    try:
+        importer = Importer(source, driver, owner=owner, graph_id=graph)
+        await (importer.aegra if kind == "aegra" else importer.langgraph)(partial(progress, "Importing threads"))
+        return importer.report
+    finally:
+        if driver is not None:
+            await driver.aclose()
+
+
+def _show(report: ImportReport, *, dry_run: bool) -> None:
+    for name, found in report.found.items():
+        written, there = report.written[name], report.there[name]
+        told = "" if dry_run else f", {written} written{f', {there} there already' if there else ''}"
+        click.echo(f"{name:<12} {found} found{told}")
+    for title, reasons in (("Note", report.notes), ("Not imported", report.left_out)):
+        for reason, names in reasons.items():
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            click.echo(f"{title}: {len(names)} {reason} ({', '.join(names[:SHOWN])}{more})")
+    if dry_run:
+        click.echo("Nothing was written.")
