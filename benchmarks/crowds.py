@@ -21,8 +21,8 @@ from search import FILTERS, ROUNDS, fill
 from sides import RunlaneSide, Side
 from sizes import Sizes
 
-from runlane.runtime import open_driver
 from runlane.settings import Settings
+from runlane.store.backends import open_driver
 
 #: Clients that open connections or create runs at the same time.
 CLIENTS: Final = 16

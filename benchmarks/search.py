@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from runlane.lifecycle import ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, Owner
-from runlane.runtime import open_driver
 from runlane.settings import Settings
+from runlane.store.backends import open_driver
 from runlane.store.drivers.postgres import PostgresDriver
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver, Statement, Transaction, statement

@@ -36,7 +36,7 @@ from runlane.maintenance.part_sweeps import PartSweeper
 from runlane.maintenance.purging import Purger
 from runlane.maintenance.rescue import Rescuer
 from runlane.maintenance.retention import item_sweep
-from runlane.maintenance.sharing import shared_work
+from runlane.maintenance.sharing import shared_news, shared_work
 from runlane.manager import Reconcile, RunManager
 from runlane.owners import OwnerRule
 from runlane.records import Lease, RunRecord, ThreadTtl, Usage
@@ -44,11 +44,10 @@ from runlane.runs.cancellation import RunCanceller
 from runlane.runs.submission import RunSubmitter
 from runlane.runs.updates import RunUpdates
 from runlane.settings import Limits, Settings
-from runlane.store.backends import migrate_postgres, open_postgres
-from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.backends import MEMORY, open_driver
 from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
-from runlane.store.migrate import apply_scripts, migrate_sqlite
+from runlane.store.notifications import Notifications
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver
 from runlane.streams.bridge import StreamBridge
@@ -62,8 +61,6 @@ if TYPE_CHECKING:
 
     NewStore = Callable[[Driver, AgentHost], LedgerLongTermStore]
 
-SQLITE = "sqlite:///"
-MEMORY = "memory://"
 #: The first digit of a UUID's fourth group.
 _VARIANT = "89ab"
 #: A ledger in memory forgets ended runs after this long, as nothing else bounds it.
@@ -110,33 +107,6 @@ def new_run_id() -> str:
     """Return a UUID of version 7: ordered by time, so that indexes stay compact."""
     text = f"{time.time_ns() // 1_000_000:012x}7{os.urandom(10).hex()}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{_VARIANT[int(text[16], 16) & 3]}{text[17:20]}-{text[20:32]}"
-
-
-async def open_driver(settings: Settings) -> Driver:
-    """Open the ledger's database, with its schema up to date.
-
-    Raises:
-        LedgerInUse: Another process owns the SQLite file.
-        StoreUnavailable: It cannot be opened.
-        ConfigurationError: A newer version made it, or an extra is missing.
-    """
-    if settings.database.startswith(MEMORY):
-        memory = MemoryDriver()
-        apply_scripts(memory)
-        return memory
-    if settings.database.startswith(SQLITE):
-        path = settings.database.removeprefix(SQLITE)
-        driver = SqliteDriver(path, synchronous="full" if settings.synchronous == "full" else "normal")
-        try:
-            migrate_sqlite(path)
-        except BaseException:
-            await driver.aclose()
-            raise
-        return driver
-    migrate_postgres(settings.database, settings.database_schema)
-    return await open_postgres(
-        settings.database, schema=settings.database_schema, max_connections=settings.database_connections
-    )
 
 
 @asynccontextmanager
@@ -196,8 +166,8 @@ async def open_runtime(
         )
         source = _source(settings, graph_agent, secrets_provider, graph_ids, pinned_graphs)
         dispatch = (new_dispatch or (LocalDispatch if alone else SharedDispatch))(_limits(settings, exclusive=alone))
-        core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry)
-        parts = _parts(core, new_id=new_id, exclusive=alone, worker_id=worker_id or _worker_id(), now=now)
+        core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry, exclusive=alone)
+        parts = _parts(core, new_id=new_id, worker_id=worker_id or _worker_id(), now=now)
         await stack.enter_async_context(_running(core, parts))
         yield parts
 
@@ -244,6 +214,11 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
         await stack.enter_async_context(PartSweeper(core.store, core.telemetry))
         if isinstance(core.store.driver, SqliteDriver):
             await stack.enter_async_context(FreedPages(core.store.driver, core.telemetry))
+        if not core.exclusive:
+            news = shared_news(
+                core.dispatch, core.store, core.bridge, core.notifications, core.settings, core.telemetry
+            )
+            await stack.enter_async_context(news)
         if isinstance(core.dispatch, SharedDispatch):
             sharing = shared_work(
                 core.dispatch, core.store, core.source, core.settings, parts.worker.worker_id, core.telemetry
@@ -268,6 +243,8 @@ class _Core:
     host: AgentHost
     saver: LedgerSaver | None
     long_term_store: LedgerLongTermStore | None
+    notifications: Notifications
+    exclusive: bool
 
 
 def _core(
@@ -279,8 +256,16 @@ def _core(
     new_store: NewStore | None,
     hooks: Sequence[Ended],
     telemetry: Telemetry,
+    *,
+    exclusive: bool,
 ) -> _Core:
-    bridge = StreamBridge(store, heartbeat_s=settings.heartbeat_s, require_owner=settings.require_owner)
+    notifications = Notifications()
+    bridge = StreamBridge(
+        store,
+        heartbeat_s=settings.heartbeat_s,
+        require_owner=settings.require_owner,
+        notifications=notifications,
+    )
     saver, long_term_store = _langgraph(store.driver, host, new_store)
     return _Core(
         settings=settings,
@@ -293,14 +278,14 @@ def _core(
         host=host,
         saver=saver,
         long_term_store=long_term_store,
+        notifications=notifications,
+        exclusive=exclusive,
     )
 
 
-def _parts(
-    core: _Core, *, new_id: Callable[[], str], exclusive: bool, worker_id: str, now: Callable[[], datetime]
-) -> Runtime:
+def _parts(core: _Core, *, new_id: Callable[[], str], worker_id: str, now: Callable[[], datetime]) -> Runtime:
     external: dict[str, Lease] = {}
-    lease = NodeLease(_worker_state(core, worker_id), store=core.store, exclusive=exclusive)
+    lease = NodeLease(_worker_state(core, worker_id), store=core.store, exclusive=core.exclusive)
     worker = Worker(
         worker_id=worker_id,
         store=core.store,
@@ -321,7 +306,7 @@ def _parts(
         notifier=core.notifier,
         settings=core.settings,
         held=worker.holds,
-        exclusive=exclusive,
+        exclusive=core.exclusive,
         telemetry=core.telemetry,
     )
     canceller = _canceller(core)
@@ -362,6 +347,7 @@ def _canceller(core: _Core) -> RunCanceller:
         dispatch=core.dispatch,
         source=core.source,
         notifier=core.notifier,
+        notifications=core.notifications,
         telemetry=core.telemetry,
     )
 

@@ -55,6 +55,8 @@ class Settings:
         database_schema: PostgreSQL's schema that holds all tables of Runlane; it is made if it does not exist.
         database_connections: Connections of this process to PostgreSQL at most: one for what attempts write, one for
             leases, the rest for everything else.
+        database_direct: The address of the same database without a pooler, for the one connection that listens to other
+            processes; empty: ``database``.
         synchronous: SQLite's durability: ``full`` survives power loss, ``normal`` a crash of the process only.
         max_concurrent_runs: Runs that execute at once in this process; more wait, in the order of admission.
         build: Which code a process executes, as others see it; by default made from the files of the graphs.
@@ -96,6 +98,7 @@ class Settings:
     database: str = "sqlite:///.runlane/runlane.db"
     database_schema: str = "runlane"
     database_connections: int = 10
+    database_direct: str = field(default="", repr=False)
     synchronous: str = "full"
     max_concurrent_runs: int = 1000
     build: str = ""

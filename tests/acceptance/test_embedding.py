@@ -15,7 +15,7 @@ import httpx
 
 from acceptance.kit import RUN_LIMIT_S, Program, env_of, free_port
 from runlane import ANY_OWNER, EndReason, RunStatus, RunStore, Settings
-from runlane.runtime import open_driver
+from runlane.store.backends import open_driver
 
 SETTINGS = {"drain_grace_s": 0.2, "cancel_grace_s": 0.5, "abandon_after_s": 0.5}
 #: Grace, stopping, and what uvicorn takes by itself; far less than the readers would stay.

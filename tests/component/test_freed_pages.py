@@ -18,8 +18,8 @@ from runlane.checkpoints.saver import LedgerSaver
 from runlane.errors import LedgerInUse, StoreUnavailable
 from runlane.maintenance.freed_pages import FreedPages
 from runlane.records import ANY_OWNER, NO_OWNER
-from runlane.runtime import open_driver
 from runlane.settings import Settings
+from runlane.store.backends import open_driver
 from runlane.store.compacting import compact_sqlite
 from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore

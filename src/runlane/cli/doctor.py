@@ -65,18 +65,20 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
     async with open_ledger(settings) as ledger:
         report = await examine(ledger, graphs=graphs)
         storage = await _measured(ledger, report)
+        arrive = None if ledger.notifications_arrive is None else await ledger.notifications_arrive()
         wanted = [finding for finding in report.findings if finding.fix is not None] if repair else []
         if not as_json:
             _show(report, storage, ledger.in_use)
+            _show_notifications(arrive)
         if wanted and ledger.in_use is not None:
             raise ledger.in_use
         if not wanted or not (yes or click.confirm(f"Make these {len(wanted)} repairs?")):
-            _dump(report, (), storage, as_json=as_json)
+            _dump(report, (), storage, arrive, as_json=as_json)
             return not report.findings
         repaired = [finding for finding in wanted if await apply_repair(ledger, finding)]
         left = await examine(ledger, graphs=graphs)
         if as_json:
-            _dump(left, repaired, await _measured(ledger, left), as_json=True)
+            _dump(left, repaired, await _measured(ledger, left), arrive, as_json=True)
         else:
             click.echo(f"Repaired {len(repaired)} of {len(wanted)}. Checked again:")
             _show(left, None, None)
@@ -123,7 +125,13 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-def _dump(report: Any, repaired: Any, storage: Any, *, as_json: bool) -> None:
+def _show_notifications(arrive: bool | None) -> None:
+    if arrive is not None:
+        how = "arrive" if arrive else "do not arrive, so processes poll; see the setting database_direct"
+        click.echo(f"Notifications between processes {how}.")
+
+
+def _dump(report: Any, repaired: Any, storage: Any, arrive: bool | None, *, as_json: bool) -> None:
     if not as_json:
         return
     told = {
@@ -132,6 +140,7 @@ def _dump(report: Any, repaired: Any, storage: Any, *, as_json: bool) -> None:
         "findings": [_fields(finding) for finding in report.findings],
         "repaired": [_fields(finding) for finding in repaired],
         "storage": None if storage is None else _sizes(storage),
+        "notifications_arrive": arrive,
     }
     click.echo(json.dumps(told, indent=2))
 

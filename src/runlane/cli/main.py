@@ -206,7 +206,7 @@ def migrate(
 
 
 async def _migrate(settings: Settings) -> None:
-    from runlane.runtime import open_driver
+    from runlane.store.backends import open_driver
 
     driver = await open_driver(settings)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from runlane.errors import ConfigurationError, LedgerInUse, StoreUnavailable
 from runlane.settings import Settings
-from runlane.store.backends import migrate_postgres, open_postgres
+from runlane.store.backends import migrate_postgres, notifications_arrive, open_postgres
 from runlane.store.drivers.sqlite import BUSY_TIMEOUT_S, SqliteDriver, configure, log_bytes, now_us, read_on, translate
 from runlane.store.migrate import migrate_sqlite
 from runlane.store.statements import T, Transaction
@@ -43,6 +43,7 @@ class OpenLedger:
         in_use: Why it cannot be repaired: a server owns the file.
         migrate: Brings the schema up to date; blocks.
         log_bytes: Returns the size of SQLite's write-ahead log.
+        notifications_arrive: Finds out whether processes hear of each other at once; ``None`` if one has it alone.
     """
 
     database: Database
@@ -51,6 +52,7 @@ class OpenLedger:
     in_use: LedgerInUse | None
     migrate: Callable[[], bool]
     log_bytes: Callable[[], int]
+    notifications_arrive: Callable[[], Awaitable[bool]] | None = None
 
 
 @asynccontextmanager
@@ -73,6 +75,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[OpenLedger]:
             in_use=None,
             migrate=partial(migrate_postgres, settings.database, settings.database_schema),
             log_bytes=lambda: 0,
+            notifications_arrive=partial(notifications_arrive, settings),
         )
     try:
         yield ledger

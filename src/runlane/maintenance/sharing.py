@@ -1,10 +1,11 @@
-"""What a process does because others share its ledger: it tells them of heads, and looks for cancels of theirs."""
+"""What a process does because others share its ledger: they tell each other of heads, cancels and streams."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from runlane.dispatch.base import Dispatch
 from runlane.dispatch.shared import SharedDispatch
 from runlane.execution.cancel_watch import CancelWatch
 from runlane.execution.ports import AgentSource
@@ -12,6 +13,8 @@ from runlane.extras import needs_extra
 from runlane.settings import Settings
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.ledger import RunStore
+from runlane.store.notifications import Changes, Notifications
+from runlane.streams.bridge import StreamBridge
 from runlane.telemetry.emitter import Telemetry
 
 
@@ -31,8 +34,7 @@ async def shared_work(
         StoreUnavailable: It cannot be reached.
     """
     async with AsyncExitStack() as stack:
-        # A simulated ledger is in memory, whatever its address says.
-        if settings.database.startswith("postgres") and not isinstance(store.driver, MemoryDriver):
+        if _on_postgres(settings, store):
             with needs_extra("postgres", "PostgreSQL"):
                 from runlane.dispatch.permits import Permits  # noqa: PLC0415  # an extra
             permits = Permits(settings.database, settings.database_schema, dispatch, telemetry)
@@ -40,3 +42,46 @@ async def shared_work(
         watch = CancelWatch(store=store, dispatch=dispatch, worker_id=worker_id, telemetry=telemetry)
         await stack.enter_async_context(watch)
         yield
+
+
+@asynccontextmanager
+async def shared_news(
+    dispatch: Dispatch,
+    store: RunStore,
+    bridge: StreamBridge,
+    notifications: Notifications,
+    settings: Settings,
+    telemetry: Telemetry,
+) -> AsyncIterator[None]:
+    """Tell other processes of events and cancels, and readers and runs of theirs, until the block is left.
+
+    Raises:
+        ConfigurationError: The database is PostgreSQL, and its extra is not installed.
+    """
+
+    def receive(changes: Changes) -> None:
+        bridge.hear(changes)
+        for run_id in changes.cancels:
+            dispatch.cancel(run_id)
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(bridge.following(telemetry))
+        if _on_postgres(settings, store):
+            with needs_extra("postgres", "PostgreSQL"):
+                from runlane.store.drivers.postgres_notifications import Listener  # noqa: PLC0415  # an extra
+            listener = Listener(
+                settings.database,
+                settings.database_schema,
+                url=settings.database_direct or settings.database,
+                outgoing=notifications,
+                receive=receive,
+                missed=bridge.look,
+                telemetry=telemetry,
+            )
+            await stack.enter_async_context(listener)
+        yield
+
+
+def _on_postgres(settings: Settings, store: RunStore) -> bool:
+    """Return whether the ledger is on PostgreSQL; a simulated one is in memory, whatever its address says."""
+    return settings.database.startswith("postgres") and not isinstance(store.driver, MemoryDriver)

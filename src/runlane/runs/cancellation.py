@@ -11,6 +11,7 @@ from runlane.execution.notifier import CompletionNotifier
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import ANY_OWNER, Cancelled, CancelReceipt, Finished, Head, Owner, RunRecord
 from runlane.store.ledger import RunStore
+from runlane.store.notifications import Notifications
 from runlane.streams.bridge import StreamBridge
 from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.work import own_task
@@ -27,9 +28,11 @@ class RunCanceller:
         dispatch: Dispatch,
         source: RunAgents,
         notifier: CompletionNotifier,
+        notifications: Notifications,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self._store = store
+        self._notifications = notifications
         self._bridge = bridge
         self._dispatch = dispatch
         self._source = source
@@ -75,6 +78,7 @@ class RunCanceller:
             self._telemetry.cancel_requested(run)
         if not run.status.terminal:
             self._dispatch.cancel(run.run_id)
+            self._notifications.cancel_recorded(run.run_id)
             if run.status is RunStatus.PENDING:
                 self._dispatch.submit(Head.of(run))
         elif cancelled.ended:

@@ -21,7 +21,7 @@ from runlane.lifecycle import EndReason
 from runlane.maintenance.retention import ThreadSweeper
 from runlane.maintenance.table_sizes import TableSizes
 from runlane.records import Assistant, RunRecord
-from runlane.runtime import Runtime, open_driver, open_runtime
+from runlane.runtime import Runtime, open_runtime
 from runlane.server.auth.grants import Grants
 from runlane.server.auth.handlers import load_authority
 from runlane.server.config.expiry import Expiry, load_expiry
@@ -33,6 +33,7 @@ from runlane.server.http.responses import run_wire
 from runlane.server.rollbacks import RollbackSweeper, delete_rolled_back
 from runlane.server.service import Drain, Service
 from runlane.settings import Settings
+from runlane.store.backends import open_driver
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.assistants import SHARED_OWNER, NewAssistant
 from runlane.telemetry.emitter import Telemetry

@@ -1,14 +1,52 @@
-"""PostgreSQL without its driver at import time: psycopg is an extra, and slow to import for those who use SQLite."""
+"""Opening a ledger's database, of any kind.
+
+PostgreSQL has no driver at import time: psycopg is an extra, and slow to import for those who use SQLite.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from runlane.extras import needs_extra
+from runlane.settings import Settings
+from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.drivers.sqlite import SqliteDriver
+from runlane.store.migrate import apply_scripts, migrate_sqlite
 from runlane.store.migrations import DEFAULT_SCHEMA
+from runlane.store.statements import Driver
 
 if TYPE_CHECKING:
     from runlane.store.drivers.postgres import PostgresDriver
+
+SQLITE: Final = "sqlite:///"
+MEMORY: Final = "memory://"
+
+
+async def open_driver(settings: Settings) -> Driver:
+    """Open the ledger's database, with its schema up to date.
+
+    Raises:
+        LedgerInUse: Another process owns the SQLite file.
+        StoreUnavailable: It cannot be opened.
+        ConfigurationError: A newer version made it, or an extra is missing.
+    """
+    if settings.database.startswith(MEMORY):
+        memory = MemoryDriver()
+        apply_scripts(memory)
+        return memory
+    if settings.database.startswith(SQLITE):
+        path = settings.database.removeprefix(SQLITE)
+        driver = SqliteDriver(path, synchronous="full" if settings.synchronous == "full" else "normal")
+        try:
+            migrate_sqlite(path)
+        except BaseException:
+            await driver.aclose()
+            raise
+        return driver
+    migrate_postgres(settings.database, settings.database_schema)
+    return await open_postgres(
+        settings.database, schema=settings.database_schema, max_connections=settings.database_connections
+    )
 
 
 async def open_postgres(url: str, *, schema: str = DEFAULT_SCHEMA, max_connections: int = 10) -> PostgresDriver:
@@ -33,3 +71,16 @@ def migrate_postgres(url: str, schema: str = DEFAULT_SCHEMA) -> bool:
     with needs_extra("postgres", "PostgreSQL"):
         from runlane.store import migrate_postgres  # noqa: PLC0415  # an extra
     return migrate_postgres.migrate(url, schema)
+
+
+async def notifications_arrive(settings: Settings) -> bool:
+    """Return whether processes on PostgreSQL hear of each other at once; otherwise they poll.
+
+    Raises:
+        ConfigurationError: The extra ``postgres`` is not installed.
+        StoreUnavailable: The database cannot be reached.
+    """
+    with needs_extra("postgres", "PostgreSQL"):
+        from runlane.store.drivers import postgres_notifications  # noqa: PLC0415  # an extra
+    listen = settings.database_direct or settings.database
+    return await postgres_notifications.notifications_arrive(settings.database, settings.database_schema, url=listen)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final, Literal, overload
 
@@ -12,11 +12,14 @@ from runlane.errors import AdmissionClosed, InvalidRequest
 from runlane.owners import UNNAMED, OwnerRule
 from runlane.records import Claim, Owner, RunRecord, StreamEnd, StreamEvent, StreamHeartbeat, StreamItem
 from runlane.store.ledger import RunStore
+from runlane.store.notifications import Changes, Notifications
 from runlane.store.retry import patiently
 from runlane.streams.budget import ReaderBudget
+from runlane.streams.following import Follower
 from runlane.streams.live import Ending, Live
 from runlane.streams.shared_log import SharedLog
 from runlane.streams.watch import Watch
+from runlane.telemetry.emitter import SILENT, Telemetry
 
 #: How many events of earlier attempts are read at most: far more than one superstep streams.
 EARLIER_EVENTS: Final = 20_000
@@ -26,10 +29,11 @@ HEARTBEAT_S: Final = 5.0
 class Feed:
     """The stream of a run that executes here, as its attempt sees it: who reads it, and what they are shown."""
 
-    def __init__(self, store: RunStore, claim: Claim, live: Live) -> None:
+    def __init__(self, store: RunStore, claim: Claim, live: Live, notifications: Notifications) -> None:
         self._store = store
         self._claim = claim
         self._live = live
+        self._notifications = notifications
         self._control = asyncio.get_running_loop()
 
     @property
@@ -39,6 +43,8 @@ class Feed:
 
     def show(self, events: Sequence[StreamEvent]) -> None:
         """Show events, which are committed."""
+        if events:
+            self._notifications.run_changed(self._claim.run.seq)
         if events and self._live.executing and self._live.attempt == self._claim.lease.attempt:
             self._live.show(events)  # otherwise its readers have asked the ledger since
 
@@ -66,8 +72,19 @@ class StreamBridge:
     missing, and it cannot come twice. Reading never creates anything: an unknown run is NotFound, an ended run ends.
     """
 
-    def __init__(self, store: RunStore, *, heartbeat_s: float = HEARTBEAT_S, require_owner: bool = False) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        require_owner: bool = False,
+        notifications: Notifications | None = None,
+    ) -> None:
+        """Args:
+        notifications: What other processes are to be told of.
+        """
         self._store = store
+        self._notifications = notifications or Notifications()
         self._owners = OwnerRule(required=require_owner)
         self._heartbeat_s = heartbeat_s
         self._live: dict[str, Live] = {}
@@ -75,6 +92,7 @@ class StreamBridge:
         self._dismissed = False
         self._budget = ReaderBudget()
         self._log = SharedLog(store, self._budget)
+        self._follower: Follower | None = None
 
     # For the worker.
 
@@ -85,8 +103,9 @@ class StreamBridge:
         live.clear()
         if claim.start is not None:
             live.show((claim.start,))
+            self._notifications.run_changed(claim.run.seq)
         self.tell_thread(claim.run.thread_id)
-        return Feed(self._store, claim, live)
+        return Feed(self._store, claim, live, self._notifications)
 
     def release(self, run_id: str, attempt: int) -> None:
         """Forget an attempt whose run goes on elsewhere or later; readers stay, and so does a later attempt."""
@@ -99,6 +118,7 @@ class StreamBridge:
 
     def close(self, run: RunRecord, *, events_end: int | None, result: bytes | None) -> None:
         """Tell readers and waiters that *run* has ended; *events_end* is unknown for a run that this process lost."""
+        self._notifications.run_changed(run.seq)
         if run.started_at is None:
             self.tell_thread(run.thread_id)
         live = self._live.get(run.run_id)
@@ -125,6 +145,28 @@ class StreamBridge:
         if live is None:
             live = self._live[run.run_id] = Live(run_seq=run.seq, log=self._log)
         return live
+
+    # For what other processes do.
+
+    @asynccontextmanager
+    async def following(self, telemetry: Telemetry = SILENT) -> AsyncIterator[None]:
+        """Follow runs that others execute and somebody watches here, until the block is left."""
+        async with Follower(self._store, self._live.values, telemetry=telemetry) as self._follower:
+            yield
+
+    def hear(self, changes: Changes) -> None:
+        """Have readers told of what another process has changed."""
+        if self._follower is not None:
+            self._follower.hear(changes.runs)
+        for thread_id in changes.threads:
+            self._wake_thread(thread_id)
+
+    def look(self) -> None:
+        """Have readers told of whatever was missed."""
+        if self._follower is not None:
+            self._follower.look()
+        for thread_id in self._thread_wakes:
+            self._wake_thread(thread_id)
 
     # For readers.
 
@@ -192,7 +234,7 @@ class StreamBridge:
             live.dismissed = True
             live.wake()
         for thread_id in self._thread_wakes:
-            self.tell_thread(thread_id)
+            self._wake_thread(thread_id)
 
     @property
     def dismissed(self) -> bool:
@@ -205,7 +247,7 @@ class StreamBridge:
 
     @contextmanager
     def thread_news(self, thread_id: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set whenever this process has news of the thread, and when it closes.
+        """Give an event that is set whenever this process hears news of the thread, and when it closes.
 
         News are a run that is admitted, starts, or ends without having started, and what :meth:`tell_thread` is told.
         """
@@ -220,7 +262,11 @@ class StreamBridge:
                 self._thread_wakes.pop(thread_id, None)
 
     def tell_thread(self, thread_id: str) -> None:
-        """Wake the readers of the thread's stream."""
+        """Wake the readers of the thread's stream, in all processes."""
+        self._notifications.thread_changed(thread_id)
+        self._wake_thread(thread_id)
+
+    def _wake_thread(self, thread_id: str) -> None:
         for wake in self._thread_wakes.get(thread_id, ()):
             wake.set()
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import RunError, StreamEnd, StreamEvent
+from runlane.store.transactions.news import RunNews
 from runlane.streams.shared_log import LogPage, SharedLog
 
 #: What a run keeps in memory for readers that are not far behind; a slower one reads the log.
@@ -62,7 +63,7 @@ class Live:
     """The live state of a run that this process executes, or that somebody watches.
 
     ``followed`` says that nothing can happen to the run without this process hearing of it, as far as it knows: the
-    ledger need not be asked. A heartbeat without news withdraws that.
+    ledger need not be asked. A heartbeat without news withdraws that, unless the ledger was asked meanwhile.
     """
 
     run_seq: int
@@ -76,6 +77,7 @@ class Live:
     executing: bool = False
     readers: int = 0
     followed: bool = False
+    followed_at: float = float("-inf")  # when the ledger was last asked for what others do
     dismissed: bool = False
     wakes: dict[Wake, None] = field(default_factory=dict)  # in the order of their coming
     unwatched: asyncio.Event | None = None
@@ -111,6 +113,25 @@ class Live:
         del self.tail[:over]
         self.tail_bytes = left
         if self.readers:  # who waits for the end alone is not told of every event
+            self.wake()
+
+    @property
+    def followable(self) -> bool:
+        """Return whether only the ledger knows what happens to the run."""
+        return not self.executing and self.end is None and self.ending is None
+
+    def follow(self, news: RunNews, asked_at: float) -> None:
+        """Take over what the ledger, asked at *asked_at*, says of a run that executes in another process."""
+        self.followed_at = asked_at
+        self.followed = not (news.whole and news.end is not None)
+        if news.events:
+            self.show(news.events)
+        elif news.whole and news.last != self.known_seq:
+            self.known_seq = news.last
+            self.clear()
+            self.wake()
+        if not self.followed:
+            self.end = news.end
             self.wake()
 
     def doubt(self) -> None:

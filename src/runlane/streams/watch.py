@@ -164,7 +164,8 @@ class Watch:
             self._silence = asyncio.get_running_loop().call_at(due, self._look)
             return
         self._heard = False
-        self._live.doubt()
+        if self._live.followed_at < self._quiet_since:
+            self._live.doubt()
         self._wake.set()
 
     async def _stored_ending(self) -> Ending | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from runlane.records import StreamEnd, StreamEvent
 from runlane.store.retrying import RetryingDriver
-from runlane.store.transactions import events, run_queries
+from runlane.store.transactions import events, news, run_queries
+from runlane.store.transactions.news import RunNews
 
 #: Segments of a log read at once, and their bytes; bounds the memory of one catching-up reader.
 READ_SEGMENTS = 64
 READ_BYTES = 1024 * 1024
+#: News of many runs that are read at once.
+NEWS_BYTES = 4 * 1024 * 1024
 
 
 class Events:
@@ -24,6 +29,14 @@ class Events:
             max_bytes: It stops once there is so much, as nearly as the segments of the log let it.
         """
         return await self._database.read(lambda: events.read_events(run_seq, after, READ_SEGMENTS, max_bytes))
+
+    async def news(self, cursors: Mapping[int, int | None]) -> dict[int, RunNews]:
+        """Return what has happened to each of the runs in *cursors*, by its number.
+
+        Args:
+            cursors: After which event each is to be read; ``None``: its events are not wanted.
+        """
+        return await self._database.read(lambda: news.read_news(cursors, NEWS_BYTES))
 
     async def last(self, run_seq: int) -> int:
         """Return the number of the newest event in a run's log; 0 if there is none."""

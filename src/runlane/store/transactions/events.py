@@ -113,7 +113,7 @@ def read_events(run_seq: int, after: int, max_segments: int, max_bytes: int) -> 
             reading = reading or Assembly((yield THREAD_OF_LOG(run_seq=run_seq))[0]["thread_id"])
             yield from reading.read(refs)
         for segment in segments:
-            found = list(_events_of(segment, reading))
+            found = list(events_of(segment, reading))
             events += [event for event in found if event.seq > after]
             size += sum([len(event.data) for event in found])
         done += len(segments)
@@ -124,7 +124,7 @@ def read_events(run_seq: int, after: int, max_segments: int, max_bytes: int) -> 
     return tuple(events)
 
 
-def _events_of(segment: Row, reading: Assembly | None) -> Iterator[StreamEvent]:
+def events_of(segment: Row, reading: Assembly | None) -> Iterator[StreamEvent]:
     refs, at = segment["refs"] or "", 0
     for seq, (name, body) in enumerate(_decoder.decode(segment["frames"]), segment["first_seq"]):
         if isinstance(body, bytes):

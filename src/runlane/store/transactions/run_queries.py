@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import EndReason, RunStatus
@@ -202,15 +202,20 @@ def run_result(run_id: str, owner: Owner) -> Transaction[tuple[RunStatus, bytes 
     )
 
 
+#: The end of the stream of a run that is not there any more.
+DELETED: Final = StreamEnd(seq=0, status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK)
+
+
 def stream_end(run_seq: int, thread_id: str | None) -> Transaction[StreamEnd | None]:
     """Return the end of a run's stream, or ``None`` while the run is active."""
     rows = yield RUN_END(seq=run_seq)
     if not rows or thread_id not in (None, rows[0]["thread_id"]):
-        return StreamEnd(seq=0, status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK)
-    return _end_of(rows[0])
+        return DELETED
+    return end_of(rows[0])
 
 
-def _end_of(row: Row) -> StreamEnd | None:
+def end_of(row: Row) -> StreamEnd | None:
+    """Return the end of the stream of the run in *row*, or ``None`` while it is active."""
     status = RunStatus(row["status"])
     if not status.terminal:
         return None
