@@ -12,9 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
 
-from interleaving import execute
 from ledger_kit import LONG_AGO, a_run, claim, ended, ledger_connection
 from run_kit import PATIENCE_S, Scripted, opened, soon, turn
 from run_kit import ended as run_ended
@@ -28,7 +26,8 @@ from runlane.records import ANY_OWNER, NO_OWNER, Admission, Lease, NewRun, RunRe
 from runlane.runtime import Runtime
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import open_postgres
-from runlane.store.drivers.postgres_link import Times
+from runlane.store.drivers.postgres_link import Link, Times, plain
+from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Query, Rows
 from runlane.store.statements import run as drive
 from runlane.store.transactions.crons import Cron, CronPlan, CronTarget
@@ -202,23 +201,21 @@ async def test_what_a_process_wrote_that_stands_still_before_its_commit_never_la
     run = (await lost_runs(runtime, {"t": agent}))["t"]
     lease = Lease(run_id=run.run_id, thread_id="t", seq=run.seq, worker_id=DEAD.worker_id, attempt=1)
     stale = append(lease, [StreamEvent(seq=1, name="stale", data=b"{}")], CheckpointRows(checkpoints=[CHECKPOINT]))
-    with ledger_connection(postgres_url, row_factory=dict_row) as frozen:
-        frozen.execute("SET idle_in_transaction_session_timeout = '800ms'")
-        frozen.commit()
-        written: list[str] = []
+    frozen = Link(postgres_url, schema=DEFAULT_SCHEMA, times=Times())
+    written: list[str] = []
 
-        def write(query: Query) -> Rows:
-            written.append(query.statement.name)
-            return execute(frozen.cursor(), query)
+    def write(query: Query) -> Rows:
+        written.append(query.statement.name)
+        cursor = frozen.send(query, after=[] if written[1:] else [plain("BEGIN")])
+        return cursor.fetchall() if cursor.description else ()
 
-        drive(stale, write)
-        assert {"insert_segment", "checkpoints.put"} <= set(written)
-        frozen.execute("SELECT 1")  # the server counts no idle time after a pipeline, which executemany() is
-        done = await run_ended(runtime, run)
-        assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 2, 1)
-        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
-            frozen.commit()
-        frozen.close()
+    drive(stale, write)
+    assert {"insert_segment", "checkpoints.put"} <= set(written)
+    done = await run_ended(runtime, run)
+    assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 2, 1)
+    with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+        frozen.send(plain("COMMIT"))
+    frozen.discard()
     assert "stale" not in [one.name for one in await runtime.store.events.read(run.seq, after=0)]
     with ledger_connection(postgres_url) as other:
         assert other.execute("SELECT COUNT(*) FROM checkpoints").fetchone() == (0,)

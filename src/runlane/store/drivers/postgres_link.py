@@ -6,7 +6,8 @@ What needs no answer (``BEGIN``, savepoints) is sent along with the next stateme
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -90,10 +91,35 @@ def address(url: str, times: Times) -> str:
 Cursor = psycopg.Cursor[DictRow]
 
 
+class _Pipeline(psycopg.Pipeline):
+    """A pipeline that sends nothing behind its last message, Sync.
+
+    psycopg sends a Flush there, which is needed for nothing. The server takes it for the next command, and counts no
+    idle time from there on: a process that stands still then holds its locks without limit.
+    """
+
+    def _exit_gen(self) -> Generator[Any, Any, None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            yield from self._fetch_gen(flush=False)
+
+
 class Connection(psycopg.Connection[DictRow]):
     """A connection that does not wait for an answer without end."""
 
     answer_s: float | None = None
+
+    @contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        """Send what is executed in the block at once; ``executemany`` without it makes a pipeline of psycopg's."""
+        pipeline = self._pipeline = _Pipeline(self)
+        try:
+            with pipeline:
+                yield pipeline
+        finally:
+            self._pipeline = None
 
     def wait(self, gen: Any, interval: float = LOOK_S, timeout: float | None = None) -> Any:
         return waiting.wait(_until(gen, self.answer_s), self.pgconn.socket, interval=interval)
@@ -167,7 +193,7 @@ class Link:
         """Send *query* together with what is to be done before it, and wait for its answer."""
         connection = self.connect()
         self.is_fresh = False
-        if not after:
+        if not after and query.params is not None:
             return _send(connection, query, prepare=prepare)
         with connection.pipeline():
             for one in after:
