@@ -112,7 +112,7 @@ async def _import(
     dry_run: bool,
 ) -> ImportReport:
     from runlane.moving.importing import Importer
-    from runlane.runtime import open_driver
+    from runlane.store.backends import open_driver
 
     driver = None if dry_run else await open_driver(settings)
     try:
