@@ -1,7 +1,7 @@
 """A write whose commit was made and whose answer was lost is done once, and returns what it returns otherwise.
 
 Every method of the store that writes has a case here. Each runs twice on PostgreSQL: undisturbed, and with the answer
-to its commit lost. SQLite has no connection to lose: a commit that fails there has written nothing.
+to its commit lost. The proxy that loses it has the event loop of the test, which therefore never blocks. SQLite has no connection to lose: a commit that fails there has written nothing.
 """
 
 from __future__ import annotations
@@ -473,10 +473,10 @@ async def test_a_lost_answer_changes_nothing(
     store, proxy = lossy
     found = []
     for losses in (0, 1):
-        emptied()
+        await asyncio.to_thread(emptied)
         operation = await CASES[name](store)
         proxy.losses = losses
-        found.append((masked(await operation()), contents(postgres_ledger)))
+        found.append((masked(await operation()), await asyncio.to_thread(contents, postgres_ledger)))
     assert proxy.lost == 1
     assert found[0] == found[1]
 
@@ -486,7 +486,7 @@ async def test_a_commit_that_comes_after_its_connection_was_lost_is_waited_for(
 ) -> None:
     """The server still has the transaction open when it is asked whether it was committed."""
     store, proxy = lossy
-    emptied()
+    await asyncio.to_thread(emptied)
     await admit(store, run_id="before")
     proxy.losses, proxy.late_s = 1, 0.3
     assert (await store.runs.admit(a_run("u", run_id="r"))).run.run_id == "r"
@@ -498,7 +498,7 @@ async def test_a_commit_that_never_comes_is_an_outage(
 ) -> None:
     """The server ends the transaction of a client that is silent, and what it wrote is gone."""
     store, proxy = lossy
-    emptied()
+    await asyncio.to_thread(emptied)
     await admit(store, run_id="before")
     proxy.losses, proxy.late_s = 1, 1.2 * PATIENT.idle_s
     with pytest.raises(StoreUnavailable):
@@ -522,11 +522,11 @@ async def test_a_crash_of_the_server_between_commit_and_answer_changes_nothing(
         driver = await open_postgres(proxy.url, max_connections=3, times=PATIENT)
         store = RunStore(driver, retry=ONCE)
         operation = await CASES[name](store)
-        before = contents(url)
+        before = await asyncio.to_thread(contents, url)
         proxy.losses, proxy.committed = 1, lambda: asyncio.to_thread(durable_cluster.restart)
         assert "Error" not in masked(await operation())
         assert proxy.lost == 1
-        assert contents(url) != before
+        assert await asyncio.to_thread(contents, url) != before
         await driver.aclose()
 
 
