@@ -1,7 +1,8 @@
 """A write whose commit was made and whose answer was lost is done once, and returns what it returns otherwise.
 
 Every method of the store that writes has a case here. Each runs twice on PostgreSQL: undisturbed, and with the answer
-to its commit lost. The proxy that loses it has the event loop of the test, which therefore never blocks. SQLite has no connection to lose: a commit that fails there has written nothing.
+to its commit lost. The proxy that loses it has the event loop of the test, which therefore never blocks. SQLite has no
+connection to lose: a commit that fails there has written nothing.
 """
 
 from __future__ import annotations
