@@ -325,6 +325,20 @@ async def test_a_read_sees_one_moment_and_cannot_write(driver: PostgresDriver, u
     assert await driver.read(one("SELECT COUNT(*) AS n FROM events")) == [(1,)]
 
 
+async def test_what_the_socket_has_no_room_for_is_sent_nevertheless(driver: PostgresDriver) -> None:
+    rows = [{"thread_id": "t", "ref": str(at), "data": b"x" * 100_000} for at in range(100)]
+    put = statement("test.put", "INSERT INTO parts (thread_id, ref, data) VALUES (:thread_id, :ref, :data)")
+    size = statement("test.size", "SELECT sum(length(data)) AS bytes FROM parts")
+
+    def write() -> Transaction[int]:
+        yield put(thread_id="t", ref="first", data=b"x" * 10_000_000)
+        yield put.many(rows)
+        return int((yield size())[0]["bytes"])
+
+    async with asyncio.timeout(20):
+        assert await driver.write(write()) == 20_000_000
+
+
 async def test_what_is_too_large_for_ever_is_no_outage(driver: PostgresDriver) -> None:
     too_large = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.InternalError_)  # the latter in PostgreSQL 14
     with pytest.raises(too_large):

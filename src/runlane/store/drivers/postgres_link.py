@@ -14,6 +14,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import waiting
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.generators import send
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
@@ -103,6 +104,7 @@ class _Pipeline(psycopg.Pipeline):
             self._enqueue_sync()
             yield from self._communicate_gen()
         finally:
+            yield from send(self.pgconn)  # what the socket had no room for
             yield from self._fetch_gen(flush=False)
 
 
