@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 #: Where advisories are kept, in the order in which they are asked. Both have those of the Python Packaging Authority.
 SERVICES = ("pypi", "osv")
+LOCK_FOLDERS = ("", "deploy", "tests/clients")
 FOUND, NOT_ASKED = 1, 3
 LIMIT_S = 120
 
@@ -114,7 +115,7 @@ def audit(auditor: Path, locks: Iterable[Path], options: Sequence[str]) -> Answe
 
 
 def locks_of(root: Path) -> list[Path]:
-    return [*sorted(root.glob("*.lock")), *sorted((root / "tests" / "clients").glob("*.lock"))]
+    return [lock for folder in LOCK_FOLDERS for lock in sorted((root / folder).glob("*.lock"))]
 
 
 def main(auditor: str, *options: str) -> int:
