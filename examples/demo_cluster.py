@@ -193,7 +193,7 @@ async def run_demo(report: Report, args: argparse.Namespace) -> None:
         url = stack.enter_context(database(report, args.postgres))
         workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runlane-demo-")))
         environment = {name: value for name, value in os.environ.items() if name not in KEYS}
-        environment |= {"RUNLANE_LEASE_S": str(LEASE_S), "RUNLANE_DRAIN_GRACE_S": "0.1", "RUNLANE_HEARTBEAT_S": "0.2"}
+        environment |= {"RUNLANE_LEASE_S": str(LEASE_S), "RUNLANE_DRAIN_GRACE_S": "0.1"}
         nodes: list[Node] = []
         for name in ("first", "second"):
             server = ServerProcess(PROJECT, workdir, env=environment, database=url, name=name)
