@@ -149,12 +149,12 @@ async def nothing_left(runtime: Runtime) -> None:
         lambda: runtime.agents._attached,
         lambda: runtime.streams._live,
         lambda: runtime.worker._attempts,
-        lambda: runtime.worker._confirmed,
+        lambda: runtime.worker._fenced,
         lambda: runtime.worker._tasks,
         lambda: runtime.runs._external._leases,
         lambda: runtime.submitter._abandoned,
         lambda: dispatch._queued,
-        lambda: dispatch._timers,
+        lambda: dispatch._hints._timers,
     )
     while any(get() for get in maps):  # noqa: ASYNC110 - what is waited for has no signal for tests
         await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 
 from ledger_kit import admit, running
@@ -28,7 +29,7 @@ async def test_a_thread_is_as_large_as_its_runs_and_events(store: RunStore) -> N
     found = await store.sizes.thread("events")
     assert (found.runs.count, found.events.count) == (1, 2)
     assert 10_000 < found.events.bytes < 10_200
-    await store.driver.write(put_parts("events", [], {"." + "A" * 20: b"x" * 3000}))
+    await store.driver.write(put_parts("events", [], {"." + "A" * 20: random.Random(1).randbytes(3000)}))
     found = await store.sizes.thread("events")
     assert (found.parts.count, found.parts.bytes) == (1, 3000)
     nothing = await store.sizes.thread("nowhere")
