@@ -89,7 +89,8 @@ class NodeLease:
         return self.worker
 
     def _confirm(self, sent_at: float) -> None:
-        if sent_at >= self.until:
-            self._since = sent_at
+        now = asyncio.get_running_loop().time()
+        if now >= self.until:  # it was over, also if this renewal was sent before that
+            self._since = now
         self.until = max(self.until, sent_at + self.worker.lease_s)
         self._renewed.set()
