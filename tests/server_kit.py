@@ -27,7 +27,7 @@ from runlane.server.process import uvicorn_config
 from runlane.settings import Settings
 
 PROJECT = Path(__file__).parent / "server" / "project" / "langgraph.json"
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 #: What the official client waits by default.
 SDK_TIMEOUT = httpx.Timeout(connect=5, read=300, write=300, pool=5)
 #: What a server may take to start on a machine that is busy with other things.
