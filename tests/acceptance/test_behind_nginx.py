@@ -100,7 +100,7 @@ async def test_events_pass_the_proxy_one_by_one(topology: Topology) -> None:
 
 async def test_a_waiting_response_shows_through_the_proxy_that_it_is_alive(topology: Topology) -> None:
     thread_id = await new_thread(topology.http, topology.proxy.url)
-    run_id = await create_run(topology.http, topology.nodes[0], thread_id, "steps", steps=4, seconds=1.0)
+    run_id = await create_run(topology.http, topology.nodes[0], thread_id, "steps", steps=20, seconds=0.1)
     path = f"/threads/{thread_id}/runs/{run_id}"
     async with topology.http.stream("GET", f"{topology.proxy.url}{path}/join") as response:
         parts = response.aiter_raw()

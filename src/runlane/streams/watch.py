@@ -107,7 +107,8 @@ class Watch:
             self._live.readers -= 1
 
     async def ending(self) -> AsyncIterator[Ending | None]:
-        """Yield ``None`` as a heartbeat until the run has ended, then its ending."""
+        """Yield ``None`` as a heartbeat until the run has ended, then its ending; its events are no news here."""
+        told_at = self._clock()
         while True:
             self._wake.clear()
             ending = self._live.ending or (None if self._hears() else await self._stored_ending())
@@ -116,7 +117,8 @@ class Watch:
                 return
             if self._live.dismissed:
                 return
-            if not await self._news():
+            if not await self._news() or self._clock() - told_at >= self._heartbeat_s:
+                told_at = self._clock()
                 yield None
 
     def _hears(self) -> bool:
