@@ -31,10 +31,12 @@ from runlane.lifecycle import CancelAction, EndReason
 from runlane.records import ANY_OWNER, NO_OWNER
 from runlane.runtime import Runtime
 from runlane.settings import Settings
+from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.sqlite import now_us
 from runlane.store.ledger import RunStore
 from runlane.store.migrations import indexes
 from runlane.store.rows import instant
+from runlane.store.transactions.admissions import admit
 from runlane.store.transactions.assistants import NewAssistant
 from runlane.store.transactions.crons import CronPlan, CronTarget
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
@@ -493,6 +495,26 @@ async def test_a_ledger_on_which_runs_come_and_go_has_no_finding(
         finally:
             examined.set()
     assert busy.result() > 20
+
+
+def test_runs_that_no_worker_can_execute_are_found_while_there_are_workers(postgres_url: str) -> None:
+    async def wait() -> None:
+        async with open_ledger(Settings(database=postgres_url)) as ledger:
+            for thread_id in ("t", "u"):
+                await ledger.database.write(admit(a_run(thread_id, kwargs={"graph_id": "removed"})))
+
+    migrate_postgres(postgres_url)
+    asyncio.run(wait())
+    assert found(postgres_url) == set(), "nothing is executed at all"
+    with ledger_connection(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO workers (worker_id, beats, lease_us, expires_at, capacity, groups)"
+            """ VALUES ('w', 1, 1, 4503599627370496, 4, '["other"]')"""
+        )
+    result = doctor(postgres_url)
+    assert result.exit_code == 1
+    said = r"run.no_worker graph=removed threads=2 oldest=2\S+: No live worker has graph 'removed', .* To do: start a "
+    assert re.search(said, result.stdout), result.stdout
 
 
 def test_a_run_that_a_worker_may_still_execute_is_not_taken_from_it(postgres: str) -> None:

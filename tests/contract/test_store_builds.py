@@ -6,7 +6,7 @@ import pytest
 
 from ledger_kit import admit, held
 from runlane.leases import WorkerState
-from runlane.records import Claimant
+from runlane.records import ANY_OWNER, Claimant
 from runlane.store.drivers.postgres import PostgresDriver
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.fleet import Stranded
@@ -51,19 +51,47 @@ async def test_a_run_that_may_goes_on_in_any_build(shared: RunStore) -> None:
 
 async def test_what_no_worker_can_execute_is_seen_and_does_not_fail(shared: RunStore) -> None:
     run_id = await admit(shared, kwargs=GRAPH)
-    await admit(shared, "u", kwargs={"graph_id": "unknown"})
+    unknown = await admit(shared, "u", kwargs={"graph_id": "unknown"})
     await admit(shared, "v", kwargs={"graph_id": "unknown"})
     assert await claimed(shared, "old") == [run_id]
     await shared.attempts.rescue(await held(shared, run_id), max_rescues=1)
     new = WorkerState(worker_id="w", lease_s=60, build="new", capacity=3, groups=("g", f"g{OF_BUILD}new"))
     await shared.workers.beat(new)
+    oldest_at = [(await shared.runs.get(run_id, owner=ANY_OWNER)).created_at for run_id in (run_id, unknown)]
     fleet = await shared.workers.fleet()
     assert fleet.stranded == (
-        Stranded(graph_id="g", build="old", threads=1),
-        Stranded(graph_id="unknown", build=None, threads=2),
+        Stranded(graph_id="g", build="old", threads=1, oldest_at=oldest_at[0]),
+        Stranded(graph_id="unknown", build=None, threads=2, oldest_at=oldest_at[1]),
     )
     [worker] = fleet.workers
     assert (worker.build, worker.capacity, worker.state, worker.graphs) == ("new", 3, "ready", ("g",))
+
+
+async def test_who_can_execute_a_pending_run_is_told_by_graph_build_and_home(shared: RunStore) -> None:
+    begun = await admit(shared, kwargs=GRAPH)
+    assert await claimed(shared, "old") == [begun]
+    assert await shared.workers.executors(begun) is None, "it does not wait"
+    await shared.attempts.rescue(await held(shared, begun), max_rescues=1)
+    new = await admit(shared, "u", kwargs=GRAPH)
+    at_home = await admit(shared, "v", home="app")
+    for worker in (
+        WorkerState(worker_id="old", lease_s=60, build="1", capacity=3, groups=("g", f"g{OF_BUILD}1")),
+        WorkerState(worker_id="new", lease_s=60, build="2", capacity=3, groups=("g", f"g{OF_BUILD}2")),
+        WorkerState(worker_id="stops", lease_s=60, build="old", draining=True, groups=("g", f"g{OF_BUILD}old")),
+        WorkerState(worker_id="api", lease_s=60, capacity=0, groups=("g",)),
+        WorkerState(worker_id="app", lease_s=60, capacity=1, groups=()),
+    ):
+        await shared.workers.beat(worker)
+
+    async def able(run_id: str) -> set[str]:
+        found = await shared.workers.executors(run_id)
+        assert found is not None
+        assert len(found.able) + len(found.others) == 5
+        return {worker.worker_id for worker in found.able}
+
+    assert await able(begun) == set()
+    assert await able(new) == {"old", "new"}
+    assert await able(at_home) == {"app"}
 
 
 async def test_a_worker_is_shown_with_its_runs_and_state(store: RunStore) -> None:

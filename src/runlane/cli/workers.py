@@ -63,6 +63,8 @@ async def _read(settings: Settings) -> Fleet:
 
 
 def _show(fleet: Fleet) -> None:
+    from runlane.runs.waiting import no_worker
+
     rows: list[tuple[Any, ...]] = [("WORKER", "BUILD", "RUNS", "CAPACITY", "STATE", "STARTED")]
     rows += [
         (
@@ -79,7 +81,8 @@ def _show(fleet: Fleet) -> None:
     for row in rows:
         click.echo("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for stranded in fleet.stranded:
-        of_build = f" in build {stranded.build}" if stranded.build else ""
+        oldest = stranded.oldest_at.strftime("%Y-%m-%dT%H:%M:%SZ")
         click.echo(
-            f"No worker can execute graph {stranded.graph_id!r}{of_build}, for which {stranded.threads} threads wait."
+            f"{no_worker(stranded.graph_id, stranded.build)}, for which {stranded.threads} threads wait; the oldest "
+            f"run is of {oldest}."
         )

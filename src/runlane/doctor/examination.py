@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from runlane.agents.registry import Registry
-from runlane.doctor import parts, states, values
+from runlane.doctor import judgements, parts, states, values
 from runlane.doctor.checks import SCANS, Judge, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
@@ -18,6 +18,7 @@ from runlane.store.migrate import pending
 from runlane.store.migrations import Dialect, Index
 from runlane.store.statements import Row, Rows, Statement, Transaction
 from runlane.store.transactions import doctor as ledger_sql
+from runlane.store.transactions.fleet import fleet
 
 #: Rows of a page: what is read at once, so that neither memory nor a live server feels the examination.
 PAGE: Final = 500
@@ -147,6 +148,9 @@ async def _all(
         yield finding
     if graphs is not None:
         async for finding in states.unreadable(ledger, graphs, checked):
+            yield finding
+    if not ledger.sqlite:
+        for finding in judgements.stranded(await ledger.database.read(fleet())):
             yield finding
     dialect: Dialect = "sqlite" if ledger.sqlite else "postgres"
     for index in await ledger.database.read(ledger_sql.missing_indexes(dialect)):

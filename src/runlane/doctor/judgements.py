@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -9,11 +10,13 @@ from runlane.doctor.findings import Finding, by
 from runlane.errors import InvalidRequest
 from runlane.lifecycle import CancelAction, EndReason, RunStatus, ThreadStatus
 from runlane.maintenance.crons import next_slot
+from runlane.runs.waiting import no_worker
 from runlane.schedules import Schedule
 from runlane.store.rows import instant, loads, microseconds, seen_lease
 from runlane.store.statements import Row, Transaction
 from runlane.store.transactions import doctor as ledger
 from runlane.store.transactions.crons import cron_record
+from runlane.store.transactions.fleet import Fleet
 from runlane.store.transactions.rescues import rescue
 
 #: The doctor never gives a run up: that is for the server, which counts.
@@ -154,3 +157,23 @@ def stored_without_thread(row: Row, _: bool) -> Finding:
         else "no run wrote them; delete them through the saver if your application does not use it by itself.",
         fix=by(partial(ledger.delete_stored, row["thread_id"])) if of_runs else None,
     )
+
+
+def stranded(fleet: Fleet) -> Iterator[Finding]:
+    """Yield what waits for a graph, or a build of it, that no worker has; nothing while no worker is there at all."""
+    if not any(worker.executes for worker in fleet.workers):
+        return
+    for group in fleet.stranded:
+        of_build = {"build": group.build} if group.build else {}
+        begun = f" of build {group.build}, until they have ended; or delete the threads" if group.build else ""
+        yield Finding(
+            code="run.no_worker",
+            subject={
+                "graph": group.graph_id,
+                **of_build,
+                "threads": group.threads,
+                "oldest": group.oldest_at.isoformat(),
+            },
+            meaning=f"{no_worker(group.graph_id, group.build)}, so the next run of each of these threads waits.",
+            repair=f"start a worker{begun or ' of a project with that graph, or cancel the runs'}.",
+        )

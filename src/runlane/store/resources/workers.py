@@ -5,7 +5,7 @@ from __future__ import annotations
 from runlane.leases import SeenWorker, WorkerState
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import fleet, workers
-from runlane.store.transactions.fleet import Fleet
+from runlane.store.transactions.fleet import Executors, Fleet
 
 
 class Workers:
@@ -21,6 +21,10 @@ class Workers:
     async def fleet(self) -> Fleet:
         """Return what operators see of the workers, and of runs that none of them can execute."""
         return await self._database.read(fleet.fleet)
+
+    async def executors(self, run_id: str) -> Executors | None:
+        """Return who can execute a run; ``None`` if it is not pending, or if one process has the ledger."""
+        return await self._database.read(lambda: fleet.executors(run_id))
 
     async def list(self) -> tuple[SeenWorker, ...]:
         """Return the workers that have not left, dead ones among them."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from runlane.store.conditions import RUNNING
+from runlane.store.conditions import PENDING, RUNNING
 from runlane.store.rows import instant, loads
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Row, Transaction, statement
 from runlane.store.transactions.heads import GROUPS, OF_BUILD
 
 #: Heads of a group are counted up to here.
@@ -22,8 +22,15 @@ FLEET = statement(
 COUNT_HEADS = statement(
     "count_heads",
     "",
-    postgres="""SELECT COUNT(seq) AS heads FROM (SELECT head_seq AS seq FROM threads
-        WHERE head_group = :group AND head_seq IS NOT NULL AND head_home IS NULL LIMIT :most) AS found""",
+    postgres="""SELECT COUNT(seq) AS heads, (SELECT created_at FROM runs WHERE runs.seq = MIN(found.seq)) AS oldest_at
+        FROM (SELECT head_seq AS seq FROM threads
+          WHERE head_group = :group AND head_seq IS NOT NULL AND head_home IS NULL LIMIT :most) AS found""",
+)
+# One process has an SQLite file, and executes what is in it.
+NEEDS_OF_RUN = statement(
+    "needs_of_run",
+    "",
+    postgres=f"SELECT graph_id, pinned_to, home FROM runs WHERE run_id = :run_id AND status = {PENDING}",
 )
 
 
@@ -39,6 +46,11 @@ class ShownWorker:
     started_at: datetime
     graphs: tuple[str, ...] | None
 
+    @property
+    def executes(self) -> bool:
+        """Whether it starts runs."""
+        return self.state == "ready" and self.capacity > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stranded:
@@ -47,6 +59,7 @@ class Stranded:
     graph_id: str
     build: str | None
     threads: int
+    oldest_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,29 +70,86 @@ class Fleet:
     stranded: tuple[Stranded, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executors:
+    """What a pending run needs of a worker, and which workers have it.
+
+    Attributes:
+        graph_id: The graph that it names.
+        build: The only build in which it goes on; ``None`` if any will do.
+        home: The only worker that has its code; ``None`` if a graph is its code.
+        able: Workers that can execute it, also if they have no free slot.
+        others: All other workers: without its code, draining, silent, or such as execute nothing.
+    """
+
+    graph_id: str | None
+    build: str | None
+    home: str | None
+    able: tuple[ShownWorker, ...]
+    others: tuple[ShownWorker, ...]
+
+
+#: A worker, and the groups of runs that it claims: ``None`` for all that no build is named of.
+_Claimer = tuple[ShownWorker, tuple[str, ...] | None]
+
+
 def fleet() -> Transaction[Fleet]:
     """Return the workers that have not left, and what waits for one that there is not."""
-    rows = yield FLEET()
-    groups = [None if row["groups"] is None else tuple(loads(row["groups"])) for row in rows]
-    shown = [
-        ShownWorker(
-            worker_id=row["worker_id"],
-            build=row["build"],
-            running=row["running"],
-            capacity=row["capacity"],
-            state="silent" if row["left_us"] < 0 else "draining" if row["draining"] else "ready",
-            started_at=instant(row["started_at"]),
-            graphs=None if of is None else tuple(group for group in of if OF_BUILD not in group),
-        )
-        for row, of in zip(rows, groups, strict=True)
-    ]
-    able = [of for worker, of in zip(shown, groups, strict=True) if worker.state == "ready" and worker.capacity]
+    claimers = yield from _claimers()
     stranded = []
     for row in (yield GROUPS()):
         group = row["head_group"]
-        graph_id, _, build = group.partition(OF_BUILD)
-        if any(group in of if of is not None else not build for of in able):
+        if any(_can_execute(group, claimer) for claimer in claimers):
             continue
-        counted = yield COUNT_HEADS(group=group, most=MOST_HEADS)
-        stranded.append(Stranded(graph_id=graph_id, build=build or None, threads=counted[0]["heads"]))
-    return Fleet(workers=tuple(shown), stranded=tuple(stranded))
+        graph_id, _, build = group.partition(OF_BUILD)
+        [counted] = yield COUNT_HEADS(group=group, most=MOST_HEADS)
+        if counted["heads"]:
+            stranded.append(
+                Stranded(
+                    graph_id=graph_id,
+                    build=build or None,
+                    threads=counted["heads"],
+                    oldest_at=instant(counted["oldest_at"]),
+                )
+            )
+    return Fleet(workers=tuple(worker for worker, _ in claimers), stranded=tuple(stranded))
+
+
+def executors(run_id: str) -> Transaction[Executors | None]:
+    """Return who can execute a run; ``None`` if it is not pending, or if one process has the ledger."""
+    rows = yield NEEDS_OF_RUN(run_id=run_id)
+    if not rows:
+        return None
+    graph_id, build, home = rows[0]["graph_id"], rows[0]["pinned_to"], rows[0]["home"]
+    group = f"{graph_id or ''}{'' if build is None else OF_BUILD + build}"
+    able: list[ShownWorker] = []
+    others: list[ShownWorker] = []
+    for claimer in (yield from _claimers()):
+        worker, _ = claimer
+        has_code = worker.worker_id == home and worker.state == "ready" if home else _can_execute(group, claimer)
+        (able if has_code else others).append(worker)
+    return Executors(graph_id=graph_id, build=build, home=home, able=tuple(able), others=tuple(others))
+
+
+def _can_execute(group: str, claimer: _Claimer) -> bool:
+    worker, groups = claimer
+    return worker.executes and (OF_BUILD not in group if groups is None else group in groups)
+
+
+def _claimers() -> Transaction[list[_Claimer]]:
+    rows = yield FLEET()
+    return [_claimer(row) for row in rows]
+
+
+def _claimer(row: Row) -> _Claimer:
+    groups = None if row["groups"] is None else tuple(loads(row["groups"]))
+    worker = ShownWorker(
+        worker_id=row["worker_id"],
+        build=row["build"],
+        running=row["running"],
+        capacity=row["capacity"],
+        state="silent" if row["left_us"] < 0 else "draining" if row["draining"] else "ready",
+        started_at=instant(row["started_at"]),
+        graphs=None if groups is None else tuple(group for group in groups if OF_BUILD not in group),
+    )
+    return worker, groups
