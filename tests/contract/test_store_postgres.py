@@ -16,10 +16,10 @@ import psycopg
 import pytest
 
 from ledger_kit import A_WORKER, a_run, admit, claim, ended, finish, held, ledger_connection, running
-from runlane.errors import InvalidRequest, RowsLocked, StoreUnavailable
+from runlane.errors import ConflictError, InvalidRequest, RowsLocked, StoreUnavailable
 from runlane.journal.remainder import append
-from runlane.lifecycle import RunStatus
-from runlane.records import ANY_OWNER, StreamEvent
+from runlane.lifecycle import MultitaskStrategy, RunStatus
+from runlane.records import ANY_OWNER, Admission, StreamEvent
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import PostgresDriver, open_postgres
 from runlane.store.drivers.postgres_link import Times
@@ -28,6 +28,7 @@ from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.fence import HOLDS_LEASE
+from runlane.store.transactions.runs import LOCK_THREAD
 
 ONCE = PersistenceRetryPolicy(max_attempts=1)
 EVENT = StreamEvent(seq=1, name="values", data=b"{}")
@@ -70,6 +71,22 @@ def disconnect(url: str, condition: str = "true") -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # type: ignore[arg-type]  # our own text
             f" WHERE datname = current_database() AND pid <> pg_backend_pid() AND {condition}"
         )
+
+
+def number(url: str, sql: str) -> int:
+    with ledger_connection(url, autocommit=True) as other:
+        found = other.execute(sql.encode()).fetchone()
+        assert found is not None
+        return int(found[0])
+
+
+def writes(url: str) -> int:
+    """Return how many transactions have written, over all connections."""
+    return number(url, "SELECT SUM(last) FROM commits")
+
+
+def runs_of(url: str, thread_id: str) -> int:
+    return number(url, f"SELECT COUNT(*) FROM runs WHERE thread_id = '{thread_id}'")
 
 
 async def until_waiting(url: str) -> None:
@@ -140,7 +157,9 @@ async def test_a_transaction_that_loses_its_connection_writes_nothing(driver: Po
     assert await driver.read(one("SELECT COUNT(*) AS n FROM events")) == [(0,)]
 
 
-async def test_queued_appends_that_lose_their_connection_are_told_so(store: RunStore, url: str) -> None:
+async def test_queued_appends_that_lose_their_connection_are_told_so_and_the_next_one_gets_another(
+    store: RunStore, url: str
+) -> None:
     lease = await running(store)
 
     def cut() -> Transaction[None]:
@@ -153,8 +172,9 @@ async def test_queued_appends_that_lose_their_connection_are_told_so(store: RunS
         future: asyncio.Future[BaseException | None] = loop.create_future()
         told.append(future)
         store.driver.submit(transaction, loop, partial(heard, future))
-    assert [type(error) for error in await asyncio.gather(*told)] == [StoreUnavailable] * 3
-    assert await store.events.read(lease.seq, after=0) == ()
+    lost, alone = StoreUnavailable, type(None)
+    assert [type(error) for error in await asyncio.gather(*told)] == [lost, lost, alone]
+    assert await store.events.read(lease.seq, after=0) == (EVENT,)
 
 
 async def test_an_outage_ends_when_the_database_is_back(driver: PostgresDriver, url: str, postgres_dsn: str) -> None:
@@ -280,9 +300,59 @@ async def test_a_busy_thread_takes_one_connection_and_keeps_its_order(store: Run
     assert [done.run.seq for done in admitted] == sorted(done.run.seq for done in admitted)
 
 
+async def test_writes_that_wait_for_one_thread_share_a_commit_and_one_that_is_refused_fails_alone(
+    store: RunStore, url: str
+) -> None:
+    await ended(store, "a")
+    with locked(url, "SELECT 1 FROM threads WHERE thread_id = 'a' FOR UPDATE"):
+        first = asyncio.create_task(store.runs.admit(a_run("a")))
+        await until_waiting(url)
+        before = writes(url)
+        news = [a_run("a", **({"multitask_strategy": "reject"} if n % 10 == 5 else {})) for n in range(40)]
+        waiting = [asyncio.create_task(store.runs.admit(new)) for new in news]
+        await asyncio.sleep(0)  # they are queued behind it
+    assert (await first).runnable
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert writes(url) - before < 25, "two share a commit at least, as many as a short time takes if it can be more"
+    for new, answer in zip(news, answers, strict=True):
+        if new.multitask_strategy is MultitaskStrategy.REJECT:
+            assert isinstance(answer, ConflictError)
+        else:
+            assert isinstance(answer, Admission)
+            assert answer.run.run_id == new.run_id
+    assert runs_of(url, "a") == 1 + 1 + 36
+
+
+async def test_writes_that_share_a_lost_transaction_are_each_tried_again_and_written_once(
+    driver: PostgresDriver, url: str
+) -> None:
+    store, tries = RunStore(driver), list[int]()
+
+    def cut_once() -> Transaction[None]:
+        yield LOCK_THREAD(thread_id="a")
+        tries.append(1)
+        if len(tries) == 1:
+            disconnect(url, "state = 'idle in transaction'")
+        yield statement("count", COUNT)()
+
+    await ended(store, "a")
+    with locked(url, "SELECT 1 FROM threads WHERE thread_id = 'a' FOR UPDATE") as other:
+        first = asyncio.create_task(store.runs.admit(a_run("a")))
+        await until_waiting(url)
+        news = [a_run("a") for _ in range(6)]
+        calls = [partial(store.runs.admit, new) for new in news]
+        calls.insert(3, partial(RetryingDriver(driver).write, cut_once))
+        waiting = [asyncio.create_task(call()) for call in calls]
+        await asyncio.sleep(0)  # they are queued behind it
+        other.rollback()
+    await asyncio.gather(first, *waiting)
+    assert len(tries) == 2
+    assert runs_of(url, "a") == 1 + 1 + 6
+
+
 async def test_waiting_too_long_behind_writes_of_the_same_thread_is_contention(store: RunStore, url: str) -> None:
     await ended(store, "a")
-    driver = await open_postgres(url, max_connections=4, times=Times(queue_s=0.05))
+    driver = await open_postgres(url, max_connections=4, times=Times(lane_s=0.05))
     hasty = RunStore(driver, retry=ONCE)
     with locked(url, "SELECT 1 FROM threads WHERE thread_id = 'a' FOR UPDATE"):
         first = asyncio.create_task(hasty.runs.admit(a_run("a")))

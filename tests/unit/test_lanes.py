@@ -7,18 +7,19 @@ import pytest
 from runlane.errors import LedgerClosed
 from runlane.store.drivers.delivery import Submission
 from runlane.store.drivers.lanes import Job, Lanes, Server, lane_of
-from runlane.store.statements import Query, Transaction, statement
+from runlane.store.statements import Query, Statement, Transaction, statement
 
 WRITE = statement("write", "UPDATE runs SET owner = :owner WHERE run_id = :run_id")
+LOCK = statement("lock", "SELECT 1 FROM threads WHERE thread_id = :thread_id")
 
 
 def nothing() -> Transaction[None]:
     yield WRITE()
 
 
-def job(lane: str | None = None, *, urgent: bool = False) -> Job:
+def job(lane: str | None = None, *, urgent: bool = False, begins_with: Statement = WRITE) -> Job:
     submission = Submission(nothing(), None, lambda result, error: None)
-    return Job(submission=submission, first=WRITE(), writes=True, lane=lane, urgent=urgent)
+    return Job(submission=submission, begins_with=begins_with, writes=True, lane=lane, urgent=urgent)
 
 
 def put(lanes: Lanes, *jobs: Job) -> None:
@@ -77,6 +78,26 @@ def test_what_was_dropped_is_not_begun_and_what_has_begun_is_not_dropped() -> No
     assert lanes.take(server) is begun
     assert lanes.begin(begun)
     assert not lanes.drop(begun)
+
+
+def test_jobs_of_a_lane_that_begin_alike_join_the_first_of_them_in_their_order() -> None:
+    lanes, server = Lanes(), Server(urgent_only=False)
+    first, second, dropped, third, unlike = job("a"), job("a"), job("a"), job("a"), job("a", begins_with=LOCK)
+    put(lanes, first, second, dropped, job("b"), unlike, third)
+    assert lanes.take(server) is first
+    assert lanes.begin(first)
+    assert lanes.drop(dropped)
+    assert lanes.join(first) is second
+    assert not lanes.drop(second), "it has begun"
+    assert lanes.join(first) is None, "the next one waits for another lock first"
+    lanes.done(first)
+    lanes.take(server)
+    assert lanes.take(server) is unlike
+    assert lanes.join(unlike) is None
+    lanes.done(unlike)
+    assert lanes.take(server) is third
+    assert lanes.join(third) is None
+    assert lanes.join(job()) is None, "what has no lane waits for nobody's lock"
 
 
 def test_nothing_is_accepted_after_the_end() -> None:

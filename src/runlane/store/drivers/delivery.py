@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from runlane.store.statements import Transaction
+from runlane.store.statements import Query, Transaction
 
 T = TypeVar("T")
 
@@ -21,11 +21,12 @@ Callback = Callable[[Any, BaseException | None], None]
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """A queued transaction and whom to tell."""
+    """A queued transaction and whom to tell; and its first query, if it has been advanced to that."""
 
     transaction: Transaction[Any]
     loop: asyncio.AbstractEventLoop | None
     callback: Callback
+    first: Query | None = None
 
 
 class SubmissionResult(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """Which transaction is next, where several threads run them: one of each lane at a time, the urgent ones first.
 
-A lane is what would wait for the same lock in the database. Waiting here takes no connection from the others.
+A lane is what would wait for the same lock in the database. Waiting here takes no connection from the others, and those
+that wait and begin alike share a commit: whoever runs the first of them takes the others along.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from runlane.errors import LedgerClosed
 from runlane.store.drivers.delivery import Submission
-from runlane.store.statements import Query
+from runlane.store.statements import Query, Statement
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -21,13 +22,14 @@ class Job:
     """A transaction to be run, which has been advanced to its first query.
 
     Attributes:
+        begins_with: The statement of its first query.
         lane: No other job of this lane runs at the same time; ``None``: it waits for none.
         urgent: It keeps a lease, or takes over from those who do not: some threads run nothing else.
         behind: It waits for another job of its lane, and not for a thread.
     """
 
     submission: Submission
-    first: Query
+    begins_with: Statement
     writes: bool
     lane: str | None
     urgent: bool
@@ -89,6 +91,23 @@ class Lanes:
             dropped = job.state == "dropped"
             job.state = "running"
             return not dropped
+
+    def join(self, job: Job) -> Job | None:
+        """Begin the next job of *job*'s lane, if it can go into the transaction that *job* has begun; else ``None``.
+
+        It can if it begins with the same statement: it waits for the lock that *job* has, and for no other one first.
+        """
+        if job.lane is None:
+            return None
+        with self._lock:
+            behind = self._lanes[job.lane]
+            while behind and behind[0].state == "dropped":
+                behind.popleft()
+            if not behind or behind[0].begins_with is not job.begins_with:
+                return None
+            following = behind.popleft()
+            following.state = "running"
+            return following
 
     def drop(self, job: Job) -> bool:
         """Take *job* back, unless it has begun; return whether it has not."""

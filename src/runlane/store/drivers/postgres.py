@@ -1,6 +1,7 @@
 """PostgreSQL: a few connections, each with a thread, so that a busy event loop never keeps a transaction open.
 
-One thread commits submissions in groups; one runs nothing but what keeps leases; the others take what is next.
+One thread commits submissions in groups; one runs nothing but what keeps leases; the others take what is next, and with
+a write those that wait behind it for the same thread's lock.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -16,16 +18,20 @@ from typing import Any, Final
 import psycopg
 
 from runlane.errors import ConfigurationError, LedgerClosed, RowsLocked, StoreUnavailable
-from runlane.store.drivers.delivery import Callback, Submission, SubmissionResult, deliver, resolve
+from runlane.store.drivers.delivery import Callback, Submission, deliver, resolve
 from runlane.store.drivers.lanes import Job, Lanes, Server, lane_of
-from runlane.store.drivers.postgres_errors import first_line, translate
+from runlane.store.drivers.postgres_errors import first_line
 from runlane.store.drivers.postgres_link import Link, Times
 from runlane.store.drivers.postgres_session import PostgresSession
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import T, Transaction
 
 #: Submissions in one commit. They hold their rows' locks until the commit, so a group is smaller than on SQLite.
+#: More than 64 subtransactions make each snapshot of other sessions slower. Source: PostgreSQL, "Subtransactions".
 MAX_GROUP: Final = 64
+#: How long a write takes others of its lane along. The same thread's writes of another process wait so long: several
+#: of them have their turn well within ``Times.lock_s``.
+LANE_GROUP_S: Final = 0.2
 #: How long a submission waits for a lock while the rest of its group waits for it; who sent it sends it again.
 GROUP_LOCK_S: Final = 0.1
 MAX_CONNECTIONS: Final = 10
@@ -110,23 +116,24 @@ class PostgresDriver:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         job = Job(
-            submission=Submission(transaction, loop, partial(resolve, future)),
-            first=first,
+            submission=Submission(transaction, loop, partial(resolve, future), first),
+            begins_with=first.statement,
             writes=writes,
             lane=lane_of(first) if writes and not urgent else None,
             urgent=urgent,
         )
         self._lanes.put(job)
-        late = loop.call_later(self._times.queue_s, self._too_late, job, future)
+        limit_s = self._times.lane_s if job.behind else self._times.queue_s
+        late = loop.call_later(limit_s, self._too_late, job, future, limit_s)
         try:
             return await future
         finally:
             late.cancel()
             self._lanes.drop(job)
 
-    def _too_late(self, job: Job, future: asyncio.Future[Any]) -> None:
+    def _too_late(self, job: Job, future: asyncio.Future[Any], limit_s: float) -> None:
         if self._lanes.drop(job) and not future.done():
-            waited = f"for {self._times.queue_s:g} s"
+            waited = f"for {limit_s:g} s"
             if job.behind:
                 future.set_exception(RowsLocked(f"other writes of this process to the same thread went first {waited}"))
             else:
@@ -135,20 +142,24 @@ class PostgresDriver:
     def _serve(self, session: PostgresSession, server: Server) -> None:
         while (job := self._lanes.take(server)) is not None:
             if self._lanes.begin(job):
-                self._answer(session, job)
+                if job.writes:
+                    deliver(session.commit_group(job.submission, self._joining(job)))
+                else:
+                    answer = session.read(job.submission)
+                    deliver([answer])
+                    if answer.error is None:
+                        session.end_read()
             self._lanes.done(job)
         session.close()
 
-    def _answer(self, session: PostgresSession, job: Job) -> None:
-        run = session.write if job.writes else session.read
-        try:
-            result = run(job.submission.transaction, job.first)
-        except Exception as error:  # noqa: BLE001 - it belongs to the waiter
-            deliver([SubmissionResult(job.submission, None, translate(error))])
-            return
-        deliver([SubmissionResult(job.submission, result, None)])
-        if not job.writes:
-            session.end_read()
+    def _joining(self, job: Job) -> Iterator[Submission]:
+        """Yield what goes into the transaction of *job*, which has run; for a short time, and no more than a group."""
+        until = time.monotonic() + LANE_GROUP_S
+        for _ in range(1, MAX_GROUP):
+            following = self._lanes.join(job) if time.monotonic() < until else None
+            if following is None:
+                return
+            yield following.submission
 
     def _send_forever(self, session: PostgresSession) -> None:
         stopping = False
@@ -157,9 +168,9 @@ class PostgresDriver:
             while len(group) < MAX_GROUP and not self._queue.empty():
                 group.append(self._queue.get())
             stopping = group[-1] is None
-            submissions = [submission for submission in group if submission is not None]
-            if submissions:
-                deliver(_committed(session, submissions))
+            waiting = iter([submission for submission in group if submission is not None])
+            for submission in waiting:
+                deliver(session.commit_group(submission, waiting))
         session.close()
 
 
@@ -174,19 +185,6 @@ class Urgent:
 
     async def read(self, transaction: Transaction[T]) -> T:
         return await self._driver.read(transaction, urgent=True)
-
-
-def _committed(session: PostgresSession, group: list[Submission]) -> list[SubmissionResult]:
-    """Run *group* in one transaction; one that is alone needs no savepoint."""
-    try:
-        if len(group) > 1:
-            return session.write_group(group)
-        transaction = group[0].transaction
-        return [SubmissionResult(group[0], session.write(transaction, next(transaction)), None)]
-    except StopIteration as stop:
-        return [SubmissionResult(group[0], stop.value, None)]
-    except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
-        return [SubmissionResult(submission, None, translate(error)) for submission in group]
 
 
 async def open_postgres(

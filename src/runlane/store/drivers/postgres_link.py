@@ -35,6 +35,8 @@ class Times:
     Attributes:
         connect_s: For a new connection.
         queue_s: For one that others use.
+        lane_s: Behind writes of this process to the same thread, which is merely busy. As long as requests take that
+            wait for something.
         lock_s: For a lock. More than twice *idle_s*, so that the lock of a process that stands still is had even if a
             second transaction of that process waited for the first, and has its own time.
         idle_s: For a client that does nothing inside its transaction.
@@ -44,6 +46,7 @@ class Times:
 
     connect_s: float = 5.0
     queue_s: float = 5.0
+    lane_s: float = 30.0
     lock_s: float = 3.0
     idle_s: float = 0.8
     send_s: float = 2.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 import psycopg
 from psycopg import errors
@@ -15,7 +15,7 @@ from runlane.errors import StoreUnavailable
 from runlane.store.drivers.delivery import Submission, SubmissionResult
 from runlane.store.drivers.postgres_errors import first_line, is_stale, translate
 from runlane.store.drivers.postgres_link import Cursor, Link, plain
-from runlane.store.statements import Query, Rows, Statement, T, Transaction, statement
+from runlane.store.statements import Query, Rows, Statement, statement
 
 #: How long to wait before a lost commit is asked for again.
 ASK_AGAIN_S: Final = 0.2
@@ -79,10 +79,14 @@ class PostgresSession:
         for query in (_BEGIN_READ, plain("COMMIT")):  # not at once: some poolers say what is wrong, and hang up
             self._link.send(query, prepare=False)
 
-    def read(self, transaction: Transaction[T], first: Query) -> T:
-        """Run a read-only *transaction* on one snapshot; :meth:`end_read` is called once its result is on its way."""
-        self._begin(_BEGIN_READ)
-        return self._undoing(transaction, first)
+    def read(self, reading: Submission) -> SubmissionResult:
+        """Run a read-only transaction on one snapshot; :meth:`end_read` is called once its result is on its way."""
+        try:
+            self._begin(_BEGIN_READ)
+            return SubmissionResult(reading, self._drive(reading), None)
+        except Exception as error:  # noqa: BLE001 - it belongs to the waiter
+            self._undo(error)
+            return SubmissionResult(reading, None, translate(error))
 
     def end_read(self) -> None:
         """End what :meth:`read` has begun."""
@@ -91,26 +95,23 @@ class PostgresSession:
         except psycopg.Error:  # it has its answer; the next one gets another connection
             self._link.discard()
 
-    def write(self, transaction: Transaction[T], first: Query) -> T:
-        """Run *transaction* and commit it. A commit whose answer is lost is asked for.
+    def commit_group(self, first: Submission, others: Iterable[Submission] = ()) -> list[SubmissionResult]:
+        """Run *first*, then each of *others* in its own savepoint, commit all, and return what became of each.
 
-        Raises:
-            StoreUnavailable: Nothing was written.
+        Each of *others* is asked for once the one before it has run; none of them if *first* fails, as they would have
+        to wait for the same lock. A commit whose answer is lost is asked for.
         """
-        last = self._begin_write()
-        result = self._undoing(transaction, first)
-        self._commit(last)
-        return result
-
-    def write_group(self, group: Sequence[Submission]) -> list[SubmissionResult]:
-        """Run each of *group* in its own savepoint, commit them together, and return what became of each."""
-        last = self._begin_write()
+        group, results = [first], []
         try:
-            results = [self._in_savepoint(submission) for submission in group]
-        except BaseException as error:
+            last = self._begin_write()
+            results.append(SubmissionResult(first, self._drive(first), None))
+            for other in others:
+                group.append(other)
+                results.append(self._in_savepoint(other))
+            self._commit(last)
+        except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
             self._undo(error)
-            raise
-        self._commit(last)
+            return [SubmissionResult(one, None, translate(error)) for one in group]
         return results
 
     def close(self) -> None:
@@ -142,16 +143,11 @@ class PostgresSession:
         self._before.append(_RECORD(connection=self._row, last=self._writes))
         return self._writes
 
-    def _undoing(self, transaction: Transaction[T], first: Query) -> T:
+    def _drive(self, submission: Submission) -> Any:
+        """Run what was submitted inside the transaction that is open, and return its result."""
+        transaction = submission.transaction
         try:
-            return self._drive(transaction, first)
-        except BaseException as error:
-            self._undo(error)
-            raise
-
-    def _drive(self, transaction: Transaction[T], query: Query) -> T:
-        """Run *transaction*, which has yielded *query*, inside the transaction that is open."""
-        try:
+            query = submission.first or next(transaction)
             while True:
                 try:
                     rows = self._execute(query)
@@ -160,23 +156,18 @@ class PostgresSession:
                 else:
                     query = transaction.send(rows)
         except StopIteration as stop:
-            result: T = stop.value
-            return result
+            return stop.value
 
     def _in_savepoint(self, submission: Submission) -> SubmissionResult:
         """Run one transaction of a group; an error undoes what it did, and its caller hears it."""
         self._before.append(_SAVEPOINT)
         try:
-            result = self._drive(submission.transaction, next(submission.transaction))
-        except StopIteration as stop:
-            answer = SubmissionResult(submission, stop.value, None)
+            answer = SubmissionResult(submission, self._drive(submission), None)
         except Exception as error:
             if self._link.lost or is_stale(error):
                 raise
             self._tell("ROLLBACK TO SAVEPOINT one")
             answer = SubmissionResult(submission, None, translate(error))
-        else:
-            answer = SubmissionResult(submission, result, None)
         self._before.append(_RELEASE)
         return answer
 
