@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import psycopg
+import uvloop
 
 from cluster.trial import Trial
 from postgres_cluster import PostgresCluster
@@ -23,7 +24,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--both", type=int, default=0, help="processes that do both")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=1, help="faults at the same time")
-    parser.add_argument("--clients", type=int, default=100, help="threads that are worked on at the same time")
+    parser.add_argument(
+        "--clients", type=int, default=64, help="at most so many threads are worked on at the same time"
+    )
+    parser.add_argument("--pause", type=float, default=3.0, help="seconds between two faults, at most")
     parser.add_argument("--calm", action="store_true", help="without faults")
     parser.add_argument("--keep", type=Path, help="a directory for the logs of the nodes")
     return parser.parse_args()
@@ -44,9 +48,12 @@ def main() -> int:
             seed=given.seed,
             clients=given.clients,
             at_once=0 if given.calm else given.at_once,
+            pause_s=(0.2, given.pause),
             webhooks_s=150.0,
+            tells=True,
         )
-        verdict = asyncio.run(trial.run(folder, postgres, "ledger"))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # all traffic goes through this process
+            verdict = runner.run(trial.run(folder, postgres, "ledger"))
     sys.stdout.write(f"{verdict}\n")
     return 1 if verdict.found else 0
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +15,7 @@ from uuid import UUID
 import httpx
 
 from acceptance.kit import Event, events_of
+from cluster.load import Load
 from cluster.nodes import Cluster
 
 #: An answer that takes longer is given up, and asked for at another node.
@@ -36,6 +39,7 @@ class Asked:
     steps: int
     webhook: bool
     run_id: str = ""
+    asked_at: float = field(default_factory=time.monotonic)
     #: Somebody asked for it to be stopped, which may have come too late.
     stopped: bool = False
     #: Its stop was one that takes it back.
@@ -74,6 +78,10 @@ class Web:
     rng: random.Random
     #: What no client should ever see, such as an answer 500.
     oddities: list[str] = field(default_factory=list)
+    #: What was asked for, by its kind.
+    asked: Counter[str] = field(default_factory=Counter)
+    #: How long cancels took that waited for the end of the run's code.
+    cancels_s: list[float] = field(default_factory=list)
 
     async def ask(self, method: str, path: str, *, fine: tuple[int, ...] = (), **request: Any) -> httpx.Response:
         """Return the answer of some node, which is 2xx or one of *fine*; ask again while there is none."""
@@ -105,6 +113,7 @@ class Web:
         """Read a run's stream to its end, over as many connections and nodes as that takes."""
         async with asyncio.timeout(PATIENCE_S):
             while not (events and events[-1].name == "end"):
+                self.asked["streams that were resumed"] += bool(events)
                 after = events[-1].id if events else "-1"
                 url, headers = f"{self.cluster.any_url(self.rng)}{path}/stream", {"last-event-id": after}
                 with suppress(httpx.TransportError):
@@ -127,8 +136,10 @@ class Web:
 class Client:
     """Asks for runs on a thread of its own, and sees each of them to its end."""
 
-    def __init__(self, web: Web, number: int, rng: random.Random, *, webhook: str, step_s: tuple[float, float]) -> None:
-        self.web, self.name, self.rng = web, f"c{number}", rng
+    def __init__(
+        self, web: Web, load: Load, number: int, rng: random.Random, *, webhook: str, step_s: tuple[float, float]
+    ) -> None:
+        self.web, self.load, self.name, self.rng = web, load, f"c{number}", rng
         self.conversation = Conversation(str(UUID(int=rng.getrandbits(128), version=4)))
         self._webhook, self._step_s = webhook, step_s
         self._watching: list[asyncio.Task[None]] = []
@@ -137,22 +148,30 @@ class Client:
     def _path(self) -> str:
         return f"/threads/{self.conversation.thread_id}"
 
-    async def converse(self, runs: int) -> None:
-        """Have *runs* runs, a few at a time."""
-        await self.web.ask(
-            "POST", "/threads", json={"thread_id": self.conversation.thread_id, "if_exists": "do_nothing"}
-        )
-        while len(self.conversation.asked) < runs:
-            burst = [await self._new_run() for _ in range(self.rng.choice((1, 1, 2, 3)))]
-            admitted = [one for one in burst if one.run_id]
-            if admitted and self.rng.random() < 0.15:
-                await self._cancel(self.rng.choice(admitted))
-            for one in admitted:
-                one.status = await self.web.joined(f"{self._path}/runs/{one.run_id}")
-            if burst[-1].kind == "approval" and burst[-1].status == "success":
-                answered = await self._new_run(kind="answer", strategy="enqueue")
-                answered.status = await self.web.joined(f"{self._path}/runs/{answered.run_id}")
+    async def converse(self, runs: int, goes_on: Callable[[], bool]) -> None:
+        """Have *runs* runs, and more while *goes_on*; a few at a time, each few as soon as the load allows."""
+        async with self.load.slot():
+            thread = {"thread_id": self.conversation.thread_id, "if_exists": "do_nothing"}
+            await self.web.ask("POST", "/threads", json=thread)
+        while len(self.conversation.asked) < runs or goes_on():
+            async with self.load.slot():
+                await self._burst()
+
+    async def _burst(self) -> None:
+        burst = [await self._new_run() for _ in range(self.rng.choice((1, 1, 2, 3)))]
+        admitted = [one for one in burst if one.run_id]
+        if admitted and self.rng.random() < 0.15:
+            await self._cancel(self.rng.choice(admitted))
+        for one in admitted:
+            await self._see_end(one)
+        if burst[-1].kind == "approval" and burst[-1].status == "success":
+            await self._see_end(await self._new_run(kind="answer", strategy="enqueue"))
         await asyncio.gather(*self._watching)
+        self._watching.clear()
+
+    async def _see_end(self, one: Asked) -> None:
+        one.status = await self.web.joined(f"{self._path}/runs/{one.run_id}")
+        self.load.ended(time.monotonic() - one.asked_at)
 
     async def _new_run(self, *, kind: str | None = None, strategy: str | None = None) -> Asked:
         one = Asked(
@@ -171,7 +190,11 @@ class Client:
             json=self._body(one),
             headers={"Idempotency-Key": one.name},
         )
-        if answer.status_code != 409:
+        self.web.asked[f"kind {one.kind}"] += 1
+        self.web.asked[f"strategy {one.strategy}"] += 1
+        if answer.status_code == 409:
+            self.web.asked["refused as the thread was busy"] += 1
+        else:
             one.run_id = answer.json()["run_id"]
             self._stop_earlier(one.strategy)
             if self.rng.random() < 0.3:
@@ -203,4 +226,8 @@ class Client:
         one.stopped = True
         one.taken_back |= action == "rollback"
         query = f"action={action}&wait={str(wait).lower()}"
-        await self.web.ask("POST", f"{self._path}/runs/{one.run_id}/cancel?{query}", fine=(404, 409))
+        began = time.monotonic()
+        answer = await self.web.ask("POST", f"{self._path}/runs/{one.run_id}/cancel?{query}", fine=(404, 409))
+        self.web.asked[f"cancel {action}"] += answer.is_success
+        if wait and answer.is_success:
+            self.web.cancels_s.append(time.monotonic() - began)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -17,12 +17,13 @@ from psycopg.rows import dict_row
 
 from cluster.clients import Asked, Conversation
 from cluster.nodes import Cluster, Fault
+from cluster.verdict import Verdict
 
 AUDIT = """
 CREATE SCHEMA audit;
 CREATE TABLE audit.moves (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
-    thread_id TEXT, seq BIGINT, run_id TEXT, status TEXT, attempt BIGINT, worker_id TEXT
+    thread_id TEXT, seq BIGINT, run_id TEXT, status TEXT, attempt BIGINT, worker_id TEXT, rescues BIGINT
 );
 CREATE TABLE audit.slots (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
@@ -33,8 +34,8 @@ CREATE FUNCTION audit.move() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO audit.moves (thread_id, seq, run_id, status, attempt)
         VALUES (old.thread_id, old.seq, old.run_id, 'deleted', old.attempt);
     ELSIF TG_OP = 'INSERT' OR (old.status, old.attempt) IS DISTINCT FROM (new.status, new.attempt) THEN
-        INSERT INTO audit.moves (thread_id, seq, run_id, status, attempt, worker_id)
-        VALUES (new.thread_id, new.seq, new.run_id, new.status, new.attempt, new.worker_id);
+        INSERT INTO audit.moves (thread_id, seq, run_id, status, attempt, worker_id, rescues)
+        VALUES (new.thread_id, new.seq, new.run_id, new.status, new.attempt, new.worker_id, new.rescues);
     END IF;
     RETURN NULL;
 END $$;
@@ -47,30 +48,16 @@ END $$;
 CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON runlane.runs FOR EACH ROW EXECUTE FUNCTION audit.move();
 CREATE TRIGGER audit AFTER UPDATE ON runlane.crons FOR EACH ROW EXECUTE FUNCTION audit.slot();
 """
-#: The schedule of the crons.
+#: The name of all runs that crons start, and their schedule.
+CRON = "cron"
 CRON_EVERY_S = 5.0
 ACTIVE = ("pending", "running")
 #: For how long an attempt may go on after its process could know that it has lost its run.
 NOTICES_S = 3.0
+#: A shorter outage may fall between two looks at the other workers.
+NOTICED_S = 1.5
 #: A slot comes this much late at most, with a processor that is busy.
 SLOT_LATE_S = 5.0
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What was found, by what it is; and how much was looked at."""
-
-    found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    figures: Counter[str] = field(default_factory=Counter)
-
-    def add(self, what: str, detail: str) -> None:
-        self.found[what].append(detail)
-
-    def __str__(self) -> str:
-        figures = ", ".join(f"{count} {what}" for what, count in self.figures.items())
-        lines = [f"{what}: {len(details)}" for what, details in self.found.items()]
-        shown = [f"  {what}: {detail}" for what, details in self.found.items() for detail in details[:10]]
-        return "\n".join([figures, *(lines or ["nothing is wrong"]), *shown])
 
 
 def watch(dsn: str) -> None:
@@ -109,13 +96,20 @@ def look(cluster: Cluster) -> Facts:
                 "SELECT seq, run_id, thread_id, status, end_reason, attempt, metadata FROM runlane.runs ORDER BY 1"
             ),
             threads=rows("SELECT thread_id, status FROM runlane.threads"),
-            moves=rows("SELECT * FROM audit.moves ORDER BY id"),
+            moves=rows("SELECT *, extract(epoch FROM at)::float AS at_s FROM audit.moves ORDER BY id"),
             slots=rows("SELECT * FROM audit.slots ORDER BY id"),
             crons=rows("SELECT cron_id, error FROM runlane.crons"),
             webhooks=rows("SELECT run_id, status, attempts FROM runlane.webhook_deliveries"),
             effects=cluster.effects(),
             faults=cluster.faults,
         )
+
+
+def webhooks_wait(cluster: Cluster) -> bool:
+    """Return whether a webhook is still to be sent."""
+    with psycopg.connect(cluster.dsn) as connection:
+        waiting = "SELECT 1 FROM runlane.webhook_deliveries WHERE status = 'pending' LIMIT 1"
+        return connection.execute(waiting).fetchone() is not None
 
 
 class History:
@@ -160,6 +154,18 @@ class History:
                 if any(run["status"] in ACTIVE and run["seq"] < seq for run in others):
                     self._verdict.add("out of order", str(move))
             lane[seq] = move
+
+    def check_rescues(self, lease_s: float) -> None:
+        """Nobody takes a run from another before the database has answered for a lease since its last outage."""
+        back = [fault.back for fault in self._facts.faults if fault.pid is None and fault.away_s >= NOTICED_S]
+        rescues: Counter[str] = Counter()
+        for move in self._facts.moves:
+            if move["status"] == "deleted" or not move["rescues"] or move["rescues"] == rescues[move["run_id"]]:
+                continue
+            rescues[move["run_id"]] = move["rescues"]
+            for at in back:
+                if at <= move["at_s"] < at + lease_s:
+                    self._verdict.add("rescued too early after an outage", f"{move['at_s'] - at:.1f} s: {move}")
 
     def check_runs(self, conversations: Sequence[Conversation]) -> None:
         """Each run that was admitted is there, and ended as it may."""

@@ -60,13 +60,20 @@ class Node(Program):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was done to a process, or (without one) to all: from when until when, in seconds since the epoch."""
+    """What was done to a process, or (without one) to all: from when until when, in seconds since the epoch.
+
+    Attributes:
+        away_s: For how long the database was not there.
+        back: When it was, at the earliest.
+    """
 
     what: str
     node: str
     pid: int | None
     began: float
     ended: float
+    away_s: float = 0.0
+    back: float = 0.0
 
 
 @dataclass
@@ -78,6 +85,8 @@ class Cluster:
     database: str
     folder: Path
     faults: list[Fault] = field(default_factory=list)
+    #: Held while something is done to the database.
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def dsn(self) -> str:
@@ -89,7 +98,10 @@ class Cluster:
         return rng.choice([node for node in listening if node.up.is_set()] or listening).url
 
     def effects(self) -> list[list[str]]:
-        return [line.split() for line in (self.folder / "effects").read_text().splitlines()]
+        """Return the traces of steps: run, step, attempt, process, and seconds since the epoch."""
+        epoch = time.time() - time.monotonic()
+        lines = (line.split() for line in (self.folder / "effects").read_text().splitlines())
+        return [[*trace, f"{float(at) + epoch:.4f}"] for *trace, at in lines]
 
 
 @asynccontextmanager
@@ -111,80 +123,3 @@ async def running_cluster(
             node.send(signal.SIGKILL) if node._process is not None else None
         await asyncio.gather(*(node.ended() for node in made), return_exceptions=True)
         await asyncio.gather(*(node.proxy.close() for node in made))
-
-
-class Tormentor:
-    """Does to a cluster what machines, operators and networks do, one thing after the other, by a seed.
-
-    Args:
-        lease_s: What the nodes have; a node stands still for longer than that.
-    """
-
-    def __init__(self, cluster: Cluster, rng: random.Random, *, lease_s: float) -> None:
-        self._cluster, self._rng, self._lease_s = cluster, rng, lease_s
-        self.kinds = (
-            self.kill,
-            self.kill,
-            self.terminate,
-            self.freeze,
-            self.freeze,
-            self.cut,
-            self.swallow,
-            self.crash,
-        )
-
-    async def torment(self, pause_s: tuple[float, float]) -> None:
-        """Go on until it is cancelled; what is going on then is undone first."""
-        while True:
-            await asyncio.sleep(self._rng.uniform(*pause_s))
-            await finished(self.once())
-
-    async def once(self) -> None:
-        """Do one thing to a node to which nothing is being done."""
-        fault = self._rng.choice(self.kinds)
-        node = self._rng.choice([node for node in self._cluster.nodes if not node.lock.locked()])
-        async with node.lock:
-            pid, began = node.pid, time.time()
-            await fault(node)
-        of = (node.name, pid) if fault != self.crash else ("postgres", None)
-        self._cluster.faults.append(Fault(fault.__name__, *of, began, time.time()))
-
-    async def kill(self, node: Node) -> None:
-        await node.kill()
-        await asyncio.sleep(self._rng.uniform(0.0, 1.0))
-        await node.come_back()
-
-    async def terminate(self, node: Node) -> None:
-        node.send(signal.SIGTERM)
-        code = await node.ended()
-        assert code == 0, f"exit code {code} after SIGTERM\n{node.log}"
-        await node.come_back()
-
-    async def freeze(self, node: Node) -> None:
-        node.up.clear()
-        async with node.frozen():
-            await asyncio.sleep(self._lease_s * self._rng.uniform(1.2, 2.5))
-        node.up.set()
-
-    async def cut(self, node: Node) -> None:
-        node.proxy.cut()
-        await asyncio.sleep(self._rng.uniform(0.1, 2.0 * self._lease_s))
-        node.proxy.heal()
-
-    async def swallow(self, node: Node) -> None:
-        node.proxy.swallow()
-        await asyncio.sleep(self._rng.uniform(0.1, 2.5 * self._lease_s))
-        node.proxy.heal(late=self._rng.random() < 0.5)
-
-    async def crash(self, _: Node) -> None:
-        await asyncio.to_thread(self._cluster.postgres.restart)
-
-
-async def finished(work: Any) -> None:
-    """Do *work* to its end, also if the caller is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

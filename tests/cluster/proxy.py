@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 CHUNK = 65_536
+COMMIT = b"COMMIT\0"
 
 
 class Proxy:
@@ -18,6 +20,7 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._refuses = False
+        self._at_commit: asyncio.Future[asyncio.Event] | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -46,6 +49,21 @@ class Proxy:
         self._flows.set()
         self._refuses = False
 
+    async def at_commit(self, act: Callable[[], Awaitable[None]], *, within_s: float) -> None:
+        """Act while the next COMMIT is held back, if one comes *within_s*, and otherwise without."""
+        self._at_commit = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(within_s):
+                passes = await self._at_commit
+        except TimeoutError:
+            passes = asyncio.Event()
+        finally:
+            self._at_commit = None
+        try:
+            await act()
+        finally:
+            passes.set()
+
     def _drop(self) -> None:
         for pipe in self._pipes:
             pipe.cancel()
@@ -66,7 +84,7 @@ class Proxy:
             return
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, forth))
+                group.create_task(self._pump(reader, forth, self._hold))
                 group.create_task(self._pump(back, writer))
         except* (OSError, EOFError):
             pass
@@ -74,9 +92,26 @@ class Proxy:
             for end in (writer, forth):
                 end.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        hold: Callable[[bytes, asyncio.StreamWriter], Awaitable[bytes]] | None = None,
+    ) -> None:
         while data := await source.read(CHUNK):
             await self._flows.wait()
-            sink.write(data)
+            sink.write(data if hold is None else await hold(data, sink))
             await sink.drain()
         raise EOFError  # one side has closed: so does the other
+
+    async def _hold(self, data: bytes, sink: asyncio.StreamWriter) -> bytes:
+        """Send what comes before a COMMIT that is to be held back, and return the rest once it may pass."""
+        at = data.find(COMMIT)
+        if self._at_commit is None or self._at_commit.done() or at < 0:
+            return data
+        passes = asyncio.Event()
+        self._at_commit.set_result(passes)
+        at -= 5 if data[at - 5 : at - 4] == b"Q" else 6  # what comes before its text: Query has no name, Parse has one
+        sink.write(data[:at])
+        await passes.wait()
+        return data[at:]

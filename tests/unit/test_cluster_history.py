@@ -9,8 +9,9 @@ import pytest
 
 from acceptance.kit import Event
 from cluster.clients import Asked, Conversation
-from cluster.history import Facts, History, Verdict
+from cluster.history import Facts, History
 from cluster.nodes import Fault
+from cluster.verdict import Verdict
 
 T = 1_000_000.0
 SLOT_US = 5_000_000
@@ -58,13 +59,17 @@ class Story:
                 ["b", "1", "1", "8", f"{T + 7}"],
                 ["b", "2", "1", "8", f"{T + 8}"],
             ],
-            faults=[Fault("freeze", "node", 7, T + 1, T + 4)],
+            faults=[
+                Fault("freeze", "node", 7, T + 1, T + 4),
+                Fault("outage", "postgres", None, T + 40, T + 45, away_s=4.5, back=T + 44.5),
+            ],
         )
 
     def judge(self) -> Verdict:
         verdict = Verdict()
         history, conversations = History(self.facts, verdict), [Conversation("t", self.asked)]
         history.check_lanes()
+        history.check_rescues(lease_s=3.0)
         history.check_runs(conversations)
         history.check_processes(conversations)
         history.check_crons()
@@ -94,8 +99,15 @@ def _run(seq: int, name: str, *, attempt: int = 1, thread: str = "t", metadata: 
     }
 
 
-def _move(seq: int, status: str, attempt: int) -> dict[str, Any]:
-    return {"thread_id": "t", "seq": seq, "run_id": f"run-{seq}", "status": status, "attempt": attempt}
+def _move(seq: int, status: str, attempt: int, *, at: float = T) -> dict[str, Any]:
+    names = {"thread_id": "t", "seq": seq, "run_id": f"run-{seq}"}
+    return {**names, "status": status, "attempt": attempt, "rescues": max(0, attempt - 1), "at_s": at}
+
+
+def test_a_rescue_after_a_lease_of_contact_is_no_damage() -> None:
+    story = Story()
+    _rescue(T + 48)(story)
+    assert story.judge().found == {}
 
 
 def test_a_history_without_damage_has_none() -> None:
@@ -158,6 +170,10 @@ def _old_attempt(story: Story) -> None:
     story.log += [_event(5, "custom", 1)]
 
 
+def _rescue(at: float) -> Callable[[Story], None]:
+    return lambda story: story.facts.moves.append(_move(9, "pending", 2, at=at))
+
+
 WAITING = ((1, "pending", 0), (2, "pending", 0))
 
 
@@ -182,6 +198,7 @@ WAITING = ((1, "pending", 0), (2, "pending", 0))
         (_watched([0, 1, 1, 2, 3]), "streams with gap or repeat"),
         (_watched([0, 1, 2]), "streams that differ from the log"),
         (_old_attempt, "stale writes"),
+        (_rescue(T + 47), "rescued too early after an outage"),
         (_received(), "webhooks missed"),
         (_received(T + 90, T + 95), "webhooks doubled"),
         (

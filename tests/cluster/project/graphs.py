@@ -50,9 +50,12 @@ def effects() -> int:
 
 
 async def act(run: str, step: int, seconds: float, config: RunnableConfig) -> Entry:
-    """Do a step: leave its trace, tell it, take time, and return its entry."""
+    """Do a step: leave its trace, tell it, take time, and return its entry.
+
+    The trace has the time of the machine's monotonic clock, which a fault cannot set.
+    """
     attempt = config["metadata"]["run_attempt"]
-    os.write(effects(), f"{run} {step} {attempt} {os.getpid()} {time.time():.4f}\n".encode())
+    os.write(effects(), f"{run} {step} {attempt} {os.getpid()} {time.monotonic():.4f}\n".encode())
     tell = get_stream_writer()
     for _ in range(TOLD):  # so that there is always something on its way to the database
         tell({"step": step, "attempt": attempt})
