@@ -16,7 +16,7 @@ log = logging.getLogger("runlane.settings")
 
 ENV_PREFIX = "RUNLANE_"
 #: What the command line reads beside the settings, without the prefix.
-COMMAND_VARIABLES: Final = frozenset({"API_KEY", "HOST", "LOG_LEVEL", "PORT", "URL"})
+COMMAND_VARIABLES: Final = frozenset({"API_KEY", "HOST", "LOG_FORMAT", "LOG_LEVEL", "PORT", "URL"})
 _SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _KINDS: Mapping[str, str] = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _BOUNDS: Mapping[str, tuple[float, float]] = {

@@ -224,14 +224,18 @@ async def test_the_log_has_one_line_per_transition(caplog: pytest.LogCaptureFixt
     async def fails(_: RunContext) -> None:
         raise ValueError("sesame")
 
-    with caplog.at_level("INFO", "runlane.runs"):
+    with caplog.at_level("INFO", "runlane"):
         async with opened() as runtime:
             run = await runtime.runs.create_or_reject("t", agent=fails)
             await ended(runtime, run)
     said = [
-        (one.levelname, one.getMessage().partition(" queued_s")[0])
+        (one.levelname, one.getMessage().partition(" queued_s")[0].partition("\n")[0])
         for one in caplog.records
-        if one.name == "runlane.runs"
+        if one.name in ("runlane.runs", "runlane.execution")
     ]
     ids = f"run_id={run.run_id} thread_id=t attempt=1"
-    assert said == [("INFO", f"run.started {ids}"), ("WARNING", f"run.finished {ids} status=error reason=failed")]
+    assert said == [
+        ("INFO", f"run.started {ids}"),
+        ("WARNING", f'run.failed run_id={run.run_id} error=ValueError cause="ValueError: sesame"'),
+        ("INFO", f"run.finished {ids} status=error reason=failed"),
+    ]

@@ -51,6 +51,7 @@ from runlane.server.http.route import SOCKET, Route
 from runlane.server.routes.metrics import Metrics
 from runlane.settings import Settings
 from runlane.telemetry import events
+from runlane.telemetry.logs import log_transitions
 from signature_kit import arguments as arguments_of
 from simulation.mutants import MUTANTS
 
@@ -328,6 +329,17 @@ def test_every_metric_is_in_the_reference_and_the_reverse() -> None:
     found = {metric.name for metric in Metrics().registry.collect() if metric.name.startswith("runlane_")}
     documented = set(re.findall(r"`(runlane_\w+?)(?:_total)?`", (REFERENCE / "http-api.md").read_text()))
     assert documented == found
+
+
+def test_every_event_of_the_log_is_in_its_page() -> None:
+    page = (REFERENCE / "logs.md").read_text()
+    rows = re.findall(r"^\| `(\w+\.\w+)` \|", page, flags=re.MULTILINE)
+    logged: set[str] = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        logged |= set(re.findall(r'log\.\w+\(\s*(?:\w+,\s*)?"([a-z]+\.[a-z_%]+)', file.read_text()))
+    logged = logged - {"graph.own_%s"} | {"graph.own_checkpointer", "graph.own_store"}
+    transitions = set(re.findall(r"on\((\w+)", inspect.getsource(log_transitions)))
+    assert sorted(rows) == sorted(logged | {vars(events)[name].key for name in transitions})
 
 
 def test_every_event_of_telemetry_is_in_the_reference_with_its_fields() -> None:

@@ -18,7 +18,7 @@ import click
 
 from runlane.cli import keys, options, runs, workers
 from runlane.cli.doctor import doctor
-from runlane.cli.logs import LogLevel, configure_logging
+from runlane.cli.logs import LogLevel, configure_logging, log_printed_lines
 from runlane.cli.moving import import_, move_ledger
 from runlane.cli.project import find_config, find_project
 from runlane.cli.reporting import reporting
@@ -55,7 +55,7 @@ app.add_command(import_)
 @options.run_timeout
 @options.drain_grace
 @click.option("--no-worker", is_flag=True, help="Execute no runs: processes of `runlane worker` do. PostgreSQL only.")
-@options.pretty
+@options.log_format
 @click.option("--fd", type=int, hidden=True, help="A bound socket that was inherited.")
 def serve(
     project: Path,
@@ -69,7 +69,7 @@ def serve(
     run_timeout: float | None,
     drain_grace: float | None,
     no_worker: bool,
-    pretty: bool,
+    log_format: str,
     fd: int | None,
 ) -> None:
     """Serve the graphs of a project over HTTP.
@@ -80,7 +80,8 @@ def serve(
     then stops the rest at a step's end; the next process continues them.
     """
     gc.disable()  # what is imported stays: a tenth of the start went into looking for garbage in it; see process.py
-    configure_logging(LogLevel(log_level), pretty=pretty)
+    configure_logging(LogLevel(log_level), style=log_format)
+    log_printed_lines()
     with reporting():
         found = find_project(project, config)
         settings = found.settings(
@@ -105,7 +106,7 @@ def serve(
 @options.max_concurrent_runs
 @options.run_timeout
 @options.drain_grace
-@options.pretty
+@options.log_format
 def worker(
     project: Path,
     *,
@@ -115,7 +116,7 @@ def worker(
     max_concurrent_runs: int | None,
     run_timeout: float | None,
     drain_grace: float | None,
-    pretty: bool,
+    log_format: str,
 ) -> None:
     """Execute runs of a project's graphs, admitted by other processes on the same PostgreSQL database.
 
@@ -125,7 +126,8 @@ def worker(
     other workers to continue.
     """
     gc.disable()  # as for serve
-    configure_logging(LogLevel(log_level), pretty=pretty)
+    configure_logging(LogLevel(log_level), style=log_format)
+    log_printed_lines()
     with reporting():
         found = find_project(project, config)
         settings = found.settings(
@@ -159,7 +161,7 @@ def dev(project: Path, *, config: Path | None, host: str, port: int, database: s
     """
     with reporting():
         path = find_config(project, config)
-        options = ["--log-level", log_level, "--pretty"]
+        options = ["--log-level", log_level, "--log-format", "pretty"]
         if database is not None:
             options += ["--database", database]
         from runlane.cli.reload import serve_and_reload

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from runlane.cli.logs import LogLevel
+from runlane.cli.logs import FORMATS, LogLevel
 
 PATH: Final = click.Path(path_type=Path)
 
@@ -50,5 +50,13 @@ drain_grace = click.option(
     type=float,
     help="How long runs may go on after SIGTERM before they are handed back, in seconds.",
 )
-pretty = click.option("--pretty", is_flag=True, help="Coloured logs for a person to read.")
+log_format = click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    envvar="RUNLANE_LOG_FORMAT",
+    show_envvar=True,
+    help="Logs as key=value lines, as JSON, or coloured for a person to read.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -25,6 +25,7 @@ from runlane.records import CancelReceipt, RunError
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Feed, StreamBridge
+from runlane.telemetry.context import SCOPE, RunScope
 from runlane.telemetry.emitter import SILENT, Telemetry
 
 
@@ -59,6 +60,8 @@ class Executor:
     async def execute(self, attempt: Attempt) -> None:
         """Execute *attempt* to its end, whatever happens, and announce it."""
         claim = attempt.claim
+        scope = RunScope(claim.run)
+        SCOPE.set(scope)  # of this task, and of what the agent's code starts
         feed = self._bridge.open(claim)
         try:
             await self._carry_out(attempt, self._journal(attempt, feed), feed)
@@ -68,6 +71,7 @@ class Executor:
         finally:
             attempt.over.cancel()  # unless it has a result
             attempt.close()
+            scope.flush()
 
     async def _carry_out(self, attempt: Attempt, journal: AttemptJournal, feed: Feed) -> None:
         """Run, decide, repair, commit, announce.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -26,12 +27,16 @@ from runlane.execution.progress import NewestValue, first_values, usage_progress
 from runlane.journal.journal import AttemptJournal
 from runlane.outcomes import Abandoned, Drained, Snapshot
 from runlane.records import RunRecord, Usage
-from runlane.redaction import RunSecrets, redact_text
+from runlane.redaction import RunSecrets, redact_text, shortened
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.events import start_event
 from runlane.streams.bridge import Feed
+from runlane.telemetry.context import SCOPE
 from runlane.telemetry.emitter import SILENT, Telemetry
+
+#: Characters of the one line that says why a run failed; the traceback has the rest.
+MAX_CAUSE: Final = 500
 
 log = logging.getLogger("runlane.execution")
 
@@ -121,7 +126,10 @@ class AgentRunner:
             if values is not None:
                 await values.aclose()
         await journal.close()
-        return ran if journal.failure is None else replace(ran, failure=journal.failure)
+        if journal.failure is not None:
+            return replace(ran, failure=journal.failure)
+        _log_failure(claim.run.run_id, ran)
+        return ran
 
     def _call(
         self,
@@ -189,10 +197,24 @@ class AgentRunner:
             handle = self._host.at(run.graph_id).start(lambda: _run_agent(agent, call), name=name)
             return replace(ran, snapshot=await attempt.run(handle, call, continuable=continuable))
         except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
-            if not isinstance(error, asyncio.CancelledError | Drained | Abandoned):
-                raised = ran.redact("".join(traceback.format_exception(error)))
-                log.warning("run.agent_raised run_id=%s\n%s", run.run_id, raised.rstrip())
             return replace(ran, failure=error)
+
+
+def _log_failure(run_id: str, ran: Ran) -> None:
+    """Log why the attempt failed, in one record; a cancel, a drain or abandoned code is no failure."""
+    error = ran.failure
+    if error is None or isinstance(error, asyncio.CancelledError | Drained | Abandoned):
+        return
+    scope = SCOPE.get()
+    if scope is not None:
+        scope.failed = True
+    text = ran.redact("".join(traceback.format_exception_only(error)).strip())
+    fields = {"run_id": run_id, "error": type(error).__name__, "cause": shortened(text, MAX_CAUSE)}
+    cause = json.dumps(fields["cause"], ensure_ascii=False)
+    raised = ran.redact("".join(traceback.format_exception(error))).rstrip()
+    log.warning(
+        "run.failed run_id=%s error=%s cause=%s\n%s", run_id, fields["error"], cause, raised, extra={"fields": fields}
+    )
 
 
 async def _run_agent(agent: Agent, call: AgentCall) -> Snapshot:

@@ -20,6 +20,7 @@ from runlane.server.api import PUBLIC, routes
 from runlane.server.auth.loopback import in_process_clients
 from runlane.server.auth.middleware import AuthMiddleware
 from runlane.server.config.http_section import HttpSection, http_section
+from runlane.server.http.access_log import AccessLogMiddleware
 from runlane.server.http.custom_app import CustomApp, CustomAppMiddleware, MountPrefixMiddleware, load_custom_app
 from runlane.server.http.errors import on_error, on_http_error
 from runlane.server.http.origin_middleware import OriginMiddleware
@@ -93,13 +94,14 @@ def _before_the_api(
 ) -> list[Middleware]:
     """Return what wraps the API and the project's own application alike, the outermost first."""
     found = [
+        Middleware(AccessLogMiddleware),
         Middleware(
             OriginMiddleware,
             api=app,
             cors=section.cors,
             loopback=loopback,
             allowed_hosts=settings.allowed_hosts.split(),
-        )
+        ),
     ]
     if section.mount_prefix:
         found.append(Middleware(MountPrefixMiddleware, prefix=section.mount_prefix))

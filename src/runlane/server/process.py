@@ -251,7 +251,7 @@ def uvicorn_config(app: Starlette, **given: Any) -> uvicorn.Config:
         ws=BoundedSocket,
         ws_max_size=settings.max_body_bytes,
         ws_per_message_deflate=False,  # as bodies are not unpacked: what is read at once would become a thousandfold
-        access_log=logging.getLogger("uvicorn.access").isEnabledFor(logging.INFO),
+        access_log=False,  # AccessLogMiddleware has one
         server_header=False,
         proxy_headers=False,  # nothing asks who the client is
         timeout_keep_alive=KEEP_ALIVE_S,

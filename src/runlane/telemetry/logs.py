@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from runlane.lifecycle import RunStatus
+from runlane.telemetry.context import SCOPE, owner_hash
 from runlane.telemetry.events import (
     OfRun,
     RunFinished,
@@ -41,7 +42,9 @@ def log_transitions() -> tuple[Observer, ...]:
 
 
 def _finished(event: RunFinished) -> None:
-    level = logging.WARNING if event.status in _UNEXPECTED else logging.INFO
+    scope = SCOPE.get()
+    warned = scope is not None and scope.failed
+    level = logging.WARNING if event.status in _UNEXPECTED and not warned else logging.INFO
     if log.isEnabledFor(level):
         _write(
             level,
@@ -69,11 +72,18 @@ def _attempted(event: WebhookAttempted) -> None:
 
 def _write(level: int, event: OfRun, **fields: object) -> None:
     if log.isEnabledFor(level):
-        ids = {"run_id": event.run_id, "thread_id": event.thread_id, "attempt": event.attempt, "graph": event.graph_id}
+        ids = {
+            "run_id": event.run_id,
+            "thread_id": event.thread_id,
+            "attempt": event.attempt,
+            "graph": event.graph_id,
+            "owner": owner_hash(event.owner),
+        }
         _write_fields(level, event, **ids, **fields)
 
 
 def _write_fields(level: int, event: TelemetryEvent, **fields: object) -> None:
     if log.isEnabledFor(level):
-        text = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
-        log.log(level, "%s %s", event.key, text)
+        given = {name: value for name, value in fields.items() if value is not None}
+        text = " ".join(f"{name}={value}" for name, value in given.items())
+        log.log(level, "%s %s", event.key, text, extra={"fields": given})

@@ -19,7 +19,14 @@ Group = Literal["assistants", "threads", "runs", "store", "mcp", "a2a", "meta", 
 #: Headers that never become part of a run, since what runs are made of is stored and returned.
 SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-EXPOSED: Final = ("content-location", "location", "x-pagination-total", "x-pagination-next", "runlane-ignored")
+EXPOSED: Final = (
+    "content-location",
+    "location",
+    "x-pagination-total",
+    "x-pagination-next",
+    "x-request-id",
+    "runlane-ignored",
+)
 DEFAULT_MAX_AGE_S: Final = 600
 #: Origins that nobody means to allow. Source: RFC 2606, names that are reserved.
 _NOBODYS: Final = ("https://any.invalid", "http://other.invalid:8080")

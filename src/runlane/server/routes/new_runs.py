@@ -23,9 +23,8 @@ from runlane.server.routes.authorization import authorize, service_of
 from runlane.server.routes.keyed_threads import is_keyed, keyed_thread_id
 from runlane.server.service import Service
 from runlane.settings import Settings
+from runlane.telemetry.context import current_request_id
 
-#: Of a client's ``X-Request-Id``, which is kept with the run; the rest is cut off.
-MAX_REQUEST_ID_LENGTH: Final = 256
 #: The durability that older clients ask for with ``checkpoint_during``.
 _DURING: Final[Mapping[bool | None, Literal["async", "exit"] | None]] = {None: None, True: "async", False: "exit"}
 
@@ -66,7 +65,7 @@ async def prepare_run(
     if access.user is not None:
         service_of(request).users.remember(new.run_id, access.user.fields())
     origin = RunOrigin(
-        request_id=request.headers.get("x-request-id", "")[:MAX_REQUEST_ID_LENGTH] or None,
+        request_id=current_request_id(),
         permissions=() if access.user is None else access.user.permissions,
         fingerprint=new.origin.fingerprint,
     )
