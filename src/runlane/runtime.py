@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -51,6 +51,7 @@ from runlane.store.notifications import Notifications
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Driver
 from runlane.streams.bridge import StreamBridge
+from runlane.supervised_loop import together
 from runlane.telemetry.emitter import Telemetry
 from runlane.telemetry.logs import log_transitions
 from runlane.telemetry.observers import Observer
@@ -159,7 +160,7 @@ async def open_runtime(
         if driver is None:
             driver = await open_driver(settings)
             stack.push_async_callback(driver.aclose)
-        alone = not settings.database.startswith("postgres") if exclusive is None else exclusive
+        alone = not settings.on_postgres if exclusive is None else exclusive
         telemetry = Telemetry((*log_transitions(), *observers))
         store = RunStore(
             driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs, telemetry=telemetry
@@ -206,14 +207,17 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
         stack.push_async_callback(core.dispatch.aclose)
         stack.push_async_callback(core.host.aclose)
         stack.push_async_callback(core.notifier.aclose)
+        periodic: list[AbstractAsyncContextManager[Any]] = [
+            parts.rescuer,
+            parts.purger,
+            PartSweeper(core.store, core.telemetry),
+        ]
         if core.long_term_store is not None:
             await core.long_term_store.prepare()
-            await stack.enter_async_context(item_sweep(core.long_term_store, core.telemetry))
-        await stack.enter_async_context(parts.rescuer)
-        await stack.enter_async_context(parts.purger)
-        await stack.enter_async_context(PartSweeper(core.store, core.telemetry))
+            periodic.append(item_sweep(core.long_term_store, core.telemetry))
         if isinstance(core.store.driver, SqliteDriver):
-            await stack.enter_async_context(FreedPages(core.store.driver, core.telemetry))
+            periodic.append(FreedPages(core.store.driver, core.telemetry))
+        await stack.enter_async_context(together(*periodic))
         if not core.exclusive:
             news = shared_news(
                 core.dispatch, core.store, core.bridge, core.notifications, core.settings, core.telemetry

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Final
 
 from runlane.errors import StoreUnavailable
 from runlane.telemetry.emitter import SILENT, Telemetry
@@ -153,6 +153,19 @@ class SupervisedLoop:
         if callable(self._every_s) or not self._every_s:
             return pause_s
         return min(pause_s, self._every_s)
+
+
+@asynccontextmanager
+async def together(*loops: AbstractAsyncContextManager[Any]) -> AsyncIterator[None]:
+    """Enter *loops* one after the other, and leave them at once: if turns hang, the grace time passes for all of them."""
+    entered: list[AbstractAsyncContextManager[Any]] = []
+    try:
+        for loop in loops:
+            await loop.__aenter__()
+            entered.append(loop)
+        yield
+    finally:
+        await asyncio.gather(*(loop.__aexit__(None, None, None) for loop in entered))
 
 
 async def _pause(until: asyncio.Event, limit_s: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from run_kit import on_virtual_time
 from runlane.errors import StoreUnavailable
-from runlane.supervised_loop import SupervisedLoop
+from runlane.supervised_loop import SupervisedLoop, together
 from runlane.telemetry.emitter import Telemetry
 from runlane.telemetry.events import LoopTurned
 from runlane.telemetry.observers import on
@@ -109,6 +109,15 @@ async def test_stopping_awaits_the_turn_for_a_grace_time_and_no_pause(
     await asyncio.sleep(100)
     assert turns.at == [0]
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@on_virtual_time
+async def test_loops_that_hang_together_stop_within_one_grace_time() -> None:
+    hanging = [Turns(60.0) for _ in range(3)]
+    async with together(*(SupervisedLoop("test", turns, every_s=60.0, stop_grace_s=2.0) for turns in hanging)):
+        await asyncio.sleep(1)
+    assert asyncio.get_running_loop().time() == 3.0
+    assert [turns.cancelled for turns in hanging] == [1, 1, 1]
 
 
 async def test_a_loop_that_was_never_started_can_be_stopped() -> None:

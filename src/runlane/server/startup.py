@@ -36,6 +36,7 @@ from runlane.settings import Settings
 from runlane.store.backends import open_driver
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.assistants import SHARED_OWNER, NewAssistant
+from runlane.supervised_loop import together
 from runlane.telemetry.emitter import Telemetry
 from runlane.telemetry.logs import log_transitions
 from runlane.telemetry.observers import Observer
@@ -132,6 +133,7 @@ async def open_service(
                 secrets_provider=users.fields_of,
             )
         )
+        table_sizes = TableSizes(store.sizes, telemetry)
         service = Service(
             runtime=runtime,
             registry=project.graphs,
@@ -141,11 +143,11 @@ async def open_service(
             webhooks=await stack.enter_async_context(webhooks),
             system_assistants=await register_system_assistants(store, project.graphs),
             probe=DatabaseProbe(store),
-            table_sizes=await stack.enter_async_context(TableSizes(store.sizes, telemetry)),
+            table_sizes=table_sizes,
             drain=Drain(runtime),
         )
-        await stack.enter_async_context(_thread_sweeper(runtime, project.expiry))
-        await stack.enter_async_context(RollbackSweeper(store, runtime.telemetry))
+        sweepers = _thread_sweeper(runtime, project.expiry), RollbackSweeper(store, runtime.telemetry)
+        await stack.enter_async_context(together(table_sizes, *sweepers))
         yield service
 
 
