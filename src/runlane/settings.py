@@ -158,6 +158,11 @@ class Settings:
                 "postgresql://HOST/NAME or memory://."
             )
 
+    @property
+    def on_postgres(self) -> bool:
+        """Return whether the database is one that processes can share."""
+        return self.database.startswith("postgres")
+
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
         """Return settings from *given* (``None`` counts as not given), else the environment, else the defaults.

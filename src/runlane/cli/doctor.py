@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from runlane.cli import options
-from runlane.cli.project import find_project
+from runlane.cli.project import database_settings, find_project
 from runlane.cli.reporting import EXIT_FAILED, reporting
 from runlane.errors import ConfigurationError
-from runlane.settings import ENV_PREFIX, Settings
+from runlane.settings import Settings
 
 #: Tables and threads that are named.
 SHOWN = 5
@@ -46,8 +45,7 @@ def doctor(
     with reporting():
         if repair and as_json and not yes:
             raise ConfigurationError("--json cannot ask before it repairs; add --yes.")
-        given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
-        settings = Settings.load(database=database) if given else find_project(project, config).settings()
+        settings = database_settings(project, config, database)
         graphs = None
         if states:
             from runlane.agents.registry import load_registry

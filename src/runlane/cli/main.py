@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 import sys
 from importlib.util import find_spec
@@ -20,10 +19,10 @@ from runlane.cli import keys, options, runs, workers
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging, log_printed_lines
 from runlane.cli.moving import import_, move_ledger
-from runlane.cli.project import find_config, find_project
+from runlane.cli.project import database_settings, find_config, find_project
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
-from runlane.settings import ENV_PREFIX, Settings
+from runlane.settings import Settings
 
 if TYPE_CHECKING:
     from runlane.store.statements import Driver
@@ -136,7 +135,7 @@ def worker(
             run_timeout_s=run_timeout,
             drain_grace_s=drain_grace,
         )
-        if not settings.database.startswith("postgres"):
+        if not settings.on_postgres:
             raise ConfigurationError(
                 "A worker shares its database with other processes, which only PostgreSQL allows. Set --database "
                 "postgresql://..., or use `runlane serve`, which executes runs too."
@@ -195,8 +194,7 @@ def migrate(
         if source is not None or target is not None:
             move_ledger(source, target, database=database, compact=compact)
             return
-        given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
-        settings = Settings.load(database=database) if given else find_project(project, config).settings()
+        settings = database_settings(project, config, database)
         if settings.database.startswith("memory://"):
             raise ConfigurationError("A database in memory has nothing to migrate.")
         if compact and not settings.database.startswith(SQLITE):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from runlane.cli import options
-from runlane.cli.project import find_project
+from runlane.cli.project import database_settings
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
 from runlane.extras import needs_extra
-from runlane.settings import ENV_PREFIX, Settings
+from runlane.settings import Settings
 
 if TYPE_CHECKING:
     from runlane.moving.importing import ImportReport, Kind
@@ -92,8 +91,7 @@ def import_(
     Stop both servers before. The source is only read; what is in the ledger already stays as it is. It may be repeated.
     """
     with reporting():
-        given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
-        settings = Settings.load(database=database) if given else find_project(project, config).settings()
+        settings = database_settings(project, config, database)
         with needs_extra("postgres", "Importing"):
             from runlane.moving.source import Source
         with Source(source, from_schema) as opened, bars() as progress:

@@ -44,6 +44,17 @@ def find_project(where: Path, config: Path | None = None) -> Project:
     return Project(config=path, file=read_graphs_file(path))
 
 
+def database_settings(where: Path, config: Path | None, database: str | None) -> Settings:
+    """Return the settings of a command that needs nothing of a project if *database* or the environment names one.
+
+    Raises:
+        ConfigurationError: Neither does, and the project cannot be used; or a value cannot.
+    """
+    if database is not None or f"{ENV_PREFIX}DATABASE" in os.environ:
+        return Settings.load(database=database)
+    return find_project(where, config).settings()
+
+
 def find_config(where: Path, config: Path | None = None) -> Path:
     """Return the path of the ``langgraph.json``.
 

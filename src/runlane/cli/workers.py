@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runlane.cli import options
-from runlane.cli.project import find_project
+from runlane.cli.project import database_settings
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
-from runlane.settings import ENV_PREFIX, Settings
+from runlane.settings import Settings
 
 if TYPE_CHECKING:
     from runlane.store.transactions.fleet import Fleet
@@ -37,9 +36,8 @@ def ls(project: Path, *, config: Path | None, database: str | None, as_json: boo
     A worker is ready, draining, or silent: its lease is over, and others take its runs.
     """
     with reporting():
-        given = database is not None or f"{ENV_PREFIX}DATABASE" in os.environ
-        settings = Settings.load(database=database) if given else find_project(project, config).settings()
-        if not settings.database.startswith("postgres"):
+        settings = database_settings(project, config, database)
+        if not settings.on_postgres:
             raise ConfigurationError(
                 "Only processes on PostgreSQL share a database; one on SQLite has a single process, which `runlane "
                 "runs ls` shows the runs of."

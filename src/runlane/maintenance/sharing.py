@@ -84,4 +84,4 @@ async def shared_news(
 
 def _on_postgres(settings: Settings, store: RunStore) -> bool:
     """Return whether the ledger is on PostgreSQL; a simulated one is in memory, whatever its address says."""
-    return settings.database.startswith("postgres") and not isinstance(store.driver, MemoryDriver)
+    return settings.on_postgres and not isinstance(store.driver, MemoryDriver)

@@ -9,8 +9,8 @@ from runlane.errors import ConfigurationError
 from runlane.moving.ends import End
 from runlane.moving.postgres_end import PostgresEnd
 from runlane.moving.sqlite_end import SqliteEnd
+from runlane.store.backends import SQLITE
 
-_SQLITE: Final = "sqlite:///"
 _POSTGRES: Final = ("postgres://", "postgresql://")
 
 
@@ -20,8 +20,8 @@ def open_source(database: str, schema: str) -> End:
     Raises:
         ConfigurationError: There is none, or it is none that can be moved.
     """
-    path = database.removeprefix(_SQLITE)
-    if database.startswith(_SQLITE) and not Path(path).is_file():
+    path = database.removeprefix(SQLITE)
+    if database.startswith(SQLITE) and not Path(path).is_file():
         raise ConfigurationError(f"The database {path} does not exist, so there is nothing to move.")
     return open_target(database, schema)
 
@@ -32,8 +32,8 @@ def open_target(database: str, schema: str) -> End:
     Raises:
         ConfigurationError: It is none that can hold a moved ledger.
     """
-    if database.startswith(_SQLITE):
-        return SqliteEnd(database.removeprefix(_SQLITE))
+    if database.startswith(SQLITE):
+        return SqliteEnd(database.removeprefix(SQLITE))
     if database.startswith(_POSTGRES):
         return PostgresEnd(database, schema)
     raise ConfigurationError(
