@@ -13,9 +13,10 @@ from msgspec import structs
 
 from runlane import admission
 from runlane.admission import ActiveRun, LaneView
+from runlane.documents.document import whole
 from runlane.errors import AlreadyExists, NotFound
 from runlane.lifecycle import CancelAction, EndReason, ThreadStatus
-from runlane.records import Admission, AnyOwner, Cancelled, Claimant, Json, NewRun, ThreadTtl
+from runlane.records import Admission, AnyOwner, Cancelled, Claimant, Json, NewRun, RunRecord, ThreadTtl
 from runlane.requests import StoredRequest
 from runlane.store.conditions import IS_ACTIVE, PENDING
 from runlane.store.filters import matches
@@ -177,11 +178,10 @@ def _admit_first(new: NewRun) -> Transaction[Admission]:
     decision = admission.decide(new, LaneView())
     if decision.refusal is not None:
         raise decision.refusal
-    rows = yield from _insert(new, admission.thread_metadata(new))
-    if not rows:
+    run = yield from _insert(new, admission.thread_metadata(new))
+    if run is None:
         raise AlreadyExists("run", new.run_id)
     head = admission.starts_at_once(new, head=None, alone=True)
-    run = yield from run_of(rows[0])
     return Admission(run=run, runnable=head)
 
 
@@ -194,10 +194,10 @@ def _admit_to_lane(new: NewRun, thread: Row, max_queued_runs: int) -> Transactio
     lane = yield from _lane(new, thread, active, max_queued_runs)
     decision = admission.decide(new, lane)
     metadata = loads(thread["metadata"])
-    rows: Rows = ()
+    run = None
     if decision.refusal is None:
-        rows = yield from _insert(new, metadata)
-    if not rows:
+        run = yield from _insert(new, metadata)
+    if run is None:
         same = yield GET_RUN(run_id=new.run_id, **owner_params(new.owner))
         if decision.refusal is not None and not same:
             raise decision.refusal
@@ -213,7 +213,6 @@ def _admit_to_lane(new: NewRun, thread: Row, max_queued_runs: int) -> Transactio
     if active:
         head = yield from _head(new.thread_id)
     runnable = admission.starts_at_once(new, head=head, alone=not active)
-    run = yield from run_of(rows[0])
     return Admission(run=run, runnable=runnable, cancelled=cancelled)
 
 
@@ -266,11 +265,12 @@ def _admitted_before(new: NewRun, same: Rows, *, by_key: bool) -> Transaction[Ad
     return Admission(run=run, runnable=head == row["run_id"], reused=True)
 
 
-def _insert(new: NewRun, thread_metadata: Json) -> Transaction[Rows]:
+def _insert(new: NewRun, thread_metadata: Json) -> Transaction[RunRecord | None]:
+    """Insert the run and return it, or ``None`` if its id is there."""
     stored = StoredRequest.of(new.request, new.origin, binding_of(thread_metadata, new.thread_metadata))
     apart = NO_VALUE
     if new.large_input is not None:
-        stored = stored.without_input()
+        stored = StoredRequest(stored.without_input().text, whole(new.large_input))  # as it will be read
         apart = yield from put_value(new.thread_id, new.large_input)
     rows = yield INSERT_RUN(
         run_id=new.run_id,
@@ -291,7 +291,7 @@ def _insert(new: NewRun, thread_metadata: Json) -> Transaction[Rows]:
         home=new.home,
         delay_us=int(new.delay_s * 1_000_000),
     )
-    return rows
+    return (yield from run_of(rows[0], stored)) if rows else None
 
 
 def _cancel_all(active: Rows, action: CancelAction | None, by: str) -> Transaction[tuple[Cancelled, ...]]:

@@ -13,7 +13,7 @@ _HOLDS: Final = f"SELECT 1 AS held FROM runs WHERE {HOLDS_RUN}"
 # Guard: the attempt owns its run, and keeps it until the write is committed: whoever ends or takes the run locks its
 # row FOR UPDATE, which waits for this lock; nothing else does.
 HOLDS_LEASE = statement("holds_lease", f"{_HOLDS} {{for_key_share}}")
-# The same without waiting for who has the row.
+# The same for a row that no other transaction has locked; one that is locked is skipped.
 HOLDS_FREE_LEASE = statement("holds_free_lease", f"{_HOLDS} {{key_share_skip_locked}}")
 # Tells a row that somebody has from one that is not the attempt's any more. SQLite has one writer.
 STILL_HOLDS = statement("still_holds", "", postgres=_HOLDS)
