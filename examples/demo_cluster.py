@@ -88,17 +88,24 @@ async def chat_anywhere(cluster: Cluster) -> None:
     report.check("the thread has its messages at both", ok=len(state["values"]["messages"]) >= 4)
 
 
-async def kill_one(cluster: Cluster) -> None:
-    """Kill the node that executes a run, while a client watches at the other."""
-    report = cluster.report
-    thread_id = (await cluster.first.client.threads.create())["thread_id"]
-    run = await cluster.first.client.runs.create(
+async def begin(cluster: Cluster, topic: str) -> tuple[str, Any]:
+    """Ask for a run of all steps at the first node, and return its thread and the run."""
+    client = cluster.first.client
+    thread_id = (await client.threads.create())["thread_id"]
+    run = await client.runs.create(
         thread_id,
         "research",
-        input=research("tides", steps=STEPS, seconds=STEP_S),
+        input=research(topic, steps=STEPS, seconds=STEP_S),
         stream_mode=["custom", "values"],
         stream_resumable=True,
     )
+    return thread_id, run
+
+
+async def kill_one(cluster: Cluster) -> None:
+    """Kill the node that executes a run, while a client watches at the other."""
+    report = cluster.report
+    thread_id, run = await begin(cluster, "tides")
     behind = await cluster.second.client.runs.create(
         thread_id, "research", input=research("owls", steps=2, seconds=0.05), multitask_strategy="enqueue"
     )
@@ -155,14 +162,7 @@ async def executing(cluster: Cluster, thread_id: str) -> tuple[Node, Node]:
 async def hand_over(cluster: Cluster) -> None:
     """Stop the node that executes a run as an update of the program would."""
     report = cluster.report
-    thread_id = (await cluster.first.client.threads.create())["thread_id"]
-    run = await cluster.first.client.runs.create(
-        thread_id,
-        "research",
-        input=research("whales", steps=STEPS, seconds=STEP_S),
-        stream_mode=["custom", "values"],
-        stream_resumable=True,
-    )
+    thread_id, run = await begin(cluster, "whales")
     stopped, other = await executing(cluster, thread_id)
     began, stopping = time.monotonic(), asyncio.ensure_future(stopped.server.terminate())
     viewer = await read(other.client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -16,8 +17,10 @@ from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Statement, Transaction, statement
+from runlane.store.transactions.crons import CronPlan, CronTarget
 
 WORKER = "worker-1"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 A_WORKER = WorkerState(worker_id=WORKER, lease_s=60)
 ENDINGS = {
     RunEvent.SUCCEED: EndReason.COMPLETED,
@@ -123,6 +126,28 @@ async def turn(store: RunStore, hand: Statement, run_id: str) -> None:
         yield hand(run_id=run_id)
 
     await store.driver.write(move())
+
+
+def a_plan(**changes: Any) -> CronPlan:
+    """Return the plan of a cron that fires each minute from :data:`NOON`, which is past."""
+    values: dict[str, Any] = {
+        "schedule": "* * * * *",
+        "timezone": None,
+        "end_at": None,
+        "payload": {},
+        "metadata": {},
+        "on_run_completed": None,
+        "missed": "once",
+        "overlap": "allow",
+        "enabled": True,
+        "next_run_at": NOON,
+    }
+    return CronPlan(**{**values, **changes})
+
+
+def a_target(thread_id: str | None = None) -> CronTarget:
+    """Return the target of a cron of nobody, for the assistant ``a``."""
+    return CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*", thread_id=thread_id)
 
 
 def empty_ledger(url: str) -> None:

@@ -157,7 +157,7 @@ class SupervisedLoop:
 
 @asynccontextmanager
 async def together(*loops: AbstractAsyncContextManager[Any]) -> AsyncIterator[None]:
-    """Enter *loops* one after the other, and leave them at once: if turns hang, the grace time passes for all of them."""
+    """Enter *loops* one after the other, and leave them at once: turns that hang share the grace time."""
     entered: list[AbstractAsyncContextManager[Any]] = []
     try:
         for loop in loops:

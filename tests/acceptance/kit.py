@@ -198,6 +198,26 @@ class Worker(Program):
         super().__init__(call, env_of(settings), effects=folder / "effects", takes_input=False)
 
 
+@asynccontextmanager
+async def servers_and_workers(
+    folder: Path, url: str, **settings: Any
+) -> AsyncIterator[tuple[tuple[Server, Server], tuple[Worker, Worker]]]:
+    """Run two servers that execute nothing, and two workers, on one database."""
+
+    def server() -> Server:
+        return Server(folder, database=url, flags=["--no-worker"], **settings)
+
+    async with (
+        server() as first,
+        server() as second,
+        Worker(folder, url, **settings) as one,
+        Worker(folder, url, **settings) as other,
+    ):
+        await first.start()
+        await asyncio.gather(second.start(), one.start(), other.start())
+        yield (first, second), (one, other)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event of a stream."""

@@ -14,7 +14,17 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
 
-from acceptance.kit import Program, Reader, Server, Worker, create_run, ended_run, free_port, get, new_thread
+from acceptance.kit import (
+    Program,
+    Reader,
+    Server,
+    create_run,
+    ended_run,
+    free_port,
+    get,
+    new_thread,
+    servers_and_workers,
+)
 from nginx_kit import nginx_configuration, nginx_program
 from postgres_cluster import PostgresCluster
 
@@ -70,22 +80,13 @@ async def topology(
     """Give the processes, for all tests: starting them takes longer than most else."""
     nginx_program()
     folder, url = tmp_path_factory.mktemp("nginx"), durable_cluster.url("ledger")
-
-    def server() -> Server:
-        return Server(folder, database=url, flags=["--no-worker"], **SETTINGS)
-
     async with (
-        server() as first,
-        server() as second,
-        Worker(folder, url, **SETTINGS) as one,
-        Worker(folder, url, **SETTINGS) as other,
-        Nginx(folder, (first, second)) as proxy,
+        servers_and_workers(folder, url, **SETTINGS) as (servers, _),
+        Nginx(folder, servers) as proxy,
         httpx.AsyncClient(trust_env=False, timeout=60) as http,
     ):
-        await first.start()
-        await asyncio.gather(second.start(), one.start(), other.start())
         await proxy.start()
-        yield Topology(proxy, (first, second), http)
+        yield Topology(proxy, servers, http)
 
 
 async def test_events_pass_the_proxy_one_by_one(topology: Topology) -> None:

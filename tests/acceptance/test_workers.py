@@ -14,7 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from acceptance.kit import Reader, Server, Worker, create_run, ended_run, get, new_thread
+from acceptance.kit import Reader, Server, Worker, create_run, ended_run, get, new_thread, servers_and_workers
 from postgres_cluster import PostgresCluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -39,20 +39,11 @@ class Parts:
 async def parts(tmp_path_factory: pytest.TempPathFactory, durable_cluster: PostgresCluster) -> AsyncIterator[Parts]:
     """Give the processes, for all tests: starting them takes longer than most else."""
     folder, url = tmp_path_factory.mktemp("workers"), durable_cluster.url("ledger")
-
-    def server() -> Server:
-        return Server(folder, database=url, flags=["--no-worker"], **SETTINGS)
-
     async with (
-        server() as first,
-        server() as second,
-        Worker(folder, url, **SETTINGS) as one,
-        Worker(folder, url, **SETTINGS) as other,
+        servers_and_workers(folder, url, **SETTINGS) as (servers, workers),
         httpx.AsyncClient(trust_env=False, timeout=60) as http,
     ):
-        await first.start()
-        await asyncio.gather(second.start(), one.start(), other.start())
-        yield Parts((first, second), (one, other), http, url)
+        yield Parts(servers, workers, http, url)
 
 
 async def test_a_run_is_executed_by_a_worker_and_known_to_every_server(parts: Parts) -> None:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from ledger_kit import a_run
+from ledger_kit import NOON, a_plan, a_run, a_target
 from run_kit import ONCE, FaultyDriver, at_once, on_jumping_time, opened, soon
 from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.maintenance.crons import CronScheduler, due
-from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun
+from runlane.records import ANY_OWNER, Admission, NewRun
 from runlane.schedules import Schedule
 from runlane.store.ledger import RunStore
 from runlane.store.rows import microseconds
 from runlane.store.statements import Transaction
-from runlane.store.transactions.crons import Cron, CronPlan, CronTarget, Firing
+from runlane.store.transactions.crons import Cron, Firing
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
 LONG_S = 1e6
 #: On the clock that jumps.
@@ -67,19 +66,8 @@ class Fixture:
         self.changed.set()
 
     async def make(self, cron_id: str = "c", schedule: str = "* * * * *", **changes: Any) -> Cron:
-        values: dict[str, Any] = {
-            "timezone": None,
-            "end_at": None,
-            "payload": {},
-            "metadata": {},
-            "on_run_completed": None,
-            "missed": "once",
-            "overlap": "allow",
-            "enabled": True,
-            "next_run_at": Schedule(schedule).after(self.now()),
-        }
-        target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*")
-        return await self.store.crons.create(cron_id, target, CronPlan(schedule=schedule, **{**values, **changes}))
+        plan = a_plan(**{"schedule": schedule, "next_run_at": Schedule(schedule).after(self.now()), **changes})
+        return await self.store.crons.create(cron_id, a_target(), plan)
 
     async def count(self, fired: int) -> list[tuple[str, int]]:
         """Return what was fired, in whole seconds after noon, once it is *fired* in number."""

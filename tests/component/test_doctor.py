@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from acceptance.kit import Reader, Server, new_thread
 from doctor_kit import BUSY, DAMAGES, Damage, in_postgres
-from ledger_kit import a_run, ledger_connection
+from ledger_kit import a_plan, a_run, a_target, ledger_connection
 from postgres_cluster import PostgresCluster
 from run_kit import Stepper, at_once, ended, graph_run, opened, soon
 from runlane.cli.main import app
@@ -38,7 +38,6 @@ from runlane.store.migrations import indexes
 from runlane.store.rows import instant
 from runlane.store.transactions.admissions import admit
 from runlane.store.transactions.assistants import NewAssistant
-from runlane.store.transactions.crons import CronPlan, CronTarget
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
 
 HOUR_US = 3_600_000_000
@@ -92,20 +91,13 @@ async def _others(runtime: Runtime) -> None:
     await runtime.store.assistants.create(new, if_exists_return=False)
     await runtime.store.assistants.update("a", owner=NO_OWNER, changes={"name": "second"})
     for name, enabled, end_us in (("goes on", True, None), ("paused", False, None), ("over", True, HOUR_US)):
-        plan = CronPlan(
+        plan = a_plan(
             schedule="0 0 * * *",
-            timezone=None,
             end_at=None if end_us is None else instant(end_us),
-            payload={},
-            metadata={},
-            on_run_completed=None,
-            missed="once",
-            overlap="allow",
             enabled=enabled,
             next_run_at=instant(now_us() + HOUR_US) if name == "goes on" else None,
         )
-        target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*")
-        await runtime.store.crons.create(name, target, plan)
+        await runtime.store.crons.create(name, a_target(), plan)
     await _with_webhook(runtime.store, "told")
     [claimed] = await runtime.store.webhooks.claim(capacity=1, per_host=1, busy={}, lease_s=60)
     sent_at = instant(now_us())

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from ledger_kit import LONG_AGO, a_run, claim, ended, ledger_connection
+from ledger_kit import LONG_AGO, a_plan, a_run, a_target, claim, ended, ledger_connection
 from run_kit import PATIENCE_S, Scripted, opened, soon, turn
 from run_kit import ended as run_ended
 from runlane.agents.coroutine import CoroutineAgent, RunContext
@@ -22,7 +22,7 @@ from runlane.journal.rows import CheckpointRows
 from runlane.leases import WorkerState
 from runlane.lifecycle import RunStatus
 from runlane.maintenance.crons import CronScheduler
-from runlane.records import ANY_OWNER, NO_OWNER, Admission, Lease, NewRun, RunRecord, StreamEvent
+from runlane.records import ANY_OWNER, Admission, Lease, NewRun, RunRecord, StreamEvent
 from runlane.runtime import Runtime
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import open_postgres
@@ -30,7 +30,7 @@ from runlane.store.drivers.postgres_link import Link, Times, plain
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Query, Rows
 from runlane.store.statements import run as drive
-from runlane.store.transactions.crons import Cron, CronPlan, CronTarget
+from runlane.store.transactions.crons import Cron
 
 LEASE_S = 1.0
 DEAD = WorkerState(worker_id="dead", lease_s=LEASE_S)
@@ -127,20 +127,8 @@ class Slots:
 
     async def make(self, cron_id: str, thread_id: str | None) -> None:
         self.fired[cron_id] = asyncio.Event()
-        plan = CronPlan(
-            schedule="0 0 1 1 *",
-            timezone=None,
-            end_at=None,
-            payload={},
-            metadata={},
-            on_run_completed=None,
-            missed="once",
-            overlap="allow",
-            enabled=True,
-            next_run_at=datetime.now(UTC) - timedelta(seconds=1),
-        )
-        target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*", thread_id=thread_id)
-        await self._store.crons.create(cron_id, target, plan)
+        plan = a_plan(schedule="0 0 1 1 *", next_run_at=datetime.now(UTC) - timedelta(seconds=1))
+        await self._store.crons.create(cron_id, a_target(thread_id), plan)
 
     async def _run(self, cron: Cron, slot: datetime) -> NewRun:
         return a_run(cron.target.thread_id or f"of-{cron.cron_id}", metadata={"cron_id": cron.cron_id})

@@ -122,13 +122,18 @@ async def check_whole(agent: Talking, reading: Reading) -> None:
     assert end == StreamEnd(seq=STEPS + 2, status=RunStatus.SUCCESS, end_reason=EndReason.COMPLETED)
 
 
-async def test_a_reader_in_another_process_sees_what_happens_without_a_poll(url: str) -> None:
+async def read_elsewhere(url: str) -> None:
+    """Check that a reader in another process than the run's sees all of it, while it happens."""
     agent = Talking()
     async with two_processes(url) as (here, there):
         run = await here.runs.create("t", agent=agent)
         reading = Reading(there, run)
         await tell(agent, reading)
         await check_whole(agent, reading)
+
+
+async def test_a_reader_in_another_process_sees_what_happens_without_a_poll(url: str) -> None:
+    await read_elsewhere(url)
 
 
 async def test_a_reader_sees_everything_with_the_poll_if_all_notifications_are_lost(
@@ -136,12 +141,7 @@ async def test_a_reader_sees_everything_with_the_poll_if_all_notifications_are_l
 ) -> None:
     monkeypatch.setattr(Notifications, "run_changed", lambda self, run_seq: None)
     monkeypatch.setattr(following, "POLL_S", 0.02)
-    agent = Talking()
-    async with two_processes(url) as (here, there):
-        run = await here.runs.create("t", agent=agent)
-        reading = Reading(there, run)
-        await tell(agent, reading)
-        await check_whole(agent, reading)
+    await read_elsewhere(url)
 
 
 async def test_a_reader_sees_everything_once_if_notifications_come_late_and_twice(
@@ -154,12 +154,7 @@ async def test_a_reader_sees_everything_once_if_notifications_come_late_and_twic
         asyncio.get_running_loop().call_later(0.03, hear, self, (*run_seqs, 999))
 
     monkeypatch.setattr(Follower, "hear", late)
-    agent = Talking()
-    async with two_processes(url) as (here, there):
-        run = await here.runs.create("t", agent=agent)
-        reading = Reading(there, run)
-        await tell(agent, reading)
-        await check_whole(agent, reading)
+    await read_elsewhere(url)
 
 
 async def test_what_happened_while_no_process_listened_is_seen_once_one_does_again(url: str) -> None:

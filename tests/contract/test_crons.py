@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import replace
 
-from ledger_kit import a_run, admit, cancel, ended, running
+import ledger_kit
+from ledger_kit import NOON, a_run, a_target, admit, cancel, ended, running
 from runlane.errors import ConflictError, CronChanged, NotFound
 from runlane.maintenance.crons import CronScheduler
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunError
@@ -19,24 +20,11 @@ from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver
 from runlane.store.transactions.crons import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Fired, Firing
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 
 
 def a_plan(**changes: Any) -> CronPlan:
-    values: dict[str, Any] = {
-        "schedule": "* * * * *",
-        "timezone": None,
-        "end_at": None,
-        "payload": {},
-        "metadata": {},
-        "on_run_completed": "delete",
-        "missed": "once",
-        "overlap": "allow",
-        "enabled": True,
-        "next_run_at": NOON,
-    }
-    return CronPlan(**{**values, **changes})
+    return ledger_kit.a_plan(**{"on_run_completed": "delete", **changes})
 
 
 async def make(store: RunStore, cron_id: str = "c", **changes: Any) -> Cron:
@@ -202,7 +190,7 @@ async def test_a_slot_is_passed_over_while_the_last_run_is_active_if_the_cron_sa
 
 async def test_a_cron_whose_thread_is_not_its_owners_is_disabled_and_says_why(store: RunStore) -> None:
     await ended(store, "t", owner="eve")
-    target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*", thread_id="t")
+    target = a_target("t")
     cron = await store.crons.create("c", target, a_plan())
     fired = await fire(store, cron, a_firing(new=a_run("t", create_thread=False)))
     assert (fired.admission, fired.cron.plan.enabled, fired.cron.plan.next_run_at) == (None, False, None)

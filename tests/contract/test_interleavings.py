@@ -19,7 +19,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from interleaving import Make, Outcome, Side, alone, interleaved, two_sides
-from ledger_kit import A_WORKER, EMPTY, LONG_AGO, WORKER, a_run, ledger_connection, outcome
+from ledger_kit import A_WORKER, EMPTY, LONG_AGO, WORKER, a_plan, a_run, a_target, ledger_connection, outcome
 from runlane.journal.remainder import append
 from runlane.leases import SeenLease
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
@@ -27,7 +27,7 @@ from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, NO_OWNER, Claimant, Lease, RunError, StreamEvent
 from runlane.store.statements import Transaction
 from runlane.store.transactions import admissions, claims, crons, leases, parts, rescues, run_queries, runs, threads
-from runlane.store.transactions.crons import Cron, CronPlan, CronTarget, Firing
+from runlane.store.transactions.crons import Cron, Firing
 from runlane.store.transactions.events import purge_events
 from runlane.store.transactions.heads import HeadsWanted
 from runlane.store.transactions.workers import beat
@@ -90,20 +90,8 @@ def make_world(connection: psycopg.Connection[Any], *, busy: bool) -> World:
         lease = do(claims.claim("r1", claimant)).lease
         do(append(lease, [event(1)]))
         do(admissions.admit(a_run("t", run_id="r2")))
-    plan = CronPlan(
-        schedule="0 0 1 1 *",
-        timezone=None,
-        end_at=None,
-        payload={},
-        metadata={},
-        on_run_completed=None,
-        missed="once",
-        overlap="allow",
-        enabled=True,
-        next_run_at=datetime.now(UTC) - timedelta(seconds=1),
-    )
-    target = CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*", thread_id="t")
-    cron = do(crons.create_cron("c", target, plan))
+    plan = a_plan(schedule="0 0 1 1 *", next_run_at=datetime.now(UTC) - timedelta(seconds=1))
+    cron = do(crons.create_cron("c", a_target("t"), plan))
     seen = SeenLease(run_id="r1", attempt=1, worker_id=WORKER, lease_s=60, beats=1)
     return World(lease=lease, seen=seen, cron=cron)
 

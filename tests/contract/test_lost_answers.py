@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ import pytest
 from ledger_kit import (
     A_WORKER,
     LONG_AGO,
+    NOON,
     WORKER,
+    a_plan,
     a_run,
+    a_target,
     admit,
     cancel,
     claim,
@@ -52,7 +55,7 @@ from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.assistants import NewAssistant
-from runlane.store.transactions.crons import CronPlan, CronTarget, Firing
+from runlane.store.transactions.crons import Firing
 from runlane.store.transactions.heads import HeadsWanted
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
 
@@ -62,7 +65,6 @@ Case = Callable[[RunStore], Awaitable[Operation]]
 ONCE = PersistenceRetryPolicy(max_attempts=1)
 #: On a busy machine this process stands still for longer than the server allows it otherwise.
 PATIENT = Times(idle_s=3.0, lock_s=20.0)
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOOK = "https://hooks.example.com/run"
 CASES: dict[str, Case] = {}
 
@@ -277,25 +279,25 @@ async def assistants_delete(store: RunStore) -> Operation:
 
 @case
 async def crons_create(store: RunStore) -> Operation:
-    return lambda: store.crons.create("c", target(), a_plan())
+    return lambda: store.crons.create("c", a_target(), a_plan())
 
 
 @case
 async def crons_change(store: RunStore) -> Operation:
-    cron = await store.crons.create("c", target(), a_plan())
+    cron = await store.crons.create("c", a_target(), a_plan())
     return lambda: store.crons.change(cron, a_plan(schedule="1 * * * *"))
 
 
 @case
 async def crons_fire(store: RunStore) -> Operation:
-    cron = await store.crons.create("c", target(), a_plan())
+    cron = await store.crons.create("c", a_target(), a_plan())
     firing = Firing(slot=NOON, next_run_at=NOON + timedelta(minutes=1), new=a_run("t", run_id="r"))
     return lambda: store.crons.fire(cron, firing)
 
 
 @case
 async def crons_delete(store: RunStore) -> Operation:
-    await store.crons.create("c", target(), a_plan())
+    await store.crons.create("c", a_target(), a_plan())
     return lambda: store.crons.delete("c", owner=NO_OWNER)
 
 
@@ -381,25 +383,6 @@ def values(letter: str) -> Encoded:
 
 def an_assistant() -> NewAssistant:
     return NewAssistant(assistant_id="a", owner=NO_OWNER, graph_id="g", config={}, context={}, metadata={})
-
-
-def target() -> CronTarget:
-    return CronTarget(owner=NO_OWNER, assistant_id="a", assistant_owner="*")
-
-
-def a_plan(schedule: str = "* * * * *") -> CronPlan:
-    return CronPlan(
-        schedule=schedule,
-        timezone=None,
-        end_at=None,
-        payload={},
-        metadata={},
-        on_run_completed=None,
-        missed="once",
-        overlap="allow",
-        enabled=True,
-        next_run_at=NOON,
-    )
 
 
 def note() -> Transaction[None]:
@@ -559,7 +542,7 @@ async def test_a_connection_has_one_row_for_its_commits_and_takes_it_along(
     postgres_ledger: str, emptied: Callable[[], None]
 ) -> None:
     emptied()
-    one, other = await open_postgres(postgres_ledger), await open_postgres(postgres_ledger, max_connections=3)
+    one, other = [await open_postgres(postgres_ledger, max_connections=3) for _ in range(2)]  # one connection for this
     for _ in range(20):
         await RunStore(one).probe()
         await RunStore(other).probe()

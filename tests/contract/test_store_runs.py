@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from msgspec.structs import replace
+from msgspec import structs
 
 from ledger_kit import (
     A_WORKER,
@@ -130,7 +131,7 @@ async def test_finish_with_a_stale_lease_writes_nothing(store: RunStore, event: 
 async def test_a_lease_of_a_future_attempt_is_refused(store: RunStore) -> None:
     lease = await running(store)
     with pytest.raises(LeaseLost):
-        await finish(store, replace(lease, attempt=2))
+        await finish(store, structs.replace(lease, attempt=2))
 
 
 async def _progress(store: RunStore, run: RunRecord, lease: Lease) -> None:
