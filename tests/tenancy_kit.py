@@ -127,6 +127,12 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
             ({"thread_id": has.waiting_thread_id, "run_ids": [has.waiting_run_id]}, status(404)),
             ({"status": "all"}, status(404)),
         ],
+        "POST /runs/search": [
+            ({}, exactly([])),
+            ({"thread_id": has.thread_id}, exactly([])),
+            ({"owner": "alice"}, exactly([])),
+            ({"text": has.run_id}, exactly([])),
+        ],
         "POST /runs/crons": [({"schedule": "0 0 1 1 *", **theirs}, status(404))],
         "POST /runs/crons/search": [({}, exactly([])), ({"thread_id": has.thread_id}, exactly([]))],
         "POST /runs/crons/count": [({}, exactly(0))],

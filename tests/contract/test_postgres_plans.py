@@ -18,6 +18,7 @@ from runlane.journal import rows
 from runlane.store.backends import migrate_postgres
 from runlane.store.statements import Statement
 from runlane.store.transactions import parts
+from runlane.store.transactions.run_search import COMPARED, NEWEST, last_compared, matching
 
 #: One thread has a fifth of the checkpoints.
 CHECKPOINTS, OF_THREAD, ITEMS = 100_000, 20_000, 20_000
@@ -36,6 +37,12 @@ FILL = (
     f"""INSERT INTO store_items (owner, namespace, key, value, created_at, updated_at)
         SELECT '', 'n' || n % 100 || '.', n::text, '', 1, 1 FROM generate_series(1, {ITEMS}) AS n""",
 )
+#: An owner in 50 has runs in the same order as all others.
+RUNS = 50_000
+FILL_RUNS = f"""INSERT INTO runs (run_id, thread_id, owner, status, multitask_strategy, on_disconnect, metadata, kwargs,
+      not_before, created_at, updated_at)
+    SELECT 'run-' || n, 't' || n % 1000, 'o' || n % 50, CASE WHEN n % 10 = 0 THEN 'error' ELSE 'success' END, 'enqueue',
+      'cancel', '{{}}', '{{}}', 1, n, 1 FROM generate_series(1, {RUNS}) AS n"""
 AT = {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "00010000"}
 VALUES: dict[str, Any] = {
     **AT,
@@ -91,7 +98,7 @@ def ledger(request: pytest.FixtureRequest, postgres_cluster: PostgresCluster) ->
         url = postgres_cluster.url(name)
         migrate_postgres(url)
         with ledger_connection(url, autocommit=True) as made:
-            for sql in FILL:
+            for sql in (*FILL, FILL_RUNS):
                 made.execute(sql)
             if request.param == "analysed":
                 made.execute("ANALYZE")
@@ -114,11 +121,31 @@ def literal(value: Any, connection: psycopg.Connection) -> str:
 
 @pytest.mark.parametrize("one", SMALL, ids=lambda one: one.name)
 def test_a_statement_reads_little_of_a_large_ledger(one: Statement, ledger: psycopg.Connection) -> None:
+    found = plan_of(one, VALUES, ledger)
+    assert looked_at(found) <= ENOUGH, json.dumps(found, indent=1)
+
+
+@pytest.mark.parametrize("scope", ["all", "owner", "thread", "unsuccessful", "unsuccessful_of_owner"])
+def test_a_search_for_runs_reads_few_of_them(scope: str, ledger: psycopg.Connection) -> None:
+    ledger.execute("ANALYZE runs")  # until that, PostgreSQL reads all runs while they are as few as here
+    nothing = dict.fromkeys(("statuses", "graph_id", "assistant_id", "text", "metadata", "where_path"))
+    mine = "owner" in scope
+    given = {**nothing, "owner": "o7", "since": 0, "until": RUNS, "any_thread": 1, "limit": 20}
+    given |= {"any_owner": 0 if mine else 1, "thread_id": "t7" if scope == "thread" else None}
+    last = plan_of(last_compared(scope), {**given, "before": NEWEST, "first": 0}, ledger)
+    assert looked_at(last) <= RUNS / 10, json.dumps(last, indent=1)
+    first = RUNS - COMPARED if scope == "all" else 0
+    compared = plan_of(matching(scope), {**given, "before": NEWEST, "first": first}, ledger)
+    assert looked_at(compared) <= RUNS / 10, json.dumps(compared, indent=1)
+
+
+def plan_of(one: Statement, values: dict[str, Any], ledger: psycopg.Connection) -> dict[str, Any]:
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", one.postgres)))
     sql = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", one.postgres).replace("%%", "%")
-    given = ", ".join(literal(VALUES[name], ledger) for name in names)
+    given = ", ".join(literal(values[name], ledger) for name in names)
     with ledger.transaction(force_rollback=True):
         ledger.execute(f"PREPARE one AS {sql}".encode())
         [[[found]]] = ledger.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE one ({given})".encode()).fetchall()
     ledger.execute("DEALLOCATE one")
-    assert looked_at(found["Plan"]) <= ENOUGH, json.dumps(found["Plan"], indent=1)
+    plan: dict[str, Any] = found["Plan"]
+    return plan

@@ -30,6 +30,14 @@ from runlane.store.transactions.run_queries import (
     RUN_END,
     STARTED_RUNS,
 )
+from runlane.store.transactions.run_search import (
+    COMPARED,
+    FIRST_AND_LAST,
+    NEWEST,
+    NEXT_RUN,
+    last_compared,
+    matching,
+)
 from runlane.store.transactions.runs import (
     ACTIVE_RUNS,
     END_RUN,
@@ -178,6 +186,23 @@ def test_a_join_a_list_and_a_stream_cost_no_more_beside_many_ended_runs(
     """A row that is read takes some hundred steps; the thread has a thousand ended runs, and the ledger ten times."""
     places = {"run_seq": ENDED // 2, "seq": ENDED // 2, "from_order": 0, "limit": rows, "offset": 0}
     assert steps(ledger, one, {**places, "status": None}) <= 2 + 2 * rows
+
+
+@pytest.mark.parametrize("scope", ["all", "owner", "thread", "active", "unsuccessful", "unsuccessful_of_owner"])
+def test_a_page_of_a_search_for_runs_costs_no_more_beside_many_runs(ledger: sqlite3.Connection, scope: str) -> None:
+    given: dict[str, object] = {
+        "before": NEWEST,
+        "first": 0,
+        "since": 0,
+        "until": NEWEST,
+        "any_thread": 1,
+        "limit": 20,
+    }
+    nothing = dict.fromkeys(("statuses", "graph_id", "assistant_id", "text", "metadata", "where_json"))
+    bounds = {"thread_id": "t1"} if scope == "thread" else {"thread_id": None}
+    assert steps(ledger, matching(scope), {**given, **nothing, **bounds}) <= 2 + 2 * 20
+    assert steps(ledger, last_compared(scope), {**given, **bounds}) <= COMPARED / 10
+    assert steps(ledger, FIRST_AND_LAST) + steps(ledger, NEXT_RUN, {"seq": ENDED // 2}) <= 2
 
 
 @pytest.mark.parametrize("one", [GET_PARTS, MISSING_PARTS], ids=lambda one: one.name)

@@ -91,6 +91,11 @@ def test_a_filter_shares_what_it_matches_and_nothing_else(serve: Callable[..., L
     assert eve.post("/threads/search", json={}).json() == []
     assert eve.post("/threads/search", json={}).headers["x-pagination-total"] == "0"
     assert eve.post("/threads/count", json={}).json() == 0
+    run_id = ann.post(f"/threads/{thread_id}/runs", json={"assistant_id": "steps", "input": {"steps": 1}}).json()[
+        "run_id"
+    ]
+    assert [one["run_id"] for one in bob.post("/runs/search", json={}).json()] == [run_id]
+    assert eve.post("/runs/search", json={"thread_id": thread_id}).json() == []
     given = {"thread_id": thread_id, "if_exists": "do_nothing"}
     assert bob.post("/threads", json=given).json()["thread_id"] == thread_id
     assert eve.post("/threads", json=given).status_code == 409

@@ -22,6 +22,7 @@ from runlane.server.routes.batch import BATCH
 from runlane.server.routes.crons import CRONS
 from runlane.server.routes.items import ITEMS
 from runlane.server.routes.metrics import METRICS
+from runlane.server.routes.run_search import RUN_SEARCH
 from runlane.server.routes.runs import RUNS
 from runlane.server.routes.system import HEALTH, META
 from runlane.server.routes.thread_extras import THREAD_EXTRAS
@@ -57,6 +58,7 @@ RESOURCES: Final = (
     THREAD_EXTRAS,
     THREAD_STREAM,
     RUNS,
+    RUN_SEARCH,
     BATCH,
     CRONS,
     ITEMS,

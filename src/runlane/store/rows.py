@@ -93,7 +93,7 @@ def error_text(error: RunError | None) -> str | None:
     return None if error is None else dumps({"error": error.error, "message": error.message})
 
 
-def _error(text: str | None) -> RunError | None:
+def error_of(text: str | None) -> RunError | None:
     return None if text is None else RunError(**loads(text))
 
 
@@ -171,7 +171,7 @@ def run_record(row: Row, stored: StoredRequest | None = None) -> RunRecord:
         metadata=loads(row["metadata"]),
         stored=stored,
         model_name=row["model_name"],
-        error=_error(row["error"]),
+        error=error_of(row["error"]),
         cancel=receipt_of(row),
         usage=usage_of(row["usage"]),
         temporary=bool(row["temporary"]),
@@ -240,7 +240,7 @@ def thread_record(row: Row) -> Thread:
         config=loads(row["config"]),
         values=None,
         interrupts=loads(row["interrupts"]),
-        error=_error(row["error"]),
+        error=error_of(row["error"]),
         created_at=instant(row["created_at"]),
         updated_at=instant(row["updated_at"]),
         state_updated_at=instant(row["state_updated_at"]),

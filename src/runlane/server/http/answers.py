@@ -234,6 +234,31 @@ class Run(WireObject):
     waiting_on: WireWaitingOn | None = None
 
 
+class WireRunSummary(WireObject):
+    """A run of a search: without its request, which can be large and is somebody's."""
+
+    run_id: str
+    thread_id: str
+    owner: str
+    assistant_id: str | None
+    graph_id: str | None
+    status: RunStatus
+    end_reason: EndReason | None
+    error: RunError | None
+    attempt: Count
+    rescues: Count
+    worker_id: str | None
+    metadata: Object
+    model_name: str | None
+    usage: Usage
+    cancel: Receipt | None
+    waiting_on: WireWaitingOn | None
+    created_at: Instant
+    updated_at: Instant
+    started_at: Instant | None
+    ended_at: Instant | None
+
+
 class WireCron(WireObject):
     cron_id: str
     assistant_id: str

@@ -8,7 +8,8 @@ from typing import Any
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import Admission, Cancelled, Claimant, Json, NewRun, Owner, RunRecord, ThreadTtl, Usage
 from runlane.store.retrying import RetryingDriver
-from runlane.store.transactions import admissions, protocol, run_queries, runs, tasks
+from runlane.store.transactions import admissions, protocol, run_queries, run_search, runs, tasks
+from runlane.store.transactions.run_search import NEWEST, RunFilter, RunPage
 from runlane.store.transactions.tasks import TaskFilter
 
 
@@ -66,6 +67,10 @@ class Runs:
     ) -> tuple[RunRecord, ...]:
         """Return runs of a thread (``None``: of all), the newest admission first."""
         return await self._database.read(lambda: run_queries.list_runs(thread_id, owner, status, limit, offset))
+
+    async def search(self, *, owner: Owner, where: RunFilter, before_seq: int = NEWEST, limit: int) -> RunPage:
+        """Return runs of all threads that match *where*, with a ``seq`` below *before_seq*, newest admission first."""
+        return await self._database.read(lambda: run_search.search_runs(owner, where, before_seq, limit))
 
     async def list_tasks(
         self, thread_id: str, *, owner: Owner, where: TaskFilter, before: tuple[int, int] | None, limit: int

@@ -1,0 +1,298 @@
+"""Find runs of all threads, the newest admission first.
+
+A search reads the narrowest index that can answer it, from the newest run on, and compares at most ``MAX_COMPARED``
+runs with the filter. A page may therefore have fewer runs than were asked for, or none, and still name the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus
+from runlane.records import AnyOwner, CancelReceipt, Json, Owner, RunError, Usage, WaitingOn
+from runlane.store.conditions import IS_ACTIVE, IS_MINE
+from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params
+from runlane.store.rows import (
+    dumps,
+    error_of,
+    instant,
+    loads,
+    maybe_instant,
+    microseconds,
+    owner_params,
+    receipt_of,
+    usage_of,
+)
+from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, listed, statement
+from runlane.store.transactions.run_queries import waiting_on
+
+#: Runs that a statement compares with the filter, and a search at most.
+COMPARED: Final = 1_000
+MAX_COMPARED: Final = 10_000
+#: More active runs than this are not sorted for a page; the newest of all runs are compared instead.
+MANY_ACTIVE: Final = 10_000
+#: Runs are numbered in the order of their admission, from which their times may differ this much.
+CLOCK_MARGIN_US: Final = 60_000_000
+#: Above every number of a run.
+NEWEST: Final = 2**62
+
+UNSUCCESSFUL: Final = TERMINAL - {RunStatus.SUCCESS}
+_IS_UNSUCCESSFUL: Final = f"status IN {listed(UNSUCCESSFUL)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Which runs are compared: *condition*, numbers below *before* and from *first* on, in *order*."""
+
+    condition: str
+    before: str = "seq < :before"
+    first: str = "seq >= :first"
+    order: str = "seq DESC"
+
+
+_BEFORE_OF_OWNER: Final = "owner = :owner AND seq < :before"
+_FIRST_OF_OWNER: Final = "owner = :owner AND seq >= :first"
+_ORDER_OF_OWNER: Final = "owner DESC, seq DESC"
+#: By the name of the index that is read. `+seq` keeps SQLite on the index of active runs.
+_SCOPES: Final[Mapping[str, _Scope]] = {
+    "all": _Scope("1 = 1"),
+    "owner": _Scope("1 = 1", _BEFORE_OF_OWNER, _FIRST_OF_OWNER, _ORDER_OF_OWNER),
+    "thread": _Scope("thread_id = :thread_id"),
+    "active": _Scope(IS_ACTIVE, "+seq < :before", "+seq >= :first", "+seq DESC"),
+    "unsuccessful": _Scope(_IS_UNSUCCESSFUL),
+    "unsuccessful_of_owner": _Scope(_IS_UNSUCCESSFUL, _BEFORE_OF_OWNER, _FIRST_OF_OWNER, _ORDER_OF_OWNER),
+}
+_WANTED = f"""{IS_MINE}
+  AND (CAST(:statuses AS TEXT) IS NULL OR status IN {{listed :statuses}})
+  AND (CAST(:thread_id AS TEXT) IS NULL OR thread_id = :thread_id)
+  AND (CAST(:graph_id AS TEXT) IS NULL OR graph_id = :graph_id)
+  AND (CAST(:assistant_id AS TEXT) IS NULL OR assistant_id = :assistant_id)
+  AND created_at >= :since AND created_at < :until"""
+_TEXT = "run_id || ' ' || thread_id || ' ' || metadata || ' ' || COALESCE(error, '')"
+_HAS_TEXT = f"(CAST(:text AS TEXT) IS NULL OR instr(lower({_TEXT}), :text) > 0)"
+_HAS_TEXT_PG = f"""(CAST(:text AS TEXT) IS NULL OR strpos(lower(({_TEXT}) COLLATE "C"), :text) > 0)"""
+_OF_THREAD = """(:any_thread = 1 OR EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id
+  AND (CAST(:metadata AS TEXT) IS NULL OR {contains}) AND {matches}))"""
+_COLUMNS = (
+    "run_id, thread_id, owner, seq, assistant_id, graph_id, status, end_reason, attempt, rescues, worker_id, metadata, "
+    "model_name, error, usage, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
+    "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at"
+)
+COUNT_ACTIVE: Final = statement(
+    "run_search.count_active", f"SELECT COUNT(*) AS n FROM (SELECT 1 FROM runs WHERE {IS_ACTIVE} LIMIT :limit) AS found"
+)
+FIRST_AND_LAST: Final = statement(
+    "run_search.first_and_last", "SELECT (SELECT MIN(seq) FROM runs) AS first, (SELECT MAX(seq) FROM runs) AS last"
+)
+NEXT_RUN: Final = statement(
+    "run_search.next_run", "SELECT seq, created_at FROM runs WHERE seq >= :seq ORDER BY seq LIMIT 1"
+)
+
+
+def _postgres(sql: str) -> str:
+    """Return *sql* so that PostgreSQL does not read the runs of all owners in their order to find those of one."""
+    for condition in (_BEFORE_OF_OWNER, _FIRST_OF_OWNER):
+        _, _, bound = condition.partition(" AND seq ")
+        operator, parameter = bound.split()
+        sql = sql.replace(condition, f"(owner, seq) {operator} (:owner, {parameter})")
+    return sql
+
+
+@cache
+def last_compared(scope: str) -> Statement:
+    """Return the statement that finds the last of the next ``COMPARED`` runs of *scope*; no row if there are fewer.
+
+    Of all runs it has no lower bound: with two bounds, PostgreSQL expects few runs, and sorts all of them.
+    """
+    one = _SCOPES[scope]
+    bounds = one.before if scope == "all" else f"{one.before} AND {one.first}"
+    sql = f"""SELECT seq FROM runs WHERE {one.condition} AND {bounds}
+        ORDER BY {one.order} LIMIT 1 OFFSET {COMPARED - 1}"""
+    return statement(f"run_search.last_compared_{scope}", sql, postgres=_postgres(sql))
+
+
+@cache
+def matching(scope: str) -> Statement:
+    """Return the statement that reads runs of *scope* that match, of those between two numbers."""
+    one = _SCOPES[scope]
+    sql = f"""SELECT {_COLUMNS} FROM runs WHERE {one.condition} AND {one.before} AND {one.first} AND {_WANTED}
+        AND {{text}} AND {{of_thread}} ORDER BY {one.order} LIMIT :limit"""
+    lite = _OF_THREAD.format(contains="json_contains(metadata, :metadata)", matches=MATCHES)
+    postgres = _OF_THREAD.format(contains=contains_in_postgres("metadata"), matches=MATCHES_PG)
+    return statement(
+        f"run_search.matching_{scope}",
+        sql.replace("{text}", _HAS_TEXT).replace("{of_thread}", lite),
+        postgres=_postgres(sql).replace("{text}", _HAS_TEXT_PG).replace("{of_thread}", postgres),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """A filter on runs: each given condition must hold.
+
+    Args:
+        since: Admitted at this instant or later; *until*: before this one.
+        text: Is in the run's id, its thread's id, its metadata or its error; the case of ASCII letters is the same.
+        metadata: Is contained in the thread's metadata.
+        where: A filter on the thread's metadata.
+
+    Raises:
+        InvalidRequest: *metadata* is too large or too deep to compare every run with.
+    """
+
+    statuses: frozenset[RunStatus] = frozenset()
+    thread_id: str | None = None
+    graph_id: str | None = None
+    assistant_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str | None = None
+    metadata: Json | None = None
+    where: Json | None = None
+
+    def __post_init__(self) -> None:
+        check_size("metadata", self.metadata)
+
+    def params(self) -> dict[str, Any]:
+        return {
+            "statuses": dumps(sorted(self.statuses)) if self.statuses else None,
+            "thread_id": self.thread_id,
+            "graph_id": self.graph_id,
+            "assistant_id": self.assistant_id,
+            "since": 0 if self.since is None else microseconds(self.since),
+            "until": NEWEST if self.until is None else microseconds(self.until),
+            "text": None if self.text is None else _as_stored(self.text),
+            "any_thread": 0 if self.metadata or self.where else 1,
+            "metadata": dumps(self.metadata) if self.metadata else None,
+            **filter_params(self.where),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """A run without its request and its result."""
+
+    run_id: str
+    thread_id: str
+    owner: str
+    seq: int
+    assistant_id: str | None
+    graph_id: str | None
+    status: RunStatus
+    end_reason: EndReason | None
+    attempt: int
+    rescues: int
+    worker_id: str | None
+    metadata: Json
+    model_name: str | None
+    error: RunError | None
+    usage: Usage
+    cancel: CancelReceipt | None
+    waiting_on: WaitingOn | None
+    not_before: datetime
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """A page of a search; the next one begins before the run with the number *next_before*, if there may be more."""
+
+    runs: tuple[RunSummary, ...]
+    next_before: int | None
+
+
+def search_runs(owner: Owner, where: RunFilter, before: int, limit: int) -> Transaction[RunPage]:
+    """Return runs that match *where* with a number below *before*, the newest admission first."""
+    params = {**where.params(), **owner_params(owner)}
+    first = (yield from _first_since(where.since, -CLOCK_MARGIN_US)) if where.since else 0
+    if where.until:
+        before = min(before, (yield from _first_since(where.until, CLOCK_MARGIN_US)))
+    scope, rows, more = (yield from _scope(owner, where)), list[Row](), True
+    for _ in range(MAX_COMPARED // COMPARED):
+        last = yield last_compared(scope)(**params, before=before, first=first)
+        more = bool(last) and last[0]["seq"] > first
+        lowest = last[0]["seq"] if more else first
+        rows += yield matching(scope)(**params, before=before, first=lowest, limit=limit + 1 - len(rows))
+        before = lowest
+        if len(rows) > limit or not more:
+            break
+    found = yield from _summaries(rows[:limit])
+    if len(rows) > limit:
+        return RunPage(runs=found, next_before=found[-1].seq)
+    return RunPage(runs=found, next_before=before if more else None)
+
+
+def _scope(owner: Owner, where: RunFilter) -> Transaction[str]:
+    if where.thread_id is not None:
+        return "thread"
+    everybody = isinstance(owner, AnyOwner)
+    if where.statuses and where.statuses <= UNSUCCESSFUL:
+        return "unsuccessful" if everybody else "unsuccessful_of_owner"
+    if where.statuses and where.statuses <= ACTIVE:
+        active = yield COUNT_ACTIVE(limit=MANY_ACTIVE)
+        if active[0]["n"] < MANY_ACTIVE:
+            return "active"
+    return "all" if everybody else "owner"
+
+
+def _first_since(at: datetime, margin_us: int) -> Transaction[int]:
+    """Return the number of the first run since *at*, or one above all, by bisection."""
+    wanted = microseconds(at) + margin_us
+    [ends] = yield FIRST_AND_LAST()
+    if ends["first"] is None:
+        return NEWEST
+    low, high = ends["first"], ends["last"] + 1
+    while low < high:
+        middle = (low + high) // 2
+        run = yield NEXT_RUN(seq=middle)
+        if not run or run[0]["created_at"] >= wanted:
+            high = middle
+        else:
+            low = run[0]["seq"] + 1
+    return int(low)
+
+
+def _summaries(rows: list[Row]) -> Transaction[tuple[RunSummary, ...]]:
+    pending = [row["run_id"] for row in rows if row["status"] == RunStatus.PENDING]
+    waiting = (yield from waiting_on(pending)) if pending else {}
+    return tuple(_summary(row, waiting.get(row["run_id"])) for row in rows)
+
+
+def _summary(row: Row, waiting: WaitingOn | None) -> RunSummary:
+    metadata = loads(row["metadata"])
+    return RunSummary(
+        run_id=row["run_id"],
+        thread_id=row["thread_id"],
+        owner=row["owner"],
+        seq=row["seq"],
+        assistant_id=row["assistant_id"],
+        graph_id=row["graph_id"] or metadata.get("graph_id"),
+        status=RunStatus(row["status"]),
+        end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
+        attempt=row["attempt"],
+        rescues=row["rescues"],
+        worker_id=row["worker_id"],
+        metadata=metadata,
+        model_name=row["model_name"],
+        error=error_of(row["error"]),
+        usage=usage_of(row["usage"]),
+        cancel=receipt_of(row),
+        waiting_on=waiting,
+        not_before=instant(row["not_before"]),
+        created_at=instant(row["created_at"]),
+        updated_at=instant(row["updated_at"]),
+        started_at=maybe_instant(row["started_at"]),
+        ended_at=maybe_instant(row["ended_at"]),
+    )
+
+
+def _as_stored(text: str) -> str:
+    """Return *text* as JSON text has it, with its ASCII letters in lower case."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in dumps(text)[1:-1])

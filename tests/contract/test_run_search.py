@@ -1,0 +1,158 @@
+"""Searching runs of all threads: filters, pages, whose they are, and what a search of a large ledger costs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ledger_kit import SET_BACK, admit, ended, finish, running, turn
+from runlane.errors import InvalidRequest
+from runlane.lifecycle import RunEvent, RunStatus
+from runlane.records import ANY_OWNER, RunError
+from runlane.requests import RunRequest
+from runlane.store.ledger import RunStore
+from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.run_search import COMPARED, MANY_ACTIVE, MAX_COMPARED, RunFilter, RunPage
+
+MANY = statement(
+    "many",
+    """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :number)
+       INSERT INTO runs (run_id, thread_id, owner, status, multitask_strategy, on_disconnect, metadata, kwargs,
+                         graph_id, not_before, created_at, updated_at)
+       SELECT :prefix || i, 'many', :owner, :status, 'enqueue', 'cancel', '{}', '{}', 'g', 1, i * 1000, 1 FROM n""",
+)
+
+
+async def insert(store: RunStore, number: int, prefix: str, *, owner: str = "", status: str = "success") -> None:
+    def made() -> Transaction[None]:
+        yield MANY(number=number, prefix=prefix, owner=owner, status=status)
+
+    await store.driver.write(made())
+
+
+async def page(
+    store: RunStore, owner: Any = ANY_OWNER, *, before: int | None = None, limit: int = 100, **where: Any
+) -> RunPage:
+    given = {} if before is None else {"before_seq": before}
+    return await store.runs.search(owner=owner, where=RunFilter(**where), limit=limit, **given)
+
+
+async def ids(store: RunStore, owner: Any = ANY_OWNER, **options: Any) -> list[str]:
+    return [run.run_id for run in (await page(store, owner, **options)).runs]
+
+
+async def test_runs_of_all_threads_are_found_newest_first_page_by_page(store: RunStore) -> None:
+    made = [await admit(store, f"t{number % 3}") for number in range(7)][::-1]
+    assert await ids(store) == made
+    first = await page(store, limit=3)
+    assert [run.run_id for run in first.runs] == made[:3]
+    assert first.next_before == first.runs[-1].seq
+    await admit(store, "another")  # a page that was begun does not move
+    second = await page(store, limit=3, before=first.next_before)
+    third = await page(store, limit=3, before=second.next_before)
+    assert [run.run_id for run in (*second.runs, *third.runs)] == made[3:]
+    assert third.next_before is None
+
+
+async def test_each_filter_has_to_hold(store: RunStore) -> None:
+    done = await ended(
+        store, "a", assistant_id="x", request=RunRequest(graph_id="g1"), metadata={"city": "Łódź", "team": "Billing"}
+    )
+    failed = await ended(
+        store,
+        "b",
+        RunEvent.FAIL,
+        assistant_id="y",
+        request=RunRequest(graph_id="g2"),
+        owner="ann",
+    )
+    active = (await running(store, "c", request=RunRequest(graph_id="g1"))).run_id
+    waiting = await admit(store, "c", request=RunRequest(graph_id="g2"))
+    assert await ids(store, statuses=frozenset({RunStatus.SUCCESS})) == [done]
+    assert await ids(store, statuses=frozenset({RunStatus.ERROR, RunStatus.TIMEOUT})) == [failed]
+    assert await ids(store, statuses=frozenset({RunStatus.PENDING, RunStatus.RUNNING})) == [waiting, active]
+    assert await ids(store, statuses=frozenset({RunStatus.ERROR, RunStatus.PENDING})) == [waiting, failed]
+    assert await ids(store, thread_id="c") == [waiting, active]
+    assert await ids(store, graph_id="g1") == [active, done]
+    assert await ids(store, assistant_id="y") == [failed]
+    assert await ids(store, graph_id="g1", assistant_id="y") == []
+    assert (
+        await ids(store, text="BILLING") == await ids(store, text="Łódź") == await ids(store, text=done[:13]) == [done]
+    )
+    assert await ids(store, text="nowhere") == []
+
+
+async def test_a_search_finds_what_is_in_errors(store: RunStore) -> None:
+    error = RunError(error="RateLimitError", message='The model says "slow down"')
+    done = (await finish(store, await running(store), RunEvent.FAIL, error=error)).run.run_id
+    await ended(store, "other", RunEvent.FAIL)
+    assert await ids(store, text="ratelimit") == await ids(store, text='"slow down"') == [done]
+
+
+async def test_runs_are_found_by_when_they_were_admitted_though_the_clock_was_set_back(store: RunStore) -> None:
+    first, second, third = [await admit(store, f"t{number}") for number in range(3)]
+    at = {run.run_id: run.created_at for run in (await page(store)).runs}
+    assert await ids(store, since=at[second]) == [third, second]
+    assert await ids(store, until=at[second]) == [first]
+    assert await ids(store, since=at[second], until=at[third]) == [second]
+    assert await ids(store, since=at[third] + timedelta(hours=1)) == []
+    assert await ids(store, until=at[first] - timedelta(hours=1)) == []
+    await turn(store, SET_BACK, first)
+    assert await ids(store, since=at[second]) == [third, second, first]
+
+
+async def test_an_owners_search_finds_no_run_of_another_owner(store: RunStore) -> None:
+    mine = [
+        await ended(store, "a", owner="ann"),
+        await ended(store, "a", RunEvent.FAIL, owner="ann"),
+        (await running(store, "a", owner="ann")).run_id,
+    ][::-1]
+    await ended(store, "b", owner="bob")
+    await ended(store, "b", RunEvent.FAIL, owner="bob")
+    await running(store, "b", owner="bob")
+    assert await ids(store, "ann") == mine
+    assert await ids(store, "ann", statuses=frozenset({RunStatus.ERROR})) == [mine[1]]
+    assert await ids(store, "ann", statuses=frozenset({RunStatus.RUNNING})) == [mine[0]]
+    assert await ids(store, "ann", thread_id="b") == []
+    assert await ids(store, "nobody") == []
+    assert len(await ids(store)) == 6
+
+
+async def test_a_filter_on_the_thread_decides_what_is_seen(store: RunStore) -> None:
+    for thread_id, team in (("a", "blue"), ("b", "red")):
+        await store.threads.create(thread_id, owner="", metadata={"team": team})
+    blue, red = await ended(store, "a"), await ended(store, "b")
+    assert await ids(store, where={"team": "blue"}) == await ids(store, metadata={"team": "blue"}) == [blue]
+    assert await ids(store, where={"team": {"$eq": "red"}}) == [red]
+    assert await ids(store, where={"team": "blue"}, metadata={"team": "red"}) == []
+    with pytest.raises(InvalidRequest, match="metadata"):
+        RunFilter(metadata={str(number): number for number in range(2000)})
+
+
+async def test_a_run_that_waits_says_for_what(store: RunStore) -> None:
+    first = (await running(store)).run_id
+    await admit(store)
+    waiting, active = (await page(store)).runs
+    assert waiting.waiting_on is not None
+    assert (waiting.waiting_on.reason, waiting.waiting_on.run_id) == ("run", first)
+    assert active.waiting_on is None
+
+
+async def test_a_search_of_a_large_ledger_ends_early_and_goes_on(store: RunStore) -> None:
+    oldest = await ended(store, "t", request=RunRequest(graph_id="rare"))
+    await insert(store, MAX_COMPARED + COMPARED, "run-")
+    for owner in ("", ANY_OWNER):
+        first = await page(store, owner, graph_id="rare")
+        assert (first.runs, first.next_before is None) == ((), False)
+        second = await page(store, owner, graph_id="rare", before=first.next_before)
+        assert ([run.run_id for run in second.runs], second.next_before) == ([oldest], None)
+    assert await ids(store, graph_id="rare", since=datetime.fromisoformat("2020-01-01T00:00:00Z")) == []
+    assert await ids(store, statuses=frozenset({RunStatus.ERROR})) == []
+
+
+async def test_more_active_runs_than_are_sorted_are_found_newest_first(store: RunStore) -> None:
+    await insert(store, MANY_ACTIVE + 1, "waiting-", status="pending")
+    newest = [f"waiting-{MANY_ACTIVE + 1}", f"waiting-{MANY_ACTIVE}"]
+    assert await ids(store, statuses=frozenset({RunStatus.PENDING}), limit=2) == newest
