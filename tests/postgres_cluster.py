@@ -225,7 +225,7 @@ class PostgresCluster:
     def _stop(self) -> None:
         if self._supervisor is not None:
             _pipe(self._supervisor.stdin).close()
-            self._supervisor.wait(timeout=60)
+            self._supervisor.wait(timeout=600)  # it removes a database per test, some gigabytes on a slow disk
             _pipe(self._supervisor.stdout).close()
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -37,7 +37,7 @@ class Counting(LedgerSerializer):
 
 
 async def reply(state: MessagesState) -> Any:
-    return {"messages": [AIMessage(TEXT)]}
+    return {"messages": [AIMessage(TEXT, id=f"reply-{len(state['messages'])}")]}
 
 
 def chat(node: Callable[[MessagesState], Awaitable[Any]] = reply) -> Any:
@@ -107,8 +107,9 @@ async def test_a_process_reads_a_thread_whole_once() -> None:
 async def test_any_checkpoint_of_a_long_conversation_is_read_by_a_few_statements() -> None:
     driver = FaultyDriver()
     async with opened(driver=driver, graph_agent=chat()) as runtime:
-        for _ in range(80):
-            await say(runtime)
+        for number in range(80):
+            message = {"role": "user", "content": TEXT, "id": f"turn-{number}"}  # where a tree is cut depends on it
+            await say(runtime, input={"messages": [message]})
         assert runtime.saver is not None
         counts = []
         async for saved in runtime.saver.alist({"configurable": {"thread_id": "thread"}}):
