@@ -78,7 +78,7 @@ def running_server(
     )
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn_config(app, log_level="error", timeout_graceful_shutdown=2)
+    config = uvicorn_config(app, app.state.front, log_level="error", timeout_graceful_shutdown=2)
     loops: list[asyncio.AbstractEventLoop] = []
     ready = threading.Event()
 

@@ -193,8 +193,10 @@ class Worker(Program):
 
     READY = "worker.ready"
 
-    def __init__(self, folder: Path, database: str, *, project: Path = PROJECT, **settings: Any) -> None:
-        call = [sys.executable, "-P", "-m", "runlane.cli.main", "worker", str(project), "--database", database]
+    def __init__(
+        self, folder: Path, database: str, *, project: Path = PROJECT, flags: Sequence[str] = (), **settings: Any
+    ) -> None:
+        call = [sys.executable, "-P", "-m", "runlane.cli.main", "worker", str(project), "--database", database, *flags]
         super().__init__(call, env_of(settings), effects=folder / "effects", takes_input=False)
 
 

@@ -1,9 +1,10 @@
-"""A server that executes no runs, and workers that listen on no port, on one PostgreSQL database."""
+"""A server that executes no runs, and workers that have no API, on one PostgreSQL database."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -40,7 +41,7 @@ async def parts(tmp_path_factory: pytest.TempPathFactory, durable_cluster: Postg
     """Give the processes, for all tests: starting them takes longer than most else."""
     folder, url = tmp_path_factory.mktemp("workers"), durable_cluster.url("ledger")
     async with (
-        servers_and_workers(folder, url, **SETTINGS) as (servers, workers),
+        servers_and_workers(folder, url, probe_port=0, **SETTINGS) as (servers, workers),
         httpx.AsyncClient(trust_env=False, timeout=60) as http,
     ):
         yield Parts(servers, workers, http, url)
@@ -76,6 +77,21 @@ async def test_workers_are_listed_with_their_builds_and_states(parts: Parts) -> 
     assert sorted(worker["capacity"] for worker in fleet["workers"]) == [0, 0, 1000, 1000]
     assert {worker["state"] for worker in fleet["workers"]} == {"ready"}
     assert fleet["stranded"] == []
+
+
+async def test_a_worker_with_a_probe_port_answers_its_health_and_its_numbers_and_nothing_else(parts: Parts) -> None:
+    [probes] = re.findall(r"worker\.probes_ready url=(\S+)", parts.workers[0].log)
+    health = await get(parts.http, f"{probes}/ok?check_db=true")
+    assert health == {"ok": True, "services": {"database": "healthy"}}
+    numbers = await parts.http.get(f"{probes}/metrics")
+    assert "runlane_queue_wait_unblocked_max_seconds" in numbers.text
+    for path in ("/", "/threads", "/runs", "/docs", "/console", "/ok/"):
+        for method in ("GET", "POST"):
+            answer = await parts.http.request(method, probes + path, json={})
+            assert (answer.status_code, answer.text) == (
+                404,
+                "A worker has no API. It answers GET /ok and GET /metrics.\n",
+            )
 
 
 async def test_a_worker_that_is_told_to_stop_hands_its_runs_to_another_and_viewers_keep_their_streams(

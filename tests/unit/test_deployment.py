@@ -155,16 +155,31 @@ def test_every_port_is_the_one_that_the_image_listens_on() -> None:
     for name, pod in pods():
         for container in pod["containers"]:
             assert {entry["containerPort"] for entry in container.get("ports", ())} <= {PORT}, name
-    [api] = [each for each in objects() if each["kind"] == "Deployment" and each["metadata"]["name"] == "runlane-api"]
-    assert api["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"] == str(PORT)
+    for each in (each for each in objects() if each["kind"] == "Deployment"):
+        assert each["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"] == str(PORT)
     assert set(re.findall(r"api-\d:(\d+)", NGINX + CADDY)) == {str(PORT)}
+
+
+def test_every_container_that_serves_no_api_answers_its_probes_on_the_port_of_the_image() -> None:
+    workers = [call for place, call in commands() if call[0] == "worker" and not place.endswith(".service")]
+    assert len(workers) == 2
+    for call in workers:
+        assert call[call.index("--probe-port") + 1] == str(PORT)
+    for name, service in own_services().items():
+        assert service["command"] == ["migrate"] or not service.get("healthcheck", {}).get("disable"), name
+    for name, pod in pods():
+        for container in pod["containers"]:
+            probes = {key for key in container if key.endswith("Probe")}
+            assert container["args"] == ["migrate"] or probes == {"startupProbe", "livenessProbe", "readinessProbe"}, (
+                name
+            )
 
 
 def test_every_path_that_a_probe_or_a_proxy_asks_is_a_route() -> None:
     paths = {"/metrics"} & {
         each["spec"]["template"]["metadata"]["annotations"]["prometheus.io/path"]
         for each in objects()
-        if each["metadata"]["name"] == "runlane-api" and each["kind"] == "Deployment"
+        if each["kind"] == "Deployment"
     }
     for _, pod in pods():
         for container in pod["containers"]:

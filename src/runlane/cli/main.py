@@ -100,6 +100,8 @@ def serve(
 @app.command()
 @options.project
 @options.config
+@options.host
+@options.probe_port
 @options.database
 @options.log_level
 @options.max_concurrent_runs
@@ -110,6 +112,8 @@ def worker(
     project: Path,
     *,
     config: Path | None,
+    host: str,
+    probe_port: int | None,
     database: str | None,
     log_level: str,
     max_concurrent_runs: int | None,
@@ -121,8 +125,8 @@ def worker(
 
     PROJECT is a folder with a langgraph.json, or the file; by default the working directory.
 
-    It listens on no port. SIGTERM lets runs finish for the grace time, then hands the rest back at a step's end, for
-    other workers to continue.
+    It has no API, and listens on no port but the one of --probe-port. SIGTERM lets runs finish for the grace time, then
+    hands the rest back at a step's end, for other workers to continue.
     """
     gc.disable()  # as for serve
     configure_logging(LogLevel(log_level), style=log_format)
@@ -142,7 +146,7 @@ def worker(
             )
         from runlane.server import process
 
-        code = process.work(found.config, settings)
+        code = process.work(found.config, settings, host=host, probe_port=probe_port)
     process.exit_process(code)
 
 

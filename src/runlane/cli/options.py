@@ -30,6 +30,13 @@ port = click.option(
     show_envvar=True,
     help="Port to listen on; 0 is any free one.",
 )
+probe_port = click.option(
+    "--probe-port",
+    type=int,
+    envvar="RUNLANE_PROBE_PORT",
+    show_envvar=True,
+    help="Answer GET /ok and GET /metrics on this port; 0 is any free one.  [default: listen on no port]",
+)
 database = click.option(
     "--database",
     help="sqlite:///PATH, postgresql://HOST/NAME or memory://.  [default: PROJECT/.runlane/runlane.db]",

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,7 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
@@ -32,6 +33,7 @@ from runlane.server.app import create_app
 from runlane.server.http.bounded_http import OTHER_FILES, bounded_http, limits_of
 from runlane.server.http.bounded_socket import BoundedSocket
 from runlane.server.http.listener import address_of, bind, is_loopback, not_available, url_of
+from runlane.server.probes import Probes, answering
 from runlane.server.service import Service
 from runlane.settings import Settings
 
@@ -94,7 +96,15 @@ class StopSignals:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn without its signal handlers, the second of which would skip the drain."""
+    """Uvicorn without its signal handlers, the second of which would skip the drain.
+
+    Args:
+        announce: Called with each socket once it listens.
+    """
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[socket.socket], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -103,7 +113,15 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
-            log.info("server.ready url=%s address=%s pid=%d", url_of(listener), address_of(listener), os.getpid())
+            self._announce(listener)
+
+
+def _server_is_ready(listener: socket.socket) -> None:
+    log.info("server.ready url=%s address=%s pid=%d", url_of(listener), address_of(listener), os.getpid())
+
+
+def _probes_are_ready(listener: socket.socket) -> None:
+    log.info("worker.probes_ready url=%s address=%s", url_of(listener), address_of(listener))
 
 
 def serve(config: Path, settings: Settings, *, host: str, port: int, listener: socket.socket | None = None) -> int:
@@ -136,30 +154,44 @@ def serve(config: Path, settings: Settings, *, host: str, port: int, listener: s
     return 0
 
 
-def work(config: Path, settings: Settings) -> int:
-    """Execute runs of the graphs of *config* until a signal asks to stop, without HTTP; return the exit code.
+def work(config: Path, settings: Settings, *, host: str, probe_port: int | None) -> int:
+    """Execute runs of the graphs of *config* until a signal asks to stop; return the exit code.
+
+    Args:
+        probe_port: Where ``/ok`` and ``/metrics`` are answered, on *host*; by default nowhere.
 
     Raises:
-        ConfigurationError: The file, a graph or the database cannot be used; nothing was started.
+        ConfigurationError: The port, the file, a graph or the database cannot be used; nothing was started.
         StoreUnavailable: The database cannot be opened.
     """
     signals = StopSignals()
     signals.install()
+    listener = None
     try:
-        # Without a socket, the application is what graphs reach by a client without an address.
+        listener = None if probe_port is None else bind(host, probe_port)
+        # Without an API, the application is what graphs reach by a client without an address, and what answers probes.
         app = create_app(config, settings, registry=load_registry(config))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             signals.attach(runner.get_loop())
-            runner.run(_work(app, signals))
+            runner.run(_work(app, listener, signals))
     except KeyboardInterrupt:
         log.info("worker.stopped while=starting")
     finally:
         signals.ignore()
+        if listener is not None:
+            listener.close()
     return 0
 
 
-async def _work(app: Starlette, signals: StopSignals) -> None:
-    async with app.router.lifespan_context(app):
+async def _work(app: Starlette, listener: socket.socket | None, signals: StopSignals) -> None:
+    def probes() -> _Uvicorn:
+        config = uvicorn_config(
+            app, Probes(app), lifespan="off", log_config=None, timeout_graceful_shutdown=RESPONSES_GRACE_S
+        )
+        return _Uvicorn(config, _probes_are_ready)
+
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    async with app.router.lifespan_context(app), answering(listener, probes):
         _share_the_interpreter()
         _spare_the_collector()
         service: Service = app.state.service
@@ -181,10 +213,12 @@ async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) 
         server = _Uvicorn(
             uvicorn_config(
                 app,
+                app.state.front,
                 lifespan="off",  # entered around the server, so that its errors reach the caller as they are
                 log_config=None,
                 timeout_graceful_shutdown=RESPONSES_GRACE_S,
-            )
+            ),
+            _server_is_ready,
         )
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         asked = asyncio.create_task(signals.first.wait())
@@ -241,11 +275,11 @@ def _spare_the_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
 
 
-def uvicorn_config(app: Starlette, **given: Any) -> uvicorn.Config:
-    """Return how uvicorn serves *app*: what a client may take of the server is in its settings."""
+def uvicorn_config(app: Starlette, front: ASGIApp, **given: Any) -> uvicorn.Config:
+    """Return how uvicorn serves *front* of *app*: what a client may take of the server is in its settings."""
     settings: Settings = app.state.settings
     return uvicorn.Config(
-        app.state.front,
+        front,
         loop="uvloop",
         http=bounded_http(limits_of(settings, resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
         ws=BoundedSocket,
