@@ -76,6 +76,7 @@ class Runtime:
     runs: RunManager
     submitter: RunSubmitter
     streams: StreamBridge
+    notifications: Notifications
     store: RunStore
     worker: Worker
     rescuer: Rescuer
@@ -332,6 +333,7 @@ def _parts(core: _Core, *, new_id: Callable[[], str], worker_id: str, now: Calla
         runs=manager,
         submitter=submitter,
         streams=core.bridge,
+        notifications=core.notifications,
         store=core.store,
         worker=worker,
         rescuer=rescuer,

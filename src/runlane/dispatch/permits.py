@@ -129,11 +129,7 @@ class Permits:
             await self._app.run_worker_async(**options)
 
     async def _claim(self, group: str) -> None:
-        """Have the ledger asked for heads. Without a free slot pass the offer on, and take none until there is one."""
-        if not self._dispatch.has_free_slot:
-            self.offer((group,))
-            await self._dispatch.slot_freed()
-        self._dispatch.look()
+        await self._dispatch.take_permit(group)
 
 
 def queue_of(group: str) -> str:

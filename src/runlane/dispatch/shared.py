@@ -45,19 +45,17 @@ class SharedDispatch:
         #: Tells other processes of groups that have heads for which there is no slot here, if anything does.
         self.offer: Callable[[Collection[str]], None] | None = None
 
-    @property
-    def has_free_slot(self) -> bool:
-        """Return whether a run could start here."""
-        return self._free > 0
-
     async def slot_freed(self) -> None:
         """Wait until a run could start here."""
         while not self._free:
             self._slot_free.clear()
             await self._slot_free.wait()
 
-    def look(self) -> None:
-        """Ask the ledger for heads, once there is a slot."""
+    async def take_permit(self, group: str) -> None:
+        """Ask the ledger for heads. Without a free slot pass the permit on, and wait until there is one."""
+        if not self._free:
+            self._offer((group,))
+            await self.slot_freed()
         self._reason.set()
 
     def submit(self, head: Head, *, delay_s: float = 0.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.shared import SharedDispatch
@@ -58,12 +59,6 @@ async def shared_news(
     Raises:
         ConfigurationError: The database is PostgreSQL, and its extra is not installed.
     """
-
-    def receive(changes: Changes) -> None:
-        bridge.hear(changes)
-        for run_id in changes.cancels:
-            dispatch.cancel(run_id)
-
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(bridge.following(telemetry))
         if _on_postgres(settings, store):
@@ -74,12 +69,19 @@ async def shared_news(
                 settings.database_schema,
                 url=settings.database_direct or settings.database,
                 outgoing=notifications,
-                receive=receive,
+                receive=partial(hear, bridge, dispatch),
                 missed=bridge.look,
                 telemetry=telemetry,
             )
             await stack.enter_async_context(listener)
         yield
+
+
+def hear(bridge: StreamBridge, dispatch: Dispatch, changes: Changes) -> None:
+    """Tell readers and attempts of this process what another one has changed."""
+    bridge.hear(changes)
+    for run_id in changes.cancels:
+        dispatch.cancel(run_id)
 
 
 def _on_postgres(settings: Settings, store: RunStore) -> bool:

@@ -31,9 +31,12 @@ KINDS: Final = {
     "store failed before commit": "nothing was written",
     "store failed after commit": "it was written, but whoever wrote it heard of a lost connection",
     "store unreachable": "an operation of a process that was cut off",
-    "notification lost": "of work, or of a cancel",
+    "notification lost": "of work, of a cancel, or of what a stream or thread has",
     "notification late": "by up to 2 s",
     "notification repeated": "at once",
+    "permit lost": "a job that says that runs can be claimed",
+    "permit late": "by up to 2 s",
+    "permit repeated": "to the same process, or to another",
     "caller cancelled at an await": "in an admission, a cancel, a join or a stream",
     "caller left": "after a while",
     "client disconnected": "from the stream of its run, which is to be cancelled then",
@@ -104,9 +107,10 @@ class Faults:
 class Careless:
     """Carries hints of a process: loses them, delivers them late, or twice."""
 
-    def __init__(self, faults: Faults, dice: random.Random) -> None:
+    def __init__(self, faults: Faults, dice: random.Random, kind: str = "notification") -> None:
         self._faults = faults
         self._dice = dice
+        self._kind = kind
 
     def __call__(self, deliver: Callable[[], None]) -> None:
         dice, likelihood = self._dice, self._faults.profile.astray
@@ -114,7 +118,7 @@ class Careless:
             deliver()
             return
         fault = dice.choice(("lost", "late", "repeated"))
-        self._faults.history.fault(f"notification {fault}")
+        self._faults.history.fault(f"{self._kind} {fault}")
         if fault == "late":
             asyncio.get_running_loop().call_later(dice.random() * 2, deliver)
         elif fault == "repeated":

@@ -15,6 +15,7 @@ from runlane.store.drivers.delivery import on_loop
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import T, Transaction
+from runlane.testing.exchange import Exchange
 from runlane.testing.faults import Faults
 from runlane.testing.history import History
 from runlane.testing.virtual_loop import Livelock
@@ -84,6 +85,7 @@ class Ledger(MemoryDriver):
 
     def __init__(self, history: History) -> None:
         self.history = history
+        self.exchange = Exchange()
         self._ahead_us = 0
         super().__init__(clock=self.now_us)
         self._uncommitted: list[tuple[Any, ...]] = []
@@ -167,6 +169,14 @@ class FaultyDriver(MemoryDriver):
         self.cut_off_until = 0.0
         self.unplugged = False
         self.troubled_until = 0.0
+
+    @property
+    def exchange(self) -> Exchange:
+        return self._ledger.exchange
+
+    def reachable(self) -> bool:
+        """Return whether the ledger can be reached now, slowly or not."""
+        return not self.unplugged and asyncio.get_running_loop().time() >= self.cut_off_until
 
     async def write(self, transaction: Transaction[T]) -> T:
         return await self._ask(transaction, writes=True)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from runlane.dispatch.base import Dispatch
+from runlane.dispatch.shared import SharedDispatch
 from runlane.errors import RunlaneError
+from runlane.maintenance.sharing import hear
 from runlane.runtime import Runtime, open_runtime
 from runlane.settings import Limits, Settings
 from runlane.store.retry import PersistenceRetryPolicy
@@ -199,18 +203,23 @@ class Process:
         self._skew_s += seconds
 
     async def _run(self) -> None:
+        dispatch = self._new_dispatch()
         try:
-            async with open_runtime(
-                settings=self._plan.settings,
-                driver=self.driver,
-                graph_agent=self._plan.agents(self.name),
-                new_dispatch=self._new_dispatch,
-                new_id=self._new_id,
-                retry=PersistenceRetryPolicy(random=self._dice.random),
-                exclusive=False,
-                worker_id=self.name,
-                now=self._now,
-            ) as runtime:
+            async with (
+                AsyncExitStack() as exchanging,
+                open_runtime(
+                    settings=self._plan.settings,
+                    driver=self.driver,
+                    graph_agent=self._plan.agents(self.name),
+                    new_dispatch=lambda limits: dispatch,
+                    new_id=self._new_id,
+                    retry=PersistenceRetryPolicy(random=self._dice.random),
+                    exclusive=False,
+                    worker_id=self.name,
+                    now=self._now,
+                ) as runtime,
+            ):
+                self._exchange(runtime, dispatch, exchanging)
                 self.runtime = runtime
                 self._history.note("serving", process=self.name)
                 await self._stop.wait()
@@ -222,11 +231,20 @@ class Process:
                 self._life.alive = False
                 self._gone.set_result(None)
 
-    def _new_dispatch(self, limits: Limits) -> Dispatch:
+    def _new_dispatch(self) -> Dispatch:
         """Every other process claims by hints, and the rest ask the ledger for heads."""
-        carry = Careless(self._faults, self._dice)
+        limits, carry = Limits.of(self._plan.settings), Careless(self._faults, self._dice)
         by_hints = sum(self.name.encode()) % 2
         return CarelessDispatch(limits, carry) if by_hints else CarelessSharedDispatch(limits, carry)
+
+    def _exchange(self, runtime: Runtime, dispatch: Dispatch, stack: AsyncExitStack) -> None:
+        """Exchange notifications and permits with other processes, until the stack is left."""
+        exchange, reachable = self.driver.exchange, self.driver.reachable
+        receive, carry = partial(hear, runtime.streams, dispatch), Careless(self._faults, self._dice)
+        stack.enter_context(exchange.notifying(runtime.notifications, receive, carry, reachable=reachable))
+        if isinstance(dispatch, SharedDispatch):
+            permits = Careless(self._faults, self._dice, "permit")
+            stack.enter_context(exchange.sharing(dispatch, permits, reachable=reachable))
 
     def _new_id(self) -> str:
         self._made_ids += 1
