@@ -1,28 +1,36 @@
 """P1, P7 and P12 on PostgreSQL: a session that holds one row for long delays its thread, and nothing of any other.
 
-Transactions wait for locks far longer than these tests for anything: what waits fails its test.
+Transactions wait for locks far longer than these tests for anything: what waits fails its test. With
+``RUNLANE_HELD_S=30`` the rows are held for so long, and everything is done again and again meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
 
-from ledger_kit import LONG_AGO, a_plan, a_run, a_target, claim, ended, ledger_connection
-from run_kit import PATIENCE_S, Scripted, opened, soon, turn
+import run_kit
+from ledger_kit import LONG_AGO, a_plan, a_run, a_target, admit, claim, ended, ledger_connection, outcome, running
+from run_kit import PATIENCE_S, at_once, opened, soon, turn
 from run_kit import ended as run_ended
 from runlane.agents.coroutine import CoroutineAgent, RunContext
+from runlane.agents.documents import JsonDocuments
 from runlane.journal.remainder import append
 from runlane.journal.rows import CheckpointRows
 from runlane.leases import WorkerState
-from runlane.lifecycle import RunStatus
+from runlane.lifecycle import RunEvent, RunStatus
 from runlane.maintenance.crons import CronScheduler
-from runlane.records import ANY_OWNER, Admission, Lease, NewRun, RunRecord, StreamEvent
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, NO_OWNER, Admission, Lease, NewRun, RunRecord, StreamEvent
 from runlane.runtime import Runtime
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import open_postgres
@@ -30,7 +38,11 @@ from runlane.store.drivers.postgres_link import Link, Times, plain
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Query, Rows
 from runlane.store.statements import run as drive
+from runlane.store.transactions.assistants import NewAssistant
 from runlane.store.transactions.crons import Cron
+from runlane.store.transactions.runs import LOCK_FREE_THREAD
+from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
+from simulation.seams import Fragment, applied
 
 LEASE_S = 1.0
 DEAD = WorkerState(worker_id="dead", lease_s=LEASE_S)
@@ -41,7 +53,18 @@ ROWS = {
     "run in key share": "SELECT 1 FROM runs WHERE thread_id IN ('held', 'lost') FOR KEY SHARE",
     "events": "SELECT 1 FROM events FOR UPDATE",
     "cron": "SELECT 1 FROM crons WHERE cron_id = 'held' FOR UPDATE",
+    "worker": "SELECT 1 FROM workers WHERE worker_id = 'dead' FOR UPDATE",
 }
+#: What else has rows in a busy system; those of one thread are held of the thread ``held``.
+OTHERS = {
+    *("assistants", "assistant_versions", "checkpoints", "job_migrations", "part_sweeps", "parts", "runlane_version"),
+    *("store_items", "thread_terms", "webhook_attempts", "webhook_deliveries"),
+}
+#: Rows of which each connection, or process, has its own.
+NOT_HELD = {"commits", "probes", "procrastinate_workers"}
+HELD_S = float(os.environ.get("RUNLANE_HELD_S", "0"))
+ATTEMPTED = Attempted(number=1, sent_at=datetime.now(UTC), duration_s=0.25, status_code=500, error=None)
+HOOK = "https://hooks.example.com/run"
 
 
 CHECKPOINT = {
@@ -87,14 +110,14 @@ async def runtime(postgres_url: str) -> AsyncIterator[Runtime]:
     await driver.aclose()
 
 
-async def lost_runs(runtime: Runtime, agents: dict[str, Scripted]) -> dict[str, RunRecord]:
-    """Return runs of a worker that died, which go on here once they are rescued."""
-    await runtime.store.workers.beat(DEAD)
+async def lost_runs(runtime: Runtime, *thread_ids: str, worker: WorkerState = DEAD) -> dict[str, RunRecord]:
+    """Return runs of a worker that died, which succeed here once they are rescued."""
+    await runtime.store.workers.beat(worker)
     runs = {}
-    for thread_id, agent in agents.items():
+    for thread_id in thread_ids:
         run = (await runtime.store.runs.admit(a_run(thread_id))).run
-        runtime.agents.attach(run.run_id, CoroutineAgent(agent, continuable=True))
-        await claim(runtime.store, run.run_id, DEAD.worker_id)
+        runtime.agents.attach(run.run_id, CoroutineAgent(at_once, continuable=True))
+        await claim(runtime.store, run.run_id, worker.worker_id)
         runs[thread_id] = run
     return runs
 
@@ -137,56 +160,148 @@ class Slots:
         self.fired[new.metadata["cron_id"]].set()
 
 
-@pytest.mark.parametrize("held", ROWS)
+class Busy:
+    """A process that does everything that there is to do, on other threads than the one whose rows are held."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._store = runtime.store
+        self.slots = Slots(runtime)
+        self._turns = 0
+        self._workers = 1
+
+    async def turn(self) -> None:
+        """Do everything once."""
+        self._turns += 1
+        number, store = self._turns, self._store
+        # A run beside the one whose row is held, whose events are flushed together; a cancel.
+        chatter, stopped = Talking(), Talking()
+        beside = await soon(self._runtime.runs.create(f"beside-{number}", agent=chatter))
+        unwanted = await soon(self._runtime.runs.create(f"unwanted-{number}", agent=stopped))
+        for events in (5, 10, 15):
+            await seen(lambda events=events: has_events(self._runtime, beside, events))
+        chatter.go.set()
+        assert (await run_ended(self._runtime, beside)).status is RunStatus.SUCCESS
+        await soon(self._runtime.runs.cancel(unwanted.run_id, wait=True))
+        assert stopped.stopped
+        await self._deliver()
+        # A cron, what is past its retention, and what nobody needs any more.
+        await self.slots.make(f"free-{number}", None)
+        await soon(self.slots.fired[f"free-{number}"].wait())
+        old = await soon(ended(store, f"old-{number}"))
+        await turn(store, LONG_AGO, old)
+        await soon(store.runs.purge(older_than_s=60))
+        assert not await store.runs.list(f"old-{number}", owner=ANY_OWNER)
+        await soon(store.threads.delete(f"old-{number}", owner=ANY_OWNER))
+        # The lease of all that executes here.
+        [me] = [one for one in await store.workers.list() if one.worker_id == self._runtime.worker.worker_id]
+        await seen(lambda: beaten(self._runtime, me.beats + 2))
+
+    async def rescue(self, lost: RunRecord) -> None:
+        """See a run that lost its worker end, and then one of another worker, when the first one is forgotten."""
+        self._workers += 1
+        worker = replace(DEAD, worker_id=f"dead {self._workers}")
+        [later] = (await lost_runs(self._runtime, f"lost {self._workers}", worker=worker)).values()
+        for run in (lost, later):
+            done = await run_ended(self._runtime, run)
+            assert (done.status, done.rescues) == (RunStatus.SUCCESS, 1)
+
+    async def leave(self, home: str) -> None:
+        """Do what is left for later if the rows of the thread ``held`` are."""
+        for run in await soon(self._store.runs.list("held", owner=ANY_OWNER)):
+            await soon(self._store.queue.free(run.run_id, home=home))
+        await soon(self._store.parts.sweep("held"))
+
+    async def _deliver(self) -> None:
+        run_id = await soon(ended(self._store, f"hooked-{self._turns}", webhook=HOOK))
+        claimed = await soon(self._store.webhooks.claim(capacity=10, per_host=10, busy={}, lease_s=60))
+        assert run_id in [one.run_id for one in claimed]
+        await soon(self._store.webhooks.settle(run_id, ATTEMPTED, status=DeliveryStatus.DELIVERED))
+
+
+async def fill(runtime: Runtime) -> None:
+    """Have rows in all tables that a busy system has some in, most of them of the thread ``held``."""
+    store = runtime.store
+    hooked = await ended(store, "held", webhook=HOOK)
+    await store.webhooks.claim(capacity=1, per_host=1, busy={}, lease_s=60)
+    await store.webhooks.settle(hooked, ATTEMPTED, status=DeliveryStatus.PENDING, delay_s=0.0)
+    for letter in "xy":
+        values = JsonDocuments().of({"messages": [letter * 10_000]})
+        await store.threads.set_state("held", owner=ANY_OWNER, state=Snapshot(values=values), metadata={"a": "b"})
+    await store.assistants.create(
+        NewAssistant(assistant_id="a", owner=NO_OWNER, graph_id="g", config={}, context={}, metadata={})
+    )
+    lease = await running(store, "held")
+    await store.driver.write(append(lease, [], CheckpointRows(checkpoints=[{**CHECKPOINT, "thread_id": "held"}])))
+    await store.attempts.finish(lease, outcome(RunEvent.SUCCEED))
+    assert runtime.long_term_store is not None
+    await runtime.long_term_store.aput(("space",), "held", {"a": 1})
+
+
+def hold(connection: psycopg.Connection[Any], held: str) -> None:
+    """Lock rows until the transaction is over."""
+    for lock in [ROWS[held]] if held in ROWS else others(connection):
+        assert connection.execute(lock.encode()).fetchone(), f"nothing is held by {lock}"
+
+
+def others(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return what locks rows of the tables that are not in ``ROWS``, and check that no table is forgotten."""
+    named = """SELECT table_name, bool_or(column_name = 'thread_id') FROM information_schema.columns
+               WHERE table_schema = 'runlane' GROUP BY table_name ORDER BY table_name"""
+    found = []
+    for table, of_thread in connection.execute(named).fetchall():
+        where = "WHERE thread_id = 'held'" if of_thread else ""
+        lock = f"SELECT 1 FROM {table} {where} FOR UPDATE"
+        if table in OTHERS:
+            found.append(lock)
+        elif connection.execute(f"SELECT 1 FROM {table} {where} LIMIT 1".encode()).fetchone():
+            assert any(f" {table} " in f"{row} " for row in ROWS.values()) or table in NOT_HELD, f"nobody holds {table}"
+    return found
+
+
+@pytest.mark.parametrize("held", [*ROWS, "all others"])
 async def test_a_row_that_is_held_delays_no_other_thread(held: str, runtime: Runtime, postgres_url: str) -> None:
-    store, talking, slots = runtime.store, Talking(), Slots(runtime)
-    agents = {name: Scripted() for name in ("lost", "also lost")}
-    for agent in agents.values():
-        agent.go.set()
-    old = [await ended(store, thread_id) for thread_id in ("held", "old")]
-    for run_id in old:
-        await turn(store, LONG_AGO, run_id)
+    store, talking, busy = runtime.store, Talking(), Busy(runtime)
+    await fill(runtime)
     on_held = await runtime.runs.create("held", agent=talking)
     await soon(talking.started.wait())
     await seen(lambda: store.events.last(on_held.seq))
-    await slots.make("held", "held")
-    await slots.make("free", None)
-    lost = await lost_runs(runtime, agents)
+    await busy.slots.make("held", "held")
+    await admit(store, "held", home="gone")
+    lost = await lost_runs(runtime, "lost", "also lost")
     with ledger_connection(postgres_url) as other:
-        assert other.execute(ROWS[held].encode()).fetchone(), "nothing is held"
-        async with slots.scheduler:
-            # A run beside the one whose row is held, whose events are flushed together.
-            chatter = Talking()
-            beside = await runtime.runs.create("beside", agent=chatter)
-            for number in (5, 10, 15):
-                await seen(lambda number=number: has_events(runtime, beside, number))
-            chatter.go.set()
-            assert (await run_ended(runtime, beside)).status is RunStatus.SUCCESS
-            # A run that lost its worker, a cron, what is past its retention.
-            done = await run_ended(runtime, lost["also lost"])
-            assert (done.status, done.rescues) == (RunStatus.SUCCESS, 1)
-            await soon(slots.fired["free"].wait())
-            await soon(store.runs.purge(older_than_s=60))
-            assert old[1] not in {run.run_id for run in await store.runs.list("old", owner=ANY_OWNER)}
-            # The lease of all that executes here.
-            [me] = [one for one in await store.workers.list() if one.worker_id == runtime.worker.worker_id]
-            await seen(lambda: beaten(runtime, me.beats + 4))
+        hold(other, held)
+        until = time.monotonic() + HELD_S
+        async with busy.slots.scheduler:
+            await busy.leave("gone")
+            await busy.turn()
+            await busy.rescue(lost["also lost"])
+            while time.monotonic() < until:
+                await busy.turn()
             assert not talking.stopped
             other.rollback()
             # And all goes on once the row is free.
             talking.go.set()
             assert (await run_ended(runtime, on_held)).status is RunStatus.SUCCESS
             assert (await run_ended(runtime, lost["lost"])).rescues == 1
-            await soon(slots.fired["held"].wait())
+            await soon(busy.slots.fired["held"].wait())
+
+
+async def test_a_planted_rescue_that_waits_for_locks_is_found(
+    runtime: Runtime, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (run_kit, sys.modules[__name__]):
+        monkeypatch.setattr(module, "PATIENCE_S", 5.0)
+    waiting = Fragment(statement=LOCK_FREE_THREAD, text="SKIP LOCKED", other="")
+    with applied([waiting]), pytest.raises(TimeoutError):
+        await test_a_row_that_is_held_delays_no_other_thread("thread", runtime, postgres_url)
 
 
 async def test_what_a_process_wrote_that_stands_still_before_its_commit_never_lands(
     runtime: Runtime, postgres_url: str
 ) -> None:
     """P3: it has the lock of its run until its session is ended for it, and the run goes on elsewhere then."""
-    agent = Scripted()
-    agent.go.set()
-    run = (await lost_runs(runtime, {"t": agent}))["t"]
+    run = (await lost_runs(runtime, "t"))["t"]
     lease = Lease(run_id=run.run_id, thread_id="t", seq=run.seq, worker_id=DEAD.worker_id, attempt=1)
     stale = append(lease, [StreamEvent(seq=1, name="stale", data=b"{}")], CheckpointRows(checkpoints=[CHECKPOINT]))
     frozen = Link(postgres_url, schema=DEFAULT_SCHEMA, times=Times())

@@ -52,7 +52,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fragment:
-    """Has ``other`` in the place of a named fragment of a statement."""
+    """Has ``other`` in the place of a named fragment of a statement, in each dialect that has it."""
 
     statement: Statement
     text: str
@@ -60,13 +60,15 @@ class Fragment:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        sql = self.statement.sqlite
-        assert self.text in sql, f"{self.statement.name} has no such fragment"
-        object.__setattr__(self.statement, "sqlite", sql.replace(self.text, self.other))
+        texts = {"sqlite": self.statement.sqlite, "postgres": self.statement.postgres}
+        assert any(self.text in sql for sql in texts.values()), f"{self.statement.name} has no such fragment"
+        for dialect, sql in texts.items():
+            object.__setattr__(self.statement, dialect, sql.replace(self.text, self.other))
         try:
             yield
         finally:
-            object.__setattr__(self.statement, "sqlite", sql)
+            for dialect, sql in texts.items():
+                object.__setattr__(self.statement, dialect, sql)
 
 
 @contextmanager

@@ -90,7 +90,7 @@ NEXT_CRON = statement(
        WHERE enabled = 1 AND next_run_at IS NOT NULL""",
 )
 # Guard: none; a cron that is fired meanwhile loses to it.
-DELETE_CRON = statement("delete_cron", "DELETE FROM crons WHERE cron_id = :cron_id")
+DELETE_CRON = statement("delete_cron", "DELETE FROM crons WHERE cron_id = :cron_id RETURNING cron_id")
 
 _FILTER = f"""FROM crons WHERE {IS_MINE}
   AND (CAST(:assistant_id AS TEXT) IS NULL OR assistant_id = :assistant_id)
@@ -318,7 +318,8 @@ def change_cron(seen: Cron, plan: CronPlan) -> Transaction[Cron]:
 def delete_cron(cron_id: str, owner: Owner) -> Transaction[None]:
     """Delete a cron; its runs stay."""
     yield from get_cron(cron_id, owner)
-    yield DELETE_CRON(cron_id=cron_id)
+    if not (yield DELETE_CRON(cron_id=cron_id)):
+        raise NotFound("cron", cron_id)
 
 
 def search_crons(

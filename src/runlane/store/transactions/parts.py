@@ -100,8 +100,13 @@ DUE: Final = statement(
         WHERE due = 1 AND thread_id > :after AND NOT EXISTS ({_RUNNING_ON} s.thread_id)
         ORDER BY thread_id LIMIT :limit""",
 )
+# Locks the thread, if it is there, and tells of one that another transaction has.
 _LOCK: Final = statement(
-    "parts.lock", "", postgres="SELECT 1 AS locked FROM threads WHERE thread_id = :thread_id FOR UPDATE"
+    "parts.lock",
+    "",
+    postgres="""SELECT mine.thread_id IS NULL AS taken FROM threads AS t LEFT JOIN LATERAL (
+          SELECT thread_id FROM threads WHERE thread_id = t.thread_id FOR UPDATE SKIP LOCKED) AS mine ON true
+        WHERE t.thread_id = :thread_id""",
 )
 _KEY: Final = "hashtextextended(:thread_id, 0)"
 # For who stores documents without a run or the thread's lock. They may rely on a part that nothing refers to yet.
@@ -212,13 +217,15 @@ def due_threads(after: str, limit: int) -> Transaction[list[str]]:
 
 
 def sweep(thread_id: str, limit: int = SWEEP_LIMIT) -> Transaction[int]:
-    """Remove what nothing refers to any more, and return how many parts; none while a run of the thread executes.
+    """Remove what nothing refers to any more, and return how many parts.
+
+    None while a run of the thread executes, or another transaction works on the thread: it stays due.
 
     Args:
         limit: Of parts. If there are more, the thread stays due.
     """
-    yield _LOCK(thread_id=thread_id)
-    if (yield BUSY(thread_id=thread_id)):
+    thread = yield _LOCK(thread_id=thread_id)
+    if (thread and thread[0]["taken"]) or (yield BUSY(thread_id=thread_id)):
         return 0
     yield HOLD_PARTS(thread_id=thread_id)
     live = yield from referenced(thread_id)

@@ -7,7 +7,7 @@ from runlane.store.conditions import PENDING, RUNNING
 from runlane.store.rows import dumps
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.heads import move_head
-from runlane.store.transactions.runs import LOCK_THREAD, THREAD_OF_RUN
+from runlane.store.transactions.runs import LOCK_FREE_THREAD, THREAD_OF_RUN
 
 # Guard: none; a worker has one row, which only it beats.
 BEAT = statement(
@@ -20,11 +20,12 @@ BEAT = statement(
 WORKERS = statement("workers", "SELECT worker_id, beats, lease_us FROM workers ORDER BY worker_id")
 # What tells a rescuer whether a worker still is as it was seen.
 BEATS = statement("beats", "SELECT beats FROM workers WHERE worker_id = :worker_id")
-# Guard: it has not beaten since it was seen, and everything was taken from it.
+# Guard: it has not beaten since it was seen, everything was taken from it, and nobody has its row.
 FORGET_WORKER = statement(
     "forget_worker",
-    f"""DELETE FROM workers WHERE worker_id = :worker_id AND beats = :beats
-          AND NOT EXISTS (SELECT 1 FROM runs WHERE status = {RUNNING} AND worker_id = :worker_id)""",
+    f"""DELETE FROM workers WHERE worker_id IN (
+          SELECT worker_id FROM workers WHERE worker_id = :worker_id AND beats = :beats
+            AND NOT EXISTS (SELECT 1 FROM runs WHERE status = {RUNNING} AND worker_id = :worker_id) {{skip_locked}})""",
 )
 # Guard: none; the ledger is the caller's alone.
 FORGET_OTHERS = statement("forget_others", "DELETE FROM workers WHERE worker_id <> :worker_id")
@@ -81,9 +82,8 @@ def leave(worker_id: str) -> Transaction[None]:
 
 
 def free_run(run_id: str, home: str) -> Transaction[None]:
-    """Let every worker that has its graph execute a pending run of a dead *home*."""
+    """Let every worker that has its graph execute a pending run of a dead *home*, unless its rows are locked."""
     found = yield THREAD_OF_RUN(run_id=run_id)
-    if found:
-        yield LOCK_THREAD(thread_id=found[0]["thread_id"])
+    if found and (yield LOCK_FREE_THREAD(thread_id=found[0]["thread_id"])):
         yield FREE_RUN(run_id=run_id, home=home)
         yield from move_head(found[0]["thread_id"])
