@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -86,11 +86,10 @@ class Side:
         if self._pending is None:
             self._pending = self._threads.submit(self._one)
         until = time.monotonic() + LIMIT_S
-        while not self._pending.done():
+        while not wait([self._pending], LOOK_S).done:
             if self._is_blocked() and not self._pending.done():
                 return State.BLOCKED
             assert time.monotonic() < until, "a statement does not end, and waits for no lock"
-            time.sleep(LOOK_S)
         over, self._pending = self._pending.result(), None
         return State.OVER if over else State.OPEN
 

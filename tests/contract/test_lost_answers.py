@@ -8,9 +8,8 @@ connection to lose: a commit that fails there has written nothing.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from ledger_kit import (
     outcome,
     running,
     turn,
+    writing_methods,
 )
 from postgres_cluster import PostgresCluster
 from postgres_proxy import Proxy
@@ -404,15 +404,6 @@ async def submitted(store: RunStore, lease: Lease) -> Any:
 
 
 # The proof.
-
-
-def writing_methods() -> Iterator[str]:
-    """Return the store's methods that write, as ``<part>_<method>``."""
-    store = RunStore(None)  # type: ignore[arg-type]  # nothing is called
-    for part, resource in vars(store).items():
-        for name, method in inspect.getmembers(type(resource), inspect.iscoroutinefunction):
-            if not part.startswith("_") and part != "driver" and "_database.write(" in inspect.getsource(method):
-                yield f"{part}_{name}"
 
 
 def test_every_method_that_writes_has_a_case() -> None:
