@@ -8,11 +8,12 @@ from typing import Final, Literal
 
 from runlane.errors import ConfigurationError
 
-Extra = Literal["agents", "postgres", "search", "server"]
+Extra = Literal["agents", "otel", "postgres", "search", "server"]
 
 #: Top-level modules that an installation has only with the extra.
 MODULES: Final[dict[Extra, frozenset[str]]] = {
     "agents": frozenset({"langchain_core", "langgraph", "ormsgpack"}),
+    "otel": frozenset({"opentelemetry"}),
     "postgres": frozenset({"procrastinate", "psycopg", "psycopg_pool"}),
     "search": frozenset({"numpy"}),
     "server": frozenset({"click", "cronsim", "dotenv", "httpx", "starlette", "uvicorn", "watchfiles"}),

@@ -19,18 +19,22 @@ from msgspec.structs import asdict, fields, replace
 from runlane.errors import InvalidRequest, RequestUnreadable
 from runlane.redaction import has_secrets, redacted_configuration
 
-#: Of the stored text. A field that older versions would not understand makes a new one.
-VERSION: Final = 2
-#: Of a text that has its input; only one without is of a later version, which those that would miss it do not read.
+#: Of the stored text. A field that older versions would not understand makes a new one: a text has the least version
+#: with which those that would miss something do not read it. This one has a ``traceparent``, and its input or not.
+VERSION: Final = 3
+#: Of a text that has its input, and of one without.
 _WHOLE: Final = 1
+_APART: Final = 2
+_VERSIONS: Final = (_WHOLE, _APART, VERSION)
 _VERSION_KEY: Final = "runlane_request"
 #: The texts of runs with secrets begin with one of these, so that a statement finds them without reading the rest.
 SECRET_MARKS: Final = (
-    *(f'{{"{_VERSION_KEY}":{version},"secrets"' for version in (_WHOLE, VERSION)),
+    *(f'{{"{_VERSION_KEY}":{version},"secrets"' for version in _VERSIONS),
     '{"runlane_secrets"',
 )
 _ANY_VERSION: Final = f'{{"{_VERSION_KEY}":'
-_READABLE: Final = tuple(f'{{"{_VERSION_KEY}":{version},' for version in (_WHOLE, VERSION))
+_READABLE: Final = tuple(f'{{"{_VERSION_KEY}":{version},' for version in _VERSIONS)
+_IS_TRACED: Final = f'{{"{_VERSION_KEY}":{VERSION},'
 _VERSION_OF: Final = re.compile(rf'\{{"{_VERSION_KEY}":(\d+)')
 
 
@@ -113,12 +117,14 @@ class RunOrigin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     """The HTTP request that created a run.
 
     ``request_id`` is its ``X-Request-Id``; ``permissions`` what its user may do, in the application's own words;
-    ``fingerprint`` tells two requests with one idempotency key apart.
+    ``fingerprint`` tells two requests with one idempotency key apart; ``traceparent`` is the span that it is part of
+    (W3C Trace Context), kept if traces are on.
     """
 
     request_id: str | None = None
     permissions: tuple[str, ...] = ()
     fingerprint: str | None = None
+    traceparent: str | None = None
 
 
 NO_ORIGIN: Final = RunOrigin()
@@ -162,7 +168,13 @@ class StoredRequest:
         """Return *request* to be stored, with where it came from and what its admission wrote into the thread."""
         secrets = has_secrets(request.config, request.context)
         return cls._encoded(
-            _Stored(runlane_request=_WHOLE, secrets=secrets, origin=origin, binding=binding, request=request)
+            _Stored(
+                runlane_request=_version(origin, _WHOLE),
+                secrets=secrets,
+                origin=origin,
+                binding=binding,
+                request=request,
+            )
         )
 
     @classmethod
@@ -184,7 +196,7 @@ class StoredRequest:
             stored = _decode(self.text)
             if self._input is not None:
                 request = replace(stored.request, input=msgspec.Raw(self._input))
-                stored = replace(stored, runlane_request=_WHOLE, request=request)
+                stored = replace(stored, runlane_request=_version(stored.origin, _WHOLE), request=request)
             self._decoded = stored
         return self._decoded
 
@@ -209,6 +221,11 @@ class StoredRequest:
     @property
     def origin(self) -> RunOrigin:
         return self._stored.origin
+
+    @property
+    def traceparent(self) -> str | None:
+        """The span that the run is part of; ``None`` without traces, which costs no decoding."""
+        return self.origin.traceparent if self.text.startswith(_IS_TRACED) else None
 
     @property
     def binding(self) -> ThreadBinding | None:
@@ -242,7 +259,8 @@ class StoredRequest:
     def without_input(self) -> StoredRequest:
         """Return the same to be stored apart from its input."""
         request = replace(self.request, input=NULL)
-        return self._encoded(replace(self._stored, runlane_request=VERSION, request=request))
+        version = _version(self.origin, _APART)
+        return self._encoded(replace(self._stored, runlane_request=version, request=request))
 
     def rebound(self, binding: ThreadBinding) -> StoredRequest:
         """Return the same with another *binding*."""
@@ -253,6 +271,10 @@ class StoredRequest:
         if not self.text.startswith(SECRET_MARKS):
             return None
         return self._encoded(replace(self._stored, secrets=False, request=_without_secrets(self.request)))
+
+
+def _version(origin: RunOrigin, least: int) -> int:
+    return least if origin.traceparent is None else VERSION
 
 
 def raw(value: Any) -> msgspec.Raw:

@@ -26,7 +26,7 @@ from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
 from runlane.execution.node_lease import NodeLease
 from runlane.execution.notifier import CompletionNotifier, Ended
-from runlane.execution.ports import Meter
+from runlane.execution.ports import Meter, NewSpans
 from runlane.execution.run import AgentRunner
 from runlane.execution.worker import Worker
 from runlane.extras import needs_extra
@@ -53,8 +53,8 @@ from runlane.store.statements import Driver
 from runlane.streams.bridge import StreamBridge
 from runlane.supervised_loop import together
 from runlane.telemetry.emitter import Telemetry
-from runlane.telemetry.logs import log_transitions
 from runlane.telemetry.observers import Observer
+from runlane.telemetry.opening import open_telemetry
 
 if TYPE_CHECKING:
     from runlane.checkpoints.saver import LedgerSaver
@@ -162,7 +162,7 @@ async def open_runtime(
             driver = await open_driver(settings)
             stack.push_async_callback(driver.aclose)
         alone = not settings.on_postgres if exclusive is None else exclusive
-        telemetry = Telemetry((*log_transitions(), *observers))
+        telemetry = await stack.enter_async_context(open_telemetry(settings, observers))
         store = RunStore(
             driver, retry=retry, thread_ttl=thread_ttl, max_queued_runs=settings.max_queued_runs, telemetry=telemetry
         )
@@ -435,6 +435,7 @@ def _executor(core: _Core) -> Executor:
         saver=core.saver,
         long_term_store=None if core.long_term_store is None else core.long_term_store.for_run,
         new_meter=_new_meter(),
+        new_spans=_new_spans(core),
         telemetry=core.telemetry,
     )
     return Executor(
@@ -473,6 +474,14 @@ def _langgraph(
         from runlane.checkpoints.saver import LedgerSaver  # noqa: PLC0415  # an extra
         from runlane.checkpoints.store import LedgerLongTermStore  # noqa: PLC0415  # an extra
     return LedgerSaver(driver), LedgerLongTermStore(driver) if new_store is None else new_store(driver, host)
+
+
+def _new_spans(core: _Core) -> NewSpans | None:
+    if core.telemetry.tracer is None:
+        return None
+    with needs_extra("otel", "Tracing"):
+        from runlane.execution.spans import AttemptSpans  # noqa: PLC0415  # an extra
+    return AttemptSpans(core.telemetry.tracer, core.store, payloads=core.settings.trace_payloads)
 
 
 def _new_meter() -> Callable[[Callable[[Usage], None]], Meter] | None:

@@ -342,6 +342,17 @@ def test_every_event_of_the_log_is_in_its_page() -> None:
     assert sorted(rows) == sorted(logged | {vars(events)[name].key for name in transitions})
 
 
+def test_every_attribute_of_spans_is_in_its_page() -> None:
+    page = (REFERENCE / "traces.md").read_text()
+    [table] = [text for text in re.split(r"^## ", page, flags=re.MULTILINE) if text.startswith("Attributes")]
+    rows = {name for line in table.splitlines() for name in re.findall(r"`([a-z_]+\.[a-z_.]+)`", line.split(" | ")[0])}
+    made: set[str] = set()
+    for file in ("telemetry/tracing.py", "agents/spans.py", "execution/spans.py"):
+        text = (ROOT / "src/runlane" / file).read_text()
+        made |= set(re.findall(r'"((?:gen_ai|runlane|error)\.[a-z_.]+)"', text))
+    assert rows == made - {"runlane.cancel_observed"}
+
+
 def test_every_event_of_telemetry_is_in_the_reference_with_its_fields() -> None:
     kinds = {name: kind for name, kind in vars(events).items() if inspect.isclass(kind)}
     expected = {

@@ -155,8 +155,10 @@ def test_a_request_with_secrets_is_scrubbed_of_them(place: str, mark: int) -> No
     stored = StoredRequest.of(RunRequest.of(given))
     if SECRET_MARKS[mark] == '{"runlane_secrets"':
         stored = StoredRequest(dumps({"runlane_secrets": True, **given}))
-    if f'"runlane_request":{VERSION}' in SECRET_MARKS[mark]:
+    if '"runlane_request":2' in SECRET_MARKS[mark]:
         stored = stored.without_input()
+    if f'"runlane_request":{VERSION}' in SECRET_MARKS[mark]:
+        stored = StoredRequest.of(RunRequest.of(given), RunOrigin(traceparent=f"00-{'1' * 32}-{'1' * 16}-01"))
     assert stored.text.startswith(SECRET_MARKS[mark])
     assert stored.given == given, "the graph is configured as asked"
     assert SECRET not in str(stored.shown.given())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
@@ -27,6 +27,18 @@ class Meter(Protocol):
 
 #: Makes the meter of an attempt, which reports what was used so far to the function given.
 NewMeter = Callable[[Callable[[Usage], None]], Meter]
+
+
+class Spans(Protocol):
+    """Makes spans as a callback of the agent's nodes, models and tools."""
+
+    def close(self) -> None:
+        """End the spans of code that has not ended."""
+        ...
+
+
+#: Makes the spans of an attempt, without what the function given takes out of texts.
+NewSpans = Callable[[RunRecord, Callable[[str], str]], Awaitable[Spans]]
 
 
 class AttemptCheckpointer(Protocol):

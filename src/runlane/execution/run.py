@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import traceback
@@ -22,7 +23,7 @@ from runlane.error_texts import ErrorTexts
 from runlane.errors import WorkerLost
 from runlane.execution.attempt import Attempt
 from runlane.execution.decision import rescue_limit
-from runlane.execution.ports import AgentSource, AttemptCheckpointer, Checkpointer, Meter, NewMeter
+from runlane.execution.ports import AgentSource, AttemptCheckpointer, Checkpointer, Meter, NewMeter, NewSpans
 from runlane.execution.progress import NewestValue, first_values, usage_progress
 from runlane.journal.journal import AttemptJournal
 from runlane.outcomes import Abandoned, Drained, Snapshot
@@ -85,6 +86,7 @@ class AgentRunner:
         saver: Checkpointer | None = None,
         long_term_store: Callable[[str], Any] | None = None,
         new_meter: NewMeter | None = None,
+        new_spans: NewSpans | None = None,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self._store = store
@@ -95,6 +97,7 @@ class AgentRunner:
         self._saver = saver
         self._long_term_store = long_term_store
         self._new_meter = new_meter
+        self._new_spans = new_spans
         self._telemetry = telemetry
 
     async def run(self, attempt: Attempt, journal: AttemptJournal, feed: Feed, memory: ThreadMemory) -> Ran:
@@ -117,7 +120,7 @@ class AgentRunner:
             ran = replace(ran, redact=secrets.out_of_text)
             meter = None if self._new_meter is None else self._new_meter(progress.put)
             ran = replace(ran, call=self._call(attempt, journal, feed, secrets, meter, values, memory))
-            ran = await self._executed(attempt, journal, ran)
+            ran = await self._traced(attempt, journal, ran)
             ran = replace(ran, usage=_total(claim.run.usage, meter))
         except Exception as error:  # noqa: BLE001 - what the run needs cannot be had: that is how it ends
             ran = replace(ran, failure=error)
@@ -130,6 +133,17 @@ class AgentRunner:
             return replace(ran, failure=journal.failure)
         _log_failure(claim.run.run_id, ran)
         return ran
+
+    async def _traced(self, attempt: Attempt, journal: AttemptJournal, ran: Ran) -> Ran:
+        """Execute as :meth:`_executed` does, with spans if traces are on."""
+        if self._new_spans is None or ran.call is None or not ran.call.callbacks:
+            return await self._executed(attempt, journal, ran)
+        spans = await self._new_spans(attempt.claim.run, ran.redact)
+        call = dataclasses.replace(ran.call, callbacks=(*ran.call.callbacks, spans))
+        try:
+            return await self._executed(attempt, journal, replace(ran, call=call))
+        finally:
+            spans.close()
 
     def _call(
         self,

@@ -11,9 +11,11 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Final
 
+from runlane.errors import RequestUnreadable
 from runlane.records import RunRecord
 
 log = logging.getLogger("runlane.print")
@@ -41,14 +43,16 @@ class RunScope:
     def fields(self) -> Mapping[str, str | int]:
         """The fields that every record of the attempt has."""
         if self._fields is None:
-            run = self._run
+            run, request_id = self._run, None
+            with suppress(RequestUnreadable):
+                request_id = run.stored.origin.request_id
             found: dict[str, str | int | None] = {
                 "run_id": run.run_id,
                 "thread_id": run.thread_id,
                 "attempt": run.attempt,
                 "graph": run.graph_id,
                 "owner": owner_hash(run.owner),
-                "request_id": run.stored.origin.request_id,
+                "request_id": request_id,
             }
             self._fields = {name: value for name, value in found.items() if value is not None}
         return self._fields

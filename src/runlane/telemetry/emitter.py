@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sized
 from datetime import datetime
-from typing import Final, Protocol, TypedDict
+from typing import TYPE_CHECKING, Final, Protocol, TypedDict
 
 from runlane.records import CancelReceipt, NewRun, RunRecord
 from runlane.telemetry.events import (
@@ -32,6 +32,9 @@ from runlane.telemetry.events import (
 )
 from runlane.telemetry.observers import Observer
 
+if TYPE_CHECKING:
+    from runlane.telemetry.tracing import RunTracer
+
 log = logging.getLogger("runlane.telemetry")
 
 
@@ -54,8 +57,12 @@ class Telemetry:
     All methods are called on Runlane's event loop. They never raise and never wait.
     """
 
-    def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        self._observers = tuple(observers)
+    def __init__(self, observers: Iterable[Observer] = (), tracer: RunTracer | None = None) -> None:
+        """Args:
+        tracer: Is one of the observers if traces are on.
+        """
+        self._observers = (*observers, *(() if tracer is None else tracer.observers))
+        self.tracer = tracer
         self._by_kind: dict[type[TelemetryEvent], tuple[Observer, ...]] = {}
         self._reported: set[tuple[type[TelemetryEvent], int, type[Exception]]] = set()
 
@@ -99,6 +106,7 @@ class Telemetry:
                     graph_id=run.graph_id,
                     attempt=run.attempt,
                     queued_s=queued_s,
+                    traceparent=run.stored.traceparent,
                 )
             )
 
@@ -168,6 +176,8 @@ class Telemetry:
                     executing_s=0.0 if run.started_at is None else _seconds(run.started_at, ended_at),
                     rescues=run.rescues,
                     usage=run.usage,
+                    admitted_at=run.created_at,
+                    traceparent=run.stored.traceparent,
                 )
             )
 
@@ -181,7 +191,15 @@ class Telemetry:
         if self._of(RunRescued):
             fields = _of_run(run)
             fields["attempt"] = attempt
-            self.emit(RunRescued(**fields, status=run.status, rescues=run.rescues))
+            self.emit(
+                RunRescued(
+                    **fields,
+                    status=run.status,
+                    rescues=run.rescues,
+                    began_at=run.started_at if attempt == 1 else None,
+                    traceparent=run.stored.traceparent,
+                )
+            )
 
     def lease_lost(self, run: RunRecord) -> None:
         """Emit that an attempt of this process no longer owns *run*."""

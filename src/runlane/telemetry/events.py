@@ -7,6 +7,7 @@ No event holds an input, a state, a header or a secret, so that an observer may 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 import msgspec
@@ -58,6 +59,7 @@ class RunClaimed(OfRun, frozen=True, kw_only=True, gc=False):
 
     key: ClassVar[str] = "run.claimed"
     queued_s: float | None
+    traceparent: str | None
 
 
 class RunStarted(OfRun, frozen=True, kw_only=True, gc=False):
@@ -115,6 +117,8 @@ class RunFinished(OfRun, frozen=True, kw_only=True, gc=False):
         queued_s: From admission, or from the end of its delay, to the first claim; without a claim to the end.
         executing_s: From the first claim to the end, lost and handed back attempts included.
         usage: Tokens and messages; its texts belong to the run's messages, and are not for logs.
+        admitted_at: When the run was recorded.
+        traceparent: The span that the run is part of, if traces are on and its client named one.
     """
 
     key: ClassVar[str] = "run.finished"
@@ -125,6 +129,8 @@ class RunFinished(OfRun, frozen=True, kw_only=True, gc=False):
     executing_s: float
     rescues: int
     usage: Usage
+    admitted_at: datetime
+    traceparent: str | None
 
 
 class RunReleased(OfRun, frozen=True, kw_only=True, gc=False):
@@ -134,11 +140,16 @@ class RunReleased(OfRun, frozen=True, kw_only=True, gc=False):
 
 
 class RunRescued(OfRun, frozen=True, kw_only=True, gc=False):
-    """A run was taken from a worker that is dead: it is pending again, or ``status`` says how it ended."""
+    """A run was taken from a worker that is dead: it is pending again, or ``status`` says how it ended.
+
+    ``began_at`` is when the lost attempt began; known of the first attempt only.
+    """
 
     key: ClassVar[str] = "run.rescued"
     status: RunStatus
     rescues: int
+    began_at: datetime | None
+    traceparent: str | None
 
 
 class RunLeaseLost(OfRun, frozen=True, kw_only=True, gc=False):

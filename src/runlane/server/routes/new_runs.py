@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 from uuid import uuid4
@@ -25,6 +26,8 @@ from runlane.server.service import Service
 from runlane.settings import Settings
 from runlane.telemetry.context import current_request_id
 
+#: Source: W3C Trace Context, level 1: the ids of a trace and of a span, which are not all zero, and flags.
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(?:-|$)")
 #: The durability that older clients ask for with ``checkpoint_during``.
 _DURING: Final[Mapping[bool | None, Literal["async", "exit"] | None]] = {None: None, True: "async", False: "exit"}
 
@@ -66,6 +69,7 @@ async def prepare_run(
         service_of(request).users.remember(new.run_id, access.user.fields())
     origin = RunOrigin(
         request_id=current_request_id(),
+        traceparent=_traceparent(request) if service_of(request).runtime.settings.traces else None,
         permissions=() if access.user is None else access.user.permissions,
         fingerprint=new.origin.fingerprint,
     )
@@ -162,6 +166,13 @@ async def admit(service: Service, new: NewRun) -> Admitted:
     if admitted.reused:
         service.users.forget(new.run_id)
     return admitted
+
+
+def _traceparent(request: Request) -> str | None:
+    """Return the header of W3C Trace Context if it can be read; of a later version, what this version knows of it."""
+    given = request.headers.get("traceparent", "")
+    match = _TRACEPARENT.match(given)
+    return None if match is None else f"00-{match[1]}"
 
 
 def _refuse(body: RunCreate) -> None:
