@@ -73,6 +73,10 @@ class Program:
     def log(self) -> str:
         return "\n".join(self.lines)
 
+    def run_code_in(self, src: Path) -> None:
+        """Start the next process with Runlane's code in this folder, of another version."""
+        self._env["PYTHONPATH"] = str(src)
+
     async def launch(self) -> None:
         """Start the process, and do not wait for it to answer."""
         self.lines = []

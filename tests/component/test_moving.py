@@ -212,7 +212,7 @@ def test_a_source_of_another_version_is_refused(file: Path, postgres_url: str) -
         assert "has the schema of an earlier version" in refusal(f"sqlite:///{file}", postgres_url)
         connection.execute("UPDATE runlane_version SET version_num = '9999'")
         connection.commit()
-    assert "made by a newer Runlane" in refusal(f"sqlite:///{file}", postgres_url)
+    assert "has the schema of a newer version" in refusal(f"sqlite:///{file}", postgres_url)
 
 
 async def test_a_ledger_in_use_is_refused_as_either_end(file: Path, tmp_path: Path, postgres_url: str) -> None:

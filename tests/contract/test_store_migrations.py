@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import sys
@@ -25,10 +26,22 @@ from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.postgres import open_postgres
 from runlane.store.drivers.sqlite import SqliteDriver
 from runlane.store.ledger import RunStore
-from runlane.store.migrate import apply_scripts, migrate_sqlite, pending
-from runlane.store.migrations import VERSION_TABLE, Dialect, revisions, script, statements
+from runlane.store.migrate import HAS_MIN_READER, Version, apply_scripts, migrate_sqlite, pending
+from runlane.store.migrations import (
+    NEWEST,
+    VERSION_TABLE,
+    Dialect,
+    index_of,
+    kind,
+    min_reader,
+    revisions,
+    script,
+    statements,
+)
 from runlane.store.statements import Rows, Transaction, statement
 
+#: The row of the version table in a database of this version; both dialects have the same.
+CURRENT = (NEWEST, min_reader(NEWEST, "postgres"))
 SCHEMA = statement("schema", "SELECT type, name, sql FROM sqlite_schema ORDER BY name")
 
 
@@ -43,8 +56,8 @@ def tables_of(url: str) -> set[str]:
     return {name for (name,) in rows if not name.startswith("procrastinate_") and name != "job_migrations"}
 
 
-def stamp(connection: sqlite3.Connection | psycopg.Connection, revision: str) -> None:
-    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'")
+def stamp(connection: sqlite3.Connection | psycopg.Connection, revision: str, min_reader: str) -> None:
+    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '{revision}', min_reader = '{min_reader}'")
     connection.commit()
 
 
@@ -75,7 +88,7 @@ def test_processes_that_start_together_do_not_collide(postgres_url: str) -> None
 
 def as_alembic_left_it(connection: sqlite3.Connection | psycopg.Connection, dialect: Dialect) -> str:
     """Make the schema of an earlier version of Runlane, which used Alembic; return its revision."""
-    before = revisions()[:-3]
+    before = [revision for revision in revisions() if revision < "0025"]
     for revision in before:
         for sql in statements(script(revision, dialect)):
             connection.execute(sql)
@@ -96,7 +109,7 @@ def test_a_file_that_alembic_migrated_is_upgraded_to_the_same_schema(path: Path,
     migrate_sqlite(tmp_path / "new.db")
     assert schema_of(path) == schema_of(tmp_path / "new.db")
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [(revisions()[-1],)]
+        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [CURRENT]
 
 
 def test_a_database_that_alembic_migrated_is_upgraded(postgres_url: str) -> None:
@@ -106,7 +119,7 @@ def test_a_database_that_alembic_migrated_is_upgraded(postgres_url: str) -> None
     assert migrate_postgres(postgres_url) is True
     assert migrate_postgres(postgres_url) is False
     with ledger_connection(postgres_url) as connection:
-        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [(revisions()[-1],)]
+        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [CURRENT]
 
 
 def test_processes_that_open_a_file_together_upgrade_it_once(path: Path) -> None:
@@ -136,13 +149,13 @@ async def test_a_memory_ledger_gets_the_same_schema_as_a_file(path: Path) -> Non
         return rows
 
     in_memory = {tuple(row.values()) for row in await driver.read(read())}
-    assert in_memory == {row for row in schema_of(path) if VERSION_TABLE not in row[1]}
+    assert in_memory == set(schema_of(path))
     await driver.aclose()
 
 
 #: What a ledger that many processes share has beyond one in a file: the heads of its lanes.
 ONLY_IN_POSTGRES = {
-    *("head_seq", "head_group", "head_owner", "head_assistant", "head_due", "head_home", "pinned_to"),
+    *("head_seq", "head_group", "head_owner", "head_assistant", "head_due", "head_home", "pinned_to", "paused_in"),
     *("threads_heads", "threads_heads_at_home", "runs_running", "runs_cancelled"),
 }
 
@@ -166,19 +179,57 @@ def test_a_newer_schema_is_refused_by_name(path: Path, postgres_url: str) -> Non
     migrate_sqlite(path)
     migrate_postgres(postgres_url)
     with closing(sqlite3.connect(path)) as lite:
-        stamp(lite, "9999")
+        stamp(lite, "9999", "9998")
     with ledger_connection(postgres_url) as other:
-        stamp(other, "9999")
-    with pytest.raises(ConfigurationError, match="schema 9999, made by a newer Runlane"):
+        stamp(other, "9999", "9998")
+    with pytest.raises(
+        ConfigurationError, match="schema 9999, made by a newer Runlane, which only versions that know schema 9998"
+    ):
         migrate_sqlite(path)
-    with pytest.raises(ConfigurationError, match="schema 9999, made by a newer Runlane"):
+    with pytest.raises(
+        ConfigurationError, match="schema 9999, made by a newer Runlane, which only versions that know schema 9998"
+    ):
         migrate_postgres(postgres_url)
 
 
+def test_a_schema_that_a_newer_version_has_expanded_is_used(path: Path, postgres_url: str) -> None:
+    migrate_sqlite(path)
+    migrate_postgres(postgres_url)
+    with closing(sqlite3.connect(path)) as lite:
+        stamp(lite, "9999", NEWEST)
+    with ledger_connection(postgres_url) as other:
+        stamp(other, "9999", NEWEST)
+    assert migrate_sqlite(path) is False
+    assert migrate_postgres(postgres_url) is False
+    with ledger_connection(postgres_url) as other:
+        assert other.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("9999", NEWEST)]
+
+
 def test_only_the_last_revision_is_current() -> None:
-    assert pending([revisions()[-1]]) == ()
-    assert pending([]) == revisions()
-    assert pending(revisions()[:1]) == revisions()[1:]
+    assert pending(Version(revision=NEWEST)) == ()
+    assert pending(Version()) == revisions()
+    assert pending(Version(revision=revisions()[0])) == revisions()[1:]
+
+
+#: Statements that processes which do not know of them do not notice.
+ADDITIVE = re.compile(
+    r"CREATE TABLE |CREATE INDEX |SELECT 1;|ALTER TABLE \w+ ADD COLUMN (?!.*NOT NULL(?!.* DEFAULT )).*;$"
+)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+@pytest.mark.parametrize("revision", revisions())
+def test_a_script_says_what_it_is_and_expands_by_additions_only(revision: str, dialect: Dialect) -> None:
+    text = script(revision, dialect)
+    if revision >= HAS_MIN_READER:
+        assert re.match(r"-- (expand|contract|break)\n", text), "its first line says what it is: see decision 38"
+    if kind(revision, dialect) != "expand":
+        return
+    made = re.findall(r"CREATE TABLE (\w+)", text)
+    for sql in statements(re.sub(r"--.*\n", "", text)):
+        index = index_of(sql)
+        unique_on_new = index is not None and index.unique and index.table in made
+        assert unique_on_new or ADDITIVE.match(sql.strip()), f"processes of an earlier version may fail: {sql}"
 
 
 def test_a_failed_script_leaves_the_file_as_it_was(path: Path) -> None:

@@ -12,7 +12,15 @@ from runlane.store.transactions.fleet import Executors, ShownWorker
 
 
 def worker(worker_id: str, **values: Any) -> ShownWorker:
-    told = {"build": "b2", "running": 0, "capacity": 4, "state": "ready", "graphs": ("g",), **values}
+    told = {
+        "build": "b2",
+        "running": 0,
+        "capacity": 4,
+        "state": "ready",
+        "graphs": ("g",),
+        "revision": "0001",
+        **values,
+    }
     return ShownWorker(worker_id=worker_id, started_at=datetime(2026, 1, 1, tzinfo=UTC), **told)
 
 

@@ -18,6 +18,7 @@ import click
 from runlane.cli import keys, options, runs, workers
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging, log_printed_lines
+from runlane.cli.migrating import migrate_beside
 from runlane.cli.moving import import_, move_ledger
 from runlane.cli.project import database_settings, find_config, find_project
 from runlane.cli.reporting import reporting
@@ -180,10 +181,21 @@ def dev(project: Path, *, config: Path | None, host: str, port: int, database: s
 @click.option("--compact", is_flag=True, help="Then copy the SQLite file without its free space.")
 @click.option("--from", "source", help="Instead, move this database to the one of --to.")
 @click.option("--to", "target", help="An empty database, or the one into which an interrupted move went.")
+@click.option("--gone", multiple=True, metavar="WORKER", help="Take this process for gone, whatever its lease says.")
 def migrate(
-    project: Path, *, config: Path | None, database: str | None, compact: bool, source: str | None, target: str | None
+    project: Path,
+    *,
+    config: Path | None,
+    database: str | None,
+    compact: bool,
+    source: str | None,
+    target: str | None,
+    gone: tuple[str, ...],
 ) -> None:
     """Migrate the schema of a database, and large values that an earlier version stored whole.
+
+    On PostgreSQL other processes may run meanwhile: changes that would stop those of an earlier version are left until
+    they are gone, and the command says so. Repeat it then.
 
     The schema of an SQLite file is also migrated when it is opened; old values read as before, and only this makes them
     smaller. It may be interrupted, and goes on where it was.
@@ -198,15 +210,22 @@ def migrate(
         if source is not None or target is not None:
             move_ledger(source, target, database=database, compact=compact)
             return
+        code = 0
         settings = database_settings(project, config, database)
         if settings.database.startswith("memory://"):
             raise ConfigurationError("A database in memory has nothing to migrate.")
         if compact and not settings.database.startswith(SQLITE):
             raise ConfigurationError("--compact copies an SQLite file; PostgreSQL reuses freed space by itself.")
-        asyncio.run(_migrate(settings))
-        click.echo(f"{settings.database.rpartition('@')[2]} has the schema of this version.")
-        if compact:
-            _compact(settings.database.removeprefix(SQLITE))
+        if gone and settings.database.startswith(SQLITE):
+            raise ConfigurationError("--gone is for PostgreSQL; nobody else can use an SQLite file.")
+        if not settings.database.startswith(SQLITE):
+            code = migrate_beside(settings, gone)
+        else:
+            asyncio.run(_migrate(settings))
+            click.echo(f"{settings.database} has the schema of this version.")
+            if compact:
+                _compact(settings.database.removeprefix(SQLITE))
+    raise click.exceptions.Exit(code)
 
 
 async def _migrate(settings: Settings) -> None:
@@ -214,7 +233,7 @@ async def _migrate(settings: Settings) -> None:
 
     driver = await open_driver(settings)
     try:
-        if settings.database.startswith(SQLITE) and find_spec("langgraph") is not None:
+        if find_spec("langgraph") is not None:
             await _rewrite(driver)
     finally:
         await driver.aclose()

@@ -63,7 +63,7 @@ async def _read(settings: Settings) -> Fleet:
 def _show(fleet: Fleet) -> None:
     from runlane.runs.waiting import no_worker
 
-    rows: list[tuple[Any, ...]] = [("WORKER", "BUILD", "RUNS", "CAPACITY", "STATE", "STARTED")]
+    rows: list[tuple[Any, ...]] = [("WORKER", "BUILD", "RUNS", "CAPACITY", "STATE", "SCHEMA", "STARTED")]
     rows += [
         (
             worker.worker_id,
@@ -71,6 +71,7 @@ def _show(fleet: Fleet) -> None:
             worker.running,
             worker.capacity,
             worker.state,
+            worker.revision or "-",
             worker.started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         for worker in fleet.workers

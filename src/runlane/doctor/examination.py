@@ -14,8 +14,8 @@ from runlane.doctor.checks import SCANS, Judge, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
 from runlane.errors import ConfigurationError, LeaseLost, StoreUnavailable
-from runlane.store.migrate import pending
-from runlane.store.migrations import Dialect, Index
+from runlane.store.migrate import Version, pending
+from runlane.store.migrations import Dialect, Index, kind
 from runlane.store.statements import Row, Rows, Statement, Transaction
 from runlane.store.transactions import doctor as ledger_sql
 from runlane.store.transactions.fleet import fleet
@@ -92,17 +92,18 @@ async def _basics(ledger: OpenLedger) -> list[Finding]:
         return [
             _broken(f"a row of {row['table']} refers to one of {row['parent']} that is not there") for row in foreign
         ]
-    applied = await ledger.database.read(_applied())
-    if not applied:
+    version = await ledger.database.read(_version())
+    if not version.revision:
         raise ConfigurationError(
             "The database is no ledger: it has no schema of Runlane. Name another with --database."
         )
-    if not pending(applied):
+    dialect: Dialect = "sqlite" if ledger.sqlite else "postgres"
+    if all(kind(revision, dialect) == "contract" for revision in pending(version)):
         return []
     return [
         Finding(
             code="schema.behind",
-            subject={"schema": max(applied)},
+            subject={"schema": version.revision},
             meaning="The schema is not this version's, so nothing else was checked.",
             repair="it is brought up to date, as `runlane migrate` and `runlane serve` do.",
             fix=_migrate,
@@ -125,11 +126,12 @@ def _broken(text: str) -> Finding:
     )
 
 
-def _applied() -> Transaction[list[str]]:
+def _version() -> Transaction[Version]:
     if not (yield ledger_sql.HAS_SCHEMA()):
-        return []
-    rows = yield ledger_sql.APPLIED()
-    return [row["version_num"] for row in rows]
+        return Version()
+    [column] = yield ledger_sql.HAS_MIN_READER()
+    rows = yield ledger_sql.READABLE_BY() if column["n"] else ledger_sql.APPLIED()
+    return Version.of([tuple(row.values()) for row in rows])
 
 
 def _rows(query: Statement) -> Transaction[Sequence[Row]]:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from runlane.moving.tables import Table
+from runlane.store.migrate import Version
 
 Values = tuple[Any, ...]
 
@@ -40,8 +41,8 @@ class End(ABC):
         """Make a ledger of this version, or migrate the one that is there."""
 
     @abstractmethod
-    def applied(self) -> list[str]:
-        """Return the revision of its schema, or, while it is the target of a move, what says so."""
+    def version(self) -> Version:
+        """Return the version of its schema, whose revision says so while it is the target of a move."""
 
     @abstractmethod
     def keep_unchanged(self) -> None:

@@ -18,7 +18,7 @@ from runlane.errors import ConfigurationError, RunlaneError
 from runlane.moving.ends import End, Values
 from runlane.moving.tables import STATE_TABLE, Table, copied
 from runlane.store.migrate import MOVING, pending
-from runlane.store.migrations import VERSION_TABLE, revisions
+from runlane.store.migrations import NEWEST, VERSION_TABLE
 
 #: Rows, and about as many bytes, that one transaction copies.
 BATCH_ROWS: Final = 1000
@@ -88,7 +88,10 @@ def move(source: End, target: End, progress: Progress) -> Moved:
 def _check_source(source: End) -> None:
     if not source.exists():
         raise ConfigurationError(f"{source.name} has no ledger, so there is nothing to move.")
-    if pending(source.applied()):
+    version = source.version()
+    if version.revision > NEWEST and not version.revision.startswith(MOVING):
+        raise ConfigurationError(f"{source.name} has the schema of a newer version, which can move it.")
+    if pending(version):
         raise ConfigurationError(
             f"{source.name} has the schema of an earlier version. Back it up, run `runlane migrate --database ...` on "
             "it, and move it then."
@@ -98,8 +101,8 @@ def _check_source(source: End) -> None:
 def _begin(source: End, target: End) -> bool:
     """Mark *target* as that of a move, and return whether it was already."""
     target.reserve()
-    mark = MOVING + revisions()[-1]
-    if target.exists() and target.applied() == [mark]:
+    mark = MOVING + NEWEST
+    if target.exists() and target.version().revision == mark:
         begun = target.execute(f"SELECT value FROM {STATE_TABLE} WHERE name = {target.mark}", (_SOURCE,))
         if begun != [(source.name,)]:
             raise ConfigurationError(
@@ -203,4 +206,4 @@ def _hand_over(source: End, target: End) -> None:
         target.set_counters(source.counters())
         target.derive()
         target.execute(f"DROP TABLE {STATE_TABLE}")
-        target.execute(f"UPDATE {VERSION_TABLE} SET version_num = {target.mark}", (revisions()[-1],))
+        target.execute(f"UPDATE {VERSION_TABLE} SET version_num = {target.mark}", (NEWEST,))

@@ -15,7 +15,7 @@ from runlane.errors import ConfigurationError
 from runlane.moving.ends import End, Values
 from runlane.moving.tables import Table, is_copied
 from runlane.store.drivers.postgres_errors import translate
-from runlane.store.migrate import APPLIED
+from runlane.store.migrate import APPLIED, Version
 from runlane.store.migrate_postgres import CONNECT_TIMEOUT_S, migrate
 from runlane.store.migrations import VERSION_TABLE
 from runlane.store.statements import Query, Rows, run
@@ -95,8 +95,8 @@ class PostgresEnd(End):
     def make(self) -> None:
         migrate(self._url, self._schema)
 
-    def applied(self) -> list[str]:
-        return [revision for (revision,) in self.execute(APPLIED)]
+    def version(self) -> Version:
+        return Version.of(self.execute(APPLIED))
 
     def keep_unchanged(self) -> None:
         self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")

@@ -12,7 +12,7 @@ from runlane.errors import StoreUnavailable
 from runlane.moving.ends import End, Values
 from runlane.moving.tables import Table
 from runlane.store.drivers.sqlite import BUSY_TIMEOUT_S, make_private, take_lock, translate
-from runlane.store.migrate import APPLIED, migrate_sqlite
+from runlane.store.migrate import APPLIED, Version, migrate_sqlite
 from runlane.store.migrations import VERSION_TABLE
 
 
@@ -48,8 +48,8 @@ class SqliteEnd(End):
     def make(self) -> None:
         migrate_sqlite(self._path)
 
-    def applied(self) -> list[str]:
-        return [revision for (revision,) in self.execute(APPLIED)]
+    def version(self) -> Version:
+        return Version.of(self.execute(APPLIED))
 
     def keep_unchanged(self) -> None:
         self._connection.execute("BEGIN")  # the lock keeps others out

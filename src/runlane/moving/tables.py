@@ -23,10 +23,12 @@ NOT_COPIED: Final[Mapping[str, str]] = {
 }
 _JOBS: Final = "procrastinate_"
 #: Columns that SQLite does not have, where there is one process: heads of lanes, which are computed after the copy, and
-#: the build that a run goes on in, which is none after it.
+#: the builds that runs go on in, which are none after it.
 POSTGRES_ONLY: Final[Mapping[str, frozenset[str]]] = {
     "runs": frozenset({"pinned_to"}),
-    "threads": frozenset({"head_seq", "head_group", "head_owner", "head_assistant", "head_due", "head_home"}),
+    "threads": frozenset(
+        {"head_seq", "head_group", "head_owner", "head_assistant", "head_due", "head_home", "paused_in"}
+    ),
 }
 
 

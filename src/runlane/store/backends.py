@@ -16,7 +16,10 @@ from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from runlane.store.drivers.postgres import PostgresDriver
+    from runlane.store.migrate_postgres import Migrated
 
 SQLITE: Final = "sqlite:///"
 MEMORY: Final = "memory://"
@@ -71,6 +74,18 @@ def migrate_postgres(url: str, schema: str = DEFAULT_SCHEMA) -> bool:
     with needs_extra("postgres", "PostgreSQL"):
         from runlane.store import migrate_postgres  # noqa: PLC0415  # an extra
     return migrate_postgres.migrate(url, schema)
+
+
+def migrate_postgres_beside(url: str, schema: str = DEFAULT_SCHEMA, *, gone: Collection[str] = ()) -> Migrated:
+    """Upgrade it beside other processes: see :func:`runlane.store.migrate_postgres.migrate_beside`.
+
+    Raises:
+        ConfigurationError: As there, or the extra ``postgres`` is not installed.
+        StoreUnavailable: As there.
+    """
+    with needs_extra("postgres", "PostgreSQL"):
+        from runlane.store import migrate_postgres  # noqa: PLC0415  # an extra
+    return migrate_postgres.migrate_beside(url, schema, gone=gone)
 
 
 async def notifications_arrive(settings: Settings) -> bool:

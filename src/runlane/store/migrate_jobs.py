@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,8 @@ from procrastinate.schema import SchemaManager
 from psycopg import Connection
 
 _APPLIED: Final = "SELECT version FROM job_migrations"
+#: Marks a script after which earlier versions of Procrastinate do not work.
+_CONTRACT: Final = "_post_"
 
 
 def is_behind(connection: Connection[Any]) -> bool:
@@ -19,18 +22,23 @@ def is_behind(connection: Connection[Any]) -> bool:
     return bool(_missing(connection))
 
 
-def upgrade(connection: Connection[Any]) -> None:
-    """Make the tables, or apply what is missing in them; within the caller's transaction."""
+def upgrade(connection: Connection[Any], *, expand_only: bool = False) -> bool:
+    """Make the tables, or apply what is missing in them, and return whether it did; within the caller's transaction.
+
+    Args:
+        expand_only: Apply nothing that stops processes with an earlier version of Procrastinate.
+    """
     missing = _missing(connection)
+    new = _newest(connection) is None
+    if expand_only and not new:
+        missing = list(takewhile(lambda script: _CONTRACT not in script.name, missing))
     if not missing:
-        return
-    if _newest(connection) is None:
-        connection.execute(SchemaManager.get_schema().encode())
-    else:
-        for script in missing:
-            connection.execute(script.read_bytes())
+        return False
+    for sql in (SchemaManager.get_schema().encode(),) if new else (script.read_bytes() for script in missing):
+        connection.execute(sql)
     connection.execute("DELETE FROM job_migrations")
     connection.execute("INSERT INTO job_migrations (version) VALUES (%s)", (missing[-1].name,))
+    return True
 
 
 def _missing(connection: Connection[Any]) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from runlane.lifecycle import EndReason, RunStatus, ThreadStatus
 from runlane.requests import SECRET_MARKS, StoredRequest
+from runlane.store import migrate
 from runlane.store.conditions import BUSY, HAS_ACTIVE_RUN, IS_TERMINAL, RUNNING
 from runlane.store.migrations import VERSION_TABLE, Dialect, Index, indexes
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
@@ -61,7 +62,9 @@ HAS_SCHEMA: Final = statement(
     f"SELECT 1 AS found FROM sqlite_schema WHERE name = '{VERSION_TABLE}'",
     postgres=f"SELECT 1 AS found WHERE to_regclass('{VERSION_TABLE}') IS NOT NULL",
 )
-APPLIED: Final = statement("doctor.applied", f"SELECT version_num FROM {VERSION_TABLE}")
+HAS_MIN_READER: Final = statement("doctor.has_min_reader", migrate.COUNT_MIN_READER, postgres="SELECT 1 AS n")
+APPLIED: Final = statement("doctor.applied", migrate.APPLIED)
+READABLE_BY: Final = statement("doctor.readable_by", migrate.READABLE_BY, postgres=migrate.READABLE_BY_IN_POSTGRES)
 INTEGRITY: Final = statement("doctor.integrity", "PRAGMA integrity_check(100)", postgres="SELECT 'ok' AS said")
 FOREIGN_KEYS: Final = statement("doctor.foreign_keys", "PRAGMA foreign_key_check", postgres="SELECT 1 WHERE 1 = 0")
 INDEXES_THERE: Final = statement(

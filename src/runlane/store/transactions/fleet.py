@@ -15,7 +15,7 @@ from runlane.store.transactions.heads import GROUPS, OF_BUILD
 MOST_HEADS: Final = 10_000
 FLEET = statement(
     "fleet",
-    f"""SELECT worker_id, build, capacity, draining, started_at, groups, expires_at - {{now}} AS left_us,
+    f"""SELECT worker_id, build, capacity, draining, started_at, groups, revision, expires_at - {{now}} AS left_us,
           (SELECT COUNT(*) FROM runs WHERE runs.status = {RUNNING} AND runs.worker_id = workers.worker_id) AS running
         FROM workers ORDER BY started_at, worker_id""",
 )
@@ -36,7 +36,10 @@ NEEDS_OF_RUN = statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownWorker:
-    """A worker: ``silent`` has not renewed its lease, by the database's clock. ``graphs`` is ``None`` for all."""
+    """A worker: ``silent`` has not renewed its lease, by the database's clock. ``graphs`` is ``None`` for all.
+
+    ``revision`` is the newest schema that its code knows; ``None`` of versions that did not say.
+    """
 
     worker_id: str
     build: str
@@ -45,6 +48,7 @@ class ShownWorker:
     state: Literal["ready", "draining", "silent"]
     started_at: datetime
     graphs: tuple[str, ...] | None
+    revision: str | None
 
     @property
     def executes(self) -> bool:
@@ -151,5 +155,6 @@ def _claimer(row: Row) -> _Claimer:
         state="silent" if row["left_us"] < 0 else "draining" if row["draining"] else "ready",
         started_at=instant(row["started_at"]),
         graphs=None if groups is None else tuple(group for group in groups if OF_BUILD not in group),
+        revision=row["revision"],
     )
     return worker, groups

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runlane.leases import SeenWorker, WorkerState
 from runlane.store.conditions import PENDING, RUNNING
+from runlane.store.migrations import NEWEST
 from runlane.store.rows import dumps
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.heads import move_head
@@ -12,8 +13,10 @@ from runlane.store.transactions.runs import LOCK_FREE_THREAD, THREAD_OF_RUN
 # Guard: none; a worker has one row, which only it beats.
 BEAT = statement(
     "beat",
-    """INSERT INTO workers (worker_id, beats, lease_us, expires_at, build, capacity, draining, started_at, groups)
-       VALUES (:worker_id, :beats, :lease_us, {now} + :lease_us, :build, :capacity, :draining, {now}, :groups)
+    """INSERT INTO workers (worker_id, beats, lease_us, expires_at, build, capacity, draining, started_at, groups,
+                            revision)
+       VALUES (:worker_id, :beats, :lease_us, {now} + :lease_us, :build, :capacity, :draining, {now}, :groups,
+               :revision)
        ON CONFLICT (worker_id) DO UPDATE SET beats = excluded.beats, lease_us = excluded.lease_us,
          expires_at = excluded.expires_at, capacity = excluded.capacity, draining = excluded.draining""",
 )
@@ -49,6 +52,7 @@ def beat(worker: WorkerState) -> Transaction[None]:
         capacity=worker.capacity,
         draining=int(worker.draining),
         groups=None if worker.groups is None else dumps(worker.groups),
+        revision=NEWEST,
     )
 
 
