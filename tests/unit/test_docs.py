@@ -138,12 +138,12 @@ def routes() -> set[str]:
 
 
 def runnable_snippets() -> list[tuple[str, str]]:
-    """Return the Python snippets that are marked with ``run``, with the place where each begins."""
+    """Return the Python snippets below ``<!-- run -->``, with the place where each begins."""
     found = []
     for page in PAGES:
         text = page.read_text()
         for match in FENCE.finditer(text):
-            if match[1] == "python" and "run" in match[2].split():
+            if match[1] == "python" and text[: match.start()].endswith("<!-- run -->\n"):
                 line = text.count("\n", 0, match.start()) + 1
                 found.append((f"{page.relative_to(ROOT)}:{line}", match[3]))
     return found
