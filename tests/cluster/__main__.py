@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import uvloop
 
+from cluster.figures import QUICK, Size, report
 from cluster.trial import Trial
 from postgres_cluster import PostgresCluster
 
@@ -29,12 +30,17 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--pause", type=float, default=3.0, help="seconds between two faults, at most")
     parser.add_argument("--calm", action="store_true", help="without faults")
+    parser.add_argument("--figures", action="store_true", help="measure what a cluster can do, in about 7 minutes")
+    parser.add_argument("--quick", action="store_true", help="measure less of each figure, in about 3 minutes")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--keep", type=Path, help="a directory for the logs of the nodes")
     return parser.parse_args()
 
 
 def main() -> int:
     given = arguments()
+    if given.figures:
+        return report(QUICK if given.quick else Size(), given.out)
     with PostgresCluster() as postgres, tempfile.TemporaryDirectory(prefix="runlane-cluster-") as temporary:
         with psycopg.connect(postgres.dsn, autocommit=True) as connection:
             connection.execute("CREATE DATABASE ledger")

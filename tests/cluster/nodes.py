@@ -98,10 +98,14 @@ class Cluster:
         return rng.choice([node for node in listening if node.up.is_set()] or listening).url
 
     def effects(self) -> list[list[str]]:
-        """Return the traces of steps: run, step, attempt, process, and seconds since the epoch."""
-        epoch = time.time() - time.monotonic()
-        lines = (line.split() for line in (self.folder / "effects").read_text().splitlines())
-        return [[*trace, f"{float(at) + epoch:.4f}"] for *trace, at in lines]
+        return effects_of(self.folder)
+
+
+def effects_of(folder: Path) -> list[list[str]]:
+    """Return the traces of steps: run, step, attempt, process, and seconds since the epoch."""
+    epoch = time.time() - time.monotonic()
+    lines = (line.split() for line in (folder / "effects").read_text().splitlines())
+    return [[*trace, f"{float(at) + epoch:.4f}"] for *trace, at in lines]
 
 
 @asynccontextmanager
