@@ -91,6 +91,25 @@ class CancelAction(StrEnum):
     ROLLBACK = "rollback"
 
 
+class HandBack(StrEnum):
+    """Why an attempt ended and its run goes on in another."""
+
+    DRAIN = "drain"  # its worker was shut down
+    OUTAGE = "outage"  # its worker could not renew its lease
+    APPLICATION = "application"  # the application that executes it let go of it
+    LOST = "lost"  # its worker died
+
+
+class CancelSource(StrEnum):
+    """Who asked for a cancel, as far as it is known; the receipt's ``requested_by`` names them."""
+
+    OWNER = "owner"  # a request of the run's owner, or of whom they let cancel it
+    OPERATOR = "operator"
+    RUN = "run"  # a newer run of its thread, by its multitask strategy
+    CLIENT = "client"  # a client that went away
+    APPLICATION = "application"  # code that uses the library
+
+
 #: What callers may spell: a member, or its text.
 StatusLike = RunStatus | Literal["pending", "running", "success", "error", "timeout", "interrupted"]
 DisconnectLike = DisconnectMode | Literal["cancel", "continue"]

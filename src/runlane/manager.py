@@ -17,6 +17,7 @@ from runlane.execution.external import ExternalRuns
 from runlane.lifecycle import (
     ActionLike,
     CancelAction,
+    CancelSource,
     EndReason,
     MultitaskStrategy,
     RunStatus,
@@ -221,12 +222,14 @@ class RunManager:
         action: ActionLike = CancelAction.INTERRUPT,
         reason: EndReason = EndReason.USER_CANCEL,
         by: str | None = None,
+        source: CancelSource = CancelSource.APPLICATION,
         wait: bool = False,
         owner: OwnerArgument = UNNAMED,
     ) -> CancelReceipt | None:
         """Ask a run to stop, durably; the first action wins and a second cancel is harmless.
 
         Args:
+            by: Who asks for it, as the receipt names them; *source* is what they are.
             wait: Return only once the run has ended; see ``stopped_at`` of the receipt.
 
         Returns:
@@ -238,6 +241,7 @@ class RunManager:
             reason=reason,
             action=parse_choice(CancelAction, "action", action),
             by=by,
+            source=source,
         )
         return await self._canceller.receipt(run, wait=wait)
 

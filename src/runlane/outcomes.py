@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from runlane.documents.document import Encoded
-from runlane.lifecycle import EndReason, RunEvent
+from runlane.lifecycle import EndReason, HandBack, RunEvent
 from runlane.records import RunError, Usage
 
 
@@ -52,6 +52,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of an attempt: decided from its failure or cancel, completed by the repair, recorded by the ledger.
 
     Attributes:
+        handed_back: Why another attempt is to go on, if this one is released.
         error: What caller and thread are shown.
         state: What the run left on its thread; ``None`` if that is not known, or if it goes on.
         events_end: The last event's number in the run's log; ``None``: whatever the log has.
@@ -62,6 +63,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     event: RunEvent
     end_reason: EndReason | None
+    handed_back: HandBack | None = None
     error: RunError | None = None
     state: Snapshot | None = None
     usage: Usage | None = None

@@ -13,6 +13,7 @@ from runlane.documents.document import Document
 from runlane.documents.json_text import document_of_text
 from runlane.lifecycle import (
     CancelAction,
+    CancelSource,
     DisconnectMode,
     EndReason,
     MultitaskStrategy,
@@ -116,7 +117,7 @@ class CancelReceipt:
     """The receipt of a cancel. ``stopped_at`` is set only once the run's code has really stopped.
 
     ``blocked_at`` names the place (``file:line function``) of code that ignored the cancel and was abandoned; its
-    later writes are fenced.
+    later writes are fenced. ``source`` is ``None`` if an earlier version recorded the cancel.
     """
 
     run_id: str
@@ -127,6 +128,7 @@ class CancelReceipt:
     observed_at: datetime | None = None
     stopped_at: datetime | None = None
     blocked_at: str | None = None
+    source: CancelSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,7 +159,11 @@ def _seen(client: httpx.Client, has: Belongings) -> dict[str, Any]:
     paths = [
         path_of(name, has) for name in addressed() if name.startswith("GET") and "/webhooks" not in name
     ]  # tried again
-    seen = {path: ask(client, "GET", path).text for _, path in paths if not path.endswith("/stream")}
+    seen = {
+        path: re.sub(r',"as_of":"[^"]+"', "", ask(client, "GET", path).text)
+        for _, path in paths
+        if not path.endswith("/stream")
+    }
     for path, body in (
         ("/threads/search", {"limit": 100}),
         ("/assistants/search", {"limit": 100}),

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from runlane.error_texts import MASKED, ErrorTexts
 from runlane.errors import IllegalTransition, LeaseLost, WorkerLost
-from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
+from runlane.lifecycle import CancelAction, EndReason, HandBack, RunEvent, RunStatus
 from runlane.outcomes import Abandoned, Drained, Outcome
 from runlane.records import CancelReceipt, Lease, RunError, RunRecord
 
@@ -82,7 +82,7 @@ def decide(
     stopped = isinstance(failure, asyncio.CancelledError | Abandoned | Drained)
     if stop is StopReason.LAPSED and stopped:
         if not once:
-            return Outcome(event=RunEvent.RELEASE, end_reason=None)
+            return Outcome(event=RunEvent.RELEASE, end_reason=None, handed_back=HandBack.OUTAGE)
         error = RunError(error="WorkerLost", message="The run was stopped by an outage, and its code cannot go on.")
         return Outcome(event=RunEvent.FAIL, end_reason=EndReason.WORKER_LOST, error=error)
     if stop is StopReason.DEADLINE and stopped:
@@ -90,7 +90,7 @@ def decide(
         return Outcome(event=RunEvent.EXPIRE, end_reason=EndReason.DEADLINE, error=error)
     if isinstance(failure, Drained) or (stop is StopReason.DRAIN and stopped):
         if continuable:
-            return Outcome(event=RunEvent.RELEASE, end_reason=None)
+            return Outcome(event=RunEvent.RELEASE, end_reason=None, handed_back=HandBack.DRAIN)
         error = RunError(error="Drained", message="The process was shut down before the run had ended.")
         return Outcome(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
     reason = EndReason.WORKER_LOST if isinstance(failure, WorkerLost) else EndReason.FAILED

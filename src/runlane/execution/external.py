@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from runlane.errors import CancelRecorded, IllegalTransition, LeaseLost, NotFound, StoreUnavailable
 from runlane.execution.decision import reported_outcome
 from runlane.execution.notifier import CompletionNotifier
-from runlane.lifecycle import RunEvent, RunStatus, move
+from runlane.lifecycle import HandBack, RunEvent, RunStatus, move
 from runlane.outcomes import Outcome
 from runlane.records import CancelReceipt, Claim, Finished, Lease, RunRecord
 from runlane.store.ledger import RunStore
@@ -93,7 +93,8 @@ class ExternalRuns:
             log.warning("run.claim_not_handed_back why=%s", error)  # its lease runs out
 
     async def _let_go(self, claim: Claim) -> Finished:
-        ended = await self._store.attempts.finish(claim.lease, Outcome(event=RunEvent.RELEASE, end_reason=None))
+        released = Outcome(event=RunEvent.RELEASE, end_reason=None, handed_back=HandBack.APPLICATION)
+        ended = await self._store.attempts.finish(claim.lease, released)
         if isinstance(ended, CancelReceipt):
             outcome = Outcome(event=RunEvent.STOP, end_reason=ended.reason)
             ended = await self._store.attempts.finish(claim.lease, outcome)

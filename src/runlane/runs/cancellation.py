@@ -8,7 +8,7 @@ from runlane.agents.sources import RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.errors import NotFound
 from runlane.execution.notifier import CompletionNotifier
-from runlane.lifecycle import CancelAction, EndReason, RunStatus
+from runlane.lifecycle import CancelAction, CancelSource, EndReason, RunStatus
 from runlane.records import ANY_OWNER, Cancelled, CancelReceipt, Finished, Head, Owner, RunRecord
 from runlane.store.ledger import RunStore
 from runlane.store.notifications import Notifications
@@ -47,13 +47,14 @@ class RunCanceller:
         reason: EndReason,
         action: CancelAction = CancelAction.INTERRUPT,
         by: str | None = None,
+        source: CancelSource = CancelSource.APPLICATION,
     ) -> RunRecord:
         """Record a cancel and pass it on; return the run as it is now.
 
         Raises:
             NotFound: The owner has no such run.
         """
-        return await asyncio.shield(own_task(self._cancel(run_id, owner, action, reason, by)))
+        return await asyncio.shield(own_task(self._cancel(run_id, owner, action, reason, by, source)))
 
     async def receipt(self, run: RunRecord, *, wait: bool) -> CancelReceipt | None:
         """Return the receipt of a run that was cancelled.
@@ -87,8 +88,16 @@ class RunCanceller:
             self._notifier.announce(Finished(run=run, next_run=cancelled.next_run, events_end=0))
 
     async def _cancel(
-        self, run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None
+        self,
+        run_id: str,
+        owner: Owner,
+        action: CancelAction,
+        reason: EndReason,
+        by: str | None,
+        source: CancelSource,
     ) -> RunRecord:
-        cancelled = await self._store.runs.request_cancel(run_id, owner=owner, action=action, reason=reason, by=by)
+        cancelled = await self._store.runs.request_cancel(
+            run_id, owner=owner, action=action, reason=reason, by=by, source=source
+        )
         self.pass_on(cancelled)
         return cancelled.run

@@ -17,7 +17,7 @@ from runlane.agents.sources import AgentLike, RunAgents
 from runlane.dispatch.base import Dispatch
 from runlane.errors import AdmissionClosed, NotFound, RunlaneError, StoreUnavailable
 from runlane.execution.claiming import Reservation
-from runlane.lifecycle import DisconnectLike, DisconnectMode, EndReason, MultitaskStrategy, StrategyLike
+from runlane.lifecycle import CancelSource, DisconnectLike, DisconnectMode, EndReason, MultitaskStrategy, StrategyLike
 from runlane.owners import UNNAMED, OwnerArgument, OwnerRule
 from runlane.records import Admission, Claim, Head, NewRun, RunRecord
 from runlane.requests import RunRequest
@@ -205,7 +205,9 @@ class RunSubmitter:
                     log.warning("run.unwanted_not_cancelled run_id=%s why=%s", run.run_id, error)
 
     async def _cancel(self, run: RunRecord) -> None:
-        await self._canceller.cancel(run.run_id, owner=run.owner, reason=EndReason.DISCONNECT)
+        await self._canceller.cancel(
+            run.run_id, owner=run.owner, reason=EndReason.DISCONNECT, source=CancelSource.CLIENT
+        )
 
     def _unwanted(self, run: RunRecord) -> bool:
         """Return whether *run* is to be cancelled, as its caller is gone."""

@@ -20,6 +20,7 @@ from runlane.server.protocols.v2.routes import PROTOCOL
 from runlane.server.routes.assistants import ASSISTANTS
 from runlane.server.routes.batch import BATCH
 from runlane.server.routes.crons import CRONS
+from runlane.server.routes.explain import EXPLAIN
 from runlane.server.routes.items import ITEMS
 from runlane.server.routes.metrics import METRICS
 from runlane.server.routes.run_search import RUN_SEARCH
@@ -59,6 +60,7 @@ RESOURCES: Final = (
     THREAD_STREAM,
     RUNS,
     RUN_SEARCH,
+    EXPLAIN,
     BATCH,
     CRONS,
     ITEMS,

@@ -22,7 +22,7 @@ from runlane.maintenance.table_sizes import TableSizes
 from runlane.manager import RunManager
 from runlane.records import ANY_OWNER, Assistant, Owner, Thread
 from runlane.runtime import Runtime
-from runlane.server.auth.access import Access, Authority
+from runlane.server.auth.access import Access, Authority, Canceller
 from runlane.server.auth.grants import Grants
 from runlane.server.config.http_section import HttpSection
 from runlane.server.http.probing import DatabaseProbe
@@ -136,7 +136,7 @@ class Service:
         """For how long code has blocked the agents' loop in all, in seconds."""
         return self.runtime.host.blocked_s
 
-    async def delete_thread(self, thread_id: str, owner: Owner) -> None:
+    async def delete_thread(self, thread_id: str, owner: Owner, by: Canceller) -> None:
         """Stop the thread's runs, wait until their code has stopped, and delete all that the thread has.
 
         Raises:
@@ -144,7 +144,7 @@ class Service:
         """
         await self.store.threads.get(thread_id, owner=owner, with_values=False)
         for tries_left in reversed(range(DELETE_TRIES)):
-            await self.stop_runs(thread_id, ANY_OWNER)
+            await self.stop_runs(thread_id, ANY_OWNER, by)
             try:
                 await self.store.threads.delete(thread_id, owner=owner, extra_writes=self.remove_checkpoints(thread_id))
             except NotFound:
@@ -168,12 +168,12 @@ class Service:
         """Return what copies the checkpoints of *source_id* to *thread_id*."""
         return partial(self.saver.threads.copying, source_id, thread_id)
 
-    async def stop_runs(self, thread_id: str, owner: Owner) -> None:
+    async def stop_runs(self, thread_id: str, owner: Owner, by: Canceller) -> None:
         """Cancel every active run of the thread, the last admitted first, and wait for their ends."""
         for status in (RunStatus.PENDING, RunStatus.RUNNING):
             for run in await self.store.runs.list(thread_id, owner=owner, status=status, limit=1000):
                 try:
-                    await self.runs.cancel(run.run_id, wait=True, owner=owner)
+                    await self.runs.cancel(run.run_id, wait=True, owner=owner, **by)
                 except NotFound:
                     continue
 

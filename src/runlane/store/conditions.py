@@ -45,6 +45,10 @@ HAS_RUNNING_RUN: Final = (
     f"EXISTS (SELECT 1 FROM runs WHERE runs.thread_id = threads.thread_id AND runs.status = {RUNNING})"
 )
 
+#: The id of the newest checkpoint of a thread's graph, where its next attempt goes on; NULL if there is none.
+NEWEST_CHECKPOINT: Final = """(SELECT checkpoint_id FROM checkpoints WHERE thread_id = :thread_id
+  AND checkpoint_ns = '' ORDER BY checkpoint_id DESC LIMIT 1)"""
+
 
 def thread_status(settled: str) -> str:
     """Return the expression of a thread's status: busy while a run is active, then *settled*."""

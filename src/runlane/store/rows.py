@@ -12,6 +12,7 @@ import orjson
 from runlane.leases import SeenLease
 from runlane.lifecycle import (
     CancelAction,
+    CancelSource,
     DisconnectMode,
     EndReason,
     MultitaskStrategy,
@@ -146,6 +147,7 @@ def receipt_of(row: Row) -> CancelReceipt | None:
         observed_at=maybe_instant(row["cancel_observed_at"]),
         stopped_at=maybe_instant(row["cancel_stopped_at"]),
         blocked_at=row["cancel_blocked_at"],
+        source=None if row["cancel_source"] is None else CancelSource(row["cancel_source"]),
     )
 
 

@@ -29,8 +29,8 @@ _RUN = (
     "run_id, thread_id, owner, seq, assistant_id, graph_id, status, end_reason, attempt, rescues, worker_id, "
     "multitask_strategy, on_disconnect, metadata, kwargs, model_name, error, usage, events_end, "
     "temporary, idempotency_key, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
-    "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at, webhook, "
-    "start_order, home, input, input_refs"
+    "cancel_stopped_at, cancel_blocked_at, cancel_source, not_before, created_at, updated_at, started_at, ended_at, "
+    "webhook, start_order, home, input, input_refs"
 )
 #: Without its values, which can be large: who locks a thread reads no more, since a client that does not receive it
 #: would hold the lock.

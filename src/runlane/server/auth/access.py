@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypedDict
 
 from starlette.requests import HTTPConnection
 
+from runlane.lifecycle import CancelSource
 from runlane.records import NO_OWNER, AnyOwner, Owner, Thread
 from runlane.store.filters import matches
 
@@ -36,6 +37,13 @@ class Access:
     def permits(self, metadata: Mapping[str, Any]) -> bool:
         """Return whether a thing with *metadata*, of an owner that is read, may be touched; if not, it is not found."""
         return not self.where or matches(self.where, metadata)
+
+
+class Canceller(TypedDict):
+    """Who cancels runs, as arguments of :meth:`RunManager.cancel`."""
+
+    by: str
+    source: CancelSource
 
 
 #: Everything, for a server without authentication: its things have no owner.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from runlane.lifecycle import CancelAction, EndReason, MultitaskStrategy, RunStatus, ThreadStatus
+from runlane.lifecycle import CancelAction, CancelSource, EndReason, MultitaskStrategy, RunStatus, ThreadStatus
 from runlane.records import PruneStrategy, RunError, Usage
 from runlane.server.http.requests import Object, StreamMode
 from runlane.store.transactions.crons import Missed, Overlap
@@ -197,6 +197,7 @@ class Receipt(WireObject):
     action: CancelAction
     reason: EndReason
     requested_by: str | None
+    source: CancelSource | None
     requested_at: Instant
     observed_at: Instant | None
     stopped_at: Instant | None

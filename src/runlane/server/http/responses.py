@@ -148,6 +148,7 @@ def receipt_wire(receipt: CancelReceipt) -> dict[str, Any]:
         "action": receipt.action,
         "reason": receipt.reason,
         "requested_by": receipt.requested_by,
+        "source": receipt.source,
         "requested_at": receipt.requested_at,
         "observed_at": receipt.observed_at,
         "stopped_at": receipt.stopped_at,

@@ -29,7 +29,7 @@ from runlane.server.http.requests import (
 )
 from runlane.server.http.responses import assistant_wire, json_response, raw_json, selected
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.authorization import authorize, service_of
+from runlane.server.routes.authorization import authorize, canceller_of, service_of
 from runlane.server.service import Service, graph_config
 from runlane.store.transactions.assistants import SHARED_OWNER, AssistantFilter, NewAssistant
 from runlane.store.transactions.thread_search import ThreadFilter
@@ -328,7 +328,7 @@ async def _delete_threads(request: Request, assistant_id: str) -> None:
         try:
             thread = await service.store.threads.get(thread_id, owner=access.reads, with_values=False)
             if access.permits(thread.metadata):
-                await service.delete_thread(thread_id, access.reads)
+                await service.delete_thread(thread_id, access.reads, canceller_of(request))
         except NotFound:
             continue
 

@@ -8,8 +8,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import NotFound
+from runlane.lifecycle import CancelSource
 from runlane.records import RunRecord, Thread
-from runlane.server.auth.access import OPEN, Access, User
+from runlane.server.auth.access import OPEN, Access, Canceller, User
 from runlane.server.auth.middleware import USER
 from runlane.server.http.requests import path_uuid
 from runlane.server.service import Service
@@ -41,6 +42,12 @@ async def authorize(
     if authority is None:
         return OPEN
     return await authority.access(_known(connection), resource, action, {} if value is None else value)
+
+
+def canceller_of(connection: HTTPConnection) -> Canceller:
+    """Return whom the receipt of a cancel names that the request asks for."""
+    user = cast(User | None, connection.scope.get(USER))
+    return {"by": "api" if user is None else user.identity, "source": CancelSource.OWNER}
 
 
 async def reach_thread(

@@ -12,13 +12,13 @@ from starlette.responses import Response
 from runlane.errors import InvalidRequest, NotFound
 from runlane.lifecycle import CancelAction, RunStatus
 from runlane.records import NewRun, RunRecord
-from runlane.server.auth.access import Access
+from runlane.server.auth.access import Access, Canceller
 from runlane.server.http import answers
 from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import Body, RunCreate, canonical_uuid, in_entry
 from runlane.server.http.responses import json_response, run_wire
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.authorization import authorize, service_of
+from runlane.server.routes.authorization import authorize, canceller_of, service_of
 from runlane.server.routes.new_runs import prepare_run
 from runlane.server.service import Service
 
@@ -76,17 +76,17 @@ async def cancel_runs(request: Request, query: CancelRunsQuery, body: RunsCancel
         raise InvalidRequest("Give either status, or thread_id together with run_ids.")
     action = query.action
     value = {"thread_id": body.thread_id, "run_ids": body.run_ids, "status": body.status, "action": action}
-    access = await authorize(request, "threads", "update", value)
+    access, by = await authorize(request, "threads", "update", value), canceller_of(request)
     if body.status is not None:
-        cancelled = await _cancel_by_status(service, access, body.status, action)
+        cancelled = await _cancel_by_status(service, access, body.status, action, by)
     else:
-        cancelled = await _cancel_named(service, access, body, action)
+        cancelled = await _cancel_named(service, access, body, action, by)
     if not cancelled:
         raise NotFound("active run", body.status or ", ".join(body.run_ids or ()))
     return Response(status_code=204)
 
 
-async def _cancel_named(service: Service, access: Access, body: RunsCancel, action: CancelAction) -> int:
+async def _cancel_named(service: Service, access: Access, body: RunsCancel, action: CancelAction, by: Canceller) -> int:
     thread_id = canonical_uuid("thread", body.thread_id or "")
     run_ids = [canonical_uuid("run", run_id) for run_id in body.run_ids or ()]
     thread = await service.store.threads.get(thread_id, owner=access.reads, with_values=False)
@@ -101,23 +101,23 @@ async def _cancel_named(service: Service, access: Access, body: RunsCancel, acti
         if run.thread_id == thread_id:
             wanted.append(run)
     # The last admitted first, so that none of them starts in between.
-    return await _cancel(service, sorted(wanted, key=lambda run: run.seq, reverse=True), action)
+    return await _cancel(service, sorted(wanted, key=lambda run: run.seq, reverse=True), action, by)
 
 
-async def _cancel_by_status(service: Service, access: Access, status: str, action: CancelAction) -> int:
+async def _cancel_by_status(service: Service, access: Access, status: str, action: CancelAction, by: Canceller) -> int:
     """Cancel every run that has the status now, the last admitted first, page by page."""
     cancelled, before_seq = 0, 2**62
     while page := await service.store.runs.active(
         owner=access.reads, where=access.where, status=_STATUSES[status], before_seq=before_seq, limit=_PAGE
     ):
         before_seq = page[-1].seq
-        cancelled += await _cancel(service, list(page), action)
+        cancelled += await _cancel(service, list(page), action, by)
     return cancelled
 
 
-async def _cancel(service: Service, runs: list[RunRecord], action: CancelAction) -> int:
+async def _cancel(service: Service, runs: list[RunRecord], action: CancelAction, by: Canceller) -> int:
     """Cancel *runs* and return how many were active, or had been cancelled before."""
-    asked = (service.runs.cancel(run.run_id, action=action, by="api", owner=run.owner) for run in runs)
+    asked = (service.runs.cancel(run.run_id, action=action, owner=run.owner, **by) for run in runs)
     answers = await asyncio.gather(*asked, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException) and not isinstance(answer, NotFound):

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import NotFound
-from runlane.lifecycle import CancelAction, EndReason, RunStatus
+from runlane.lifecycle import CancelAction, CancelSource, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord
 from runlane.runs.submission import Admitted
 from runlane.server.http import answers
@@ -38,7 +38,7 @@ from runlane.server.http.responses import (
 )
 from runlane.server.http.route import Resource, Route
 from runlane.server.rollbacks import delete_rolled_back
-from runlane.server.routes.authorization import reach_run, reach_thread, service_of
+from runlane.server.routes.authorization import canceller_of, reach_run, reach_thread, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.service import Service
 from runlane.streams.batches import EventBatch, LargeEvent, ends
@@ -80,7 +80,9 @@ def _leave(service: Service, run: RunRecord, *, cancel: bool) -> Callable[[], Aw
 
     async def leave() -> None:
         try:
-            await service.runs.cancel(run.run_id, reason=EndReason.DISCONNECT, owner=run.owner)
+            await service.runs.cancel(
+                run.run_id, reason=EndReason.DISCONNECT, source=CancelSource.CLIENT, owner=run.owner
+            )
         except NotFound:
             return
 
@@ -268,10 +270,10 @@ async def join_run(request: Request, query: JoinQuery) -> StreamingBody:
 async def cancel_run(request: Request, query: CancelQuery) -> Response:
     """Cancel a run. With ``wait`` the answer comes once it has ended; a second cancel is harmless."""
     service, action, wait = service_of(request), query.action, query.wait
-    access, run = await reach_run(request, "update", {"action": action})
+    _, run = await reach_run(request, "update", {"action": action})
     if run.status.terminal and run.cancel is None:
         raise NotFound("active run", run.run_id)
-    receipt = await service.runs.cancel(run.run_id, action=action, wait=wait, by=access.owner or "api", owner=run.owner)
+    receipt = await service.runs.cancel(run.run_id, action=action, wait=wait, owner=run.owner, **canceller_of(request))
     if receipt is None:
         raise NotFound("active run", run.run_id)
     if wait and receipt.action is CancelAction.ROLLBACK:
@@ -282,7 +284,9 @@ async def cancel_run(request: Request, query: CancelQuery) -> Response:
 async def delete_run(request: Request) -> Response:
     """Stop a run if it is active, wait until it has ended, and delete it with its events."""
     _, run = await reach_run(request, "delete")
-    await service_of(request).runs.delete(run.run_id, owner=run.owner)
+    service = service_of(request)
+    await service.runs.cancel(run.run_id, wait=True, owner=run.owner, **canceller_of(request))
+    await service.store.runs.delete(run.run_id, owner=run.owner)
     return Response(status_code=204)
 
 

@@ -28,7 +28,7 @@ from runlane.server.http.requests import (
 )
 from runlane.server.http.responses import json_response, selected, thread_wire, ttl_wire
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.authorization import authorize, reach_thread, service_of
+from runlane.server.routes.authorization import authorize, canceller_of, reach_thread, service_of
 from runlane.server.routes.extraction import Extraction
 from runlane.server.routes.keyed_threads import is_keyed
 from runlane.server.routes.state_updates import Superstep, draft_history
@@ -207,7 +207,7 @@ async def patch_thread(request: Request, body: ThreadPatch) -> Response:
 async def delete_thread(request: Request) -> Response:
     """Stop the thread's runs, wait for their ends, and delete the thread."""
     access, thread = await reach_thread(request, "delete")
-    await service_of(request).delete_thread(thread.thread_id, access.reads)
+    await service_of(request).delete_thread(thread.thread_id, access.reads, canceller_of(request))
     return Response(status_code=204)
 
 

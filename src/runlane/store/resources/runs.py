@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runlane.lifecycle import CancelAction, EndReason, RunStatus
+from runlane.lifecycle import CancelAction, CancelSource, EndReason, RunStatus
 from runlane.records import Admission, Cancelled, Claimant, Json, NewRun, Owner, RunRecord, ThreadTtl, Usage
 from runlane.store.retrying import RetryingDriver
-from runlane.store.transactions import admissions, protocol, run_queries, run_search, runs, tasks
+from runlane.store.transactions import admissions, histories, protocol, run_queries, run_search, runs, tasks
+from runlane.store.transactions.histories import RunHistory
 from runlane.store.transactions.run_search import NEWEST, RunFilter, RunPage
 from runlane.store.transactions.tasks import TaskFilter
 
@@ -43,18 +44,29 @@ class Runs:
         return await self._database.write(lambda: admissions.admit_all(split, self._thread_ttl, self._max_queued_runs))
 
     async def request_cancel(
-        self, run_id: str, *, owner: Owner, action: CancelAction, reason: EndReason, by: str | None = None
+        self,
+        run_id: str,
+        *,
+        owner: Owner,
+        action: CancelAction,
+        reason: EndReason,
+        by: str | None = None,
+        source: CancelSource | None = None,
     ) -> Cancelled:
         """Record a cancel; the first action wins. A pending run ends at once, a terminal one is returned as it is.
 
         Raises:
             NotFound: No such run for *owner*.
         """
-        return await self._database.write(lambda: runs.request_cancel(run_id, owner, action, reason, by))
+        return await self._database.write(lambda: runs.request_cancel(run_id, owner, action, reason, by, source))
 
     async def get(self, run_id: str, *, owner: Owner) -> RunRecord:
         """Return the run, or raise NotFound."""
         return await self._database.fast_read(lambda: run_queries.get_run(run_id, owner))
+
+    async def history(self, run_id: str, *, owner: Owner) -> RunHistory:
+        """Return what explains a run; NotFound if *owner* has none."""
+        return await self._database.read(lambda: histories.history(run_id, owner))
 
     async def list(
         self,

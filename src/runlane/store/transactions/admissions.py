@@ -15,7 +15,7 @@ from runlane import admission
 from runlane.admission import ActiveRun, LaneView
 from runlane.documents.document import whole
 from runlane.errors import AlreadyExists, NotFound
-from runlane.lifecycle import CancelAction, EndReason, ThreadStatus
+from runlane.lifecycle import CancelAction, CancelSource, EndReason, ThreadStatus
 from runlane.records import Admission, AnyOwner, Cancelled, Claimant, Json, NewRun, RunRecord, ThreadTtl
 from runlane.requests import StoredRequest
 from runlane.store.conditions import IS_ACTIVE, PENDING
@@ -299,6 +299,6 @@ def _cancel_all(active: Rows, action: CancelAction | None, by: str) -> Transacti
         return ()
     cancelled = []
     for row in active:
-        done = yield from cancel_active(row, action, EndReason.SUPERSEDED, by)
+        done = yield from cancel_active(row, action, EndReason.SUPERSEDED, by, CancelSource.RUN)
         cancelled.append(done)
     return tuple(cancelled)

@@ -34,7 +34,7 @@ _OF_ONE: Final = _OF_THREAD.format(thread="(SELECT thread_id FROM runs WHERE run
 def _claiming(which: str, *, has_code: str, of_thread: str) -> str:
     # A run keeps its place among the starts in every attempt.
     return f"""UPDATE runs SET status = {RUNNING}, attempt = attempt + 1, worker_id = :worker_id,
-          lease_us = :lease_us,
+          lease_us = :lease_us, build = :build, claimed_at = {{now}},
           home = CASE WHEN {has_code} THEN :worker_id ELSE home END, start_order = COALESCE(start_order, :number),
           started_at = COALESCE(started_at, {{now}}), updated_at = {{now}}
         WHERE {which} AND ({has_code} OR home IS NULL) AND {HEAD_OF_LANE}
@@ -97,6 +97,7 @@ def claim_heads(wanted: HeadsWanted, claimant: Claimant) -> Transaction[tuple[tu
             attached=dumps(wanted.attached),
             worker_id=claimant.worker_id,
             lease_us=int(claimant.lease_s * 1_000_000),
+            build=claimant.build or None,
             number=number,
         )
     yield from _pin(rows, claimant)
@@ -125,6 +126,7 @@ def claim_head(
         run_id=run_id,
         worker_id=claimant.worker_id,
         lease_us=int(claimant.lease_s * 1_000_000),
+        build=claimant.build or None,
         has_code=int(claimant.has_code),
         number=number,
     )

@@ -23,7 +23,7 @@ OBSERVE_CANCEL = statement(
        WHERE run_id = :run_id AND attempt = :attempt AND cancel_requested_at IS NOT NULL AND ended_at IS NULL""",
 )
 _HELD = f"""SELECT run_id, attempt, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at,
-    cancel_stopped_at, cancel_blocked_at FROM runs WHERE status = {RUNNING} AND run_id IN """
+    cancel_stopped_at, cancel_blocked_at, cancel_source FROM runs WHERE status = {RUNNING} AND run_id IN """
 # Those of the runs that execute, whoever has them.
 HELD = statement("held", f"{_HELD} {{listed :run_ids}}")
 # `+seq` keeps SQLite on the index of active runs; by the primary key it would read every run there ever was.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from runlane.errors import LeaseLost
 from runlane.leases import SeenLease
-from runlane.lifecycle import EndReason, RunEvent, RunStatus, move
+from runlane.lifecycle import EndReason, HandBack, RunEvent, RunStatus, move
 from runlane.outcomes import Outcome
 from runlane.records import Finished, RunError
 from runlane.store.rows import head_record
@@ -49,7 +49,13 @@ def rescue(lost: SeenLease, max_rescues: int) -> Transaction[Finished | None]:
         raise LeaseLost(lost.run_id, lost.attempt)
     if row["rescues"] < max_rescues:
         move(lost.run_id, current, RunEvent.RESCUE)
-        rows = yield RELEASE_RUN(run_id=lost.run_id, usage=None, rescues=1)
+        rows = yield RELEASE_RUN(
+            run_id=lost.run_id,
+            thread_id=row["thread_id"],
+            usage=None,
+            rescues=1,
+            ended_by=HandBack.LOST.value,
+        )
         yield from move_head(rows[0]["thread_id"])
         return Finished(run=(yield from run_of(rows[0])), next_run=head_record(rows[0]))
     error = RunError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from runlane.documents.document import whole
 from runlane.errors import (
     IllegalTransition,
@@ -10,6 +12,7 @@ from runlane.errors import (
 )
 from runlane.lifecycle import (
     CancelAction,
+    CancelSource,
     EndReason,
     RunEvent,
     RunStatus,
@@ -32,6 +35,7 @@ from runlane.store.conditions import (
     IS_DUE,
     IS_MINE,
     IS_PENDING,
+    NEWEST_CHECKPOINT,
     PENDING,
     thread_status,
 )
@@ -131,34 +135,55 @@ NEXT_OF_LANE = statement(
 # Guard: only while no cancel is recorded, so that the first action wins.
 RECORD_CANCEL = statement(
     "record_cancel",
-    """UPDATE runs SET cancel_action = :action, cancel_reason = :reason, cancel_by = :by,
+    """UPDATE runs SET cancel_action = :action, cancel_reason = :reason, cancel_by = :by, cancel_source = :source,
          cancel_requested_at = {now}, updated_at = {now}
        WHERE run_id = :run_id AND cancel_requested_at IS NULL RETURNING {run}""",
 )
 # Both are called under the locks of thread and run, once the move is legal.
 END_RUN = statement(
     "end_run",
-    """UPDATE runs SET status = :status, end_reason = :end_reason, error = :error, result = :result,
+    f"""UPDATE runs SET status = :status, end_reason = :end_reason, error = :error, result = :result,
          result_refs = :result_refs,
          usage = COALESCE(:usage, usage), kwargs = COALESCE(:kwargs, kwargs),
-         events_end = :events_end, ended_at = {now}, updated_at = {now},
-         log_purged = 0,
+         events_end = :events_end, ended_at = {{now}}, updated_at = {{now}},
+         log_purged = 0, kept_checkpoint = {NEWEST_CHECKPOINT},
          cancel_observed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL
-                              ELSE COALESCE(cancel_observed_at, CAST(:observed_at AS BIGINT), {now}) END,
-         cancel_stopped_at = CASE WHEN cancel_requested_at IS NULL OR :stopped = 0 THEN NULL ELSE {now} END,
+                              ELSE COALESCE(cancel_observed_at, CAST(:observed_at AS BIGINT), {{now}}) END,
+         cancel_stopped_at = CASE WHEN cancel_requested_at IS NULL OR :stopped = 0 THEN NULL ELSE {{now}} END,
          cancel_blocked_at = :blocked_at
-       WHERE run_id = :run_id RETURNING {run}""",
+       WHERE run_id = :run_id RETURNING {{run}}""",
 )
+#: Attempts before the last that a run remembers: the first, and the newest ones.
+PAST_ATTEMPTS: Final = 50
+_RELEASE: Final = f"""UPDATE runs SET status = {PENDING}, worker_id = NULL, updated_at = {{now}},
+          usage = COALESCE(:usage, usage), rescues = rescues + :rescues, past_attempts = {{past_attempts}}
+        WHERE run_id = :run_id RETURNING {{run}}"""
+_ATTEMPT: Final = f"""('attempt', attempt, 'worker_id', worker_id, 'build', build, 'claimed_at', claimed_at,
+          'ended_at', {{now}}, 'ended_by', CAST(:ended_by AS TEXT), 'checkpoint_id', {NEWEST_CHECKPOINT})"""
 RELEASE_RUN = statement(
     "release_run",
-    f"""UPDATE runs SET status = {PENDING}, worker_id = NULL, updated_at = {{now}},
-          usage = COALESCE(:usage, usage), rescues = rescues + :rescues
-        WHERE run_id = :run_id RETURNING {{run}}""",
+    _RELEASE.replace(
+        "{past_attempts}",
+        f"""json_insert(CASE WHEN json_array_length(past_attempts) >= {PAST_ATTEMPTS}
+          THEN json_remove(past_attempts, '$[1]') ELSE COALESCE(past_attempts, '[]') END,
+          '$[#]', json_object{_ATTEMPT})""",
+    ),
+    postgres=_RELEASE.replace(
+        "{past_attempts}",
+        f"""CAST(CASE WHEN jsonb_array_length(CAST(past_attempts AS jsonb)) >= {PAST_ATTEMPTS}
+          THEN CAST(past_attempts AS jsonb) - 1 ELSE COALESCE(CAST(past_attempts AS jsonb), '[]') END
+          || jsonb_build_array(jsonb_build_object{_ATTEMPT}) AS TEXT)""",
+    ),
 )
 
 
 def request_cancel(
-    run_id: str, owner: Owner, action: CancelAction, reason: EndReason, by: str | None
+    run_id: str,
+    owner: Owner,
+    action: CancelAction,
+    reason: EndReason,
+    by: str | None,
+    source: CancelSource | None = None,
 ) -> Transaction[Cancelled]:
     """Record a cancel. A pending run that never executed ends here; a terminal run is returned as it is."""
     rows = yield GET_RUN(run_id=run_id, **owner_params(owner))
@@ -170,7 +195,7 @@ def request_cancel(
         raise NotFound("run", run_id)
     if RunStatus(rows[0]["status"]).terminal:
         return Cancelled(run=(yield from run_of(rows[0])))
-    done = yield from cancel_active(rows[0], action, reason, by)
+    done = yield from cancel_active(rows[0], action, reason, by, source)
     if not done.run.status.terminal:
         return done
     thread_id = done.run.thread_id
@@ -180,13 +205,21 @@ def request_cancel(
     return Cancelled(run=done.run, ended=True, next_run=head_record(following[0]) if following else None)
 
 
-def cancel_active(row: Row, action: CancelAction, reason: EndReason, by: str | None) -> Transaction[Cancelled]:
+def cancel_active(
+    row: Row, action: CancelAction, reason: EndReason, by: str | None, source: CancelSource | None
+) -> Transaction[Cancelled]:
     """Record a cancel on a locked active run; end it if nothing of it has ever executed.
 
     A run that was handed back has checkpoints, which its next attempt repairs or removes before it ends.
     """
     run_id = row["run_id"]
-    changed = yield RECORD_CANCEL(run_id=run_id, action=action.value, reason=reason.value, by=by)
+    changed = yield RECORD_CANCEL(
+        run_id=run_id,
+        action=action.value,
+        reason=reason.value,
+        by=by,
+        source=None if source is None else source.value,
+    )
     row = changed[0] if changed else row
     if RunStatus(row["status"]) is RunStatus.RUNNING or row["attempt"] > 0:
         return Cancelled(run=(yield from run_of(row)))
@@ -194,6 +227,7 @@ def cancel_active(row: Row, action: CancelAction, reason: EndReason, by: str | N
     rolled_back = row["cancel_action"] == CancelAction.ROLLBACK.value
     rows = yield END_RUN(
         run_id=run_id,
+        thread_id=row["thread_id"],
         status=status.value,
         end_reason=(EndReason.ROLLED_BACK if rolled_back else EndReason(row["cancel_reason"])).value,
         error=None,
@@ -248,7 +282,13 @@ def finish(
     status = move(lease.run_id, RunStatus(row["status"]), outcome.event)
     usage = None if outcome.usage is None else usage_text(raised(usage_of(row["usage"]), outcome.usage))
     if status is RunStatus.PENDING:
-        rows = yield RELEASE_RUN(run_id=lease.run_id, usage=usage, rescues=0)
+        rows = yield RELEASE_RUN(
+            run_id=lease.run_id,
+            thread_id=lease.thread_id,
+            usage=usage,
+            rescues=0,
+            ended_by=None if outcome.handed_back is None else outcome.handed_back.value,
+        )
         yield from move_head(lease.thread_id)
         return Finished(run=(yield from run_of(rows[0])), next_run=head_record(rows[0]))
     state = outcome.state
@@ -286,6 +326,7 @@ def end_run(
         events_end = yield from last_event(row["seq"])
     rows = yield END_RUN(
         run_id=row["run_id"],
+        thread_id=row["thread_id"],
         status=status.value,
         end_reason=None if outcome.end_reason is None else outcome.end_reason.value,
         error=error_text(outcome.error),

@@ -45,7 +45,7 @@ from runlane.server.protocols.json_rpc import (
     json_bytes,
     serve,
 )
-from runlane.server.routes.authorization import service_of
+from runlane.server.routes.authorization import canceller_of, service_of
 from runlane.server.routes.new_runs import admit, prepare_run
 from runlane.server.service import Service
 
@@ -175,7 +175,7 @@ async def _cancel(request: Request, call: A2aCall, named: str) -> Response:
     service, run = service_of(request), await find_task(request, named, "update", call.assistant)
     if run.status.terminal:
         raise RpcError(NOT_CANCELABLE, "The task has ended.")
-    await service.runs.cancel(run.run_id, wait=True, owner=run.owner)
+    await service.runs.cancel(run.run_id, wait=True, owner=run.owner, **canceller_of(request))
     run = await service.store.runs.get(run.run_id, owner=ANY_OWNER)
     if run.status is not RunStatus.INTERRUPTED:
         raise RpcError(NOT_CANCELABLE, "The task ended before it could be cancelled.")

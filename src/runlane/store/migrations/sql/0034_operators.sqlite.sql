@@ -1,0 +1,36 @@
+-- expand
+-- What explains a run: the build and the start of its last attempt, the attempts before it, who cancelled it, and the
+-- thread's newest checkpoint when it ended.
+ALTER TABLE runs ADD COLUMN build TEXT;
+ALTER TABLE runs ADD COLUMN claimed_at INTEGER;
+ALTER TABLE runs ADD COLUMN past_attempts TEXT;
+ALTER TABLE runs ADD COLUMN cancel_source TEXT;
+ALTER TABLE runs ADD COLUMN kept_checkpoint TEXT;
+
+-- Keys that were made over HTTP. hash is the SHA-256 of the key, scopes a JSON array, empty for the key of an owner.
+CREATE TABLE api_keys (
+    key_id TEXT PRIMARY KEY,
+    hash TEXT NOT NULL,
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    expires_at INTEGER,
+    last_used_at INTEGER,
+    revoked_at INTEGER
+);
+
+-- What operators did. audit_id sorts by time; status is that of the answer, NULL until there is one.
+CREATE TABLE audit (
+    audit_id TEXT PRIMARY KEY,
+    recorded_at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    key_id TEXT,
+    action TEXT NOT NULL,
+    route TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    request_id TEXT,
+    address TEXT,
+    status INTEGER
+);
