@@ -41,12 +41,14 @@ SET_BACK = statement(
 LONG_AGO = statement("long_ago", "UPDATE runs SET ended_at = ended_at - 100000000 WHERE run_id = :run_id")
 
 
-# Far faster than TRUNCATE, which makes new files for every table. Foreign keys are triggers, which rest meanwhile.
-EMPTY = """DO $$ DECLARE name TEXT; BEGIN
+# TRUNCATE makes new files for each table, which takes far longer. Foreign keys are triggers, which rest meanwhile.
+EMPTY = """DO $$ DECLARE found RECORD; BEGIN
   SET LOCAL session_replication_role = replica;
-  FOR name IN SELECT relname FROM pg_class WHERE relnamespace = 'runlane'::regnamespace AND relkind = 'r'
-      AND relname <> 'runlane_version' AND pg_relation_size(oid) > 0 LOOP
-    EXECUTE format('DELETE FROM runlane.%I', name);
+  FOR found IN SELECT relname, pg_total_relation_size(oid) > 200000 AS large FROM pg_class
+      WHERE relnamespace = 'runlane'::regnamespace AND relkind = 'r' AND relname <> 'runlane_version'
+        AND pg_relation_size(oid) > 0 LOOP
+    IF found.large THEN EXECUTE format('TRUNCATE runlane.%I CASCADE', found.relname);
+    ELSE EXECUTE format('DELETE FROM runlane.%I', found.relname); END IF;
   END LOOP;
   PERFORM setval(format('runlane.%I', sequencename)::regclass, start_value, false) FROM pg_sequences
     WHERE schemaname = 'runlane';
