@@ -37,7 +37,7 @@ async def test_runs_are_listed_shown_followed_and_cancelled(tmp_path: Path, http
         assert [word in listed for word in (reader.run_id, "running", "steps", reader.thread_id)] == [True] * 4
         _, of_thread = await runlane("runs", "ls", "--json", "--thread", reader.thread_id, *where)
         assert [run["run_id"] for run in json.loads(of_thread)] == [reader.run_id]
-        _, shown = await runlane("runs", "show", reader.run_id, *where)
+        _, shown = await runlane("runs", "show", "--json", reader.run_id, *where)
         assert json.loads(shown)["thread_id"] == reader.thread_id
 
         tailing = asyncio.create_task(runlane("runs", "tail", reader.run_id, *where))
@@ -50,4 +50,4 @@ async def test_runs_are_listed_shown_followed_and_cancelled(tmp_path: Path, http
         assert (await get(http, f"{server.url}/threads/{reader.thread_id}"))["status"] in ("idle", "interrupted")
 
         code, told = await runlane("runs", "show", "00000000-0000-0000-0000-000000000000", *where)
-        assert (code, told.splitlines()) == (1, ["error: Run '00000000-0000-0000-0000-000000000000' not found."])
+        assert (code, told.splitlines()) == (3, ["error: Run '00000000-0000-0000-0000-000000000000' not found."])

@@ -158,7 +158,7 @@ def test_a_port_that_there_cannot_be_is_refused_and_not_wrapped_round(command: s
 @pytest.mark.parametrize("command", [["ls"], ["show", ID], ["tail", ID], ["cancel", ID], ["ls", "--thread", ID]])
 def test_a_server_that_does_not_answer_is_told_in_one_line(command: list[str]) -> None:
     result = CliRunner().invoke(app, ["runs", *command, "--url", "http://127.0.0.1:9"])
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: No server answers at http://127.0.0.1:9 (")
 

@@ -24,22 +24,22 @@ async def test_a_run_that_has_ended_is_said_to_have_when_it_is_cancelled(
         told = await runlane(server, "cancel", run["run_id"], option)
         assert (told.exit_code, told.stdout) == (0, f"{run['run_id']} had ended: success\n")
     told = await runlane(server, "cancel", NOWHERE)
-    assert (told.exit_code, told.stderr) == (1, f"error: Run '{NOWHERE}' not found.\n")
+    assert (told.exit_code, told.stderr) == (3, f"error: Run '{NOWHERE}' not found.\n")
 
 
 async def test_what_is_no_id_names_nothing_whatever_path_it_would_make(server: Server) -> None:
     for asked in ("../threads", "..", "a/b?c#d", "", "%2e%2e/ok"):
         for command in ("show", "tail", "cancel"):
             told = await runlane(server, command, asked)
-            assert (told.exit_code, told.stderr) == (1, f"error: Run '{asked}' not found.\n")
+            assert (told.exit_code, told.stderr) == (3, f"error: Run '{asked}' not found.\n")
         told = await runlane(server, "ls", "--thread", asked)
-        assert (told.exit_code, told.stderr) == (1, f"error: Thread '{asked}' not found.\n")
+        assert (told.exit_code, told.stderr) == (3, f"error: Thread '{asked}' not found.\n")
 
 
 async def test_an_address_of_something_else_is_said_to_be_that(server: Server) -> None:
     for path in ("/docs", "/ok", "/nothing"):
         told = await asyncio.to_thread(CliRunner().invoke, app, ["runs", "ls", "--url", server.url + path])
         assert (told.exit_code, told.stderr) == (
-            1,
+            4,
             f"error: {server.url + path} does not answer like a Runlane server.\n",
         )

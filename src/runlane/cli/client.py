@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
 import httpx
 
-from runlane.errors import NotFound, RunlaneError
+from runlane.cli.reporting import ServerError, ServerRefused
+from runlane.errors import NotFound
 
 TIMEOUT_S: Final = 30.0
 #: Longer than the server is silent on a stream, several heartbeats long.
 SILENCE_S: Final = 60.0
-#: In how many threads, the last changed first, recent runs are looked for.
-SEARCHED_THREADS: Final = 500
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+#: Runs or threads of one request.
+PAGE: Final = 200
 #: How often a stream that broke is taken up again without a new event.
 RETRIES: Final = 5
 #: Pause before the first of these tries; each later one is twice as long, so that a restart is waited for.
 RETRY_AFTER_S: Final = 0.25
-
-
-class ServerError(RunlaneError):
-    """The server cannot be reached, or refused; the message is one line."""
-
-    code = "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +38,13 @@ class ServerEvent:
 class Client:
     """A server, seen from the command line. A context manager."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.Client(timeout=TIMEOUT_S, headers={} if api_key is None else {"x-api-key": api_key})
+        self._http = httpx.Client(timeout=TIMEOUT_S, headers=headers)
+
+    @property
+    def url(self) -> str:
+        return self._url
 
     def __enter__(self) -> Client:
         return self
@@ -51,22 +52,50 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def runs(self, thread_id: str | None, *, limit: int) -> list[dict[str, Any]]:
-        """Return the newest runs: of a thread, or of the threads that changed last.
+    def get(self, path: str, kind: str = "", key: str = "", *, params: Mapping[str, Any] = NOTHING) -> Any:
+        """Return what the server answers to GET *path*, which is about the *kind* of thing named *key*.
 
         Raises:
-            NotFound: No such thread.
-            ServerError: The server cannot be reached, or refused.
+            NotFound: No such thing.
+            ServerError: The server cannot be reached.
+            ServerRefused: It refused.
         """
-        if thread_id is not None:
-            path = f"/threads/{_uuid('thread', thread_id)}/runs"
-            return list(self._call("GET", path, "thread", thread_id, params={"limit": limit}))
-        found = [
-            run
-            for thread in self._threads(limit=min(limit, SEARCHED_THREADS))
-            for run in self._call("GET", f"/threads/{thread}/runs", "thread", thread, params={"limit": limit})
-        ]
-        return sorted(found, key=lambda run: str(run["created_at"]), reverse=True)[:limit]
+        return self._call("GET", path, kind, key, params=_given(params))
+
+    def post(self, path: str, kind: str = "", key: str = "", **body: Any) -> Any:
+        """Return what the server answers to POST *path* with the fields of *body* that are not ``None``."""
+        return self._call("POST", path, kind, key, json=_given(body))
+
+    def send(self, method: str, path: str, kind: str = "", key: str = "", *, body: Any = None) -> Any:
+        """Return what the server answers to another method."""
+        return self._call(method, path, kind, key, **({} if body is None else {"json": body}))
+
+    def runs(self, *, limit: int, **where: Any) -> list[dict[str, Any]]:
+        """Return the newest runs of all threads that match *where*, the fields of ``POST /runs/search``."""
+        found: list[dict[str, Any]] = []
+        after: str | None = None
+        while len(found) < limit:
+            body = _given({**where, "limit": min(PAGE, limit - len(found)), "after": after})
+            response = self._response("POST", "/runs/search", json=body)
+            if response.status_code == httpx.codes.NOT_FOUND:
+                raise self._strange()
+            _check(response, "", "")
+            found += self._json(response)
+            after = response.headers.get("x-pagination-next")
+            if after is None:
+                break
+        return found
+
+    def search(self, path: str, *, limit: int, **where: Any) -> list[dict[str, Any]]:
+        """Return what matches *where*, from a route with ``limit`` and ``offset`` in its body."""
+        found: list[dict[str, Any]] = []
+        while len(found) < limit:
+            size = min(PAGE, limit - len(found))
+            page = self.post(path, limit=size, offset=len(found), **where)
+            found += page
+            if len(page) < size:
+                break
+        return found
 
     def run(self, run_id: str) -> Any:
         """Return a run as the API gives it.
@@ -75,7 +104,7 @@ class Client:
             NotFound: No such run.
             ServerError: The server cannot be reached, or refused.
         """
-        return self._call("GET", f"/runs/{_uuid('run', run_id)}", "run", run_id)
+        return self._call("GET", f"/runs/{path_id('run', run_id)}", "run", run_id)
 
     def events(self, run_id: str, *, after: str) -> Iterator[ServerEvent]:
         """Yield the run's events after the one whose id is *after* (``-1``: all), to its end, across lost connections.
@@ -87,7 +116,7 @@ class Client:
         retries, ended = 0, False
         while not ended:
             try:
-                for event in self._stream(f"/runs/{_uuid('run', run_id)}/stream", run_id, after):
+                for event in self._stream(f"/runs/{path_id('run', run_id)}/stream", run_id, after):
                     retries, after, ended = RETRIES, event.id or after, event.name == "end"
                     yield event
             except httpx.TransportError as error:
@@ -108,7 +137,7 @@ class Client:
             NotFound: No such run.
             ServerError: The server cannot be reached, or refused.
         """
-        path = f"/runs/{_uuid('run', run_id)}"
+        path = f"/runs/{path_id('run', run_id)}"
         # A run takes as long to stop as its code needs; the server says so if it does not stop.
         timeout = httpx.Timeout(TIMEOUT_S, read=None if wait else TIMEOUT_S)
         params = {"action": action, "wait": int(wait)}
@@ -123,18 +152,35 @@ class Client:
         except NotFound:
             return "rolled back"
 
-    def _threads(self, *, limit: int) -> list[str]:
-        body = {"limit": limit, "sort_by": "updated_at", "sort_order": "desc", "select": ["thread_id"]}
-        return [thread["thread_id"] for thread in self._call("POST", "/threads/search", "thread", "", json=body)]
+    def join(self, run_id: str) -> Any:
+        """Return the run's result once it has ended, across lost connections.
+
+        Raises:
+            NotFound: No such run.
+            ServerError: The server cannot be reached, or refused.
+        """
+        path, timeout = f"/runs/{path_id('run', run_id)}/join", httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
+        for retry in range(RETRIES):
+            try:
+                return self._call("GET", path, "run", run_id, timeout=timeout)
+            except ServerError:
+                time.sleep(RETRY_AFTER_S * 2**retry)
+        return self._call("GET", path, "run", run_id, timeout=timeout)
 
     def _call(self, method: str, path: str, kind: str, key: str, **options: Any) -> Any:
-        try:
-            response = self._http.request(method, self._url + path, **options)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
+        response = self._response(method, path, **options)
         if response.status_code == httpx.codes.NOT_FOUND and not key:
             raise self._strange()
         _check(response, kind, key)
+        return self._json(response)
+
+    def _response(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, self._url + path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+
+    def _json(self, response: httpx.Response) -> Any:
         try:
             return response.json() if response.content else None
         except ValueError:
@@ -156,7 +202,7 @@ class Client:
         return ServerError(f"No server answers at {self._url} ({error}). Start one with `runlane serve`, or use --url.")
 
 
-def _uuid(kind: str, text: str) -> str:
+def path_id(kind: str, text: str) -> str:
     """Return the id *text* in canonical form; what is none names nothing, and is not put into a path.
 
     Raises:
@@ -168,6 +214,10 @@ def _uuid(kind: str, text: str) -> str:
         raise NotFound(kind, text) from None
 
 
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _check(response: httpx.Response, kind: str, key: str) -> None:
     if response.status_code == httpx.codes.NOT_FOUND:
         raise NotFound(kind, key)
@@ -176,7 +226,7 @@ def _check(response: httpx.Response, kind: str, key: str) -> None:
             detail = response.json()["detail"]
         except (ValueError, KeyError, TypeError):
             detail = response.reason_phrase
-        raise ServerError(f"The server refused ({response.status_code}): {detail}")
+        raise ServerRefused(f"The server refused ({response.status_code}): {detail}")
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runlane.cli import keys, options, runs, workers
+from runlane.cli import assistants, crons, keys, options, runs, store, threads, webhooks, workers
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging, log_printed_lines
 from runlane.cli.migrating import migrate_beside
@@ -31,15 +31,14 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 
 
-@click.group(name="runlane", context_settings={"max_content_width": 100})
+@click.group(name="runlane", context_settings={"max_content_width": 80})
 @click.version_option(package_name="runlane", message="%(version)s", help="Print the version.")
 def app() -> None:
     """Run AI agents: a run never lies and never loses work."""
 
 
-app.add_command(runs.app)
-app.add_command(keys.app)
-app.add_command(workers.app)
+for group in (runs, threads, assistants, crons, webhooks, store, keys, workers):
+    app.add_command(group.app)
 app.add_command(doctor)
 app.add_command(import_)
 

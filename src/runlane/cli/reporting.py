@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from runlane.errors import ConfigurationError, GraphLoadError, RunlaneError
+from runlane.cli.output import safe
+from runlane.errors import ConfigurationError, GraphLoadError, NotFound, RunlaneError
 
 EXIT_FAILED: Final = 1
 #: What was asked for cannot be done as it was asked; the code that command lines use for wrong usage.
 EXIT_USAGE: Final = 2
+EXIT_NOT_FOUND: Final = 3
+#: No server answers, or what answers is none of Runlane.
+EXIT_UNREACHABLE: Final = 4
+#: The server refused the request.
+EXIT_REFUSED: Final = 5
+#: The run that was waited for failed or timed out.
+EXIT_RUN_FAILED: Final = 6
+#: The run that was waited for was interrupted: it was cancelled, or asks somebody.
+EXIT_RUN_INTERRUPTED: Final = 7
+
+
+class ServerError(RunlaneError):
+    """The server cannot be reached, or does not answer like one of Runlane; the message is one line."""
+
+    code = "server"
+
+
+class ServerRefused(RunlaneError):
+    """The server refused a request; the message is one line."""
+
+    code = "refused"
+
+
+#: Exit codes by error, the first that fits.
+_CODES: Final = (
+    (ConfigurationError, EXIT_USAGE),
+    (NotFound, EXIT_NOT_FOUND),
+    (ServerError, EXIT_UNREACHABLE),
+    (ServerRefused, EXIT_REFUSED),
+    (RunlaneError, EXIT_FAILED),
+)
 
 _PACKAGE: Final = Path(__file__).parents[1]
 
@@ -26,10 +58,10 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except RunlaneError as error:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {safe(error)}", err=True)
         if isinstance(error, GraphLoadError) and error.__cause__ is not None:
             click.echo(user_traceback(error.__cause__), err=True, nl=False)
-        raise click.exceptions.Exit(EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED) from None
+        raise click.exceptions.Exit(next(code for kind, code in _CODES if isinstance(error, kind))) from None
 
 
 def user_traceback(error: BaseException) -> str:
@@ -53,3 +85,11 @@ def _is_users(filename: str) -> bool:
     paths = sysconfig.get_paths()
     libraries = {Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return not any(path.is_relative_to(library) for library in (_PACKAGE, *libraries))
+
+
+def exit_for(run: Mapping[str, Any]) -> None:
+    """Exit with the code for *run*, which has ended; do nothing if it succeeded."""
+    if run["status"] == "interrupted" or run["end_reason"] == "paused":
+        raise click.exceptions.Exit(EXIT_RUN_INTERRUPTED)
+    if run["status"] != "success":
+        raise click.exceptions.Exit(EXIT_RUN_FAILED)

@@ -1,79 +1,191 @@
-"""``runlane runs``: list, show, follow and cancel runs from a terminal."""
+"""``runlane runs``: find, follow, explain, start and stop runs from a terminal."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from runlane.cli import options
-from runlane.cli.reporting import reporting
+from runlane.cli.connection import with_server
+from runlane.cli.output import Column, age, duration, print_fields, print_json, print_rows, safe
+from runlane.cli.reporting import exit_for
+from runlane.cli.values import JSON, MOMENT
+from runlane.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
 
+Json = dict[str, Any]
+STATUSES: Final = ("pending", "running", "success", "error", "timeout", "interrupted")
+#: What the server puts into a run's configuration by itself.
+OWN_IDS: Final = frozenset(
+    {
+        "run_id",
+        "thread_id",
+        "graph_id",
+        "assistant_id",
+        "user_id",
+        "langgraph_auth_user_id",
+        "langgraph_request_id",
+    }
+)
+
 
 @click.group(name="runs")
 def app() -> None:
-    """List, show, follow and cancel runs of a running server."""
+    """Find, follow, explain, start and stop runs of a running server."""
 
 
-url_option = click.option(
-    "--url",
-    default="http://127.0.0.1:2024",
-    show_default=True,
-    envvar="RUNLANE_URL",
-    show_envvar=True,
-    help="Address of the server.",
+def cause(run: Json) -> str | None:
+    """Return why a run is where it is, in a few words."""
+    waiting = run.get("waiting_on") or {}
+    if waiting.get("reason") == "run":
+        return f"waits for run {waiting['run_id']}"
+    if waiting.get("reason") == "delay":
+        return f"waits until {waiting['until'][:19]}"
+    if waiting:
+        return "waits for a free slot"
+    if run["status"] == "running" and run.get("cancel"):
+        return f"{run['cancel']['reason']}, code not stopped"
+    reason: str | None = run.get("end_reason")
+    return reason
+
+
+def error_line(run: Json) -> str | None:
+    error = run.get("error")
+    return None if error is None else f"{error['error']}: {error['message']}"
+
+
+COLUMNS: Final = (
+    Column("RUN", lambda run: run["run_id"], fixed=True),
+    Column("STATUS", lambda run: run["status"]),
+    Column("AGE", lambda run: age(run["created_at"])),
+    Column("DURATION", duration),
+    Column("GRAPH", lambda run: run["graph_id"] or run["assistant_id"]),
+    Column("CAUSE", cause),
+    Column("ERROR", error_line),
+    Column("THREAD", lambda run: run["thread_id"]),
 )
-key_option = click.option("--api-key", envvar="RUNLANE_API_KEY", show_envvar=True, help="Your API key.")
 
 
-@app.command("ls")
-@click.option("--thread", help="Only the runs of this thread.")
+@app.command("ls", epilog="Example: runlane runs ls --status error --since 1d --text RateLimit")
+@click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Status; may be repeated.")
+@click.option("--graph", help="Only runs of this graph.")
+@click.option("--assistant", help="Only runs of the assistant with this id.")
+@click.option("--thread", help="Only runs of this thread.")
+@click.option("--owner", help="Only runs of this owner, if you may see them.")
+@click.option("--since", type=MOMENT, help="Admitted since: a time, or an age such as 2h.")
+@click.option("--until", type=MOMENT, help="Admitted before: a time, or an age such as 2h.")
+@click.option("--text", help="Text in ids, metadata or the error.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of runs, newest first."
+    "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Number of runs, newest first."
 )
-@url_option
-@key_option
 @options.as_json
-def list_runs(*, thread: str | None, limit: int, url: str, api_key: str | None, as_json: bool) -> None:
-    """List recent runs."""
-    with reporting(), _client(url, api_key) as client:
-        runs = client.runs(thread, limit=limit)
-    if as_json:
-        click.echo(json.dumps(runs, indent=2))
-        return
-    for run in runs:
-        click.echo(_line(run))
-    if not runs:
-        click.echo("No runs.", err=True)
+@with_server
+def list_runs(
+    *,
+    client: Client,
+    statuses: tuple[str, ...],
+    graph: str | None,
+    assistant: str | None,
+    thread: str | None,
+    owner: str | None,
+    since: str | None,
+    until: str | None,
+    text: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List runs of all threads, newest first."""
+    from runlane.cli.client import path_id
+
+    found = client.runs(
+        limit=limit,
+        status=list(statuses) or None,
+        graph_id=graph,
+        assistant_id=assistant,
+        thread_id=None if thread is None else path_id("thread", thread),
+        owner=owner,
+        since=since,
+        until=until,
+        text=text,
+    )
+    print_rows(found, COLUMNS, as_json=as_json, none="No runs.")
 
 
-@app.command()
+@app.command(epilog="Example: runlane runs show RUN_ID")
 @click.argument("run_id")
-@url_option
-@key_option
-def show(run_id: str, *, url: str, api_key: str | None) -> None:
-    """Print a run as JSON."""
-    with reporting(), _client(url, api_key) as client:
-        click.echo(json.dumps(client.run(run_id), indent=2))
+@options.as_json
+@with_server
+def show(run_id: str, *, client: Client, as_json: bool) -> None:
+    """Show a run: what happened to it, and what it used. With --json also its request."""
+    run = client.run(run_id)
+    if as_json:
+        print_json(run)
+        return
+    usage = run.get("usage") or {}
+    print_fields(
+        {
+            "run": run["run_id"],
+            "status": run["status"],
+            "cause": cause(run),
+            "error": error_line(run),
+            "thread": run["thread_id"],
+            "assistant": run["assistant_id"],
+            "graph": run["metadata"].get("graph_id"),
+            "attempt": str(run["attempt"]),
+            "admitted": run["created_at"],
+            "started": run["started_at"],
+            "ended": run["ended_at"],
+            "duration": duration(run),
+            "tokens": str(usage["total_tokens"]) if usage.get("total_tokens") else None,
+            "model": run["model_name"],
+            "cancel": run["cancel"],
+            "metadata": run["metadata"],
+        }
+    )
 
 
-@app.command()
+@app.command(epilog="Example: runlane runs tail RUN_ID")
 @click.argument("run_id")
 @click.option("--after", default="-1", show_default=True, help="The id of the last event that you have seen.")
-@url_option
-@key_option
-def tail(run_id: str, *, after: str, url: str, api_key: str | None) -> None:
-    """Print a run's events from the first one, and follow it to its end."""
-    with reporting(), _client(url, api_key) as client:
-        for event in client.events(run_id, after=after):
-            click.echo(f"{click.style(event.id or '-', dim=True)} {click.style(event.name, fg='cyan')} {event.data}")
+@options.as_json
+@with_server
+def tail(run_id: str, *, client: Client, after: str, as_json: bool) -> None:
+    """Print a run's events from the first one, and follow it to its end.
+
+    With --json each event is a line: an object with id, event and data.
+    """
+    for event in client.events(run_id, after=after):
+        if as_json:
+            click.echo(json.dumps({"id": event.id, "event": event.name, "data": json.loads(event.data or "null")}))
+        else:
+            name = click.style(safe(event.name), fg="cyan")
+            click.echo(f"{click.style(safe(event.id or '-'), dim=True)} {name} {safe(event.data)}")
 
 
-@app.command()
+@app.command(epilog="Example: runlane runs explain RUN_ID")
+@click.argument("run_id")
+@options.as_json
+@with_server
+def explain(run_id: str, *, client: Client, as_json: bool) -> None:
+    """Explain a run: who admitted it, what it waited for, who executed it, and why it ended."""
+    from runlane.cli.client import path_id
+
+    found = client.get(f"/runs/{path_id('run', run_id)}/explain", "run", run_id)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(safe(found["sentence"]))
+    for step in found["steps"]:
+        click.echo(f"{click.style(safe(step['at'])[:19], dim=True)}  {safe(step['sentence'])}")
+    for remedy in found["remedies"]:
+        click.echo(safe(f"To change this: {remedy['does']} ({remedy['method']} {remedy['path']})"))
+
+
+@app.command(epilog="Example: runlane runs cancel RUN_ID --action rollback")
 @click.argument("run_id")
 @click.option(
     "--action",
@@ -83,23 +195,118 @@ def tail(run_id: str, *, after: str, url: str, api_key: str | None) -> None:
     help="Keep what the run did so far, or undo it.",
 )
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Return once the run's code has stopped.")
-@url_option
-@key_option
-def cancel(run_id: str, *, action: str, wait: bool, url: str, api_key: str | None) -> None:
-    """Cancel a run."""
-    with reporting(), _client(url, api_key) as client:
-        status = client.cancel(run_id, action=action, wait=wait)
-    click.echo(f"{run_id} {status}")
+@options.as_json
+@with_server
+def cancel(run_id: str, *, client: Client, action: str, wait: bool, as_json: bool) -> None:
+    """Cancel a run. A run that has ended is left as it is."""
+    status = client.cancel(run_id, action=action, wait=wait)
+    if as_json:
+        print_json({"run_id": run_id, "result": status})
+    else:
+        click.echo(f"{run_id} {safe(status)}")
 
 
-def _client(url: str, api_key: str | None) -> Client:
-    from runlane.cli.client import Client
+@app.command(epilog="Example: runlane runs wait RUN_ID")
+@click.argument("run_id")
+@options.as_json
+@with_server
+def wait(run_id: str, *, client: Client, as_json: bool) -> None:
+    """Wait until a run has ended, and print its result.
 
-    return Client(url, api_key)
+    Exit code 0: it succeeded, 6: it failed or timed out, 7: it was interrupted.
+    """
+    _wait(client, run_id, as_json=as_json)
 
 
-def _line(run: dict[str, Any]) -> str:
-    colour = {"success": "green", "error": "red", "timeout": "red", "running": "cyan"}.get(run["status"], "yellow")
-    graph = (run.get("metadata") or {}).get("graph_id") or run["assistant_id"]
-    status = click.style(f"{run['status']:<11}", fg=colour)
-    return f"{run['run_id']}  {status}  {run['created_at'][:19]}  {graph:<20}  thread {run['thread_id']}"
+def _wait(client: Client, run_id: str, *, as_json: bool) -> None:
+    result = client.join(run_id)
+    run = client.run(run_id)
+    if as_json:
+        print_json({"run_id": run_id, "status": run["status"], "end_reason": run["end_reason"], "result": result})
+    else:
+        print_json(result)
+        click.echo(f"{run_id} {run['status']} ({run['end_reason']})", err=True)
+    exit_for(run)
+
+
+@app.command(epilog="Example: runlane runs start steps --input '{\"steps\": 2}' --wait")
+@click.argument("assistant")
+@click.option("--input", "given", type=JSON, help="Input of the graph: JSON, @FILE, or - for stdin.")
+@click.option("--thread", help="Run on this thread; created if missing.  [default: a thread of its own]")
+@click.option("--config", type=JSON, help="Configuration: JSON, @FILE, or - for stdin.")
+@click.option("--context", type=JSON, help="Context: JSON, @FILE, or - for stdin.")
+@click.option("--metadata", type=JSON, help="Metadata: JSON, @FILE, or - for stdin.")
+@click.option("--resume", type=JSON, help="Answer the interrupt of the thread with this JSON.")
+@click.option("--wait", "waits", is_flag=True, help="Wait for the end, and print the result; see runs wait.")
+@options.as_json
+@with_server
+def start(
+    assistant: str,
+    *,
+    client: Client,
+    given: Any,
+    thread: str | None,
+    config: Any,
+    context: Any,
+    metadata: Any,
+    resume: Any,
+    waits: bool,
+    as_json: bool,
+) -> None:
+    """Start a run of an assistant, which is named by its id or its graph."""
+    from runlane.cli.client import path_id
+
+    if resume is not None and thread is None:
+        raise ConfigurationError("--resume answers the interrupt of a thread: name it with --thread.")
+    body: Json = {
+        "assistant_id": assistant,
+        "input": given,
+        "config": config,
+        "context": context,
+        "metadata": metadata,
+        "command": None if resume is None else {"resume": resume},
+    }
+    if thread is None:
+        thread = client.post("/threads")["thread_id"]
+    path = f"/threads/{path_id('thread', thread)}/runs"
+    _started(client, client.post(path, "assistant", assistant, if_not_exists="create", **body), waits, as_json=as_json)
+
+
+def _started(client: Client, run: Json, waits: bool, *, as_json: bool) -> None:
+    if waits:
+        _wait(client, run["run_id"], as_json=as_json)
+    elif as_json:
+        print_json(run)
+    else:
+        click.echo(f"{run['run_id']} {run['status']} on thread {run['thread_id']}")
+
+
+@app.command(epilog="Example: runlane runs retry RUN_ID --wait")
+@click.argument("run_id")
+@click.option("--from-start", is_flag=True, help="Send the same input again, instead of going on where it stopped.")
+@click.option("--wait", "waits", is_flag=True, help="Wait for the end, and print the result; see runs wait.")
+@options.as_json
+@with_server
+def retry(run_id: str, *, client: Client, from_start: bool, waits: bool, as_json: bool) -> None:
+    """Start a new run in place of one that ended: it goes on from the newest checkpoint of the thread.
+
+    Secrets of the first run's configuration are not kept, and not sent again.
+    """
+    run = client.run(run_id)
+    if run["status"] in ("pending", "running"):
+        raise ConfigurationError(f"Run {run_id} has not ended; cancel it first, or wait for it.")
+    kwargs = run["kwargs"]
+    config = {name: value for name, value in (kwargs["config"] or {}).items() if name != "metadata"}
+    configurable = {k: v for k, v in (config.pop("configurable", None) or {}).items() if k not in OWN_IDS}
+    context = kwargs["context"] or configurable
+    body: Json = {
+        "assistant_id": run["assistant_id"],
+        "input": kwargs["input"] if from_start else None,
+        "command": kwargs["command"] if from_start else None,
+        "config": config or None,
+        "context": context or None,
+        "metadata": {"retry_of": run["run_id"]},
+        "webhook": kwargs["webhook"],
+    }
+    path = f"/threads/{run['thread_id']}/runs"
+    _started(client, client.post(path, "thread", run["thread_id"], **body), waits, as_json=as_json)

@@ -1,0 +1,53 @@
+"""Types of arguments and options: JSON from the command line, a file or stdin; times and durations."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+_AGO: Final = re.compile(r"(\d{1,9})(s|m|h|d|w)\Z")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class JsonValue(click.ParamType[Any]):
+    """JSON: as it is, ``@FILE``, or ``-`` for stdin."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            if value == "-":
+                return json.loads(sys.stdin.read())
+            if value.startswith("@"):
+                return json.loads(Path(value[1:]).read_text(encoding="utf-8"))
+            return json.loads(value)
+        except (OSError, ValueError) as error:
+            self.fail(f"{value!r:.80} is not JSON, nor @FILE with JSON in it ({error}).", param, ctx)
+
+
+class Moment(click.ParamType[str]):
+    """An instant: ISO 8601, in UTC unless it has an offset, or how long ago, such as ``30m``, ``2h`` or ``7d``."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if ago := _AGO.match(value):
+            try:
+                return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+            except OverflowError:
+                self.fail(f"{value!r} is before the beginning of time.", param, ctx)
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a time such as 2026-01-31T12:00 nor an age such as 2h.", param, ctx)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+
+
+JSON: Final = JsonValue()
+MOMENT: Final = Moment()

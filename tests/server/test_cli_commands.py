@@ -1,0 +1,216 @@
+"""The commands that call a server, each by its own example, and what all of them keep to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from cli_reference import PAGE, example_of, leaves, options_of, written
+from runlane.cli.main import app
+from runlane.cli.output import safe
+from server_kit import NOWHERE, PATIENCE_S, Server, running_server
+
+PROJECT = Path(__file__).parent / "webhook_project" / "langgraph.json"
+SECRET = "whsec_" + base64.b64encode(b"a key that nobody guesses").decode()
+COMMANDS = dict(leaves(app))
+#: Commands that call a server, and have an example.
+CALLING = [name for name, command in COMMANDS.items() if any(one.opts[0] == "--url" for one in options_of(command))]
+ESCAPE = "\x1b[31m\u202e\u009b"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    database = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db"
+    with running_server(database, PROJECT, webhook_secret=SECRET) as running:
+        yield running
+
+
+@pytest.fixture
+def api(served: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, timeout=PATIENCE_S) as made:
+        yield made
+
+
+def call(server: Server, *arguments: str) -> Result:
+    return CliRunner(env={"RUNLANE_URL": server.url, "RUNLANE_PROFILES": "/nowhere"}).invoke(app, arguments)
+
+
+def printed(server: Server, *arguments: str) -> Any:
+    """Return the JSON that a command prints."""
+    told = call(server, *arguments, "--json")
+    assert told.exit_code == 0, told.output
+    return json.loads(told.stdout)
+
+
+def ended_run(api: httpx.Client, **body: Any) -> tuple[str, str]:
+    """Return the ids of a run that has ended and of its thread."""
+    thread_id = api.post("/threads", json={}).json()["thread_id"]
+    given = {"assistant_id": "steps", "input": {"steps": 1}, **body}
+    run_id = api.post(f"/threads/{thread_id}/runs", json=given).json()["run_id"]
+    api.get(f"/threads/{thread_id}/runs/{run_id}/join").raise_for_status()
+    return run_id, thread_id
+
+
+def ids(api: httpx.Client, name: str) -> dict[str, str]:
+    """Return what stands for the words in examples."""
+    hook = {"webhook": "http://127.0.0.1:9/nobody"} if "webhooks" in name else {}
+    run_id, thread_id = ended_run(api, **hook)
+    assistant = api.post("/assistants", json={"graph_id": "steps"}).json()["assistant_id"]
+    cron = api.post("/runs/crons", json={"assistant_id": "steps", "schedule": "0 0 1 1 *"}).json()["cron_id"]
+    api.put("/store/items", json={"namespace": ["notes", "oslo"], "key": "weather", "value": {"rain": True}})
+    return {"RUN_ID": run_id, "THREAD_ID": thread_id, "ASSISTANT_ID": assistant, "CRON_ID": cron}
+
+
+@pytest.mark.parametrize("name", CALLING)
+def test_a_commands_example_does_what_help_says(
+    name: str, served: Server, api: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = example_of(COMMANDS[name])
+    assert example is not None, f"{name} has no example"
+    assert example.startswith(f"{name} ") or example == name
+    monkeypatch.chdir(tmp_path)
+    if name == "runlane threads import":
+        ended_run(api)
+        assert call(served, "threads", "export", "threads.jsonl").exit_code == 0
+    known = ids(api, name)
+    words = [known.get(word, word) for word in shlex.split(example)[1:]]
+    told = call(served, *words)
+    assert told.exit_code == 0, told.output
+
+
+@pytest.mark.parametrize("name", CALLING)
+def test_each_command_says_that_no_server_answers(name: str, tmp_path: Path) -> None:
+    words = [NOWHERE if word.isupper() else word for word in shlex.split(example_of(COMMANDS[name]) or "")[1:]]
+    (tmp_path / "threads.jsonl").write_text('{"thread": {"thread_id": "x", "metadata": {}, "values": null}}\n')
+    words = [str(tmp_path / word) if word == "threads.jsonl" and "import" in name else word for word in words]
+    told = CliRunner().invoke(app, [*words, "--url", "http://127.0.0.1:9"])
+    assert told.exit_code == 4, told.output
+    assert told.stderr.startswith("error: No server answers at http://127.0.0.1:9 (")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns(name: str) -> None:
+    told = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*name.split()[1:], "--help"])
+    assert told.exit_code == 0
+    assert [line for line in told.output.splitlines() if len(line) > 80 and "Example: " not in line] == []
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    page = PAGE.read_text()
+    assert page == written(page), "run ./dev docs"
+
+
+def test_runs_are_listed_though_newer_threads_have_none(served: Server, api: httpx.Client) -> None:
+    run_id, thread_id = ended_run(api)
+    for _ in range(25):
+        api.post("/threads", json={})
+    assert printed(served, "runs", "ls", "--limit", "1")[0]["run_id"] == run_id
+    told = call(served, "runs", "ls", "--thread", thread_id)
+    titles, row = told.stdout.splitlines()
+    assert titles.split() == ["RUN", "STATUS", "AGE", "DURATION", "GRAPH", "CAUSE", "ERROR", "THREAD"]
+    assert (row.split()[:2], row.split()[4:6]) == ([run_id, "success"], ["steps", "completed"])
+    assert "\x1b" not in told.stdout
+
+
+def test_runs_are_filtered_and_more_than_a_page_is_listed(served: Server, api: httpx.Client) -> None:
+    thread_id = api.post("/threads", json={}).json()["thread_id"]
+    many = [{"assistant_id": "steps", "input": {"steps": 1}, "metadata": {"batch": thread_id}}] * 203
+    made = [run["run_id"] for run in api.post("/runs/batch", json=many).json()]
+    found = printed(served, "runs", "ls", "--text", thread_id, "--since", "1h", "--graph", "steps", "--limit", "1000")
+    assert [run["run_id"] for run in found] == made[::-1]
+    assert printed(served, "runs", "ls", "--text", thread_id, "--until", "1h") == []
+    assert call(served, "runs", "ls", "--text", "no such text").stderr == "No runs.\n"
+
+
+def test_a_run_that_failed_is_told_apart_from_one_that_waits_for_an_answer(served: Server) -> None:
+    started = call(served, "runs", "start", "failing", "--input", "{}", "--wait")
+    assert started.exit_code == 6
+    run_id = started.stderr.split()[0]
+    assert call(served, "runs", "wait", run_id).exit_code == 6
+    shown = call(served, "runs", "show", run_id).stdout
+    assert "error " in shown
+    asking = call(served, "runs", "start", "approval", "--input", "{}", "--wait")
+    assert asking.exit_code == 7
+
+
+def test_what_a_server_refuses_is_told_with_its_reason(served: Server) -> None:
+    told = call(served, "crons", "create", "never", "steps")
+    assert (told.exit_code, told.stderr.startswith("error: The server refused (422): ")) == (5, True)
+    for arguments in (("runs", "show", NOWHERE), ("threads", "show", NOWHERE), ("store", "get", "a", "b")):
+        assert call(served, *arguments).exit_code == 3
+    for arguments in (("runs", "ls", "--since", "soon"), ("runs", "start", "steps", "--input", "{"), ("runs", "dance")):
+        assert call(served, *arguments).exit_code == 2
+
+
+def test_texts_of_agents_cannot_move_the_terminal(served: Server, api: httpx.Client) -> None:
+    run_id, thread_id = ended_run(api, metadata={"note": ESCAPE})
+    api.patch(f"/threads/{thread_id}", json={"metadata": {"graph_id": ESCAPE}}).raise_for_status()
+    shown = ("runs", "show", run_id), ("threads", "ls"), ("threads", "show", thread_id)
+    for arguments in (*shown, *[(*one, "--json") for one in shown], ("runs", "tail", run_id)):
+        told = call(served, *arguments)
+        assert told.exit_code == 0, told.output
+        assert not set(told.output) & set(ESCAPE) - set("[31m"), arguments
+    assert safe(f"a{ESCAPE}b\r\n") == "a\\x1b[31m\\u202e\\x9bb\\r\\n"
+
+
+def test_a_failed_run_is_started_again(served: Server, api: httpx.Client) -> None:
+    run_id, thread_id = ended_run(api)
+    again = printed(served, "runs", "retry", run_id, "--from-start")
+    assert (again["thread_id"], again["metadata"]["retry_of"], again["kwargs"]["input"]) == (
+        thread_id,
+        run_id,
+        {"steps": 1},
+    )
+
+
+def test_exported_threads_are_imported_with_their_values(served: Server, api: httpx.Client, tmp_path: Path) -> None:
+    _, thread_id = ended_run(api)
+    before = api.get(f"/threads/{thread_id}").json()
+    file = str(tmp_path / "threads.jsonl")
+    assert call(served, "threads", "export", file, "--limit", "1").exit_code == 0
+    assert call(served, "threads", "import", file).stdout == "Imported 0 threads; 1 existed.\n"
+    assert call(served, "threads", "delete", thread_id, "--yes").exit_code == 0
+    assert call(served, "threads", "import", file).stdout == "Imported 1 threads; 0 existed.\n"
+    after = api.get(f"/threads/{thread_id}").json()
+    assert (after["values"], after["metadata"]["graph_id"]) == (before["values"], "steps")
+    told = call(served, "threads", "export", file)
+    assert told.exit_code == 2, "a file is never overwritten"
+
+
+def test_a_profile_names_a_server_and_where_its_secrets_are(
+    served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "profiles.toml"
+    file.write_text(
+        f'[profiles.here]\nurl = "{served.url}"\napi_key_command = "printf secret"\n'
+        '[profiles.away]\nurl = "http://127.0.0.1:9"\napi_key_env = "AWAY_KEY"\n'
+        '[profiles.odd]\nurl = "http://127.0.0.1:9"\napi_key = "plain"\n'
+    )
+    runner = CliRunner(env={"RUNLANE_PROFILES": str(file), "RUNLANE_URL": "http://127.0.0.1:9"})
+    assert runner.invoke(app, ["threads", "ls", "--profile", "here"]).exit_code == 2, "the file has a plain secret"
+    file.write_text(file.read_text().partition("[profiles.odd]")[0])
+    assert runner.invoke(app, ["threads", "ls", "--profile", "here"]).exit_code == 0
+    assert runner.invoke(app, ["threads", "ls", "--profile", "nobody"]).exit_code == 2
+    unset = runner.invoke(app, ["threads", "ls", "--profile", "away"])
+    assert (unset.exit_code, "$AWAY_KEY" in unset.stderr) == (2, True)
+    file.write_text(file.read_text().replace("printf secret", "false"))
+    assert runner.invoke(app, ["threads", "ls", "--profile", "here"]).exit_code == 2
+
+
+def test_every_option_has_a_help_text() -> None:
+    bare = [
+        f"{name} {option.opts[0]}"
+        for name, command in COMMANDS.items()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help and not option.hidden
+    ]
+    assert bare == []
