@@ -92,6 +92,7 @@ class Settings:
             decides: their ``own`` things, whatever they ask for (``allow``), or nothing (``deny``).
         reauthenticate_s: How often the sender of an open stream or WebSocket is authenticated again.
         webhook_secret: What webhooks are signed with (``whsec_...``, or several separated by spaces); empty: nothing.
+        prices: A TOML file of what models cost, for the metric ``runlane_cost_total``; empty: it is not counted.
         traces: Send spans of runs by OTLP, as the variables ``OTEL_*`` say; needs the extra ``otel``.
         trace_payloads: Spans have prompts, answers, and arguments and results of tools, without secrets.
         webhook_retention_s: Webhooks that were delivered or given up are kept for so long.
@@ -134,6 +135,7 @@ class Settings:
     reauthenticate_s: float = 30.0
     webhook_secret: str = field(default="", repr=False)
     webhook_retention_s: float = 7 * 86_400.0
+    prices: str = ""
     traces: bool = False
     trace_payloads: bool = False
 

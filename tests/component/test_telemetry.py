@@ -22,6 +22,7 @@ from runlane.telemetry.events import (
     RunAdmitted,
     RunClaimed,
     RunFinished,
+    RunFirstEvent,
     RunLeaseLost,
     RunRejected,
     RunReleased,
@@ -51,7 +52,7 @@ class Seen:
     def of(self, run_id: str) -> list[type[TelemetryEvent]]:
         """Return the kinds of the events of one run, flushes apart, which depend on time."""
         mine = [event for event in self.events if isinstance(event, OfRun) and event.run_id == run_id]
-        return [type(event) for event in mine if not isinstance(event, JournalFlushed)]
+        return [type(event) for event in mine if not isinstance(event, JournalFlushed | RunFirstEvent)]
 
     def one(self, kind: type[E]) -> E:
         [event] = [event for event in self.events if isinstance(event, kind)]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from ledger_kit import admit, claim, ended
+from ledger_kit import a_plan, admit, claim, ended
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.crons import CronTarget
 from runlane.store.transactions.queue import QueueStats
 
 WAITING = statement("waiting", "UPDATE runs SET not_before = {now} - :waited_us WHERE run_id = :run_id")
+
+
+LATE_WEBHOOK = statement("late_webhook", "UPDATE webhook_deliveries SET next_at = {now} - 60000000")
+LATE_CRON = statement("late_cron", "UPDATE crons SET next_run_at = {now} - 900000000")
 
 
 async def waiting(store: RunStore, run_id: str, waited_s: float) -> None:
@@ -40,3 +45,26 @@ async def test_a_delayed_run_does_not_hide_one_that_waits(store: RunStore) -> No
     await admit(store, "late", delay_s=1000.0)
     await waiting(store, await admit(store, "t"), 60.0)
     assert (await store.queue.stats()).unblocked_wait_max_s == pytest.approx(60, abs=5)
+
+
+async def test_the_owners_with_the_most_pending_runs_come_first(store: RunStore) -> None:
+    for owner, runs in (("ann", 2), ("bob", 3), ("cid", 1)):
+        for number in range(runs):
+            await admit(store, f"{owner}-{number}", owner=owner)
+    await claim(store, await admit(store, "running", owner="ann"))
+    found = await store.queue.backlog(owners=2)
+    assert found.owners == (("bob", 3), ("ann", 2))
+    assert (found.webhooks_late_s, found.crons_late_s) == (0.0, 0.0)
+
+
+async def test_a_cron_and_a_webhook_are_late_from_when_they_were_due(store: RunStore) -> None:
+    def late() -> Transaction[None]:
+        yield LATE_WEBHOOK()
+        yield LATE_CRON()
+
+    target = CronTarget(owner="", assistant_id="a", assistant_owner="*")
+    await store.crons.create("c", target, a_plan())
+    await ended(store, webhook="https://example.com/hook")
+    await store.driver.write(late())
+    found = await store.queue.backlog(owners=2)
+    assert (found.webhooks_late_s, found.crons_late_s) == (pytest.approx(60, abs=30), pytest.approx(900, abs=30))

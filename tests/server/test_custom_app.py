@@ -223,6 +223,9 @@ def test_starlette_s_routes_are_served_and_described(tmp_path: Path) -> None:
     with served(tmp_path, app="./starlette_app.py:app") as server, calling(server) as http:
         assert http.get("/greet").text == "hello"
         assert http.get("/below/bye").text == "bye"
+        counted = http.get("/metrics").text
+        for path in ("/greet", "/below"):
+            assert f'runlane_http_requests_total{{method="GET",path="{path}",status="200"}} 1.0' in counted
         assert http.get("/ok").json()["ok"] is True
         paths = http.get("/openapi.json").json()["paths"]
         assert {path: sorted(item) for path, item in paths.items() if path in ("/greet", "/below/bye")} == {

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from math import isnan
+from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph_sdk.client import LangGraphClient
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import conninfo_to_dict
@@ -55,6 +60,7 @@ async def test_requests_are_counted_by_method_route_and_status(http: httpx.Async
         await http.get(f"/threads/{NOWHERE}")
     await http.get("/threads/not-a-uuid")
     await http.post("/threads", json={})
+    await http.request("PURGE", "/threads")
     for path in ("/nothing", "/nothing/else", "/threads/a/b/c/d"):
         await http.request("PURGE", path)
     after = await scrape(http)
@@ -66,6 +72,7 @@ async def test_requests_are_counted_by_method_route_and_status(http: httpx.Async
     assert more("runlane_http_requests_total GET /threads/{thread_id} 422") == 1
     assert more("runlane_http_requests_total POST /threads 200") == 1
     assert more("runlane_http_requests_total other other 404") == 3
+    assert more("runlane_http_requests_total other /threads 405") == 1
     assert more("runlane_http_requests_latency_seconds_count GET /threads/{thread_id}") == 4
     assert more("runlane_http_requests_latency_seconds_bucket 10.0 GET /threads/{thread_id}") == 4
     assert not [name for name in after if "nothing" in name or NOWHERE in name or "PURGE" in name]
@@ -78,7 +85,9 @@ async def test_a_stream_is_counted_when_its_answer_begins(http: httpx.AsyncClien
     before = await scrape(http)
     async with http.stream("GET", f"/threads/{thread_id}/runs/{run['run_id']}/stream") as response:
         assert response.status_code == 200
-        assert (await scrape(http))[name] == before.get(name, 0) + 1
+        samples = await scrape(http)
+        assert samples[name] == before.get(name, 0) + 1
+        assert samples["runlane_streams_open"] == 1
     await client.runs.cancel(thread_id, run["run_id"], wait=True)
 
 
@@ -91,6 +100,8 @@ async def test_the_queue_and_the_slots_are_what_they_are(http: httpx.AsyncClient
     assert (samples["runlane_worker_slots"], samples["runlane_worker_slots_active"]) == (3, 1)
     assert samples["runlane_queue_wait_max_seconds"] > 0
     assert samples["runlane_queue_wait_unblocked_max_seconds"] == 0
+    assert (samples["runlane_owner_pending_runs "], samples["runlane_owner_pending_runs other"]) == (1, 0)
+    assert (samples["runlane_crons_late_seconds"], samples["runlane_webhooks_late_seconds"]) == (0, 0)
     assert samples["process_resident_memory_bytes"] > 1_000_000
     shown = (await http.get("/metrics", params={"format": "json"})).json()
     assert shown["workers"] == {"max": 3, "active": 1, "available": 2}
@@ -115,9 +126,10 @@ async def test_runs_are_counted_by_graph_and_status(http: httpx.AsyncClient, cli
         return after[name] - before.get(name, 0.0)
 
     assert more("runlane_runs_admitted_total steps") == 2
-    assert more("runlane_runs_finished_total steps success") == 1
-    assert more("runlane_runs_finished_total steps interrupted") == 1
+    assert more("runlane_runs_finished_total steps completed success") == 1
+    assert more("runlane_runs_finished_total steps user_cancel interrupted") == 1
     assert more("runlane_run_queued_seconds_count steps") == 2
+    assert more("runlane_run_first_event_seconds_count steps") == 2
     assert more("runlane_run_executing_seconds_count steps") == 2
     assert more("runlane_run_cancel_seconds_count") == 1
     assert more("runlane_flush_seconds_count") > 0
@@ -158,3 +170,30 @@ async def test_the_size_of_the_database_and_its_tables_is_shown(counted: Server,
     has_log = isinstance(counted.app.state.service.store.driver, SqliteDriver)  # PostgreSQL's belongs to all databases
     assert (samples["runlane_database_log_bytes"] > 0) is has_log
     assert shown["tables_measured_at"] == measured.at.isoformat()
+
+
+def _speaking() -> Any:
+    used = {"input_tokens": 1000, "output_tokens": 10, "total_tokens": 1010, "input_token_details": {"cache_read": 400}}
+    answer = AIMessage("hello", usage_metadata=used, response_metadata={"model_name": "fake-2026-01-01"})
+
+    async def speak(state: MessagesState) -> Any:
+        return {"messages": [await GenericFakeChatModel(messages=iter([answer])).ainvoke("go")]}
+
+    return StateGraph(MessagesState).add_node("speak", speak).add_edge(START, "speak").compile()
+
+
+async def test_tokens_and_costs_are_counted_by_model(new_database: NewDatabase, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[fake]\ninput = 1.0\noutput = 2.0\n[fake-2026]\ninput = 10\ncached_input = 1\noutput = 100\n")
+    with running_server(new_database(), graphs={"speaker": _speaking()}, prices=str(prices)) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
+            answer = await http.post("/runs/wait", json={"assistant_id": "speaker", "input": {"messages": []}})
+            assert answer.status_code == 200
+            samples = await scrape(http)
+    name = next(name for name in samples if name.startswith("runlane_cost_total")).split()[-1]
+    tokens = {
+        kind: samples[f"runlane_tokens_total speaker {kind} {name}"] for kind in ("input", "cached_input", "output")
+    }
+    assert tokens == {"input": 1000, "cached_input": 400, "output": 10}
+    assert samples[f"runlane_model_calls_total speaker {name}"] == 1
+    assert samples[f"runlane_cost_total speaker {name}"] == pytest.approx((600 * 10 + 400 * 1 + 10 * 100) / 1e6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -20,6 +21,7 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema.validators import validator_for
 from packaging.utils import canonicalize_name
+from prometheus_client.parser import text_string_to_metric_families
 
 from nginx_kit import nginx_configuration, nginx_program
 from packaging_kit import closure, required
@@ -346,3 +348,40 @@ def test_kubectl_reads_the_kustomizations() -> None:
             for container in each["spec"]["template"]["spec"]["containers"]
         }
         assert images == {"registry.example.com/agents:1"}
+
+
+def queries_of_monitoring() -> list[str]:
+    """Return the queries of the dashboard and of the alerts."""
+    rules = [
+        rule
+        for group in yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    dashboard = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    variables = [each["query"] for each in dashboard["templating"]["list"] if each["type"] == "query"]
+    return [*(rule["expr"] for rule in rules), *panels, *variables]
+
+
+def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() -> None:
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    scraped = Metrics().text(None).decode()
+    there = {
+        family.name.removesuffix("_total") + suffix
+        for family in text_string_to_metric_families(scraped)
+        for suffix in suffixes.get(family.type, ("",))
+    }
+    queries = queries_of_monitoring()
+    asked = {name for query in queries for name in re.findall(r"\b(?:runlane|process|python)_\w+", query)}
+    assert len(queries) > 30
+    assert sorted(asked - there) == []
+    labels = {
+        label for query in queries for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(", ")
+    }
+    assert labels <= {"job", "instance", "le", "graph", "status", "reason", "model", "kind", "owner", "path", "loop"}
+
+
+def test_every_alert_is_in_the_page_that_says_what_to_do() -> None:
+    page = (ROOT / "docs" / "how-to" / "monitor.md").read_text()
+    alerts = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    assert re.findall(r"^\| `(Runlane\w+)` \|", page, flags=re.MULTILINE) == [each["alert"] for each in alerts]

@@ -327,7 +327,7 @@ def test_every_stream_mode_has_langgraphs_own_and_its_events_in_the_reference() 
 
 def test_every_metric_is_in_the_reference_and_the_reverse() -> None:
     found = {metric.name for metric in Metrics().registry.collect() if metric.name.startswith("runlane_")}
-    documented = set(re.findall(r"`(runlane_\w+?)(?:_total)?`", (REFERENCE / "http-api.md").read_text()))
+    documented = set(re.findall(r"`(runlane_\w+?)(?:_total)?`", (REFERENCE / "metrics.md").read_text()))
     assert documented == found
 
 

@@ -62,7 +62,7 @@ class Executor:
         claim = attempt.claim
         scope = RunScope(claim.run)
         SCOPE.set(scope)  # of this task, and of what the agent's code starts
-        feed = self._bridge.open(claim)
+        feed = self._bridge.open(claim, self._telemetry.first_event_observer(claim.run))
         try:
             await self._carry_out(attempt, self._journal(attempt, feed), feed)
         except LeaseLost:

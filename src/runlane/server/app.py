@@ -30,6 +30,7 @@ from runlane.server.routes.cron_runs import scheduler_of
 from runlane.server.routes.metrics import Metrics, MetricsMiddleware
 from runlane.server.startup import open_service
 from runlane.settings import Settings
+from runlane.telemetry.prices import load_prices
 
 
 def create_app(
@@ -49,7 +50,7 @@ def create_app(
     file = None if config is None else read_graphs_file(config)
     section = http_section(file)
     custom = load_custom_app(file, section)
-    counts = Metrics()
+    counts = Metrics(load_prices(settings.prices))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -110,6 +111,7 @@ def _before_the_api(
             Middleware(
                 CustomAppMiddleware,
                 custom=custom,
+                counted=partial(MetricsMiddleware, metrics=app.state.metrics),
                 api=app,
                 guard_routes=_guard_routes if section.enable_custom_route_auth else None,
                 guard_all=partial(AuthMiddleware, exempt=PUBLIC) if section.middleware_order == "auth_first" else None,

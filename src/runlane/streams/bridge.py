@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final, Literal, overload
@@ -14,6 +14,7 @@ from runlane.records import Claim, Owner, RunRecord, StreamEnd, StreamEvent, Str
 from runlane.store.ledger import RunStore
 from runlane.store.notifications import Changes, Notifications
 from runlane.store.retry import patiently
+from runlane.store.transactions.events import START_EVENT
 from runlane.streams.budget import ReaderBudget
 from runlane.streams.following import Follower
 from runlane.streams.live import Ending, Live
@@ -29,12 +30,20 @@ HEARTBEAT_S: Final = 5.0
 class Feed:
     """The stream of a run that executes here, as its attempt sees it: who reads it, and what they are shown."""
 
-    def __init__(self, store: RunStore, claim: Claim, live: Live, notifications: Notifications) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        claim: Claim,
+        live: Live,
+        notifications: Notifications,
+        on_first: Callable[[], None] | None = None,
+    ) -> None:
         self._store = store
         self._claim = claim
         self._live = live
         self._notifications = notifications
         self._control = asyncio.get_running_loop()
+        self._on_first = on_first
 
     @property
     def present(self) -> bool:
@@ -45,6 +54,9 @@ class Feed:
         """Show events, which are committed."""
         if events:
             self._notifications.run_changed(self._claim.run.seq)
+            if self._on_first is not None and events[-1].name != START_EVENT:
+                self._on_first()
+                self._on_first = None
         if events and self._live.executing and self._live.attempt == self._claim.lease.attempt:
             self._live.show(events)  # otherwise its readers have asked the ledger since
 
@@ -96,8 +108,12 @@ class StreamBridge:
 
     # For the worker.
 
-    def open(self, claim: Claim) -> Feed:
-        """Begin to feed the stream from an attempt; :meth:`close` or :meth:`release` ends that."""
+    def open(self, claim: Claim, on_first: Callable[[], None] | None = None) -> Feed:
+        """Begin to feed the stream from an attempt; :meth:`close` or :meth:`release` ends that.
+
+        Args:
+            on_first: Called when the first event that the attempt's code made is committed.
+        """
         live = self._live_of(claim.run)
         live.executing, live.known_seq, live.attempt = True, claim.events_end, claim.lease.attempt
         live.clear()
@@ -105,7 +121,7 @@ class StreamBridge:
             live.show((claim.start,))
             self._notifications.run_changed(claim.run.seq)
         self.tell_thread(claim.run.thread_id)
-        return Feed(self._store, claim, live, self._notifications)
+        return Feed(self._store, claim, live, self._notifications, on_first)
 
     def release(self, run_id: str, attempt: int) -> None:
         """Forget an attempt whose run goes on elsewhere or later; readers stay, and so does a later attempt."""
@@ -235,6 +251,12 @@ class StreamBridge:
             live.wake()
         for thread_id in self._thread_wakes:
             self._wake_thread(thread_id)
+
+    @property
+    def readers(self) -> int:
+        """Return how many readers streams of runs and of threads have in this process."""
+        of_threads = sum(map(len, self._thread_wakes.values()))
+        return of_threads + sum(live.readers for live in self._live.values())
 
     @property
     def dismissed(self) -> bool:

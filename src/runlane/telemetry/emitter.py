@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sized
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol, TypedDict
 
 from runlane.records import CancelReceipt, NewRun, RunRecord
@@ -19,6 +19,7 @@ from runlane.telemetry.events import (
     RunAdmitted,
     RunClaimed,
     RunFinished,
+    RunFirstEvent,
     RunLeaseLost,
     RunRejected,
     RunReleased,
@@ -123,6 +124,13 @@ class Telemetry:
                     resumed=run.attempt > 1,
                 )
             )
+
+    def first_event_observer(self, run: RunRecord) -> Callable[[], None] | None:
+        """Return what is called when the first event of *run* can be read; ``None`` if nobody observes."""
+        if run.attempt != 1 or not self._of(RunFirstEvent):
+            return None
+        due_at = _due_at(run)
+        return lambda: self.emit(RunFirstEvent(**_of_run(run), after_s=_seconds(due_at, datetime.now(UTC))))
 
     def flush_observer(self, run: RunRecord) -> Callable[[Flush], None] | None:
         """Return what is called with each flush of the journal of the run's attempt; ``None`` if nobody observes."""

@@ -69,6 +69,13 @@ class RunStarted(OfRun, frozen=True, kw_only=True, gc=False):
     resumed: bool
 
 
+class RunFirstEvent(OfRun, frozen=True, kw_only=True, gc=False):
+    """The first event that the code of a run made can be read, ``after_s`` seconds after the run could start."""
+
+    key: ClassVar[str] = "run.first_event"
+    after_s: float
+
+
 class JournalFlushed(OfRun, frozen=True, kw_only=True, gc=False):
     """An attempt's writes since the last flush were committed; ``bytes`` counts the data of events."""
 

@@ -14,6 +14,7 @@ from runlane.telemetry.events import (
     LoopTurned,
     RunAdmitted,
     RunFinished,
+    RunFirstEvent,
     RunLeaseLost,
     RunRejected,
     RunReleased,
@@ -22,6 +23,7 @@ from runlane.telemetry.events import (
     WebhookAttempted,
 )
 from runlane.telemetry.observers import Observer, on
+from runlane.telemetry.prices import NO_PRICES, Prices
 
 #: Runs wait and execute for milliseconds, or for an hour.
 RUN_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.0)
@@ -29,6 +31,10 @@ RUN_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.
 WORK_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
 #: A cancel stops code within its grace times.
 STOP_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+#: Models that are told apart; providers make names for versions, and gateways for customers.
+MAX_MODELS: Final = 100
+OTHER: Final = "other"
 
 M = TypeVar("M", Counter, Histogram)
 
@@ -39,13 +45,18 @@ class RunMetrics:
     Labels are graphs, statuses and names of loops, of which there are few; never owners, threads or runs.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, prices: Prices = NO_PRICES) -> None:
         self._registry = registry
         admitted = self._counter("runs_admitted", "Runs that were recorded as pending.", "graph")
         rejected = self._counter("runs_rejected", "Runs that were not admitted, by the error's code.", "code")
-        finished = self._counter("runs_finished", "Runs that ended, by their status.", "graph", "status")
+        finished = self._counter("runs_finished", "Runs that ended, by status and reason.", "graph", "status", "reason")
         released = self._counter("runs_released", "Runs that were handed back when a process stopped.", "graph")
         rescued = self._counter("runs_rescued", "Runs that were taken from a dead worker.", "graph")
+        abandoned = self._counter("runs_abandoned", "Runs whose code did not stop and was abandoned.", "graph")
+        first = self._histogram(
+            "run_first_event_seconds", "Time from when a run could start to its first event.", RUN_S, "graph"
+        )
+        used = self._usage(prices)
         lost = self._counter("leases_lost", "Attempts that no longer owned their run.")
         queued = self._histogram("run_queued_seconds", "Time from when a run could start to its start.", RUN_S, "graph")
         executing = self._histogram("run_executing_seconds", "Time from a run's start to its end.", RUN_S, "graph")
@@ -58,9 +69,16 @@ class RunMetrics:
         webhooks = self._counter("webhook_attempts", "Webhooks that were sent, by their outcome.", "outcome")
 
         def on_finished(event: RunFinished) -> None:
-            finished(event.graph_id or "", event.status.value).inc()
+            reason = "" if event.end_reason is None else event.end_reason.value
+            finished(event.graph_id or "", event.status.value, reason).inc()
+            used(event)
             queued(event.graph_id or "").observe(event.queued_s)
             executing(event.graph_id or "").observe(event.executing_s)
+
+        def on_stopped(event: CancelStopped) -> None:
+            cancel().observe(event.after_s)
+            if event.blocked_at is not None:
+                abandoned(event.graph_id or "").inc()
 
         def on_flushed(event: JournalFlushed) -> None:
             flush().observe(event.duration_s)
@@ -78,12 +96,35 @@ class RunMetrics:
             on(RunReleased, lambda event: released(event.graph_id or "").inc()),
             on(RunRescued, lambda event: rescued(event.graph_id or "").inc()),
             on(RunLeaseLost, lambda _: lost().inc()),
-            on(CancelStopped, lambda event: cancel().observe(event.after_s)),
+            on(RunFirstEvent, lambda event: first(event.graph_id or "").observe(event.after_s)),
+            on(CancelStopped, on_stopped),
             on(JournalFlushed, on_flushed),
             on(StoreOutageBegan, lambda _: outages().inc()),
             on(LoopTurned, on_turned),
             on(WebhookAttempted, lambda event: webhooks(event.outcome).inc()),
         )
+
+    def _usage(self, prices: Prices) -> Callable[[RunFinished], None]:
+        """Return what counts the tokens of a run that ended, and what they cost if there is a price."""
+        tokens = self._counter("tokens", "Tokens of runs that ended.", "graph", "model", "kind")
+        calls = self._counter("model_calls", "Calls of models of runs that ended.", "graph", "model")
+        cost = self._counter("cost", "Cost of runs that ended, by the file of prices.", "graph", "model")
+        known: set[str] = set()
+
+        def count(event: RunFinished) -> None:
+            graph = event.graph_id or ""
+            for name, counts in event.usage.by_model.items():
+                if len(known) < MAX_MODELS:
+                    known.add(name)
+                model = name if name in known else OTHER
+                for kind in ("input", "cached_input", "output"):
+                    tokens(graph, model, kind).inc(counts.get(f"{kind}_tokens", 0))
+                calls(graph, model).inc(counts.get("llm_calls", 0))
+                price = prices.of(name)
+                if price is not None:
+                    cost(graph, model).inc(price.of(counts))
+
+        return count
 
     def _counter(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
         return _series(Counter(f"runlane_{name}", text, labels, registry=self._registry))

@@ -26,17 +26,20 @@ from runlane.agents.langgraph_json import GraphsFile
 from runlane.agents.registry import import_object
 from runlane.errors import ConfigurationError
 from runlane.server.config.http_section import HttpSection
+from runlane.server.http.route import ROUTE
 from runlane.webhooks.policy import Target
 from runlane.webhooks.sender import WebhookResponse
 
 #: Paths that no application may take over.
 RESERVED: Final = frozenset({"/ok", "/metrics", "/docs", "/openapi.json"})
+#: Stands for the paths of an application that does not say which routes it has.
+ANY_PATH: Final = "http.app"
 #: How long the application may take to answer a webhook.
 POST_TIMEOUT_S: Final = 30.0
 #: What the application sees as its own address; nothing resolves it.
 _BASE_URL: Final = "http://localhost"
 
-#: Wraps an application so that it is asked only by senders who are known.
+#: Wraps an application, such as to ask who calls it.
 Guard = Callable[[ASGIApp], ASGIApp]
 
 
@@ -142,18 +145,20 @@ class CustomAppMiddleware:
         custom: CustomApp,
         *,
         api: Starlette,
+        counted: Guard,
         guard_routes: Guard | None,
         guard_all: Guard | None,
     ) -> None:
         """Args:
         api: Knows who is asked, and which routes the API has.
+        counted: Wraps what the application's own routes are served by, and counts their requests.
         guard_routes: Wraps what the application's own routes are served by.
         guard_all: Wraps what reaches the API through the application's middleware.
         """
         self._app = app
         self._api = api
         self._routes = custom.routes
-        self._own = custom.app if guard_routes is None else guard_routes(custom.app)
+        self._own = counted(custom.app if guard_routes is None else guard_routes(custom.app))
         self._other = app
         if isinstance(custom.app, Starlette):
             custom.app.router.default = app
@@ -163,13 +168,20 @@ class CustomAppMiddleware:
         if scope["type"] not in ("http", "websocket") or _route_path(scope) in RESERVED:
             await self._app(scope, receive, send)
             return
-        served_by = self._own if self._is_own(scope) else self._other
-        await served_by({**scope, "app": self._api}, receive, send)
+        path = self._own_path(scope)
+        if path is None:
+            await self._other({**scope, "app": self._api}, receive, send)
+        else:
+            await self._own({**scope, "app": self._api, ROUTE: path}, receive, send)
 
-    def _is_own(self, scope: Scope) -> bool:
-        if self._routes is not None:
-            return _has_route(self._routes, scope)
-        return not _has_route(self._api.routes, scope)
+    def _own_path(self, scope: Scope) -> str | None:
+        """Return the path of the application's own route that serves a request; ``None``: the API does."""
+        if self._routes is None:
+            return None if _has_route(self._api.routes, scope) else ANY_PATH
+        for route in self._routes:
+            if route.matches(scope)[0] is not Match.NONE:
+                return str(getattr(route, "path", ANY_PATH))
+        return None
 
 
 class MountPrefixMiddleware:

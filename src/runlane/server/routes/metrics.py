@@ -22,13 +22,19 @@ from runlane.server.http.responses import json_response
 from runlane.server.http.route import ROUTE, Resource, Route
 from runlane.server.routes.authorization import service_of
 from runlane.server.service import Service
-from runlane.store.transactions.queue import QueueStats
-from runlane.telemetry.prometheus import RunMetrics, SizeMetrics
+from runlane.store.transactions.queue import Backlog, QueueStats
+from runlane.telemetry.context import owner_hash
+from runlane.telemetry.prices import NO_PRICES, Prices
+from runlane.telemetry.prometheus import OTHER, RunMetrics, SizeMetrics
 
 #: Routes answer within milliseconds, or wait for a run.
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 #: The path of a request that no route took: its own would be another series for each guess of a client.
 NO_ROUTE: Final = "other"
+#: Those that are told apart, as clients may send any.
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+#: Owners whose pending runs are shown: those with the most.
+MAX_OWNERS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +54,12 @@ class Metrics:
     A request costs a look into a dict and two additions. Gauges are read when Prometheus asks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prices: Prices = NO_PRICES) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         #: Called with the events of runs.
-        self.observers = RunMetrics(self.registry).observers
+        self.observers = RunMetrics(self.registry, prices).observers
         self._sizes = SizeMetrics(self.registry)
         self._requests = Counter(
             "runlane_http_requests",
@@ -87,6 +93,17 @@ class Metrics:
             registry=self.registry,
         )
         self._blocked_s = 0.0
+        self._streams = self._gauge("streams_open", "Readers of streams of runs and threads in this process.")
+        self._late = (
+            self._gauge("webhooks_late_seconds", "How long the webhook that is due the longest is late."),
+            self._gauge("crons_late_seconds", "How long the cron that is due the longest is late."),
+        )
+        self._owners = Gauge(
+            "runlane_owner_pending_runs",
+            "Pending runs of the owners with the most, by the hashes of their names, and of all others.",
+            ["owner"],
+            registry=self.registry,
+        )
         self._abandoned = self._gauge("abandoned", "Code of ended runs that did not stop and still goes on.")
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -108,18 +125,33 @@ class Metrics:
         else:
             self._sizes.show(storage.database_bytes, storage.free_bytes, storage.log_bytes, storage.tables)
 
-    def text(self, queue: QueueStats | None, *, slots: int, active: int, abandoned: int, blocked_s: float) -> bytes:
+    def show_backlog(self, backlog: Backlog | None, pending: int) -> None:
+        """Set the gauges of what waits, of *pending* runs in all; without *backlog* the ledger is unavailable."""
+        values = (math.nan, math.nan) if backlog is None else (backlog.webhooks_late_s, backlog.crons_late_s)
+        for gauge, value in zip(self._late, values, strict=True):
+            gauge.set(value)
+        self._owners.clear()
+        for owner, runs in () if backlog is None else backlog.owners:
+            self._owners.labels(owner_hash(owner) or "").set(runs)
+        if backlog is not None:
+            self._owners.labels(OTHER).set(max(0, pending - sum(runs for _, runs in backlog.owners)))
+
+    def show_process(self, *, slots: int, active: int, abandoned: int, blocked_s: float, streams: int) -> None:
+        """Set what the process says of itself."""
+        self._slots.set(slots)
+        self._active.set(active)
+        self._abandoned.set(abandoned)
+        self._streams.set(streams)
+        self._blocked.inc(max(0.0, blocked_s - self._blocked_s))
+        self._blocked_s = max(self._blocked_s, blocked_s)
+
+    def text(self, queue: QueueStats | None) -> bytes:
         """Return everything as Prometheus reads it; without *queue* the ledger is unavailable."""
         self._up.set(queue is not None)
         # No number is better than the last one that was true.
         values = (math.nan,) * len(self._queue) if queue is None else astuple(queue)
         for gauge, value in zip(self._queue, values, strict=True):
             gauge.set(value)
-        self._slots.set(slots)
-        self._active.set(active)
-        self._abandoned.set(abandoned)
-        self._blocked.inc(max(0.0, blocked_s - self._blocked_s))
-        self._blocked_s = max(self._blocked_s, blocked_s)
         return generate_latest(self.registry)
 
     def requests(self) -> dict[str, int]:
@@ -148,7 +180,7 @@ class MetricsMiddleware:
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 path = scope.get(ROUTE)
-                method = scope["method"] if path is not None else NO_ROUTE
+                method = scope["method"] if path is not None and scope["method"] in METHODS else NO_ROUTE
                 self._metrics.count(method, path or NO_ROUTE, message["status"], time.perf_counter() - began_s)
             await send(message)
 
@@ -175,18 +207,20 @@ async def metrics(request: Request, query: MetricsQuery) -> Response:
         )
     try:
         queue = await service.store.queue.stats()
+        counts.show_backlog(await service.store.queue.backlog(owners=MAX_OWNERS), queue.pending)
         counts.show_storage(await _storage(service))
     except StoreUnavailable:  # what the process says of itself is all the more wanted then
         queue = None
+        counts.show_backlog(None, 0)
         counts.show_storage(None)
-    text = counts.text(
-        queue,
+    counts.show_process(
         slots=slots,
         active=active,
         abandoned=len(service.runtime.host.abandoned),
         blocked_s=service.agents_blocked_s,
+        streams=service.streams.readers,
     )
-    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(counts.text(queue), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def _queue(service: Service) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from runlane.lifecycle import EndReason
 from runlane.records import Finished, Head, RunError, WaitingOn
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import leases, queue, rescues, run_queries, workers
-from runlane.store.transactions.queue import QueueStats
+from runlane.store.transactions.queue import Backlog, QueueStats
 
 
 class RunQueue:
@@ -32,6 +32,10 @@ class RunQueue:
     async def stats(self) -> QueueStats:
         """Count active runs of all owners, and measure how long they have waited."""
         return await self._database.read(queue.queue_stats)
+
+    async def backlog(self, *, owners: int) -> Backlog:
+        """Measure how late webhooks and crons are, and return the *owners* with the most pending runs."""
+        return await self._database.read(lambda: queue.backlog(owners))
 
     async def give_up(
         self, run_id: str, reason: EndReason, error: RunError, *, home: str | None = None

@@ -52,11 +52,15 @@ NO_DOCUMENTS: Final[Mapping[int, Document]] = {}
 LAST_EVENT = statement("last_event", "SELECT MAX(last_seq) AS last_seq FROM events WHERE run_seq = :run_seq")
 
 
+#: The name of the event that tells of the start of an attempt.
+START_EVENT: Final = "metadata"
+
+
 def start_event(lease: Lease, before: int) -> StreamEvent:
     """Return the event that tells of the start of an attempt, to follow event number *before*."""
     data = orjson.dumps({"run_id": lease.run_id, "attempt": lease.attempt})
     # The copy is not as large as the buffer of 4 KiB that orjson has written into; it is kept while the run executes.
-    return StreamEvent(seq=before + 1, name="metadata", data=bytes(memoryview(data)))
+    return StreamEvent(seq=before + 1, name=START_EVENT, data=bytes(memoryview(data)))
 
 
 def insert_events(

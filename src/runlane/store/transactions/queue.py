@@ -25,6 +25,19 @@ OLDEST_UNBLOCKED = statement(
 )
 
 
+OLDEST_LATE = statement(
+    "oldest_late",
+    """SELECT (SELECT MIN(next_at) FROM webhook_deliveries WHERE status = 'pending') AS webhook,
+          (SELECT MIN(next_run_at) FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL) AS cron,
+          {now} AS now_us""",
+)
+PENDING_BY_OWNER = statement(
+    "pending_by_owner",
+    f"""SELECT owner, COUNT(*) AS runs FROM runs WHERE {IS_PENDING}
+        GROUP BY owner ORDER BY runs DESC, owner LIMIT :limit""",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStats:
     """The queue of all owners. A run waits from the instant at which it may start.
@@ -37,6 +50,30 @@ class QueueStats:
     wait_max_s: float
     wait_median_s: float
     unblocked_wait_max_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What is late, and whose runs wait: ``owners`` with the most pending runs, and how many these are."""
+
+    webhooks_late_s: float
+    crons_late_s: float
+    owners: tuple[tuple[str, int], ...]
+
+
+def backlog(owners: int) -> Transaction[Backlog]:
+    """Measure the backlog; of at most so many *owners*."""
+    late = (yield OLDEST_LATE())[0]
+    rows = yield PENDING_BY_OWNER(limit=owners)
+
+    def late_s(due_us: int | None) -> float:
+        return 0.0 if due_us is None else max(0, late["now_us"] - due_us) / 1_000_000
+
+    return Backlog(
+        webhooks_late_s=late_s(late["webhook"]),
+        crons_late_s=late_s(late["cron"]),
+        owners=tuple((row["owner"], row["runs"]) for row in rows),
+    )
 
 
 def queue_stats() -> Transaction[QueueStats]:
