@@ -30,7 +30,7 @@ from runlane.store.statements import T, Transaction
 #: More than 64 subtransactions make each snapshot of other sessions slower. Source: PostgreSQL, "Subtransactions".
 MAX_GROUP: Final = 64
 #: How long a write takes others of its lane along. The same thread's writes of another process wait so long: several
-#: of them have their turn well within ``Times.lock_s``.
+#: of them are committed well within ``Times.lock_s``.
 LANE_GROUP_S: Final = 0.2
 #: How long a submission waits for a lock while the rest of its group waits for it; who sent it sends it again.
 GROUP_LOCK_S: Final = 0.1
