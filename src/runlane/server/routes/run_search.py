@@ -48,6 +48,7 @@ async def search_runs(request: Request, body: RunSearch) -> Response:
         "metadata": body.metadata or {},
         "status": body.status,
         "thread_id": body.thread_id,
+        "text": body.text,
         "limit": body.limit,
     }
     access = await authorize(request, "threads", "search", value)

@@ -80,7 +80,7 @@ _OF_THREAD = """(:any_thread = 1 OR EXISTS (SELECT 1 FROM threads WHERE threads.
 _COLUMNS = (
     "run_id, thread_id, owner, seq, assistant_id, graph_id, status, end_reason, attempt, rescues, worker_id, metadata, "
     "model_name, error, usage, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
-    "cancel_stopped_at, cancel_blocked_at, not_before, created_at, updated_at, started_at, ended_at"
+    "cancel_stopped_at, cancel_blocked_at, cancel_source, not_before, created_at, updated_at, started_at, ended_at"
 )
 COUNT_ACTIVE: Final = statement(
     "run_search.count_active", f"SELECT COUNT(*) AS n FROM (SELECT 1 FROM runs WHERE {IS_ACTIVE} LIMIT :limit) AS found"
