@@ -87,6 +87,11 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
         return self.checkpoint or self.checkpoint_id
 
     @property
+    def goes_on(self) -> bool:
+        """Whether the run goes on from the thread's newest checkpoint, as an answer to an interrupt does."""
+        return self.input == NULL and self.start is None
+
+    @property
     def configurable(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = (self.config or {}).get("configurable") or {}
         return found

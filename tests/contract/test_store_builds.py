@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ledger_kit import admit, held
+from ledger_kit import a_run, admit, finish, held
 from runlane.leases import WorkerState
-from runlane.records import ANY_OWNER, Claimant
+from runlane.lifecycle import RunEvent
+from runlane.outcomes import Snapshot
+from runlane.records import ANY_OWNER, NO_OWNER, Claim, Claimant
 from runlane.store.drivers.postgres import PostgresDriver
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.fleet import Stranded
@@ -15,12 +17,19 @@ from runlane.store.transactions.heads import OF_BUILD, HeadsWanted
 GRAPH = {"graph_id": "g"}
 
 
-async def claimed(store: RunStore, build: str, *, pinned: bool = True) -> list[str]:
-    """Claim as a worker of *build* whose graph goes on in the same build only."""
+def of_build(build: str, *, pinned: bool = True) -> Claimant:
+    """Give a worker of *build* whose graph goes on in the same build only."""
+    return Claimant(worker_id=build, lease_s=60, has_code=False, build=build, pinned=("g",) if pinned else ())
+
+
+async def claims(store: RunStore, build: str, *, pinned: bool = True) -> tuple[Claim, ...]:
     groups = {"g": "g", f"g{OF_BUILD}{build}": "g"}
-    claimant = Claimant(worker_id=build, lease_s=60, has_code=False, build=build, pinned=("g",) if pinned else ())
-    claims, _ = await store.attempts.claim_heads(HeadsWanted(slots=9, groups=groups), claimant)
-    return [claim.run.run_id for claim in claims]
+    found, _ = await store.attempts.claim_heads(HeadsWanted(slots=9, groups=groups), of_build(build, pinned=pinned))
+    return found
+
+
+async def claimed(store: RunStore, build: str, *, pinned: bool = True) -> list[str]:
+    return [claim.run.run_id for claim in await claims(store, build, pinned=pinned)]
 
 
 @pytest.fixture
@@ -47,6 +56,32 @@ async def test_a_run_that_may_goes_on_in_any_build(shared: RunStore) -> None:
     assert await claimed(shared, "old", pinned=False) == [run_id]
     await shared.attempts.rescue(await held(shared, run_id), max_rescues=1)
     assert await claimed(shared, "new") == [run_id]
+
+
+async def test_an_answer_goes_on_in_the_build_that_asked(shared: RunStore) -> None:
+    answer = {**GRAPH, "command": {"resume": 1}}
+    await admit(shared, kwargs=GRAPH)
+    [asking] = await claims(shared, "old")
+    state = Snapshot(values=b"{}", interrupts={"task": [{"id": "i", "value": 1}]}, paused=True)
+    await finish(shared, asking.lease, RunEvent.PAUSE, state=state)
+    await shared.threads.copy("t", "copy", reads=ANY_OWNER, owner=NO_OWNER, metadata={})
+    at_once = await shared.runs.admit(a_run(kwargs=answer), claimant=of_build("new"))
+    assert at_once.claim is None
+    answers = {at_once.run.run_id, await admit(shared, "copy", kwargs=answer)}
+    assert await claimed(shared, "new") == []
+    assert set(await claimed(shared, "old")) == answers
+
+
+async def test_what_does_not_answer_an_interrupt_begins_in_any_build(shared: RunStore) -> None:
+    await admit(shared, kwargs=GRAPH)
+    [first] = await claims(shared, "old")
+    await finish(shared, first.lease, RunEvent.PAUSE, state=Snapshot(values=b"{}", paused=True))
+    fresh = await admit(shared, kwargs={**GRAPH, "input": {"n": 1}})
+    [second] = await claims(shared, "new")
+    assert second.run.run_id == fresh
+    await finish(shared, second.lease, state=Snapshot(values=b"{}"))
+    following = await admit(shared, kwargs=GRAPH)
+    assert await claimed(shared, "newest") == [following], "nothing waits for an answer any more"
 
 
 async def test_what_no_worker_can_execute_is_seen_and_does_not_fail(shared: RunStore) -> None:

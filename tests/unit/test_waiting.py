@@ -36,7 +36,7 @@ def worker(worker_id: str, **values: Any) -> ShownWorker:
         ({"others": ()}, "No live worker has graph 'g'. Workers: none."),
         (
             {"build": "b1", "others": (worker("w"), worker("api", build="", capacity=0))},
-            "No live worker has graph 'g' in build b1, in which it began. Workers: w (build b2, ready), "
+            "No live worker has graph 'g' in build b1, the only one in which it goes on. Workers: w (build b2, ready), "
             "api (build unnamed, executes nothing).",
         ),
         (

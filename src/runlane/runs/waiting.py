@@ -65,7 +65,7 @@ def shown_time(at: datetime) -> str:
 
 def no_worker(graph_id: str, build: str | None) -> str:
     """Say that no live worker can execute runs of a graph, or of one build of it."""
-    of_build = f" in build {build}, in which it began" if build else ""
+    of_build = f" in build {build}, the only one in which it goes on" if build else ""
     return f"No live worker has graph {graph_id!r}{of_build}"
 
 

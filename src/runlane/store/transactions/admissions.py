@@ -31,6 +31,7 @@ from runlane.store.transactions.runs import (
     INSERT_THREAD,
     LOCK_THREAD,
     NEXT_OF_LANE,
+    TAKE_BUILD,
     cancel_active,
 )
 from runlane.store.transactions.values import NO_VALUE, put_value, run_of
@@ -202,6 +203,8 @@ def _admit_to_lane(new: NewRun, thread: Row, max_queued_runs: int) -> Transactio
         if decision.refusal is not None and not same:
             raise decision.refusal
         return (yield from _admitted_before(new, same, by_key=False))
+    if new.request.goes_on and new.large_input is None:
+        yield TAKE_BUILD(run_id=new.run_id)
     cancelled = yield from _cancel_all(active, decision.cancel, new.run_id)
     yield MARK_BUSY(
         thread_id=new.thread_id,

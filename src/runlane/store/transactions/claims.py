@@ -41,9 +41,15 @@ def _claiming(which: str, *, has_code: str, of_thread: str) -> str:
         RETURNING {{run}}, {of_thread}"""
 
 
-# Guard: it is the head of its lane, and it has no home elsewhere.
-CLAIM_RUN = statement("claim_run", _claiming("run_id = :run_id", has_code=":has_code = 1", of_thread=_OF_ONE))
-# Guard: the same, of each. Called under the locks of their threads.
+# Guard: it is the head of its lane, has no home elsewhere, and does not go on in another build.
+CLAIM_RUN = statement(
+    "claim_run",
+    _claiming("run_id = :run_id", has_code=":has_code = 1", of_thread=_OF_ONE),
+    postgres=_claiming(
+        "run_id = :run_id AND (pinned_to IS NULL OR pinned_to = :build)", has_code=":has_code = 1", of_thread=_OF_ONE
+    ),
+)
+# Guard: the same, of each, whose groups the claimant has. Called under the locks of their threads.
 _CLAIM_HEADS: Final = _claiming(
     "seq IN {seqs}", has_code="run_id IN {attached}", of_thread=_OF_THREAD.format(thread="runs.thread_id")
 )

@@ -54,7 +54,7 @@ from runlane.store.rows import (
 from runlane.store.statements import ExtraWrites, Row, Transaction, statement
 from runlane.store.transactions.bindings import unbind
 from runlane.store.transactions.events import last_event
-from runlane.store.transactions.heads import move_head
+from runlane.store.transactions.heads import OF_BUILD, move_head
 from runlane.store.transactions.parts import mark_due
 from runlane.store.transactions.start_order import placed
 from runlane.store.transactions.values import NO_STATE, StoredState, put_state, run_of
@@ -97,6 +97,22 @@ SETTLE_THREAD = statement(
           state_updated_at = CASE WHEN :touched = 1 THEN {{now}} ELSE state_updated_at END,
           status = {thread_status(":settled")}
         WHERE thread_id = :thread_id""",
+)
+# Called under the thread's lock, after a run has left the thread interrupted. NULL if that goes on in any build.
+KEEP_BUILD = statement(
+    "keep_build",
+    "",
+    postgres=f"""UPDATE threads SET paused_in = graph_id || '{OF_BUILD}' || pinned_to FROM runs
+        WHERE run_id = :run_id AND threads.thread_id = runs.thread_id
+          AND (paused_in IS NOT NULL OR pinned_to IS NOT NULL)""",
+)
+# Called under the thread's lock, for a run that goes on from where the thread was interrupted.
+TAKE_BUILD = statement(
+    "take_build",
+    "",
+    postgres=f"""UPDATE runs SET pinned_to = SPLIT_PART(paused_in, '{OF_BUILD}', 2) FROM threads
+        WHERE run_id = :run_id AND threads.thread_id = runs.thread_id AND settled = '{ThreadStatus.INTERRUPTED.value}'
+          AND SPLIT_PART(paused_in, '{OF_BUILD}', 1) = graph_id""",
 )
 # Called under the thread's lock after its runs have changed; its state stays as it was.
 RESTATE_THREAD = statement(
@@ -298,6 +314,8 @@ def finish(
         yield from unbind(row, wholly=True)
     yield from _release_values(thread, row, kept)
     yield from settle(thread, status, outcome, kept)
+    if state is not None and state.resumable and not outcome.rolled_back:
+        yield KEEP_BUILD(run_id=lease.run_id)
     yield from move_head(lease.thread_id)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
     return Finished(

@@ -57,17 +57,22 @@ BEGUN_RUN = statement(
     f"""SELECT run_id FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} AND attempt > 0
         ORDER BY seq LIMIT 1""",
 )
-# The copy has the status that the thread has without the runs that wait.
-COPY_THREAD = statement(
-    "copy_thread",
-    """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, state_values, state_refs, interrupts,
-                            error, created_at, updated_at, state_updated_at, state_order, ttl_us, ttl_strategy)
+
+
+def _copying(more: str) -> str:
+    """Return the statement that copies a thread, with more columns as they are, each after a comma."""
+    return f"""INSERT INTO threads (thread_id, owner, status, settled, metadata, config, state_values, state_refs,
+                            interrupts, error, created_at, updated_at, state_updated_at, state_order, ttl_us,
+                            ttl_strategy{more})
        SELECT :target, :owner, settled, settled, :metadata, config, state_values,
               CASE WHEN state_values IS NOT NULL THEN state_refs END, interrupts, error,
-              {now}, {now}, {now}, :state_order, CASE WHEN temporary = 0 THEN ttl_us END,
-              CASE WHEN temporary = 0 THEN ttl_strategy END
-       FROM threads WHERE thread_id = :source RETURNING {thread_without_values}""",
-)
+              {{now}}, {{now}}, {{now}}, :state_order, CASE WHEN temporary = 0 THEN ttl_us END,
+              CASE WHEN temporary = 0 THEN ttl_strategy END{more}
+       FROM threads WHERE thread_id = :source RETURNING {{thread_without_values}}"""
+
+
+# The copy has the status that the thread has without the runs that wait.
+COPY_THREAD = statement("copy_thread", _copying(""), postgres=_copying(", paused_in"))
 _EXPIRED = "ttl_us IS NOT NULL AND swept_at < updated_at AND updated_at + ttl_us <= {now}"
 EXPIRED_THREADS = statement(
     "expired_threads",
