@@ -206,6 +206,23 @@ def test_a_profile_names_a_server_and_where_its_secrets_are(
     assert runner.invoke(app, ["threads", "ls", "--profile", "here"]).exit_code == 2
 
 
+def test_a_server_is_shown_with_its_queue_and_what_failed(served: Server) -> None:
+    before = printed(served, "status")
+    assert (before["healthy"], before["url"]) == (True, served.url)
+    failed = call(served, "runs", "start", "failing", "--input", "{}", "--wait").stderr.split()[0]
+    assert printed(served, "status")["failed_last_hour"] == before["failed_last_hour"] + 1
+    assert failed in call(served, "top").stdout
+
+
+def test_a_load_tells_how_many_runs_failed(served: Server) -> None:
+    found = printed(served, "bench", "steps", "--input", '{"steps": 1}', "--runs", "12", "--concurrency", "3")
+    assert (found["runs"], found["failed"], found["first_error"]) == (12, 0, None)
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"] <= found["max_ms"]
+    failing = call(served, "bench", "failing", "--input", "{}", "--runs", "2")
+    assert failing.exit_code == 1
+    assert call(served, "bench", "nothing").exit_code == 5
+
+
 def test_every_option_has_a_help_text() -> None:
     bare = [
         f"{name} {option.opts[0]}"

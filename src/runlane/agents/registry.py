@@ -161,12 +161,22 @@ def load_registry(config_path: Path) -> Registry:
     """
     file = read_graphs_file(config_path)
     file.apply()
-    return Registry(
-        {
-            graph_id: _entry(graph_id, spec.path, _import(file, graph_id, spec.path), spec.description)
-            for graph_id, spec in file.graphs.items()
-        }
-    )
+    return Registry({graph_id: _read_entry(file, graph_id) for graph_id in file.graphs})
+
+
+def check_graph(file: GraphsFile, graph_id: str) -> None:
+    """Import a graph of *file* as a start would. Blocks; runs the user's code.
+
+    Raises:
+        GraphLoadError: As for :func:`load_registry`.
+    """
+    file.apply()
+    _read_entry(file, graph_id)
+
+
+def _read_entry(file: GraphsFile, graph_id: str) -> _Entry:
+    spec = file.graphs[graph_id]
+    return _entry(graph_id, spec.path, _import(file, graph_id, spec.path), spec.description)
 
 
 def _import(file: GraphsFile, graph_id: str, spec: str) -> Any:

@@ -16,12 +16,18 @@ from typing import TYPE_CHECKING
 import click
 
 from runlane.cli import assistants, crons, keys, options, runs, store, threads, webhooks, workers
+from runlane.cli.backup import backup
+from runlane.cli.bench import bench
+from runlane.cli.completion import completion
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging, log_printed_lines
 from runlane.cli.migrating import migrate_beside
 from runlane.cli.moving import import_, move_ledger
+from runlane.cli.new import new
 from runlane.cli.project import database_settings, find_config, find_project
 from runlane.cli.reporting import reporting
+from runlane.cli.validate import validate
+from runlane.cli.watching import status, top
 from runlane.errors import ConfigurationError
 from runlane.settings import Settings
 
@@ -39,8 +45,8 @@ def app() -> None:
 
 for group in (runs, threads, assistants, crons, webhooks, store, keys, workers):
     app.add_command(group.app)
-app.add_command(doctor)
-app.add_command(import_)
+for command in (status, top, doctor, backup, import_, bench, validate, new, completion):
+    app.add_command(command)
 
 
 @app.command()

@@ -61,7 +61,7 @@ def print_rows(rows: Sequence[Json], columns: Sequence[Column], *, as_json: bool
     if as_json:
         print_json(rows)
     elif rows:
-        print_table([column.title for column in columns], [_cells(row, columns) for row in rows], _fixed(columns))
+        print_table([column.title for column in columns], [cells(row, columns) for row in rows], _fixed(columns))
     else:
         click.echo(none, err=True)
 
@@ -105,7 +105,8 @@ def rich_table(titles: Sequence[str], rows: Sequence[Sequence[str]], fixed: Sequ
     return table
 
 
-def _cells(row: Json, columns: Sequence[Column]) -> list[str]:
+def cells(row: Json, columns: Sequence[Column]) -> list[str]:
+    """Return the texts of *row*, made safe; ``-`` for what there is not."""
     found = (column.text(row) for column in columns)
     return ["-" if cell is None or cell == "" else safe(cell) for cell in found]
 
