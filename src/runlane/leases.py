@@ -50,6 +50,23 @@ class SeenWorker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedView:
+    """What a process has to know of a ledger that others use too, as of one moment.
+
+    Attributes:
+        workers: Those that have not left, dead ones among them.
+        leases: Runs in execution, but for those of workers that are known to live.
+        cancelled: Runs that execute in the process, and whose cancel was recorded.
+        has_heads: Lanes have heads that the process can execute, some of them perhaps not due yet.
+    """
+
+    workers: tuple[SeenWorker, ...]
+    leases: tuple[SeenLease, ...]
+    cancelled: tuple[str, ...]
+    has_heads: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
     """The answer to a renewal: which of the runs that are held are lost, and cancels asked for meanwhile."""
 

@@ -225,9 +225,7 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
             )
             await stack.enter_async_context(news)
         if isinstance(core.dispatch, SharedDispatch):
-            sharing = shared_work(
-                core.dispatch, core.store, core.source, core.settings, parts.worker.worker_id, core.telemetry
-            )
+            sharing = shared_work(core.dispatch, core.store, core.source, core.settings, core.telemetry)
             await stack.enter_async_context(sharing)
         await stack.enter_async_context(parts.worker)
         stack.push_async_callback(parts.runs.shutdown, core.settings.drain_grace_s)

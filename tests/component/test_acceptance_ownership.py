@@ -153,7 +153,7 @@ async def test_a_run_that_was_taken_is_not_executed_twice_by_one_process() -> No
     driver = FaultyDriver()
     agent = Scripted(clean=False)
     slow = {"cancel_grace_s": 60.0, "abandon_after_s": 60.0}
-    async with opened(driver, lease_s=0.1, poll_s=0.02, exclusive=False, **slow) as runtime:
+    async with opened(driver, lease_s=3.0, poll_s=0.02, exclusive=False, **slow) as runtime:
         run = await runtime.runs.create_or_reject("t", agent=CoroutineAgent(agent, continuable=True))
         await soon(agent.started.wait())
         await runtime.store.attempts.rescue(await held(runtime.store, run.run_id), max_rescues=3)
@@ -357,7 +357,7 @@ async def test_a_second_process_cannot_open_the_same_file(tmp_path: Any) -> None
 def kill(runtime: Runtime) -> None:
     """End a process as a crash does: nothing of it runs any more."""
     worker = runtime.worker
-    loops = (worker._fetching, worker._cancelling, worker._renewing, runtime.rescuer._loop, runtime.purger._loop)
+    loops = (worker._fetching, worker._cancelling, worker._renewing, *runtime.rescuer._loops, runtime.purger._loop)
     for task in (*worker._tasks, *(loop._task for loop in loops)):
         assert task is not None
         task.cancel()

@@ -136,7 +136,8 @@ async def test_a_dead_workers_run_is_rescued_although_its_lease_lies_in_the_futu
         clock.ahead -= timedelta(hours=1)
         assert await runtime.rescuer.rescue_lost() == ()
         await asyncio.sleep(30.0 + GRACE_S)
-        assert [taken.run_id for taken in await runtime.rescuer.rescue_lost()] == [run.run_id]
+        await runtime.rescuer.rescue_lost()  # unless it looked by itself
+        assert (await runtime.runs.get(run.run_id)).rescues == 1
 
 
 @on_jumping_time
@@ -148,4 +149,5 @@ async def test_a_process_with_short_leases_waits_for_the_whole_lease_of_another(
         await asyncio.sleep(60.0)
         assert await runtime.rescuer.rescue_lost() == ()
         await asyncio.sleep(GRACE_S)
-        assert [taken.run_id for taken in await runtime.rescuer.rescue_lost()] == [run.run_id]
+        await runtime.rescuer.rescue_lost()  # unless it looked by itself
+        assert (await runtime.runs.get(run.run_id)).rescues == 1

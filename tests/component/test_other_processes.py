@@ -14,8 +14,8 @@ from run_kit import Scripted, ended, opened, settings, soon
 from runlane.agents.coroutine import RunContext
 from runlane.dispatch.permits import CONNECTIONS
 from runlane.errors import NotFound
-from runlane.execution import cancel_watch
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
+from runlane.maintenance import rescue
 from runlane.records import RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
 from runlane.settings import Settings
@@ -41,7 +41,7 @@ def url(new_postgres_ledger: Callable[[], str]) -> str:
 @pytest.fixture(autouse=True)
 def _no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "POLL_S", NEVER_S)
-    monkeypatch.setattr(cancel_watch, "LOOK_S", NEVER_S)
+    monkeypatch.setattr(rescue, "LOOK_EVERY_S", NEVER_S)
 
 
 @asynccontextmanager
@@ -222,7 +222,7 @@ async def test_a_cancel_in_another_process_stops_the_run_without_a_poll(url: str
 async def test_a_cancel_whose_notification_is_lost_is_seen_by_the_next_poll(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancel_watch, "LOOK_S", 0.02)
+    monkeypatch.setattr(rescue, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(Notifications, "cancel_recorded", lambda self, run_id: None)
     agent = Scripted()
     async with two_processes(url) as (here, there):

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ledger_kit import ledger_connection
 from run_kit import Stepper, graph_run, opened, settings
 from runlane.dispatch.permits import Permits
 from runlane.dispatch.shared import SharedDispatch
+from runlane.maintenance import rescue
 from runlane.runtime import Runtime
 from runlane.store.backends import migrate_postgres
 
@@ -30,14 +30,18 @@ def url(postgres_url: str) -> str:
     return postgres_url
 
 
+@pytest.fixture(autouse=True)
+def _no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rescue, "LOOK_EVERY_S", NEVER_S)
+
+
 @asynccontextmanager
 async def process(url: str, *, poll_s: float = NEVER_S, **options: Any) -> AsyncIterator[Runtime]:
-    """Give a process that asks the ledger for heads when it is told of some, and every *poll_s*."""
-    new_dispatch = partial(SharedDispatch, poll_s=poll_s)
+    """Give a process that asks the ledger for heads when it is told of some, and looks for them every *poll_s*."""
     changes = {"execute_runs": True, "max_concurrent_runs": 100, **options}
     graphs = changes.pop("graphs")
-    given = settings(database=url, poll_s=NEVER_S, **changes)
-    async with opened(settings=given, graphs=graphs, new_dispatch=new_dispatch) as runtime:
+    given = settings(database=url, poll_s=poll_s, **changes)
+    async with opened(settings=given, graphs=graphs, new_dispatch=SharedDispatch) as runtime:
         yield runtime
 
 

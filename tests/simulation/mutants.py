@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from math import inf
 from typing import Any, Final
 
 from msgspec import structs
@@ -290,7 +291,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "workers are taken for dead": Mutant(
         found_by="fencing",
-        patches=(method(LeaseObserver, "over", _to(lambda self, lease: self.unchanged_s(lease) >= GRACE_S)),),
+        patches=(method(LeaseObserver, "_over_at", _to(lambda self, lease: self._since.get(lease, inf) + GRACE_S)),),
     ),
     "a lost lease is not noticed after a pause": Mutant(
         found_by="one_lane",

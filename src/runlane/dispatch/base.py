@@ -35,6 +35,10 @@ class Dispatch(Protocol):
         """Announce that *head* may be claimed, now or in *delay_s* seconds."""
         ...
 
+    def look(self) -> None:
+        """Ask the ledger for heads once there is a slot, if it is asked for heads of any lane: it has some."""
+        ...
+
     def cancel(self, run_id: str) -> None:
         """Notify the worker of *run_id* that a cancel was recorded."""
         ...

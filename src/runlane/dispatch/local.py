@@ -33,6 +33,9 @@ class LocalDispatch:
             self._waiting.put(head)
             self._changed.set()
 
+    def look(self) -> None:
+        return  # each head has a hint of its own
+
     def cancel(self, run_id: str) -> None:
         self._hints.cancel(run_id)
 

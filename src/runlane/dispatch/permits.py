@@ -21,7 +21,7 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.app import WorkerOptions
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
-from runlane.dispatch.shared import POLL_S, SharedDispatch
+from runlane.dispatch.shared import SharedDispatch
 from runlane.errors import StoreUnavailable
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
@@ -31,8 +31,8 @@ log = logging.getLogger("runlane.permits")
 TASK: Final = "runlane.claim"
 #: Connections beside the listener's: for taking jobs and for deferring them.
 CONNECTIONS: Final = 2
-#: Procrastinate asks for jobs this often if no notification arrives. The ledger is asked more often.
-JOBS_POLL_S: Final = 5.0
+#: Procrastinate asks for jobs this often if no notification arrives. The ledger is looked at far more often.
+JOBS_POLL_S: Final = 60.0
 CONNECT_TIMEOUT_S: Final = 5.0
 #: Jobs of processes that died while they had them. Their permits were repeated since, by the poll of the ledger.
 FORGET_JOBS: Final = "DELETE FROM procrastinate_jobs WHERE status <> 'todo' AND worker_id IS NULL"
@@ -76,7 +76,7 @@ class Permits:
         with _translated():
             if await _is_pooled(self._url):
                 # Notifications and the schema of a session are lost there.
-                log.warning("permits.off why=pooler starts_within_s=%s", POLL_S)
+                log.warning("permits.off why=pooler polled=true")
                 yield
                 return
             await self._app.open_async()

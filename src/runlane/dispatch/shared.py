@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -13,8 +12,6 @@ from runlane.dispatch.hints import Hints
 from runlane.records import Head
 from runlane.settings import Limits
 
-#: How often the ledger is asked for heads at least: what no hint tells of starts this much later.
-POLL_S: Final = 1.0
 #: Heads that are claimed at once. Their threads are locked until the commit.
 MAX_CLAIMS: Final = 64
 #: Runs at home here that are asked for at once.
@@ -24,18 +21,18 @@ MAX_ATTACHED: Final = 1000
 class SharedDispatch:
     """A :class:`~runlane.dispatch.base.Dispatch` of free slots, which the ledger fills in its order.
 
-    A hint is no more than a reason to ask the ledger. Fairness and limits are decided there, with the claim.
+    A hint is no more than a reason to ask the ledger. Fairness and limits are decided there, with the claim. Heads that
+    no hint tells of are found by the rescuer, which looks at the ledger every second, and calls :meth:`look`.
     """
 
     needs_hints = False
 
-    def __init__(self, limits: Limits, *, poll_s: float = POLL_S) -> None:
+    def __init__(self, limits: Limits) -> None:
         """Args:
         limits: ``slots`` of this process, of which 0 are none; of the others whether there are any.
         """
         self._free = limits.slots
         self._limited = limits.shared
-        self._poll_s = poll_s
         self._hints = Hints()
         self._attached: dict[str, None] = {}
         # There may be something to claim.
@@ -58,6 +55,9 @@ class SharedDispatch:
             await self.slot_freed()
         self._reason.set()
 
+    def look(self) -> None:
+        self._reason.set()
+
     def submit(self, head: Head, *, delay_s: float = 0.0) -> None:
         if delay_s > 0:
             self._hints.later(head.run_id, delay_s, lambda: self.submit(head))
@@ -75,9 +75,7 @@ class SharedDispatch:
     async def next_work(self) -> FreeSlots:
         while True:
             await self.slot_freed()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
-                    await self._reason.wait()
+            await self._reason.wait()
             if self._free:
                 break
         self._reason.clear()

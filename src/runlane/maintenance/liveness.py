@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections.abc import Hashable, Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -11,8 +11,9 @@ from runlane.store.ledger import RunStore
 
 #: A lease is over for others only this much later: its owner stops at its end what it executes, which takes a moment.
 GRACE_S: Final = 1.0
-#: How often others are looked at, so that what a dead one executed goes on within its lease and two seconds.
-LOOK_EVERY_S: Final = 0.5
+#: How often others are looked at. A dead one was seen alive so much late at most, and is looked at again in the moment
+#: in which its lease is over, so that what it executed goes on within its lease and two seconds.
+LOOK_EVERY_S: Final = 1.0
 
 
 class _Leased(Hashable, Protocol):
@@ -49,11 +50,15 @@ class LeaseObserver(Generic[L]):
 
     def over(self, lease: L) -> bool:
         """Return whether *lease* has been the same for its whole length, and a grace time."""
-        return self.unchanged_s(lease) >= lease.lease_s + GRACE_S
+        return self._over_at(lease) <= self._asked_at
 
-    def unchanged_s(self, lease: L) -> float:
-        """Return for how long *lease* is known to be the same; 0 if it has not been seen."""
-        return self._asked_at - self._since.get(lease, self._asked_at)
+    def next_over_at(self, leases: Iterable[L]) -> float:
+        """Return when the next of *leases* is over if it stays the same, on the loop's clock."""
+        return min((self._over_at(lease) for lease in leases if not self.over(lease)), default=math.inf)
+
+    def _over_at(self, lease: L) -> float:
+        """Return when a lease that stays the same is over; infinity if it has not been seen."""
+        return self._since.get(lease, math.inf) + lease.lease_s + GRACE_S
 
 
 class Neighbours:
@@ -67,6 +72,7 @@ class Neighbours:
         self._worker_id = worker_id
         self._exclusive = exclusive
         self._observer: LeaseObserver[SeenWorker] = LeaseObserver()
+        self._others: list[SeenWorker] = []
         self._living: frozenset[str] = frozenset()
         self._dead: frozenset[tuple[str, int]] = frozenset()
 
@@ -93,22 +99,21 @@ class Neighbours:
         if self._exclusive:
             await self._store.workers.forget_others(self._worker_id)
 
-    async def look(self) -> None:
-        """Find out who lives, and forget who is dead."""
-        if self._exclusive:
-            return
-        clock = asyncio.get_running_loop().time
-        asked_at = clock()
-        workers = await self._store.workers.list()
-        at = clock()
+    def note(self, workers: Iterable[SeenWorker], *, asked_at: float, at: float) -> tuple[SeenWorker, ...]:
+        """Find out who lives by all workers there are, and return the dead ones."""
         if at - asked_at > GRACE_S:
             self._observer.broken()  # the ledger stood still, and may have kept others from renewing their leases
-        self._observer.note(workers, asked_at=asked_at, at=at)
-        dead = [worker for worker in workers if worker.worker_id != self._worker_id and self._observer.over(worker)]
+        others = [worker for worker in workers if worker.worker_id != self._worker_id]
+        self._others = others
+        self._observer.note(others, asked_at=asked_at, at=at)
+        dead = tuple(worker for worker in others if self._observer.over(worker))
         self._dead = frozenset((worker.worker_id, worker.beats) for worker in dead)
-        self._living = frozenset(worker.worker_id for worker in workers if worker not in dead) - {self._worker_id}
-        for worker in dead:
-            await self._store.workers.forget(worker)
+        self._living = frozenset(worker.worker_id for worker in others if worker not in dead)
+        return dead
+
+    def next_over_at(self) -> float:
+        """Return when the next worker is dead unless it beats, on the loop's clock."""
+        return self._observer.next_over_at(self._others)
 
     def broken(self) -> None:
         """The ledger was unavailable: observe every worker from the beginning."""

@@ -1,4 +1,4 @@
-"""Runs whose worker is dead, lanes whose notification was lost, and runs that nobody starts."""
+"""Runs whose worker is dead, lanes and cancels whose notification was lost, and runs that nobody starts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -33,6 +34,9 @@ REPAIRS: Final = 3
 
 class Rescuer:
     """Looks for runs that lost their worker, and every ``poll_s`` for lanes whose notification was lost.
+
+    Where others use the ledger too, one look per second sees all that may have been missed: workers that died, cancels,
+    and heads of lanes.
 
     Each run is treated by itself: one whose rows another transaction has locked is left for the next look.
     """
@@ -67,20 +71,26 @@ class Rescuer:
         self._telemetry = telemetry
         self._observer: LeaseObserver[SeenLease] = LeaseObserver()
         self._neighbours = Neighbours(store=store, worker_id=self._worker_id, exclusive=exclusive)
-        self._dispatch_at = 0.0
+        self._orphans: list[SeenLease] = []
+        self._told: frozenset[str] = frozenset()
         every_s = settings.poll_s if exclusive else min(settings.poll_s, LOOK_EVERY_S)
-        self._loop = SupervisedLoop("rescue", self._turn, every_s=every_s, at_once=False, telemetry=telemetry)
+        loop = partial(SupervisedLoop, at_once=False, telemetry=telemetry)
+        self._loops = (
+            loop("rescue", self._turn, every_s=lambda: self._until_look_s(every_s), longest_retry_s=every_s),
+            loop("lanes", self.dispatch_runnable, every_s=settings.poll_s),
+        )
 
     async def __aenter__(self) -> Rescuer:
         await self._lease.enter()
         await self._neighbours.enter()
         await self.rescue_lost()
         await self.dispatch_runnable()
-        self._loop.start()
+        for loop in self._loops:
+            loop.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._loop.stop()
+        await asyncio.gather(*(loop.stop() for loop in self._loops))
         await self._lease.leave()
 
     async def rescue_lost(self) -> tuple[RunRecord, ...]:
@@ -91,16 +101,50 @@ class Rescuer:
         what another worker holds of a ledger that is only this process's is lost at once.
         """
         rescued: list[RunRecord] = []
-        await self._neighbours.look()
-        asked_at = asyncio.get_running_loop().time()
-        leases = await self._store.attempts.leases(living=sorted(self._neighbours.living))
-        claims = [replace(lease, beats=None) for lease in leases]
-        self._observer.note(claims, asked_at=asked_at, at=asyncio.get_running_loop().time())
+        leases = await self._leases() if self._exclusive else await self._look()
         for lease in leases:
             finished = await self._rescue(lease) if self._is_lost(lease) else None
             if finished is not None:
                 rescued.append(finished)
         return tuple(rescued)
+
+    async def _look(self) -> tuple[SeenLease, ...]:
+        """Look at what others do: tell of cancels and heads, and return runs of workers that are not known to live."""
+        clock = asyncio.get_running_loop().time
+        asked_at, living = clock(), self._neighbours.living
+        can_start = self._settings.execute_runs and not self._dispatch.needs_hints
+        view = await self._store.attempts.view(
+            self._worker_id, living=sorted(living), groups=self._source.groups if can_start else ()
+        )
+        at = clock()
+        for run_id in frozenset(view.cancelled) - self._told:
+            self._dispatch.cancel(run_id)
+        self._told = frozenset(view.cancelled)
+        if view.has_heads:
+            self._dispatch.look()
+        dead = self._neighbours.note(view.workers, asked_at=asked_at, at=at)
+        for worker in dead:
+            await self._store.workers.forget(worker)
+        if living - self._neighbours.living:
+            return await self._leases()
+        return self._noted(view.leases, asked_at)
+
+    async def _leases(self) -> tuple[SeenLease, ...]:
+        """Read the runs of workers that are not known to live."""
+        asked_at = asyncio.get_running_loop().time()
+        leases = await self._store.attempts.leases(living=sorted(self._neighbours.living))
+        return self._noted(leases, asked_at)
+
+    def _noted(self, leases: tuple[SeenLease, ...], asked_at: float) -> tuple[SeenLease, ...]:
+        claims = [replace(lease, beats=None) for lease in leases]
+        self._observer.note(claims, asked_at=asked_at, at=asyncio.get_running_loop().time())
+        self._orphans = [claim for claim in claims if not self._held(claim.run_id, claim.attempt)]
+        return leases
+
+    def _until_look_s(self, every_s: float) -> float:
+        """Return *every_s*, or the seconds until what is observed is over, if that is sooner."""
+        over_at = min(self._neighbours.next_over_at(), self._observer.next_over_at(self._orphans))
+        return max(0.0, min(every_s, over_at - asyncio.get_running_loop().time()))
 
     def _is_lost(self, lease: SeenLease) -> bool:
         if lease.worker_id == self._worker_id:
@@ -191,12 +235,8 @@ class Rescuer:
             self._notifier.announce(finished)
 
     async def _turn(self) -> None:
-        clock = asyncio.get_running_loop().time
         try:
             await self.rescue_lost()
-            if clock() >= self._dispatch_at:
-                await self.dispatch_runnable()
-                self._dispatch_at = clock() + self._settings.poll_s
         except StoreUnavailable:
             self._observer.broken()
             self._neighbours.broken()

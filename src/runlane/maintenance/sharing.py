@@ -8,7 +8,6 @@ from functools import partial
 
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.shared import SharedDispatch
-from runlane.execution.cancel_watch import CancelWatch
 from runlane.execution.ports import AgentSource
 from runlane.extras import needs_extra
 from runlane.settings import Settings
@@ -25,23 +24,21 @@ async def shared_work(
     store: RunStore,
     source: AgentSource,
     settings: Settings,
-    worker_id: str,
     telemetry: Telemetry,
 ) -> AsyncIterator[None]:
-    """Share work with other processes until the block is left.
+    """Offer heads to other processes, and take their offers, until the block is left.
 
     Raises:
         ConfigurationError: The database is PostgreSQL, and its extra is not installed.
         StoreUnavailable: It cannot be reached.
     """
-    async with AsyncExitStack() as stack:
-        if _on_postgres(settings, store):
-            with needs_extra("postgres", "PostgreSQL"):
-                from runlane.dispatch.permits import Permits  # noqa: PLC0415  # an extra
-            permits = Permits(settings.database, settings.database_schema, dispatch, telemetry)
-            await stack.enter_async_context(permits.running(source.groups, executes=settings.execute_runs))
-        watch = CancelWatch(store=store, dispatch=dispatch, worker_id=worker_id, telemetry=telemetry)
-        await stack.enter_async_context(watch)
+    if not _on_postgres(settings, store):
+        yield
+        return
+    with needs_extra("postgres", "PostgreSQL"):
+        from runlane.dispatch.permits import Permits  # noqa: PLC0415  # an extra
+    permits = Permits(settings.database, settings.database_schema, dispatch, telemetry)
+    async with permits.running(source.groups, executes=settings.execute_runs):
         yield
 
 

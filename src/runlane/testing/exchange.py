@@ -20,7 +20,7 @@ from runlane.testing.faults import Careless
 #: How long a notification is on its way.
 TRANSIT_S: Final = 0.002
 #: How often jobs are looked for at least, as Procrastinate does.
-JOBS_POLL_S: Final = 5.0
+JOBS_POLL_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

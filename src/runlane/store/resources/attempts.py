@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from runlane.leases import Renewal, SeenLease, WorkerState
+from runlane.leases import Renewal, SeenLease, SharedView, WorkerState
 from runlane.outcomes import Outcome
 from runlane.records import CancelReceipt, Claim, Claimant, Finished, Lease
 from runlane.store.retrying import RetryingDriver
@@ -45,9 +45,16 @@ class Attempts:
         """Return every run in execution, but for those of the *living* workers."""
         return await self._database.read(lambda: leases.leases(living), urgent=True)
 
-    async def cancelled(self, worker_id: str) -> tuple[str, ...]:
-        """Return the runs of a worker whose cancel was recorded, until they end."""
-        return await self._database.read(lambda: leases.cancelled(worker_id))
+    async def view(
+        self, worker_id: str, *, living: Sequence[str] = (), groups: Collection[str] | None = None
+    ) -> SharedView:
+        """Return what a worker has to know of what others do.
+
+        Args:
+            living: Workers whose runs are of no interest.
+            groups: Groups of runs that the worker can start now; ``None``: all.
+        """
+        return await self._database.read(lambda: leases.shared_view(worker_id, living, groups), urgent=True)
 
     async def observe_cancel(self, lease: Lease, at_us: int) -> None:
         """Record that the worker saw the cancel at *at_us* (microseconds of UTC)."""

@@ -32,7 +32,7 @@ class Workers:
 
     async def forget(self, dead: SeenWorker) -> None:
         """Remove a dead worker, unless it has beaten since it was seen, or runs have yet to be taken from it."""
-        await self._database.write(lambda: workers.forget_worker(dead))
+        await self._database.write(lambda: workers.forget_worker(dead), urgent=True)
 
     async def forget_others(self, worker_id: str) -> None:
         """Remove all workers but one, which alone uses the ledger from now on."""

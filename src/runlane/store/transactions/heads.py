@@ -7,7 +7,7 @@ the heads in memory, nothing is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -116,6 +116,13 @@ GROUPS = statement(
              WHERE head_group > found.head_group AND {_FREE} ORDER BY head_group LIMIT 1) AS following))
         SELECT head_group FROM found""",
 )
+ANY_HEAD = statement(
+    "any_head",
+    f"""SELECT 1 AS found WHERE EXISTS (SELECT 1 FROM runs WHERE {HEAD_OF_LANE} AND home IS NULL
+          AND (:any_group = 1 OR COALESCE(graph_id, '') IN {{listed :groups}}))""",
+    postgres=f"""SELECT 1 AS found FROM json_array_elements_text(CAST(:groups AS json)) AS wanted
+        WHERE EXISTS (SELECT 1 FROM threads WHERE head_group = wanted AND {_FREE}) LIMIT 1""",
+)
 COUNT_RUNNING = statement(
     "count_running",
     f"""SELECT owner, assistant_id, graph_id, COUNT(*) AS running FROM runs WHERE status = {RUNNING}
@@ -197,9 +204,8 @@ def take_heads(wanted: HeadsWanted) -> Transaction[tuple[Rows, Rows]]:
     """
     groups = wanted.groups
     if groups is None:
-        with_heads = yield GROUPS()
-        of_any_build = (row["head_group"] for row in with_heads if OF_BUILD not in row["head_group"])
-        groups = {graph_id: graph_id for graph_id in of_any_build}
+        with_heads = yield from _groups_of_any_build()
+        groups = {graph_id: graph_id for graph_id in with_heads}
     limits, running = wanted.limits, Running(wanted.limits, ())
     if limits.shared:
         running = Running(limits, (yield COUNT_RUNNING()))
@@ -221,6 +227,20 @@ def take_heads(wanted: HeadsWanted) -> Transaction[tuple[Rows, Rows]]:
         else:
             held_back.append(head)
     return allowed, held_back
+
+
+def any_head(groups: Collection[str] | None) -> Transaction[bool]:
+    """Return whether a lane has a head of *groups*; ``None``: of any."""
+    of_any = groups is None
+    if groups is None:
+        groups = yield from _groups_of_any_build()
+    found = yield ANY_HEAD(groups=dumps(sorted(groups)), any_group=int(of_any))
+    return bool(found)
+
+
+def _groups_of_any_build() -> Transaction[list[str]]:
+    rows = yield GROUPS()
+    return [row["head_group"] for row in rows if OF_BUILD not in row["head_group"]]
 
 
 def _take(wanted: HeadsWanted, groups: Mapping[str, str], running: Running) -> Query:

@@ -6,15 +6,16 @@ a thread keeps a worker from renewing it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
-from runlane.leases import Renewal, SeenLease, WorkerState
+from runlane.leases import Renewal, SeenLease, SharedView, WorkerState
 from runlane.records import Head, Lease
 from runlane.store.conditions import IS_ACTIVE, IS_DUE, IS_PENDING, RUNNING, UNBLOCKED
 from runlane.store.rows import dumps, head_record, receipt_of, seen_lease
 from runlane.store.statements import Transaction, statement
-from runlane.store.transactions.workers import beat
+from runlane.store.transactions.heads import any_head
+from runlane.store.transactions.workers import beat, workers
 
 # Guard: the attempt's own run, before its end, and there is a cancel to be seen.
 OBSERVE_CANCEL = statement(
@@ -96,10 +97,15 @@ def heads_at_home(after_seq: int, limit: int) -> Transaction[tuple[tuple[Head, i
     return tuple((head_record(row), row["wait_us"]) for row in rows)
 
 
-def cancelled(worker_id: str) -> Transaction[tuple[str, ...]]:
-    """Return the runs of a worker whose cancel was recorded, until they end."""
-    rows = yield CANCELLED_RUNS(worker_id=worker_id)
-    return tuple(row["run_id"] for row in rows)
+def shared_view(worker_id: str, living: Sequence[str], groups: Collection[str] | None) -> Transaction[SharedView]:
+    """Return what a worker has to know of the others, of cancels, and of heads of *groups*; ``None``: of all."""
+    seen = yield from workers()
+    left = yield from leases(living)
+    cancelled = yield CANCELLED_RUNS(worker_id=worker_id)
+    has_heads = yield from any_head(groups)
+    return SharedView(
+        workers=seen, leases=left, cancelled=tuple(row["run_id"] for row in cancelled), has_heads=has_heads
+    )
 
 
 def observe_cancel(lease: Lease, at_us: int) -> Transaction[None]:
