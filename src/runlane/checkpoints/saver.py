@@ -23,7 +23,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR
 
-from runlane.checkpoints import delta, resuming, rows, taking_back, transactions
+from runlane.checkpoints import clock, delta, resuming, rows, taking_back, transactions
 from runlane.checkpoints.access import CheckpointAccess, Direct, Journaled, Place, Staged
 from runlane.checkpoints.blocking import BlockingSaver
 from runlane.checkpoints.serializer import LedgerSerializer
@@ -104,13 +104,21 @@ class LedgerSaver(BlockingSaver):
     # Reading
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return the checkpoint that *config* names, or the latest of its thread and namespace."""
+        """Return the checkpoint that *config* names, or the latest of its thread and namespace.
+
+        What this process writes after it gets a greater id than all that its namespace has.
+        """
         place, checkpoint_id = _address(config)
         reading = self._values(place[0]).reading()
         getting = partial(transactions.get, *place, checkpoint_id, self.serde.loads_typed, reading.known)
         stored = await self._access.read(getting, of=place, is_small=True)
         saved = None if stored is None else rows.tuple_of(stored, reading)
         if saved is not None:
+            newest = saved.checkpoint["id"]
+            if checkpoint_id:  # a fork, which is newer than what there is beside it
+                found = await self._access.read(partial(transactions.newest_id, *place), of=place, is_small=True)
+                newest = found or newest
+            clock.follow(newest)
             await resuming.begin_new_task(self, config, saved)
         return saved
 

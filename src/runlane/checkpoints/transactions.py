@@ -42,6 +42,13 @@ GET_LATEST: Final = statement(
     {NEWEST_FIRST} LIMIT 1
     """,
 )
+_NEWEST_ID: Final = statement(
+    "checkpoints.newest_id",
+    """
+    SELECT MAX(checkpoint_id) AS checkpoint_id FROM checkpoints
+    WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+    """,
+)
 GET_BLOBS: Final = statement(
     "checkpoints.get_blobs",  # :versions is a JSON array of [channel, version]
     """
@@ -278,6 +285,13 @@ def find(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Trans
     else:
         rows = yield GET_LATEST(thread_id=thread_id, checkpoint_ns=checkpoint_ns)
     return rows[0] if rows else None
+
+
+def newest_id(thread_id: str, checkpoint_ns: str) -> Transaction[str | None]:
+    """Return the greatest id of a checkpoint in a namespace."""
+    rows = yield _NEWEST_ID(thread_id=thread_id, checkpoint_ns=checkpoint_ns)
+    newest: str | None = rows[0]["checkpoint_id"]
+    return newest
 
 
 def namespaces(thread_id: str) -> Transaction[list[str]]:
