@@ -149,6 +149,8 @@ class PostgresCluster:
 
     binaries: Path | None = None
     durable: bool = False
+    #: The number in the name of the socket.
+    port: int = field(default=5432, init=False)
     _supervisor: subprocess.Popen[str] | None = field(default=None, init=False)
     _programs: Path = field(default=Path(), init=False)
 
@@ -165,7 +167,16 @@ class PostgresCluster:
         return self.url("postgres")
 
     def url(self, database: str) -> str:
-        return f"postgresql://runlane@/{database}?host={self.directory}"
+        port = "" if self.port == 5432 else f"&port={self.port}"
+        return f"postgresql://runlane@/{database}?host={self.directory}{port}"
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / f".s.PGSQL.{self.port}"
 
     def __enter__(self) -> Self:
         try:
@@ -193,7 +204,7 @@ class PostgresCluster:
     def _control(self, action: str, *options: str) -> None:
         waits = ["--silent", "--wait", "--timeout=60"]
         done = subprocess.run(
-            [self._programs / "pg_ctl", action, *waits, *options, f"--pgdata={self.directory / 'data'}"],
+            [self._programs / "pg_ctl", action, *waits, *options, f"--pgdata={self.data}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # the server keeps it open
             stderr=subprocess.DEVNULL,

@@ -8,12 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import psycopg
 import uvloop
 
 from cluster.figures import QUICK, Size, report
+from cluster.standby import PostgresPair
 from cluster.trial import Trial
-from postgres_cluster import PostgresCluster
 
 
 def arguments() -> argparse.Namespace:
@@ -29,6 +28,7 @@ def arguments() -> argparse.Namespace:
         "--clients", type=int, default=64, help="at most so many threads are worked on at the same time"
     )
     parser.add_argument("--pause", type=float, default=3.0, help="seconds between two faults, at most")
+    parser.add_argument("--script", help="faults to do once each instead of random ones, such as kill,failover")
     parser.add_argument("--calm", action="store_true", help="without faults")
     parser.add_argument("--figures", action="store_true", help="measure what a cluster can do, in about 7 minutes")
     parser.add_argument("--quick", action="store_true", help="measure less of each figure, in about 3 minutes")
@@ -41,10 +41,7 @@ def main() -> int:
     given = arguments()
     if given.figures:
         return report(QUICK if given.quick else Size(), given.out)
-    with PostgresCluster() as postgres, tempfile.TemporaryDirectory(prefix="runlane-cluster-") as temporary:
-        with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-            connection.execute("CREATE DATABASE ledger")
-            connection.execute("ALTER DATABASE ledger SET synchronous_commit = on")
+    with PostgresPair() as postgres, tempfile.TemporaryDirectory(prefix="runlane-cluster-") as temporary:
         folder = given.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         trial = Trial(
@@ -54,6 +51,7 @@ def main() -> int:
             seed=given.seed,
             clients=given.clients,
             at_once=0 if given.calm else given.at_once,
+            script=given.script.split(",") if given.script else None,
             pause_s=(0.2, given.pause),
             webhooks_s=150.0,
             tells=True,

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from cluster.nodes import Cluster, Fault, Node
+from cluster.standby import PostgresPair
 
 #: How long PostgreSQL is away, in leases: some are not noticed, and some outlast everything.
 OUTAGES = (0.3, 1.0, 2.5)
@@ -26,18 +27,24 @@ class Tormentor:
 
     Args:
         lease_s: What the nodes have; a node stands still for longer than that.
-        script: Names of faults, done once each and in this order; random ones for ever by default.
+        script: Names of faults, done once each and in this order, but for those that this machine cannot do; random
+            ones for ever by default.
     """
 
     def __init__(
         self, cluster: Cluster, rng: random.Random, *, lease_s: float, script: Sequence[str] | None = None
     ) -> None:
         self._cluster, self._rng, self._lease_s = cluster, rng, lease_s
-        of_nodes = (self.kill, self.terminate, self.freeze, self.hold, self.cut, self.swallow)
-        of_all = (self.crash, self.outage, self.slots)
+        of_nodes = [self.kill, self.terminate, self.freeze, self.hold, self.cut, self.swallow]
+        of_all = [self.crash, self.outage, self.slots]
+        if cluster.nodes[0].has_clock:
+            of_nodes.append(self.clock)
+        if isinstance(cluster.postgres, PostgresPair):
+            of_all += [self.failover, *([self.disk] if cluster.postgres.has_disk else [])]
         self._of_nodes: dict[str, Callable[[Node], Awaitable[None]]] = {each.__name__: each for each in of_nodes}
         self._of_all: dict[str, Callable[[], Awaitable[Away]]] = {each.__name__: each for each in of_all}
-        self._next: Iterator[str] = iter(script) if script is not None else self._random()
+        possible = {*self._of_nodes, *self._of_all}
+        self._next: Iterator[str] = self._random() if script is None else (what for what in script if what in possible)
 
     def _random(self) -> Iterator[str]:
         often = ["kill", "freeze"]  # what happens most
@@ -96,6 +103,12 @@ class Tormentor:
         await asyncio.sleep(self._rng.uniform(0.1, 2.5 * self._lease_s))
         node.proxy.heal(late=self._rng.random() < 0.5)
 
+    async def clock(self, node: Node) -> None:
+        """Set the wall clock of the node an hour forward or back, and later right again."""
+        node.clock.write_text(self._rng.choice(("3600", "-3600")))
+        await asyncio.sleep(self._lease_s * self._rng.uniform(0.5, 1.5))
+        node.clock.write_text("0")
+
     # To the database
 
     async def crash(self) -> Away:
@@ -109,6 +122,30 @@ class Tormentor:
         back = time.time()
         await asyncio.to_thread(self._cluster.postgres.start)
         return back - began, back
+
+    async def failover(self) -> Away:
+        """Have the standby take the server's place; for one node, the old address leads to what follows it then."""
+        pair = self._cluster.postgres
+        assert isinstance(pair, PostgresPair)
+        began = time.time()
+        await asyncio.to_thread(pair.fail_over)
+        back = time.time()
+        late = self._rng.choice(self._cluster.nodes)
+        for node in self._cluster.nodes:
+            if node is not late:
+                node.proxy.socket = pair.socket
+        await asyncio.to_thread(pair.follow)
+        await asyncio.sleep(self._lease_s * self._rng.uniform(0.3, 1.5))
+        late.proxy.socket = pair.socket
+        return back - began, began
+
+    async def disk(self) -> Away:
+        pair = self._cluster.postgres
+        assert isinstance(pair, PostgresPair)
+        await asyncio.to_thread(pair.fill_disk)
+        await asyncio.sleep(self._lease_s * self._rng.uniform(0.5, 1.5))
+        await asyncio.to_thread(pair.free_disk)
+        return 0.0, 0.0
 
     async def slots(self) -> Away:
         """Have other programs take all connections, also those that the nodes had."""

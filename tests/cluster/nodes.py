@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -22,14 +24,28 @@ PROJECT = Path(__file__).parent / "project"
 AGAIN_S = 0.5
 
 
+def settable_clock(folder: Path) -> Path | None:
+    """Return a library whose wall clock a file sets; None without a C compiler, or on another system than Linux."""
+    library = folder / "clock.so"
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        return None
+    call = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(Path(__file__).parent / "clock.c")]
+    subprocess.run(call, check=True)
+    return library
+
+
 class Node(Program):
     """A process of the cluster: one that answers requests, one that executes runs, or, by default, both.
 
     Args:
         role: ``api``, ``worker`` or ``both``.
+        clock: A library that makes its wall clock settable.
     """
 
-    def __init__(self, name: str, role: str, folder: Path, proxy: Proxy, database: str, **settings: Any) -> None:
+    def __init__(
+        self, name: str, role: str, folder: Path, proxy: Proxy, database: str, *, clock: Path | None, **settings: Any
+    ) -> None:
         self.name, self.proxy, self.role = name, proxy, role
         self.READY = "worker.ready" if role == "worker" else "server.ready"
         self.url = ""
@@ -40,8 +56,14 @@ class Node(Program):
             self.url = f"http://127.0.0.1:{port}"
             call += ["--port", str(port), *(["--no-worker"] if role == "api" else [])]
         env = env_of({"database": url, **settings})
+        if clock is not None:
+            env |= {"LD_PRELOAD": str(clock), "CLOCK_FILE": str(folder / f"clock-{name}")}
         super().__init__(call, env, effects=folder / "effects", takes_input=False)
         self.history: list[str] = []
+        #: By how many seconds its wall clock is wrong.
+        self.clock = folder / f"clock-{name}"
+        self.clock.write_text("0")
+        self.has_clock = clock is not None
         #: Held while something is done to it.
         self.lock = asyncio.Lock()
 
@@ -114,10 +136,11 @@ async def running_cluster(
 ) -> AsyncIterator[Cluster]:
     """Give a cluster whose nodes are all ready; it is gone after the block, whatever state its nodes are in."""
     made: list[Node] = []
+    clock = await asyncio.to_thread(settable_clock, folder)
     for number, role in enumerate(roles):
-        proxy = Proxy(postgres.directory / ".s.PGSQL.5432")
+        proxy = Proxy(postgres.socket)
         await proxy.start()
-        made.append(Node(f"{role}{number}", role, folder, proxy, database, **settings))
+        made.append(Node(f"{role}{number}", role, folder, proxy, database, clock=clock, **settings))
     try:
         await made[0].start()  # which makes the schema
         await asyncio.gather(*(node.start() for node in made[1:]))

@@ -14,7 +14,8 @@ class Proxy:
     """Listens on a port of this machine. One per node, so that one node alone can be cut off."""
 
     def __init__(self, socket: Path) -> None:
-        self._socket = socket
+        #: Where new connections lead to.
+        self.socket = socket
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
@@ -78,7 +79,7 @@ class Proxy:
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            back, forth = await asyncio.open_unix_connection(str(self._socket))
+            back, forth = await asyncio.open_unix_connection(str(self.socket))
         except OSError:
             writer.transport.abort()
             return

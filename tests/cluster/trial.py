@@ -78,7 +78,7 @@ class Trial:
 
     async def run(self, folder: Path, postgres: PostgresCluster, database: str) -> Verdict:
         """Have the runs, and return what was found."""
-        (folder / "effects").touch()
+        (folder / "effects").write_text("")  # a folder that is kept may have those of another trial
         begun_s = _used_s()
         async with (
             running_cluster(folder, postgres, database, roles=self.roles, **SETTINGS) as cluster,
