@@ -41,7 +41,7 @@ def revoke(folder: Path, owner: str) -> None:
     """Remove the keys of *owner* from the file of :func:`keyed_server`."""
     file = folder / "keys"
     lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if not line.endswith(f" {owner}\n")))
+    file.write_text("".join(line for line in lines if f" {owner}\t" not in line))
 
 
 def bearer(name: str) -> dict[str, str]:

@@ -42,6 +42,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "database_connections": (3, 1000),
     "request_timeout_s": (0.1, 86_400),
     "reauthenticate_s": (0.01, 86_400),
+    "audit_retention_s": (1, 10 * 365 * 86_400),
     "webhook_retention_s": (1, 10 * 365 * 86_400),
 }
 
@@ -91,6 +92,7 @@ class Settings:
         auth_missing_handler: What a user of the project's own authentication may touch where no ``@auth.on`` handler
             decides: their ``own`` things, whatever they ask for (``allow``), or nothing (``deny``).
         reauthenticate_s: How often the sender of an open stream or WebSocket is authenticated again.
+        audit_retention_s: What operators did is kept for so long.
         webhook_secret: What webhooks are signed with (``whsec_...``, or several separated by spaces); empty: nothing.
         prices: A TOML file of what models cost, for the metric ``runlane_cost_total``; empty: it is not counted.
         traces: Send spans of runs by OTLP, as the variables ``OTEL_*`` say; needs the extra ``otel``.
@@ -133,6 +135,7 @@ class Settings:
     api_keys: str = ""
     auth_missing_handler: str = "own"
     reauthenticate_s: float = 30.0
+    audit_retention_s: float = 365 * 86_400.0
     webhook_secret: str = field(default="", repr=False)
     webhook_retention_s: float = 7 * 86_400.0
     prices: str = ""

@@ -196,7 +196,7 @@ def test_what_cannot_be_moved_is_refused_and_nothing_is_made(file: Path, tmp_pat
 
 def test_a_target_that_is_not_empty_is_refused(file: Path, tmp_path: Path, postgres_url: str) -> None:
     moved(lite(file), postgres(postgres_url))
-    assert "is not empty: it has rows in api_keys" in refusal(f"sqlite:///{file}", postgres_url)
+    assert "is not empty: it has rows in assistant_versions" in refusal(f"sqlite:///{file}", postgres_url)
 
 
 def test_the_target_of_another_move_is_refused(file: Path, tmp_path: Path, postgres_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -49,7 +50,7 @@ def test_a_key_is_taken_as_x_api_key_or_bearer_and_nothing_else_is(tmp_path: Pat
             {"x_api_key": other},
             {"x_api_key": unknown},
             {"x_api_key": key[1:]},
-            {"x_api_key": read_keys(tmp_path / "keys").popitem()[1][0]},
+            {"x_api_key": read_keys(tmp_path / "keys").popitem()[1].hash},
             {"authorization": f"Basic {key}"},
             {"authorization": key},
             {"x_auth_scheme": "langsmith"},
@@ -84,8 +85,41 @@ def test_the_command_prints_the_key_once_and_keeps_its_hash_only(tmp_path: Path)
     assert key.split("_", 2)[2] not in stored
     assert file.stat().st_mode & 0o077 == 0
     again = CliRunner().invoke(app, ["keys", "new", "bob"], env={"RUNLANE_API_KEYS": str(file)})
-    assert {owner for _, owner in read_keys(file).values()} == {"Ann of Red", "bob"}
+    assert {made.identity for made in read_keys(file).values()} == {"Ann of Red", "bob"}
     assert again.stdout.strip() != key
+
+
+def test_keys_are_listed_and_revoked_by_their_ids(tmp_path: Path) -> None:
+    file = ["--file", str(tmp_path / "keys")]
+    assert CliRunner().invoke(app, ["keys", "new", "ann", *file]).exit_code == 0
+    scopes = ["--scope", "runs:read", "--scope", "runs:cancel", "--expires-in-days", "7"]
+    key = CliRunner().invoke(app, ["keys", "new", "night shift", *scopes, *file]).stdout.strip()
+    listed = CliRunner().invoke(app, ["keys", "ls", *file]).stdout.splitlines()
+    assert [line.split()[-1] for line in listed] == ["OWNER", "ann", "shift"]
+    assert "runs:cancel,runs:read" in listed[2]
+    assert key not in str(listed)
+    assert CliRunner().invoke(app, ["keys", "revoke", key.split("_")[1], *file]).exit_code == 0
+    assert [made.identity for made in read_keys(tmp_path / "keys").values()] == ["ann"]
+    again = CliRunner().invoke(app, ["keys", "revoke", key.split("_")[1], *file])
+    assert again.exit_code != 0
+    assert "has no key" in again.output
+    assert (tmp_path / "keys").stat().st_mode & 0o077 == 0
+
+
+def test_an_unknown_scope_makes_no_key(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(app, ["keys", "new", "x", "--scope", "runs:write", "--file", str(tmp_path / "keys")])
+    assert refused.exit_code != 0
+    assert "no scope 'runs:write'" in refused.output
+    assert not (tmp_path / "keys").exists()
+
+
+def test_a_key_that_has_expired_opens_nothing(tmp_path: Path) -> None:
+    with keyed_server(tmp_path, "ann") as (server, keys):
+        expired = new_key("ann", tmp_path / "keys", expires_in=timedelta(seconds=-1))
+        later = new_key("ann", tmp_path / "keys", expires_in=timedelta(days=1))
+        assert ask(server, x_api_key=expired).status_code == 401
+        for key in (later, keys["ann"]):
+            assert ask(server, x_api_key=key).status_code == 404
 
 
 @pytest.mark.parametrize("owner", ["", " ", "*", "x" * 513, *(f"a{end}b" for end in ENDS), "a\x7fb"])

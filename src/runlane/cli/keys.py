@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from runlane.cli.options import PATH
 from runlane.cli.reporting import reporting
+
+_FILE = click.option(
+    "--file",
+    type=PATH,
+    default=Path("runlane.keys"),
+    show_default=True,
+    envvar="RUNLANE_API_KEYS",
+    show_envvar=True,
+    help="The keys file; created if missing.",
+)
 
 
 @click.group(name="keys")
@@ -18,23 +29,55 @@ def app() -> None:
 @app.command()
 @click.argument("owner")
 @click.option(
-    "--file",
-    type=PATH,
-    default=Path("runlane.keys"),
-    show_default=True,
-    envvar="RUNLANE_API_KEYS",
-    show_envvar=True,
-    help="The keys file; created if missing.",
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="Make a key for an operator, who sees the things of all owners: runs:read, runs:cancel, payload:read or "
+    "admin. May be repeated; OWNER is then the operator's name.",
 )
-def new(owner: str, *, file: Path) -> None:
+@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Reject the key after so long.")
+@_FILE
+def new(owner: str, *, scopes: tuple[str, ...], expires_in_days: float | None, file: Path) -> None:
     """Make an API key, print it once, and append its hash to the keys file.
 
     OWNER is whose things requests with the key see and make. A server that was started with RUNLANE_API_KEYS takes it
-    at once. Remove its line from the file to revoke it.
+    at once.
     """
     with reporting():
         from runlane.server.auth.keys import new_key
 
-        key = new_key(owner, file)
+        expires_in = None if expires_in_days is None else timedelta(days=expires_in_days)
+        key = new_key(owner, file, scopes=scopes, expires_in=expires_in)
     click.echo(key)
     click.echo(f"Added to {file}. The key is shown only here.", err=True)
+
+
+@app.command()
+@_FILE
+def ls(*, file: Path) -> None:
+    """List the keys of the keys file: id, owner or operator, scopes, creation and expiry."""
+    with reporting():
+        from runlane.errors import ConfigurationError
+        from runlane.server.auth.keys import read_keys
+
+        try:
+            keys = read_keys(file).values()
+        except OSError as error:
+            raise ConfigurationError(f"The keys file {file} cannot be read: {error.strerror}.") from error
+    click.echo(f"{'ID':16}  {'CREATED':10}  {'EXPIRES':10}  {'SCOPES':36}  OWNER")
+    for key in keys:
+        created, expires = (f"{at:%Y-%m-%d}" if at else "-" for at in (key.created_at, key.expires_at))
+        scopes = ",".join(permission.partition(":")[2] for permission in key.permissions) or "-"
+        click.echo(f"{key.key_id}  {created:10}  {expires:10}  {scopes:36}  {key.identity}")
+
+
+@app.command()
+@click.argument("key_id")
+@_FILE
+def revoke(key_id: str, *, file: Path) -> None:
+    """Remove the key KEY_ID from the keys file. Servers reject it, and close its streams, within a second."""
+    with reporting():
+        from runlane.server.auth.keys import revoke_key
+
+        revoke_key(key_id, file)
+    click.echo(f"Removed {key_id} from {file}.", err=True)

@@ -23,6 +23,7 @@ from runlane.server.routes.crons import CRONS
 from runlane.server.routes.explain import EXPLAIN
 from runlane.server.routes.items import ITEMS
 from runlane.server.routes.metrics import METRICS
+from runlane.server.routes.operators import OPERATORS
 from runlane.server.routes.run_search import RUN_SEARCH
 from runlane.server.routes.runs import RUNS
 from runlane.server.routes.system import HEALTH, META
@@ -65,6 +66,7 @@ RESOURCES: Final = (
     CRONS,
     ITEMS,
     WEBHOOKS,
+    OPERATORS,
     PROTOCOL,
     MCP,
     A2A,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from runlane.records import ThreadTtl
 from runlane.store.resources.assistants import Assistants
 from runlane.store.resources.attempts import Attempts
+from runlane.store.resources.audit import Audit
 from runlane.store.resources.crons import Crons
 from runlane.store.resources.events import Events
 from runlane.store.resources.parts import Parts
@@ -39,6 +40,7 @@ class RunStore:
         crons: Schedules, and the runs that they start.
         webhooks: The outbox of deliveries.
         workers: The processes that share the ledger.
+        audit: What operators did.
         parts: The parts of large values that nothing refers to any more.
         sizes: How much space all of it takes.
         driver: The database, for what has transactions of its own, such as checkpoints.
@@ -70,6 +72,7 @@ class RunStore:
         self.crons = Crons(self._database, thread_ttl=thread_ttl, max_queued_runs=max_queued_runs)
         self.webhooks = Webhooks(self._database)
         self.workers = Workers(self._database)
+        self.audit = Audit(self._database)
         self.parts = Parts(self._database)
         self.sizes = Sizes(self._database)
 

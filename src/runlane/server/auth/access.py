@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from runlane.lifecycle import CancelSource
 from runlane.records import NO_OWNER, AnyOwner, Owner, Thread
+from runlane.server.auth.scopes import OperatorScope, scopes_of
 from runlane.store.filters import matches
 
 
@@ -51,18 +52,30 @@ OPEN: Final = Access(owner=NO_OWNER, reads=NO_OWNER)
 
 
 class User:
-    """The sender of a request: ``langgraph_sdk``'s ``BaseUser``, over what the application's own handler returned."""
+    """The sender of a request: ``langgraph_sdk``'s ``BaseUser``, over what the application's own handler returned.
 
-    __slots__ = ("_source", "identity", "permissions")
+    Whoever has ``scopes`` is an operator, and owns nothing. ``key_id`` is of the API key that they sent.
+    """
 
-    def __init__(self, identity: str, permissions: Sequence[str] = (), source: Any = None) -> None:
+    __slots__ = ("_source", "identity", "key_id", "permissions", "scopes")
+
+    def __init__(
+        self, identity: str, permissions: Sequence[str] = (), source: Any = None, *, key_id: str | None = None
+    ) -> None:
         self.identity = identity
         self.permissions = tuple(permissions)
+        self.scopes = scopes_of(self.permissions)
+        self.key_id = key_id
         self._source = {"identity": identity} if source is None else source
 
     @property
     def is_authenticated(self) -> bool:
         return True
+
+    @property
+    def sees_payload(self) -> bool:
+        """Return whether they may see what users and graphs wrote, in what they may read."""
+        return not self.scopes or OperatorScope.PAYLOAD_READ in self.scopes
 
     @property
     def display_name(self) -> str:

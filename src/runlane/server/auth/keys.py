@@ -9,27 +9,55 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from runlane.errors import ConfigurationError
 from runlane.server.auth.access import Access, User
+from runlane.server.auth.scopes import permissions_of
 from runlane.store.transactions.assistants import SHARED_OWNER
 
 log = logging.getLogger("runlane.auth")
 
 #: ``rlk_<id>_<secret>``: the id, which is no secret, finds the line of the file; the secret has 256 bits.
 _KEY: Final = re.compile(r"rlk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})\Z")
-_LINE: Final = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{64}) (\S.*)\Z")
+_LINE: Final = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{64}) (\S[^\t]*)(?:\t(\{.*\}))?\Z")
 #: Control characters, separators of lines and paragraphs, surrogates: whatever ends a line for any reader.
 _NEVER_IN_OWNERS: Final = frozenset({"Cc", "Zl", "Zp", "Cs"})
-_NOBODY: Final = ("0" * 64, "")
 _HEADER: Final = "# API keys of Runlane: <id> <SHA-256 of the key> <owner>. Remove a line to revoke its key.\n"
+
+
+class KeyTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a line says of its key beside its owner, as JSON after a tab; *scopes* make it the key of an operator."""
+
+    scopes: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key: *identity* is the owner, or the operator's name; *permissions* are those of an operator."""
+
+    key_id: str
+    hash: str
+    identity: str
+    permissions: tuple[str, ...]
+    created_at: datetime | None
+    expires_at: datetime | None
+
+    @property
+    def expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= datetime.now(UTC)
+
+
+_NOBODY: Final = ApiKey(key_id="", hash="0" * 64, identity="", permissions=(), created_at=None, expires_at=None)
 
 
 def check_owner(owner: Any) -> str:
@@ -48,20 +76,30 @@ def check_owner(owner: Any) -> str:
     return owner
 
 
-def new_key(owner: str, file: Path) -> str:
-    """Make a key for *owner*, append its hash to *file* (made for its user only if missing), and return the key.
+def new_key(identity: str, file: Path, *, scopes: Sequence[str] = (), expires_in: timedelta | None = None) -> str:
+    """Make a key, append its hash to *file* (made for its user only if missing), and return the key.
+
+    Args:
+        identity: The owner whose things requests with the key see and make; with *scopes*, the operator's name.
 
     Raises:
-        ConfigurationError: *owner* cannot own anything, or the file cannot be written.
+        ConfigurationError: *identity* cannot own anything, a scope does not exist, or the file cannot be written.
     """
-    line_owner = check_owner(owner.strip())
+    line_owner, now = check_owner(identity.strip()), datetime.now(UTC).replace(microsecond=0)
+    permissions_of(scopes)
+    terms = KeyTerms(
+        scopes=tuple(sorted(set(scopes))),
+        created_at=now,
+        expires_at=None if expires_in is None else now + expires_in,
+    )
     key_id = secrets.token_hex(8)
     key = f"rlk_{key_id}_{secrets.token_urlsafe(32)}"
+    line = f"{key_id} {_hash(key)} {line_owner}\t{msgspec.json.encode(terms).decode()}\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with open(fd, "a", encoding="utf-8") as target:
-            target.write(f"{'' if target.tell() else _HEADER}{key_id} {_hash(key)} {line_owner}\n")
+            target.write(f"{'' if target.tell() else _HEADER}{line}")
     except OSError as error:
         raise ConfigurationError(f"The keys file {file} cannot be written: {error.strerror}.") from error
     return key
@@ -72,13 +110,32 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def read_keys(file: Path) -> dict[str, tuple[str, str]]:
-    """Return hash and owner by the id of the key. A line that is not understood is reported and lets nobody in.
+def revoke_key(key_id: str, file: Path) -> None:
+    """Remove the line of a key from *file*, all others and comments stay.
+
+    Raises:
+        ConfigurationError: The file has no such key, or cannot be read or written.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"{key_id} ")]
+        if len(kept) == len(lines):
+            raise ConfigurationError(f"The keys file {file} has no key {key_id}. List them with: runlane keys ls")
+        beside = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+        beside.touch(0o600)
+        beside.write_text("".join(kept), encoding="utf-8")
+        os.replace(beside, file)
+    except OSError as error:
+        raise ConfigurationError(f"The keys file {file} cannot be changed: {error.strerror}.") from error
+
+
+def read_keys(file: Path) -> dict[str, ApiKey]:
+    """Return the keys by their ids. A line that is not understood is reported and lets nobody in.
 
     Raises:
         OSError: The file cannot be read.
     """
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, ApiKey] = {}
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -87,10 +144,21 @@ def read_keys(file: Path) -> dict[str, tuple[str, str]]:
         try:
             if match is None:
                 raise ConfigurationError("it is not '<id> <SHA-256 of the key> <owner>'")
-            found[match[1]] = (match[2], check_owner(match[3]))
-        except ConfigurationError as error:
+            terms = _TERMS.decode(match[4] or "{}")
+            found[match[1]] = ApiKey(
+                key_id=match[1],
+                hash=match[2],
+                identity=check_owner(match[3]),
+                permissions=permissions_of(terms.scopes),
+                created_at=terms.created_at,
+                expires_at=terms.expires_at,
+            )
+        except (ConfigurationError, msgspec.DecodeError) as error:
             log.error("auth.keys_line_ignored file=%s line=%d why=%s", file, number, error)
     return found
+
+
+_TERMS: Final = msgspec.json.Decoder(KeyTerms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +189,7 @@ class ApiKeys:
             )
         self._file = file
         self._version: _Version | None = None
-        self._keys: dict[str, tuple[str, str]] = {}
+        self._keys: dict[str, ApiKey] = {}
 
     async def authenticate(self, connection: HTTPConnection) -> User:
         """Return the owner of the key in ``x-api-key`` or ``Authorization: Bearer``."""
@@ -130,12 +198,12 @@ class ApiKeys:
             raise _refused("No API key was sent: send it as x-api-key, or as Authorization: Bearer.")
         match = _KEY.match(given)
         key_id = "" if match is None else match[1]
-        expected, owner = self._current().get(key_id, _NOBODY)
-        if not hmac.compare_digest(expected, _hash(given)) or not owner:
-            raise _refused("The API key is not valid: it is unknown or was revoked.")
-        return User(owner)
+        key = self._current().get(key_id, _NOBODY)
+        if not hmac.compare_digest(key.hash, _hash(given)) or not key.identity or key.expired:
+            raise _refused("The API key is not valid: it is unknown, has expired or was revoked.")
+        return User(key.identity, key.permissions, key_id=key.key_id)
 
-    def _current(self) -> dict[str, tuple[str, str]]:
+    def _current(self) -> dict[str, ApiKey]:
         """Return the keys of the file as it is now; none if it is gone."""
         try:
             stat = self._file.stat()
@@ -146,6 +214,10 @@ class ApiKeys:
             log.error("auth.keys_unreadable file=%s why=%s", self._file, error.strerror)
             self._keys, self._version = {}, None
         return self._keys
+
+    def keys(self) -> tuple[ApiKey, ...]:
+        """Return the keys of the file."""
+        return tuple(self._current().values())
 
     async def access(self, user: User, resource: str, action: str, value: dict[str, Any]) -> Access:
         """Return the user's own things."""
@@ -158,7 +230,7 @@ class ApiKeys:
 
     async def knows(self, owner: str) -> bool:
         """Return whether the file has a key of *owner*."""
-        return any(found == owner for _, found in self._current().values())
+        return any(key.identity == owner and not key.expired for key in self._current().values())
 
     async def aclose(self) -> None:
         """Nothing is held."""

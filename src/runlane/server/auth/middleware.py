@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from typing import Final, cast
 
 from starlette.authentication import AuthCredentials
@@ -10,14 +12,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runlane.errors import InvalidRequest
+from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.server.auth.access import Authority, User
 from runlane.server.auth.grants import Grant, Grants
 from runlane.server.http.errors import close_reason, error_response
 from runlane.server.http.json_bodies import EncodedBody, PayloadTooLarge
+from runlane.server.http.payload import HIDES_PAYLOAD
+from runlane.store.ledger import RunStore
+from runlane.store.transactions.audit import USED_EVERY_S
+
+log = logging.getLogger("runlane.auth")
 
 #: Where a request has its :class:`User`; ``user`` beside it may be replaced by an application's middleware.
 USER: Final = "runlane.user"
+#: Where a request has the ids of the acts that the audit has of it.
+ACTS: Final = "runlane.acts"
+#: With ``omit`` an operator who may see payload asks for an answer without it, which is not recorded.
+PAYLOAD_HEADER: Final = "runlane-payload"
 #: A socket is closed with this and an HTTP status, as a page cannot read the status of a handshake.
 SOCKET_STATUS: Final = 4000
 
@@ -34,6 +45,7 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, *, exempt: frozenset[str]) -> None:
         self._app = app
         self._exempt = exempt
+        self._used: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         authority = _authority(scope, self._exempt) if scope["type"] in ("http", "websocket") else None
@@ -53,9 +65,25 @@ class AuthMiddleware:
             return
         scope[USER] = scope["user"] = user
         scope["auth"] = AuthCredentials(user.permissions)
+        if user.key_id is not None:
+            await self._record_use(user.key_id, scope["app"].state.service.store)
+        if user.scopes:
+            scope[HIDES_PAYLOAD] = not user.sees_payload or HTTPConnection(scope).headers.get(PAYLOAD_HEADER) == "omit"
+            send = _recording(scope, send)
         grants: Grants = scope["app"].state.service.grants
         with grants.held(user, lambda: authority.authenticate(_connection(asked, receive, received))) as grant:
             await self._admitted(scope, receive if received is None else received.reader(), send, grant)
+
+    async def _record_use(self, key_id: str, store: RunStore) -> None:
+        """Record that a key is in use, unless this process has done so within the hour."""
+        now = time.monotonic()
+        if now < self._used.get(key_id, 0.0):
+            return
+        self._used[key_id] = now + USED_EVERY_S
+        try:
+            await store.audit.key_used(key_id)
+        except StoreUnavailable:
+            del self._used[key_id]  # the next request tries again
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send, grant: Grant) -> None:
         wire = _Wire(receive, send, grant)
@@ -67,6 +95,22 @@ class AuthMiddleware:
                 raise
         if scope["type"] == "websocket":
             await wire.close()  # an answer that is not whole is cut by the server
+
+
+def _recording(scope: Scope, send: Send) -> Send:
+    """Return *send*, which records the status of an operator's request in the audit before it is sent."""
+
+    async def recorded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            store: RunStore = scope["app"].state.service.store
+            for act in scope.get(ACTS, ()):
+                try:
+                    await store.audit.complete(act, message["status"])
+                except StoreUnavailable as error:  # what was done stays recorded, without its result
+                    log.warning("audit.result_not_recorded audit_id=%s why=%s", act, error)
+        await send(message)
+
+    return recorded
 
 
 def _connection(scope: Scope, receive: Receive, received: _Received | None) -> HTTPConnection:

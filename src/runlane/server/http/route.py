@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Match, NoMatchFound, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runlane.server.config.http_section import Group
+from runlane.server.http.payload import HIDES_PAYLOAD, can_be_hidden, hidden
 from runlane.server.http.queries import QueryModel, read_query
 from runlane.server.http.requests import Body, read_bodies, read_body
 
@@ -124,6 +125,7 @@ class _Endpoint:
 
     def __init__(self, route: Route) -> None:
         self._handler = route.handler
+        self._answer = route.answer
         self._query = route.arguments.query or QueryModel
         self._passes_query = route.arguments.query is not None
         self._body = route.arguments.body
@@ -131,6 +133,9 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
+        hides = scope.get(HIDES_PAYLOAD, False)
+        if hides and not can_be_hidden(self._answer):
+            raise HTTPException(403, "Forbidden: this answer is payload, which needs the scope payload:read.")
         given: dict[str, Any] = {}
         if self._passes_query or scope["query_string"]:
             query = read_query(request, self._query)
@@ -143,6 +148,8 @@ class _Endpoint:
                 given["body"] = await read_bodies(request, self._body, self._array)
         response: Response = await self._handler(request, **given)
         given.clear()  # an answer may take as long as a run, whose input would be kept twice
+        if hides:
+            response = hidden(response, self._answer)
         await response(scope, receive, send)
 
 

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import NotFound
 from runlane.lifecycle import CancelSource
-from runlane.records import RunRecord, Thread
+from runlane.records import ANY_OWNER, RunRecord, Thread
 from runlane.server.auth.access import OPEN, Access, Canceller, User
-from runlane.server.auth.middleware import USER
+from runlane.server.auth.middleware import ACTS, USER
+from runlane.server.auth.scopes import act_of, filters_by_payload, required_scope
+from runlane.server.http.payload import HIDES_PAYLOAD
 from runlane.server.http.requests import path_uuid
+from runlane.server.http.route import ROUTE
 from runlane.server.service import Service
 from runlane.store.ledger import RunStore
+from runlane.store.transactions.audit import Act
+from runlane.telemetry.context import REQUEST_ID
+
+#: Of what a handler says of a request, what the audit keeps: ids, and names of keys.
+_SUBJECTS: Final = (
+    "thread_id",
+    "run_id",
+    "run_ids",
+    "assistant_id",
+    "cron_id",
+    "checkpoint_id",
+    "status",
+    "key_id",
+    "name",
+    "scopes",
+)
 
 
 def service_of(connection: HTTPConnection) -> Service:
@@ -38,16 +58,68 @@ async def authorize(
     Raises:
         HTTPException: Nothing (403), or what the application's handler raised.
     """
-    authority = service_of(connection).authority
-    if authority is None:
+    service, given = service_of(connection), {} if value is None else value
+    if service.authority is None:
         return OPEN
-    return await authority.access(_known(connection), resource, action, {} if value is None else value)
+    user = _known(connection)
+    if user.scopes:
+        return await _operate(connection, user, resource, action, given)
+    return await service.authority.access(user, resource, action, given)
+
+
+async def administer(connection: HTTPConnection, resource: str, action: str, value: dict[str, Any]) -> Access:
+    """Return the access of whoever may administer the server: operators with ``admin``, or all if nobody is asked.
+
+    Raises:
+        HTTPException: They are no operator with that scope (403).
+    """
+    if service_of(connection).authority is None:
+        return OPEN
+    return await _operate(connection, _known(connection), resource, action, value)
+
+
+async def _operate(
+    connection: HTTPConnection, user: User, resource: str, action: str, value: Mapping[str, Any]
+) -> Access:
+    """Return what an operator may touch, which is what all owners have; an act of theirs is recorded before it begins.
+
+    Raises:
+        HTTPException: Their scopes do not allow it (403).
+        StoreUnavailable: The act could not be recorded, so that it must not begin.
+    """
+    needed = required_scope(resource, action, value)
+    if needed is None or needed not in user.scopes:
+        why = "no operator may do it" if needed is None else f"it needs the scope {needed.value}"
+        raise HTTPException(403, f"Forbidden: {resource}.{action}: {why}.")
+    hides = bool(connection.scope.get(HIDES_PAYLOAD)) or not user.sees_payload
+    if hides and (connection.scope["type"] == "websocket" or filters_by_payload(value)):
+        raise HTTPException(403, f"Forbidden: {resource}.{action} by payload needs the scope payload:read.")
+    about_payload = not hides and resource not in ("keys", "audit")
+    if (act := act_of(action, value, shows_payload=about_payload)) is not None:
+        recorded = await service_of(connection).store.audit.record(_act(connection, user, act, value))
+        connection.scope.setdefault(ACTS, []).append(recorded)
+    return Access(owner=user.identity, reads=ANY_OWNER, user=user)
+
+
+def _act(connection: HTTPConnection, user: User, action: str, value: Mapping[str, Any]) -> Act:
+    method = connection.scope.get("method", "WS")
+    ids = {name: value[name] for name in _SUBJECTS if value.get(name) is not None}
+    return Act(
+        actor=user.identity,
+        key_id=user.key_id,
+        action=action,
+        route=f"{method} {connection.scope.get(ROUTE, '')}",
+        subject={**connection.path_params, **ids},
+        request_id=REQUEST_ID.get() or None,
+        address=None if connection.client is None else connection.client.host,
+    )
 
 
 def canceller_of(connection: HTTPConnection) -> Canceller:
     """Return whom the receipt of a cancel names that the request asks for."""
     user = cast(User | None, connection.scope.get(USER))
-    return {"by": "api" if user is None else user.identity, "source": CancelSource.OWNER}
+    source = CancelSource.OPERATOR if user is not None and user.scopes else CancelSource.OWNER
+    return {"by": "api" if user is None else user.identity, "source": source}
 
 
 async def reach_thread(

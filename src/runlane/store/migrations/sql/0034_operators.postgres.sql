@@ -7,18 +7,10 @@ ALTER TABLE runs ADD COLUMN past_attempts TEXT;
 ALTER TABLE runs ADD COLUMN cancel_source TEXT;
 ALTER TABLE runs ADD COLUMN kept_checkpoint TEXT;
 
--- Keys that were made over HTTP. hash is the SHA-256 of the key, scopes a JSON array, empty for the key of an owner.
-CREATE TABLE api_keys (
+-- When an API key was used last, to the hour.
+CREATE TABLE key_uses (
     key_id TEXT COLLATE "C" PRIMARY KEY,
-    hash TEXT NOT NULL,
-    name TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    scopes TEXT NOT NULL,
-    created_at BIGINT NOT NULL,
-    created_by TEXT NOT NULL,
-    expires_at BIGINT,
-    last_used_at BIGINT,
-    revoked_at BIGINT
+    last_used_at BIGINT NOT NULL
 );
 
 -- What operators did. audit_id sorts by time; status is that of the answer, NULL until there is one.

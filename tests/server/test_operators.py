@@ -1,0 +1,184 @@
+"""Operators over HTTP: what they see, what they may do, and that it is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from auth_kit import guarded_server
+from runlane.server.auth.keys import new_key
+from server_kit import LONG_S, PATIENCE_S, NewDatabase, running_server
+from tenancy_kit import Belongings, ask, belongings, body_of, foreign, path_of, routes
+
+CANARY = "canary-5f0c9d1e"
+STEP = {"assistant_id": "steps", "input": {"steps": 1}}
+SLOW = {"assistant_id": "steps", "input": {"steps": 2, "delay_s": LONG_S}}
+#: Scopes of the tests' operators, by their names.
+OPERATORS = {
+    "watcher": ["runs:read"],
+    "stopper": ["runs:read", "runs:cancel"],
+    "reader": ["runs:read", "payload:read"],
+    "chief": ["admin"],
+}
+Clients = dict[str, httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def clients(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    """Give clients of one server: of an owner, and of operators with their scopes."""
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    keys = {"alice": new_key("alice", file)}
+    keys |= {name: new_key(name, file, scopes=scopes) for name, scopes in OPERATORS.items()}
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(new_database(), api_keys=str(file)))
+        yield {
+            name: stack.enter_context(httpx.Client(base_url=server.url, headers={"x-api-key": key}, timeout=PATIENCE_S))
+            for name, key in keys.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def alice(clients: Clients) -> Belongings:
+    """Give what an owner has, with a canary in whatever is payload."""
+    has = belongings(clients["alice"], "nothing")
+    note = {"note": CANARY}
+    asked = {**STEP, "input": {"steps": 1, **note}, "metadata": note, "webhook": f"https://hooks.invalid/{CANARY}"}
+    for path, body in (
+        (f"/threads/{has.thread_id}", {"metadata": note}),
+        (f"/assistants/{has.assistant_id}", {"metadata": note, "context": note, "description": CANARY}),
+    ):
+        assert clients["alice"].patch(path, json=body).status_code == 200
+    for path, body in (
+        (f"/threads/{has.thread_id}/runs/wait", {**asked, "config": {"tags": [CANARY]}, "context": note}),
+        (f"/threads/{has.waiting_thread_id}/runs", asked),
+        (f"/threads/{has.thread_id}/runs/crons", {**asked, "schedule": "0 0 1 1 *"}),
+        (f"/threads/{has.thread_id}/state", {"values": {"done": [CANARY]}, "as_node": "step"}),
+    ):
+        answer = clients["alice"].post(path, json=body)
+        assert answer.status_code == 200, (path, answer.text)
+    item = {"namespace": ["notes"], "key": "canary", "value": note}
+    assert clients["alice"].put("/store/items", json=item).status_code == 204
+    run = clients["alice"].get(f"/threads/{has.thread_id}/runs").json()[0]
+    return replace(has, run_id=run["run_id"])
+
+
+def asked(client: httpx.Client, name: str, has: Belongings) -> httpx.Response:
+    route = routes()[name]
+    if not route.parameters:
+        method, _, path = name.partition(" ")
+        return ask(client, method, path, foreign(has).get(name, [({}, None)])[0][0])
+    method, path = path_of(name, has)
+    return ask(client, method, path, body_of(route, has))
+
+
+def _text(answer: httpx.Response) -> str:
+    """Return the body; that of a stream is not read, as it may not end."""
+    return "" if "event-stream" in answer.headers.get("content-type", "") else answer.text
+
+
+def names() -> list[str]:
+    """Return the routes, those that delete last."""
+    found = [name for name in routes() if not name.startswith("WS ")]
+    return sorted(found, key=lambda name: name.startswith("DELETE") or "prune" in name)
+
+
+def test_an_operator_who_may_not_see_payload_is_sent_none_of_it(clients: Clients, alice: Belongings) -> None:
+    shown = [
+        name for name in names() if name.startswith("GET") and CANARY in _text(asked(clients["reader"], name, alice))
+    ]
+    assert len(shown) >= 8, f"the canary is in payload: {shown}"
+    for name in names():
+        answer = asked(clients["chief"], name, alice)
+        assert CANARY not in _text(answer) + str(answer.headers), name
+        assert "event-stream" not in answer.headers.get("content-type", ""), name
+        assert answer.status_code < 500, (name, answer.text)
+
+
+def test_each_act_needs_its_scope(clients: Clients) -> None:
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    run_id = clients["alice"].post(f"/threads/{thread_id}/runs", json=SLOW).json()["run_id"]
+    path = f"/threads/{thread_id}/runs/{run_id}"
+    assert clients["watcher"].get(path).json()["run_id"] == run_id
+    for name in ("watcher", "reader"):
+        refused = clients[name].post(f"{path}/cancel")
+        assert (refused.status_code, "runs:cancel" in refused.text) == (403, True)
+        joined = clients[name].get(f"{path}/join", params={"cancel_on_disconnect": "true"})
+        assert joined.status_code == 403
+    for name in OPERATORS:
+        assert clients[name].post(f"/threads/{thread_id}/runs", json=STEP).status_code == 403
+        assert clients[name].post(f"/threads/{thread_id}/state", json={"values": {}}).status_code == 403
+    assert clients["stopper"].delete(f"/threads/{thread_id}").status_code == 403
+    assert clients["stopper"].post(f"{path}/cancel", params={"wait": "true"}).status_code == 200
+    told = clients["alice"].get(f"{path}/explain").json()
+    assert told["sentence"].startswith("Operator 'stopper' cancelled it.")
+    assert clients["chief"].delete(f"/threads/{thread_id}").status_code == 204
+    assert clients["alice"].get(f"/threads/{thread_id}").status_code == 404
+
+
+def test_acts_of_operators_are_recorded_with_their_result(clients: Clients) -> None:
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    run_id = clients["alice"].post(f"/threads/{thread_id}/runs", json=SLOW).json()["run_id"]
+    path = f"/threads/{thread_id}/runs/{run_id}"
+    clients["stopper"].post(
+        f"{path}/cancel", params={"wait": "true", "action": "rollback"}, headers={"x-request-id": "night-1"}
+    )
+    clients["reader"].get(f"/threads/{thread_id}")
+    clients["reader"].get(f"/threads/{thread_id}/state", headers={"Runlane-Payload": "omit"})
+    clients["watcher"].get(f"/threads/{thread_id}")
+    clients["chief"].delete(f"/threads/{thread_id}")
+    acts = clients["chief"].get("/audit").json()
+    mine = [act for act in acts if act["subject"].get("thread_id") == thread_id]
+    told = [(act["actor"], act["action"], act["status"]) for act in mine]
+    assert told == [("chief", "delete", 204), ("reader", "payload.read", 200), ("stopper", "rollback", 200)]
+    assert mine[2]["subject"]["run_id"] == run_id
+    assert mine[2]["request_id"] == "night-1"
+    assert mine[2]["route"] == "POST /threads/{thread_id}/runs/{run_id}/cancel"
+    assert mine[2]["address"]
+    page = clients["chief"].get("/audit", params={"limit": 1})
+    following = clients["chief"].get("/audit", params={"limit": 1, "before": page.headers["x-pagination-next"]})
+    assert [*page.json(), *following.json()] == acts[:2]
+    assert {act["actor"] for act in clients["chief"].get("/audit", params={"actor": "reader"}).json()} == {"reader"}
+
+
+def test_only_an_administrator_reads_the_audit_and_the_keys(clients: Clients) -> None:
+    for path in ("/audit", "/keys"):
+        answered = {name: client.get(path).status_code for name, client in clients.items()}
+        assert answered == {"alice": 403, "watcher": 403, "stopper": 403, "reader": 403, "chief": 200}
+    keys = {key["identity"]: key for key in clients["chief"].get("/keys").json()}
+    assert keys["stopper"]["scopes"] == ["runs:cancel", "runs:read"]
+    assert all(key["last_used_at"] and key["created_at"] for key in keys.values())
+    assert "hash" not in str(keys)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/threads/search", {"values": {"done": [0]}}),
+        ("/threads/search", {"metadata": {"note": CANARY}}),
+        ("/threads/count", {"metadata": {"note": CANARY}}),
+        ("/runs/search", {"text": CANARY}),
+        ("/runs/search", {"metadata": {"note": CANARY}}),
+    ],
+)
+def test_who_may_not_see_payload_cannot_search_by_it(clients: Clients, path: str, body: dict[str, Any]) -> None:
+    assert clients["watcher"].post(path, json=body).status_code == 403
+    assert clients["reader"].post(path, json=body).status_code == 200
+
+
+def test_a_projects_own_authentication_makes_operators(tmp_path: Path) -> None:
+    with guarded_server(tmp_path, "with_operators") as server:
+        names = {name: {"Authorization": f"Bearer {name}"} for name in ("alice", "operator:runs:read", "runs:read")}
+        with ExitStack() as stack:
+            made = {
+                name: stack.enter_context(httpx.Client(base_url=server.url, headers=headers, timeout=PATIENCE_S))
+                for name, headers in names.items()
+            }
+            thread_id = made["alice"].post("/threads", json={}).json()["thread_id"]
+            answered = {name: client.get(f"/threads/{thread_id}").status_code for name, client in made.items()}
+            assert answered == {"alice": 200, "operator:runs:read": 200, "runs:read": 404}

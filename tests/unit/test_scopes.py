@@ -1,0 +1,132 @@
+"""Scopes of operators, and answers without payload."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from runlane.errors import ConfigurationError
+from runlane.server.api import RESOURCES
+from runlane.server.auth.scopes import (
+    OperatorScope,
+    act_of,
+    filters_by_payload,
+    permissions_of,
+    required_scope,
+    scopes_of,
+)
+from runlane.server.http import answers
+from runlane.server.http.payload import can_be_hidden, hidden
+
+READ, CANCEL, ADMIN = OperatorScope.RUNS_READ, OperatorScope.RUNS_CANCEL, OperatorScope.ADMIN
+
+
+@pytest.mark.parametrize(
+    ("permissions", "scopes"),
+    [
+        ((), set()),
+        (("runs:read", "admin", "operator"), set()),
+        (("operator:runs:read", "operator:nonsense"), {READ}),
+        (("operator:admin",), {READ, CANCEL, ADMIN}),
+    ],
+)
+def test_only_permissions_of_that_name_are_scopes(permissions: tuple[str, ...], scopes: set[OperatorScope]) -> None:
+    assert scopes_of(permissions) == scopes
+
+
+def test_a_scope_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"no scope 'runs:write'; there are admin, payload:read"):
+        permissions_of(["runs:write"])
+
+
+@pytest.mark.parametrize(
+    ("resource", "action", "value", "scope"),
+    [
+        ("threads", "read", {}, READ),
+        ("threads", "search", {}, READ),
+        ("crons", "search", {}, READ),
+        ("threads", "update", {"action": "interrupt"}, CANCEL),
+        ("threads", "update", {"values": {}}, None),
+        ("threads", "update", {}, None),
+        ("threads", "create_run", {}, None),
+        ("assistants", "create", {}, None),
+        ("threads", "delete", {}, ADMIN),
+        ("keys", "read", {}, ADMIN),
+        ("audit", "read", {}, ADMIN),
+        ("store", "get", {}, None),
+        ("store", "search", {}, None),
+        ("store", "delete", {}, None),
+    ],
+)
+def test_what_operators_may_do(resource: str, action: str, value: dict[str, Any], scope: OperatorScope | None) -> None:
+    assert required_scope(resource, action, value) is scope
+
+
+@pytest.mark.parametrize(
+    ("value", "compares"),
+    [
+        ({"metadata": {}, "limit": 10, "status": "busy", "ids": ["x"]}, False),
+        ({"metadata": {"graph_id": "agent"}}, False),
+        ({"metadata": {"customer": "x"}}, True),
+        ({"values": {"x": 1}}, True),
+        ({"text": "x"}, True),
+    ],
+)
+def test_a_search_by_payload_tells_of_payload(value: dict[str, Any], compares: bool) -> None:
+    assert filters_by_payload(value) == compares
+
+
+@pytest.mark.parametrize(
+    ("action", "value", "shows", "act"),
+    [
+        ("read", {}, False, None),
+        ("search", {}, True, "payload.read"),
+        ("update", {"action": "interrupt"}, False, "cancel"),
+        ("update", {"action": "rollback"}, False, "rollback"),
+        ("delete", {}, True, "delete"),
+    ],
+)
+def test_what_is_recorded(action: str, value: dict[str, Any], shows: bool, act: str | None) -> None:
+    assert act_of(action, value, shows_payload=shows) == act
+
+
+def _hidden(value: Any, answer: Any) -> Any:
+    return orjson.loads(hidden(Response(orjson.dumps(value), media_type="application/json"), answer).body)
+
+
+def test_structure_is_shown_and_values_are_not() -> None:
+    task = {"id": "t", "name": "ask", "path": [1], "error": "canary", "interrupts": [{"id": "i", "value": "canary"}]}
+    state = {
+        "values": {"canary": 1},
+        "next": ["ask"],
+        "tasks": [{**task, "state": {"values": "canary"}}],
+        "new": "canary",
+    }
+    shown = {**task, "path": [], "error": None, "interrupts": [{"id": "i", "value": None}], "state": {"values": None}}
+    assert _hidden(state, answers.WireThreadState) == {"values": {}, "next": ["ask"], "tasks": [shown]}
+
+
+def test_of_metadata_ids_are_shown() -> None:
+    metadata = {"graph_id": "agent", "customer": "canary", "run_id": {"x": "canary"}}
+    assert _hidden([{"metadata": metadata}], list[answers.WireThread]) == [{"metadata": {"graph_id": "agent"}}]
+
+
+@pytest.mark.parametrize("kind", [answers.Event, Any])
+def test_answers_that_are_payload_cannot_be_shown(kind: Any) -> None:
+    assert not can_be_hidden(kind)
+
+
+def test_what_is_not_json_is_refused() -> None:
+    with pytest.raises(HTTPException, match="403"):
+        hidden(Response("canary", media_type="text/plain"), answers.WireThread)
+
+
+def test_payload_can_be_taken_from_every_answer_that_is_declared() -> None:
+    kinds = [route.answer for resource in RESOURCES for route in resource.routes if route.answer is not None]
+    for kind in kinds:
+        if can_be_hidden(kind):
+            assert "canary" not in str(_hidden({"unknown": "canary"}, kind))
