@@ -193,6 +193,7 @@ async def _work(app: Starlette, listener: socket.socket | None, signals: StopSig
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     async with app.router.lifespan_context(app), answering(listener, probes):
         _share_the_interpreter()
+        _share_the_traces(app.state.service)
         _spare_the_collector()
         service: Service = app.state.service
         log.info("worker.ready worker_id=%s pid=%d", service.runtime.worker.worker_id, os.getpid())
@@ -209,6 +210,7 @@ async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) 
     async with app.router.lifespan_context(app):
         _warn_if_open(app, listener)
         _share_the_interpreter()
+        _share_the_traces(app.state.service)
         _spare_the_collector()
         server = _Uvicorn(
             uvicorn_config(
@@ -256,6 +258,13 @@ def _allow_open_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < wanted:
         log.warning("server.few_open_files allowed=%d wanted=%d setting=max_connections", allowed, wanted)
+
+
+def _share_the_traces(service: Service) -> None:
+    """Let graphs make spans of their own, if traces are on."""
+    tracer = service.runtime.telemetry.tracer
+    if tracer is not None:
+        tracer.serve_process()
 
 
 def _share_the_interpreter() -> None:

@@ -102,6 +102,11 @@ class RunTracer:
             link = self._run_context(earlier, traceparent)
             span.add_link(link, {"runlane.link": "resumes", "runlane.run.id": earlier})
 
+    def serve_process(self) -> None:
+        """Send the spans of all code of this process, if nothing else does: those that graphs make by themselves."""
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(self._provider)
+
     def close(self) -> None:
         """Send what is left. Blocks."""
         self._provider.shutdown()
@@ -111,15 +116,13 @@ class RunTracer:
         if event.queued_s is not None:
             began = now - int(event.queued_s * 1e9)
             self.tracer.start_span("queue", _within(parent), start_time=began).end(now)
-        links = []
+        self._attempts[event.run_id, event.attempt] = self._start_attempt(event, parent, now)
+
+    def _start_attempt(self, event: OfRun, parent: SpanContext, began: int) -> Span:
+        agent, links = event.graph_id or "agent", []
         if event.attempt > 1:
             earlier = SpanContext(parent.trace_id, _attempt_id(event.run_id, event.attempt - 1), is_remote=True)
-            links = [Link(earlier, {"runlane.link": "continues"})]
-        span = self._start_attempt(event, parent, now, links)
-        self._attempts[event.run_id, event.attempt] = span
-
-    def _start_attempt(self, event: OfRun, parent: SpanContext, began: int, links: Sequence[Link] = ()) -> Span:
-        agent = event.graph_id or "agent"
+            links.append(Link(earlier, {"runlane.link": "continues"}))
         attributes = {
             **_attributes(event),
             "gen_ai.operation.name": "invoke_agent",
