@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from ledger_kit import admit, claim, held
-from run_kit import ONCE, FaultyDriver, Scripted, Stepper, at_once, ended, graph_run, opened, soon, until
+from run_kit import (
+    ONCE,
+    FaultyDriver,
+    Queueing,
+    Scripted,
+    Stepper,
+    at_once,
+    ended,
+    graph_run,
+    items,
+    opened,
+    soon,
+    until,
+)
 from runlane.agents.coroutine import RunContext
+from runlane.dispatch.local import LocalDispatch
 from runlane.errors import ConflictError, StoreUnavailable
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
+from runlane.records import StreamEvent
 from runlane.store.ledger import RunStore
 from runlane.telemetry.events import (
     CancelObserved,
@@ -219,6 +234,23 @@ async def test_an_observer_that_raises_harms_no_run(seen: Seen, caplog: pytest.L
         assert (await ended(runtime, run)).status is RunStatus.SUCCESS
     assert seen.of(run.run_id) == [*BEGUN, RunFinished]
     assert "telemetry.observer_failed event=run.finished" in caplog.text
+
+
+@pytest.mark.parametrize("made", [(), (("custom", 1), ("custom", 2))])
+@pytest.mark.parametrize("dispatch", [LocalDispatch, Queueing])
+async def test_the_first_event_is_of_the_run_s_code_and_told_once(
+    seen: Seen, made: tuple[tuple[str, Any], ...], dispatch: type[LocalDispatch]
+) -> None:
+    agent = Scripted(events=made)
+    async with opened(observers=seen.observers, new_dispatch=dispatch) as runtime:
+        run = await runtime.runs.create_or_reject("t", agent=agent)
+        await soon(agent.started.wait())
+        agent.go.set()
+        await ended(runtime, run)
+        found = [event for event in await items(runtime, run.run_id) if isinstance(event, StreamEvent)]
+    assert [event.name for event in found] == ["metadata", *(name for name, _ in made)]
+    first = [event for event in seen.events if isinstance(event, RunFirstEvent)]
+    assert [event.run_id for event in first] == [run.run_id] * bool(made)
 
 
 async def test_the_log_has_one_line_per_transition(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from runlane.errors import ConfigurationError
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.records import CancelReceipt, RunError, RunRecord
 from runlane.telemetry import events
+from runlane.telemetry.context import MAX_LINE, RunScope
 from runlane.telemetry.emitter import SILENT, Telemetry
 from runlane.telemetry.events import (
     CancelStopped,
@@ -183,3 +185,25 @@ def test_the_library_runs_without_what_observers_need() -> None:
     code = "import runlane, sys; print({'prometheus_client', 'opentelemetry'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_threads_of_a_run_print_lines_of_their_own(run: RunRecord, caplog: pytest.LogCaptureFixture) -> None:
+    scope, both = RunScope(run), threading.Barrier(2)
+
+    def say(name: str) -> None:
+        scope.print(f"{name} ")
+        both.wait()
+        scope.print(f"{name}\n")
+
+    with caplog.at_level("INFO", "runlane.print"):
+        threads = [threading.Thread(target=say, args=(name,)) for name in ("ann", "bob")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        scope.print("x" * (MAX_LINE + 1))
+        scope.print("cut off")
+        scope.flush()
+    said = [record.__dict__["fields"]["message"] for record in caplog.records]
+    assert sorted(said[:2]) == ["ann ann", "bob bob"]
+    assert said[2:] == ["x" * (MAX_LINE + 1), "cut off"]
