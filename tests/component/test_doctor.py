@@ -509,6 +509,40 @@ def test_runs_that_no_worker_can_execute_are_found_while_there_are_workers(postg
     assert re.search(said, result.stdout), result.stdout
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "head_seq = NULL",
+        "head_owner = 'another'",
+        "head_group = 'another'",
+        "head_home = 'another'",
+        "head_seq = 99",
+        "head_seq = (SELECT MAX(seq) FROM runs)",
+        "head_due = 4503599627370496",
+        pytest.param("head_seq = head_seq; UPDATE runs SET status = 'running', attempt = 1", id="it executes"),
+    ],
+)
+def test_a_head_that_is_not_its_lanes_is_found_and_set_right(damage: str, postgres_url: str) -> None:
+    async def wait() -> None:
+        async with open_ledger(Settings(database=postgres_url)) as ledger:
+            for _ in range(2):
+                await ledger.database.write(admit(a_run("t", kwargs={"graph_id": "g"})))
+
+    migrate_postgres(postgres_url)
+    asyncio.run(wait())
+    heads = "SELECT head_seq, head_owner, head_group, head_assistant, head_due, head_home FROM threads"
+    with ledger_connection(postgres_url, autocommit=True) as connection:
+        whole = connection.execute(heads).fetchall()
+        assert found(postgres_url) == set()
+        for sql in f"UPDATE threads SET {damage}".split("; "):
+            connection.execute(sql.replace("attempt = 1", "attempt = 1 WHERE seq = 1"))
+        assert found(postgres_url) >= {"thread.head"}
+        doctor(postgres_url, "--repair", "--yes")
+        assert "thread.head" not in found(postgres_url)
+        executing = connection.execute("SELECT COUNT(*) FROM runs WHERE status = 'running'").fetchone()
+        assert connection.execute(heads).fetchall() == ([(None,) * 6] if executing == (1,) else whole)
+
+
 def test_a_run_that_a_worker_may_still_execute_is_not_taken_from_it(postgres: str) -> None:
     codes = {"lane.two_running", "schema.guard"}
     with ledger_connection(postgres, autocommit=True) as connection:

@@ -13,6 +13,7 @@ from runlane.store.rows import instant
 from runlane.store.statements import Query, Row, Rows, Statement, Transaction
 from runlane.store.transactions import doctor as ledger
 from runlane.store.transactions import doctor_rules as rules
+from runlane.store.transactions.doctor_heads import WRONG_HEADS, set_head_right
 from runlane.store.transactions.doctor_rules import Rule, mended
 from runlane.store.transactions.thread_search import FIND_NOT_IN_INDEX, add_to_index
 from runlane.webhooks.deliverer import JITTER, MAX_RETRY_AFTER_S, RETRY_DELAYS_S
@@ -101,6 +102,14 @@ _THREADS: Final = (
         "A text of its metadata is missing in the search index, so searches for it do not find the thread.",
         "it is added to the index.",
         add_to_index,
+    ),
+    _check(
+        "thread.head",
+        WRONG_HEADS,
+        {"thread": "thread_id"},
+        "The head of its lane is not the run that starts next, so that run waits, or is started by a wrong worker.",
+        "the head is computed again from its runs.",
+        lambda row: set_head_right(row["thread_id"]),
     ),
 )
 _RUNS: Final = (

@@ -107,7 +107,7 @@ def fleet() -> Transaction[Fleet]:
             continue
         graph_id, _, build = group.partition(OF_BUILD)
         [counted] = yield COUNT_HEADS(group=group, most=MOST_HEADS)
-        if counted["heads"]:
+        if counted["oldest_at"] is not None:  # else heads have gone meanwhile, or the doctor finds them wrong
             stranded.append(
                 Stranded(
                     graph_id=graph_id,

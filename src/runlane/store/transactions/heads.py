@@ -20,7 +20,19 @@ from runlane.store.statements import Query, Rows, Transaction, statement
 OF_BUILD: Final = "\x1f"
 _HEAD: Final = f"""seq, owner, assistant_id, home,
             COALESCE(graph_id, '') || COALESCE('{OF_BUILD}' || pinned_to, '') AS graph"""
-_OF_LANE: Final = f"FROM runs WHERE thread_id = :thread_id AND {IS_PENDING}"
+
+
+def first_of_lane(thread_id: str) -> str:
+    """Return the join of the head that the lane of the thread *thread_id*, an expression, is to have: as ``head``."""
+    of_lane = f"FROM runs WHERE thread_id = {thread_id} AND {IS_PENDING}"
+    return f"""LEFT JOIN LATERAL (
+          (SELECT {_HEAD}, 0 AS due {of_lane} AND {IS_DUE} ORDER BY seq LIMIT 1)
+          UNION ALL
+          (SELECT {_HEAD}, not_before AS due {of_lane} AND NOT {IS_DUE} ORDER BY not_before, seq LIMIT 1)
+          LIMIT 1) AS head
+          ON NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = {thread_id} AND status = {RUNNING})"""
+
+
 # Called under the thread's lock. The head is the first run that is due, or else the one that is due first. Nothing is
 # written if it is the head already, as when a run is queued behind another.
 MOVE_HEAD = statement(
@@ -29,12 +41,7 @@ MOVE_HEAD = statement(
     postgres=f"""UPDATE threads SET head_seq = head.seq, head_owner = head.owner,
           head_assistant = COALESCE(head.assistant_id, ''), head_group = head.graph,
           head_due = head.due, head_home = head.home
-        FROM (VALUES (1)) AS one LEFT JOIN LATERAL (
-          (SELECT {_HEAD}, 0 AS due {_OF_LANE} AND {IS_DUE} ORDER BY seq LIMIT 1)
-          UNION ALL
-          (SELECT {_HEAD}, not_before AS due {_OF_LANE} AND NOT {IS_DUE} ORDER BY not_before, seq LIMIT 1)
-          LIMIT 1) AS head
-          ON NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread_id AND status = {RUNNING})
+        FROM (VALUES (1)) AS one {first_of_lane(":thread_id")}
         WHERE thread_id = :thread_id
           AND (head_seq, head_due, head_home) IS DISTINCT FROM (head.seq, head.due, head.home)""",
 )
