@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,25 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from ledger_kit import A_WORKER, a_run, admit, claim, ended, finish, held, ledger_connection, running
+from ledger_kit import (
+    A_WORKER,
+    NOON,
+    a_plan,
+    a_run,
+    a_target,
+    admit,
+    claim,
+    ended,
+    finish,
+    held,
+    ledger_connection,
+    running,
+)
 from runlane.errors import ConflictError, InvalidRequest, RowsLocked, StoreUnavailable
 from runlane.journal.remainder import append
 from runlane.lifecycle import MultitaskStrategy, RunStatus
-from runlane.records import ANY_OWNER, Admission, StreamEvent
+from runlane.maintenance.crons import CronScheduler
+from runlane.records import ANY_OWNER, Admission, NewRun, StreamEvent
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import PostgresDriver, open_postgres
 from runlane.store.drivers.postgres_link import Times
@@ -27,6 +42,7 @@ from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import Transaction, statement
+from runlane.store.transactions.crons import Cron, Firing, fire_cron
 from runlane.store.transactions.fence import HOLDS_LEASE
 from runlane.store.transactions.runs import LOCK_THREAD
 
@@ -216,6 +232,32 @@ async def test_a_commit_that_died_before_it_was_made_is_an_outage(driver: Postgr
 
 
 # Locks.
+
+
+async def test_a_slot_whose_process_dies_before_the_commit_is_fired_once_by_others(
+    driver: PostgresDriver, store: RunStore, url: str
+) -> None:
+    cron = await store.crons.create("c", a_target(), a_plan(schedule="0 0 1 1 *", next_run_at=NOON))
+
+    def dying() -> Transaction[None]:
+        assert (yield from fire_cron(cron, Firing(slot=NOON, next_run_at=None, new=a_run("of-the-dead")))) is not None
+        disconnect(url)
+        yield statement("count", COUNT)()
+
+    async def make_run(cron: Cron, slot: datetime) -> NewRun:
+        return a_run(f"of-{slot:%Y}")
+
+    with pytest.raises(StoreUnavailable):
+        await driver.write(dying())
+    others = [
+        CronScheduler(
+            store=store, make_run=make_run, admitted=lambda new, admission: None, closed=lambda: False, poll_s=1
+        )
+        for _ in range(2)
+    ]
+    await asyncio.gather(*(scheduler.fire_due() for scheduler in others))
+    assert number(url, "SELECT COUNT(*) FROM runs") == 1
+    assert number(url, "SELECT COUNT(*) FROM runs WHERE thread_id = 'of-the-dead'") == 0
 
 
 async def impatient(url: str) -> PostgresDriver:
