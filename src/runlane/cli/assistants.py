@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from runlane.cli.client import Client
 
 COLUMNS: Final = (
-    Column("ASSISTANT", lambda one: one["assistant_id"], fixed=True),
+    Column("ASSISTANT", lambda one: one["assistant_id"]),
     Column("GRAPH", lambda one: one["graph_id"]),
-    Column("NAME", lambda one: one["name"]),
+    Column("NAME", lambda one: one["name"], flexible=True),
     Column("VERSION", lambda one: one["version"]),
     Column("CHANGED", lambda one: age(one["updated_at"])),
 )

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from runlane.cli.client import Client
 
 COLUMNS: Final = (
-    Column("CRON", lambda cron: cron["cron_id"], fixed=True),
+    Column("CRON", lambda cron: cron["cron_id"]),
     Column("SCHEDULE", lambda cron: cron["schedule"]),
     Column("TIMEZONE", lambda cron: cron["timezone"]),
     Column("STATE", lambda cron: "enabled" if cron["enabled"] else "paused"),
     Column("NEXT", lambda cron: cron["next_run_date"] and cron["next_run_date"][:19]),
     Column("LAST", lambda cron: age(cron["last_run_date"])),
-    Column("ERROR", lambda cron: cron["error"] and f"{cron['error']['error']}: {cron['error']['message']}"),
+    Column(
+        "ERROR", lambda cron: cron["error"] and f"{cron['error']['error']}: {cron['error']['message']}", flexible=True
+    ),
 )
 
 

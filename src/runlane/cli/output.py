@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,9 @@ Json = dict[str, Any]
 #: Control characters, surrogates, separators of lines and marks that change the direction of text: a terminal obeys
 #: some of them, and others show a text as a different one.
 _UNSAFE: Final = frozenset({"Cc", "Cs", "Zl", "Zp", "Cf"})
+#: Between two columns, and how narrow a flexible column may be.
+GAP: Final = 2
+NARROWEST: Final = 12
 _COLOURS: Final = {
     "success": "green",
     "delivered": "green",
@@ -36,12 +39,12 @@ class Column:
     """A column of a table: its title, and the text of a row.
 
     Args:
-        fixed: Never shortened on a terminal, such as an id that is copied.
+        flexible: Shortened, or left out, where a terminal is too narrow.
     """
 
     title: str
     text: Callable[[Json], Any]
-    fixed: bool = False
+    flexible: bool = False
 
 
 def safe(text: Any) -> str:
@@ -61,7 +64,7 @@ def print_rows(rows: Sequence[Json], columns: Sequence[Column], *, as_json: bool
     if as_json:
         print_json(rows)
     elif rows:
-        print_table([column.title for column in columns], [cells(row, columns) for row in rows], _fixed(columns))
+        print_table(columns, rows)
     else:
         click.echo(none, err=True)
 
@@ -75,34 +78,59 @@ def print_fields(fields: Json) -> None:
         click.echo(f"{click.style(name.ljust(width), bold=True)}  {safe(text)}")
 
 
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], fixed: Sequence[int] = ()) -> None:
+def print_table(columns: Sequence[Column], rows: Sequence[Json]) -> None:
     """Print a table: aligned and whole to a pipe, as wide as the terminal and with colours to a terminal."""
     if sys.stdout.isatty():
-        _console_table(titles, rows, fixed)
+        _print_on_terminal(columns, rows)
         return
-    lines = [list(titles), *[list(row) for row in rows]]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(titles))]
+    lines = [[column.title for column in columns], *[cells(row, columns) for row in rows]]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _console_table(titles: Sequence[str], rows: Sequence[Sequence[str]], fixed: Sequence[int]) -> None:
+def _print_on_terminal(columns: Sequence[Column], rows: Sequence[Json]) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(rich_table(titles, rows, fixed))
+    console = Console(highlight=False)
+    console.print(rich_table(columns, rows, console.width))
 
 
-def rich_table(titles: Sequence[str], rows: Sequence[Sequence[str]], fixed: Sequence[int] = ()) -> Any:
-    """Return a table of Rich, whose cells are text and never markup."""
+def rich_table(columns: Sequence[Column], rows: Sequence[Json], width: int) -> Any:
+    """Return a table of Rich that is at most *width* wide; its cells are text and never markup."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, title in enumerate(titles):
-        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=36 if index in fixed else None)
-    for row in rows:
-        table.add_row(*[Text(cell, style=_COLOURS.get(cell, "")) for cell in row])
+    lines = [cells(row, columns) for row in rows]
+    wanted = [
+        max(cell_len(text) for text in (column.title, *[line[index] for line in lines]))
+        for index, column in enumerate(columns)
+    ]
+    widths = fitted(wanted, [column.flexible for column in columns], width)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for index in widths:
+        table.add_column(columns[index].title, no_wrap=True, overflow="ellipsis", width=widths[index])
+    for line in lines:
+        table.add_row(*[Text(line[index], style=_COLOURS.get(line[index], "")) for index in widths])
     return table
+
+
+def fitted(wanted: Sequence[int], flexible: Sequence[bool], width: int) -> dict[int, int]:
+    """Return the widths of the columns that fit into *width*, by their indexes.
+
+    Flexible columns get what the others leave, the first ones first; the last ones are left out if that is too little.
+    """
+    least = {index: min(size, NARROWEST) if flexible[index] else size for index, size in enumerate(wanted)}
+    for index in reversed(range(len(wanted))):
+        if flexible[index] and sum(least.values()) + GAP * (len(least) - 1) > width:
+            del least[index]
+    left = width - sum(least.values()) - GAP * (len(least) - 1)
+    for index, size in least.items():
+        more = max(0, min(left, wanted[index] - size))
+        least[index] += more
+        left -= more
+    return least
 
 
 def cells(row: Json, columns: Sequence[Column]) -> list[str]:
@@ -111,8 +139,10 @@ def cells(row: Json, columns: Sequence[Column]) -> list[str]:
     return ["-" if cell is None or cell == "" else safe(cell) for cell in found]
 
 
-def _fixed(columns: Sequence[Column]) -> list[int]:
-    return [index for index, column in enumerate(columns) if column.fixed]
+def error_line(row: Json) -> str | None:
+    """Return the error of a run, a thread or a cron on one line."""
+    error = row.get("error")
+    return None if error is None else f"{error['error']}: {error['message']}"
 
 
 def age(instant: str | None) -> str | None:
@@ -146,9 +176,3 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr, if that is a terminal; the body calls what it is given with each advance."""
     with click.progressbar(length=max(1, total), label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         yield bar.update
-
-
-def counted(things: Iterable[Any], singular: str) -> str:
-    """Return how many *things* there are, such as ``1 run`` or ``2 runs``."""
-    number = len(list(things))
-    return f"{number} {singular}{'' if number == 1 else 's'}"

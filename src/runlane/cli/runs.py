@@ -9,7 +9,7 @@ import click
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
-from runlane.cli.output import Column, age, duration, print_fields, print_json, print_rows, safe
+from runlane.cli.output import Column, age, duration, error_line, print_fields, print_json, print_rows, safe
 from runlane.cli.reporting import exit_for
 from runlane.cli.values import JSON, MOMENT
 from runlane.errors import ConfigurationError
@@ -53,20 +53,15 @@ def cause(run: Json) -> str | None:
     return reason
 
 
-def error_line(run: Json) -> str | None:
-    error = run.get("error")
-    return None if error is None else f"{error['error']}: {error['message']}"
-
-
 COLUMNS: Final = (
-    Column("RUN", lambda run: run["run_id"], fixed=True),
+    Column("RUN", lambda run: run["run_id"]),
     Column("STATUS", lambda run: run["status"]),
     Column("AGE", lambda run: age(run["created_at"])),
     Column("DURATION", duration),
     Column("GRAPH", lambda run: run["graph_id"] or run["assistant_id"]),
-    Column("CAUSE", cause),
-    Column("ERROR", error_line),
-    Column("THREAD", lambda run: run["thread_id"]),
+    Column("CAUSE", cause, flexible=True),
+    Column("ERROR", error_line, flexible=True),
+    Column("THREAD", lambda run: run["thread_id"], flexible=True),
 )
 
 

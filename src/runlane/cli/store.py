@@ -20,7 +20,7 @@ COLUMNS: Final = (
     Column("NAMESPACE", lambda item: ".".join(item["namespace"])),
     Column("KEY", lambda item: item["key"]),
     Column("CHANGED", lambda item: age(item["updated_at"])),
-    Column("VALUE", lambda item: json.dumps(item["value"])),
+    Column("VALUE", lambda item: json.dumps(item["value"]), flexible=True),
 )
 
 

@@ -26,19 +26,23 @@ PRUNED: Final = 100
 HISTORY: Final = 1000
 _GRAPH: Final = Column("GRAPH", lambda thread: thread["metadata"].get("graph_id"))
 COLUMNS: Final = (
-    Column("THREAD", lambda thread: thread["thread_id"], fixed=True),
+    Column("THREAD", lambda thread: thread["thread_id"]),
     Column("STATUS", lambda thread: thread["status"]),
     Column("CHANGED", lambda thread: age(thread["updated_at"])),
     Column("AGE", lambda thread: age(thread["created_at"])),
     _GRAPH,
-    Column("ERROR", lambda thread: thread["error"] and f"{thread['error']['error']}: {thread['error']['message']}"),
+    Column(
+        "ERROR",
+        lambda thread: thread["error"] and f"{thread['error']['error']}: {thread['error']['message']}",
+        flexible=True,
+    ),
 )
 STATES: Final = (
-    Column("CHECKPOINT", lambda state: (state["checkpoint"] or {}).get("checkpoint_id"), fixed=True),
+    Column("CHECKPOINT", lambda state: (state["checkpoint"] or {}).get("checkpoint_id")),
     Column("STEP", lambda state: (state["metadata"] or {}).get("step")),
     Column("AGE", lambda state: age(state["created_at"])),
     Column("SOURCE", lambda state: (state["metadata"] or {}).get("source")),
-    Column("NEXT", lambda state: ", ".join(state["next"])),
+    Column("NEXT", lambda state: ", ".join(state["next"]), flexible=True),
 )
 #: What a list of threads reads: not their values, which can be large.
 LISTED: Final = ("thread_id", "status", "created_at", "updated_at", "metadata", "error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,9 +12,19 @@ import click
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
-from runlane.cli.output import Column, age, cells, duration, print_fields, print_json, print_table, rich_table, span
+from runlane.cli.output import (
+    Column,
+    age,
+    duration,
+    error_line,
+    print_fields,
+    print_json,
+    print_table,
+    rich_table,
+    span,
+)
 from runlane.cli.reporting import EXIT_FAILED, ServerRefused
-from runlane.cli.runs import cause, error_line
+from runlane.cli.runs import cause
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
@@ -24,13 +35,13 @@ SHOWN: Final = 20
 #: Failed runs that are counted; more are "1000+".
 MAX_FAILED: Final = 1000
 COLUMNS: Final = (
-    Column("RUN", lambda run: run["run_id"], fixed=True),
+    Column("RUN", lambda run: run["run_id"]),
     Column("STATUS", lambda run: run["status"]),
     Column("AGE", lambda run: age(run["created_at"])),
     Column("DURATION", duration),
     Column("GRAPH", lambda run: run["graph_id"] or run["assistant_id"]),
     Column("OWNER", lambda run: run["owner"]),
-    Column("CAUSE OR ERROR", lambda run: error_line(run) or cause(run)),
+    Column("CAUSE OR ERROR", lambda run: error_line(run) or cause(run), flexible=True),
 )
 
 
@@ -113,7 +124,7 @@ def _look(client: Client) -> tuple[str, list[Json]]:
 def _print(client: Client) -> None:
     line, runs = _look(client)
     click.echo(line)
-    print_table([column.title for column in COLUMNS], [cells(run, COLUMNS) for run in runs], (0,))
+    print_table(COLUMNS, runs)
 
 
 def _watch(client: Client, interval: float) -> None:
@@ -123,8 +134,8 @@ def _watch(client: Client, interval: float) -> None:
 
     def drawn() -> Group:
         line, runs = _look(client)
-        titles, rows = [column.title for column in COLUMNS], [cells(run, COLUMNS) for run in runs]
-        return Group(Text(line, style="bold"), Text(), rich_table(titles, rows, (0,)))
+        width = shutil.get_terminal_size().columns
+        return Group(Text(line, style="bold"), Text(), rich_table(COLUMNS, runs, width))
 
     with Live(drawn(), screen=True, auto_refresh=False) as live:
         while True:

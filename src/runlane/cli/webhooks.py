@@ -8,18 +8,25 @@ import click
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
-from runlane.cli.output import Column, age, print_fields, print_json, print_rows, print_table, safe
+from runlane.cli.output import Column, age, print_fields, print_json, print_rows, print_table
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
 
 COLUMNS: Final = (
-    Column("RUN", lambda one: one["run_id"], fixed=True),
+    Column("RUN", lambda one: one["run_id"]),
     Column("STATUS", lambda one: one["status"]),
     Column("ATTEMPTS", lambda one: one["attempts"]),
     Column("AGE", lambda one: age(one["created_at"])),
     Column("NEXT", lambda one: one["next_attempt_at"] and one["next_attempt_at"][:19]),
-    Column("URL", lambda one: one["url"]),
+    Column("URL", lambda one: one["url"], flexible=True),
+)
+ATTEMPTS: Final = (
+    Column("ATTEMPT", lambda one: one["number"]),
+    Column("SENT", lambda one: one["sent_at"][:19]),
+    Column("SECONDS", lambda one: one["duration_s"]),
+    Column("STATUS", lambda one: one["status_code"]),
+    Column("ERROR", lambda one: one["error"], flexible=True),
 )
 
 
@@ -52,12 +59,8 @@ def show(run_id: str, *, client: Client, as_json: bool) -> None:
         print_json(found)
         return
     print_fields({name: value for name, value in found.items() if name != "history"})
-    rows = [
-        [safe(one[name]) for name in ("number", "sent_at", "duration_s", "status_code", "error")]
-        for one in found["history"]
-    ]
-    if rows:
-        print_table(["ATTEMPT", "SENT", "SECONDS", "STATUS", "ERROR"], rows)
+    if found["history"]:
+        print_table(ATTEMPTS, found["history"])
 
 
 @app.command(epilog="Example: runlane webhooks resend RUN_ID")
