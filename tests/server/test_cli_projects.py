@@ -105,6 +105,20 @@ def test_a_backup_of_a_database_in_use_has_its_runs(tmp_path: Path) -> None:
     assert (told.exit_code, (tmp_path / "c").exists()) == (1, False)
 
 
+def test_one_damaged_thread_is_repaired_and_no_other(tmp_path: Path) -> None:
+    project = Path(__file__).parent / "project" / "langgraph.json"
+    database = f"sqlite:///{tmp_path}/ledger.db"
+    with running_server(database, project) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_S) as api:
+        one, other = (api.post("/threads", json={}).json()["thread_id"] for _ in range(2))
+    assert call("threads", "repair", one, "--database", database).exit_code == 0
+    with closing(sqlite3.connect(f"{tmp_path}/ledger.db", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE threads SET status = 'busy'")
+    assert call("threads", "repair", one, "--database", database, "--yes").exit_code == 0
+    assert call("threads", "repair", one, "--database", database).stdout == f"Nothing is wrong with thread {one}.\n"
+    told = CliRunner().invoke(app, ["threads", "repair", other, "--database", database], input="n\n")
+    assert (told.exit_code, f"thread={other}" in told.output, one in told.output) == (1, True, False)
+
+
 def test_the_command_for_postgresql_has_no_password(tmp_path: Path) -> None:
     told = call("backup", "--database", "postgresql://ann:hunter2@db/runs?sslmode=require", "--to", "a file")
     assert told.exit_code == 2

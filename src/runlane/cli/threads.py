@@ -12,6 +12,7 @@ from runlane.cli import options
 from runlane.cli.connection import with_server
 from runlane.cli.options import PATH
 from runlane.cli.output import Column, age, print_fields, print_json, print_rows, progress
+from runlane.cli.repairing import repair
 from runlane.cli.values import JSON
 from runlane.errors import ConfigurationError
 
@@ -59,7 +60,10 @@ def _where(status: str | None, metadata: Any, graph: str | None) -> Json:
 
 @click.group(name="threads")
 def app() -> None:
-    """Find, read, change, export and import threads of a running server."""
+    """Find, read, change, export, import and repair threads."""
+
+
+app.add_command(repair)
 
 
 @app.command("ls", epilog="Example: runlane threads ls --status error")
