@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -46,8 +47,8 @@ class Recorder(SqliteDriver):
         super().__init__(path)
         self.committed: list[tuple[str, Any]] = []
 
-    def submit(self, transaction: Transaction[Any], loop: Any, callback: Any) -> None:
-        super().submit(self._noting(transaction), loop, callback)
+    def submit(self, make: Callable[[], Transaction[Any]], loop: Any, callback: Any) -> None:
+        super().submit(lambda: self._noting(make()), loop, callback)
 
     def _noting(self, transaction: Transaction[Any]) -> Transaction[Any]:
         rows: Any = None

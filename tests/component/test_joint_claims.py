@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,9 @@ class CountingDriver(FaultyDriver):
         self.commits.append(transaction.__name__)
         return await super().write(transaction)
 
-    def submit(self, transaction: Transaction[Any], loop: Any, callback: Any) -> None:
-        self.commits.append(transaction.__name__)
-        super().submit(transaction, loop, callback)
+    def submit(self, make: Callable[[], Transaction[Any]], loop: Any, callback: Any) -> None:
+        self.commits.append(make().__name__)
+        super().submit(make, loop, callback)
 
 
 def one_step() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -47,7 +48,7 @@ async def test_two_processes_share_fewer_connections_to_the_server_than_they_hav
         lease = await running(stores[0], "t")
         event = StreamEvent(seq=1, name="values", data=b"{}")
         told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        one.submit(append(lease, [event]), told.get_loop(), lambda result, error: told.set_result(error))
+        one.submit(partial(append, lease, [event]), told.get_loop(), lambda result, error: told.set_result(error))
         assert await told is None
         assert (await finish(stores[1], lease)).run.status is RunStatus.SUCCESS
         assert await stores[1].events.read(lease.seq, after=0) == (event,)

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def stalled(driver: SqliteDriver) -> Iterator[None]:
         return
         yield
 
-    driver.submit(hold(), asyncio.get_running_loop(), lambda result, error: None)
+    driver.submit(hold, asyncio.get_running_loop(), lambda result, error: None)
     held.wait()
     try:
         yield
@@ -113,7 +114,9 @@ def submitted(driver: SqliteDriver, transaction: Transaction[Any]) -> asyncio.Fu
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     driver.submit(
-        transaction, loop, lambda result, error: future.set_exception(error) if error else future.set_result(result)
+        lambda: transaction,
+        loop,
+        lambda result, error: future.set_exception(error) if error else future.set_result(result),
     )
     return future
 
@@ -152,7 +155,7 @@ async def test_the_order_of_submission_is_kept_and_answered(driver: SqliteDriver
             done.set()
 
     for number in range(count):
-        driver.submit(add(str(number)), asyncio.get_running_loop(), lambda made, error: answer(made))
+        driver.submit(partial(add, str(number)), asyncio.get_running_loop(), lambda made, error: answer(made))
     await done.wait()
     assert answered == list(range(1, count + 1))
     assert on_disk(path) == [str(number) for number in range(count)]
@@ -186,7 +189,7 @@ async def test_a_callback_that_fails_does_not_leave_others_waiting(driver: Sqlit
         raise ValueError("mine")
 
     with stalled(driver):
-        driver.submit(add("a"), loop, fail)
+        driver.submit(partial(add, "a"), loop, fail)
         waiting = submitted(driver, add("b"))
     assert await waiting == 2
     assert [str(context["exception"]) for context in reported] == ["mine"]
@@ -210,7 +213,7 @@ async def test_a_cancelled_caller_leaves_the_writer_and_its_neighbours_whole(dri
 async def test_a_closed_loop_does_not_stop_the_writer(driver: SqliteDriver, path: Path) -> None:
     other = asyncio.new_event_loop()
     with stalled(driver):
-        driver.submit(add("theirs"), other, lambda result, error: None)
+        driver.submit(partial(add, "theirs"), other, lambda result, error: None)
         other.close()
         mine = submitted(driver, add("mine"))
     assert await mine == 2
@@ -361,7 +364,7 @@ async def test_a_closed_driver_frees_the_file_and_refuses_everything(path: Path)
     with pytest.raises(StoreUnavailable, match="closed"):
         driver.read_now(every())
     with pytest.raises(StoreUnavailable, match="closed"):
-        driver.submit(add("c"), asyncio.get_running_loop(), lambda result, error: None)
+        driver.submit(partial(add, "c"), asyncio.get_running_loop(), lambda result, error: None)
     again = SqliteDriver(path)
     assert await again.read(every()) == ["a"]
     await again.aclose()

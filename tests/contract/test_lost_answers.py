@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -398,8 +399,8 @@ async def submitted(store: RunStore, lease: Lease) -> Any:
     def heard(result: Any, error: BaseException | None) -> None:
         told.set_result(error or result)
 
-    for transaction in (append(lease, [event]), append(lease, (), CheckpointRows())):
-        store.driver.submit(transaction, loop, lambda result, error: None if told.done() else heard(result, error))
+    for make in (partial(append, lease, [event]), partial(append, lease, (), CheckpointRows())):
+        store.driver.submit(make, loop, lambda result, error: None if told.done() else heard(result, error))
     return await told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -35,7 +36,7 @@ def submit(store: RunStore, lease: Lease, events: Sequence[StreamEvent]) -> asyn
         else:
             done.set_exception(error)
 
-    store.driver.submit(append(lease, events), loop, settle)
+    store.driver.submit(partial(append, lease, events), loop, settle)
     return done
 
 
@@ -121,7 +122,7 @@ async def test_submissions_are_answered_in_the_order_in_which_they_were_queued(s
             all_done.set()
 
     for n in range(1, 301):
-        store.driver.submit(append(lease, numbered(n, n)), loop, lambda _, error, n=n: answered(n, error))  # type: ignore[misc]  # mypy cannot see that n is bound
+        store.driver.submit(partial(append, lease, numbered(n, n)), loop, lambda _, error, n=n: answered(n, error))  # type: ignore[misc]  # mypy cannot see that n is bound
     await all_done.wait()
     assert order == list(range(1, 301))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -145,7 +146,7 @@ async def test_an_expired_thread_goes_with_its_runs_events_and_checkpoints_at_on
     lease = await running(store)
     committed = asyncio.Event()
     event = StreamEvent(seq=1, name="a", data=b"1")
-    store.driver.submit(append(lease, [event]), asyncio.get_running_loop(), lambda *_: committed.set())
+    store.driver.submit(partial(append, lease, [event]), asyncio.get_running_loop(), lambda *_: committed.set())
     await committed.wait()
     assert await store.events.read(lease.seq, after=0) == (event,)
     await finish(store, lease, events_end=1)

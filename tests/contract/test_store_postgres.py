@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -30,8 +31,9 @@ from ledger_kit import (
     ledger_connection,
     running,
 )
-from runlane.errors import ConflictError, InvalidRequest, RowsLocked, StoreUnavailable
+from runlane.errors import ConflictError, InvalidRequest, LeaseLost, RowsLocked, StoreUnavailable
 from runlane.journal.remainder import append
+from runlane.journal.rows import CheckpointRows
 from runlane.lifecycle import MultitaskStrategy, RunStatus
 from runlane.maintenance.crons import CronScheduler
 from runlane.records import ANY_OWNER, Admission, NewRun, StreamEvent
@@ -184,13 +186,12 @@ async def test_queued_appends_that_lose_their_connection_are_told_so_and_the_nex
         yield statement("count", COUNT)()
 
     loop, told = asyncio.get_running_loop(), list[asyncio.Future[BaseException | None]]()
-    for transaction in (append(lease, [EVENT]), cut(), append(lease, [EVENT])):
+    for make in (partial(append, lease, [EVENT]), cut, partial(append, lease, [EVENT])):
         future: asyncio.Future[BaseException | None] = loop.create_future()
         told.append(future)
-        store.driver.submit(transaction, loop, partial(heard, future))
-    lost, alone = StoreUnavailable, type(None)
-    assert [type(error) for error in await asyncio.gather(*told)] == [lost, lost, alone]
-    assert await store.events.read(lease.seq, after=0) == (EVENT,)
+        store.driver.submit(make, loop, partial(heard, future))
+    assert [type(error) for error in await asyncio.gather(*told)] == [StoreUnavailable] * 3
+    assert await store.events.read(lease.seq, after=0) == ()
 
 
 async def test_an_outage_ends_when_the_database_is_back(driver: PostgresDriver, url: str, postgres_dsn: str) -> None:
@@ -412,10 +413,74 @@ async def test_a_submission_that_waits_for_a_lock_delays_the_others_for_a_moment
         for lease in (stuck, free):
             future: asyncio.Future[BaseException | None] = loop.create_future()
             told.append(future)
-            store.driver.submit(append(lease, [EVENT]), loop, partial(heard, future))
+            store.driver.submit(partial(append, lease, [EVENT]), loop, partial(heard, future))
         errors = await asyncio.wait_for(asyncio.gather(*told), 2)
     assert [type(error) for error in errors] == [RowsLocked, type(None)]
     assert await store.events.read(free.seq, after=0) == (EVENT,)
+
+
+async def submitted(store: RunStore, *makes: Callable[[], Transaction[None]]) -> list[BaseException | None]:
+    """Submit what *makes* return, so that it is committed together, and return what became of each."""
+    loop, told = asyncio.get_running_loop(), list[asyncio.Future[BaseException | None]]()
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> Transaction[None]:
+        yield statement("hold", "SELECT 1")()
+        held.set()
+        go_on.wait(30)
+
+    for make in (hold, *makes):
+        future: asyncio.Future[BaseException | None] = loop.create_future()
+        told.append(future)
+        store.driver.submit(make, loop, partial(heard, future))
+    await asyncio.to_thread(held.wait, 30)
+    go_on.set()
+    return (await asyncio.gather(*told))[1:]
+
+
+def transactions_of(url: str) -> int:
+    """Return the number of the next transaction that writes; a savepoint in which something is written has one too."""
+    with ledger_connection(url) as connection:
+        row = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_what_many_runs_append_at_once_is_one_transaction(store: RunStore, url: str) -> None:
+    leases = [await running(store, f"t{number}") for number in range(20)]
+    before = transactions_of(url)
+    assert await submitted(store, *(partial(append, lease, [EVENT]) for lease in leases)) == [None] * 20
+    assert transactions_of(url) - before <= 3, "the one that held the others back, theirs, and the one that counts"
+    for lease in leases:
+        assert await store.events.read(lease.seq, after=0) == (EVENT,)
+
+
+async def test_a_run_that_was_lost_and_one_that_is_locked_fail_alone(store: RunStore, url: str) -> None:
+    lost, stuck, free = [await running(store, name) for name in "abc"]
+    await finish(store, lost)
+    with locked(url, "SELECT 1 FROM runs WHERE run_id = %(run_id)s FOR UPDATE", run_id=stuck.run_id):
+        errors = await submitted(store, *(partial(append, lease, [EVENT]) for lease in (lost, stuck, free)))
+    assert [type(error) for error in errors] == [LeaseLost, RowsLocked, type(None)]
+    assert await store.events.read(free.seq, after=0) == (EVENT,)
+
+
+async def test_what_cannot_be_written_fails_alone(store: RunStore, driver: PostgresDriver) -> None:
+    one_run, unfit, other = [await running(store, name) for name in "abc"]
+    row = {"thread_id": "b", "checkpoint_ns": "", "checkpoint_id": "1", "task_id": "\0", "task_path": "", "refs": None}
+    rows = CheckpointRows(writes=[{**row, "run_id": unfit.run_id, "type": "msgpack", "writes": b""}])
+
+    def fails_late() -> Transaction[None]:
+        yield from append(unfit, [EVENT])
+        raise ValueError("late")
+
+    for make, error in ((partial(append, unfit, [EVENT], rows), InvalidRequest), (fails_late, ValueError)):
+        errors = await submitted(store, partial(append, one_run, [EVENT]), make, partial(append, other, [EVENT]))
+        assert [type(found) for found in errors] == [type(None), error, type(None)]
+    assert [await store.events.read(lease.seq, after=0) for lease in (one_run, unfit, other)] == [
+        (EVENT,),
+        (),
+        (EVENT,),
+    ]
 
 
 # Isolation.
@@ -507,7 +572,7 @@ async def test_a_driver_serves_other_loops_and_threads(driver: PostgresDriver) -
         lease = await running(store, "there")
         loop = asyncio.get_running_loop()
         told: asyncio.Future[BaseException | None] = loop.create_future()
-        store.driver.submit(append(lease, [EVENT]), loop, lambda result, error: told.set_result(error))
+        store.driver.submit(partial(append, lease, [EVENT]), loop, lambda result, error: told.set_result(error))
         assert await told is None
         assert await store.events.read(lease.seq, after=0) == (EVENT,)
         return lease.run_id
@@ -523,7 +588,7 @@ async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(url: str)
     loop, told = asyncio.get_running_loop(), list[BaseException | None]()
     for seq in range(1, 101):
         event = StreamEvent(seq=seq, name="values", data=b"{}")
-        store.driver.submit(append(lease, [event]), loop, lambda result, error: told.append(error))
+        store.driver.submit(partial(append, lease, [event]), loop, lambda result, error: told.append(error))
     writing = asyncio.create_task(store.runs.admit(a_run("u")))
     await asyncio.sleep(0)
     await asyncio.gather(driver.aclose(), driver.aclose())
@@ -533,7 +598,7 @@ async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(url: str)
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.runs.get(lease.run_id, owner=ANY_OWNER)
     with pytest.raises(StoreUnavailable, match="closed"):
-        store.driver.submit(append(lease, [EVENT]), loop, lambda result, error: None)
+        store.driver.submit(partial(append, lease, [EVENT]), loop, lambda result, error: None)
 
 
 def in_a_process(code: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from msgspec import structs
@@ -47,7 +48,7 @@ async def append(store: RunStore, lease: Lease, *events: StreamEvent) -> None:
         else:
             done.set_exception(error)
 
-    store.driver.submit(remainder.append(lease, events), loop, settle)
+    store.driver.submit(partial(remainder.append, lease, events), loop, settle)
     await done
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from runlane.documents.document import Encoded
@@ -237,7 +238,8 @@ class AttemptJournal:
         assert batch is not None
         self._committed.sending(again=self._tries > 0)
         try:
-            self._driver.submit(append(self.lease, batch.events, batch.rows, batch.documents), None, self._on_answer)
+            write = partial(append, self.lease, batch.events, batch.rows, batch.documents)
+            self._driver.submit(write, None, self._on_answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is written, and those who wait must hear it
             self._on_answer(None, error)
 

@@ -67,8 +67,6 @@ def append(
         LeaseLost: Another attempt has the run, or it is terminal; nothing was written.
         RowsLocked: The run is being ended or taken; nothing was written.
     """
-    yield from fence_free(lease)
-    if events:
-        yield from insert_events(lease, events, documents)
+    yield from insert_events(lease, events, documents, fence=fence_free(lease))
     if rows is not None:
         yield from put(rows)

@@ -82,6 +82,9 @@ class Statement:
     name: str
     sqlite: str
     postgres: str
+    #: The same for many sets of parameters, each an array, whose answers have the number of their set as ``place``,
+    #: from 1; for PostgreSQL.
+    together: Statement | None = None
     #: Names of the columns of SQLite's answers, once one had rows.
     columns: list[str] = field(default_factory=list, compare=False, repr=False)
 
@@ -90,6 +93,11 @@ class Statement:
 
     def many(self, rows: Sequence[Mapping[str, Any]]) -> Query:
         return Query(self, None, rows)
+
+    @property
+    def reads(self) -> bool:
+        """Return whether it writes nothing."""
+        return self.sqlite.startswith("SELECT") or self.postgres.startswith("SELECT")
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -105,8 +113,10 @@ Transaction = Generator[Query, Rows, T]
 ExtraWrites = Callable[[], Transaction[None]]
 
 
-def statement(name: str, sql: str, *, postgres: str | None = None) -> Statement:
+def statement(name: str, sql: str, *, postgres: str | None = None, together: str | None = None) -> Statement:
     """Return *sql* as a statement; ``:name`` is a parameter, *postgres* a variant.
+
+    *together* is one of PostgreSQL for many sets of parameters: see :attr:`Statement.together`.
 
     Fragments, such as ``{now}``, are in ``_FRAGMENTS`` and ``_LISTED``.
     """
@@ -115,7 +125,16 @@ def statement(name: str, sql: str, *, postgres: str | None = None) -> Statement:
     other = _LISTED.sub(r"(SELECT json_array_elements_text(CAST(:\1 AS json)))", other)
     for fragment, (in_sqlite, in_postgres) in _FRAGMENTS.items():
         lite, other = lite.replace(fragment, in_sqlite), other.replace(fragment, in_postgres)
-    return Statement(name, lite, _NAMED.sub(r"%(\1)s", other.replace("%", "%%")))
+    return Statement(name, lite, _NAMED.sub(r"%(\1)s", other.replace("%", "%%")), _together(name, together))
+
+
+def _together(name: str, sql: str | None) -> Statement | None:
+    """Return *sql* as a statement whose parameters are sent as they are: as text, arrays cost many times as much."""
+    if sql is None:
+        return None
+    for fragment, (_, in_postgres) in _FRAGMENTS.items():
+        sql = sql.replace(fragment, in_postgres)
+    return Statement(name, "", _NAMED.sub(r"%(\1)b", sql.replace("%", "%%")))
 
 
 def listed(members: Iterable[StrEnum]) -> str:
@@ -162,13 +181,14 @@ class Driver(Protocol):
 
     def submit(
         self,
-        transaction: Transaction[Any],
+        make: Callable[[], Transaction[Any]],
         loop: asyncio.AbstractEventLoop | None,
         callback: Callable[[Any, BaseException | None], None],
     ) -> None:
-        """Queue *transaction* from any thread; *callback(result, error)* runs on *loop* afterwards.
+        """Queue what *make* returns, from any thread; *callback(result, error)* runs on *loop* afterwards.
 
-        Without a *loop* it runs at once on the thread that knows the answer, the driver's or the caller's: it must be
+        *make* is called again if the transaction has to be run once more, since others failed beside it. Without a
+        *loop* the callback runs at once on the thread that knows the answer, the driver's or the caller's: it must be
         quick. Submissions are committed and answered in the order in which they were queued; a write may overtake them.
 
         Raises:

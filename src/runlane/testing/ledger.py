@@ -184,8 +184,10 @@ class FaultyDriver(MemoryDriver):
     async def read(self, transaction: Transaction[T]) -> T:
         return await self._ask(transaction, writes=False)
 
-    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop | None, callback: Any) -> None:
-        self._queue.append((transaction, on_loop(loop, callback)))
+    def submit(
+        self, make: Callable[[], Transaction[Any]], loop: asyncio.AbstractEventLoop | None, callback: Any
+    ) -> None:
+        self._queue.append((make(), on_loop(loop, callback)))
         if not self._pumping:
             self._pump()
 

@@ -21,12 +21,18 @@ Callback = Callable[[Any, BaseException | None], None]
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """A queued transaction and whom to tell; and its first query, if it has been advanced to that."""
+    """A queued transaction and whom to tell.
+
+    Attributes:
+        first: Its first query, if it has been advanced to that.
+        again: Makes the same transaction to be run once more, if that may be needed.
+    """
 
     transaction: Transaction[Any]
     loop: asyncio.AbstractEventLoop | None
     callback: Callback
     first: Query | None = None
+    again: Callable[[], Transaction[Any]] | None = None
 
 
 class SubmissionResult(msgspec.Struct, frozen=True):

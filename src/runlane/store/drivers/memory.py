@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from runlane.errors import LedgerClosed
@@ -31,13 +32,15 @@ class MemoryDriver:
     async def read(self, transaction: Transaction[T]) -> T:
         return self.apply(transaction)
 
-    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop | None, callback: Callback) -> None:
-        """Run *transaction* now; *callback* runs on *loop* soon, or without one before this returns."""
+    def submit(
+        self, make: Callable[[], Transaction[Any]], loop: asyncio.AbstractEventLoop | None, callback: Callback
+    ) -> None:
+        """Run a transaction now; *callback* runs on *loop* soon, or without one before this returns."""
         if self._closed:
             raise LedgerClosed
         tell = on_loop(loop, callback)
         try:
-            result = self.apply(transaction)
+            result = self.apply(make())
         except Exception as error:  # noqa: BLE001 - it belongs to the waiter
             tell(None, error)
         else:

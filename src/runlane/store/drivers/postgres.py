@@ -26,9 +26,14 @@ from runlane.store.drivers.postgres_session import PostgresSession
 from runlane.store.migrations import DEFAULT_SCHEMA
 from runlane.store.statements import T, Transaction
 
-#: Submissions in one commit. They hold their rows' locks until the commit, so a group is smaller than on SQLite.
-#: More than 64 subtransactions make each snapshot of other sessions slower. Source: PostgreSQL, "Subtransactions".
-MAX_GROUP: Final = 64
+#: Submissions in one commit, which is a few statements however many there are.
+MAX_GROUP: Final = 500
+#: After a commit of several, the next one waits for as long as that one took, and no longer than this: more are
+#: committed together then, and what a busy process writes costs less.
+LONGEST_REST_S: Final = 0.05
+#: Writes of one lane in one commit, each of which has a savepoint. More than 64 subtransactions make each snapshot of
+#: other sessions slower. Source: PostgreSQL, "Subtransactions".
+MAX_LANE_GROUP: Final = 64
 #: How long a write takes others of its lane along. The same thread's writes of another process wait so long: several
 #: of them are committed well within ``Times.lock_s``.
 LANE_GROUP_S: Final = 0.2
@@ -86,12 +91,14 @@ class PostgresDriver:
         """Run *transaction*, as :meth:`Driver.read <runlane.store.statements.Driver.read>` says."""
         return await self._run(transaction, writes=False, urgent=urgent)
 
-    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop | None, callback: Callback) -> None:
-        """Queue *transaction* from any thread; *callback* runs on *loop* once it is committed or has failed."""
+    def submit(
+        self, make: Callable[[], Transaction[Any]], loop: asyncio.AbstractEventLoop | None, callback: Callback
+    ) -> None:
+        """Queue a transaction from any thread; *callback* runs on *loop* once it is committed or has failed."""
         with self._lock:
             if self._closed:
                 raise LedgerClosed
-            self._queue.put(Submission(transaction, loop, callback))
+            self._queue.put(Submission(make(), loop, callback, again=make))
 
     async def aclose(self) -> None:
         with self._lock:
@@ -155,7 +162,7 @@ class PostgresDriver:
     def _joining(self, job: Job) -> Iterator[Submission]:
         """Yield what goes into the transaction of *job*, which has run; for a short time, and no more than a group."""
         until = time.monotonic() + LANE_GROUP_S
-        for _ in range(1, MAX_GROUP):
+        for _ in range(1, MAX_LANE_GROUP):
             following = self._lanes.join(job) if time.monotonic() < until else None
             if following is None:
                 return
@@ -168,9 +175,12 @@ class PostgresDriver:
             while len(group) < MAX_GROUP and not self._queue.empty():
                 group.append(self._queue.get())
             stopping = group[-1] is None
-            waiting = iter([submission for submission in group if submission is not None])
-            for submission in waiting:
-                deliver(session.commit_group(submission, waiting))
+            waiting = [submission for submission in group if submission is not None]
+            began = time.monotonic()
+            if waiting:
+                deliver(session.commit_together(waiting))
+            if len(waiting) > 1:
+                self._closing.wait(min(LONGEST_REST_S, time.monotonic() - began))
         session.close()
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import psycopg
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from runlane.errors import StoreUnavailable
+from runlane.errors import RowsLocked, StoreUnavailable
 from runlane.store.drivers.delivery import Submission, SubmissionResult
 from runlane.store.drivers.postgres_errors import first_line, is_stale, translate
 from runlane.store.drivers.postgres_link import Cursor, Link, plain
+from runlane.store.drivers.together import run_together
 from runlane.store.statements import Query, Rows, Statement, statement
 
 #: How long to wait before a lost commit is asked for again.
@@ -114,6 +115,25 @@ class PostgresSession:
             return [SubmissionResult(one, None, translate(error)) for one in group]
         return results
 
+    def commit_together(self, group: Sequence[Submission]) -> list[SubmissionResult]:
+        """Run *group* side by side, commit all, and return what became of each.
+
+        They wait for no lock that one of the others has, and may be run again.
+        """
+        if len(group) == 1:
+            return self.commit_group(group[0])
+        try:
+            last = self._begin_write()
+            answers = run_together([submission.transaction for submission in group], self._execute)
+            self._commit(last)
+        except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
+            about_all = self._link.lost or is_stale(error)
+            self._undo(error)
+            if about_all:
+                return [SubmissionResult(one, None, translate(error)) for one in group]
+            return self._one_by_one(group)
+        return [SubmissionResult(one, result, error) for one, (result, error) in zip(group, answers, strict=True)]
+
     def close(self) -> None:
         """Close the connection, and forget what it wrote."""
         try:
@@ -170,6 +190,17 @@ class PostgresSession:
             answer = SubmissionResult(submission, None, translate(error))
         self._before.append(_RELEASE)
         return answer
+
+    def _one_by_one(self, group: Sequence[Submission]) -> list[SubmissionResult]:
+        """Commit each of *group*, which could not be run together, and return what became of each."""
+        results: list[SubmissionResult] = []
+        for place, one in enumerate(group):
+            assert one.again is not None
+            results += self.commit_group(Submission(one.again(), one.loop, one.callback))
+            error = results[-1].error
+            if isinstance(error, StoreUnavailable) and not isinstance(error, RowsLocked):
+                return results + [SubmissionResult(other, None, error) for other in group[place + 1 :]]
+        return results
 
     def _commit(self, last: int) -> None:
         try:

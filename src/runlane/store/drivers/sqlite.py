@@ -99,12 +99,14 @@ class SqliteDriver:
     async def write(self, transaction: Transaction[T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self.submit(transaction, loop, partial(resolve, future))
+        self._put(self._queue, Submission(transaction, loop, partial(resolve, future)))
         return await future
 
-    def submit(self, transaction: Transaction[Any], loop: asyncio.AbstractEventLoop | None, callback: Callback) -> None:
-        """Queue *transaction* from any thread; *callback* runs on *loop* once it is committed or has failed."""
-        self._put(self._queue, Submission(transaction, loop, callback))
+    def submit(
+        self, make: Callable[[], Transaction[Any]], loop: asyncio.AbstractEventLoop | None, callback: Callback
+    ) -> None:
+        """Queue a transaction from any thread; *callback* runs on *loop* once it is committed or has failed."""
+        self._put(self._queue, Submission(make(), loop, callback))
 
     def _put(self, line: queue.SimpleQueue[Submission | None], submission: Submission) -> None:
         with self._lock:

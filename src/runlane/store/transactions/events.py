@@ -12,7 +12,7 @@ from runlane.documents.document import Body, Document
 from runlane.documents.parts import REF_CHARS
 from runlane.records import Lease, StreamEvent
 from runlane.store.conditions import ENDED_LONG_AGO
-from runlane.store.statements import Row, Transaction, statement
+from runlane.store.statements import Query, Row, Transaction, statement
 from runlane.store.transactions.purges import mark_all_due, purges_alone
 from runlane.store.transactions.values import Assembly, put_documents
 
@@ -22,6 +22,11 @@ INSERT_SEGMENT = statement(
     "insert_segment",
     """INSERT INTO events (run_seq, last_seq, first_seq, frames, refs)
        VALUES (:run_seq, :last_seq, :first_seq, :frames, :refs) ON CONFLICT (run_seq, last_seq) DO NOTHING""",
+    together="""INSERT INTO events (run_seq, last_seq, first_seq, frames, refs)
+       SELECT run_seq, last_seq, first_seq, frames, refs
+       FROM unnest(CAST(:run_seq AS BIGINT[]), CAST(:last_seq AS BIGINT[]), CAST(:first_seq AS BIGINT[]),
+         CAST(:frames AS BYTEA[]), CAST(:refs AS TEXT[])) AS each (run_seq, last_seq, first_seq, frames, refs)
+       ON CONFLICT (run_seq, last_seq) DO NOTHING""",
 )
 READ_SEGMENTS = statement(
     "read_segments",
@@ -64,31 +69,49 @@ def start_event(lease: Lease, before: int) -> StreamEvent:
 
 
 def insert_events(
-    lease: Lease, events: Sequence[StreamEvent], documents: Mapping[int, Document] = NO_DOCUMENTS
+    lease: Lease,
+    events: Sequence[StreamEvent],
+    documents: Mapping[int, Document] = NO_DOCUMENTS,
+    *,
+    fence: Transaction[None] | None = None,
 ) -> Transaction[None]:
     """Append *events*, consecutive and following the log's last one, in a transaction that has checked the lease.
 
     Those that are *documents*, by number, are stored so; as a whole if parts of them are not there. Appending them
     again changes nothing.
+
+    Args:
+        fence: Checks the lease. It locks the run's row, so that everything is encoded before.
     """
+    segments = _segments(lease, events, documents)
+    if fence is not None:
+        yield from fence
     if documents and not (yield from put_documents(lease.thread_id, documents.values())):
-        documents = NO_DOCUMENTS
-    for part in _segments(events):
+        segments = _segments(lease, events, NO_DOCUMENTS)
+    for segment in segments:  # noqa: UP028 - a list cannot be sent the answers
+        yield segment
+
+
+def _segments(lease: Lease, events: Sequence[StreamEvent], documents: Mapping[int, Document]) -> list[Query]:
+    segments = []
+    for part in _parts(events):
         cut = [documents[event.seq] for event in part if event.seq in documents]
-        yield INSERT_SEGMENT(
+        segment = INSERT_SEGMENT(
             run_seq=lease.seq,
             first_seq=part[0].seq,
             last_seq=part[-1].seq,
             frames=_encoder.encode([(event.name, _body(event, documents)) for event in part]),
             refs="".join(document.ref_text for document in cut) or None,
         )
+        segments.append(segment)
+    return segments
 
 
 def _body(event: StreamEvent, documents: Mapping[int, Document]) -> Body | bytes:
     return documents[event.seq].body if event.seq in documents else event.data
 
 
-def _segments(events: Sequence[StreamEvent]) -> Iterator[Sequence[StreamEvent]]:
+def _parts(events: Sequence[StreamEvent]) -> Iterator[Sequence[StreamEvent]]:
     """Split *events* so that a segment is large only if one event is: a reader holds a whole one in memory."""
     begin = size = 0
     for place, event in enumerate(events):
@@ -96,7 +119,8 @@ def _segments(events: Sequence[StreamEvent]) -> Iterator[Sequence[StreamEvent]]:
             yield events[begin:place]
             begin, size = place, 0
         size += len(event.data)
-    yield events[begin:]
+    if events:
+        yield events[begin:]
 
 
 def read_events(run_seq: int, after: int, max_segments: int, max_bytes: int) -> Transaction[tuple[StreamEvent, ...]]:
