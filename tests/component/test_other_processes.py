@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from ledger_kit import ledger_connection
-from run_kit import Scripted, ended, opened, settings, soon
+from run_kit import Scripted, ended, opened, settings, soon, until
 from runlane.agents.coroutine import RunContext
 from runlane.dispatch.permits import CONNECTIONS
 from runlane.errors import NotFound
+from runlane.journal import pacing
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.maintenance import rescue
 from runlane.records import RunRecord, StreamEnd, StreamEvent, StreamItem
@@ -134,6 +135,19 @@ async def read_elsewhere(url: str) -> None:
 
 async def test_a_reader_in_another_process_sees_what_happens_without_a_poll(url: str) -> None:
     await read_elsewhere(url)
+
+
+async def test_events_are_not_gathered_for_long_while_somebody_reads_in_another_process(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "UNREAD_S", NEVER_S)
+    agent = Talking()
+    async with two_processes(url) as (here, there):
+        run = await here.runs.create("t", agent=agent)
+        reading = Reading(there, run)
+        await until(lambda: any(live.read_until is not None for live in here.streams._live.values()))
+        await tell(agent, reading)
+        await check_whole(agent, reading)
 
 
 async def test_a_reader_sees_everything_with_the_poll_if_all_notifications_are_lost(

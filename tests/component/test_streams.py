@@ -21,9 +21,11 @@ from runlane.journal.queue import MAX_EVENT_BYTES
 from runlane.lifecycle import EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, Claim, RunRecord, StreamEnd, StreamEvent, StreamGap, StreamItem
 from runlane.store.ledger import RunStore
+from runlane.store.notifications import Changes, Notifications, changes_in
 from runlane.streams.batches import EventBatch
 from runlane.streams.bridge import StreamBridge
 from runlane.streams.budget import COPIES, READER_BYTES
+from runlane.streams.following import READ_ELSEWHERE_S
 from runlane.streams.live import TAIL_BYTES, TAIL_EVENTS
 
 HEARTBEAT_S = 5.0
@@ -493,6 +495,46 @@ async def test_a_run_whose_events_are_refused_for_good_ends_even_if_its_code_doe
         failed = await asyncio.wait_for(runtime.runs.join(run.run_id), 120)
         assert failed.status is RunStatus.ERROR
         never.set()
+
+
+@on_jumping_time
+async def test_a_run_is_read_elsewhere_for_as_long_as_that_is_told_again() -> None:
+    stage = await Stage().begin()
+    read, other = Changes(read=(stage.run.seq,)), Changes(read=(stage.run.seq + 1,))
+    stage.bridge.hear(other)
+    assert not stage.feed.present
+    for _ in range(3):
+        stage.bridge.hear(read)
+        await asyncio.sleep(READ_ELSEWHERE_S - 0.1)
+        assert stage.feed.present
+    await asyncio.sleep(0.2)
+    assert not stage.feed.present
+
+
+@on_jumping_time
+async def test_whoever_executes_a_run_is_told_each_second_that_it_is_read_and_no_more_once_it_is_not() -> None:
+    stage, told, at = await Stage().begin(), list[tuple[int, ...]](), asyncio.get_running_loop().time
+    notifications, enough = Notifications(), asyncio.Event()
+    elsewhere = StreamBridge(stage.store, heartbeat_s=HEARTBEAT_S, notifications=notifications)
+
+    def note() -> None:
+        told.extend(read for payload in notifications.take() if (read := changes_in(payload).read))
+        if len(told) == 3:
+            enough.set()
+
+    with notifications.sent_when(note):
+        async with elsewhere.following():
+            reading = asyncio.create_task(collect(elsewhere, stage.run.run_id))
+            began = at()
+            stage.emit(b"{}")
+            await asyncio.wait_for(enough.wait(), 60)
+            assert 1 < at() - began <= 4
+            assert set(told) == {(stage.run.seq,)}
+            reading.cancel()
+            await asyncio.sleep(1)
+            told.clear()
+            await asyncio.sleep(5)
+            assert not told
 
 
 async def collect(bridge: StreamBridge, run_id: str) -> list[StreamItem]:

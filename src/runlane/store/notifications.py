@@ -31,11 +31,13 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         runs: Numbers of runs that have new events, or have ended.
         threads: Ids of threads of which a run was admitted, has started or has ended, or whose state was written.
         cancels: Ids of runs that execute and are to stop.
+        read: Numbers of runs that somebody reads in the process that tells.
     """
 
     runs: tuple[int, ...] = ()
     threads: tuple[str, ...] = ()
     cancels: tuple[str, ...] = ()
+    read: tuple[int, ...] = ()
 
 
 _decoder = msgspec.json.Decoder(Changes)
@@ -54,6 +56,7 @@ class Notifications:
         self._runs: dict[int, None] = {}
         self._threads: dict[str, None] = {}
         self._cancels: dict[str, None] = {}
+        self._read: dict[int, None] = {}
 
     @contextmanager
     def sent_when(self, due: Callable[[], None]) -> Iterator[None]:
@@ -83,17 +86,27 @@ class Notifications:
             self._cancels[run_id] = None
             self._arrange()
 
+    def run_read(self, run_seq: int) -> None:
+        """Tell that somebody reads a run here."""
+        if self._due is not None:
+            self._read[run_seq] = None
+            self._arrange()
+
     def take(self) -> list[bytes]:
         """Return the payloads of what was gathered, which is forgotten with that."""
-        if not (self._runs or self._threads or self._cancels):
+        if not self._waiting:
             return []
         self._taken_at = asyncio.get_running_loop().time()
-        found = list(_payloads(cancels=self._cancels, runs=self._runs, threads=self._threads))
+        found = list(_payloads(cancels=self._cancels, runs=self._runs, threads=self._threads, read=self._read))
         self._clear()
         return found
 
+    @property
+    def _waiting(self) -> int:
+        return len(self._runs) + len(self._threads) + len(self._cancels) + len(self._read)
+
     def _arrange(self) -> None:
-        if len(self._runs) + len(self._threads) + len(self._cancels) > MAX_WAITING:
+        if self._waiting > MAX_WAITING:
             self._clear()
         elif self._timer is None:
             loop = asyncio.get_running_loop()
@@ -108,6 +121,7 @@ class Notifications:
         self._runs.clear()
         self._threads.clear()
         self._cancels.clear()
+        self._read.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -126,12 +140,15 @@ def channel_of(schema: str) -> str:
     return f"runlane-{hashlib.sha256(schema.encode()).hexdigest()[:16]}"
 
 
-def _payloads(*, cancels: Iterable[str], runs: Iterable[int], threads: Iterable[str]) -> Iterator[bytes]:
+def _payloads(
+    *, cancels: Iterable[str], runs: Iterable[int], threads: Iterable[str], read: Iterable[int]
+) -> Iterator[bytes]:
     """Yield *cancels* first, in as few payloads as they fit in; an id that fits in none is left out."""
     told: Iterable[tuple[str, int | str]] = chain(
         (("cancels", run_id) for run_id in cancels),
         (("runs", run_seq) for run_seq in runs),
         (("threads", thread_id) for thread_id in threads),
+        (("read", run_seq) for run_seq in read),
     )
     waiting: dict[str, list[int | str]] = {}
     left = room = MAX_PAYLOAD_BYTES - _FRAME_BYTES

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final, Literal, overload
 
 from runlane.errors import AdmissionClosed, InvalidRequest
+from runlane.lifecycle import RunStatus
 from runlane.owners import UNNAMED, OwnerRule
 from runlane.records import Claim, Owner, RunRecord, StreamEnd, StreamEvent, StreamHeartbeat, StreamItem
 from runlane.store.ledger import RunStore
@@ -16,7 +17,7 @@ from runlane.store.notifications import Changes, Notifications
 from runlane.store.retry import patiently
 from runlane.store.transactions.events import START_EVENT
 from runlane.streams.budget import ReaderBudget
-from runlane.streams.following import Follower
+from runlane.streams.following import READ_ELSEWHERE_S, Follower
 from runlane.streams.live import Ending, Live
 from runlane.streams.shared_log import SharedLog
 from runlane.streams.watch import Watch
@@ -47,8 +48,9 @@ class Feed:
 
     @property
     def present(self) -> bool:
-        """Return whether somebody reads the stream; may be asked from any thread."""
-        return self._live.readers > 0
+        """Return whether somebody reads the stream, here or elsewhere; may be asked from any thread."""
+        live = self._live
+        return live.readers > 0 or (live.read_until is not None and self._control.time() < live.read_until)
 
     def show(self, events: Sequence[StreamEvent]) -> None:
         """Show events, which are committed."""
@@ -167,7 +169,8 @@ class StreamBridge:
     @asynccontextmanager
     async def following(self, telemetry: Telemetry = SILENT) -> AsyncIterator[None]:
         """Follow runs that others execute and somebody watches here, until the block is left."""
-        async with Follower(self._store, self._live.values, telemetry=telemetry) as self._follower:
+        follower = Follower(self._store, self._live.values, self._notifications, telemetry=telemetry)
+        async with follower as self._follower:
             yield
 
     def hear(self, changes: Changes) -> None:
@@ -176,6 +179,14 @@ class StreamBridge:
             self._follower.hear(changes.runs)
         for thread_id in changes.threads:
             self._wake_thread(thread_id)
+        if changes.read:
+            self._note_readers(frozenset(changes.read))
+
+    def _note_readers(self, run_seqs: frozenset[int]) -> None:
+        until = asyncio.get_running_loop().time() + READ_ELSEWHERE_S
+        for live in self._live.values():
+            if live.executing and live.run_seq in run_seqs:
+                live.read_until = until
 
     def look(self) -> None:
         """Have readers told of whatever was missed."""
@@ -308,5 +319,10 @@ class StreamBridge:
             live,
             budget=self._budget,
             heartbeat_s=self._heartbeat_s,
+            on_read=partial(self._tell_read, run, live),
             on_close=lambda: self._evict(run.run_id, live),
         )
+
+    def _tell_read(self, run: RunRecord, live: Live) -> None:
+        if self._follower is not None and run.status is RunStatus.RUNNING and live.followable:
+            self._follower.tell(live)

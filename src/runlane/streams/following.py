@@ -8,12 +8,17 @@ from itertools import islice
 from typing import Final
 
 from runlane.store.ledger import RunStore
+from runlane.store.notifications import Notifications
 from runlane.streams.live import Live
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
 
 #: How often the ledger is asked at least: what no notification tells of is seen this much later.
 POLL_S: Final = 1.0
+#: The process that executes a run is told that it is read here: each second, and no sooner than this. It takes the run
+#: as read for so long, so that two notifications in a row may be lost.
+TELL_S: Final = POLL_S / 2
+READ_ELSEWHERE_S: Final = 3 * POLL_S
 #: Runs that are asked for at once.
 MAX_RUNS: Final = 1000
 
@@ -25,12 +30,19 @@ class Follower:
     """
 
     def __init__(
-        self, store: RunStore, watched: Callable[[], Iterable[Live]], *, telemetry: Telemetry = SILENT
+        self,
+        store: RunStore,
+        watched: Callable[[], Iterable[Live]],
+        notifications: Notifications,
+        *,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
         watched: Returns what may be followed: the state of each run that executes here or is watched.
+        notifications: Tell who executes a run that it is read here, so that it does not gather events for long.
         """
         self._store = store
+        self._notifications = notifications
         self._watched = watched
         self._told: set[int] = set()
         self._poll_at = 0.0
@@ -79,6 +91,15 @@ class Follower:
             if live.followable and live.known_seq == known[live.run_seq]:
                 news = found[live.run_seq]
                 live.follow(news, asked_at)
+                if live.readers and live.followed and live.known_seq:
+                    self.tell(live)
                 if not news.whole:
                     self._told.add(live.run_seq)
                     self._loop.soon()
+
+    def tell(self, live: Live) -> None:
+        """Tell who executes the run that it is read here, unless that was told a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if now - live.told_at >= TELL_S:
+            live.told_at = now
+            self._notifications.run_read(live.run_seq)

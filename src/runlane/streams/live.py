@@ -64,6 +64,9 @@ class Live:
 
     ``followed`` says that nothing can happen to the run without this process hearing of it, as far as it knows: the
     ledger need not be asked. A heartbeat without news withdraws that, unless the ledger was asked meanwhile.
+
+    ``read_until``: how long other processes are taken to have readers of a run that executes here, on the loop's clock.
+    ``told_at``: when this process last told another one that it has readers.
     """
 
     run_seq: int
@@ -76,6 +79,8 @@ class Live:
     ending: Ending | None = None
     executing: bool = False
     readers: int = 0
+    read_until: float | None = None
+    told_at: float = float("-inf")
     followed: bool = False
     followed_at: float = float("-inf")  # when the ledger was last asked for what others do
     dismissed: bool = False

@@ -30,12 +30,14 @@ class Watch:
         *,
         budget: ReaderBudget,
         heartbeat_s: float,
+        on_read: Callable[[], None],
         on_close: Callable[[], None],
     ) -> None:
         self.run = run
         self._store = store
         self._live = live
         self._heartbeat_s = heartbeat_s
+        self._on_read = on_read
         self._on_close = on_close
         self._budget = budget
         self._wake = Wake()
@@ -77,6 +79,7 @@ class Watch:
     async def parts(self, *, after: int | None = 0) -> AsyncGenerator[EventBatch | LargeEvent, None]:
         """Yield the same as :meth:`batches`, but a large event as a reference, for those who send it part by part."""
         self._live.readers += 1
+        self._on_read()
         self._budget.join()
         try:
             cursor = await self._newest() if after is None else after
