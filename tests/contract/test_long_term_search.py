@@ -19,8 +19,10 @@ from ledger_kit import empty_ledger, ledger_connection
 from postgres_cluster import PostgresCluster, bundled_binaries
 from runlane.checkpoints.embeddings import SemanticIndex
 from runlane.checkpoints.store import SCANNED, LedgerLongTermStore
+from runlane.doctor import examine, open_ledger, repair
 from runlane.errors import ConfigurationError, EmbeddingFailed, InvalidRequest
 from runlane.maintenance.retention import item_sweep
+from runlane.settings import Settings
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.postgres import open_postgres
@@ -317,3 +319,29 @@ async def test_an_approximate_index_hides_nothing(pgvector_url: str) -> None:
     assert [item.key for item in filtered] == ["599"]
     assert len(rare) == 60
     await driver.aclose()
+
+
+async def test_the_doctor_finds_items_whose_rows_in_the_table_are_wrong(pgvector: Driver, pgvector_url: str) -> None:
+    store = await indexed(pgvector)
+    for key in ("red", "blue", "green"):
+        await store.aput(("n",), key, {"text": key})
+
+    async def found(*, repaired: bool = False) -> dict[str, bool]:
+        async with open_ledger(Settings(database=pgvector_url)) as ledger:
+            findings = [one for one in (await examine(ledger)).findings if one.code == "item.vector_rows"]
+            if repaired:
+                assert [await repair(ledger, finding) for finding in findings if finding.fix is not None] == [True]
+            return {str(finding.subject.get("key")): finding.fix is not None for finding in findings}
+
+    assert await found() == {}
+    with ledger_connection(pgvector_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM store_vectors WHERE key = 'red'")
+        connection.execute(
+            "INSERT INTO store_vectors SELECT owner, namespace, key, 7, embedding FROM store_vectors WHERE key = 'blue'"
+        )
+        assert await found(repaired=True) == {"red": False, "blue": True}
+        assert await found() == {"red": False, "blue": False}
+        await indexed(pgvector)
+        assert await found() == {}
+        connection.execute("UPDATE store_index SET dims = 4")
+        assert await found() == {"None": False}

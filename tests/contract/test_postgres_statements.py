@@ -23,7 +23,7 @@ NOT_IMPORTED = ("runlane.__main__", "runlane.cli.entry")
 #: PostgreSQL prepares queries and changes of rows alone.
 UTILITIES = ("LOCK TABLE", "DROP TABLE", "CREATE")
 #: Its table is made where the extension is; tests/contract/test_long_term_search.py executes it.
-NEEDS_PGVECTOR = {"pgvector.left"}
+NEEDS_PGVECTOR = {"pgvector.left", "doctor.items_with_rows", "doctor.lock_item", "doctor.delete_vectors"}
 
 
 def statements() -> Mapping[str, Statement]:

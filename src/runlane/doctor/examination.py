@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from runlane.agents.registry import Registry
-from runlane.doctor import judgements, parts, states, values
+from runlane.doctor import judgements, parts, states, values, vectors
 from runlane.doctor.checks import SCANS, Judge, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
@@ -18,6 +18,7 @@ from runlane.store.migrate import Version, pending
 from runlane.store.migrations import Dialect, Index, kind
 from runlane.store.statements import Row, Rows, Statement, Transaction
 from runlane.store.transactions import doctor as ledger_sql
+from runlane.store.transactions.doctor_vectors import look_at_items
 from runlane.store.transactions.fleet import fleet
 
 #: Rows of a page: what is read at once, so that neither memory nor a live server feels the examination.
@@ -144,10 +145,9 @@ async def _all(
     for scan in SCANS:
         async for finding in _scan(ledger, scan, checked, page_size):
             yield finding
-    async for finding in _values(ledger, checked):
-        yield finding
-    async for finding in _parts(ledger, checked):
-        yield finding
+    for look in (_values, _parts, _vectors):
+        async for finding in look(ledger, checked):
+            yield finding
     if graphs is not None:
         async for finding in states.unreadable(ledger, graphs, checked):
             yield finding
@@ -224,3 +224,14 @@ async def _values(ledger: OpenLedger, checked: dict[str, int]) -> AsyncIterator[
         if finding is not None:
             yield finding
         after = looked.thread_id
+
+
+async def _vectors(ledger: OpenLedger, checked: dict[str, int]) -> AsyncIterator[Finding]:
+    checked["items with vectors"], after = 0, ("", "", "")
+    while (page := await ledger.database.read(look_at_items(after, PAGE))) is not None:
+        checked["items with vectors"] += page.items
+        for finding in vectors.judge(page):
+            yield finding
+        if page.stored != page.dims:
+            return
+        after = page.last
