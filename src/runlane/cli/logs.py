@@ -83,7 +83,7 @@ class EventFormatter(logging.Formatter):
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        text = _one_record(_text_of(record, own=True))
+        text = _one_record(_text_of(record, for_person=True))
         level = f"{record.levelname:<8}"
         if self._colour:
             level = click.style(level, fg=COLOURS.get(record.levelno), bold=record.levelno >= logging.ERROR)
@@ -114,25 +114,25 @@ def _escaped(match: re.Match[str]) -> str:
 
 def is_plain_request(record: logging.LogRecord) -> bool:
     """Return whether *record* is of a request in which there is nothing to redact: looking for it costs the most."""
-    if record.name != ACCESS or not isinstance(record.args, tuple):
+    if record.name != ACCESS or not isinstance(record.args, tuple) or len(record.args) < 2:
         return False
     return _PLAIN_PATH.fullmatch(str(record.args[1])) is not None
 
 
-def _text_of(record: logging.LogRecord, *, own: bool = False) -> str:
+def _text_of(record: logging.LogRecord, *, for_person: bool = False) -> str:
     """Return *record* as text: its message, the fields of its context that it does not have itself, its traceback.
 
     Args:
-        own: For a person: a message of others is shown as it is, and of the context the run.
+        for_person: A message of others is shown as it is, and of the context only the run.
     """
     message, context = record.getMessage(), context_fields()
     if record.name.startswith("runlane."):
         known = f" {record.msg}" if "fields" not in record.__dict__ else f" {message}"
         context = {name: value for name, value in context.items() if f" {name}=" not in known}
-        text = message if own else f"event={message}"
+        text = message if for_person else f"event={message}"
     else:
-        text = message if own else f"event=log message={json.dumps(message, ensure_ascii=False)}"
-    if own:
+        text = message if for_person else f"event=log message={json.dumps(message, ensure_ascii=False)}"
+    if for_person:
         context = {name: value for name, value in context.items() if name == "run_id"}
     first, line_feed, others = text.partition("\n")
     text = "".join((first, *(f" {name}={value}" for name, value in context.items()), line_feed, others))
