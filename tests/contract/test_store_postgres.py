@@ -331,6 +331,14 @@ async def test_waiting_too_long_for_a_connection_is_an_outage(url: str) -> None:
     await driver.aclose()
 
 
+async def test_a_burst_of_reads_keeps_no_write_waiting(driver: PostgresDriver, store: RunStore, url: str) -> None:
+    with locked(url, "SELECT pg_advisory_xact_lock(1)"):
+        reads = [asyncio.create_task(driver.read(one("SELECT pg_advisory_xact_lock(1)"))) for _ in range(20)]
+        await until_waiting(url)
+        assert (await store.runs.admit(a_run())).runnable
+    await asyncio.gather(*reads)
+
+
 async def test_a_busy_thread_takes_one_connection_and_keeps_its_order(store: RunStore, url: str) -> None:
     await ended(store, "a")
     with locked(url, "SELECT 1 FROM threads WHERE thread_id = 'a' FOR UPDATE"):

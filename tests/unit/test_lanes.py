@@ -17,9 +17,9 @@ def nothing() -> Transaction[None]:
     yield WRITE()
 
 
-def job(lane: str | None = None, *, urgent: bool = False, begins_with: Statement = WRITE) -> Job:
+def job(lane: str | None = None, *, urgent: bool = False, begins_with: Statement = WRITE, writes: bool = True) -> Job:
     submission = Submission(nothing(), None, lambda result, error: None)
-    return Job(submission=submission, begins_with=begins_with, writes=True, lane=lane, urgent=urgent)
+    return Job(submission=submission, begins_with=begins_with, writes=writes, lane=lane, urgent=urgent)
 
 
 def put(lanes: Lanes, *jobs: Job) -> None:
@@ -28,7 +28,7 @@ def put(lanes: Lanes, *jobs: Job) -> None:
 
 
 def test_one_of_a_lane_runs_at_a_time_and_they_keep_their_order() -> None:
-    lanes, server = Lanes(), Server(urgent_only=False)
+    lanes, server = Lanes(max_reads=1), Server(urgent_only=False)
     first, second, third = (job("a") for _ in range(3))
     put(lanes, first, second, third)
     for one in (first, second, third):
@@ -39,7 +39,7 @@ def test_one_of_a_lane_runs_at_a_time_and_they_keep_their_order() -> None:
 
 
 def test_lanes_take_turns_and_a_busy_one_holds_up_nobody() -> None:
-    lanes, server, other = Lanes(), Server(urgent_only=False), Server(urgent_only=False)
+    lanes, server, other = Lanes(max_reads=1), Server(urgent_only=False), Server(urgent_only=False)
     a, b = [job("a") for _ in range(3)], job("b")
     put(lanes, *a, b)
     assert lanes.take(server) is a[0]
@@ -51,14 +51,35 @@ def test_lanes_take_turns_and_a_busy_one_holds_up_nobody() -> None:
 
 
 def test_reads_and_others_without_a_lane_wait_for_nobody() -> None:
-    lanes, servers = Lanes(), [Server(urgent_only=False) for _ in range(3)]
+    lanes, servers = Lanes(max_reads=1), [Server(urgent_only=False) for _ in range(3)]
     jobs = [job() for _ in servers]
     put(lanes, *jobs)
     assert [lanes.take(server) for server in servers] == jobs
 
 
+def test_so_many_reads_run_at_once_and_writes_pass_those_that_wait() -> None:
+    lanes, servers = Lanes(max_reads=2), [Server(urgent_only=False) for _ in range(4)]
+    reads, write = [job(writes=False) for _ in range(4)], job()
+    urgent = job(writes=False, urgent=True)
+    put(lanes, *reads, write, urgent)
+    assert [lanes.take(server) for server in servers] == [urgent, *reads[:2], write]
+    lanes.done(write)
+    lanes.done(urgent)
+    late = job()
+    lanes.put(late)
+    assert lanes.take(servers[0]) is late, "writes and urgent reads let no other read go on"
+    assert lanes.drop(reads[2])
+    lanes.done(reads[0])
+    assert lanes.take(servers[1]) is reads[2]
+    assert not lanes.begin(reads[2])
+    lanes.done(reads[2])
+    assert lanes.take(servers[1]) is reads[3]
+    lanes.close()
+    assert lanes.take(servers[2]) is None
+
+
 def test_urgent_ones_go_first_and_some_servers_take_nothing_else() -> None:
-    lanes, reserved, server = Lanes(), Server(urgent_only=True), Server(urgent_only=False)
+    lanes, reserved, server = Lanes(max_reads=1), Server(urgent_only=True), Server(urgent_only=False)
     usual, urgent = [job(), job()], [job(urgent=True), job(urgent=True)]
     put(lanes, *usual, *urgent)
     assert [lanes.take(reserved), lanes.take(server), lanes.take(server)] == [*urgent, usual[0]]
@@ -68,7 +89,7 @@ def test_urgent_ones_go_first_and_some_servers_take_nothing_else() -> None:
 
 
 def test_what_was_dropped_is_not_begun_and_what_has_begun_is_not_dropped() -> None:
-    lanes, server = Lanes(), Server(urgent_only=False)
+    lanes, server = Lanes(max_reads=1), Server(urgent_only=False)
     dropped, begun = job("a"), job("a")
     put(lanes, dropped, begun)
     assert lanes.drop(dropped)
@@ -81,7 +102,7 @@ def test_what_was_dropped_is_not_begun_and_what_has_begun_is_not_dropped() -> No
 
 
 def test_jobs_of_a_lane_that_begin_alike_join_the_first_of_them_in_their_order() -> None:
-    lanes, server = Lanes(), Server(urgent_only=False)
+    lanes, server = Lanes(max_reads=1), Server(urgent_only=False)
     first, second, dropped, third, unlike = job("a"), job("a"), job("a"), job("a"), job("a", begins_with=LOCK)
     put(lanes, first, second, dropped, job("b"), unlike, third)
     assert lanes.take(server) is first
@@ -101,7 +122,7 @@ def test_jobs_of_a_lane_that_begin_alike_join_the_first_of_them_in_their_order()
 
 
 def test_nothing_is_accepted_after_the_end() -> None:
-    lanes = Lanes()
+    lanes = Lanes(max_reads=1)
     lanes.close()
     with pytest.raises(LedgerClosed):
         lanes.put(job())

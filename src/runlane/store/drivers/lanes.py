@@ -1,7 +1,8 @@
 """Which transaction is next, where several threads run them: one of each lane at a time, the urgent ones first.
 
 A lane is what would wait for the same lock in the database. Waiting here takes no connection from the others, and those
-that wait and begin alike share a commit: whoever runs the first of them takes the others along.
+that wait and begin alike share a commit: whoever runs the first of them takes the others along. Only so many reads run
+at once, so that a burst of them keeps no write waiting.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ class Job:
     behind: bool = False
     state: str = "waiting"
 
+    @property
+    def is_read(self) -> bool:
+        """Return whether it is one of those of which only so many run at once."""
+        return not self.writes and not self.urgent
+
 
 @dataclass(slots=True, eq=False)
 class Server:
@@ -48,7 +54,13 @@ class Server:
 class Lanes:
     """Jobs and who runs them. Thread-safe; nothing here waits but :meth:`take`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_reads: int) -> None:
+        """Args:
+        max_reads: How many reads that are not urgent run at once; the other servers are for writes.
+        """
+        self._max_reads = max_reads
+        self._reads = 0  # handed to a server, or next for one
+        self._more_reads: deque[Job] = deque()
         self._lock = threading.Lock()
         self._closed = False
         self._ready: deque[Job] = deque()
@@ -73,7 +85,7 @@ class Lanes:
                     job.behind = True
                     return
                 self._lanes[job.lane] = deque()
-            self._hand(job)
+            self._offer(job)
 
     def take(self, server: Server) -> Job | None:
         """Wait for the next job of *server*; ``None`` after the last one. Call :meth:`done` after it."""
@@ -118,10 +130,14 @@ class Lanes:
             return True
 
     def done(self, job: Job) -> None:
-        """Let the next job of *job*'s lane go on, behind those of other lanes that are ready."""
-        if job.lane is None:
-            return
+        """Let the next job of *job*'s lane go on, or the next read, behind those that are ready."""
         with self._lock:
+            if job.is_read:
+                self._reads -= 1
+                if self._more_reads:
+                    self._offer(self._more_reads.popleft())
+            if job.lane is None:
+                return
             behind = self._lanes[job.lane]
             if behind:
                 self._hand(behind.popleft())
@@ -135,6 +151,14 @@ class Lanes:
             for server in self._idle:
                 server.inbox.put(None)
             self._idle.clear()
+
+    def _offer(self, job: Job) -> None:
+        if job.is_read:
+            if self._reads == self._max_reads:
+                self._more_reads.append(job)
+                return
+            self._reads += 1
+        self._hand(job)
 
     def _hand(self, job: Job) -> None:
         job.behind = False

@@ -39,6 +39,8 @@ MAX_LANE_GROUP: Final = 64
 LANE_GROUP_S: Final = 0.2
 #: How long a submission waits for a lock while the rest of its group waits for it; who sent it sends it again.
 GROUP_LOCK_S: Final = 0.1
+#: One connection of so many takes no reads, which may be many and long.
+WRITES_SHARE: Final = 4
 MAX_CONNECTIONS: Final = 10
 #: One for submissions, one for leases, and one for the rest.
 MIN_CONNECTIONS: Final = 3
@@ -64,7 +66,8 @@ class PostgresDriver:
         self._lock = threading.Lock()  # nothing is queued behind the mark that stops the sender
         self._closed = False
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
-        self._lanes = Lanes()
+        usual = connections - 2  # beside those for submissions and for leases
+        self._lanes = Lanes(max_reads=max(1, usual - max(1, usual // WRITES_SHARE)))
         self._sender = threading.Thread(
             target=self._send_forever,
             args=(session(replace(times, lock_s=GROUP_LOCK_S)),),
