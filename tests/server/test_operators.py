@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from auth_kit import guarded_server
 from runlane.server.auth.keys import new_key
@@ -98,6 +101,23 @@ def test_an_operator_who_may_not_see_payload_is_sent_none_of_it(clients: Clients
         assert CANARY not in _text(answer) + str(answer.headers), name
         assert "event-stream" not in answer.headers.get("content-type", ""), name
         assert answer.status_code < 500, (name, answer.text)
+
+
+def test_a_socket_is_for_operators_who_may_see_payload(clients: Clients, alice: Belongings) -> None:
+    _, path = path_of("WS /threads/{thread_id}/stream/events", alice)
+    subscribe = json.dumps({"id": 1, "method": "subscription.subscribe", "params": {"channels": ["values"]}})
+
+    def open_as(name: str) -> ClientConnection:
+        url = str(clients[name].base_url).rstrip("/").replace("http", "ws") + path
+        return connect(url, additional_headers={"x-api-key": clients[name].headers["x-api-key"]})
+
+    with open_as("reader") as socket:
+        socket.send(subscribe)
+        assert json.loads(socket.recv(PATIENCE_S))["type"] == "success"
+    with open_as("watcher") as socket, pytest.raises(ConnectionClosed) as closed:
+        socket.recv(PATIENCE_S)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4403
 
 
 def test_each_act_needs_its_scope(clients: Clients) -> None:

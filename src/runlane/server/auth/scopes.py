@@ -7,12 +7,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from runlane.errors import ConfigurationError
+from runlane.server.http.payload import SHOWN_METADATA
 
 #: A permission that begins so is a scope, whoever gave it: a name of its own, so that no permission that an application
 #: has for its users makes them operators.
 PREFIX: Final = "operator:"
-#: Metadata that is no payload: ids that the server writes. Operators may filter by it.
-SHOWN_METADATA: Final = frozenset({"assistant_id", "cron_id", "graph_id", "run_id"})
 #: What a search may compare that is payload.
 _PAYLOAD_FILTERS: Final = ("values", "text", "query", "filter")
 

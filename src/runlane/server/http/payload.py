@@ -30,8 +30,8 @@ _TEXTS: Final = frozenset(
         ("WireAssistant", "description"),
     }
 )
-#: Fields whose values stay for these keys.
-_IDS: Final = frozenset({"assistant_id", "cron_id", "graph_id", "run_id"})
+#: Metadata that is no payload: ids that the server writes.
+SHOWN_METADATA: Final = frozenset({"assistant_id", "cron_id", "graph_id", "run_id"})
 Hide = Callable[[Any], Any]
 
 
@@ -127,4 +127,4 @@ def _itself(value: Any) -> Any:
 def _ids(metadata: Any) -> Any:
     if not isinstance(metadata, dict):
         return _nothing(metadata)
-    return {name: value for name, value in metadata.items() if name in _IDS and isinstance(value, str)}
+    return {name: value for name, value in metadata.items() if name in SHOWN_METADATA and isinstance(value, str)}
