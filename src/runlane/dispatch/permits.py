@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -22,11 +21,9 @@ from procrastinate.app import WorkerOptions
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
 from runlane.dispatch.shared import SharedDispatch
-from runlane.errors import StoreUnavailable
+from runlane.store.drivers.postgres_errors import translated
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
-
-log = logging.getLogger("runlane.permits")
 
 TASK: Final = "runlane.claim"
 #: Connections beside the listener's: for taking jobs and for deferring them.
@@ -46,7 +43,6 @@ class Permits:
         schema: Where the tables of Procrastinate are.
         dispatch: What this process offers, and is told of offers.
         """
-        self._url = url
         connector = PsycopgConnector(
             conninfo=url,
             min_size=1,
@@ -74,11 +70,6 @@ class Permits:
         """
         self._groups = groups
         with _translated():
-            if await _is_pooled(self._url):
-                # Notifications and the schema of a session are lost there.
-                log.warning("permits.off why=pooler polled=true")
-                yield
-                return
             await self._app.open_async()
         try:
             self._dispatch.offer = self.offer
@@ -145,18 +136,13 @@ async def _configure(schema: str, connection: psycopg.AsyncConnection[Any]) -> N
     )
 
 
-async def _is_pooled(url: str) -> bool:
-    """Return whether a pooler is between here and the server, so that a session lasts for one transaction."""
-    async with await psycopg.AsyncConnection.connect(url, connect_timeout=int(CONNECT_TIMEOUT_S)) as connection:
-        cursor = await connection.execute("SELECT pg_backend_pid()", prepare=False)
-        row = await cursor.fetchone()
-        return row is None or row[0] != connection.info.backend_pid
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise an outage as what it is to Runlane."""
-    try:
-        yield
-    except (ConnectorException, psycopg.OperationalError) as error:
-        raise StoreUnavailable(f"PostgreSQL says: {error.__cause__ or error}") from error
+    """Raise an outage as what it is to Runlane, also one that Procrastinate reports."""
+    with translated():
+        try:
+            yield
+        except ConnectorException as error:
+            if not isinstance(error.__cause__, psycopg.Error):
+                raise
+            raise error.__cause__ from None

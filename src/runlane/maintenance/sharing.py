@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -16,6 +17,8 @@ from runlane.store.ledger import RunStore
 from runlane.store.notifications import Changes, Notifications
 from runlane.streams.bridge import StreamBridge
 from runlane.telemetry.emitter import Telemetry
+
+log = logging.getLogger("runlane.permits")
 
 
 @asynccontextmanager
@@ -37,6 +40,12 @@ async def shared_work(
         return
     with needs_extra("postgres", "PostgreSQL"):
         from runlane.dispatch.permits import Permits  # noqa: PLC0415  # an extra
+        from runlane.store.drivers.postgres import PostgresDriver  # noqa: PLC0415  # an extra
+    if isinstance(store.driver, PostgresDriver) and store.driver.pooled:
+        # Notifications and the schema of a session are lost there.
+        log.warning("permits.off why=pooler polled=true")
+        yield
+        return
     permits = Permits(settings.database, settings.database_schema, dispatch, telemetry)
     async with permits.running(source.groups, executes=settings.execute_runs):
         yield

@@ -55,11 +55,15 @@ class PostgresDriver:
     caller.
 
     Attributes:
+        pooled: A pooler gives sessions for one transaction each.
         urgent: The same database for what keeps leases: it finds a connection however much else waits.
     """
 
-    def __init__(self, session: MakeSession, times: Times, closing: threading.Event, *, connections: int) -> None:
+    def __init__(
+        self, session: MakeSession, times: Times, closing: threading.Event, *, connections: int, pooled: bool
+    ) -> None:
         """Start the threads; see :func:`open_postgres`."""
+        self.pooled = pooled
         self.urgent = Urgent(self)
         self._times = times
         self._closing = closing
@@ -228,14 +232,15 @@ async def open_postgres(
     def make(own: Times) -> PostgresSession:
         return PostgresSession(Link(url, schema=schema, times=own), closing=closing)
 
-    await asyncio.get_running_loop().run_in_executor(None, _try, make(times))
-    return PostgresDriver(make, times, closing, connections=max_connections)
+    pooled = await asyncio.get_running_loop().run_in_executor(None, _try, make(times))
+    return PostgresDriver(make, times, closing, connections=max_connections, pooled=pooled)
 
 
-def _try(session: PostgresSession) -> None:
-    """Say what is wrong with a database that cannot be used."""
+def _try(session: PostgresSession) -> bool:
+    """Say what is wrong with a database that cannot be used, or return whether it is behind a pooler."""
     try:
         session.check()
+        return session.pooled
     except psycopg.errors.ProtocolViolation as error:
         raise ConfigurationError(
             f"PostgreSQL cannot be used through this pooler, which says: {first_line(error)}. Let it pool transactions "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
@@ -45,6 +47,15 @@ def translate(error: Exception) -> Exception:
         unavailable.__cause__ = error
         return unavailable
     return error
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise an error of PostgreSQL as what callers see."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from error
 
 
 def first_line(error: Exception) -> str:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
 
-from runlane.store.drivers.postgres_errors import first_line, translate
+from runlane.store.drivers.postgres_errors import first_line, translated
 from runlane.store.drivers.postgres_link import Times, address
 from runlane.store.notifications import Changes, Notifications, changes_in, channel_of
 from runlane.supervised_loop import SupervisedLoop
@@ -123,7 +123,7 @@ async def notifications_arrive(ledger_url: str, schema: str, *, url: str) -> boo
     Raises:
         StoreUnavailable: The database cannot be reached.
     """
-    with _translated():
+    with translated():
         async with _listening(url, schema) as connection:
             return await _arrive(connection, ledger_url, schema)
 
@@ -183,7 +183,7 @@ class Listener:
     async def _listen(self) -> None:
         """Connect, and exchange notifications until the connection is lost."""
         try:
-            with _translated():
+            with translated():
                 async with _listening(self._url, self._schema) as connection:
                     await self._use(connection)
         finally:
@@ -214,11 +214,3 @@ class Listener:
                 for payload in connection.receive():
                     self._receive(changes_in(payload))
                 await connection.ready()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        raise translate(error) from error

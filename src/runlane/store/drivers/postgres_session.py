@@ -75,6 +75,11 @@ class PostgresSession:
         self._row = secrets.randbits(63)
         self._writes = 0
 
+    @property
+    def pooled(self) -> bool:
+        """Return whether a pooler gives sessions for one transaction each, as far as a connection was made."""
+        return bool(self._link.settings)
+
     def check(self) -> None:
         """Find out whether the database takes connections, and transactions on them."""
         for query in (_BEGIN_READ, plain("COMMIT")):  # not at once: some poolers say what is wrong, and hang up
