@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,10 +18,10 @@ from runlane.store.transactions.run_search import COMPARED, MANY_ACTIVE, MAX_COM
 
 MANY = statement(
     "many",
-    """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :number)
+    """WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < :number)
        INSERT INTO runs (run_id, thread_id, owner, status, multitask_strategy, on_disconnect, metadata, kwargs,
                          graph_id, not_before, created_at, updated_at)
-       SELECT :prefix || i, 'many', :owner, :status, 'enqueue', 'cancel', '{}', '{}', 'g', 1, i * 1000, 1 FROM n""",
+       SELECT :prefix || i, 'many', :owner, :status, 'enqueue', 'cancel', '{}', '{}', 'g', 1, i * 1000000, 1 FROM n""",
 )
 
 
@@ -148,7 +148,11 @@ async def test_a_search_of_a_large_ledger_ends_early_and_goes_on(store: RunStore
         assert (first.runs, first.next_before is None) == ((), False)
         second = await page(store, owner, graph_id="rare", before=first.next_before)
         assert ([run.run_id for run in second.runs], second.next_before) == ([oldest], None)
-    assert await ids(store, graph_id="rare", since=datetime.fromisoformat("2020-01-01T00:00:00Z")) == []
+    for number in (500, MAX_COMPARED + 900):  # more runs than are compared come after, or before
+        at = datetime.fromtimestamp(number, UTC)
+        within = await page(store, since=at, until=at + timedelta(seconds=2))
+        assert [run.run_id for run in within.runs] == [f"run-{number + 1}", f"run-{number}"]
+        assert within.next_before is None
     assert await ids(store, statuses=frozenset({RunStatus.ERROR})) == []
 
 
