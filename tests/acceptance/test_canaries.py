@@ -176,7 +176,7 @@ async def _crash(server: Server, client: Client, to: Receiver) -> str:
     run = await client.got("POST", f"/threads/{thread_id}/runs", {**body, "durability": "sync"})
     assert await server.ended() == 7
     assert "event=auth.handler_failed" in server.log
-    assert "event=run.agent_raised" in server.log
+    assert "event=run.failed" in server.log
     _clean(server.log, "the log before the crash")
     await to.got(8)
     await server.start()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from typing import Final
 from urllib.parse import quote
+from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,7 +62,7 @@ def _id_of(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == _HEADER and _SANE.fullmatch(value):
             return str(value, "ascii")
-    return os.urandom(16).hex()
+    return str(uuid4())
 
 
 def _log(level: int, scope: Scope, status: int, duration_s: float, request_id: str) -> None:
