@@ -31,6 +31,7 @@ from runlane.cli.logs import (
 from runlane.cli.main import app
 from runlane.cli.project import find_project
 from runlane.cli.reporting import user_traceback
+from runlane.cli.version import PACKAGE, build_of
 from runlane.errors import GraphLoadError
 
 ID = "00000000-0000-4000-8000-000000000000"
@@ -119,7 +120,8 @@ def test_a_setting_comes_from_the_option_then_the_environment_then_the_project(
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:
-    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == metadata.version("runlane")
+    told = CliRunner().invoke(app, ["--version"]).stdout
+    assert told == f"{metadata.version('runlane')} (build {build_of(PACKAGE)})\n"
 
 
 def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
@@ -153,6 +155,18 @@ def test_a_port_that_there_cannot_be_is_refused_and_not_wrapped_round(command: s
     result = CliRunner().invoke(app, [command, str(project), "--port", port])
     assert result.exit_code == 2
     assert result.stderr == f"error: Cannot listen on port {port}: a port is a number from 0 to 65535.\n"
+
+
+def test_a_build_is_another_when_a_file_is(tmp_path: Path) -> None:
+    builds = []
+    for name, text in (("a.py", "one"), ("a.py", "two"), ("b.py", "two")):
+        (tmp_path / "a.py").unlink(missing_ok=True)
+        (tmp_path / name).write_text(text)
+        builds.append(build_of(tmp_path))
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "b.pyc").write_text("made")
+    assert len(set(builds)) == 3
+    assert build_of(tmp_path) == builds[-1]
 
 
 @pytest.mark.parametrize("command", [["ls"], ["show", ID], ["tail", ID], ["cancel", ID], ["ls", "--thread", ID]])

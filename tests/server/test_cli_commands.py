@@ -200,6 +200,8 @@ def test_a_profile_names_a_server_and_where_its_secrets_are(
     file.write_text(file.read_text().partition("[profiles.odd]")[0])
     assert runner.invoke(app, ["threads", "ls", "--profile", "here"]).exit_code == 0
     assert runner.invoke(app, ["threads", "ls", "--profile", "nobody"]).exit_code == 2
+    elsewhere = runner.invoke(app, ["threads", "ls", "--profile", "here", "--url", "http://127.0.0.1:9"])
+    assert elsewhere.exit_code == 2, "the profile's secrets are for its server"
     unset = runner.invoke(app, ["threads", "ls", "--profile", "away"])
     assert (unset.exit_code, "$AWAY_KEY" in unset.stderr) == (2, True)
     file.write_text(file.read_text().replace("printf secret", "false"))

@@ -56,10 +56,12 @@ def _client(
     """Return the client of the server. What a profile says goes before the environment, and after the command line."""
     from runlane.cli.client import Client
 
+    if profile is not None and "url" in from_line:
+        raise ConfigurationError("--profile names a server, whose secrets no other one gets; leave out --url.")
     found = find_profile(profile) if profile is not None or url is None else None
     sent: dict[str, str] = {}
     if found is not None:
-        url = url if "url" in from_line else found.url
+        url = found.url
         api_key = api_key if "api_key" in from_line else None
         sent.update(found.headers)
     if api_key is not None:

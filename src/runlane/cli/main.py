@@ -27,6 +27,7 @@ from runlane.cli.new import new
 from runlane.cli.project import database_settings, find_config, find_project
 from runlane.cli.reporting import reporting
 from runlane.cli.validate import validate
+from runlane.cli.version import print_version
 from runlane.cli.watching import status, top
 from runlane.errors import ConfigurationError
 from runlane.settings import Settings
@@ -38,7 +39,14 @@ SQLITE = "sqlite:///"
 
 
 @click.group(name="runlane", context_settings={"max_content_width": 80})
-@click.version_option(package_name="runlane", message="%(version)s", help="Print the version.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=print_version,
+    help="Print the version, and the build: a hash of Runlane's files.",
+)
 def app() -> None:
     """Run AI agents: a run never lies and never loses work."""
 
