@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -49,8 +50,9 @@ class Deploy:
         """Stop a worker while it executes a run, which *staying*, or else the same worker restarted, continues."""
         reader = Reader(through, self.http, await new_thread(self.http, through.url), name)
         state = {"name": name, "steps": 8, "seconds": 0.25, "done": 0, "log": []}
-        following = asyncio.create_task(reader.follow({"input": state}))
-        await reader.reaches(2)
+        async with nullcontext() if staying is None else staying.frozen():  # so that it does not begin the run
+            following = asyncio.create_task(reader.follow({"input": state}))
+            await reader.reaches(2)
         pids = [leaving.pid]
         await self.stop(leaving)
         if staying is None:

@@ -80,7 +80,7 @@ def test_a_process_does_not_change_the_schema_of_others_when_it_starts(expanding
     enter(url, "old")
     done = runlane(expanding, "worker", str(PROJECT), "--database", url)
     assert done.returncode == 2, done
-    assert "1 processes use the database. Run `runlane migrate` first" in done.stderr
+    assert "it is in use by old. Run `runlane migrate` first" in done.stderr
     assert version(url)[0] == NEWEST
 
 

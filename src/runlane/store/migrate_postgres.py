@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Final
 
@@ -114,13 +114,7 @@ def migrate_beside(url: str, schema: str, *, gone: Collection[str] = ()) -> Migr
         if pending(version) or migrate_jobs.is_behind(connection):
             done = _in_turn(connection, schema, gone)
         made = _make_indexes(connection, schema)
-        return Migrated(
-            applied=done.applied,
-            left=done.left,
-            needed=done.needed,
-            stops=done.stops,
-            changed=done.changed or made,
-        )
+        return replace(done, changed=done.changed or made)
 
 
 @contextmanager
@@ -173,10 +167,10 @@ def _upgrade(connection: Connection[Any], schema: str, gone: Collection[str] | N
     missing = pending(version)
     others = _live(connection, schema, gone or ())
     if gone is None and others and (missing or migrate_jobs.is_behind(connection)):
+        users = ", ".join(one.worker_id for one in others)
         raise ConfigurationError(
-            f"The database has schema {version.revision}, this version needs a newer one, and"
-            f" {len(others)} processes use the database. Run `runlane migrate` first, which changes the schema beside"
-            " them as far as they allow, or stop them."
+            f"The database has schema {version.revision}, this version needs a newer one, and it is in use by {users}."
+            " Run `runlane migrate` first, which changes the schema beside them as far as they allow, or stop them."
         )
     allowed = tuple(takewhile(lambda revision: _is_allowed(revision, others), missing))
     # A role without the right to make schemas may use one that exists.
