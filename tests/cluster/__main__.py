@@ -14,6 +14,9 @@ from cluster.figures import QUICK, Size, report
 from cluster.standby import PostgresPair
 from cluster.trial import Trial
 
+#: How long PostgreSQL is away each time, mostly short, since nothing else happens meanwhile.
+OUTAGES_S = (1.0,) * 8 + (15.0,) * 2 + (60.0,)
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev cluster", description="Try a cluster under load and faults.")
@@ -27,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--clients", type=int, default=64, help="at most so many threads are worked on at the same time"
     )
+    parser.add_argument("--steps", type=int, default=3, help="a run has at most so many")
     parser.add_argument("--pause", type=float, default=3.0, help="seconds between two faults, at most")
     parser.add_argument("--script", help="faults to do once each instead of random ones, such as kill,failover")
     parser.add_argument("--calm", action="store_true", help="without faults")
@@ -52,6 +56,8 @@ def main() -> int:
             clients=given.clients,
             at_once=0 if given.calm else given.at_once,
             script=given.script.split(",") if given.script else None,
+            steps=given.steps,
+            outages_s=OUTAGES_S,
             pause_s=(0.2, given.pause),
             webhooks_s=150.0,
             tells=True,

@@ -137,11 +137,19 @@ class Client:
     """Asks for runs on a thread of its own, and sees each of them to its end."""
 
     def __init__(
-        self, web: Web, load: Load, number: int, rng: random.Random, *, webhook: str, step_s: tuple[float, float]
+        self,
+        web: Web,
+        load: Load,
+        number: int,
+        rng: random.Random,
+        *,
+        webhook: str,
+        steps: int,
+        step_s: tuple[float, float],
     ) -> None:
         self.web, self.load, self.name, self.rng = web, load, f"c{number}", rng
         self.conversation = Conversation(str(UUID(int=rng.getrandbits(128), version=4)))
-        self._webhook, self._step_s = webhook, step_s
+        self._webhook, self._steps, self._step_s = webhook, steps, step_s
         self._watching: list[asyncio.Task[None]] = []
 
     @property
@@ -178,7 +186,7 @@ class Client:
             name=f"{self.name}-{len(self.conversation.asked)}",
             kind=kind or self.rng.choice(KINDS),
             strategy=strategy or self.rng.choice(STRATEGIES),
-            steps=self.rng.randint(1, 5),
+            steps=self.rng.randint(1, self._steps),
             webhook=self.rng.random() < 0.2,
         )
         if one.kind in ("approval", "answer"):

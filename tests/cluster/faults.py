@@ -15,9 +15,6 @@ import psycopg
 from cluster.nodes import Cluster, Fault, Node
 from cluster.standby import PostgresPair
 
-#: How long PostgreSQL is away, in leases: some are not noticed, and some outlast everything.
-OUTAGES = (0.3, 1.0, 2.5)
-
 #: For how long the database was not there, and since when it may have been there again.
 Away = tuple[float, float]
 
@@ -27,14 +24,21 @@ class Tormentor:
 
     Args:
         lease_s: What the nodes have; a node stands still for longer than that.
+        outages_s: How long PostgreSQL may be away.
         script: Names of faults, done once each and in this order, but for those that this machine cannot do; random
             ones for ever by default.
     """
 
     def __init__(
-        self, cluster: Cluster, rng: random.Random, *, lease_s: float, script: Sequence[str] | None = None
+        self,
+        cluster: Cluster,
+        rng: random.Random,
+        *,
+        lease_s: float,
+        outages_s: Sequence[float],
+        script: Sequence[str] | None = None,
     ) -> None:
-        self._cluster, self._rng, self._lease_s = cluster, rng, lease_s
+        self._cluster, self._rng, self._lease_s, self._outages_s = cluster, rng, lease_s, outages_s
         of_nodes = [self.kill, self.terminate, self.freeze, self.hold, self.cut, self.swallow]
         of_all = [self.crash, self.outage, self.slots]
         if cluster.nodes[0].has_clock:
@@ -118,7 +122,7 @@ class Tormentor:
     async def outage(self) -> Away:
         began = time.time()
         await asyncio.to_thread(self._cluster.postgres.stop)
-        await asyncio.sleep(self._rng.choice(OUTAGES) * self._lease_s)
+        await asyncio.sleep(self._rng.choice(self._outages_s))
         back = time.time()
         await asyncio.to_thread(self._cluster.postgres.start)
         return back - began, back

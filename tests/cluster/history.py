@@ -238,6 +238,7 @@ class History:
         numbers = [int(event.id.rpartition("-")[2]) for event in watched]
         if numbers != list(range(1, len(numbers) + 1)):
             self._verdict.add("streams with gap or repeat", f"{one.name}: {numbers}")
+        self._verdict.figures["events lost"] += max(0, len(replayed or ()) - len(watched))
         if replayed is not None and replayed != watched:
             self._verdict.add("streams that differ from the log", f"{one.name}: {len(watched)} of {len(replayed)}")
         attempts = [

@@ -23,8 +23,9 @@ def tell_times(facts: Facts, verdict: Verdict, *, lease_s: float) -> None:
             verdict.times_s["takeover after kill -9"] += _moved_on(lanes, fault)
     for moves in lanes.values():
         verdict.times_s["hand-over, from one worker to the next"] += _handed_over(moves, facts)
-    for what, count in _repeated(facts).items():
-        verdict.figures[f"steps repeated after {what}"] = count
+    repeated = _repeated(facts)
+    for what in {"terminate": 0, **repeated}:  # a drain loses no work: said also where it has not
+        verdict.figures[f"steps repeated after {what}"] = repeated[what]
 
 
 def _others(facts: Facts, fault: Fault, until: float) -> bool:

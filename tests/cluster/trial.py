@@ -56,9 +56,11 @@ class Trial:
     """How much is asked of the cluster, and what is done to it.
 
     Args:
+        steps: A run has at most so many.
         pause_s: Between two faults, from the end of one to the beginning of the next.
         at_once: Faults that may go on at the same time.
         clients: At most so many threads are worked on at the same time.
+        outages_s: How long PostgreSQL may be away; some are not noticed, and some outlast each lease.
         script: Faults to do once each, while there are runs; random ones by default.
         tells: Write a line every ten seconds.
     """
@@ -69,9 +71,11 @@ class Trial:
     seed: int = 1
     pause_s: tuple[float, float] = (0.2, 2.0)
     at_once: int = 1
+    steps: int = 5
     step_s: tuple[float, float] = (0.0, 0.3)
     clients: int = 64
     webhooks_s: float = 10.0
+    outages_s: Sequence[float] = (1.0, 3.0, 7.5)
     script: Sequence[str] | None = None
     tells: bool = False
     verdict: Verdict = field(default_factory=Verdict)
@@ -113,7 +117,15 @@ class Trial:
         crons = [await self._new_cron(web) for _ in range(2)]
         began, load = time.monotonic(), Load(self.clients)
         clients = [
-            Client(web, load, number, random.Random(f"{self.seed}-{number}"), webhook=hook.url(), step_s=self.step_s)
+            Client(
+                web,
+                load,
+                number,
+                random.Random(f"{self.seed}-{number}"),
+                webhook=hook.url(),
+                steps=self.steps,
+                step_s=self.step_s,
+            )
             for number in range(self.threads)
         ]
         async with self._tormented(cluster) as torments, self._told(cluster, load):
@@ -145,7 +157,8 @@ class Trial:
 
     async def _torment(self, cluster: Cluster, number: int) -> None:
         script = None if self.script is None else self.script[number :: self.at_once]
-        tormentor = Tormentor(cluster, random.Random(f"{self.seed}-{number}"), lease_s=LEASE_S, script=script)
+        rng = random.Random(f"{self.seed}-{number}")
+        tormentor = Tormentor(cluster, rng, lease_s=LEASE_S, outages_s=self.outages_s, script=script)
         await tormentor.torment(self.pause_s)
 
     @asynccontextmanager
