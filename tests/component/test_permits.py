@@ -66,6 +66,22 @@ async def test_a_run_that_is_admitted_without_a_slot_starts_in_another_process(u
         await eventually(lambda: "third" in stepper.calls)
 
 
+async def test_a_run_that_a_drain_hands_back_starts_in_another_process(url: str) -> None:
+    here, there = Stepper(), Stepper()
+    there.go.set()
+    async with AsyncExitStack() as stack:
+        draining = await stack.enter_async_context(process(url, graphs={"g": here.graph()}))
+        await draining.runs.create("t", kwargs=graph_run())
+        await eventually(here.started.is_set)
+        await stack.enter_async_context(process(url, graphs={"g": there.graph()}))
+        leaving = asyncio.create_task(draining.worker.drain(0.0))
+        await eventually(lambda: draining.worker.draining)
+        here.go.set()
+        await eventually(lambda: "third" in there.calls)
+        await leaving
+        assert "third" not in here.calls
+
+
 async def test_one_permit_fills_the_slots_of_many_processes(url: str) -> None:
     stepper = Stepper()
     graphs = {"g": stepper.graph()}

@@ -66,6 +66,10 @@ class Dispatch(Protocol):
         """Announce that *head*, which was counted as one in a slot, has left it."""
         ...
 
+    def drain(self) -> None:
+        """Start nothing more here: what may start from now on, such as a run that is handed back, is for others."""
+        ...
+
     async def next_cancel(self) -> str:
         """Wait for a run whose cancel was recorded."""
         ...

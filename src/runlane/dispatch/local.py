@@ -57,6 +57,9 @@ class LocalDispatch:
         if self._waiting:
             self._changed.set()
 
+    def drain(self) -> None:
+        """There are no others."""
+
     async def next_cancel(self) -> str:
         return await self._hints.next_cancel()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -81,6 +81,7 @@ class Permits:
             self._dispatch.offer = None
             await self._taking.stop()
             await self._sending.stop()
+            await self._send_rest()
             await self._app.close_async()
 
     def offer(self, groups: Collection[str]) -> None:
@@ -92,10 +93,18 @@ class Permits:
         """Defer a job for each group that was offered meanwhile."""
         await self._wanted.wait()
         self._wanted.clear()
+        await self._send_offered()
+
+    async def _send_offered(self) -> None:
         groups, self._offered = self._offered, set()
         for group in sorted(groups):
             with _translated():
                 await self._defer(group)
+
+    async def _send_rest(self) -> None:
+        """Tell of what a drain has handed back a moment ago."""
+        with suppress(StoreUnavailable):  # others find it when they poll
+            await self._send_offered()
 
     async def _defer(self, group: str) -> None:
         queue = queue_of(group)

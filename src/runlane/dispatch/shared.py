@@ -32,6 +32,7 @@ class SharedDispatch:
         limits: ``slots`` of this process, of which 0 are none; of the others whether there are any.
         """
         self._free = limits.slots
+        self._draining = False
         self._limited = limits.shared
         self._hints = Hints()
         self._attached: dict[str, None] = {}
@@ -42,15 +43,19 @@ class SharedDispatch:
         #: Tells other processes of groups that have heads for which there is no slot here, if anything does.
         self.offer: Callable[[Collection[str]], None] | None = None
 
+    @property
+    def _has_slot(self) -> bool:
+        return self._free > 0 and not self._draining
+
     async def slot_freed(self) -> None:
         """Wait until a run could start here."""
-        while not self._free:
+        while not self._has_slot:
             self._slot_free.clear()
             await self._slot_free.wait()
 
     async def take_permit(self, group: str) -> None:
         """Ask the ledger for heads. Without a free slot pass the permit on, and wait until there is one."""
-        if not self._free:
+        if not self._has_slot:
             self._offer((group,))
             await self.slot_freed()
         self._reason.set()
@@ -65,7 +70,7 @@ class SharedDispatch:
         self._hints.now(head.run_id)
         if head.home is not None:
             self._attached[head.run_id] = None
-        elif not self._free:
+        elif not self._has_slot:
             self._offer((head.graph_id,))
         self._reason.set()
 
@@ -103,6 +108,9 @@ class SharedDispatch:
 
     def done(self, head: Head) -> None:
         self._release(1)
+
+    def drain(self) -> None:
+        self._draining = True
 
     def _offer(self, graph_ids: Iterable[str | None]) -> None:
         if self.offer is not None:

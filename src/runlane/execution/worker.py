@@ -136,6 +136,7 @@ class Worker:
         """
         began, again = asyncio.get_running_loop().time(), self.draining
         self.draining = True
+        self._dispatch.drain()
         await self._fetching.stop()
         if self._tasks and grace_s > 0:
             await asyncio.wait(tuple(self._tasks), timeout=grace_s)
