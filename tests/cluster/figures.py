@@ -43,6 +43,7 @@ STEP_S = 1.0
 #: Slots of both workers together, and how long a run of a tenant takes, where tenants compete.
 SLOTS, TENANT_STEP_S = 8, 0.25
 LOOK_S = 0.01
+DISPATCH_LIMIT_S = 180.0
 DISPATCH = Path(__file__).parents[2] / "benchmarks" / "dispatch.py"
 
 
@@ -267,7 +268,14 @@ class Bench:
     async def starts(self) -> None:
         call = [sys.executable, str(DISPATCH), "--kinds", "heads", "--runs", str(self.size.dispatched)]
         process = await asyncio.create_subprocess_exec(*call, stdout=asyncio.subprocess.PIPE)
-        said, _ = await process.communicate()
+        try:
+            async with asyncio.timeout(DISPATCH_LIMIT_S):
+                said, _ = await process.communicate()
+        except TimeoutError:  # one of its workers did not start, which has said why
+            process.kill()
+            said = b""
+        if not said:
+            self.add("starts per second", "not measured", "", None)
         for workers, starts in re.findall(r"heads (\d) workers: +(\d+) starts/s", said.decode()):
             self.add(f"starts per second, {workers} workers that execute nothing", starts, "", None)
 

@@ -21,6 +21,7 @@ from procrastinate.app import WorkerOptions
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
 from runlane.dispatch.shared import SharedDispatch
+from runlane.errors import StoreUnavailable
 from runlane.store.drivers.postgres_errors import translated
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
