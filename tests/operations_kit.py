@@ -239,7 +239,7 @@ ANYWHERE: dict[str, Operation] = {
     "try delivery again": lambda _: _settled(DeliveryStatus.PENDING),
     "send again": lambda _: webhooks.send_again("r0"),
     "purge deliveries": lambda _: webhooks.purge_deliveries(-1, 10),
-    "create assistant": lambda _: assistants.create_assistant(_assistant("b"), if_exists_return=True),
+    "create assistant": lambda _: assistants.create_assistant(_assistant("a"), if_exists_return=True),
     "update assistant": lambda _: assistants.update_assistant("a", ANY_OWNER, {"name": "third"}),
     "set latest assistant": lambda _: assistants.set_latest("a", ANY_OWNER, 1),
     "delete assistant": lambda _: assistants.delete_assistant("a", ANY_OWNER),

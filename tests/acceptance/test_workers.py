@@ -66,6 +66,45 @@ async def test_a_run_is_cancelled_through_a_server_that_did_not_admit_it(parts: 
     assert (await parts.run(here, run_id, thread_id))["status"] == "interrupted"
 
 
+def steps(name: str, *, number: int, seconds: float = 0.02) -> dict[str, object]:
+    return {"name": name, "steps": number, "seconds": seconds, "done": 0, "log": []}
+
+
+async def test_a_run_ends_with_the_client_that_created_it_and_with_no_reader_of_another_server(parts: Parts) -> None:
+    (here, there), http = parts.servers, parts.http
+    thread_id = await new_thread(http, here.url)
+    body = {"assistant_id": "steps", "input": steps("left", number=10_000), "on_disconnect": "cancel"}
+    async with http.stream("POST", f"{here.url}/threads/{thread_id}/runs/stream", json=body) as created:
+        path = created.headers["content-location"]
+        lines = created.aiter_lines()
+        await anext(lines)
+        async with http.stream("GET", f"{there.url}{path}/stream") as reading:
+            await anext(reading.aiter_lines())
+        for _ in range(60):  # it goes on without that reader
+            await anext(lines)
+        staying = asyncio.create_task(http.get(f"{there.url}{path}/stream"))
+        assert (await get(http, f"{there.url}{path}"))["status"] == "running"
+    run = await ended_run(http, there, thread_id, path.rpartition("/")[2])
+    assert (run["status"], run["end_reason"]) == ("interrupted", "disconnect")
+    assert "event: end" in (await staying).text
+
+
+async def test_a_stateless_run_that_has_ended_is_read_to_its_end_through_another_server(parts: Parts) -> None:
+    (here, there), http = parts.servers, parts.http
+    body = {"assistant_id": "steps", "input": steps("stateless", number=5)}
+    created = await http.post(f"{here.url}/runs/stream", json=body)
+    place = created.headers["location"]
+    assert created.text.count("event: end") == 1
+    for server in (there, here):
+        again = await http.get(f"{server.url}{place}", headers={"Last-Event-ID": "-1"})
+        assert events_of(again.text) == events_of(created.text)
+
+
+def events_of(text: str) -> list[str]:
+    """Return the lines of a stream that are not there to keep the connection open."""
+    return [line for line in text.splitlines() if line and not line.startswith(":")]
+
+
 async def test_workers_are_listed_with_their_builds_and_states(parts: Parts) -> None:
     command = (sys.executable, "-P", "-m", "runlane.cli.main", "workers", "ls", "--json", "--database", parts.url)
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

@@ -12,6 +12,7 @@ Item or known defect -> test:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,11 +37,14 @@ from run_kit import (
 from runlane import IllegalTransition, StoreUnavailable
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import LedgerInUse
+from runlane.execution.decision import StopReason
+from runlane.execution.worker import Worker
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.maintenance.liveness import GRACE_S
 from runlane.outcomes import Drained
 from runlane.records import StreamEnd
 from runlane.runtime import Runtime, open_runtime
+from simulation.seams import applied, method
 
 
 async def test_an_attempt_whose_run_was_taken_writes_nothing() -> None:
@@ -227,6 +231,17 @@ async def test_a_renewal_that_is_answered_late_says_nothing_of_the_next_attempt_
         go.set()
         done = await ended(runtime, run)
         assert (done.status, done.attempt, done.rescues, calls) == (RunStatus.SUCCESS, 2, 0, [1, 2])
+
+
+def test_a_planted_renewal_that_fences_the_next_attempt_is_found() -> None:
+    def of_the_run(original: Callable[..., None]) -> Callable[..., None]:
+        def fence(self: Worker, over: Callable[[tuple[str, int]], bool], reason: StopReason) -> None:
+            original(self, lambda key: any(over((key[0], number)) for number in range(1, key[1] + 1)), reason)
+
+        return fence
+
+    with applied([method(Worker, "_fence", of_the_run)]), pytest.raises(TimeoutError):
+        test_a_renewal_that_is_answered_late_says_nothing_of_the_next_attempt_in_the_same_process()
 
 
 @on_jumping_time

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from runlane.agents.coroutine import RunContext
 from runlane.dispatch.permits import CONNECTIONS
 from runlane.errors import NotFound
 from runlane.journal import pacing
+from runlane.journal.journal import AttemptJournal
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
 from runlane.maintenance import rescue
 from runlane.records import RunRecord, StreamEnd, StreamEvent, StreamItem
@@ -25,11 +27,14 @@ from runlane.store.drivers import postgres_notifications
 from runlane.store.drivers.postgres_notifications import APPLICATION
 from runlane.store.notifications import Notifications
 from runlane.streams import following
+from runlane.streams.bridge import Feed
 from runlane.streams.following import Follower
+from simulation.seams import applied, method
 
 NEVER_S = 3600.0
 PATIENCE_S = 30.0
 STEPS = 20
+MANY = 500
 #: Of one process: the ledger's, those of permits with their listener, and the one of notifications.
 MOST_CONNECTIONS = Settings().database_connections + CONNECTIONS + 1 + 1
 
@@ -150,6 +155,29 @@ async def test_events_are_not_gathered_for_long_while_somebody_reads_in_another_
         await check_whole(agent, reading)
 
 
+async def test_a_planted_notification_before_the_commit_is_found(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told_before(original: Callable[..., None]) -> Callable[..., None]:
+        def send(self: AttemptJournal) -> None:
+            feed = self._readers
+            feed._notifications.run_changed(feed._claim.run.seq)
+            asyncio.get_running_loop().call_later(0.2, original, self)
+
+        return send
+
+    def untold(original: Callable[..., None]) -> Callable[..., None]:
+        def show(self: Feed, events: Sequence[StreamEvent]) -> None:
+            with monkeypatch.context() as silent:
+                silent.setattr(self._notifications, "run_changed", lambda run_seq: None)
+                original(self, events)
+
+        return show
+
+    monkeypatch.setattr(sys.modules[__name__], "PATIENCE_S", 5.0)
+    bug = [method(AttemptJournal, "_send", told_before), method(Feed, "show", untold)]
+    with applied(bug), pytest.raises(TimeoutError):
+        await read_elsewhere(url)
+
+
 async def test_a_reader_sees_everything_with_the_poll_if_all_notifications_are_lost(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +199,17 @@ async def test_a_reader_sees_everything_once_if_notifications_come_late_and_twic
     await read_elsewhere(url)
 
 
-async def test_what_happened_while_no_process_listened_is_seen_once_one_does_again(url: str) -> None:
+async def test_what_happened_while_no_process_listened_is_seen_once_one_does_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, may_connect = postgres_notifications._connect, asyncio.Event()
+    may_connect.set()
+
+    async def connected(address: str) -> Any:
+        await may_connect.wait()
+        return await connect(address)
+
+    monkeypatch.setattr(postgres_notifications, "_connect", connected)
     agent = Talking()
     async with two_processes(url) as (here, there):
         run = await here.runs.create("t", agent=agent)
@@ -179,10 +217,18 @@ async def test_what_happened_while_no_process_listened_is_seen_once_one_does_aga
         await tell(agent, reading, last=5)
         lost = sessions(url, name=APPLICATION)
         assert len(lost) == 2
+        may_connect.clear()
         with ledger_connection(url, autocommit=True) as connection:
             for pid in lost:
                 connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
-        await tell(agent, reading, first=6)
+        for number in range(6, 11):
+            agent.go.put_nowait(number)
+        async with asyncio.timeout(PATIENCE_S):
+            while await here.store.events.last(run.seq) < 11:  # noqa: ASYNC110 - it is in the database
+                await asyncio.sleep(0.01)
+        may_connect.set()
+        await reading.reaches(11)
+        await tell(agent, reading, first=11)
         await check_whole(agent, reading)
         assert not set(lost) & set(sessions(url, name=APPLICATION))
 
@@ -259,20 +305,32 @@ async def test_a_run_that_is_rolled_back_and_deleted_ends_for_its_readers_elsewh
             await there.runs.aget(run.run_id)
 
 
-async def test_a_process_has_as_many_connections_for_50_watched_runs_as_for_none(url: str) -> None:
-    agents = [Talking() for _ in range(50)]
-    async with AsyncExitStack() as stack:
-        here, there = await stack.enter_async_context(two_processes(url))
-        runs = [await here.runs.create(f"t{number}", agent=agent) for number, agent in enumerate(agents)]
-        readings = [Reading(there, run) for run in runs]
-        for agent, reading in zip(agents, readings, strict=True):
-            agent.go.put_nowait(1)
-            await reading.reaches(2)
+async def test_a_process_has_as_many_connections_for_500_running_and_500_watched_runs_as_for_none(url: str) -> None:
+    async with two_processes(url, max_concurrent_runs=MANY) as (here, there):
+        assert len(sessions(url)) <= 2 * MOST_CONNECTIONS
+        there_too = await asyncio.gather(many(here, there, "here"), many(there, here, "there"))
+        assert (here.worker.executing, there.worker.executing) == (MANY, MANY)
         assert len(sessions(url)) <= 2 * MOST_CONNECTIONS
         assert len(sessions(url, name=APPLICATION)) == 2
-        for agent, reading in zip(agents, readings, strict=True):
+        for agent, reading in (pair for pairs in there_too for pair in pairs):
+            agent.go.put_nowait(2)
             agent.go.put_nowait(None)
             await soon(reading.task)
+            assert [event.seq for event in reading.seen] == [1, 2, 3, 4]
+        assert len(sessions(url)) <= 2 * MOST_CONNECTIONS
+
+
+async def many(executing: Runtime, watching: Runtime, name: str) -> list[tuple[Talking, Reading]]:
+    """Start runs in one process and watch each of them in another one, until each has said something."""
+    pairs = []
+    for number in range(MANY):
+        agent = Talking()
+        run = await executing.runs.create(f"{name}-{number}", agent=agent)
+        agent.go.put_nowait(1)
+        pairs.append((agent, Reading(watching, run)))
+    for _, reading in pairs:
+        await reading.reaches(2)
+    return pairs
 
 
 async def test_whether_notifications_arrive_is_found_out(

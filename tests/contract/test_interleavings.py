@@ -41,6 +41,10 @@ CLOSEST = {
     ("purge runs", "purge runs"),
     ("purge runs", "delete thread"),
     ("set state", "admit"),
+    ("create thread", "delete thread"),
+    ("create thread", "expire thread"),
+    ("create assistant", "delete assistant"),
+    ("delete cron", "delete cron"),
 }
 
 

@@ -52,6 +52,7 @@ from runlane.records import ANY_OWNER, NO_OWNER, Claimant, Lease, RunError, Stre
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import PostgresDriver, open_postgres
 from runlane.store.drivers.postgres_link import Times
+from runlane.store.drivers.postgres_session import PostgresSession
 from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Transaction, statement
@@ -59,6 +60,7 @@ from runlane.store.transactions.assistants import NewAssistant
 from runlane.store.transactions.crons import Firing
 from runlane.store.transactions.heads import HeadsWanted
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
+from simulation.seams import applied, method
 
 Operation = Callable[[], Awaitable[Any]]
 Case = Callable[[RunStore], Awaitable[Operation]]
@@ -455,6 +457,15 @@ async def test_a_lost_answer_changes_nothing(
         found.append((masked(await operation()), await asyncio.to_thread(contents, postgres_ledger)))
     assert proxy.lost == 1
     assert found[0] == found[1]
+
+
+async def test_a_planted_retry_that_does_not_ask_for_the_number_of_the_lost_commit_is_found(
+    lossy: tuple[RunStore, Proxy], postgres_ledger: str, emptied: Callable[[], None]
+) -> None:
+    store, proxy = RunStore(lossy[0].driver), lossy[1]
+    forgetful = method(PostgresSession, "_was_committed", lambda original: lambda self, last, lost: False)
+    with applied([forgetful]), pytest.raises(AssertionError):
+        await test_a_lost_answer_changes_nothing("assistants_update", (store, proxy), postgres_ledger, emptied)
 
 
 async def test_a_commit_that_comes_after_its_connection_was_lost_is_waited_for(

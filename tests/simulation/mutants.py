@@ -143,6 +143,14 @@ def _twice(query: Query) -> Transaction[Rows]:
     return (yield query)
 
 
+def _waiting(query: Query) -> Transaction[Rows]:
+    """Have a run that is cancelled look as if it had not started."""
+    rows = yield query
+    if query.statement in (runs.LOCK_RUN_BESIDE, runs.RECORD_CANCEL):
+        return [{**row, "status": "pending", "attempt": 0} for row in rows]
+    return rows
+
+
 def _held_by(lease: Lease) -> Answer:
     return reading(runs.LOCK_RUN, lambda row: {**row, "attempt": lease.attempt})
 
@@ -310,6 +318,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         patches=(
             transaction(runs.finish, lambda *_, **__: reading(runs.LOCK_RUN, lambda row: {**row, "status": "running"})),
         ),
+    ),
+    "a cancel lets the next run of the lane start": Mutant(
+        found_by="one_lane", patches=(transaction(runs.request_cancel, lambda *_: _waiting),)
     ),
     "a thread stays busy": Mutant(
         found_by="rest", patches=(transaction(runs.request_cancel, lambda *_: finding(runs.RESTATE_THREAD, [])),)

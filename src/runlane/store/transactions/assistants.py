@@ -141,7 +141,7 @@ def create_assistant(new: NewAssistant, *, if_exists_return: bool) -> Transactio
     Raises:
         AlreadyExists: The id is taken.
     """
-    made = yield INSERT_ASSISTANT(
+    insert = INSERT_ASSISTANT(
         assistant_id=new.assistant_id,
         owner=new.owner,
         graph_id=new.graph_id,
@@ -151,13 +151,16 @@ def create_assistant(new: NewAssistant, *, if_exists_return: bool) -> Transactio
         context=dumps(new.context),
         metadata=dumps(new.metadata),
     )
-    if made:
-        yield KEEP_VERSION(assistant_id=new.assistant_id)
-        return assistant_record(made[0])
-    found = yield GET_ASSISTANT(assistant_id=new.assistant_id, **owner_params(new.owner))
-    if not found or not if_exists_return:
+    made = yield insert
+    if not made and if_exists_return:
+        found = yield GET_ASSISTANT(assistant_id=new.assistant_id, **owner_params(new.owner))
+        if found:
+            return assistant_record(found[0])
+        made = yield insert  # it is another owner's, or was deleted in between
+    if not made:
         raise AlreadyExists("assistant", new.assistant_id)
-    return assistant_record(found[0])
+    yield KEEP_VERSION(assistant_id=new.assistant_id)
+    return assistant_record(made[0])
 
 
 def get_assistant(assistant_id: str, owner: Owner) -> Transaction[Assistant]:

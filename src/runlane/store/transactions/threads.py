@@ -122,7 +122,7 @@ def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thre
         AlreadyExists: The id is taken.
     """
     thread_id, owner = new.thread_id, new.owner
-    made = yield INSERT_THREAD(
+    insert = INSERT_THREAD(
         thread_id=thread_id,
         owner=owner,
         status=ThreadStatus.IDLE.value,
@@ -132,18 +132,21 @@ def create_thread(new: NewThread, *, if_exists_return: bool) -> Transaction[Thre
         **ttl_params(new.ttl),
         temporary=0,
     )
-    if made:
-        if new.extra_writes is not None:
-            yield from new.extra_writes()
-        if new.state is None:
-            return thread_record(made[0])
-        made = yield from _set_state(thread_id, new.state)
-        values = new.state.values
-        return replace(thread_record(made[0]), values=None if values is None else loads(whole(values).decode()))
-    found = yield GET_THREAD(thread_id=thread_id, **owner_params(owner))
-    if not found or not if_exists_return:
+    made = yield insert
+    if not made and if_exists_return:
+        found = yield GET_THREAD(thread_id=thread_id, **owner_params(owner))
+        if found:
+            return (yield from thread_of(found[0]))
+        made = yield insert  # it is another owner's, or was deleted in between
+    if not made:
         raise AlreadyExists("thread", thread_id)
-    return (yield from thread_of(found[0]))
+    if new.extra_writes is not None:
+        yield from new.extra_writes()
+    if new.state is None:
+        return thread_record(made[0])
+    made = yield from _set_state(thread_id, new.state)
+    values = new.state.values
+    return replace(thread_record(made[0]), values=None if values is None else loads(whole(values).decode()))
 
 
 def get_thread(thread_id: str, owner: Owner, *, with_values: bool = True) -> Transaction[Thread]:
