@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 
 from runlane.doctor.findings import Finding, by
-from runlane.store.transactions.doctor_vectors import Page, forget_rows
+from runlane.store.transactions.doctor_vectors import VectorPage, forget_rows
 
 _AGAIN = "the next process with an index that starts adds those of the item"
 
 
-def judge(page: Page) -> Iterator[Finding]:
+def judge(page: VectorPage) -> Iterator[Finding]:
     """Yield what is wrong with the rows of a page of items."""
     if page.stored != page.dims:
         yield Finding(

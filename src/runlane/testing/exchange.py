@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from runlane.dispatch.shared import SharedDispatch
@@ -61,7 +62,7 @@ class Exchange:
             payloads = outgoing.take()
             for other in [listener for key, listener in self._listeners.items() if key is not me and reachable()]:
                 for payload in payloads:
-                    carry(lambda other=other, payload=payload: other.tell(payload))  # type: ignore[misc]
+                    carry(partial(other.tell, payload))
 
         self._listeners[me] = _Listener(receive, reachable, copy_context())
         with outgoing.sent_when(send):
@@ -75,7 +76,7 @@ class Exchange:
         def offer(groups: Collection[str]) -> None:
             for group in sorted(groups):
                 if reachable() and group not in self._jobs:  # one job stands for all heads of its group
-                    carry(lambda group=group: self._defer(group))  # type: ignore[misc]
+                    carry(partial(self._defer, group))
 
         async def take() -> None:
             while True:

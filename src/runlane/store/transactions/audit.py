@@ -29,6 +29,7 @@ ACTS = statement(
          AND (CAST(:action AS TEXT) IS NULL OR action = :action)
        ORDER BY audit_id DESC LIMIT :limit""",
 )
+# Guard: their ids, which begin with their time, are before the retention.
 PURGE_ACTS = statement(
     "purge_acts",
     """DELETE FROM audit WHERE audit_id IN (

@@ -41,7 +41,7 @@ _DELETE: Final = statement(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class VectorPage:
     """Items that were looked at, up to the key ``last``. Vectors have ``dims`` numbers, and in the table ``stored``."""
 
     dims: int
@@ -51,7 +51,7 @@ class Page:
     wrong: tuple[Row, ...]
 
 
-def look_at_items(after: tuple[str, str, str], size: int) -> Transaction[Page | None]:
+def look_at_items(after: tuple[str, str, str], size: int) -> Transaction[VectorPage | None]:
     """Look at the items after the key *after*; ``None`` if there are none, or no table."""
     lengths = yield _LENGTHS()
     if not lengths:
@@ -60,7 +60,7 @@ def look_at_items(after: tuple[str, str, str], size: int) -> Transaction[Page | 
     if not rows:
         return None
     dims = lengths[0]["dims"]
-    return Page(
+    return VectorPage(
         dims=dims,
         stored=lengths[0]["stored"],
         items=len(rows),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runlane.store.conditions import HEAD_OF_LANE, IS_ACTIVE, IS_DUE, IS_PENDING, PENDING, RUNNING
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Transaction, quoted, statement
+from runlane.store.transactions.webhooks import DeliveryStatus
 
 COUNT_QUEUE = statement(
     "count_queue",
@@ -27,9 +28,9 @@ OLDEST_UNBLOCKED = statement(
 
 OLDEST_LATE = statement(
     "oldest_late",
-    """SELECT (SELECT MIN(next_at) FROM webhook_deliveries WHERE status = 'pending') AS webhook,
+    f"""SELECT (SELECT MIN(next_at) FROM webhook_deliveries WHERE status = {quoted(DeliveryStatus.PENDING)}) AS webhook,
           (SELECT MIN(next_run_at) FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL) AS cron,
-          {now} AS now_us""",
+          {{now}} AS now_us""",
 )
 PENDING_BY_OWNER = statement(
     "pending_by_owner",
