@@ -233,6 +233,38 @@ async def test_what_happened_while_no_process_listened_is_seen_once_one_does_aga
         assert not set(lost) & set(sessions(url, name=APPLICATION))
 
 
+async def test_what_was_not_told_while_a_process_was_cut_off_is_told_once_it_is_back(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, may_connect, cut_off = postgres_notifications._connect, asyncio.Event(), asyncio.Event()
+    may_connect.set()
+
+    async def connected(address: str) -> Any:
+        if not may_connect.is_set():
+            cut_off.set()
+        await may_connect.wait()
+        return await connect(address)
+
+    monkeypatch.setattr(postgres_notifications, "_connect", connected)
+    agent = Talking()
+    async with process(url) as here:
+        [telling] = sessions(url, name=APPLICATION)
+        async with process(url) as there:
+            run = await here.runs.create("t", agent=agent)
+            nearby, reading = Reading(here, run), Reading(there, run)
+            await tell(agent, reading, last=5)
+            may_connect.clear()
+            with ledger_connection(url, autocommit=True) as connection:
+                connection.execute("SELECT pg_terminate_backend(%s)", (telling,))
+            await soon(cut_off.wait())
+            await tell(agent, nearby, first=6, last=10)
+            may_connect.set()
+            await reading.reaches(11)
+            await tell(agent, reading, first=11)
+            await check_whole(agent, reading)
+            await soon(nearby.task)
+
+
 async def test_a_reader_that_comes_later_begins_where_it_wants_to(url: str) -> None:
     agent = Talking()
     async with two_processes(url) as (here, there):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from procrastinate import PsycopgConnector
+from procrastinate.manager import JobManager
 from procrastinate.schema import SchemaManager
 
 from ledger_kit import ledger_connection
 from run_kit import Stepper, graph_run, opened, settings
-from runlane.dispatch.permits import Permits
+from runlane.dispatch.permits import TASK, Permits, queue_of
 from runlane.dispatch.shared import SharedDispatch
 from runlane.maintenance import rescue
 from runlane.runtime import Runtime
@@ -113,6 +116,68 @@ async def test_a_used_permit_leaves_no_row(url: str) -> None:
     async with process(url, graphs=graphs, execute_runs=False) as here, process(url, graphs=graphs):
         await here.runs.create("t", kwargs=graph_run())
         await eventually(lambda: "third" in stepper.calls)
+        await eventually(lambda: not jobs(url))
+
+
+def put_job(url: str, group: str) -> None:
+    """Insert a permit as another process does, which tells those that listen."""
+    with ledger_connection(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO procrastinate_jobs (queue_name, task_name, args) VALUES (%s, %s, %s)",
+            (queue_of(group), TASK, json.dumps({"group": group})),
+        )
+
+
+async def test_a_permit_that_comes_before_a_process_listens_is_taken_once_it_does(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen, fetch = PsycopgConnector.listen_notify, JobManager.fetch_job
+    looked, may_listen = asyncio.Event(), asyncio.Event()
+
+    async def listen_later(self: PsycopgConnector, *args: Any, **options: Any) -> None:
+        await may_listen.wait()
+        await listen(self, *args, **options)
+
+    async def fetched(self: JobManager, *args: Any, **options: Any) -> Any:
+        found = await fetch(self, *args, **options)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(PsycopgConnector, "listen_notify", listen_later)
+    monkeypatch.setattr(JobManager, "fetch_job", fetched)
+    async with process(url, graphs={"g": Stepper().graph()}):
+        await eventually(looked.is_set)
+        put_job(url, "g")
+        may_listen.set()
+        await eventually(lambda: not jobs(url))
+
+
+async def test_a_permit_that_comes_while_a_process_looks_for_one_is_taken(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen, fetch = JobManager.listen_for_jobs, JobManager.fetch_job
+    told, put = asyncio.Event(), asyncio.Event()
+
+    async def listening(self: JobManager, *, on_notification: Any, **options: Any) -> None:
+        async def hear(**notification: Any) -> None:
+            told.set()
+            await on_notification(**notification)
+
+        await listen(self, on_notification=hear, **options)
+
+    async def fetched(self: JobManager, *args: Any, **options: Any) -> Any:
+        found = await fetch(self, *args, **options)
+        if told.is_set() and not put.is_set():  # it listens, and has found nothing
+            told.clear()
+            put_job(url, "g")
+            put.set()
+            await told.wait()
+        return found
+
+    monkeypatch.setattr(JobManager, "listen_for_jobs", listening)
+    monkeypatch.setattr(JobManager, "fetch_job", fetched)
+    async with process(url, graphs={"g": Stepper().graph()}):
+        await eventually(put.is_set)
         await eventually(lambda: not jobs(url))
 
 

@@ -54,14 +54,33 @@ async def test_the_first_change_is_told_at_once_and_those_that_follow_together()
 async def test_nothing_is_kept_for_nobody() -> None:
     notifications = Notifications()
     notifications.run_changed(1)
-    assert not notifications.take()
     with notifications.sent_when(lambda: None):
-        notifications.run_changed(2)
-    assert not notifications.take()
+        assert not notifications.take()
+
+
+@on_virtual_time
+async def test_who_sends_again_tells_that_something_was_missed() -> None:
+    notifications = Notifications()
+    with notifications.sent_when(lambda: None):
+        notifications.run_changed(1)
+    notifications.run_changed(2)
+    sending = Sending(notifications)
+    with notifications.sent_when(sending.due):
+        await asyncio.sleep(1)
+        notifications.run_changed(3)
+        await asyncio.sleep(1)
+    assert [changes for _, changes in sending.sent] == [Changes(missed=True), Changes(runs=(3,))]
+
+
+@on_virtual_time
+async def test_of_too_many_changes_it_is_told_that_there_were_some() -> None:
+    notifications = Notifications()
     with notifications.sent_when(lambda: None):
         for run_seq in range(MAX_WAITING + 2):
             notifications.run_changed(run_seq)
-        assert len(notifications.take()) <= 1
+        notifications.cancel_recorded("run")
+        found = [changes_in(payload) for payload in notifications.take()]
+    assert found == [Changes(runs=(MAX_WAITING + 1,), cancels=("run",)), Changes(missed=True)]
 
 
 @on_virtual_time

@@ -16,10 +16,11 @@ from functools import partial
 from typing import Any, Final
 
 import psycopg
-from procrastinate import App, PsycopgConnector
+from procrastinate import App
 from procrastinate.app import WorkerOptions
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
+from runlane.dispatch.permit_jobs import HeardJobs, ListeningConnector
 from runlane.dispatch.shared import SharedDispatch
 from runlane.errors import StoreUnavailable
 from runlane.store.drivers.postgres_errors import translated
@@ -44,7 +45,7 @@ class Permits:
         schema: Where the tables of Procrastinate are.
         dispatch: What this process offers, and is told of offers.
         """
-        connector = PsycopgConnector(
+        connector = ListeningConnector(
             conninfo=url,
             min_size=1,
             max_size=CONNECTIONS,
@@ -52,6 +53,7 @@ class Permits:
             configure=partial(_configure, schema),
         )
         self._app = App(connector=connector)
+        self._app.job_manager = HeardJobs(connector)
         self._app.task(name=TASK)(self._claim)
         self._dispatch = dispatch
         self._offered: set[str] = set()

@@ -20,7 +20,7 @@ GATHER_S: Final = 0.005
 MAX_PAYLOAD_BYTES: Final = 7900
 #: What a payload has beside its values.
 _FRAME_BYTES: Final = 64
-#: Changes that wait to be sent; more are left to the polls of the others.
+#: Changes that wait to be sent; instead of more, others are told that there were more.
 MAX_WAITING: Final = 10_000
 
 
@@ -32,12 +32,14 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         threads: Ids of threads of which a run was admitted, has started or has ended, or whose state was written.
         cancels: Ids of runs that execute and are to stop.
         read: Numbers of runs that somebody reads in the process that tells.
+        missed: Whether something else has changed that nobody was told of: whatever is watched is to be read.
     """
 
     runs: tuple[int, ...] = ()
     threads: tuple[str, ...] = ()
     cancels: tuple[str, ...] = ()
     read: tuple[int, ...] = ()
+    missed: bool = False
 
 
 _decoder = msgspec.json.Decoder(Changes)
@@ -46,7 +48,8 @@ _decoder = msgspec.json.Decoder(Changes)
 class Notifications:
     """What other processes are to be told of, gathered until it is sent. Used on the control loop only.
 
-    Nothing is gathered while there is nobody who sends it.
+    Nothing is gathered while there is nobody who sends it. Once somebody does so again, others are told that they have
+    missed something: also what was taken may not have been sent.
     """
 
     def __init__(self) -> None:
@@ -57,16 +60,19 @@ class Notifications:
         self._threads: dict[str, None] = {}
         self._cancels: dict[str, None] = {}
         self._read: dict[int, None] = {}
+        self._missed = False
 
     @contextmanager
     def sent_when(self, due: Callable[[], None]) -> Iterator[None]:
         """Gather changes and call *due* when there are some to :meth:`take`, until the block is left."""
         self._due = due
+        if self._missed:
+            self._arrange()
         try:
             yield
         finally:
             self._due = None
-            self._clear()
+            self._forget()
 
     def run_changed(self, run_seq: int) -> None:
         """Tell that a run has new events or has ended."""
@@ -98,17 +104,19 @@ class Notifications:
             return []
         self._taken_at = asyncio.get_running_loop().time()
         found = list(_payloads(cancels=self._cancels, runs=self._runs, threads=self._threads, read=self._read))
+        if self._missed:
+            found.append(msgspec.json.encode({"missed": True}))
         self._clear()
         return found
 
     @property
     def _waiting(self) -> int:
-        return len(self._runs) + len(self._threads) + len(self._cancels) + len(self._read)
+        return len(self._runs) + len(self._threads) + len(self._cancels) + len(self._read) + self._missed
 
     def _arrange(self) -> None:
         if self._waiting > MAX_WAITING:
-            self._clear()
-        elif self._timer is None:
+            self._forget()
+        if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time(), self._taken_at + GATHER_S), self._is_due)
 
@@ -117,7 +125,13 @@ class Notifications:
         if self._due is not None:
             self._due()
 
+    def _forget(self) -> None:
+        """Forget what waits, but for that there was something."""
+        self._clear()
+        self._missed = True
+
     def _clear(self) -> None:
+        self._missed = False
         self._runs.clear()
         self._threads.clear()
         self._cancels.clear()

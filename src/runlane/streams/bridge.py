@@ -181,6 +181,8 @@ class StreamBridge:
             self._wake_thread(thread_id)
         if changes.read:
             self._note_readers(frozenset(changes.read))
+        if changes.missed:
+            self.look()
 
     def _note_readers(self, run_seqs: frozenset[int]) -> None:
         until = asyncio.get_running_loop().time() + READ_ELSEWHERE_S
