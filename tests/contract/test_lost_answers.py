@@ -57,6 +57,7 @@ from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.assistants import NewAssistant
+from runlane.store.transactions.audit import Act
 from runlane.store.transactions.crons import Firing
 from runlane.store.transactions.heads import HeadsWanted
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
@@ -406,6 +407,39 @@ async def submitted(store: RunStore, lease: Lease) -> Any:
     return await told
 
 
+AN_ACT = Act(
+    actor="operator",
+    key_id="k",
+    action="cancel",
+    route="POST /runs/{run_id}/cancel",
+    subject={"run_id": "r"},
+    request_id=None,
+    address=None,
+)
+
+
+@case
+async def audit_record(store: RunStore) -> Operation:
+    return lambda: store.audit.record(AN_ACT)
+
+
+@case
+async def audit_complete(store: RunStore) -> Operation:
+    audit_id = await store.audit.record(AN_ACT)
+    return lambda: store.audit.complete(audit_id, 202)
+
+
+@case
+async def audit_key_used(store: RunStore) -> Operation:
+    return lambda: store.audit.key_used("k")
+
+
+@case
+async def audit_purge(store: RunStore) -> Operation:
+    await store.audit.record(AN_ACT)
+    return lambda: store.audit.purge(older_than_s=-1)
+
+
 # The proof.
 
 
@@ -417,6 +451,7 @@ MASKED = (
     (re.compile(r"datetime\.datetime\(.*?tzinfo=datetime\.timezone\.utc\)"), "INSTANT"),
     (re.compile(r"\b\d{13,}\b|\d{4}-\d\d-\d\dT[\d:.+Z]+"), "INSTANT"),
     (re.compile(r" at 0x[0-9a-f]+"), ""),
+    (re.compile(r"\b[0-9a-f]{22}\b"), "ACT"),  # its time, and what tells it from others of that time
 )
 
 
