@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -19,7 +18,6 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from ormsgpack import MsgpackEncodeError
 
-import runlane.store
 from journal_kit import attempt_of
 from runlane.checkpoints.saver import LedgerSaver
 from runlane.errors import CheckpointUnreadable, InvalidRequest, LeaseLost, StoreUnavailable, UnsupportedOption
@@ -27,9 +25,9 @@ from runlane.journal.journal import AttemptJournal
 from runlane.records import Lease
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.postgres import PostgresDriver
+from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Driver, Rows, Transaction, statement
 
-SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 CLAIM = statement(
     "test.claim",
@@ -132,8 +130,7 @@ CALLS = st.lists(
 def test_pending_writes_are_kept_as_langgraphs_own_saver_keeps_them(calls: list[Any]) -> None:
     async def compare() -> None:
         driver = MemoryDriver()
-        for script in SCRIPTS:
-            driver.execute_script(script.read_text())
+        apply_scripts(driver)
         saver, model = LedgerSaver(driver), InMemorySaver()
         checkpoint = empty_checkpoint()
         for one in (saver, model):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
@@ -14,17 +13,16 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-import runlane.store
 from journal_kit import attempt_of
 from runlane.checkpoints.saver import LedgerSaver
 from runlane.checkpoints.transactions import delete_runs
 from runlane.errors import LeaseLost
 from runlane.records import Lease
 from runlane.store.drivers.memory import MemoryDriver
+from runlane.store.migrate import apply_scripts
 from runlane.store.statements import Driver, Rows, Transaction, statement
 from runlane.store.transactions.fence import fenced
 
-SCRIPTS = sorted((Path(runlane.store.__file__).parent / "migrations" / "sql").glob("*.sqlite.sql"))
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 CLAIM = statement(
     "test.claim",
@@ -265,8 +263,7 @@ def test_whatever_a_run_wrote_over_earlier_runs_can_be_taken_back(runs: list[Any
 
     async def check() -> None:
         driver = MemoryDriver()
-        for script in SCRIPTS:
-            driver.execute_script(script.read_text())
+        apply_scripts(driver)
         saver = LedgerSaver(driver)
         states = [await read_all(saver)]
         for seq, changes in enumerate(runs):

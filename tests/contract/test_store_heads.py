@@ -101,14 +101,21 @@ async def test_a_run_that_replaces_others_is_the_head(store: RunStore) -> None:
 
 
 async def test_a_delayed_run_is_no_head_before_it_is_due_and_lets_later_ones_pass(store: RunStore) -> None:
-    late = await graph_run(store, delay_s=0.3)
+    await graph_run(store, delay_s=3600)
     assert await claimed(store) == []
     now = await graph_run(store)
     assert await claimed(store) == [now]
+    await store.attempts.rescue(await held(store, now), max_rescues=0)
+    assert await claimed(store) == []
+
+
+async def test_a_delayed_run_is_a_head_once_it_is_due(store: RunStore) -> None:
+    now = await graph_run(store)
+    assert await claimed(store) == [now]
+    late = await graph_run(store, delay_s=0.1)
     await cancel(store, now, CancelAction.INTERRUPT)
-    lease = await held(store, now)
-    await store.attempts.rescue(lease, max_rescues=0)
-    async with asyncio.timeout(10):
+    await store.attempts.rescue(await held(store, now), max_rescues=0)
+    async with asyncio.timeout(20):
         while not (found := await claimed(store)):  # noqa: ASYNC110 - the ledger says when it is due
             await asyncio.sleep(0.02)
     assert found == [late]
