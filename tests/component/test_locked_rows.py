@@ -36,7 +36,7 @@ from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import open_postgres
 from runlane.store.drivers.postgres_link import Link, Times, plain
 from runlane.store.migrations import DEFAULT_SCHEMA
-from runlane.store.statements import Query, Rows
+from runlane.store.statements import Query, Rows, statement
 from runlane.store.statements import run as drive
 from runlane.store.transactions.assistants import NewAssistant
 from runlane.store.transactions.crons import Cron
@@ -44,8 +44,9 @@ from runlane.store.transactions.runs import LOCK_FREE_THREAD
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
 from simulation.seams import Fragment, applied
 
-LEASE_S = 1.0
-DEAD = WorkerState(worker_id="dead", lease_s=LEASE_S)
+#: Of the process that goes on: longer than it stands still on a busy machine.
+LEASE_S = 4.0
+DEAD = WorkerState(worker_id="dead", lease_s=1.0)
 #: Which rows are held: of the thread on which a run executes, of the one whose run lost its worker, and of what is old.
 ROWS = {
     "thread": "SELECT 1 FROM threads WHERE thread_id IN ('held', 'lost') FOR UPDATE",
@@ -66,6 +67,13 @@ HELD_S = float(os.environ.get("RUNLANE_HELD_S", "0"))
 ATTEMPTED = Attempted(number=1, sent_at=datetime.now(UTC), duration_s=0.25, status_code=500, error=None)
 HOOK = "https://hooks.example.com/run"
 
+
+#: How long the server lets a transaction of this session wait for its next statement.
+IDLE_LIMIT = statement(
+    "test.idle_limit",
+    "",
+    postgres="SELECT setting::int AS ms FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'",
+)
 
 CHECKPOINT = {
     "thread_id": "t",
@@ -291,7 +299,7 @@ async def test_a_planted_rescue_that_waits_for_locks_is_found(
     runtime: Runtime, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (run_kit, sys.modules[__name__]):
-        monkeypatch.setattr(module, "PATIENCE_S", 5.0)
+        monkeypatch.setattr(module, "PATIENCE_S", 8.0)
     waiting = Fragment(statement=LOCK_FREE_THREAD, text="SKIP LOCKED", other="")
     with applied([waiting]), pytest.raises(TimeoutError):
         await test_a_row_that_is_held_delays_no_other_thread("thread", runtime, postgres_url)
@@ -314,6 +322,8 @@ async def test_what_a_process_wrote_that_stands_still_before_its_commit_never_la
 
     drive(stale, write)
     assert {"insert_segment", "checkpoints.put"} <= set(written)
+    [limit] = frozen.send(IDLE_LIMIT()).fetchall()
+    assert 0 < limit["ms"] < 1000, "nobody waits for its locks for longer"
     done = await run_ended(runtime, run)
     assert (done.status, done.attempt, done.rescues) == (RunStatus.SUCCESS, 2, 1)
     with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):

@@ -13,10 +13,12 @@ from ledger_kit import empty_ledger
 from run_kit import FaultyDriver, FaultyLedger, ended, opened, soon
 from runlane.checkpoints.transactions import delete_thread
 from runlane.documents.parts import BYTES, ref_of
+from runlane.errors import RowsLocked
 from runlane.maintenance.part_sweeps import PartSweeper
 from runlane.records import ANY_OWNER
 from runlane.store.drivers.postgres import open_postgres
 from runlane.store.ledger import RunStore
+from runlane.store.retry import PersistenceRetryPolicy
 from runlane.store.statements import Rows, Transaction, statement
 from runlane.store.transactions.parts import SWEEP_LIMIT, mark_due, put_parts, sweep
 
@@ -97,14 +99,16 @@ async def test_the_loop_sweeps_all_threads_and_lets_others_write_in_between(driv
     assert await sweeps(driver) == []  # there are no such threads
 
 
-async def test_a_thread_that_cannot_be_swept_does_not_keep_the_others(driver: Faulty) -> None:
+@pytest.mark.parametrize("error", [ValueError("spoilt"), RowsLocked("for long")])
+async def test_a_thread_that_cannot_be_swept_does_not_keep_the_others(driver: Faulty, error: Exception) -> None:
+    store = RunStore(driver, retry=PersistenceRetryPolicy(max_attempts=1))
     await driver.write(left_behind("a", 1))
     await driver.write(left_behind("b", 1))
-    driver.faults["parts.roots"] = ValueError("spoilt")
-    assert await PartSweeper(RunStore(driver)).sweep() == 0
+    driver.faults["parts.roots"] = error
+    assert await PartSweeper(store).sweep() == 0
     assert driver.counts["parts.roots"] == 2
     driver.faults.clear()
-    assert await PartSweeper(RunStore(driver)).sweep() == 2
+    assert await PartSweeper(store).sweep() == 2
 
 
 async def test_a_thread_is_swept_once_nothing_executes_on_it(driver: Faulty) -> None:

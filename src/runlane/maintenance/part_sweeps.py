@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from runlane.errors import StoreUnavailable
+from runlane.errors import RowsLocked, StoreUnavailable
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.parts import SWEEP_LIMIT
 from runlane.supervised_loop import SupervisedLoop
@@ -52,6 +52,8 @@ class PartSweeper:
             while found == SWEEP_LIMIT:
                 found = await self._store.parts.sweep(thread_id)
                 removed += found
+        except RowsLocked:
+            log.info("parts.locked thread_id=%s", thread_id)  # it stays due
         except StoreUnavailable:
             raise
         except Exception:  # supervisor: one thread that cannot be read must not keep the others
