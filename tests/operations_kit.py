@@ -17,6 +17,7 @@ from runlane.leases import SeenLease, SeenWorker, WorkerState
 from runlane.lifecycle import CancelAction, EndReason, RunEvent
 from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, NO_OWNER, Claimant, Lease, RunError, StreamEvent
+from runlane.store.drivers.together import together
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions import (
     admissions,
@@ -100,10 +101,14 @@ class World:
     """A thread ``t`` that has expired, with a run that ended, its webhook, and a cron that is due.
 
     Unless it is idle, two runs wait on it, and a third one on the thread ``v`` for its home, which is gone. If it is
-    busy, another run executes before them.
+    busy, another run executes before them, and one on the thread ``w``.
+
+    Attributes:
+        beside: Of the run on ``w``; the same as ``lease`` while there is none.
     """
 
     lease: Lease
+    beside: Lease
     seen: SeenLease
     cron: Cron
 
@@ -150,10 +155,12 @@ def _make(connection: psycopg.Connection[Any], lane: Lane) -> World:
     do(append(lease, [_event(1)]))
     do(runs.finish(lease, outcome(RunEvent.SUCCEED, events_end=1)))
     do(_one(LONG_AGO(run_id="r0")))
+    beside = lease
     if lane is Lane.BUSY:
-        do(admissions.admit(a_run("t", run_id="r1")))
-        lease = do(claims.claim("r1", claimant)).lease
-        do(append(lease, [_event(1)]))
+        for thread_id, run_id in (("w", "beside"), ("t", "r1")):
+            do(admissions.admit(a_run(thread_id, run_id=run_id)))
+            beside, lease = lease, do(claims.claim(run_id, claimant)).lease
+            do(append(lease, [_event(1)]))
     if lane is not Lane.IDLE:
         for run_id in ("r2", "r2b"):
             do(admissions.admit(a_run("t", run_id=run_id)))
@@ -162,6 +169,7 @@ def _make(connection: psycopg.Connection[Any], lane: Lane) -> World:
     do(_one(EXPIRES()))
     return World(
         lease=lease,
+        beside=beside,
         seen=SeenLease(run_id="r1", attempt=1, worker_id=WORKER, lease_s=60, beats=1),
         cron=cron,
     )
@@ -192,6 +200,14 @@ def _take_over(world: World) -> Transaction[None]:
     assert claimed is not None
     last = yield from last_event(claimed.run.seq)
     yield from append(claimed.lease, [_event(last + 1, attempt=2)])
+
+
+def _append_together(world: World) -> Transaction[None]:
+    """Append to the logs of both runs that execute as a process does that has many, or to none of them."""
+    batches = [append(lease, [_event(2)]) for lease in (world.beside, world.lease)]
+    for _, error in (yield from together(batches)):
+        if error is not None:
+            raise error
 
 
 def _new_thread(thread_id: str) -> Transaction[Any]:
@@ -263,6 +279,7 @@ BUSY: dict[str, Operation] = {
     "finish": lambda world: runs.finish(world.lease, outcome(RunEvent.SUCCEED, state=STATE)),
     "hand back": lambda world: runs.finish(world.lease, outcome(RunEvent.RELEASE)),
     "append": lambda world: append(world.lease, [_event(2)]),
+    "append together": _append_together,
     "show": lambda world: threads.show_first_values(world.lease, b"{}"),
     "progress": lambda _: run_queries.set_progress("r1", {"total_tokens": 5}, 1),
     "renew": lambda world: leases.renew([world.lease], replace(A_WORKER, beats=2)),
@@ -273,6 +290,7 @@ OPERATIONS = {Lane.IDLE: ANYWHERE, Lane.WAITING: ANYWHERE | WAITING, Lane.BUSY: 
 #: What an operation returns, or raises, that has found a lock and left the rest for later.
 LEAVES = {
     "append": "RowsLocked",
+    "append together": "RowsLocked",
     "claim heads": "tuple",
     "claim deliveries": "tuple",
     "expire thread": "NoneType",

@@ -29,6 +29,10 @@ CLOSEST = {
     ("append", "finish"),
     ("append", "hand back"),
     ("append", "take over"),
+    ("append together", "rescue"),
+    ("append together", "finish"),
+    ("append together", "take over"),
+    ("append together", "append"),
     ("finish", "rescue"),
     ("claim", "finish"),
     ("cancel running", "finish"),
@@ -76,11 +80,18 @@ def test_every_operation_that_writes_is_tried() -> None:
     assert not {name for name, found in operations.items() if not any(f"{one}(" in tried for one in found)}
 
 
+TOGETHER = fence.HOLDS_FREE_LEASE.together
+assert TOGETHER is not None
+
 #: Bugs that only two transactions at once show, each with the pair that finds it.
 PLANTED = {
     "events are written under a fence that locks nothing": (
         Fragment(statement=fence.HOLDS_FREE_LEASE, text="FOR KEY SHARE SKIP LOCKED", other=""),
         (Lane.BUSY, "append", "take over"),
+    ),
+    "events of many runs are written under a fence that locks nothing": (
+        Fragment(statement=TOGETHER, text="FOR KEY SHARE SKIP LOCKED", other=""),
+        (Lane.BUSY, "append together", "take over"),
     ),
     "a claim does not lock the thread first": (
         Fragment(statement=claims.LOCK_LANE, text="FOR UPDATE", other=""),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from runlane.errors import LeaseLost
-from runlane.store.drivers.together import run_together
-from runlane.store.statements import Query, Rows, Transaction, statement
+from runlane.store.drivers.together import together
+from runlane.store.statements import Query, Rows, Transaction, run, statement
 
 HELD = statement("held", "SELECT 1", together="SELECT of each")
 PUT = statement("put", "INSERT", together="INSERT of each")
@@ -55,7 +55,7 @@ def nothing() -> Transaction[str]:
 
 def test_many_transactions_send_as_many_statements_as_one() -> None:
     server = Server(held={1, 2, 3})
-    answers = run_together([append(run) for run in (1, 2, 3)], server.execute)
+    answers = run(together([append(run) for run in (1, 2, 3)]), server.execute)
     assert answers == [("wrote 1", None), ("wrote 2", None), ("wrote 3", None)]
     assert server.sent == [
         ("SELECT of each", {"run": [1, 2, 3]}),
@@ -66,7 +66,7 @@ def test_many_transactions_send_as_many_statements_as_one() -> None:
 
 def test_a_transaction_that_fails_before_it_writes_fails_alone() -> None:
     server = Server(held={1, 3})
-    first, second, third = run_together([append(run) for run in (1, 2, 3)], server.execute)
+    first, second, third = run(together([append(run) for run in (1, 2, 3)]), server.execute)
     assert (first, third) == (("wrote 1", None), ("wrote 3", None))
     assert isinstance(second[1], LeaseLost)
     assert server.sent[1] == ("INSERT of each", {"run": [1, 3]})
@@ -75,12 +75,12 @@ def test_a_transaction_that_fails_before_it_writes_fails_alone() -> None:
 def test_a_transaction_that_fails_after_it_has_written_stops_all() -> None:
     server = Server(held={1, 2})
     with pytest.raises(ValueError, match="2"):
-        run_together([append(1), append(2, fails_late=True)], server.execute)
+        run(together([append(1), append(2, fails_late=True)]), server.execute)
 
 
 def test_transactions_at_different_statements_wait_for_nobody() -> None:
     server = Server(held={1, 2, 3})
-    answers = run_together([append(1), nothing(), append(2, looks=True), append(3)], server.execute)
+    answers = run(together([append(1), nothing(), append(2, looks=True), append(3)]), server.execute)
     assert answers == [("wrote 1", None), ("nothing", None), ("wrote 2", None), ("wrote 3", None)]
     assert [sql for sql, _ in server.sent] == [
         *("SELECT of each", "INSERT of each", "SELECT 2"),
@@ -91,5 +91,5 @@ def test_transactions_at_different_statements_wait_for_nobody() -> None:
 
 def test_a_statement_that_has_no_form_for_many_is_sent_for_each() -> None:
     server = Server(held={1, 2})
-    run_together([append(1, looks=True), append(2, looks=True)], server.execute)
+    run(together([append(1, looks=True), append(2, looks=True)]), server.execute)
     assert [sql for sql, _ in server.sent].count("SELECT 2") == 2

@@ -15,8 +15,8 @@ from runlane.errors import RowsLocked, StoreUnavailable
 from runlane.store.drivers.delivery import Submission, SubmissionResult
 from runlane.store.drivers.postgres_errors import first_line, is_stale, translate
 from runlane.store.drivers.postgres_link import Cursor, Link, plain
-from runlane.store.drivers.together import run_together
-from runlane.store.statements import Query, Rows, Statement, statement
+from runlane.store.drivers.together import together
+from runlane.store.statements import Query, Rows, Statement, run, statement
 
 #: How long to wait before a lost commit is asked for again.
 ASK_AGAIN_S: Final = 0.2
@@ -129,7 +129,7 @@ class PostgresSession:
             return self.commit_group(group[0])
         try:
             last = self._begin_write()
-            answers = run_together([submission.transaction for submission in group], self._execute)
+            answers = run(together([submission.transaction for submission in group]), self._execute)
             self._commit(last)
         except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
             about_all = self._link.lost or is_stale(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from runlane.store.statements import Query, Row, Rows, Transaction
@@ -34,25 +34,23 @@ class _Member:
             self._wrote = self._wrote or not self.query.statement.reads
 
 
-def run_together(
-    transactions: Sequence[Transaction[Any]], execute: Callable[[Query], Rows]
-) -> list[tuple[Any, Exception | None]]:
-    """Run *transactions* within the one that is open, and return the result or the error of each.
+def together(transactions: Sequence[Transaction[Any]]) -> Transaction[list[tuple[Any, Exception | None]]]:
+    """Run *transactions* within one, and return the result or the error of each.
 
-    They go forward step by step: all that have the same statement next are answered by one call of *execute*, if there
-    is a form of it for many. The order of their writes is that of *transactions* within a statement, and not otherwise:
-    they must not depend on each other.
+    They go forward step by step: all that have the same statement next are answered by one, if there is a form of it
+    for many. The order of their writes is that of *transactions* within a statement, and not otherwise: they must not
+    depend on each other.
 
     Raises:
-        Exception: Of *execute*, or of a transaction that had written something: what all have done is to be undone.
+        Exception: Of a statement, or of a transaction that had written something: what all have done is to be undone.
     """
     members = [_Member(transaction) for transaction in transactions]
     for member in members:
         member.advance()
     while waiting := [member for member in members if member.query is not None]:
         for alike in _alike(waiting):
-            queries = [member.query for member in alike if member.query is not None]
-            for member, rows in zip(alike, _answers(queries, execute), strict=True):
+            answers = yield from _answers([member.query for member in alike if member.query is not None])
+            for member, rows in zip(alike, answers, strict=True):
                 member.advance(rows)
     return [(member.result, member.error) for member in members]
 
@@ -69,16 +67,16 @@ def _alike(waiting: Sequence[_Member]) -> list[list[_Member]]:
     return list(found.values())
 
 
-def _answers(queries: Sequence[Query], execute: Callable[[Query], Rows]) -> Sequence[Rows]:
+def _answers(queries: Sequence[Query]) -> Transaction[Sequence[Rows]]:
     first = queries[0]
     if len(queries) == 1:
-        return [execute(first)]
+        return [(yield first)]
     if first.params is None:
-        execute(first.statement.many([row for query in queries for row in query.many]))
+        yield first.statement.many([row for query in queries for row in query.many])
         return [()] * len(queries)
     assert first.statement.together is not None
     params = [query.params or {} for query in queries]
     answers: list[list[Row]] = [[] for _ in queries]
-    for row in execute(first.statement.together(**{name: [each[name] for each in params] for name in first.params})):
+    for row in (yield first.statement.together(**{name: [each[name] for each in params] for name in first.params})):
         answers[row["place"] - 1].append(row)
     return answers
