@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runlane.agents.base import Agent
 from runlane.agents.host import AgentHost, InlineHost
 from runlane.agents.sources import RunAgents
+from runlane.agents.watchdog import WatchedLease
 from runlane.dispatch.base import Dispatch
 from runlane.dispatch.local import LocalDispatch
 from runlane.dispatch.shared import SharedDispatch
@@ -288,7 +289,9 @@ def _core(
 
 def _parts(core: _Core, *, new_id: Callable[[], str], worker_id: str, now: Callable[[], datetime]) -> Runtime:
     external: dict[str, Lease] = {}
-    lease = NodeLease(_worker_state(core, worker_id), store=core.store, exclusive=core.exclusive)
+    # Nobody takes anything from a process that is alone: it goes on where it was after the machine was suspended.
+    clock = core.host.control.time if core.exclusive else core.host.clock
+    lease = NodeLease(_worker_state(core, worker_id), store=core.store, exclusive=core.exclusive, clock=clock)
     worker = Worker(
         worker_id=worker_id,
         store=core.store,
@@ -301,6 +304,8 @@ def _parts(core: _Core, *, new_id: Callable[[], str], worker_id: str, now: Calla
         external=external,
         telemetry=core.telemetry,
     )
+    if not core.exclusive:
+        core.host.watch(WatchedLease(left_s=lease.left_s, lapse=worker.lapse))
     rescuer = Rescuer(
         lease=lease,
         store=core.store,

@@ -86,7 +86,7 @@ class LoopWatch:
     def _frame(self) -> FrameType | None:
         """Return where the loop's code is; ``None`` if it waits for work: then it was the process that stood still."""
         frame = sys._current_frames().get(self._thread_id() or 0)
-        return None if frame is None or polls(frame) or _is_ours(frame) else _own(frame)
+        return None if frame is None or polls(frame) or _is_ours(frame) else own(frame)
 
     def _warn(self, place: str) -> None:
         now = self._control.time()
@@ -118,8 +118,8 @@ def _is_within(frame: FrameType | None, outer: FrameType) -> bool:
     return frame is not None
 
 
-def _own(frame: FrameType) -> FrameType:
-    """Return the innermost frame of the application's code, or else *frame*."""
+def own(frame: FrameType) -> FrameType:
+    """Return the innermost frame of the application's code that led to *frame*, or else *frame*."""
     found: FrameType | None = frame
     while found is not None and (_is_ours(found) or found.f_code.co_filename.startswith(("<", *_LIBRARIES))):
         found = found.f_back

@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from runlane.agents.blocking import LoopWatch
 from runlane.agents.places import describe, innermost, polls
 from runlane.agents.tracking import TrackingExecutor, TrackingTasks, serves_others, track
+from runlane.agents.watchdog import Watchdog, WatchedLease, uptime
 from runlane.outcomes import Abandoned
 from runlane.work import WORK, Work
 
@@ -38,7 +39,13 @@ class Handle(Generic[T]):
     """
 
     def __init__(
-        self, make: Callable[[], Coroutine[Any, Any, T]], host: AgentHost, name: str, *, tracked: bool = True
+        self,
+        make: Callable[[], Coroutine[Any, Any, T]],
+        host: AgentHost,
+        name: str,
+        *,
+        tracked: bool = True,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.done: asyncio.Future[T] = host.control.create_future()
         self.returned: asyncio.Future[None] = host.control.create_future()
@@ -50,6 +57,7 @@ class Handle(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self._work = Work()
         self._tracked = tracked
+        self._watchdog = watchdog
         self._ended: tuple[T | None, BaseException | None] | None = None
         self._begun = self._cancelled = False
 
@@ -59,6 +67,8 @@ class Handle(Generic[T]):
         context.run(WORK.set, self._work if self._tracked else None)
         if not self._cancelled:
             self._task = asyncio.get_running_loop().create_task(self._run(), context=context)
+            if self._watchdog is not None:
+                self._watchdog.watch(self._task, self._cancel)
         else:
             self._report(None, asyncio.CancelledError())
 
@@ -98,6 +108,8 @@ class Handle(Generic[T]):
 
     def _cancel(self) -> None:
         self._cancelled = True
+        if self._task is not None and self._watchdog is not None:
+            self._watchdog.forget(self._task)
         if self._task is not None and self._begun:  # a task that is cancelled before its first step reports nothing
             self._task.cancel()
 
@@ -187,6 +199,11 @@ class AgentHost(Protocol):
     control: asyncio.AbstractEventLoop
 
     @property
+    def clock(self) -> Callable[[], float]:
+        """The clock in seconds by which a lease of what executes here lasts; may be called on any thread."""
+        ...
+
+    @property
     def abandoned(self) -> set[Handle[Any]]: ...
 
     @property
@@ -198,8 +215,17 @@ class AgentHost(Protocol):
         """Return where runs of the graph execute."""
         ...
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
-        """Start the coroutine that *make* returns, on the agents' loop; *name* says in the log whose it is."""
+    def watch(self, lease: WatchedLease) -> None:
+        """Stop what is *leased* by itself once the lease is over and the control loop stands still."""
+        ...
+
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str, leased: bool = False) -> Handle[T]:
+        """Start the coroutine that *make* returns, on the agents' loop.
+
+        Args:
+            name: Says in the log whose it is.
+            leased: Whether it may go on only as long as the lease of this process lasts.
+        """
         ...
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -226,12 +252,16 @@ class InlineHost:
         self.control = asyncio.get_running_loop()
         self.abandoned: set[Handle[Any]] = set()
         self.blocked_s = 0.0
+        self.clock = self.control.time
         track(self.control)
 
     def at(self, graph_id: str | None) -> AgentHost:
         return self
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
+    def watch(self, lease: WatchedLease) -> None:
+        """Do nothing: agents stand still with the control loop, and it stops them when it goes on."""
+
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str, leased: bool = False) -> Handle[T]:
         handle = Handle(make, self, name)
         handle.begin()
         return handle
@@ -261,6 +291,8 @@ class ThreadHost:
         self.loop.set_task_factory(TrackingTasks(None))
         self._unanswered = 0
         self._closing = False
+        self.clock = uptime
+        self._watchdog: Watchdog | None = None
         self._thread = threading.Thread(target=self._run, name="runlane-agents", daemon=True)
         self._thread.start()
         self._watch = LoopWatch(self.loop, lambda: self._thread.ident)
@@ -273,8 +305,12 @@ class ThreadHost:
     def at(self, graph_id: str | None) -> AgentHost:
         return self
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
-        handle = Handle(make, self, name)
+    def watch(self, lease: WatchedLease) -> None:
+        """Stop what is leased by itself once the lease is over and the control loop stands still."""
+        self._watchdog = Watchdog(lease)
+
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str, leased: bool = False) -> Handle[T]:
+        handle = Handle(make, self, name, watchdog=self._watchdog if leased else None)
         self.call(handle.begin)
         return handle
 

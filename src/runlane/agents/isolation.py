@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from runlane.agents.host import AgentHost, Handle, ThreadHost
+from runlane.agents.watchdog import WatchedLease
 
 T = TypeVar("T")
 
@@ -18,7 +19,9 @@ class GraphHosts:
         self._new_loop = new_loop
         self._common = ThreadHost(new_loop)
         self._of_graphs: dict[str, ThreadHost] = {}
+        self._lease: WatchedLease | None = None
         self.control = self._common.control
+        self.clock = self._common.clock
 
     @property
     def abandoned(self) -> set[Handle[Any]]:
@@ -36,10 +39,18 @@ class GraphHosts:
         found = self._of_graphs.get(graph_id)
         if found is None:
             found = self._of_graphs[graph_id] = ThreadHost(self._new_loop)
+            if self._lease is not None:
+                found.watch(self._lease)
         return found
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> Handle[T]:
-        return self._common.start(make, name=name)
+    def watch(self, lease: WatchedLease) -> None:
+        """Have each loop stop what is leased by itself, as :meth:`ThreadHost.watch` does."""
+        self._lease = lease
+        for host in self._all():
+            host.watch(lease)
+
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]], *, name: str, leased: bool = False) -> Handle[T]:
+        return self._common.start(make, name=name, leased=leased)
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return await self._common.run(make)

@@ -11,7 +11,7 @@ from runlane.dispatch.base import Dispatch, FreeSlots
 from runlane.errors import NotFound, StoreUnavailable
 from runlane.execution.ports import AgentSource
 from runlane.records import ANY_OWNER, Claim, Claimant, Head
-from runlane.settings import Limits
+from runlane.settings import Limits, Settings
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.heads import HeadsWanted
 
@@ -23,15 +23,22 @@ class Reservation:
 
     Attributes:
         claimant: Who claims the run with its admission.
+        sent_at: Since when it is on its way, on the clock of the lease.
         settled: Done once the slot is in use or free; cancelled if the worker does not wait for it any more.
     """
 
-    def __init__(self, head: Head, claimant: Claimant, on_settled: Callable[[Reservation, Claim | None], None]) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        head: Head,
+        claimant: Claimant,
+        on_settled: Callable[[Reservation, Claim | None], None],
+        *,
+        sent_at: float,
+    ) -> None:
         self.head = head
         self.claimant = claimant
-        self.sent_at = loop.time()
-        self.settled: asyncio.Future[None] = loop.create_future()
+        self.sent_at = sent_at
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._on_settled = on_settled
 
     def settle(self, claim: Claim | None) -> None:
@@ -49,15 +56,14 @@ class Claims:
         store: RunStore,
         dispatch: Dispatch,
         source: AgentSource,
-        lease_s: float,
-        limits: Limits,
+        settings: Settings,
     ) -> None:
         self._worker_id = worker_id
         self._store = store
         self._dispatch = dispatch
         self._source = source
-        self._lease_s = lease_s
-        self._limits = limits
+        self._lease_s = settings.lease_s
+        self._limits = Limits.of(settings)
         self._sent: Counter[str] = Counter()
         self._heads_sent = False
         self._cancelled_early: set[str] = set()

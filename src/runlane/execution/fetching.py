@@ -33,7 +33,7 @@ class Fetcher:
         attempts: Those that are here, also the ones that lost their leases and have not stopped yet.
         spawn: Starts a task that a drain waits for.
         occupy: Executes in the slot in which a head is counted.
-        execute: Holds a claim, which was asked for at that time of the loop, and executes it.
+        execute: Holds a claim, which was asked for at that time of the lease's clock, and executes it.
         """
         self._dispatch = dispatch
         self._source = source
@@ -59,13 +59,13 @@ class Fetcher:
     async def _claim_and_execute(self, run_id: str) -> None:
         if run_id in self._claims or any(run_id == one for one, _ in self._attempts):
             return  # an attempt that lost its lease has not stopped yet; the ledger offers the run again
-        sent_at = asyncio.get_running_loop().time()
+        sent_at = self._lease.now()
         claim = await self._claims.claim(run_id)
         if claim is not None:
             await self._execute(claim, sent_at)
 
     async def _fill(self, free: FreeSlots) -> None:
-        sent_at = asyncio.get_running_loop().time()
+        sent_at = self._lease.now()
         claimed: tuple[Claim, ...] = ()
         more = False
         # An attempt may have lost its lease and not have stopped, or not even know it.

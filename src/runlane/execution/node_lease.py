@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from runlane.errors import StoreUnavailable
@@ -16,21 +16,23 @@ _NOTHING = Renewal(lost=(), cancelled=())
 
 
 class NodeLease:
-    """Lasts for ``lease_s`` from the moment at which the last renewal that succeeded was sent, on the loop's clock.
+    """Lasts for ``lease_s`` from the moment at which the last renewal that succeeded was sent, on its clock.
 
     Nobody takes a run of this process before that is over and a grace time has passed. Once it is over this process has
     to take each run that it executes for lost, also if a later renewal succeeds.
 
     Attributes:
         worker: What others see of this process.
+        now: Its clock, in seconds.
         until: When the lease is over.
     """
 
-    def __init__(self, worker: WorkerState, *, store: RunStore, exclusive: bool) -> None:
+    def __init__(self, worker: WorkerState, *, store: RunStore, exclusive: bool, clock: Callable[[], float]) -> None:
         """Args:
         exclusive: No other process uses the ledger: while nothing is held, there is nothing to renew.
         """
         self.worker = worker
+        self.now = clock
         self.until = -math.inf
         self._since = math.inf
         self._renewed = asyncio.Event()
@@ -40,7 +42,11 @@ class NodeLease:
     @property
     def lasts(self) -> bool:
         """Return whether runs may be claimed and executed now."""
-        return asyncio.get_running_loop().time() < self.until
+        return self.left_s() > 0
+
+    def left_s(self) -> float:
+        """Return for how many seconds it lasts; may be called on any thread."""
+        return self.until - self.now()
 
     async def lasting(self) -> None:
         """Wait until it lasts."""
@@ -49,7 +55,7 @@ class NodeLease:
             await self._renewed.wait()
 
     def covers(self, instant: float) -> bool:
-        """Return whether it has lasted without a break from *instant* on the loop's clock until now."""
+        """Return whether it has lasted without a break from *instant* on its clock until now."""
         return self.lasts and self._since <= instant
 
     async def enter(self) -> None:
@@ -58,7 +64,7 @@ class NodeLease:
         Raises:
             StoreUnavailable: They cannot see it.
         """
-        sent_at = asyncio.get_running_loop().time()
+        sent_at = self.now()
         await self._store.workers.beat(self._beating())
         self._confirm(sent_at)
 
@@ -68,7 +74,7 @@ class NodeLease:
         Raises:
             StoreUnavailable: It may be renewed or not; try again.
         """
-        sent_at = asyncio.get_running_loop().time()
+        sent_at = self.now()
         idle = self._exclusive and not held
         renewal = _NOTHING if idle else await self._store.attempts.renew(held, worker=self._beating())
         self._confirm(sent_at)
@@ -89,7 +95,7 @@ class NodeLease:
         return self.worker
 
     def _confirm(self, sent_at: float) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self.now()
         if now >= self.until:  # it was over, also if this renewal was sent before that
             self._since = now
         self.until = max(self.until, sent_at + self.worker.lease_s)

@@ -208,7 +208,7 @@ class AgentRunner:
         self._telemetry.run_started(run)
         name = f"run_id={run.run_id} attempt={run.attempt}"
         try:
-            handle = self._host.at(run.graph_id).start(lambda: _run_agent(agent, call), name=name)
+            handle = self._host.at(run.graph_id).start(lambda: _run_agent(agent, call), name=name, leased=True)
             return replace(ran, snapshot=await attempt.run(handle, call, continuable=continuable))
         except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
             return replace(ran, failure=error)

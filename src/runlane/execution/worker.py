@@ -21,7 +21,7 @@ from runlane.execution.fetching import Fetcher
 from runlane.execution.node_lease import NodeLease
 from runlane.execution.ports import AgentSource
 from runlane.records import ANY_OWNER, CancelReceipt, Claim, Head, Lease
-from runlane.settings import Limits, Settings
+from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
@@ -78,14 +78,7 @@ class Worker:
         self._telemetry = telemetry
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._executing: Counter[str] = Counter()
-        self._claims = Claims(
-            worker_id=worker_id,
-            store=store,
-            dispatch=dispatch,
-            source=source,
-            lease_s=settings.lease_s,
-            limits=Limits.of(settings),
-        )
+        self._claims = Claims(worker_id=worker_id, store=store, dispatch=dispatch, source=source, settings=settings)
         self._fenced: set[AttemptKey] = set()
         self._tasks: set[asyncio.Future[None]] = set()
         self._context = copy_context()  # attempts must not inherit that of a request which admits a run
@@ -169,7 +162,8 @@ class Worker:
             or not self._dispatch.take(head)
         ):
             return None
-        reservation = Reservation(head, self._claims.claimant(head.run_id), self._settle)
+        claimant = self._claims.claimant(head.run_id)
+        reservation = Reservation(head, claimant, self._settle, sent_at=self._lease.now())
         self._claims.sent(head.run_id)
         self._tasks.add(reservation.settled)
         reservation.settled.add_done_callback(self._tasks.discard)
@@ -242,15 +236,19 @@ class Worker:
         """Return *period_s*, or the seconds until the lease of what executes is over, if that is sooner."""
         if self._fenced.issuperset(self._attempts):
             return period_s
-        return min(period_s, max(0.0, self._lease.until - asyncio.get_running_loop().time()))
+        return min(period_s, max(0.0, self._lease.left_s()))
+
+    def lapse(self) -> None:
+        """Stop all attempts: the lease of this process is over, or was."""
+        # Without an outage it is this process that stood still, perhaps by what a run did: that is for the rescuer.
+        over = StopReason.LAPSED if self._unavailable else StopReason.LEASE_LOST
+        self._fence(lambda key: key not in self._fenced, over)
 
     async def _renew(self) -> None:
         """Renew the lease of this process, and stop the attempts that are lost."""
         now = asyncio.get_running_loop().time()
         if not self._lease.lasts:
-            # Without an outage it is this process that stood still, perhaps by what a run did: that is for the rescuer.
-            over = StopReason.LAPSED if self._unavailable else StopReason.LEASE_LOST
-            self._fence(lambda key: key not in self._fenced, over)
+            self.lapse()
         held = [
             attempt.claim.lease for attempt in self._attempts.values() if attempt.reason is not StopReason.LEASE_LOST
         ]
