@@ -27,12 +27,12 @@ from runlane.execution.worker import OUTAGE_LIMIT_S
 from runlane.journal.queue import MAX_EVENT_BYTES
 from runlane.leases import WorkerState
 from runlane.lifecycle import CancelAction, EndReason, RunStatus
-from runlane.maintenance.liveness import LeaseObserver
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
 from runlane.runtime import Runtime
 from runlane.store.drivers.sqlite import now_us
 from runlane.store.ledger import RunStore
-from simulation.seams import applied, method
+from simulation.mutants import IMPATIENT
+from simulation.seams import applied
 
 LEASE_S, STEP_S, STEPS = 30.0, 2.0, 30
 LONG_S = 600.0
@@ -375,8 +375,7 @@ async def test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_ba
 
 
 def test_a_planted_rescue_at_once_after_an_outage_is_found() -> None:
-    impatient = method(LeaseObserver, "broken", lambda original: lambda self: None)
-    with applied([impatient]), pytest.raises(AssertionError):
+    with applied([IMPATIENT]), pytest.raises(AssertionError):
         test_after_an_outage_other_workers_have_the_time_of_a_lease_to_come_back()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from runlane.maintenance.rescue import REPAIRS
 from runlane.testing.history import Note
 from simulation.agents import CONTINUED
-from simulation.lanes import fencing, one_lane, order_of_starts, slots
+from simulation.lanes import fencing, one_lane, order_of_starts, patient_rescues, slots
 from simulation.shutdowns import quiet_after_shutdown
 from simulation.streams import log_numbers, whole_streams
 from simulation.world import Simulated
@@ -227,6 +227,7 @@ CHECKS: tuple[Callable[[Simulated], Iterator[str]], ...] = (
     one_ending,
     rest,
     fencing,
+    patient_rescues,
     honest_cancel,
     stopped_means_stopped,
     whole_streams,

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from runlane.execution.worker import RENEWALS_PER_LEASE
+from runlane.maintenance.liveness import GRACE_S, LOOK_EVERY_S
 from runlane.testing.history import Note
 from simulation.agents import DEAF
 from simulation.world import Simulated
@@ -149,3 +151,41 @@ def _takings(simulated: Simulated) -> Iterator[str]:
         since = claimed_at[note.run] if note.by == note.held_by else heard_at[note.held_by]
         if note.at_s - since < simulated.settings.lease_s:
             yield f"{who} was taken {note.at_s - since:.2f} s after its worker was heard of"
+
+
+def patient_rescues(simulated: Simulated) -> Iterator[str]:
+    """P3: who was without the ledger, or stood still, takes nothing before a lease of contact.
+
+    What is shorter may hide behind two slow answers and the pause between them.
+    """
+    lease_s = simulated.settings.lease_s
+    hidden_s = 3 * max(lease_s / RENEWALS_PER_LEASE, GRACE_S) + LOOK_EVERY_S
+    away = _away(simulated)
+    for note in simulated.history.of("rescuing"):
+        for began, ended in (*away[""], *away[note.process]):
+            until = min(ended, note.at_s)
+            if until - began > hidden_s and note.at_s - until < lease_s:
+                yield f"{note.process} asked for a rescue {note.at_s - until:.2f} s after {until - began:.2f} s away"
+
+
+def _away(simulated: Simulated) -> dict[str, list[tuple[float, float]]]:
+    """Return from when until when each process was cut off or stood still; with an empty name, all were cut off."""
+    away: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    cut_off: dict[str, tuple[float, float]] = {}
+    frozen_at: dict[str, float] = {}
+    for note in simulated.history.of("out", "cut_off", "frozen", "thawed", "calm"):
+        if note.kind in ("out", "cut_off"):
+            who = note.facts.get("process", "")
+            began, ended = cut_off.get(who, (0.0, 0.0))
+            if ended > note.at_s:  # it ends when the newer one says
+                away[who].remove((began, ended))
+            cut_off[who] = began if ended > note.at_s else note.at_s, note.at_s + note.seconds
+            away[who].append(cut_off[who])
+        elif note.kind == "frozen":
+            frozen_at[note.process] = note.at_s
+        elif note.kind == "thawed":
+            away[note.process].append((frozen_at[note.process], note.at_s))
+        else:
+            for who, found in away.items():
+                away[who] = [(began, min(ended, note.at_s)) for began, ended in found]
+    return away

@@ -256,6 +256,11 @@ def _said_stopped(original: Any) -> Any:
     return lambda *args, **options: structs.replace(original(*args, **options), stopped=True)
 
 
+#: What was seen before an outage counts.
+IMPATIENT: Final = method(
+    LeaseObserver, "_over_at", _to(lambda self, lease: self._since.get(lease, inf) + lease.lease_s + GRACE_S)
+)
+
 MUTANTS: Final[dict[str, Mutant]] = {
     "no fence for events": Mutant(
         found_by="fencing",
@@ -301,6 +306,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         found_by="fencing",
         patches=(method(LeaseObserver, "_over_at", _to(lambda self, lease: self._since.get(lease, inf) + GRACE_S)),),
     ),
+    "a rescuer does not wait after an outage": Mutant(found_by="patient_rescues", patches=(IMPATIENT,)),
     "a lost lease is not noticed after a pause": Mutant(
         found_by="one_lane",
         patches=(

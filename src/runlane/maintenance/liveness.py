@@ -26,16 +26,51 @@ class _Leased(Hashable, Protocol):
 L = TypeVar("L", bound=_Leased)
 
 
-class LeaseObserver(Generic[L]):
-    """For how long leases have not been renewed, by the clock of this process, which nobody sets.
+class Contact:
+    """Since when this process has been in contact with the ledger without a break, on the loop's clock.
 
-    The ledger's clock may be set: forward, and all leases look over while their owners live; back, and a dead worker's
-    lease lies in the future.
+    An outage, or a time in which this process stands still, tells nothing of others: they may have been kept from
+    renewing. So contact is broken by an operation that fails, or that takes longer than a renewal may; and by a pause
+    between operations that is so much longer than the period of looks. What is shorter costs a worker one renewal of
+    several, and breaks nothing. A ledger that is always slow shows dead workers too, unless no renewal succeeds there.
+    """
+
+    def __init__(self, *, every_s: float, renewal_s: float) -> None:
+        """Args:
+        every_s: How often the ledger is looked at.
+        renewal_s: How long a renewal of a lease may take.
+        """
+        self.since = math.inf
+        self._until = -math.inf
+        self._longest_s = max(renewal_s, GRACE_S)
+        self._longest_pause_s = every_s + self._longest_s
+
+    def made(self, *, asked_at: float, at: float) -> None:
+        """Take note that the ledger answered *at* what it was *asked* before."""
+        if not self.lasts(asked_at) or at - asked_at > self._longest_s:
+            self.since = at
+        self._until = max(self._until, at)
+
+    def broken(self) -> None:
+        """Take note that the ledger was unavailable."""
+        self.since, self._until = math.inf, -math.inf
+
+    def lasts(self, now: float) -> bool:
+        """Return whether there is contact, without a break until *now*."""
+        return now - self._until <= self._longest_pause_s
+
+
+class LeaseObserver(Generic[L]):
+    """For how long leases have not been renewed since contact with the ledger began, by the clock of this process.
+
+    Nobody sets that clock. The ledger's may be set: forward, and all leases look over while their owners live; back,
+    and a dead worker's lease lies in the future.
 
     Source: client-go's leader election, which measures the time since it saw a record change.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, contact: Contact) -> None:
+        self._contact = contact
         self._since: dict[L, float] = {}
         self._asked_at = 0.0
 
@@ -44,21 +79,17 @@ class LeaseObserver(Generic[L]):
         self._since = {lease: self._since.get(lease, at) for lease in leases}
         self._asked_at = asked_at
 
-    def broken(self) -> None:
-        """The ledger was unavailable: observe every worker from the beginning."""
-        self._since = {}
-
     def over(self, lease: L) -> bool:
         """Return whether *lease* has been the same for its whole length, and a grace time."""
         return self._over_at(lease) <= self._asked_at
 
-    def next_over_at(self, leases: Iterable[L]) -> float:
-        """Return when the next of *leases* is over if it stays the same, on the loop's clock."""
-        return min((self._over_at(lease) for lease in leases if not self.over(lease)), default=math.inf)
+    def next_over_at(self) -> float:
+        """Return when the next lease is over if it stays the same, on the loop's clock."""
+        return min((self._over_at(lease) for lease in self._since if not self.over(lease)), default=math.inf)
 
     def _over_at(self, lease: L) -> float:
         """Return when a lease that stays the same is over; infinity if it has not been seen."""
-        return self._since.get(lease, math.inf) + lease.lease_s + GRACE_S
+        return max(self._since.get(lease, math.inf), self._contact.since) + lease.lease_s + GRACE_S
 
 
 class Neighbours:
@@ -67,14 +98,13 @@ class Neighbours:
     Each beats in the ledger while it lives; one that stands still for long is forgotten, once it has nothing left.
     """
 
-    def __init__(self, *, store: RunStore, worker_id: str, exclusive: bool) -> None:
+    def __init__(self, *, store: RunStore, worker_id: str, exclusive: bool, contact: Contact) -> None:
         self._store = store
         self._worker_id = worker_id
         self._exclusive = exclusive
-        self._observer: LeaseObserver[SeenWorker] = LeaseObserver()
-        self._others: list[SeenWorker] = []
+        self._observer: LeaseObserver[SeenWorker] = LeaseObserver(contact)
+        self._others: dict[str, SeenWorker] = {}
         self._living: frozenset[str] = frozenset()
-        self._dead: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def any_lives(self) -> bool:
@@ -92,7 +122,8 @@ class Neighbours:
 
     def dead(self, worker_id: str, beats: int | None) -> bool:
         """Return whether a worker was found dead, and has not beaten since."""
-        return self._exclusive or (worker_id, beats) in self._dead
+        worker = self._others.get(worker_id)
+        return worker is not None and worker.beats == beats and self._observer.over(worker)
 
     async def enter(self) -> None:
         """Forget whoever had a ledger before that is this process's now."""
@@ -101,20 +132,13 @@ class Neighbours:
 
     def note(self, workers: Iterable[SeenWorker], *, asked_at: float, at: float) -> tuple[SeenWorker, ...]:
         """Find out who lives by all workers there are, and return the dead ones."""
-        if at - asked_at > GRACE_S:
-            self._observer.broken()  # the ledger stood still, and may have kept others from renewing their leases
-        others = [worker for worker in workers if worker.worker_id != self._worker_id]
-        self._others = others
+        self._others = {worker.worker_id: worker for worker in workers if worker.worker_id != self._worker_id}
+        others = self._others.values()
         self._observer.note(others, asked_at=asked_at, at=at)
         dead = tuple(worker for worker in others if self._observer.over(worker))
-        self._dead = frozenset((worker.worker_id, worker.beats) for worker in dead)
-        self._living = frozenset(worker.worker_id for worker in others if worker not in dead)
+        self._living = frozenset(self._others.keys() - {worker.worker_id for worker in dead})
         return dead
 
     def next_over_at(self) -> float:
         """Return when the next worker is dead unless it beats, on the loop's clock."""
-        return self._observer.next_over_at(self._others)
-
-    def broken(self) -> None:
-        """The ledger was unavailable: observe every worker from the beginning."""
-        self._observer.broken()
+        return self._observer.next_over_at()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -16,14 +16,17 @@ from runlane.errors import LeaseLost, NotFound, RowsLocked, StoreUnavailable
 from runlane.execution.node_lease import NodeLease
 from runlane.execution.notifier import CompletionNotifier
 from runlane.execution.ports import AgentSource
+from runlane.execution.worker import RENEWALS_PER_LEASE
 from runlane.leases import SeenLease
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.maintenance.liveness import LOOK_EVERY_S, LeaseObserver, Neighbours
+from runlane.maintenance.liveness import LOOK_EVERY_S, Contact, LeaseObserver, Neighbours
 from runlane.records import ANY_OWNER, Head, RunError, RunRecord
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.supervised_loop import SupervisedLoop
 from runlane.telemetry.emitter import SILENT, Telemetry
+
+T = TypeVar("T")
 
 #: Heads of lanes that are read at once.
 PAGE: Final = 1000
@@ -69,14 +72,16 @@ class Rescuer:
         self._held = held
         self._exclusive = exclusive
         self._telemetry = telemetry
-        self._observer: LeaseObserver[SeenLease] = LeaseObserver()
-        self._neighbours = Neighbours(store=store, worker_id=self._worker_id, exclusive=exclusive)
-        self._orphans: list[SeenLease] = []
-        self._told: frozenset[str] = frozenset()
         every_s = settings.poll_s if exclusive else min(settings.poll_s, LOOK_EVERY_S)
+        self._contact = Contact(every_s=every_s, renewal_s=settings.lease_s / RENEWALS_PER_LEASE)
+        self._orphans: LeaseObserver[SeenLease] = LeaseObserver(self._contact)
+        self._neighbours = Neighbours(
+            store=store, worker_id=self._worker_id, exclusive=exclusive, contact=self._contact
+        )
+        self._told: frozenset[str] = frozenset()
         loop = partial(SupervisedLoop, at_once=False, telemetry=telemetry)
         self._loops = (
-            loop("rescue", self._turn, every_s=lambda: self._until_look_s(every_s), longest_retry_s=every_s),
+            loop("rescue", self.rescue_lost, every_s=lambda: self._until_look_s(every_s), longest_retry_s=every_s),
             loop("lanes", self.dispatch_runnable, every_s=settings.poll_s),
         )
 
@@ -110,13 +115,11 @@ class Rescuer:
 
     async def _look(self) -> tuple[SeenLease, ...]:
         """Look at what others do: tell of cancels and heads, and return runs of workers that are not known to live."""
-        clock = asyncio.get_running_loop().time
-        asked_at, living = clock(), self._neighbours.living
+        asked_at, living = self._clock(), self._neighbours.living
         can_start = self._settings.execute_runs and not self._dispatch.needs_hints
-        view = await self._store.attempts.view(
-            self._worker_id, living=sorted(living), groups=self._source.groups if can_start else ()
-        )
-        at = clock()
+        groups = self._source.groups if can_start else ()
+        view = await self._in_contact(self._store.attempts.view(self._worker_id, living=sorted(living), groups=groups))
+        at = self._clock()
         for run_id in frozenset(view.cancelled) - self._told:
             self._dispatch.cancel(run_id)
         self._told = frozenset(view.cancelled)
@@ -124,38 +127,69 @@ class Rescuer:
             self._dispatch.look()
         dead = self._neighbours.note(view.workers, asked_at=asked_at, at=at)
         for worker in dead:
-            await self._store.workers.forget(worker)
+            await self._in_contact(self._store.workers.forget(worker))
         if living - self._neighbours.living:
             return await self._leases()
         return self._noted(view.leases, asked_at)
 
     async def _leases(self) -> tuple[SeenLease, ...]:
         """Read the runs of workers that are not known to live."""
-        asked_at = asyncio.get_running_loop().time()
-        leases = await self._store.attempts.leases(living=sorted(self._neighbours.living))
+        asked_at = self._clock()
+        leases = await self._in_contact(self._store.attempts.leases(living=sorted(self._neighbours.living)))
         return self._noted(leases, asked_at)
 
     def _noted(self, leases: tuple[SeenLease, ...], asked_at: float) -> tuple[SeenLease, ...]:
-        claims = [replace(lease, beats=None) for lease in leases]
-        self._observer.note(claims, asked_at=asked_at, at=asyncio.get_running_loop().time())
-        self._orphans = [claim for claim in claims if not self._held(claim.run_id, claim.attempt)]
+        orphans = [replace(lease, beats=None) for lease in leases if self._is_orphan(lease)]
+        self._orphans.note(orphans, asked_at=asked_at, at=self._clock())
         return leases
+
+    async def _in_contact(self, operation: Awaitable[T]) -> T:
+        """Await an operation of the ledger, and take note of whether that answers."""
+        asked_at = self._clock()
+        try:
+            answer = await operation
+        except (LeaseLost, RowsLocked):
+            asked_at = self._clock()  # it may have been tried again after an outage
+            self._contact.made(asked_at=asked_at, at=asked_at)
+            raise
+        except StoreUnavailable:
+            self._contact.broken()
+            raise
+        self._contact.made(asked_at=asked_at, at=self._clock())
+        return answer
+
+    def _clock(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _until_look_s(self, every_s: float) -> float:
         """Return *every_s*, or the seconds until what is observed is over, if that is sooner."""
-        over_at = min(self._neighbours.next_over_at(), self._observer.next_over_at(self._orphans))
-        return max(0.0, min(every_s, over_at - asyncio.get_running_loop().time()))
+        over_at = min(self._neighbours.next_over_at(), self._orphans.next_over_at())
+        return max(0.0, min(every_s, over_at - self._clock()))
+
+    def _is_orphan(self, lease: SeenLease) -> bool:
+        """Return whether the worker of a run is not there, or does not know of the run."""
+        if lease.worker_id == self._worker_id:
+            return not self._held(lease.run_id, lease.attempt)
+        return lease.beats is None
 
     def _is_lost(self, lease: SeenLease) -> bool:
-        if lease.worker_id == self._worker_id:
-            return not self._held(lease.run_id, lease.attempt) and self._observer.over(replace(lease, beats=None))
-        return self._neighbours.dead(lease.worker_id, lease.beats) or (
-            lease.beats is None and self._observer.over(lease)
-        )
+        if lease.worker_id != self._worker_id and self._exclusive:
+            return True
+        if not self._contact.lasts(self._clock()):
+            return False
+        if self._is_orphan(lease):
+            return self._orphans.over(replace(lease, beats=None))
+        return self._neighbours.dead(lease.worker_id, lease.beats)
 
     async def _rescue(self, lease: SeenLease) -> RunRecord | None:
         try:
-            finished = await self._store.attempts.rescue(lease, max_rescues=self._settings.max_rescues + REPAIRS)
+            finished = await self._in_contact(
+                self._store.attempts.rescue(
+                    lease,
+                    max_rescues=self._settings.max_rescues + REPAIRS,
+                    still_lost=lambda: self._is_lost(lease),
+                )
+            )
         except (LeaseLost, RowsLocked):
             return None  # its worker has beaten or ended it since it was seen; or it is locked, and looked at again
         if finished is None:
@@ -233,11 +267,3 @@ class Rescuer:
             return
         if finished is not None:
             self._notifier.announce(finished)
-
-    async def _turn(self) -> None:
-        try:
-            await self.rescue_lost()
-        except StoreUnavailable:
-            self._observer.broken()
-            self._neighbours.broken()
-            raise

@@ -101,6 +101,7 @@ class Faults:
 
     def stop(self) -> None:
         """Stop all faults."""
+        self.history.note("calm")
         self._profile, self._out_until = NO_FAULTS, 0.0
 
 

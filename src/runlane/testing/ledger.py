@@ -15,6 +15,7 @@ from runlane.store.drivers.delivery import on_loop
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.migrate import apply_scripts
 from runlane.store.statements import T, Transaction
+from runlane.store.transactions.rescues import rescue
 from runlane.testing.exchange import Exchange
 from runlane.testing.faults import Faults
 from runlane.testing.history import History
@@ -210,6 +211,8 @@ class FaultyDriver(MemoryDriver):
         self._send(self._fate(writes=True), transaction, settled)
 
     async def _ask(self, transaction: Transaction[T], *, writes: bool) -> T:
+        if getattr(transaction, "__name__", "") == rescue.__name__:
+            self._ledger.history.note("rescuing", process=self._process)
         fate = self._fate(writes=writes)
         if fate == Fate():
             return self.apply(transaction)

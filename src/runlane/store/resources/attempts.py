@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from runlane.errors import LeaseLost
 from runlane.leases import Renewal, SeenLease, SharedView, WorkerState
 from runlane.outcomes import Outcome
 from runlane.records import CancelReceipt, Claim, Claimant, Finished, Lease
 from runlane.store.retrying import RetryingDriver
-from runlane.store.statements import ExtraWrites
+from runlane.store.statements import ExtraWrites, Transaction
 from runlane.store.transactions import claims, leases, rescues, runs
 from runlane.store.transactions.heads import HeadsWanted
 
@@ -77,10 +78,21 @@ class Attempts:
         """
         return await self._database.write(lambda: runs.finish(lease, outcome, extra_writes))
 
-    async def rescue(self, lost: SeenLease, *, max_rescues: int) -> Finished | None:
+    async def rescue(
+        self, lost: SeenLease, *, max_rescues: int, still_lost: Callable[[], bool] = lambda: True
+    ) -> Finished | None:
         """Take a run from its dead worker, back to its lane or to ``error``; ``None`` while its rows are locked.
 
+        Args:
+            still_lost: Asked before each try: the worker needs time to come back after an outage.
+
         Raises:
-            LeaseLost: The run moved on, or its worker has beaten, since *lost* was read.
+            LeaseLost: The run moved on, or its worker has beaten, since *lost* was read; or it is not *still_lost*.
         """
-        return await self._database.write(lambda: rescues.rescue(lost, max_rescues), urgent=True)
+
+        def take() -> Transaction[Finished | None]:
+            if not still_lost():
+                raise LeaseLost(lost.run_id, lost.attempt)
+            return rescues.rescue(lost, max_rescues)
+
+        return await self._database.write(take, urgent=True)
