@@ -58,7 +58,10 @@ def previous_version(folder: Path) -> Path:
     """Unpack the code of the last version into *folder*."""
     _, archive = previous_archive()
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4 and later
+            tar.extractall(folder, filter="data")
+        else:
+            tar.extractall(folder)  # of this repository
     return folder / "src"
 
 

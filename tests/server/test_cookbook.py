@@ -58,6 +58,7 @@ def recipes() -> list[Path]:
 def test_a_recipe_prints_what_its_page_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = page.read_text()
     monkeypatch.setattr(sys, "path", [*sys.path])  # to which the server adds the project
+    monkeypatch.setenv("OPENAI_API_KEY", "unused")  # the server would keep what `.env` says for the tests that follow
     monkeypatch.delitem(sys.modules, "model", raising=False)  # of the recipe before
     for name, content in FILE.findall(text):
         (tmp_path / name).write_text(content)
