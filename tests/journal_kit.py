@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from runlane.checkpoints.saver import AttemptSaver, LedgerSaver
 from runlane.errors import RunlaneError
+from runlane.journal.delays import Delays
 from runlane.journal.journal import AttemptJournal
 from runlane.records import Lease, StreamEvent
 from runlane.store.statements import Driver
@@ -37,6 +38,7 @@ def journal_of(
         lease,
         events_end=0,
         control=asyncio.get_running_loop(),
+        delays=Delays(),
         readers=readers or Audience(),
         on_failure=([] if failures is None else failures).append,
     )

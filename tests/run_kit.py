@@ -129,8 +129,10 @@ class FaultyLedger(Faults):
     async def read(self, transaction: Transaction[Any]) -> Any:
         return await self._driver.read(self.watched(transaction))
 
-    def submit(self, make: Callable[[], Transaction[Any]], loop: Any, callback: Callable[..., None]) -> None:
-        self._driver.submit(lambda: self.watched(make()), loop, callback)
+    def submit(
+        self, make: Callable[[], Transaction[Any]], loop: Any, callback: Callable[..., None], *, size: int = 0
+    ) -> None:
+        self._driver.submit(lambda: self.watched(make()), loop, callback, size=size)
 
     async def aclose(self) -> None:
         await self._driver.aclose()

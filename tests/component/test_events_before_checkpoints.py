@@ -47,8 +47,8 @@ class Recorder(SqliteDriver):
         super().__init__(path)
         self.committed: list[tuple[str, Any]] = []
 
-    def submit(self, make: Callable[[], Transaction[Any]], loop: Any, callback: Any) -> None:
-        super().submit(lambda: self._noting(make()), loop, callback)
+    def submit(self, make: Callable[[], Transaction[Any]], loop: Any, callback: Any, *, size: int = 0) -> None:
+        super().submit(lambda: self._noting(make()), loop, callback, size=size)
 
     def _noting(self, transaction: Transaction[Any]) -> Transaction[Any]:
         rows: Any = None

@@ -65,9 +65,9 @@ class CountingDriver(FaultyDriver):
         self.commits.append(transaction.__name__)
         return await super().write(transaction)
 
-    def submit(self, make: Callable[[], Transaction[Any]], loop: Any, callback: Any) -> None:
+    def submit(self, make: Callable[[], Transaction[Any]], loop: Any, callback: Any, *, size: int = 0) -> None:
         self.commits.append(make().__name__)
-        super().submit(make, loop, callback)
+        super().submit(make, loop, callback, size=size)
 
 
 def one_step() -> Any:

@@ -15,6 +15,7 @@ from ledger_kit import admit, claim, finish
 from run_kit import ENDED_LONG_AGO, ONCE, FaultyDriver, items, on_jumping_time, opened, soon, turn, until
 from runlane import NotFound, StoreUnavailable
 from runlane.errors import LeaseLost, RunlaneError
+from runlane.journal.delays import Delays
 from runlane.journal.journal import AttemptJournal
 from runlane.journal.pacing import LARGE_EVENTS_BYTES
 from runlane.journal.queue import MAX_EVENT_BYTES
@@ -51,6 +52,7 @@ class Stage:
             self.claim.lease,
             events_end=self.claim.events_end,
             control=asyncio.get_running_loop(),
+            delays=Delays(),
             readers=self.feed,
             on_failure=self.failures.append,
         )

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -38,7 +39,7 @@ from runlane.lifecycle import MultitaskStrategy, RunStatus
 from runlane.maintenance.crons import CronScheduler
 from runlane.records import ANY_OWNER, Admission, NewRun, StreamEvent
 from runlane.store.backends import migrate_postgres
-from runlane.store.drivers.postgres import PostgresDriver, open_postgres
+from runlane.store.drivers.postgres import MAX_GROUP_BYTES, PostgresDriver, open_postgres
 from runlane.store.drivers.postgres_link import Times
 from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
@@ -427,7 +428,9 @@ async def test_a_submission_that_waits_for_a_lock_delays_the_others_for_a_moment
     assert await store.events.read(free.seq, after=0) == (EVENT,)
 
 
-async def submitted(store: RunStore, *makes: Callable[[], Transaction[None]]) -> list[BaseException | None]:
+async def submitted(
+    store: RunStore, *makes: Callable[[], Transaction[None]], size: int = 0
+) -> list[BaseException | None]:
     """Submit what *makes* return, so that it is committed together, and return what became of each."""
     loop, told = asyncio.get_running_loop(), list[asyncio.Future[BaseException | None]]()
     held, go_on = threading.Event(), threading.Event()
@@ -440,7 +443,7 @@ async def submitted(store: RunStore, *makes: Callable[[], Transaction[None]]) ->
     for make in (hold, *makes):
         future: asyncio.Future[BaseException | None] = loop.create_future()
         told.append(future)
-        store.driver.submit(make, loop, partial(heard, future))
+        store.driver.submit(make, loop, partial(heard, future), size=0 if make is hold else size)
     await asyncio.to_thread(held.wait, 30)
     go_on.set()
     return (await asyncio.gather(*told))[1:]
@@ -461,6 +464,29 @@ async def test_what_many_runs_append_at_once_is_one_transaction(store: RunStore,
     assert transactions_of(url) - before <= 3, "the one that held the others back, theirs, and the one that counts"
     for lease in leases:
         assert await store.events.read(lease.seq, after=0) == (EVENT,)
+
+
+async def test_what_is_much_is_several_transactions(store: RunStore) -> None:
+    transactions: list[str] = []
+
+    def note() -> Transaction[None]:
+        [row] = yield statement("xact", "SELECT pg_current_xact_id()::text AS id")()
+        transactions.append(row["id"])
+
+    assert await submitted(store, *[note] * 5, size=MAX_GROUP_BYTES // 2) == [None] * 5
+    assert list(Counter(transactions).values()) == [2, 2, 1]
+
+
+async def test_what_fails_together_fails_with_one_error(store: RunStore) -> None:
+    def hang_up() -> Transaction[None]:
+        yield statement("hang_up", "SELECT pg_terminate_backend(pg_backend_pid())")()
+
+    def nothing() -> Transaction[None]:
+        yield statement("nothing", "SELECT 1")()
+
+    error, *others = await submitted(store, nothing, hang_up, nothing)
+    assert isinstance(error, StoreUnavailable)
+    assert all(other is error for other in others)
 
 
 async def test_a_run_that_was_lost_and_one_that_is_locked_fail_alone(store: RunStore, url: str) -> None:

@@ -18,6 +18,7 @@ from runlane.execution.notifier import CompletionNotifier
 from runlane.execution.ports import AgentSource
 from runlane.execution.repair import repaired
 from runlane.execution.run import AgentRunner, Ran
+from runlane.journal.delays import Delays
 from runlane.journal.journal import AttemptJournal
 from runlane.lifecycle import RunEvent
 from runlane.outcomes import Outcome
@@ -55,6 +56,7 @@ class Executor:
         self._notifier = notifier
         self._memories = memories
         self._telemetry = telemetry
+        self._delays = Delays()
         self._repair_limit_s = settings.cancel_grace_s + settings.abandon_after_s
 
     async def execute(self, attempt: Attempt) -> None:
@@ -100,6 +102,7 @@ class Executor:
             attempt.claim.lease,
             events_end=attempt.claim.events_end,
             control=asyncio.get_running_loop(),
+            delays=self._delays,
             readers=feed,
             on_failure=partial(_on_journal_failure, attempt),
             on_flush=self._telemetry.flush_observer(attempt.claim.run),

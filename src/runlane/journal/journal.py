@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from runlane.documents.document import Encoded
 from runlane.errors import LeaseLost, RunlaneError
+from runlane.journal.delays import Delays
 from runlane.journal.flushes import Flushed, Flushes, Readers
 from runlane.journal.loops import Waiters, call, call_later
 from runlane.journal.pacing import Pace, gather_s
@@ -23,8 +23,6 @@ from runlane.records import Lease
 from runlane.storable import storable
 from runlane.store.retry import passes, pause_s
 from runlane.store.statements import Driver
-
-log = logging.getLogger("runlane.journal")
 
 
 class AttemptJournal:
@@ -44,6 +42,7 @@ class AttemptJournal:
         *,
         events_end: int,
         control: asyncio.AbstractEventLoop,
+        delays: Delays,
         readers: Readers,
         on_failure: Callable[[RunlaneError], None],
         on_flush: Callable[[Flushed], None] | None = None,
@@ -53,12 +52,14 @@ class AttemptJournal:
         Args:
             events_end: The number of the last event of the attempts before.
             control: The loop on which *readers* are shown events, and *on_failure* is called.
+            delays: Those of all journals of this process.
             on_failure: Told once, if the lease is lost or the ledger refuses events for good.
             on_flush: Told on *control* of each committed transaction.
         """
         self.lease = lease
         self._driver = driver
         self._control = control
+        self._delays = delays
         self._readers = readers
         self._committed = Flushes(control, readers, on_flush)
         self._on_failure = on_failure
@@ -239,7 +240,7 @@ class AttemptJournal:
         self._committed.sending(again=self._tries > 0)
         try:
             write = partial(append, self.lease, batch.events, batch.rows, batch.documents)
-            self._driver.submit(write, None, self._on_answer)
+            self._driver.submit(write, None, self._on_answer, size=batch.size)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is written, and those who wait must hear it
             self._on_answer(None, error)
 
@@ -268,5 +269,5 @@ class AttemptJournal:
         """Arrange another try, unless nobody is left to make it."""
         self._tries += 1
         if self._tries == 1:
-            log.warning("journal.delayed run_id=%s why=%s", self.lease.run_id, error)
+            self._delays.note(self.lease.run_id, error)
         return call(self._control, self._control.call_later, pause_s(self._tries), self._send)

@@ -32,6 +32,10 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.events or self.rows)
 
+    @property
+    def size(self) -> int:
+        return self.event_bytes + self.rows.size
+
 
 class Queue:
     """At most one batch is on its way, and it has everything that was appended before it was taken.

@@ -184,12 +184,17 @@ class Driver(Protocol):
         make: Callable[[], Transaction[Any]],
         loop: asyncio.AbstractEventLoop | None,
         callback: Callable[[Any, BaseException | None], None],
+        *,
+        size: int = 0,
     ) -> None:
         """Queue what *make* returns, from any thread; *callback(result, error)* runs on *loop* afterwards.
 
         *make* is called again if the transaction has to be run once more, since others failed beside it. Without a
         *loop* the callback runs at once on the thread that knows the answer, the driver's or the caller's: it must be
         quick. Submissions are committed and answered in the order in which they were queued; a write may overtake them.
+
+        Args:
+            size: About how many bytes it writes, for those that are much: not too many are committed together.
 
         Raises:
             StoreUnavailable: The driver is closed.

@@ -186,7 +186,12 @@ class FaultyDriver(MemoryDriver):
         return await self._ask(transaction, writes=False)
 
     def submit(
-        self, make: Callable[[], Transaction[Any]], loop: asyncio.AbstractEventLoop | None, callback: Any
+        self,
+        make: Callable[[], Transaction[Any]],
+        loop: asyncio.AbstractEventLoop | None,
+        callback: Any,
+        *,
+        size: int = 0,
     ) -> None:
         self._queue.append((make(), on_loop(loop, callback)))
         if not self._pumping:

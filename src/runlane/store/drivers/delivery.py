@@ -26,6 +26,7 @@ class Submission(msgspec.Struct, frozen=True):
     Attributes:
         first: Its first query, if it has been advanced to that.
         again: Makes the same transaction to be run once more, if that may be needed.
+        size: About how many bytes it writes.
     """
 
     transaction: Transaction[Any]
@@ -33,6 +34,7 @@ class Submission(msgspec.Struct, frozen=True):
     callback: Callback
     first: Query | None = None
     again: Callable[[], Transaction[Any]] | None = None
+    size: int = 0
 
 
 class SubmissionResult(msgspec.Struct, frozen=True):

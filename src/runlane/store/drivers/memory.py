@@ -33,7 +33,12 @@ class MemoryDriver:
         return self.apply(transaction)
 
     def submit(
-        self, make: Callable[[], Transaction[Any]], loop: asyncio.AbstractEventLoop | None, callback: Callback
+        self,
+        make: Callable[[], Transaction[Any]],
+        loop: asyncio.AbstractEventLoop | None,
+        callback: Callback,
+        *,
+        size: int = 0,
     ) -> None:
         """Run a transaction now; *callback* runs on *loop* soon, or without one before this returns."""
         if self._closed:

@@ -28,6 +28,9 @@ from runlane.store.statements import T, Transaction
 
 #: Submissions in one commit, which is a few statements however many there are.
 MAX_GROUP: Final = 500
+#: What these write in one commit, but for the last one of them: each statement is in memory several times, here and in
+#: the server.
+MAX_GROUP_BYTES: Final = 8 * 2**20
 #: After a commit of several, the next one waits for as long as that one took, and no longer than this: more are
 #: committed together then, and what a busy process writes costs less.
 LONGEST_REST_S: Final = 0.05
@@ -99,13 +102,18 @@ class PostgresDriver:
         return await self._run(transaction, writes=False, urgent=urgent)
 
     def submit(
-        self, make: Callable[[], Transaction[Any]], loop: asyncio.AbstractEventLoop | None, callback: Callback
+        self,
+        make: Callable[[], Transaction[Any]],
+        loop: asyncio.AbstractEventLoop | None,
+        callback: Callback,
+        *,
+        size: int = 0,
     ) -> None:
         """Queue a transaction from any thread; *callback* runs on *loop* once it is committed or has failed."""
         with self._lock:
             if self._closed:
                 raise LedgerClosed
-            self._queue.put(Submission(make(), loop, callback, again=make))
+            self._queue.put(Submission(make(), loop, callback, again=make, size=size))
 
     async def aclose(self) -> None:
         with self._lock:
@@ -178,17 +186,24 @@ class PostgresDriver:
     def _send_forever(self, session: PostgresSession) -> None:
         stopping = False
         while not stopping:
-            group = [self._queue.get()]
-            while len(group) < MAX_GROUP and not self._queue.empty():
-                group.append(self._queue.get())
-            stopping = group[-1] is None
-            waiting = [submission for submission in group if submission is not None]
+            group, stopping = self._next_group()
             began = time.monotonic()
-            if waiting:
-                deliver(session.commit_together(waiting))
-            if len(waiting) > 1:
+            if group:
+                deliver(session.commit_together(group))
+            if len(group) > 1:
                 self._closing.wait(min(LONGEST_REST_S, time.monotonic() - began))
         session.close()
+
+    def _next_group(self) -> tuple[list[Submission], bool]:
+        """Wait for submissions and return those to be committed together, and whether these are the last ones."""
+        group: list[Submission] = []
+        size = 0
+        while (submission := self._queue.get()) is not None:
+            group.append(submission)
+            size += submission.size
+            if len(group) == MAX_GROUP or size >= MAX_GROUP_BYTES or self._queue.empty():
+                return group, False
+        return group, True
 
 
 class Urgent:

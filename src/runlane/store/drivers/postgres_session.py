@@ -135,7 +135,8 @@ class PostgresSession:
             about_all = self._link.lost or is_stale(error)
             self._undo(error)
             if about_all:
-                return [SubmissionResult(one, None, translate(error)) for one in group]
+                failure = translate(error)
+                return [SubmissionResult(one, None, failure) for one in group]
             return self._one_by_one(group)
         return [SubmissionResult(one, result, error) for one, (result, error) in zip(group, answers, strict=True)]
 

@@ -103,7 +103,12 @@ class SqliteDriver:
         return await future
 
     def submit(
-        self, make: Callable[[], Transaction[Any]], loop: asyncio.AbstractEventLoop | None, callback: Callback
+        self,
+        make: Callable[[], Transaction[Any]],
+        loop: asyncio.AbstractEventLoop | None,
+        callback: Callback,
+        *,
+        size: int = 0,
     ) -> None:
         """Queue a transaction from any thread; *callback* runs on *loop* once it is committed or has failed."""
         self._put(self._queue, Submission(make(), loop, callback))
