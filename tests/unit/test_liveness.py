@@ -57,7 +57,7 @@ def broken_at_20_s(look: Look) -> Iterator[Look]:
     [
         pytest.param(repeat(Look()), LEASE_S + GRACE_S, id="a healthy ledger"),
         pytest.param(broken_at_20_s(Look(took_s=10.0)), 31.0, id="a look as slow as a renewal may be"),
-        pytest.param(broken_at_20_s(Look(took_s=10.5)), 30.5 + 31.0, id="a look that is slower"),
+        pytest.param(broken_at_20_s(Look(took_s=10.5)), 31.5 + 31.0, id="a look that is slower"),
         pytest.param(broken_at_20_s(Look(pause_s=11.0)), 31.0, id="a pause longer by as much"),
         pytest.param(broken_at_20_s(Look(pause_s=11.5)), 31.5 + 31.0, id="a longer pause: the process stood still"),
         pytest.param(broken_at_20_s(Look(pause_s=600.0)), 620.0 + 31.0, id="a pause longer than the lease"),

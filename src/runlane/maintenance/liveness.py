@@ -47,7 +47,10 @@ class Contact:
 
     def made(self, *, asked_at: float, at: float) -> None:
         """Take note that the ledger answered *at* what it was *asked* before."""
-        if not self.lasts(asked_at) or at - asked_at > self._longest_s:
+        if at - asked_at > self._longest_s:
+            self.broken()  # the answer may be as old as the question
+            return
+        if not self.lasts(asked_at):
             self.since = at
         self._until = max(self._until, at)
 
