@@ -24,6 +24,8 @@ class Damage:
     follows: tuple[str, ...] = ()
     #: The same damage on PostgreSQL, where :func:`in_postgres` cannot say it.
     postgres: tuple[str, ...] = ()
+    #: What it breaks on PostgreSQL as well, whose threads carry their heads.
+    postgres_codes: tuple[str, ...] = ()
 
 
 ONE = "(SELECT run_id FROM runs WHERE thread_id = 'speaks' ORDER BY seq LIMIT 1)"
@@ -236,6 +238,7 @@ DAMAGES = {
             f"UPDATE runs SET status = 'pending' WHERE run_id = {ONE}",
             BUSY,
         ),
+        postgres_codes=("thread.head",),
     ),
     "rescued more often than claimed": Damage(
         ("run.counts",), (f"UPDATE runs SET rescues = attempt + 1 WHERE run_id = {ONE}",)
