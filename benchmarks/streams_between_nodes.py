@@ -27,6 +27,7 @@ import psycopg
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from postgres_cluster import PostgresCluster  # a helper of the tests
+from runlane.journal.delays import Delays
 from runlane.journal.journal import AttemptJournal
 from runlane.lifecycle import MultitaskStrategy
 from runlane.records import ANY_OWNER, NewRun, StreamEvent
@@ -105,7 +106,8 @@ async def told() -> Any:
 async def write(url: str, load: Load) -> None:
     """Publish, once a reader is there."""
     async with node(url) as (store, bridge):
-        journals = [await begin(store, bridge, number) for number in range(load.streams)]
+        delays = Delays()
+        journals = [await begin(store, bridge, delays, number) for number in range(load.streams)]
         tell(runs=[journal.lease.run_id for journal in journals])
         await told()
         before = cpu_s()
@@ -116,7 +118,7 @@ async def write(url: str, load: Load) -> None:
         await told()
 
 
-async def begin(store: RunStore, bridge: StreamBridge, number: int) -> AttemptJournal:
+async def begin(store: RunStore, bridge: StreamBridge, delays: Delays, number: int) -> AttemptJournal:
     new = NewRun(
         run_id=f"run-{number}",
         thread_id=f"thread-{number}",
@@ -133,6 +135,7 @@ async def begin(store: RunStore, bridge: StreamBridge, number: int) -> AttemptJo
         events_end=claim.events_end,
         control=asyncio.get_running_loop(),
         readers=bridge.open(claim),
+        delays=delays,
         on_failure=lambda failure: tell(failed=str(failure)),
     )
 

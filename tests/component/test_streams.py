@@ -45,8 +45,17 @@ class Stage:
         if attempt_of is None:
             self.store = RunStore(self.driver, retry=ONCE)
             self.bridge = StreamBridge(self.store, heartbeat_s=HEARTBEAT_S)
-        self.claim: Claim = await claim(self.store, attempt_of or await admit(self.store))
-        self.feed = self.bridge.open(self.claim)
+        return self._feed(await claim(self.store, attempt_of or await admit(self.store)))
+
+    def beside(self) -> Stage:
+        """Return the same attempt, whose events the readers of this one are not shown."""
+        other = Stage(driver=self.driver)
+        other.store, other.bridge = self.store, StreamBridge(self.store, heartbeat_s=HEARTBEAT_S)
+        return other._feed(self.claim)
+
+    def _feed(self, claim: Claim) -> Stage:
+        self.claim = claim
+        self.feed = self.bridge.open(claim)
         self.journal = AttemptJournal(
             self.driver,
             self.claim.lease,
@@ -216,6 +225,19 @@ async def test_the_end_is_told_to_readers_of_a_run_that_somebody_else_ended(stag
     await stage.committed()
     finished = await finish(stage.store, stage.claim.lease, RunEvent.FAIL, events_end=1)
     stage.bridge.close(finished.run, events_end=None, result=None)
+    assert [type(item) for item in await soon(reader)] == [StreamEvent, StreamEnd]
+
+
+async def test_what_is_committed_beside_the_end_and_not_shown_here_is_read_before_the_end(stage: Stage) -> None:
+    """A process that stood still hears of its run's end before it hears that the last events were committed."""
+    reader = asyncio.create_task(stage.read())
+    await asyncio.sleep(0)
+    unseen = stage.beside()
+    unseen.emit(1)
+    await unseen.committed()
+    await unseen.journal.close()
+    finished = await finish(stage.store, stage.claim.lease, RunEvent.SUCCEED, events_end=1)
+    stage.bridge.close(finished.run, events_end=1, result=b"1")
     assert [type(item) for item in await soon(reader)] == [StreamEvent, StreamEnd]
 
 

@@ -144,10 +144,10 @@ class StreamBridge:
             return
         live.executing = False
         live.ending = Ending(status=run.status, end_reason=run.end_reason, result=result, error=run.error)
-        if events_end is None:
-            live.doubt()
-        else:
+        if events_end is not None:
             live.end = StreamEnd(seq=events_end + 1, status=run.status, end_reason=run.end_reason)
+        if live.known_seq != events_end:
+            live.doubt()  # what was committed meanwhile is not shown here any more: its readers ask the ledger
         live.wake()
         self._evict(run.run_id, live)
 
