@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -23,13 +23,18 @@ _NAMED = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
 #: The texts in a parameter that is a JSON array, as a subquery: ``{listed :run_ids}``.
 _LISTED = re.compile(r"\{listed :([a-z_]+)\}")
 
+#: The columns of the receipt of a run's cancel.
+RECEIPT: Final = (
+    "cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, cancel_stopped_at, "
+    "cancel_blocked_at, cancel_source"
+)
+
 # What is read of each kind of row. Columns are named, since a prepared statement fails once per connection when a newer
 # version has added one to what `*` stands for. A run's result can be large, and is asked for by itself.
 _RUN = (
     "run_id, thread_id, owner, seq, assistant_id, graph_id, status, end_reason, attempt, rescues, worker_id, "
     "multitask_strategy, on_disconnect, metadata, kwargs, model_name, error, usage, events_end, "
-    "temporary, idempotency_key, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
-    "cancel_stopped_at, cancel_blocked_at, cancel_source, not_before, created_at, updated_at, started_at, ended_at, "
+    f"temporary, idempotency_key, {RECEIPT}, not_before, created_at, updated_at, started_at, ended_at, "
     "webhook, start_order, home, input, input_refs"
 )
 #: Without its values, which can be large: who locks a thread reads no more, since a client that does not receive it

@@ -13,7 +13,7 @@ from runlane.leases import Renewal, SeenLease, SharedView, WorkerState
 from runlane.records import Head, Lease
 from runlane.store.conditions import IS_ACTIVE, IS_DUE, IS_PENDING, RUNNING, UNBLOCKED
 from runlane.store.rows import dumps, head_record, receipt_of, seen_lease
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import RECEIPT, Transaction, statement
 from runlane.store.transactions.heads import any_head
 from runlane.store.transactions.workers import beat, workers
 
@@ -23,8 +23,7 @@ OBSERVE_CANCEL = statement(
     """UPDATE runs SET cancel_observed_at = COALESCE(cancel_observed_at, :at)
        WHERE run_id = :run_id AND attempt = :attempt AND cancel_requested_at IS NOT NULL AND ended_at IS NULL""",
 )
-_HELD = f"""SELECT run_id, attempt, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at,
-    cancel_stopped_at, cancel_blocked_at, cancel_source FROM runs WHERE status = {RUNNING} AND run_id IN """
+_HELD = f"SELECT run_id, attempt, {RECEIPT} FROM runs WHERE status = {RUNNING} AND run_id IN "
 # Those of the runs that execute, whoever has them.
 HELD = statement("held", f"{_HELD} {{listed :run_ids}}")
 # `+seq` keeps SQLite on the index of active runs; by the primary key it would read every run there ever was.

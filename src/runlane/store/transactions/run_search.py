@@ -27,7 +27,7 @@ from runlane.store.rows import (
     receipt_of,
     usage_of,
 )
-from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, listed, statement
+from runlane.store.statements import RECEIPT, Row, Statement, Transaction, contains_in_postgres, listed, statement
 from runlane.store.transactions.run_queries import waiting_on
 
 #: Runs that a statement compares with the filter, and a search at most.
@@ -79,8 +79,7 @@ _OF_THREAD = """(:any_thread = 1 OR EXISTS (SELECT 1 FROM threads WHERE threads.
   AND (CAST(:metadata AS TEXT) IS NULL OR {contains}) AND {matches}))"""
 _COLUMNS = (
     "run_id, thread_id, owner, seq, assistant_id, graph_id, status, end_reason, attempt, rescues, worker_id, metadata, "
-    "model_name, error, usage, cancel_action, cancel_reason, cancel_by, cancel_requested_at, cancel_observed_at, "
-    "cancel_stopped_at, cancel_blocked_at, cancel_source, not_before, created_at, updated_at, started_at, ended_at"
+    f"model_name, error, usage, {RECEIPT}, not_before, created_at, updated_at, started_at, ended_at"
 )
 COUNT_ACTIVE: Final = statement(
     "run_search.count_active", f"SELECT COUNT(*) AS n FROM (SELECT 1 FROM runs WHERE {IS_ACTIVE} LIMIT :limit) AS found"
