@@ -19,6 +19,7 @@ from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
 from runlane.records import (
     Assistant,
     CancelReceipt,
+    RunError,
     RunRecord,
     StreamEnd,
     StreamEvent,
@@ -44,6 +45,10 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 def raw_json(data: bytes, headers: Mapping[str, str] | None = None) -> Response:
     return Response(data, 200, headers, "application/json")
+
+
+def error_wire(error: RunError | None) -> dict[str, str] | None:
+    return None if error is None else {"error": error.error, "message": error.message}
 
 
 def assistant_wire(assistant: Assistant) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def thread_wire(thread: Thread) -> dict[str, Any]:
         "config": thread.config,
         "values": thread.values,
         "interrupts": thread.interrupts,
-        "error": None if thread.error is None else {"error": thread.error.error, "message": thread.error.message},
+        "error": error_wire(thread.error),
     }
 
 
@@ -111,7 +116,7 @@ def run_wire(run: RunRecord) -> dict[str, Any]:
         "created_at": max(run.created_at, run.not_before),
         "updated_at": run.updated_at,
         "end_reason": run.end_reason,
-        "error": None if run.error is None else {"error": run.error.error, "message": run.error.message},
+        "error": error_wire(run.error),
         "attempt": run.attempt,
         "model_name": run.model_name,
         "cancel": None if run.cancel is None else receipt_wire(run.cancel),

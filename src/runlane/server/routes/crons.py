@@ -29,7 +29,7 @@ from runlane.server.http.requests import (
     StreamMode,
     path_uuid,
 )
-from runlane.server.http.responses import json_response, selected
+from runlane.server.http.responses import error_wire, json_response, selected
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.assistants import pagination
 from runlane.server.routes.authorization import authorize, service_of
@@ -123,7 +123,7 @@ def cron_wire(cron: Cron) -> dict[str, Any]:
         "next_run_date": plan.next_run_at,
         "last_run_date": cron.last_slot_at,
         "last_run_id": cron.last_run_id,
-        "error": None if cron.error is None else {"error": cron.error.error, "message": cron.error.message},
+        "error": error_wire(cron.error),
         "created_at": cron.created_at,
         "updated_at": cron.updated_at,
     }

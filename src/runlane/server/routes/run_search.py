@@ -14,7 +14,7 @@ from runlane.records import ANY_OWNER, Owner
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.requests import Body, Limit, Object, canonical_uuid
-from runlane.server.http.responses import json_response, receipt_wire, waiting_wire
+from runlane.server.http.responses import error_wire, json_response, receipt_wire, waiting_wire
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, service_of
 from runlane.store.transactions.run_search import NEWEST, RunFilter, RunSummary
@@ -89,7 +89,7 @@ def summary_wire(run: RunSummary) -> dict[str, Any]:
         "graph_id": run.graph_id,
         "status": run.status,
         "end_reason": run.end_reason,
-        "error": None if run.error is None else {"error": run.error.error, "message": run.error.message},
+        "error": error_wire(run.error),
         "attempt": run.attempt,
         "rescues": run.rescues,
         "worker_id": run.worker_id,

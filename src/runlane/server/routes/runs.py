@@ -31,6 +31,7 @@ from runlane.server.http.responses import (
     Piece,
     StreamingBody,
     cursor_of,
+    error_wire,
     json_response,
     run_wire,
     selected,
@@ -151,7 +152,7 @@ def _result(service: Service, watch: Watch, path: str, *, cancel: bool) -> Strea
 async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
     """Return what a waiter is told: the run's own result, or its error, which is never dressed up as a result."""
     if ending.status in (RunStatus.ERROR, RunStatus.TIMEOUT) or ending.end_reason is EndReason.ROLLED_BACK:
-        error = {"error": ending.error.error, "message": ending.error.message} if ending.error else {"error": "Error"}
+        error = error_wire(ending.error) or {"error": "Error"}
         return orjson.dumps({"__error__": error})
     if ending.result is not None:
         return ending.result
