@@ -43,9 +43,9 @@ class NotReleasable(Exception):
     """What has to be done before this can be released."""
 
 
-def output(*command: str | Path, **options: object) -> str:
+def output(*command: str | Path, cwd: Path = ROOT) -> str:
     """Return what *command* prints; it ends the process if it fails."""
-    done = subprocess.run(command, cwd=options.pop("cwd", ROOT), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise NotReleasable(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
     return done.stdout

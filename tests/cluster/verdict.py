@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-#: What must not be; a report names each, found or not.
+#: Invariant violations; a report has a row for each, found or not.
 LOOKED_FOR = (
     "lost",
     "overlapping in a lane",
