@@ -155,6 +155,7 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "PUT /store/items": [({**NOTE, "value": {"secret": "none"}}, status(204))],
         "GET /.well-known/agent-card.json": [({"assistant_id": has.agent_id}, status(404))],
         "GET /webhooks": [({}, lambda answer: has.run_id not in answer.text)],
+        "GET /me": [({}, unseen)],
         "GET /audit": [({}, status(403))],
         "GET /keys": [({}, status(403))],
         "POST /mcp": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],

@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from auth_kit import guarded_server
 from runlane.server.auth.keys import new_key
-from server_kit import LONG_S, PATIENCE_S, NewDatabase, running_server
+from server_kit import LONG_S, PATIENCE_S, NewDatabase, Server, running_server
 from tenancy_kit import Belongings, ask, belongings, body_of, foreign, path_of, routes
 
 CANARY = "canary-5f0c9d1e"
@@ -164,6 +164,21 @@ def test_acts_of_operators_are_recorded_with_their_result(clients: Clients) -> N
     following = clients["chief"].get("/audit", params={"limit": 1, "before": page.headers["x-pagination-next"]})
     assert [*page.json(), *following.json()] == acts[:2]
     assert {act["actor"] for act in clients["chief"].get("/audit", params={"actor": "reader"}).json()} == {"reader"}
+
+
+def test_everyone_is_told_who_they_are_and_what_they_may_do(clients: Clients, server: Server) -> None:
+    told = {name: client.get("/me").json() for name, client in clients.items()}
+    assert {name: (one["identity"], one["owner"], one["operator"]) for name, one in told.items()} == {
+        name: (name, "alice", False) if name == "alice" else (name, None, True) for name in told
+    }
+    assert {name for name, one in told.items() if one["sees_payload"]} == {"alice", "reader"}
+    assert {name for name, one in told.items() if "threads.cancel" in one["may"]} == {"alice", "stopper", "chief"}
+    assert {name for name, one in told.items() if "audit.read" in one["may"]} == {"chief"}
+    assert {name for name, one in told.items() if "threads.create_run" in one["may"]} == {"alice"}
+    assert told["chief"]["scopes"] == ["admin", "runs:cancel", "runs:read"]
+    everyone = httpx.get(f"{server.url}/me").json()
+    assert (everyone["authentication"], everyone["identity"], everyone["sees_payload"]) == ("none", None, True)
+    assert set(everyone["may"]) >= {action for one in told.values() for action in one["may"]}
 
 
 def test_only_an_administrator_reads_the_audit_and_the_keys(clients: Clients) -> None:

@@ -40,6 +40,9 @@ class Scripted:
     def version(self) -> object:
         return self.content
 
+    def allows(self, resource: str, action: str) -> bool:
+        return True
+
     async def knows(self, owner: str) -> bool:
         return True
 

@@ -14,8 +14,11 @@ from runlane.server.api import RESOURCES
 from runlane.server.auth.scopes import (
     OperatorScope,
     act_of,
+    everything,
     filters_by_payload,
+    owners_actions,
     permissions_of,
+    permitted,
     required_scope,
     scopes_of,
 )
@@ -64,6 +67,21 @@ def test_a_scope_that_does_not_exist_is_refused() -> None:
 )
 def test_what_operators_may_do(resource: str, action: str, value: dict[str, Any], scope: OperatorScope | None) -> None:
     assert required_scope(resource, action, value) is scope
+
+
+def test_what_a_user_may_do_is_listed_by_what_is_asked_of_them() -> None:
+    assert permitted({READ}) == (
+        "assistants.read",
+        "assistants.search",
+        "crons.read",
+        "crons.search",
+        "threads.read",
+        "threads.search",
+    )
+    assert set(permitted(set(OperatorScope))) >= {"audit.read", "keys.read", "threads.cancel", "threads.delete"}
+    reads = owners_actions(lambda resource, action: resource == "threads" and action != "update")
+    assert reads == ("threads.create", "threads.create_run", "threads.delete", "threads.read", "threads.search")
+    assert set(everything()) >= {"threads.cancel", "store.put", "audit.read"}
 
 
 @pytest.mark.parametrize(

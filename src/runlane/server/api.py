@@ -22,6 +22,7 @@ from runlane.server.routes.batch import BATCH
 from runlane.server.routes.crons import CRONS
 from runlane.server.routes.explain import EXPLAIN
 from runlane.server.routes.items import ITEMS
+from runlane.server.routes.me import ME
 from runlane.server.routes.metrics import METRICS
 from runlane.server.routes.operators import OPERATORS
 from runlane.server.routes.run_search import RUN_SEARCH
@@ -66,6 +67,7 @@ RESOURCES: Final = (
     CRONS,
     ITEMS,
     WEBHOOKS,
+    ME,
     OPERATORS,
     PROTOCOL,
     MCP,

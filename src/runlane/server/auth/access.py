@@ -137,6 +137,10 @@ class Authority(Protocol):
         """
         ...
 
+    def allows(self, resource: str, action: str) -> bool:
+        """Return whether it may allow *action* on *resource*; what is asked, and of whom, is decided by ``access``."""
+        ...
+
     def version(self) -> object:
         """Return what its answers depend on, as far as it can tell; once it is another, all have to be asked again."""
         ...

@@ -150,6 +150,10 @@ class ProjectAuth:
         found = await asyncio.get_running_loop().run_in_executor(self._threads, call)
         return await found if inspect.isawaitable(found) else found
 
+    def allows(self, resource: str, action: str) -> bool:
+        """Return whether a handler decides, or nothing forbids what none decides."""
+        return self._missing != "deny" or self._handler(resource, action) is not None
+
     async def access(self, user: User, resource: str, action: str, value: dict[str, Any]) -> Access:
         """Return what the most specific handler of *resource* and *action* says."""
         handler = self._handler(resource, action)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from enum import StrEnum
 from typing import Any, Final
 
@@ -26,6 +26,23 @@ class OperatorScope(StrEnum):
 
 
 _READING: Final = frozenset({"read", "search"})
+#: What there is to do with the things of owners, as ``langgraph_sdk.Auth`` names it.
+_OWNED: Final[Mapping[str, tuple[str, ...]]] = {
+    "assistants": ("create", "read", "update", "delete", "search"),
+    "threads": ("create", "read", "update", "delete", "search", "create_run"),
+    "crons": ("create", "read", "update", "delete", "search"),
+    "store": ("put", "get", "search", "list_namespaces", "delete"),
+}
+#: What an update of a thread can be beside a change of it, by what the request says that it does.
+_THREAD_ACTS: Final[Mapping[str, OperatorScope]] = {
+    "interrupt": OperatorScope.RUNS_CANCEL,
+    "rollback": OperatorScope.RUNS_CANCEL,
+}
+#: What is the server's, so that only operators may do it, and the scope that each action needs.
+SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {
+    "audit": {"read": OperatorScope.ADMIN},
+    "keys": {"read": OperatorScope.ADMIN},
+}
 
 
 def scopes_of(permissions: Iterable[str]) -> frozenset[OperatorScope]:
@@ -52,17 +69,41 @@ def permissions_of(scopes: Iterable[str]) -> tuple[str, ...]:
 
 def required_scope(resource: str, action: str, value: Mapping[str, Any]) -> OperatorScope | None:
     """Return the scope that *action* on *resource* needs; ``None`` if no operator may do it."""
-    if resource in ("keys", "audit"):
-        return OperatorScope.ADMIN
+    if resource in SERVERS:
+        return SERVERS[resource].get(action)
     if resource == "store":  # items belong to their owner alone
         return None
     if action in _READING:
         return OperatorScope.RUNS_READ
     if action == "delete":
         return OperatorScope.ADMIN
-    if resource == "threads" and action == "update" and "action" in value:
-        return OperatorScope.RUNS_CANCEL
+    if resource == "threads" and action == "update":
+        return _THREAD_ACTS.get(str(value.get("action")))
     return None
+
+
+def permitted(scopes: Set[OperatorScope]) -> tuple[str, ...]:
+    """Return what an operator with *scopes* may do, as ``<resource>.<action>``."""
+    asked = [(f"{resource}.{action}", required_scope(resource, action, {})) for resource, action in _actions()]
+    asked.append(("threads.cancel", OperatorScope.RUNS_CANCEL))
+    return tuple(sorted(name for name, scope in asked if scope in scopes))
+
+
+def owners_actions(allows: Callable[[str, str], bool]) -> tuple[str, ...]:
+    """Return what an owner may do, as ``<resource>.<action>``, where *allows* says what they may ask for."""
+    found = [
+        f"{resource}.{action}" for resource, action in _actions() if resource in _OWNED and allows(resource, action)
+    ]
+    return tuple(sorted([*found, "threads.cancel"] if "threads.update" in found else found))
+
+
+def everything() -> tuple[str, ...]:
+    """Return whatever there is to do, as ``<resource>.<action>``."""
+    return tuple(sorted({*permitted(frozenset(OperatorScope)), *owners_actions(lambda _resource, _action: True)}))
+
+
+def _actions() -> Iterator[tuple[str, str]]:
+    return ((resource, action) for kinds in (_OWNED, SERVERS) for resource in kinds for action in kinds[resource])
 
 
 def filters_by_payload(value: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from runlane.lifecycle import CancelSource
 from runlane.records import ANY_OWNER, RunRecord, Thread
 from runlane.server.auth.access import OPEN, Access, Canceller, User
 from runlane.server.auth.middleware import ACTS, USER
-from runlane.server.auth.scopes import act_of, filters_by_payload, required_scope
+from runlane.server.auth.scopes import SERVERS, act_of, filters_by_payload, required_scope
 from runlane.server.http.payload import HIDES_PAYLOAD
 from runlane.server.http.requests import path_uuid
 from runlane.server.http.route import ROUTE
@@ -41,7 +41,12 @@ def service_of(connection: HTTPConnection) -> Service:
     return cast(Service, connection.app.state.service)
 
 
-def _known(connection: HTTPConnection) -> User:
+def known_user(connection: HTTPConnection) -> User:
+    """Return who sends the request.
+
+    Raises:
+        HTTPException: Nobody was asked (401).
+    """
     user = cast(User | None, connection.scope.get(USER))
     if user is None:  # a route that needs a user where the gate asks for none
         raise HTTPException(401, "Unauthorized")
@@ -61,21 +66,21 @@ async def authorize(
     service, given = service_of(connection), {} if value is None else value
     if service.authority is None:
         return OPEN
-    user = _known(connection)
+    user = known_user(connection)
     if user.scopes:
         return await _operate(connection, user, resource, action, given)
     return await service.authority.access(user, resource, action, given)
 
 
 async def administer(connection: HTTPConnection, resource: str, action: str, value: dict[str, Any]) -> Access:
-    """Return the access of whoever may administer the server: operators with ``admin``, or all if nobody is asked.
+    """Return the access of whoever may do *action* on the server itself: operators, or all if nobody is asked.
 
     Raises:
-        HTTPException: They are no operator with that scope (403).
+        HTTPException: They are no operator with the scope that it needs (403).
     """
     if service_of(connection).authority is None:
         return OPEN
-    return await _operate(connection, _known(connection), resource, action, value)
+    return await _operate(connection, known_user(connection), resource, action, value)
 
 
 async def _operate(
@@ -94,7 +99,7 @@ async def _operate(
     hides = bool(connection.scope.get(HIDES_PAYLOAD)) or not user.sees_payload
     if hides and (connection.scope["type"] == "websocket" or filters_by_payload(value)):
         raise HTTPException(403, f"Forbidden: {resource}.{action} by payload needs the scope payload:read.")
-    about_payload = not hides and resource not in ("keys", "audit")
+    about_payload = not hides and resource not in SERVERS
     if (act := act_of(action, value, shows_payload=about_payload)) is not None:
         recorded = await service_of(connection).store.audit.record(_act(connection, user, act, value))
         connection.scope.setdefault(ACTS, []).append(recorded)
