@@ -19,6 +19,7 @@ from runlane.server.protocols.mcp import MCP
 from runlane.server.protocols.v2.routes import PROTOCOL
 from runlane.server.routes.assistants import ASSISTANTS
 from runlane.server.routes.batch import BATCH
+from runlane.server.routes.console import CONSOLE
 from runlane.server.routes.crons import CRONS
 from runlane.server.routes.explain import EXPLAIN
 from runlane.server.routes.items import ITEMS
@@ -72,6 +73,7 @@ RESOURCES: Final = (
     PROTOCOL,
     MCP,
     A2A,
+    CONSOLE,
     _DOCUMENT,
 )
 #: Paths that need no authentication.

@@ -125,7 +125,7 @@ def _authority(scope: Scope, exempt: frozenset[str]) -> Authority | None:
     authority = cast(Authority | None, scope["app"].state.service.authority)
     if authority is None:
         return None
-    path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+    path = scope["path"].removeprefix(scope.get("root_path", "")).removesuffix("/") or "/"
     return None if path in exempt else authority
 
 

@@ -1,0 +1,67 @@
+/** Any value as a tree that opens. Long texts and lists are cut, and say so. */
+import { useState } from "preact/hooks";
+
+const LONG_TEXT = 2_000;
+const MANY = 100;
+
+export function Json({ value, open = 2 }: { value: unknown; open?: number }) {
+  return (
+    <div class="json">
+      <Node value={value} open={open} />
+    </div>
+  );
+}
+
+function Node({ name, value, open }: { name?: string; value: unknown; open: number }) {
+  const [shown, setShown] = useState(MANY);
+  const label = name === undefined ? null : <span class="json-name">{name}: </span>;
+  if (value === null || typeof value !== "object") {
+    return (
+      <div>
+        {label}
+        <Leaf value={value} />
+      </div>
+    );
+  }
+  const list = Array.isArray(value);
+  const entries: [string, unknown][] = list ? value.map((one, at) => [String(at), one]) : Object.entries(value);
+  const brackets = list ? `[${entries.length}]` : `{${entries.length}}`;
+  if (!entries.length) {
+    return (
+      <div>
+        {label}
+        <span class="json-size">{list ? "[]" : "{}"}</span>
+      </div>
+    );
+  }
+  return (
+    <details open={open > 0}>
+      <summary>
+        {label}
+        <span class="json-size">{brackets}</span>
+      </summary>
+      {entries.slice(0, shown).map(([key, one]) => (
+        <Node key={key} name={key} value={one} open={open - 1} />
+      ))}
+      {entries.length > shown && (
+        <button type="button" class="more" onClick={() => setShown(shown + MANY)}>
+          {entries.length - shown} more
+        </button>
+      )}
+    </details>
+  );
+}
+
+function Leaf({ value }: { value: unknown }) {
+  const [whole, setWhole] = useState(false);
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  if (text.length <= LONG_TEXT || whole) return <span class={`json-${typeof value}`}>{text}</span>;
+  return (
+    <>
+      <span class="json-string">{text.slice(0, LONG_TEXT)}…</span>
+      <button type="button" class="more" onClick={() => setWhole(true)}>
+        all {text.length} characters
+      </button>
+    </>
+  );
+}
