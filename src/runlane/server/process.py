@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -30,6 +31,7 @@ from starlette.types import ASGIApp
 from runlane.agents.host import SYNC_THREADS_NAME
 from runlane.agents.registry import load_registry
 from runlane.server.app import create_app
+from runlane.server.config.http_section import HttpSection
 from runlane.server.http.bounded_http import OTHER_FILES, bounded_http, limits_of
 from runlane.server.http.bounded_socket import BoundedSocket
 from runlane.server.http.listener import address_of, bind, is_loopback, not_available, url_of
@@ -116,8 +118,12 @@ class _Uvicorn(uvicorn.Server):
             self._announce(listener)
 
 
-def _server_is_ready(listener: socket.socket) -> None:
-    log.info("server.ready url=%s address=%s pid=%d", url_of(listener), address_of(listener), os.getpid())
+def _server_is_ready(app: Starlette, listener: socket.socket) -> None:
+    url = url_of(listener)
+    log.info("server.ready url=%s address=%s pid=%d", url, address_of(listener), os.getpid())
+    section: HttpSection = app.state.service.section
+    if "ui" not in section.disabled:
+        log.info("console.ready url=%s%s/console/", url, section.mount_prefix)
 
 
 def _probes_are_ready(listener: socket.socket) -> None:
@@ -220,7 +226,7 @@ async def _serve(app: Starlette, listener: socket.socket, signals: StopSignals) 
                 log_config=None,
                 timeout_graceful_shutdown=RESPONSES_GRACE_S,
             ),
-            _server_is_ready,
+            partial(_server_is_ready, app),
         )
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         asked = asyncio.create_task(signals.first.wait())
