@@ -103,7 +103,7 @@ def test_a_project_can_do_without_the_console_or_move_it(tmp_path: Path) -> None
 
 
 def test_a_foreign_page_can_neither_frame_the_console_nor_use_the_browsers_key(tmp_path: Path) -> None:
-    """No cookie or stored login of a browser opens the API: without the header that the page adds there is no answer."""
+    """No cookie or stored login of a browser opens the API, only the header that the page adds."""
     keys = tmp_path / "keys"
     key = new_key("acme", keys)
     with (
