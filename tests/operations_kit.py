@@ -61,7 +61,7 @@ SHOWN = (
     """SELECT COALESCE(run_id, 'no run') AS run_id, first_seq, last_seq, md5(frames) AS frames
        FROM events LEFT JOIN runs ON seq = run_seq ORDER BY 1, 2""",
     "SELECT cron_id, schedule, revision, enabled, last_run_id FROM crons ORDER BY cron_id",
-    "SELECT worker_id, beats FROM workers ORDER BY worker_id",
+    "SELECT worker_id, beats, drain_asked_at IS NULL FROM workers ORDER BY worker_id",
     "SELECT run_id, status, attempts, tries FROM webhook_deliveries ORDER BY run_id",
     "SELECT run_id, number FROM webhook_attempts ORDER BY run_id, number",
     "SELECT assistant_id, version, name FROM assistants ORDER BY assistant_id",
@@ -263,6 +263,7 @@ ANYWHERE: dict[str, Operation] = {
     "forget worker": lambda _: workers.forget_worker(SeenWorker(worker_id=WORKER, beats=1, lease_s=60)),
     "forget others": lambda _: workers.forget_others("other"),
     "leave": lambda _: workers.leave(WORKER),
+    "ask to drain": lambda _: workers.ask_to_drain(WORKER, drain=True),
 }
 #: While runs wait.
 WAITING: dict[str, Operation] = {

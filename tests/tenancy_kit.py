@@ -157,6 +157,7 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "GET /webhooks": [({}, lambda answer: has.run_id not in answer.text)],
         "GET /me": [({}, unseen)],
         "GET /audit": [({}, status(403))],
+        "GET /operator/workers": [({}, status(403))],
         "GET /keys": [({}, status(403))],
         "POST /mcp": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
     }

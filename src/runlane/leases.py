@@ -29,6 +29,10 @@ class WorkerState:
         capacity: How many runs it executes at once.
         draining: It claims nothing more.
         groups: Groups of runs that it can execute; ``None``: all.
+        host: The machine that it is on, as that calls itself.
+        pid: Its process there.
+        version: Its version of Runlane.
+        lag_s: For how long the loop of its agents has kept the last call waiting.
     """
 
     worker_id: str
@@ -38,6 +42,10 @@ class WorkerState:
     capacity: int = 0
     draining: bool = False
     groups: tuple[str, ...] | None = None
+    host: str | None = None
+    pid: int | None = None
+    version: str | None = None
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +66,14 @@ class SharedView:
         leases: Runs in execution, but for those of workers that are known to live.
         cancelled: Runs that execute in the process, and whose cancel was recorded.
         has_heads: Lanes have heads that the process can execute, some of them perhaps not due yet.
+        drain_asked: An operator wants it to drain.
     """
 
     workers: tuple[SeenWorker, ...]
     leases: tuple[SeenLease, ...]
     cancelled: tuple[str, ...]
     has_heads: bool
+    drain_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

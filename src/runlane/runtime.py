@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -25,13 +24,12 @@ from runlane.errors import ConfigurationError
 from runlane.execution.application import ApplicationRuns
 from runlane.execution.executor import Executor
 from runlane.execution.external import ExternalRuns
-from runlane.execution.node_lease import NodeLease
+from runlane.execution.node_lease import NodeLease, new_worker_id, worker_state
 from runlane.execution.notifier import CompletionNotifier, Ended
 from runlane.execution.ports import Meter, NewSpans
 from runlane.execution.run import AgentRunner
 from runlane.execution.worker import Worker
 from runlane.extras import needs_extra
-from runlane.leases import WorkerState
 from runlane.maintenance.freed_pages import FreedPages
 from runlane.maintenance.part_sweeps import PartSweeper
 from runlane.maintenance.purging import Purger
@@ -79,6 +77,7 @@ class Runtime:
     streams: StreamBridge
     notifications: Notifications
     store: RunStore
+    lease: NodeLease
     worker: Worker
     rescuer: Rescuer
     purger: Purger
@@ -170,7 +169,7 @@ async def open_runtime(
         source = _source(settings, graph_agent, secrets_provider, graph_ids, pinned_graphs)
         dispatch = (new_dispatch or (LocalDispatch if alone else SharedDispatch))(_limits(settings, exclusive=alone))
         core = _core(settings, store, dispatch, source, new_host(), new_store, hooks, telemetry, exclusive=alone)
-        parts = _parts(core, new_id=new_id, worker_id=worker_id or _worker_id(), now=now)
+        parts = _parts(core, new_id=new_id, worker_id=worker_id or new_worker_id(), now=now)
         await stack.enter_async_context(_running(core, parts))
         yield parts
 
@@ -289,9 +288,7 @@ def _core(
 
 def _parts(core: _Core, *, new_id: Callable[[], str], worker_id: str, now: Callable[[], datetime]) -> Runtime:
     external: dict[str, Lease] = {}
-    # Nobody takes anything from a process that is alone: it goes on where it was after the machine was suspended.
-    clock = core.host.control.time if core.exclusive else core.host.clock
-    lease = NodeLease(_worker_state(core, worker_id), store=core.store, exclusive=core.exclusive, clock=clock)
+    lease = _lease(core, worker_id)
     worker = Worker(
         worker_id=worker_id,
         store=core.store,
@@ -338,6 +335,7 @@ def _parts(core: _Core, *, new_id: Callable[[], str], worker_id: str, now: Calla
         streams=core.bridge,
         notifications=core.notifications,
         store=core.store,
+        lease=lease,
         worker=worker,
         rescuer=rescuer,
         purger=_purger(core),
@@ -401,14 +399,14 @@ def _manager(
     )
 
 
-def _worker_state(core: _Core, worker_id: str) -> WorkerState:
-    settings, groups = core.settings, core.source.groups
-    return WorkerState(
-        worker_id=worker_id,
-        lease_s=settings.lease_s,
-        build=settings.build,
-        capacity=settings.max_concurrent_runs if settings.execute_runs else 0,
-        groups=None if groups is None else tuple(groups),
+def _lease(core: _Core, worker_id: str) -> NodeLease:
+    return NodeLease(
+        worker_state(worker_id, core.settings, core.source.groups),
+        store=core.store,
+        exclusive=core.exclusive,
+        # Nobody takes anything from a process that is alone: it goes on where it was after the machine was suspended.
+        clock=core.host.control.time if core.exclusive else core.host.clock,
+        lag_s=lambda: core.host.lag_s,
     )
 
 
@@ -457,10 +455,6 @@ def _executor(core: _Core) -> Executor:
 
 def _fields(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
-
-
-def _worker_id() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def _langgraph(

@@ -362,6 +362,12 @@ async def workers_forget(store: RunStore) -> Operation:
 
 
 @case
+async def workers_ask_to_drain(store: RunStore) -> Operation:
+    await store.workers.beat(A_WORKER)
+    return lambda: store.workers.ask_to_drain(WORKER, drain=True)
+
+
+@case
 async def workers_leave(store: RunStore) -> Operation:
     await store.workers.beat(A_WORKER)
     return lambda: store.workers.leave(WORKER)

@@ -47,6 +47,8 @@ class LoopWatch:
         self._thread_id = thread_id
         self._patience_s = patience_s
         self._blocked_s = 0.0
+        self._lag_s = 0.0
+        self._asked_at: float | None = None
         self._since: float | None = None
         self._warned: dict[str, float] = {}
         self._control = asyncio.get_running_loop()
@@ -58,13 +60,25 @@ class LoopWatch:
         """For how long the loop has been blocked in all, in seconds."""
         return self._blocked_s + (0.0 if self._since is None else self._control.time() - self._since)
 
+    @property
+    def lag_s(self) -> float:
+        """For how long the loop has kept the last call waiting that it was asked to answer."""
+        return self._lag_s if self._asked_at is None else max(self._lag_s, self._control.time() - self._asked_at)
+
     async def aclose(self) -> None:
         """Stop watching."""
         await self._watch.stop()
 
     async def _look(self) -> None:
+        asked_at = self._asked_at = self._control.time()
+        try:
+            await self._answered(asked_at)
+        finally:
+            self._lag_s, self._asked_at = self._control.time() - asked_at, None
+
+    async def _answered(self, asked_at: float) -> None:
+        """Have the loop answer; warn if it is blocked meanwhile."""
         answered = asyncio.Event()
-        asked_at = self._control.time()
         self._loop.call_soon_threadsafe(self._control.call_soon_threadsafe, answered.set)
         if await _within(self._patience_s, answered):
             return

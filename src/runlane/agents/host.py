@@ -211,6 +211,11 @@ class AgentHost(Protocol):
         """For how long code has blocked loops of agents in all, in seconds; 0 where that is not watched."""
         ...
 
+    @property
+    def lag_s(self) -> float:
+        """For how long a loop of agents has kept the last call waiting, in seconds; 0 where that is not watched."""
+        ...
+
     def at(self, graph_id: str | None) -> AgentHost:
         """Return where runs of the graph execute."""
         ...
@@ -251,7 +256,7 @@ class InlineHost:
     def __init__(self) -> None:
         self.control = asyncio.get_running_loop()
         self.abandoned: set[Handle[Any]] = set()
-        self.blocked_s = 0.0
+        self.blocked_s = self.lag_s = 0.0
         self.clock = self.control.time
         track(self.control)
 
@@ -301,6 +306,11 @@ class ThreadHost:
     def blocked_s(self) -> float:
         """For how long code has blocked the loop in all, in seconds."""
         return self._watch.blocked_s
+
+    @property
+    def lag_s(self) -> float:
+        """For how long the loop has kept the last call waiting, in seconds."""
+        return self._watch.lag_s
 
     def at(self, graph_id: str | None) -> AgentHost:
         return self

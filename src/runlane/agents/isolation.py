@@ -33,6 +33,11 @@ class GraphHosts:
         """For how long code has blocked loops in all, in seconds."""
         return sum(host.blocked_s for host in self._all())
 
+    @property
+    def lag_s(self) -> float:
+        """For how long the slowest loop has kept the last call waiting, in seconds."""
+        return max(host.lag_s for host in self._all())
+
     def at(self, graph_id: str | None) -> AgentHost:
         if graph_id is None:
             return self._common

@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+import os
+import socket
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 
 from runlane.errors import StoreUnavailable
 from runlane.leases import Renewal, WorkerState
 from runlane.records import Lease
+from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 
 _NOTHING = Renewal(lost=(), cancelled=())
+
+
+def new_worker_id() -> str:
+    """Return a name for this process that tells where it is, and that no other has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def worker_state(worker_id: str, settings: Settings, groups: Collection[str] | None) -> WorkerState:
+    """Return what others are to see of this process.
+
+    Args:
+        groups: Groups of runs that it can execute; ``None``: all.
+    """
+    return WorkerState(
+        worker_id=worker_id,
+        lease_s=settings.lease_s,
+        build=settings.build,
+        capacity=settings.max_concurrent_runs if settings.execute_runs else 0,
+        groups=None if groups is None else tuple(groups),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version=version("runlane"),
+    )
 
 
 class NodeLease:
@@ -27,9 +54,18 @@ class NodeLease:
         until: When the lease is over.
     """
 
-    def __init__(self, worker: WorkerState, *, store: RunStore, exclusive: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        worker: WorkerState,
+        *,
+        store: RunStore,
+        exclusive: bool,
+        clock: Callable[[], float],
+        lag_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """Args:
         exclusive: No other process uses the ledger: while nothing is held, there is nothing to renew.
+        lag_s: Returns for how long the loop of its agents keeps calls waiting.
         """
         self.worker = worker
         self.now = clock
@@ -38,6 +74,7 @@ class NodeLease:
         self._renewed = asyncio.Event()
         self._store = store
         self._exclusive = exclusive
+        self._lag_s = lag_s
 
     @property
     def lasts(self) -> bool:
@@ -91,7 +128,7 @@ class NodeLease:
             return  # they will see that it does not beat any more
 
     def _beating(self) -> WorkerState:
-        self.worker = replace(self.worker, beats=self.worker.beats + 1)
+        self.worker = replace(self.worker, beats=self.worker.beats + 1, lag_s=self._lag_s())
         return self.worker
 
     def _confirm(self, sent_at: float) -> None:

@@ -34,6 +34,7 @@ from runlane.server.routes.thread_states import THREAD_STATES
 from runlane.server.routes.thread_stream import THREAD_STREAM
 from runlane.server.routes.threads import THREADS
 from runlane.server.routes.webhooks import WEBHOOKS
+from runlane.server.routes.workers import WORKERS
 
 
 async def _openapi(request: Request) -> Response:
@@ -70,6 +71,7 @@ RESOURCES: Final = (
     WEBHOOKS,
     ME,
     OPERATORS,
+    WORKERS,
     PROTOCOL,
     MCP,
     A2A,

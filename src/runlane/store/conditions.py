@@ -13,6 +13,8 @@ from runlane.store.statements import listed, quoted
 PENDING: Final = quoted(RunStatus.PENDING)
 RUNNING: Final = quoted(RunStatus.RUNNING)
 BUSY: Final = quoted(ThreadStatus.BUSY)
+#: The thread's graph waits for an answer. The indexes of threads that ask have the same condition.
+ASKS: Final = f"status = {quoted(ThreadStatus.INTERRUPTED)} AND interrupts <> '{{}}'"
 
 #: A run that has not ended. The index of active runs has the same condition.
 IS_ACTIVE: Final = f"status IN {listed(ACTIVE)}"

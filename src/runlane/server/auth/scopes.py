@@ -42,6 +42,7 @@ _THREAD_ACTS: Final[Mapping[str, OperatorScope]] = {
 SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {
     "audit": {"read": OperatorScope.ADMIN},
     "keys": {"read": OperatorScope.ADMIN},
+    "workers": {"read": OperatorScope.RUNS_READ, "drain": OperatorScope.ADMIN},
 }
 
 

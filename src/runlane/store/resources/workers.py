@@ -38,6 +38,14 @@ class Workers:
         """Remove all workers but one, which alone uses the ledger from now on."""
         await self._database.write(lambda: workers.forget_others(worker_id))
 
+    async def ask_to_drain(self, worker_id: str, *, drain: bool) -> None:
+        """Ask a worker to drain, or not to any more; it reads that within a second.
+
+        Raises:
+            NotFound: There is no such worker.
+        """
+        await self._database.write(lambda: workers.ask_to_drain(worker_id, drain=drain))
+
     async def leave(self, worker_id: str) -> None:
         """Remove a worker that stops: what waits for it waits for nobody."""
         await self._database.write(lambda: workers.leave(worker_id))

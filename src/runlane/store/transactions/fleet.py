@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
-from runlane.store.conditions import PENDING, RUNNING
-from runlane.store.rows import instant, loads
-from runlane.store.statements import Row, Transaction, statement
+from runlane.store.conditions import ASKS, PENDING, RUNNING
+from runlane.store.rows import instant, loads, maybe_instant
+from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.heads import GROUPS, OF_BUILD
 
 #: Heads of a group are counted up to here.
 MOST_HEADS: Final = 10_000
+#: Running runs that are named.
+MOST_RUNS: Final = 1_000
 FLEET = statement(
     "fleet",
     f"""SELECT worker_id, build, capacity, draining, started_at, groups, revision, expires_at - {{now}} AS left_us,
+          expires_at - lease_us AS renewed_at, {{now}} - (expires_at - lease_us) AS age_us, host, pid, version, lag_us,
+          draining_at, drain_asked_at,
           (SELECT COUNT(*) FROM runs WHERE runs.status = {RUNNING} AND runs.worker_id = workers.worker_id) AS running
         FROM workers ORDER BY started_at, worker_id""",
 )
@@ -25,6 +31,19 @@ COUNT_HEADS = statement(
     postgres="""SELECT COUNT(seq) AS heads, (SELECT created_at FROM runs WHERE runs.seq = MIN(found.seq)) AS oldest_at
         FROM (SELECT head_seq AS seq FROM threads
           WHERE head_group = :group AND head_seq IS NOT NULL AND head_home IS NULL LIMIT :most) AS found""",
+)
+# Those that were admitted first.
+RUNNING_RUNS = statement(
+    "running_runs",
+    f"SELECT run_id, worker_id FROM runs WHERE status = {RUNNING} ORDER BY worker_id, seq LIMIT :most",
+)
+# Paused threads whose runs go on in one build only, among those that have asked the longest.
+PARKED = statement(
+    "parked",
+    "",
+    postgres=f"""SELECT paused_in, COUNT(*) AS threads FROM (
+          SELECT paused_in FROM threads WHERE {ASKS} ORDER BY state_updated_at, thread_id LIMIT :most) AS asking
+        WHERE paused_in IS NOT NULL GROUP BY paused_in ORDER BY paused_in""",
 )
 # One process has an SQLite file, and executes what is in it.
 NEEDS_OF_RUN = statement(
@@ -38,7 +57,15 @@ NEEDS_OF_RUN = statement(
 class ShownWorker:
     """A worker: ``silent`` has not renewed its lease, by the database's clock. ``graphs`` is ``None`` for all.
 
-    ``revision`` is the newest schema that its code knows; ``None`` of versions that did not say.
+    What versions before did not say is ``None``.
+
+    Attributes:
+        revision: The newest schema that its code knows.
+        runs: Ids of runs that it executes, those admitted first; of all workers 1,000 are named.
+        renewed_at: When it renewed its lease last, which is *renewed_s* ago, both by the database's clock.
+        lag_s: For how long the loop of its agents had kept a call waiting then.
+        draining_since: Since when it starts no runs, as far as it has said so.
+        drain_asked_at: When an operator asked it to drain; ``None`` if none does.
     """
 
     worker_id: str
@@ -49,6 +76,15 @@ class ShownWorker:
     started_at: datetime
     graphs: tuple[str, ...] | None
     revision: str | None
+    runs: tuple[str, ...] = ()
+    host: str | None = None
+    pid: int | None = None
+    version: str | None = None
+    renewed_at: datetime
+    renewed_s: float
+    lag_s: float | None = None
+    draining_since: datetime | None = None
+    drain_asked_at: datetime | None = None
 
     @property
     def executes(self) -> bool:
@@ -67,10 +103,27 @@ class Stranded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """A build of the graphs: what executes it now, and what goes on in it alone.
+
+    Attributes:
+        running: Runs that execute in it.
+        parked_threads: Threads that wait for an answer, and go on in it alone; among the 10,000 that have asked the
+            longest.
+    """
+
+    build: str
+    workers: int
+    running: int
+    parked_threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """All workers, the longest running first, and what none of them can execute."""
+    """All workers, the longest running first; the builds that they have or threads wait for; and what none executes."""
 
     workers: tuple[ShownWorker, ...]
+    builds: tuple[Build, ...]
     stranded: tuple[Stranded, ...]
 
 
@@ -100,6 +153,11 @@ _Claimer = tuple[ShownWorker, tuple[str, ...] | None]
 def fleet() -> Transaction[Fleet]:
     """Return the workers that have not left, and what waits for one that there is not."""
     claimers = yield from _claimers()
+    runs: dict[str, list[str]] = {}
+    for row in (yield RUNNING_RUNS(most=MOST_RUNS)):
+        runs.setdefault(row["worker_id"], []).append(row["run_id"])
+    workers = tuple(replace(worker, runs=tuple(runs.get(worker.worker_id, ()))) for worker, _ in claimers)
+    builds = _builds(workers, (yield PARKED(most=MOST_HEADS)))
     stranded = []
     for row in (yield GROUPS()):
         group = row["head_group"]
@@ -116,7 +174,22 @@ def fleet() -> Transaction[Fleet]:
                     oldest_at=instant(counted["oldest_at"]),
                 )
             )
-    return Fleet(workers=tuple(worker for worker, _ in claimers), stranded=tuple(stranded))
+    return Fleet(workers=workers, builds=builds, stranded=tuple(stranded))
+
+
+def _builds(workers: Sequence[ShownWorker], parked: Rows) -> tuple[Build, ...]:
+    waiting: Counter[str] = Counter()
+    for row in parked:
+        waiting[row["paused_in"].partition(OF_BUILD)[2]] += row["threads"]
+    return tuple(
+        Build(
+            build=build,
+            workers=sum(worker.build == build for worker in workers),
+            running=sum(worker.running for worker in workers if worker.build == build),
+            parked_threads=waiting[build],
+        )
+        for build in sorted({worker.build for worker in workers} | waiting.keys())
+    )
 
 
 def executors(run_id: str) -> Transaction[Executors | None]:
@@ -156,5 +229,13 @@ def _claimer(row: Row) -> _Claimer:
         started_at=instant(row["started_at"]),
         graphs=None if groups is None else tuple(group for group in groups if OF_BUILD not in group),
         revision=row["revision"],
+        host=row["host"],
+        pid=row["pid"],
+        version=row["version"],
+        renewed_at=instant(row["renewed_at"]),
+        renewed_s=row["age_us"] / 1_000_000,
+        lag_s=None if row["lag_us"] is None else row["lag_us"] / 1_000_000,
+        draining_since=maybe_instant(row["draining_at"]),
+        drain_asked_at=maybe_instant(row["drain_asked_at"]),
     )
     return worker, groups

@@ -15,7 +15,7 @@ from runlane.store.conditions import IS_ACTIVE, IS_DUE, IS_PENDING, RUNNING, UNB
 from runlane.store.rows import dumps, head_record, receipt_of, seen_lease
 from runlane.store.statements import RECEIPT, Transaction, statement
 from runlane.store.transactions.heads import any_head
-from runlane.store.transactions.workers import beat, workers
+from runlane.store.transactions.workers import WORKERS, beat, seen_workers
 
 # Guard: the attempt's own run, before its end, and there is a cancel to be seen.
 OBSERVE_CANCEL = statement(
@@ -98,12 +98,16 @@ def heads_at_home(after_seq: int, limit: int) -> Transaction[tuple[tuple[Head, i
 
 def shared_view(worker_id: str, living: Sequence[str], groups: Collection[str] | None) -> Transaction[SharedView]:
     """Return what a worker has to know of the others, of cancels, and of heads of *groups*; ``None``: of all."""
-    seen = yield from workers()
+    rows = yield WORKERS()
     left = yield from leases(living)
     cancelled = yield CANCELLED_RUNS(worker_id=worker_id)
     has_heads = yield from any_head(groups)
     return SharedView(
-        workers=seen, leases=left, cancelled=tuple(row["run_id"] for row in cancelled), has_heads=has_heads
+        workers=seen_workers(rows),
+        leases=left,
+        cancelled=tuple(row["run_id"] for row in cancelled),
+        has_heads=has_heads,
+        drain_asked=any(row["worker_id"] == worker_id and row["drain_asked_at"] is not None for row in rows),
     )
 
 

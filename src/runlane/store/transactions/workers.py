@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from runlane.errors import NotFound
 from runlane.leases import SeenWorker, WorkerState
 from runlane.store.conditions import PENDING, RUNNING
 from runlane.store.migrations import NEWEST
 from runlane.store.rows import dumps
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Rows, Transaction, statement
 from runlane.store.transactions.heads import move_head
 from runlane.store.transactions.runs import LOCK_FREE_THREAD, THREAD_OF_RUN
 
@@ -14,13 +15,21 @@ from runlane.store.transactions.runs import LOCK_FREE_THREAD, THREAD_OF_RUN
 BEAT = statement(
     "beat",
     """INSERT INTO workers (worker_id, beats, lease_us, expires_at, build, capacity, draining, started_at, groups,
-                            revision)
+                            revision, host, pid, version, lag_us, draining_at)
        VALUES (:worker_id, :beats, :lease_us, {now} + :lease_us, :build, :capacity, :draining, {now}, :groups,
-               :revision)
+               :revision, :host, :pid, :version, :lag_us, CASE WHEN CAST(:draining AS BIGINT) = 1 THEN {now} END)
        ON CONFLICT (worker_id) DO UPDATE SET beats = excluded.beats, lease_us = excluded.lease_us,
-         expires_at = excluded.expires_at, capacity = excluded.capacity, draining = excluded.draining""",
+         expires_at = excluded.expires_at, capacity = excluded.capacity, draining = excluded.draining,
+         lag_us = excluded.lag_us,
+         draining_at = CASE WHEN excluded.draining = 1 THEN COALESCE(workers.draining_at, excluded.draining_at) END""",
 )
-WORKERS = statement("workers", "SELECT worker_id, beats, lease_us FROM workers ORDER BY worker_id")
+WORKERS = statement("workers", "SELECT worker_id, beats, lease_us, drain_asked_at FROM workers ORDER BY worker_id")
+# Guard: it is there; asked again, it stays as it was asked first. Only this writes the column.
+ASK_TO_DRAIN = statement(
+    "ask_to_drain",
+    """UPDATE workers SET drain_asked_at = CASE WHEN :drain = 1 THEN COALESCE(drain_asked_at, {now}) END
+       WHERE worker_id = :worker_id RETURNING worker_id""",
+)
 # What tells a rescuer whether a worker still is as it was seen.
 BEATS = statement("beats", "SELECT beats FROM workers WHERE worker_id = :worker_id")
 # Guard: it has not beaten since it was seen, everything was taken from it, and nobody has its row.
@@ -53,6 +62,10 @@ def beat(worker: WorkerState) -> Transaction[None]:
         draining=int(worker.draining),
         groups=None if worker.groups is None else dumps(worker.groups),
         revision=NEWEST,
+        host=worker.host,
+        pid=worker.pid,
+        version=worker.version,
+        lag_us=int(worker.lag_s * 1_000_000),
     )
 
 
@@ -64,10 +77,24 @@ def beats_of(worker_id: str) -> Transaction[int | None]:
 
 def workers() -> Transaction[tuple[SeenWorker, ...]]:
     """Return the workers that have not left, dead ones among them."""
-    rows = yield WORKERS()
+    return seen_workers((yield WORKERS()))
+
+
+def seen_workers(rows: Rows) -> tuple[SeenWorker, ...]:
+    """Return what the rows of workers say of their leases."""
     return tuple(
         SeenWorker(worker_id=row["worker_id"], beats=row["beats"], lease_s=row["lease_us"] / 1_000_000) for row in rows
     )
+
+
+def ask_to_drain(worker_id: str, *, drain: bool) -> Transaction[None]:
+    """Ask a worker to drain, or not to any more, which it reads with its next look at the ledger.
+
+    Raises:
+        NotFound: There is no such worker.
+    """
+    if not (yield ASK_TO_DRAIN(worker_id=worker_id, drain=int(drain))):
+        raise NotFound("worker", worker_id)
 
 
 def forget_worker(dead: SeenWorker) -> Transaction[None]:

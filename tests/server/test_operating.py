@@ -1,0 +1,53 @@
+"""What operators see and steer of the server itself: workers, limits, settings, the doctor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from runlane.server.auth.keys import new_key
+from server_kit import LONG_S, PATIENCE_S, NewDatabase, running_server
+
+SLOW = {"assistant_id": "steps", "input": {"steps": 2, "delay_s": LONG_S}}
+OPERATORS = {"watcher": ["runs:read"], "chief": ["admin"]}
+Clients = dict[str, httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def clients(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    """Give clients of one server: of an owner, and of operators with their scopes."""
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    keys = {"alice": new_key("alice", file)}
+    keys |= {name: new_key(name, file, scopes=scopes) for name, scopes in OPERATORS.items()}
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(new_database(), api_keys=str(file)))
+        yield {
+            name: stack.enter_context(httpx.Client(base_url=server.url, headers={"x-api-key": key}, timeout=PATIENCE_S))
+            for name, key in keys.items()
+        }
+
+
+def test_workers_are_shown_with_what_they_execute(clients: Clients) -> None:
+    assert clients["alice"].get("/operator/workers").status_code == 403
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    path = f"/threads/{thread_id}/runs"
+    with clients["alice"].stream("POST", f"{path}/stream", json=SLOW) as stream:
+        next(stream.iter_lines())
+        run_id = stream.headers["content-location"].rpartition("/")[2]
+        shown = clients["watcher"].get("/operator/workers").json()
+    [worker] = shown["workers"]
+    assert worker["worker_id"] == shown["here"]
+    assert worker["runs"] == [run_id]
+    assert (worker["running"], worker["state"], worker["pid"]) == (1, "ready", os.getpid())
+    assert 0 <= worker["renewed_s"] < PATIENCE_S
+    assert abs((datetime.fromisoformat(worker["renewed_at"]) - datetime.now(UTC)).total_seconds()) < PATIENCE_S
+    assert worker["version"] == clients["alice"].get("/info").json()["version"]
+    assert [(one["workers"], one["running"], one["parked_threads"]) for one in shown["builds"]] == [(1, 1, 0)]
+    assert shown["stranded"] == []
+    clients["alice"].post(f"{path}/{run_id}/cancel", params={"wait": "true"})
+    assert clients["watcher"].get("/operator/workers").json()["workers"][0]["runs"] == []
