@@ -1,0 +1,215 @@
+/**
+ * One stream of events per tab, over any number of runs. It is closed while the tab is hidden, and goes on where it was.
+ * What comes is handed over once per animation frame, and is read no faster than it is taken.
+ */
+import { batch, effect, signal } from "@preact/signals";
+import { ApiError, request } from "./api";
+import { visible } from "./live";
+
+/** An event of a run's stream. */
+export interface Item {
+  /** Its number in the run, from 1 on; 0 of `gap` and `not_found`, which are none of the run's events. */
+  number: number;
+  id: string;
+  event: string;
+  /** `undefined` if the reader may not see payload. */
+  data: unknown;
+}
+
+export type Take = (items: Item[]) => void;
+export type StreamState = "idle" | "connecting" | "live" | "lost";
+
+interface Taker {
+  take: Take;
+  /** The last event that it was given; "-": none. */
+  after: string;
+}
+
+interface Feed {
+  takers: Set<Taker>;
+  waiting: Item[];
+}
+
+/** How the stream is, for what says how fresh the page is. */
+export const streaming = signal<StreamState>("idle");
+
+/** Milliseconds of a frame that are spent on events. */
+const FRAME_MS = 8;
+/** Events handed over at once. */
+const SLICE = 500;
+/** Events that wait to be taken; with more of them nothing is read. */
+const MANY = 4_000;
+const RETRY_MS = 1_500;
+/** The server sends something at least each 5 s. */
+const QUIET_MS = 20_000;
+const MAX_RUNS = 200;
+
+const feeds = new Map<string, Feed>();
+let connection: AbortController | undefined;
+let opening = 0;
+let frame = 0;
+let drained: (() => void) | undefined;
+
+/**
+ * Hand over the events of a run to *take*: all of them, or those after the event *after*. The last one is `end`.
+ *
+ * Returns: What stops it.
+ */
+export function follow(runId: string, take: Take, after = "-"): () => void {
+  const feed = feeds.get(runId) ?? { takers: new Set(), waiting: [] };
+  if (!feeds.has(runId) && feeds.size === MAX_RUNS) throw new Error(`One page follows at most ${MAX_RUNS} runs.`);
+  feeds.set(runId, feed);
+  const taker = { take, after };
+  feed.takers.add(taker);
+  reopen();
+  return () => {
+    feed.takers.delete(taker);
+    if (feed.takers.size || feeds.get(runId) !== feed) return;
+    feeds.delete(runId);
+    reopen();
+  };
+}
+
+effect(() => {
+  visible.value;
+  reopen();
+});
+
+/** Open the stream anew, for the runs that there are by the end of this task. */
+function reopen(): void {
+  connection?.abort();
+  connection = undefined;
+  clearTimeout(opening);
+  if (!visible.peek() || !feeds.size) {
+    streaming.value = "idle";
+    return;
+  }
+  opening = setTimeout(() => {
+    connection = new AbortController();
+    void keepReading(connection.signal);
+  });
+}
+
+async function keepReading(stop: AbortSignal): Promise<void> {
+  while (!stop.aborted && feeds.size) {
+    streaming.value = "connecting";
+    try {
+      await read(stop);
+    } catch (error) {
+      if (stop.aborted) return;
+      streaming.value = "lost";
+      if (error instanceof ApiError && !error.passing) return;
+    }
+    if (!stop.aborted && feeds.size) await new Promise((done) => setTimeout(done, RETRY_MS));
+  }
+  if (!stop.aborted) streaming.value = "idle";
+}
+
+interface WireItem {
+  run_id: string;
+  id?: string;
+  event: string;
+  data?: unknown;
+}
+
+async function read(stop: AbortSignal): Promise<void> {
+  for (const feed of feeds.values()) feed.waiting = [];
+  const runs = [...feeds].map(([run_id, { takers }]) => ({
+    run_id,
+    after: [...takers].map((taker) => taker.after).reduce((least, one) => (one < least ? one : least)),
+  }));
+  const answer = await request("POST", "/watch", { body: { runs }, signal: stop });
+  streaming.value = "live";
+  for await (const { event, data } of messages(answer.body!)) {
+    if (event !== "items") continue;
+    for (const item of JSON.parse(data) as WireItem[]) put(item);
+    while (waiting() > MANY) await new Promise<void>((done) => (drained = done));
+    if (stop.aborted) return;
+  }
+}
+
+function waiting(): number {
+  let count = 0;
+  for (const feed of feeds.values()) count += feed.waiting.length;
+  return count;
+}
+
+function put({ run_id, id = "", event, data }: WireItem): void {
+  feeds.get(run_id)?.waiting.push({ number: Number(id.slice(id.indexOf("-") + 1)) || 0, id, event, data });
+  frame ||= requestAnimationFrame(hand);
+}
+
+/** Hand over what waits, for a part of a frame. */
+function hand(): void {
+  const until = performance.now() + FRAME_MS;
+  frame = 0;
+  batch(() => {
+    for (const [runId, feed] of feeds) {
+      while (feed.waiting.length && performance.now() < until) give(runId, feed, feed.waiting.splice(0, SLICE));
+    }
+  });
+  const left = waiting();
+  if (left) frame = requestAnimationFrame(hand);
+  if (left <= MANY / 2) {
+    drained?.();
+    drained = undefined;
+  }
+}
+
+function give(runId: string, feed: Feed, items: Item[]): void {
+  const last = items.findLast((item) => item.id)?.id;
+  for (const taker of feed.takers) {
+    const fresh = items.filter((item) => !item.id || item.id > taker.after);
+    if (last && last > taker.after) taker.after = last;
+    if (fresh.length) taker.take(fresh);
+  }
+  const final = items.at(-1)?.event;
+  if (final === "end" || final === "not_found") feeds.delete(runId);
+}
+
+interface Message {
+  event: string;
+  data: string;
+}
+
+/** Read server-sent events. Source: WHATWG HTML, 9.2.6, without what the server never sends. */
+export async function* messages(body: ReadableStream<Uint8Array>): AsyncGenerator<Message> {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await unlessQuiet(reader.read());
+      if (done) return;
+      const text = decoder.decode(value, { stream: true });
+      rest += text;
+      if (!text.includes("\n")) continue; // of a large event, which is looked at once it is whole
+      const blocks = rest.split(/\r?\n\r?\n/);
+      rest = blocks.pop()!;
+      for (const block of blocks) {
+        const fields = new Map(block.split(/\r?\n/).map((line): [string, string] => fieldOf(line)));
+        if (fields.has("data")) yield { event: fields.get("event") ?? "message", data: fields.get("data")! };
+      }
+    }
+  } finally {
+    void reader.cancel().catch(() => {});
+  }
+}
+
+function fieldOf(line: string): [string, string] {
+  const colon = line.indexOf(":");
+  return [line.slice(0, colon), line.slice(colon + 2)];
+}
+
+/** Give up a connection on which not even a heartbeat comes. */
+async function unlessQuiet<T>(reading: Promise<T>): Promise<T> {
+  let timer = 0;
+  const quiet = new Promise<never>((_, fail) => {
+    timer = setTimeout(() => fail(new ApiError(0, "quiet", "The stream is silent; it is opened anew.")), QUIET_MS);
+  });
+  try {
+    return await Promise.race([reading, quiet]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

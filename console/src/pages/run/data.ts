@@ -1,0 +1,105 @@
+/** What the page reads of a run. */
+import { get, path } from "../../lib/api";
+import { type Live, useLive } from "../../lib/live";
+
+export interface Receipt {
+  action: "interrupt" | "rollback";
+  reason: string;
+  requested_by: string | null;
+  source: string | null;
+  requested_at: string;
+  observed_at: string | null;
+  stopped_at: string | null;
+  blocked_at: string | null;
+}
+
+export interface Usage {
+  input_tokens: number;
+  output_tokens: number;
+  total_tokens: number;
+  cached_input_tokens: number;
+  llm_calls: number;
+  message_count: number;
+  by_model: Record<string, { input_tokens: number; output_tokens: number; total_tokens: number; cached_input_tokens: number; llm_calls: number }>;
+}
+
+/** What `GET /runs/{run_id}` answers. */
+export interface Run {
+  run_id: string;
+  thread_id: string;
+  assistant_id: string | null;
+  metadata: Record<string, unknown>;
+  status: string;
+  kwargs: { input: unknown; command: Record<string, unknown> | null; config: Record<string, any>; stream_mode: string[] | null; durability: string; webhook: string | null };
+  multitask_strategy: string;
+  created_at: string;
+  started_at: string | null;
+  ended_at: string | null;
+  end_reason: string | null;
+  error: { error: string; message?: string | null } | null;
+  attempt: number;
+  model_name: string | null;
+  cancel: Receipt | null;
+  usage: Usage;
+}
+
+export interface Step {
+  kind: string;
+  at: string;
+  sentence: string;
+  attempt: number | null;
+  worker_id: string | null;
+  build: string | null;
+  checkpoint_id: string | null;
+  run_id: string | null;
+  reason: string | null;
+  handed_back: string | null;
+}
+
+export interface Remedy {
+  does: string;
+  method: string;
+  path: string;
+}
+
+/** What `GET /runs/{run_id}/explain` answers. */
+export interface Explanation {
+  owner: string;
+  as_of: string;
+  sentence: string;
+  error: string | null;
+  steps: Step[];
+  remedies: Remedy[];
+}
+
+export interface Known {
+  run: Run;
+  why: Explanation;
+}
+
+const ACTIVE_MS = 2_000;
+
+export const isActive = (run: Run): boolean => run.status === "pending" || run.status === "running";
+
+/** Return a run with its explanation, which is read again as long as *active*. */
+export function useRun(runId: string, active: boolean): Live<Known> {
+  return useLive(
+    async (stop) => {
+      const [run, why] = await Promise.all([
+        get<Run>(path("/runs/{}", runId), {}, stop),
+        get<Explanation>(path("/runs/{}/explain", runId), {}, stop),
+      ]);
+      return { run, why };
+    },
+    [runId],
+    active ? ACTIVE_MS : null,
+  );
+}
+
+/** Return the graph's name; it is hidden with the configuration from those who may not see payload. */
+export function graphOf(run: Run): string | undefined {
+  return (run.metadata["graph_id"] as string | undefined) ?? run.kwargs.config?.["configurable"]?.["graph_id"];
+}
+
+/** Return the build that executes the run, or did last. */
+export const buildOf = (why: Explanation): string | null => why.steps.findLast((step) => step.build)?.build ?? null;
