@@ -133,6 +133,9 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
             ({"owner": "alice"}, exactly([])),
             ({"text": has.run_id}, exactly([])),
         ],
+        "POST /watch": [
+            ({"runs": [{"run_id": has.run_id, "after": "-"}]}, status(200))
+        ],  # and told of none: test_watch
         "POST /runs/crons": [({"schedule": "0 0 1 1 *", **theirs}, status(404))],
         "POST /runs/crons/search": [({}, exactly([])), ({"thread_id": has.thread_id}, exactly([]))],
         "POST /runs/crons/count": [({}, exactly(0))],

@@ -235,3 +235,31 @@ async def test_old_runs_are_deleted_oldest_first_in_parts(store: RunStore) -> No
     assert await store.runs.purge(older_than_s=60) == 1
     assert await store.runs.purge(older_than_s=60) == 0
     assert {run.run_id for run in await store.runs.list(None, owner=ANY_OWNER)} == {fresh, active.run_id}
+
+
+async def test_a_page_before_an_event_has_the_events_that_precede_it(store: RunStore) -> None:
+    lease = await running(store)
+    begin = 1
+    for size in (1, 7, 2, 30, 1, 1, 1, 1, 1, 5):  # of segments
+        await submit(store, lease, numbered(begin, begin + size - 1))
+        begin += size
+    for before in (1, 2, 3, 9, 11, 40, 41, 42, 46, 50, 51, 1_000):
+        for limit in (1, 3, 60):
+            found = await store.events.read_before(lease.seq, before=before, limit=limit)
+            last = min(before - 1, begin - 1)
+            assert [event.seq for event in found] == list(range(max(1, last - limit + 1), last + 1)), (before, limit)
+    assert await store.events.read_before(lease.seq, before=9, limit=2) == numbered(7, 8)
+    assert await store.events.read_before(lease.seq + 1, before=9, limit=2) == ()
+
+
+async def test_a_page_before_an_event_is_bounded_by_bytes_and_has_one_event_at_least(store: RunStore) -> None:
+    lease = await running(store)
+    sizes = (10, READ_BYTES // 2, READ_BYTES // 3, 2 * READ_BYTES, 10, 10)
+    events = [StreamEvent(seq=n, name="e", data=b'"%s"' % (b"x" * size)) for n, size in enumerate(sizes, 1)]
+    await submit(store, lease, events)
+    pages = {before: await store.events.read_before(lease.seq, before=before, limit=100) for before in (7, 5, 4)}
+    assert {before: [event.seq for event in page] for before, page in pages.items()} == {
+        7: [5, 6],
+        5: [4],
+        4: [1, 2, 3],
+    }

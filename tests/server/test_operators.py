@@ -97,6 +97,8 @@ def test_an_operator_who_may_not_see_payload_is_sent_none_of_it(clients: Clients
     ]
     assert len(shown) >= 8, f"the canary is in payload: {shown}"
     for name in names():
+        if routes()[name].hides_payload:  # by itself: test_watch
+            continue
         answer = asked(clients["chief"], name, alice)
         assert CANARY not in _text(answer) + str(answer.headers), name
         assert "event-stream" not in answer.headers.get("content-type", ""), name

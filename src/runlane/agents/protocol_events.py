@@ -270,9 +270,14 @@ def run_api_event(run: RunRecord, event: StreamEvent) -> StreamEvent | None:
 
     Nothing changes for a run that was started with the run API itself.
     """
-    mode = event.name.partition(":")[0]
-    if run.request.protocol is None or event.name in ("metadata", "error"):
+    return event if run.request.protocol is None else stream_mode_event(event)
+
+
+def stream_mode_event(event: StreamEvent) -> StreamEvent | None:
+    """Return an event of the event-streaming protocol in its stream mode; ``None`` if it has none."""
+    if event.name in ("metadata", "error"):
         return event
+    mode = event.name.partition(":")[0]
     if mode not in _STREAM_MODES:
         return None
     # The data comes last; inside of the texts before it, quotes are escaped.

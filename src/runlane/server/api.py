@@ -33,6 +33,7 @@ from runlane.server.routes.thread_extras import THREAD_EXTRAS
 from runlane.server.routes.thread_states import THREAD_STATES
 from runlane.server.routes.thread_stream import THREAD_STREAM
 from runlane.server.routes.threads import THREADS
+from runlane.server.routes.watch import WATCH
 from runlane.server.routes.webhooks import WEBHOOKS
 from runlane.server.routes.workers import WORKERS
 
@@ -64,6 +65,7 @@ RESOURCES: Final = (
     THREAD_STREAM,
     RUNS,
     RUN_SEARCH,
+    WATCH,
     EXPLAIN,
     BATCH,
     CRONS,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from functools import partial
-from typing import Final, Literal, overload
+from typing import Final, Literal, TypeVar, overload
 
 from runlane.errors import AdmissionClosed, InvalidRequest
 from runlane.lifecycle import RunStatus
@@ -18,14 +18,17 @@ from runlane.store.retry import patiently
 from runlane.store.transactions.events import START_EVENT
 from runlane.streams.budget import ReaderBudget
 from runlane.streams.following import READ_ELSEWHERE_S, Follower
-from runlane.streams.live import Ending, Live
+from runlane.streams.live import Ending, Live, Wake
+from runlane.streams.multiplex import Multiplexer
 from runlane.streams.shared_log import SharedLog
-from runlane.streams.watch import Watch
+from runlane.streams.thread_news import ThreadNews
+from runlane.streams.watch import ReaderHooks, RunReader, Streamed, Watch
 from runlane.telemetry.emitter import SILENT, Telemetry
 
 #: How many events of earlier attempts are read at most: far more than one superstep streams.
 EARLIER_EVENTS: Final = 20_000
 HEARTBEAT_S: Final = 5.0
+R = TypeVar("R", bound=Streamed)
 
 
 class Feed:
@@ -102,7 +105,7 @@ class StreamBridge:
         self._owners = OwnerRule(required=require_owner)
         self._heartbeat_s = heartbeat_s
         self._live: dict[str, Live] = {}
-        self._thread_wakes: dict[str, dict[asyncio.Event, None]] = {}
+        self._thread_news = ThreadNews()
         self._dismissed = False
         self._budget = ReaderBudget()
         self._log = SharedLog(store, self._budget)
@@ -158,10 +161,11 @@ class StreamBridge:
             self._live.pop(run_id, None)
             self._log.forget(live.run_seq)
 
-    def _live_of(self, run: RunRecord) -> Live:
+    def _live_of(self, run: Streamed) -> Live:
         live = self._live.get(run.run_id)
         if live is None:
             live = self._live[run.run_id] = Live(run_seq=run.seq, log=self._log)
+        live.dismissed = self._dismissed
         return live
 
     # For what other processes do.
@@ -178,7 +182,7 @@ class StreamBridge:
         if self._follower is not None:
             self._follower.hear(changes.runs)
         for thread_id in changes.threads:
-            self._wake_thread(thread_id)
+            self._thread_news.tell(thread_id)
         if changes.read:
             self._note_readers(frozenset(changes.read))
         if changes.missed:
@@ -194,8 +198,7 @@ class StreamBridge:
         """Have readers told of whatever was missed."""
         if self._follower is not None:
             self._follower.look()
-        for thread_id in self._thread_wakes:
-            self._wake_thread(thread_id)
+        self._thread_news.tell_all()
 
     # For readers.
 
@@ -262,14 +265,12 @@ class StreamBridge:
         for live in self._live.values():
             live.dismissed = True
             live.wake()
-        for thread_id in self._thread_wakes:
-            self._wake_thread(thread_id)
+        self._thread_news.tell_all()
 
     @property
     def readers(self) -> int:
         """Return how many readers streams of runs and of threads have in this process."""
-        of_threads = sum(map(len, self._thread_wakes.values()))
-        return of_threads + sum(live.readers for live in self._live.values())
+        return len(self._thread_news) + sum(live.readers for live in self._live.values())
 
     @property
     def dismissed(self) -> bool:
@@ -280,30 +281,17 @@ class StreamBridge:
     def heartbeat_s(self) -> float:
         return self._heartbeat_s
 
-    @contextmanager
-    def thread_news(self, thread_id: str) -> Iterator[asyncio.Event]:
+    def thread_news(self, thread_id: str) -> AbstractContextManager[asyncio.Event]:
         """Give an event that is set whenever this process hears news of the thread, and when it closes.
 
         News are a run that is admitted, starts, or ends without having started, and what :meth:`tell_thread` is told.
         """
-        wake = asyncio.Event()
-        wakes = self._thread_wakes.setdefault(thread_id, {})
-        wakes[wake] = None
-        try:
-            yield wake
-        finally:
-            del wakes[wake]
-            if not wakes:
-                self._thread_wakes.pop(thread_id, None)
+        return self._thread_news.awaited(thread_id)
 
     def tell_thread(self, thread_id: str) -> None:
         """Wake the readers of the thread's stream, in all processes."""
         self._notifications.thread_changed(thread_id)
-        self._wake_thread(thread_id)
-
-    def _wake_thread(self, thread_id: str) -> None:
-        for wake in self._thread_wakes.get(thread_id, ()):
-            wake.set()
+        self._thread_news.tell(thread_id)
 
     def watch(self, run: RunRecord, *, admitted_now: bool = False) -> Watch:
         """Return a reader of *run*'s stream, which hears of everything from now on.
@@ -311,20 +299,25 @@ class StreamBridge:
         With *admitted_now* the run is new and has not been dispatched: the ledger need not be asked what it did.
         """
         live = self._live_of(run)
-        live.dismissed = self._dismissed
         if admitted_now:
             live.known_seq, live.followed = 0, True
             self.tell_thread(run.thread_id)
-        return Watch(
-            self._store,
-            run,
-            live,
-            budget=self._budget,
-            heartbeat_s=self._heartbeat_s,
-            on_read=partial(self._tell_read, run, live),
-            on_close=lambda: self._evict(run.run_id, live),
+        hooks = self._hooks(run, live)
+        return Watch(self._store, run, live, budget=self._budget, heartbeat_s=self._heartbeat_s, hooks=hooks)
+
+    def multiplex(self, places: Mapping[R, int]) -> Multiplexer[R]:
+        """Return a reader of many runs' streams, each after an event's number; it hears of everything from now on."""
+        return Multiplexer(
+            places, self._reader, budget=self._budget, heartbeat_s=self._heartbeat_s, dismissed=lambda: self._dismissed
         )
 
-    def _tell_read(self, run: RunRecord, live: Live) -> None:
+    def _reader(self, run: Streamed, wake: Wake) -> RunReader:
+        live = self._live_of(run)
+        return RunReader(self._store, run.seq, live, wake=wake, hooks=self._hooks(run, live))
+
+    def _hooks(self, run: Streamed, live: Live) -> ReaderHooks:
+        return ReaderHooks(on_read=partial(self._tell_read, run, live), on_close=partial(self._evict, run.run_id, live))
+
+    def _tell_read(self, run: Streamed, live: Live) -> None:
         if self._follower is not None and run.status is RunStatus.RUNNING and live.followable:
             self._follower.tell(live)

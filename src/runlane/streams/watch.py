@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from runlane.errors import NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamGap
 from runlane.store.ledger import RunStore
-from runlane.streams.batches import EventBatch, LargeEvent
+from runlane.streams.batches import EventBatch, LargeEvent, ends
 from runlane.streams.budget import ReaderBudget
 from runlane.streams.live import Ending, Live, Wake
 
@@ -19,8 +20,112 @@ from runlane.streams.live import Ending, Live, Wake
 HEARTBEAT = EventBatch()
 
 
-class Watch:
-    """A reader of one run's stream; a context manager. It keeps no place in memory beyond a flag."""
+class Streamed(Protocol):
+    """A run whose stream is read."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def thread_id(self) -> str: ...
+
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def status(self) -> RunStatus: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderHooks:
+    """What is called when a reader begins to read events, and not the ending alone, and when it closes."""
+
+    on_read: Callable[[], None]
+    on_close: Callable[[], None]
+
+
+class RunReader:
+    """Reads one run's stream, part by part and without waiting; a context manager.
+
+    It keeps no place in memory beyond a flag: *wake* is set whenever there may be more.
+    """
+
+    def __init__(self, store: RunStore, run_seq: int, live: Live, *, wake: Wake, hooks: ReaderHooks) -> None:
+        self.live = live
+        self._store = store
+        self._run_seq = run_seq
+        self._wake = wake
+        self._hooks = hooks
+        self._page_begin = 0
+        self._reads = False
+        live.wakes[wake] = None
+
+    def __enter__(self) -> RunReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop hearing of the run; a second call does nothing."""
+        if self._wake in self.live.wakes:
+            del self.live.wakes[self._wake]
+            self._hooks.on_close()
+
+    def start(self) -> None:
+        """Be counted as a reader of events, until :meth:`stop`."""
+        self._reads = True
+        self.live.readers += 1
+        self._hooks.on_read()
+
+    def stop(self) -> None:
+        """Be counted no more; a second call does nothing."""
+        if self._reads:
+            self._reads = False
+            self.live.readers -= 1
+
+    async def part(self, cursor: int, limit_bytes: int) -> EventBatch | LargeEvent | None:
+        """Return what follows number *cursor*; ``None`` if there is nothing now.
+
+        It has events of at most *limit_bytes*, or is one that is larger; the last part has the end.
+        """
+        while (found := await self._after(cursor, limit_bytes)) is None:
+            end = await self._end()
+            if end is None:
+                return None
+            # Events may have been committed between the two reads; the end comes after the last of them.
+            if end.seq > cursor + 1 and await self._store.events.read(self._run_seq, after=cursor):
+                continue
+            if not end.seq or end.seq < cursor:  # the run has been deleted, or the cursor was ahead of its log
+                end = replace(end, seq=cursor + 1)
+            return EventBatch([StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end])
+        return found
+
+    def hears(self) -> bool:
+        """Return whether nothing happens to the run without this process hearing of it, as far as it knows."""
+        return self.live.executing or self.live.followed
+
+    def doubt_since(self, quiet_since: float) -> None:
+        """Have the ledger asked again, unless it was since *quiet_since*, from when on nothing was heard."""
+        if self.live.followed_at < quiet_since:
+            self.live.doubt()
+
+    async def _after(self, cursor: int, limit_bytes: int) -> EventBatch | LargeEvent | None:
+        if self.live.covers(cursor):
+            page = self.live.since(cursor)
+        else:
+            page = await self.live.log.page(self._run_seq, begin=self._page_begin, cursor=cursor)
+            self._page_begin = page.after
+        return page.cut(cursor, limit_bytes)
+
+    async def _end(self) -> StreamEnd | None:
+        if self.live.end is not None or self.hears():
+            return self.live.end
+        return await self._store.events.end(self._run_seq)
+
+
+class Watch(RunReader):
+    """A reader of one run's stream that waits for what comes next."""
 
     def __init__(
         self,
@@ -30,39 +135,25 @@ class Watch:
         *,
         budget: ReaderBudget,
         heartbeat_s: float,
-        on_read: Callable[[], None],
-        on_close: Callable[[], None],
+        hooks: ReaderHooks,
     ) -> None:
+        super().__init__(store, run.seq, live, wake=Wake(), hooks=hooks)
         self.run = run
-        self._store = store
-        self._live = live
         self._heartbeat_s = heartbeat_s
-        self._on_read = on_read
-        self._on_close = on_close
         self._budget = budget
-        self._wake = Wake()
         self._heard = True  # what woke the reader last was news, not the heartbeat's time
         self._clock = asyncio.get_running_loop().time
         self._quiet_since: float | None = None  # set while it waits for news
         self._silence: asyncio.TimerHandle | None = None
-        self._page_begin = 0
-        self._taken_bytes = 0
-        live.wakes[self._wake] = None
 
     def __enter__(self) -> Watch:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Stop hearing of the run; a second call does nothing."""
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
-        if self._wake in self._live.wakes:
-            del self._live.wakes[self._wake]
-            self._on_close()
+        super().close()
 
     async def batches(self, *, after: int | None = 0) -> AsyncGenerator[EventBatch, None]:
         """Yield the run's items in batches, as much as there is at a time and all readers together may hold.
@@ -78,75 +169,48 @@ class Watch:
 
     async def parts(self, *, after: int | None = 0) -> AsyncGenerator[EventBatch | LargeEvent, None]:
         """Yield the same as :meth:`batches`, but a large event as a reference, for those who send it part by part."""
-        self._live.readers += 1
-        self._on_read()
+        self.start()
         self._budget.join()
         try:
-            cursor = await self._newest() if after is None else after
+            cursor, taken_bytes = await self._newest() if after is None else after, 0
             while True:
                 self._wake.clear()
-                found = await self._after(cursor)
+                found = await self.part(cursor, self._budget.part_bytes(taken_bytes))
                 if found is not None:
-                    cursor = _place_after(found)
+                    cursor, ended = place_after(found), ends(found)
+                    taken_bytes += found.size
                     handed = [found]
                     del found  # a client that does not take it must not keep it in memory
                     yield handed.pop()
-                    continue
-                end = await self._end()
-                if end is not None:
-                    # Events may have been committed between the two reads; the end comes after the last of them.
-                    if end.seq > cursor + 1 and await self._store.events.read(self.run.seq, after=cursor):
-                        continue
-                    if not end.seq or end.seq < cursor:  # the run has been deleted, or the cursor was ahead of its log
-                        end = replace(end, seq=cursor + 1)
-                    yield EventBatch([StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end])
+                    if ended:
+                        return
+                elif self.live.dismissed:
                     return
-                if self._live.dismissed:
-                    return
-                if not await self._news():
+                elif not await self._news():
                     yield HEARTBEAT
         finally:
             self._budget.leave()
-            self._live.readers -= 1
+            self.stop()
 
     async def ending(self) -> AsyncIterator[Ending | None]:
         """Yield ``None`` as a heartbeat until the run has ended, then its ending; its events are no news here."""
         told_at = self._clock()
         while True:
             self._wake.clear()
-            ending = self._live.ending or (None if self._hears() else await self._stored_ending())
+            ending = self.live.ending or (None if self.hears() else await self._stored_ending())
             if ending is not None:
                 yield ending
                 return
-            if self._live.dismissed:
+            if self.live.dismissed:
                 return
             if not await self._news() or self._clock() - told_at >= self._heartbeat_s:
                 told_at = self._clock()
                 yield None
 
-    def _hears(self) -> bool:
-        return self._live.executing or self._live.followed
-
     async def _newest(self) -> int:
-        if self._live.known_seq is not None:
-            return self._live.known_seq
+        if self.live.known_seq is not None:
+            return self.live.known_seq
         return await self._store.events.last(self.run.seq)
-
-    async def _after(self, cursor: int) -> EventBatch | LargeEvent | None:
-        if self._live.covers(cursor):
-            page = self._live.since(cursor)
-        else:
-            page = await self._live.log.page(self.run.seq, begin=self._page_begin, cursor=cursor)
-            self._page_begin = page.after
-        found = page.cut(cursor, self._budget.part_bytes(self._taken_bytes))
-        if found is not None:
-            self._taken_bytes += found.size
-        return found
-
-    async def _end(self) -> StreamEnd | None:
-        if self._live.end is not None or self._hears():
-            return self._live.end
-        return await self._store.events.end(self.run.seq)
 
     async def _news(self) -> bool:
         """Wait for news; ``False`` after a heartbeat's time without."""
@@ -169,8 +233,7 @@ class Watch:
             self._silence = asyncio.get_running_loop().call_at(due, self._look)
             return
         self._heard = False
-        if self._live.followed_at < self._quiet_since:
-            self._live.doubt()
+        self.doubt_since(self._quiet_since)
         self._wake.set()
 
     async def _stored_ending(self) -> Ending | None:
@@ -184,7 +247,7 @@ class Watch:
         return Ending(status=current.status, end_reason=current.end_reason, result=result, error=current.error)
 
 
-def _place_after(found: EventBatch | LargeEvent) -> int:
+def place_after(found: EventBatch | LargeEvent) -> int:
     """Return the event number after which a reader of *found* continues."""
     last = found if isinstance(found, LargeEvent) else found[-1]
     return last.resumes_at - 1 if isinstance(last, StreamGap) else last.seq

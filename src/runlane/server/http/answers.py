@@ -33,6 +33,15 @@ class Event(WireObject):
     id: str | None = None
 
 
+class LoggedEvent(WireObject):
+    """An event of a run's stream. Its ``id`` is the same wherever the event is sent."""
+
+    run_id: str
+    id: str
+    event: str
+    data: Any
+
+
 class WireAssistant(WireObject):
     assistant_id: str
     graph_id: str

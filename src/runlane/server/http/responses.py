@@ -30,6 +30,7 @@ from runlane.records import (
 )
 from runlane.streams.batches import EventBatch, LargeEvent, LargePiece
 from runlane.streams.budget import UNTAKEN_BYTES
+from runlane.streams.watch import Streamed
 
 log = logging.getLogger("runlane.server")
 
@@ -178,13 +179,13 @@ def selected(
     return {name: known[name] for name in select}
 
 
-def event_id(run: RunRecord, seq: int) -> str:
+def event_id(run: Streamed, seq: int) -> str:
     """Return the id of an event on the wire: its run's number and its own. Ids of one stream sort as text."""
     return f"{run.seq:010d}-{seq:08d}"
 
 
-def cursor_of(run: RunRecord, last_event_id: str | None) -> int | None:
-    """Return the number after which a reader goes on; ``None`` without an id.
+def cursor_of(run: Streamed, last_event_id: str | None, *, name: str = "Last-Event-ID") -> int | None:
+    """Return the number after which a reader goes on; ``None`` without an id. *name* is what the client calls it.
 
     Raises:
         InvalidRequest: The id is malformed, or another run's.
@@ -195,9 +196,7 @@ def cursor_of(run: RunRecord, last_event_id: str | None) -> int | None:
         return 0
     match = _CURSOR.match(last_event_id)
     if match is None or int(match[1]) != run.seq:
-        raise InvalidRequest(
-            f"Last-Event-ID {last_event_id!r} is no id of this run's events; use '-1' for all of them."
-        )
+        raise InvalidRequest(f"{name} {last_event_id!r} is no id of this run's events; use '-1' for all of them.")
     return int(match[2])
 
 

@@ -58,6 +58,7 @@ class Route:
         reads: Body of a handler that reads the request itself.
         example: A body that is accepted, for the document and the tenancy test. A route whose path has an id and that
             takes a body has to have one; fields that are called like an id name things of the tenant.
+        hides_payload: Whether the handler leaves payload out by itself where the sender may not see it.
         public: Whether anybody may ask, known or not.
         documented: Whether the OpenAPI document has it.
     """
@@ -72,6 +73,7 @@ class Route:
     refusals: Mapping[int, Any] = field(default_factory=lambda: MappingProxyType({}))
     reads: type[Body] | None = None
     example: Any = None
+    hides_payload: bool = False
     public: bool = False
     documented: bool = True
 
@@ -126,6 +128,7 @@ class _Endpoint:
     def __init__(self, route: Route) -> None:
         self._handler = route.handler
         self._answer = route.answer
+        self._hides_payload = route.hides_payload
         self._query = route.arguments.query or QueryModel
         self._passes_query = route.arguments.query is not None
         self._body = route.arguments.body
@@ -133,7 +136,7 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
-        hides = scope.get(HIDES_PAYLOAD, False)
+        hides = scope.get(HIDES_PAYLOAD, False) and not self._hides_payload
         if hides and not can_be_hidden(self._answer):
             raise HTTPException(403, "Forbidden: this answer is payload, which needs the scope payload:read.")
         given: dict[str, Any] = {}

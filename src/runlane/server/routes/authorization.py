@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from starlette.exceptions import HTTPException
@@ -20,6 +21,7 @@ from runlane.server.http.route import ROUTE
 from runlane.server.service import Service
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.audit import Act
+from runlane.store.transactions.run_states import StreamedRun
 from runlane.telemetry.context import REQUEST_ID
 
 #: Of what a handler says of a request, what the audit keeps: ids, and names of keys.
@@ -176,3 +178,39 @@ async def may_touch(store: RunStore, access: Access, thread_id: str) -> bool:
     if not access.where:
         return True
     return access.permits((await store.threads.get(thread_id, owner=access.reads, with_values=False)).metadata)
+
+
+async def reach_runs(request: Request, run_ids: Sequence[str]) -> list[StreamedRun]:
+    """Return those of the runs whose thread may be read; what may not be read is as what is not there.
+
+    Raises:
+        HTTPException: The sender may read no runs at all, or who they are is not known.
+    """
+    store, user = service_of(request).store, cast(User | None, request.scope.get(USER))
+    operates = user is not None and bool(user.scopes)
+    of_all = await authorize(request, "threads", "read", {"run_ids": list(run_ids)}) if operates else None
+    by_thread: dict[str, list[StreamedRun]] = {}
+    for run in await store.runs.streamed(run_ids, owner=ANY_OWNER):
+        by_thread.setdefault(run.thread_id, []).append(run)
+    found: list[StreamedRun] = []
+    for thread_id, runs in by_thread.items():
+        with suppress(NotFound):
+            access = of_all or await _reader_of(request, thread_id)
+            if await may_touch(store, access, thread_id):
+                found += [run for run in runs if access.reads in (ANY_OWNER, run.owner)]
+    return found
+
+
+async def _reader_of(request: Request, thread_id: str) -> Access:
+    """Return the access of who may read a thread.
+
+    Raises:
+        NotFound: The application's handler does not let them.
+        HTTPException: It cannot tell, or does not know them.
+    """
+    try:
+        return await authorize(request, "threads", "read", {"thread_id": thread_id})
+    except HTTPException as error:
+        if error.status_code in (403, 404):
+            raise NotFound("thread", thread_id) from None
+        raise

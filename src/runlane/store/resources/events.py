@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from runlane.records import StreamEnd, StreamEvent
 from runlane.store.retrying import RetryingDriver
-from runlane.store.transactions import events, news, run_queries
+from runlane.store.transactions import events, log_pages, news, run_queries
 from runlane.store.transactions.news import RunNews
 
 #: Segments of a log read at once, and their bytes; bounds the memory of one catching-up reader.
@@ -29,6 +29,10 @@ class Events:
             max_bytes: It stops once there is so much, as nearly as the segments of the log let it.
         """
         return await self._database.read(lambda: events.read_events(run_seq, after, READ_SEGMENTS, max_bytes))
+
+    async def read_before(self, run_seq: int, *, before: int, limit: int) -> tuple[StreamEvent, ...]:
+        """Return the last *limit* events with numbers below *before*, or fewer if they are large; oldest first."""
+        return await self._database.read(lambda: log_pages.read_events_before(run_seq, before, limit, READ_BYTES))
 
     async def news(self, cursors: Mapping[int, int | None]) -> dict[int, RunNews]:
         """Return what has happened to each of the runs in *cursors*, by its number.

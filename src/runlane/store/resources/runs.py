@@ -8,9 +8,19 @@ from typing import Any
 from runlane.lifecycle import CancelAction, CancelSource, EndReason, RunStatus
 from runlane.records import Admission, Cancelled, Claimant, Json, NewRun, Owner, RunRecord, ThreadTtl, Usage
 from runlane.store.retrying import RetryingDriver
-from runlane.store.transactions import admissions, histories, protocol, run_queries, run_search, runs, tasks
+from runlane.store.transactions import (
+    admissions,
+    histories,
+    protocol,
+    run_queries,
+    run_search,
+    run_states,
+    runs,
+    tasks,
+)
 from runlane.store.transactions.histories import RunHistory
 from runlane.store.transactions.run_search import NEWEST, RunFilter, RunPage
+from runlane.store.transactions.run_states import StreamedRun
 from runlane.store.transactions.tasks import TaskFilter
 
 
@@ -63,6 +73,10 @@ class Runs:
     async def get(self, run_id: str, *, owner: Owner) -> RunRecord:
         """Return the run, or raise NotFound."""
         return await self._database.fast_read(lambda: run_queries.get_run(run_id, owner))
+
+    async def streamed(self, run_ids: Sequence[str], *, owner: Owner) -> tuple[StreamedRun, ...]:
+        """Return those of the runs that *owner* has, as what reads their streams needs them."""
+        return await self._database.read(lambda: run_states.run_states(run_ids, owner))
 
     async def history(self, run_id: str, *, owner: Owner) -> RunHistory:
         """Return what explains a run; NotFound if *owner* has none."""
