@@ -82,8 +82,7 @@ function Shell() {
         <button
           type="button"
           class="icon"
-          aria-label="Show times in UTC"
-          aria-pressed={utc.value}
+          aria-label={utc.value ? "UTC: show local times" : "local: show times in UTC"}
           title="Times in UTC"
           onClick={() => {
             utc.value = !utc.value;

@@ -37,7 +37,8 @@ export function between(from: string, to: string | null | undefined, now = Date.
 export function age(at: string, now = Date.now()): string {
   const seconds = (now - Date.parse(at)) / 1000;
   if (Math.abs(seconds) < 1) return "now";
-  return seconds < 0 ? `in ${duration(-seconds)}` : `${duration(seconds)} ago`;
+  const length = Math.abs(seconds) < 60 ? `${Math.floor(Math.abs(seconds))} s` : duration(Math.abs(seconds));
+  return seconds < 0 ? `in ${length}` : `${length} ago`;
 }
 
 /** Return an instant in the viewer's zone or in UTC, to the second. */
@@ -82,5 +83,5 @@ export function cost(usd: number): string {
 }
 
 export const plural = (count: number, one: string, many = `${one}s`): string => `${number(count)} ${count === 1 ? one : many}`;
-/** Return the beginning of an id that tells it from others at a glance. */
-export const shortId = (id: string): string => (id.length > 12 ? id.slice(0, 8) : id);
+/** Return what of an id tells it from others at a glance: ids of runs begin with the time, which many share. */
+export const shortId = (id: string): string => (id.length > 12 ? `…${id.slice(-8)}` : id);

@@ -59,7 +59,11 @@ export function Copy({ text, what, children }: { text: string; what: string; chi
   };
   return (
     <button type="button" class="copy" onClick={copy} aria-label={`Copy ${what}`} title={`Copy ${what}`}>
-      {children ?? <span aria-hidden="true">{done ? "✓" : "⧉"}</span>}
+      {children ?? (
+        <svg viewBox="0 0 12 12" aria-hidden="true">
+          <path d={done ? "M1.5 6.5l3 3 6-7" : "M4 4h7v7H4zM4 8H1V1h7v3"} />
+        </svg>
+      )}
       <span class="hidden" role="status">
         {done ? "Copied" : ""}
       </span>
@@ -67,12 +71,12 @@ export function Copy({ text, what, children }: { text: string; what: string; chi
   );
 }
 
-/** An instant as an age, with the moment itself on hover. */
-export function Age({ at }: { at: string }) {
-  const now = useNow(5_000);
+/** An instant as an age, with the moment itself on hover. A list gives its own *now*, so that its rows agree. */
+export function Age({ at, now }: { at: string; now?: number }) {
+  const own = useNow(5_000);
   return (
     <time dateTime={at} title={moment(at)}>
-      {age(at, now)}
+      {age(at, now ?? own)}
     </time>
   );
 }

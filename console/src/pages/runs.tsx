@@ -1,10 +1,99 @@
-import { Empty, Head } from "../lib/ui";
+/** Runs of all threads: a live list with a filter. */
+import { useState } from "preact/hooks";
+import { FilterBar } from "../lib/filter-bar";
+import { checkQuery } from "../lib/filter";
+import { number } from "../lib/format";
+import { useLive, useNow } from "../lib/live";
+import { link, place, setQuery } from "../lib/route";
+import { isRecorded } from "../lib/runs";
+import { me, seesPayload } from "../lib/session";
+import { Table } from "../lib/table";
+import { AsCode, Button, Empty, Head, Loaded } from "../lib/ui";
+import { listAsCode } from "./runs/as-code";
+import { runColumns } from "./runs/columns";
+import { OTHERS, runFields, runFilter } from "./runs/fields";
+import { FirstRun } from "./runs/first-run";
+import { type Rows, readRows, useHeld } from "./runs/rows";
+import { runsSentence } from "./runs/sentence";
+import { Views } from "./runs/views";
+
+const PAGE = 100;
+const MOST = 500;
+const EVERY_MS = 2_500;
 
 export default function Runs() {
+  const { query } = place.value;
+  const given = checkQuery(query, runFields([]), OTHERS);
+  const { before } = query;
+  const payload = query["payload"] === "show" || Boolean(given.query["text"]);
+  const [pages, setPages] = useState(1);
+  const [selected, select] = useState<ReadonlySet<string>>(new Set());
+  const wanted = { before, rows: pages * PAGE, requests: pages, payload };
+  const live = useLive<Rows>(
+    (stop) => readRows({ ...wanted, filter: runFilter(given.query, Date.now()) }, stop),
+    [given.query, before, payload],
+    payload && isRecorded() ? null : EVERY_MS,
+  );
+  const now = useNow(1_000);
+  const { shown, held, release } = useHeld(live.data?.runs ?? []);
+  const filtered = Object.keys(given.query).length > 0;
+  const owners = (me.value?.operator ?? false) && shown.some((run) => run.owner !== "");
+  const more = () => {
+    if (pages * PAGE < MOST) setPages(pages + 1);
+    else if (live.data?.next) setQuery({ before: live.data.next });
+    live.reload();
+  };
+  const sentence = live.data && runsSentence(live.data.runs, { filtered, more: live.data.next !== null, older: Boolean(before) }, now);
   return (
     <>
-      <Head title="Runs" />
-      <Empty>This page is not there yet.</Empty>
+      <Head title="Runs" sentence={sentence} live={live}>
+        {isRecorded() && seesPayload.value && (
+          <label class="check" title="Each read is recorded in the audit, so the list is then not live.">
+            <input
+              type="checkbox"
+              checked={payload}
+              onChange={(event) => setQuery({ payload: event.currentTarget.checked ? "show" : undefined })}
+            />
+            Show payload
+          </label>
+        )}
+        <AsCode {...listAsCode(given.query)} />
+      </Head>
+      <FilterBar label="Filter of runs" fields={runFields(live.data?.runs ?? [])} given={given} example={'status:error age:<1h text:"rate limit"'} />
+      <Views query={given.query} />
+      <Loaded live={live}>
+        {(data) => (
+          <>
+            {before && (
+              <p>
+                Older runs. <a href={link(["runs"], { ...query, before: undefined })}>To the newest</a>
+              </p>
+            )}
+            {!data.runs.length && data.next === null && (filtered ? <Empty>No run matches.</Empty> : <FirstRun />)}
+            {data.runs.length > 0 && (
+              <Table
+                label="Runs"
+                rows={[...shown]}
+                id={(run) => run.run_id}
+                columns={runColumns(now, { owners })}
+                open={(run) => link(["run", run.run_id])}
+                selected={selected}
+                onSelect={select}
+              />
+            )}
+            {data.next !== null && (
+              <p class="end-of-list">
+                <Button onClick={more}>{data.runs.length ? "More" : `Search older runs than the newest ${number(pages * 10_000)}`}</Button>
+              </p>
+            )}
+          </>
+        )}
+      </Loaded>
+      {held > 0 && (
+        <button type="button" class="held" onClick={release}>
+          ↑ {number(held)} new
+        </button>
+      )}
     </>
   );
 }

@@ -1,0 +1,55 @@
+/** The columns of tables of runs. */
+import { duration, number, shortId } from "../../lib/format";
+import { type RunSummary, causeOf, shownStatus, timesOf } from "../../lib/runs";
+import type { Column } from "../../lib/table";
+import { Age, Chip, Status } from "../../lib/ui";
+
+const TITLE_CHARS = 80;
+
+/** Return the columns; *now* is for times that go on. */
+export function runColumns(now: number, { owners, threads = true }: { owners: boolean; threads?: boolean }): Column<RunSummary>[] {
+  const all: (Column<RunSummary> | false)[] = [
+    { name: "Status", cell: (run) => <Status status={shownStatus(run)} /> },
+    { name: "Run", cell: (run) => <Chip to={["run", run.run_id]} id={run.run_id} /> },
+    threads && { name: "Thread", cell: (run) => <Chip to={["thread", run.thread_id]} id={run.thread_id} label={titleOf(run)} /> },
+    { name: "Graph", cell: (run) => <Graph run={run} /> },
+    owners && { name: "Owner", cell: (run) => <Owner owner={run.owner} /> },
+    { name: "Cause", cell: (run) => causeOf(run) && <Cause run={run} /> },
+    { name: "Queued", end: true, wide: true, cell: (run) => timesOf(run, now).queue },
+    { name: "Run time", end: true, cell: (run) => timesOf(run, now).run },
+    { name: "Tokens", end: true, wide: true, cell: (run) => (run.usage.total_tokens ? number(run.usage.total_tokens) : "") },
+    { name: "Asked for", end: true, cell: (run) => <Age at={run.created_at} now={now} /> },
+  ];
+  return all.filter((one) => one !== false);
+}
+
+function titleOf(run: RunSummary): string | undefined {
+  const text = run.usage.first_human_message?.replace(/\s+/g, " ").trim();
+  return text && (text.length > TITLE_CHARS ? `${text.slice(0, TITLE_CHARS)}…` : text);
+}
+
+function Cause({ run }: { run: RunSummary }) {
+  const other = run.waiting_on?.run_id;
+  if (!other) return <bdi title={causeOf(run)}>{causeOf(run)}</bdi>;
+  return (
+    <>
+      waits for run <Chip to={["run", other]} id={other} />
+    </>
+  );
+}
+
+function Graph({ run }: { run: RunSummary }) {
+  if (!run.graph_id) return null;
+  const name = run.build ? `${run.graph_id}@${shortId(run.build)}` : run.graph_id;
+  return <Chip to={["assistants", run.assistant_id ?? run.graph_id]} id={run.assistant_id ?? run.graph_id} label={name} title={name} />;
+}
+
+function Owner({ owner }: { owner: string }) {
+  return owner ? <Chip to={["runs"]} query={{ owner }} id={owner} label={owner} /> : null;
+}
+
+/** Return how long the oldest of *runs* has waited. */
+export function oldestWait(runs: readonly RunSummary[], now: number): string | undefined {
+  const waiting = runs.filter((run) => run.status === "pending").map((run) => Date.parse(run.created_at));
+  return waiting.length ? duration((now - Math.min(...waiting)) / 1_000) : undefined;
+}
