@@ -5,7 +5,7 @@ import { link } from "./route";
 
 const UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}";
 const NAMED = new RegExp(
-  `(?<=\\b(run|thread|checkpoint|cron|request) )(${UUID})|(?<=\\bworker )([\\w.-]*\\w)|(\\d{4}-\\d\\d-\\d\\d) (\\d\\d:\\d\\d:\\d\\d) UTC`,
+  `(?<=\\b(run|thread|checkpoint|cron|request) (?:was )?)(${UUID})|(?<=\\bworker )([\\w.-]*\\w)|(\\d{4}-\\d\\d-\\d\\d) (\\d\\d:\\d\\d:\\d\\d) UTC`,
   "gi",
 );
 

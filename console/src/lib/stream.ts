@@ -14,6 +14,8 @@ export interface Item {
   event: string;
   /** `undefined` if the reader may not see payload. */
   data: unknown;
+  /** About how many bytes it had on the wire. */
+  size: number;
 }
 
 export type Take = (items: Item[]) => void;
@@ -105,7 +107,7 @@ async function keepReading(stop: AbortSignal): Promise<void> {
   if (!stop.aborted) streaming.value = "idle";
 }
 
-interface WireItem {
+export interface WireItem {
   run_id: string;
   id?: string;
   event: string;
@@ -122,7 +124,8 @@ async function read(stop: AbortSignal): Promise<void> {
   streaming.value = "live";
   for await (const { event, data } of messages(answer.body!)) {
     if (event !== "items") continue;
-    for (const item of JSON.parse(data) as WireItem[]) put(item);
+    const items = JSON.parse(data) as WireItem[];
+    for (const item of items) put(item, Math.ceil(data.length / items.length));
     while (waiting() > MANY) await new Promise<void>((done) => (drained = done));
     if (stop.aborted) return;
   }
@@ -134,9 +137,14 @@ function waiting(): number {
   return count;
 }
 
-function put({ run_id, id = "", event, data }: WireItem): void {
-  feeds.get(run_id)?.waiting.push({ number: Number(id.slice(id.indexOf("-") + 1)) || 0, id, event, data });
+function put(item: WireItem, size: number): void {
+  feeds.get(item.run_id)?.waiting.push(itemOf(item, size));
   frame ||= requestAnimationFrame(hand);
+}
+
+/** Return an item as `POST /watch` and `GET /runs/{run_id}/events` have it. */
+export function itemOf({ id = "", event, data }: WireItem, size: number): Item {
+  return { number: Number(id.slice(id.indexOf("-") + 1)) || 0, id, event, data, size };
 }
 
 /** Hand over what waits, for a part of a frame. */

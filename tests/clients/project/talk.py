@@ -6,10 +6,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
+from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
@@ -61,6 +63,25 @@ async def review(state: MessagesState) -> dict[str, Any]:
     return {"messages": [AIMessage(f"rejected: {decision.get('message', '')}")]}
 
 
+class Flood(TypedDict, total=False):
+    events: int
+    per_s: float
+
+
+async def pour(state: Flood) -> dict[str, Any]:
+    """Stream ``events`` tokens of one message, in the loop's time or ``per_s`` of them a second."""
+    message_id, writer, time = str(uuid4()), get_stream_writer(), asyncio.get_running_loop().time
+    count, per_s, begun = state.get("events", 0), state.get("per_s"), time()
+    for at in range(count):
+        writer({"id": message_id, "token": f" word{at}"})
+        if per_s is None:
+            if at % 100 == 99:
+                await asyncio.sleep(0)
+        elif at / per_s > time() - begun:
+            await asyncio.sleep(0.01)
+    return {"events": count}
+
+
 class Name(TypedDict):
     name: Annotated[str, "the gate to open"]
 
@@ -77,3 +98,4 @@ def _single(state: Any, node: Any) -> Any:
 chat = _single(MessagesState, answer)
 reviewed = _single(MessagesState, review)
 gate = _single(Name, unlock)
+flood = _single(Flood, pour)

@@ -4,9 +4,10 @@ import { seesPayload } from "../../lib/session";
 import { Empty, Hidden } from "../../lib/ui";
 import type { Run } from "./data";
 import type { RunLog } from "./log";
+import { useSaid } from "./use-log";
 
 export function ConversationTab({ log, run, active }: { log: RunLog; run: Run; active: boolean }) {
-  const conversation = log.conversation.value;
+  const conversation = useSaid(log).value;
   if (!seesPayload.value) {
     return (
       <Empty>

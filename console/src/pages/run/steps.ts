@@ -1,0 +1,53 @@
+/** When the run's supersteps were: its checkpoints, each of which says what was to run next. */
+import { post, path } from "../../lib/api";
+import { type Live, useLive } from "../../lib/live";
+import type { Run } from "./data";
+
+export interface Checkpoint {
+  checkpoint_id: string;
+  parent_checkpoint_id: string | null;
+  created_at: string | null;
+  next: string[];
+  /** Hidden from those who may not see payload, but for ids. */
+  metadata: { source?: string; step?: number; run_id?: string; run_attempt?: number } | null;
+}
+
+export interface Superstep {
+  nodes: string[];
+  from: string;
+  /** `null`: it still runs. */
+  to: string | null;
+  step: number | undefined;
+  checkpointId: string;
+}
+
+export const MOST_STEPS = 300;
+const FIELDS = ["checkpoint_id", "parent_checkpoint_id", "created_at", "next", "metadata"];
+const ACTIVE_MS = 2_000;
+
+/** Return checkpoints of a thread, the newest first; with *runId* those that a run has written. */
+export function checkpointsOf(threadId: string, limit: number, runId?: string, before?: string, stop?: AbortSignal): Promise<Checkpoint[]> {
+  const body = { limit, select: FIELDS, ...(runId && { metadata: { run_id: runId } }), ...(before && { before }) };
+  return post<Checkpoint[]>(path("/threads/{}/history", threadId), body, stop);
+}
+
+export function useSupersteps(run: Run, active: boolean): Live<Superstep[]> {
+  return useLive(
+    async (stop) => superstepsOf(await checkpointsOf(run.thread_id, MOST_STEPS, run.run_id, undefined, stop), run),
+    [run.run_id, run.status],
+    active ? ACTIVE_MS : null,
+  );
+}
+
+export function superstepsOf(newestFirst: Checkpoint[], run: Pick<Run, "ended_at">): Superstep[] {
+  const oldestFirst = newestFirst.filter((one) => one.created_at).reverse();
+  return oldestFirst
+    .map((one, at) => ({
+      nodes: [...new Set(one.next)],
+      from: one.created_at!,
+      to: oldestFirst[at + 1]?.created_at ?? run.ended_at,
+      step: one.metadata?.step === undefined ? undefined : one.metadata.step + 1,
+      checkpointId: one.checkpoint_id,
+    }))
+    .filter((step) => step.nodes.length && step.nodes[0] !== "__start__");
+}
