@@ -127,6 +127,23 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
             ({"thread_id": has.waiting_thread_id, "run_ids": [has.waiting_run_id]}, status(404)),
             ({"status": "all"}, status(404)),
         ],
+        "POST /runs/bulk/preview": [
+            ({"action": action, "filter": which}, has_only(matched=0, not_found=missing))
+            for action in ("cancel", "retry")
+            for which, missing in (
+                ({}, 0),
+                ({"owner": "alice"}, 0),
+                ({"thread_id": has.waiting_thread_id}, 0),
+                ({"run_ids": [has.waiting_run_id, has.run_id]}, 2),
+            )
+        ],
+        "POST /runs/bulk": [
+            (
+                {"action": action, "filter": {"run_ids": [has.waiting_run_id]}, "bound": "999999"},
+                exactly(_nothing_found(action, has.waiting_run_id)),
+            )
+            for action in ("cancel", "rollback", "retry")
+        ],
         "POST /runs/search": [
             ({}, exactly([])),
             ({"thread_id": has.thread_id}, exactly([])),
@@ -164,6 +181,13 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "GET /keys": [({}, status(403))],
         "POST /mcp": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
     }
+
+
+def _nothing_found(action: str, run_id: str) -> dict[str, Any]:
+    """Return the answer of a bulk action on a run of somebody else."""
+    found = {"run_id": run_id, "thread_id": None, "outcome": "not_found", "status": None}
+    result = {**found, "reason": None, "sentence": None, "retry_run_id": None}
+    return {"action": action, "done": 0, "refused": 0, "not_found": 1, "results": [result], "next": None}
 
 
 def path_of(name: str, has: Belongings) -> tuple[str, str]:

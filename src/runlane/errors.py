@@ -183,6 +183,16 @@ class IllegalTransition(RunlaneError):
         super().__init__(f"Run {run_id!r} is {status!r}: event {event!r} is not legal there.")
 
 
+class NotRetryable(RunlaneError):
+    """No run can be started in place of this one."""
+
+    code = "not_retryable"
+
+    def __init__(self, run_id: str, why: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run {run_id!r} cannot be retried: {why}.")
+
+
 class CancelRecorded(RunlaneError):
     """A cancel was recorded before the attempt finished, so that it can only end as stopped; nothing was written."""
 
@@ -280,13 +290,13 @@ class GraphLoadError(ConfigurationError):
 
 
 class OwnerUnknown(RunlaneError):
-    """Nobody could send a request as the owner of a cron any more, so that its runs are not started either."""
+    """Nobody could send a request as this owner any more, so that runs of theirs are not started either."""
 
     code = "owner_unknown"
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
-        super().__init__(f"The owner {owner!r} is not known to this server's authentication; the cron is suspended.")
+        super().__init__(f"The owner {owner!r} is not known to this server's authentication, so no run is started.")
 
 
 class WorkerLost(RunlaneError):

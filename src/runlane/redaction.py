@@ -163,6 +163,13 @@ def redacted_configuration(configuration: Any) -> Any:
     return {name: item if name == _METADATA else redacted({name: item})[name] for name, item in configuration.items()}
 
 
+def without_redacted(configuration: Any) -> Any:
+    """Return *configuration*, which was redacted, without the values that were."""
+    if isinstance(configuration, Mapping):
+        return {name: without_redacted(item) for name, item in configuration.items() if item != REDACTED}
+    return configuration
+
+
 def redact_text(text: str) -> str:
     """Return *text*, of a log or an error, without what looks like a secret, in linear time.
 

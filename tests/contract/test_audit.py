@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver, Transaction, statement
-from runlane.store.transactions.audit import Act
+from runlane.store.transactions.audit import Act, ActFilter
 
 LONG_AGO = statement("used_long_ago", "UPDATE key_uses SET last_used_at = last_used_at - 3600000001")
 
@@ -32,16 +32,30 @@ async def test_acts_are_read_newest_first_and_page_by_page(store: RunStore) -> N
     rest = await store.audit.list(before=first[-1].audit_id)
     assert [found.audit_id for found in (*first, *rest)] == ids[::-1]
     assert rest[-1].subject == {"run_id": "0", "run_ids": ["a", "b"]}
-    assert {found.subject["run_id"] for found in await store.audit.list(actor="operator 1")} == {"1", "3"}
-    assert await store.audit.list(action="delete") == ()
+    assert {found.subject["run_id"] for found in await store.audit.list(where=ActFilter(actor="operator 1"))} == {
+        "1",
+        "3",
+    }
+    assert await store.audit.list(where=ActFilter(action="delete")) == ()
 
 
 async def test_a_result_is_recorded_once(store: RunStore) -> None:
     audit_id = await store.audit.record(act(0))
     assert [found.status for found in await store.audit.list()] == [None]
-    for status in (202, 500):
-        await store.audit.complete(audit_id, status)
-    assert [found.status for found in await store.audit.list()] == [202]
+    await store.audit.complete(audit_id, 202, {"done": 3})
+    await store.audit.complete(audit_id, 500)
+    assert [(found.status, found.result) for found in await store.audit.list()] == [(202, {"done": 3})]
+
+
+async def test_acts_of_a_time_are_found(store: RunStore) -> None:
+    for number in range(4):
+        await store.audit.record(act(number))
+    at = [found.recorded_at for found in await store.audit.list()][::-1]
+    within = ActFilter(since=at[1], until=at[3])
+    assert {found.subject["run_id"] for found in await store.audit.list(where=within)} == {"1", "2"}
+    newest = await store.audit.list(where=ActFilter(since=at[1]), limit=1)
+    assert [found.subject["run_id"] for found in newest] == ["3"]
+    assert await store.audit.list(where=ActFilter(until=at[0])) == ()
 
 
 async def test_acts_are_purged_once_they_are_old(store: RunStore) -> None:

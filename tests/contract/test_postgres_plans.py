@@ -15,10 +15,13 @@ from ledger_kit import ledger_connection
 from postgres_cluster import PostgresCluster
 from runlane.checkpoints import items, transactions
 from runlane.journal import rows
+from runlane.records import ANY_OWNER
 from runlane.store.backends import migrate_postgres
+from runlane.store.rows import owner_params
 from runlane.store.statements import Statement
 from runlane.store.transactions import parts
-from runlane.store.transactions.run_search import COMPARED, NEWEST, last_compared, matching
+from runlane.store.transactions.run_search import COMPARED, NEWEST, RunFilter, last_compared, matching
+from runlane.store.transactions.selections import selecting
 
 #: One thread has a fifth of the checkpoints.
 CHECKPOINTS, OF_THREAD, ITEMS = 100_000, 20_000, 20_000
@@ -125,18 +128,20 @@ def test_a_statement_reads_little_of_a_large_ledger(one: Statement, ledger: psyc
     assert looked_at(found) <= ENOUGH, json.dumps(found, indent=1)
 
 
-@pytest.mark.parametrize("scope", ["all", "owner", "thread", "unsuccessful", "unsuccessful_of_owner"])
+@pytest.mark.parametrize("scope", ["all", "owner", "thread", "ids", "unsuccessful", "unsuccessful_of_owner"])
 def test_a_search_for_runs_reads_few_of_them(scope: str, ledger: psycopg.Connection) -> None:
     ledger.execute("ANALYZE runs")  # until that, PostgreSQL reads all runs while they are as few as here
-    nothing = dict.fromkeys(("statuses", "graph_id", "assistant_id", "text", "metadata", "where_path"))
-    mine = "owner" in scope
-    given = {**nothing, "owner": "o7", "since": 0, "until": RUNS, "any_thread": 1, "limit": 20}
-    given |= {"any_owner": 0 if mine else 1, "thread_id": "t7" if scope == "thread" else None}
+    where = RunFilter(
+        thread_id="t7" if scope == "thread" else None,
+        run_ids=frozenset(f"run-{number}" for number in range(100)) if scope == "ids" else None,
+    )
+    given = {**where.params(), **owner_params("o7" if "owner" in scope else ANY_OWNER), "limit": 20}
     last = plan_of(last_compared(scope), {**given, "before": NEWEST, "first": 0}, ledger)
     assert looked_at(last) <= RUNS / 10, json.dumps(last, indent=1)
     first = RUNS - COMPARED if scope == "all" else 0
-    compared = plan_of(matching(scope), {**given, "before": NEWEST, "first": first}, ledger)
-    assert looked_at(compared) <= RUNS / 10, json.dumps(compared, indent=1)
+    for one in (matching(scope), selecting(scope)):
+        compared = plan_of(one, {**given, "before": NEWEST, "first": first}, ledger)
+        assert looked_at(compared) <= RUNS / 10, json.dumps(compared, indent=1)
 
 
 def plan_of(one: Statement, values: dict[str, Any], ledger: psycopg.Connection) -> dict[str, Any]:

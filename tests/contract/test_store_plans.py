@@ -35,6 +35,7 @@ from runlane.store.transactions.run_search import (
     FIRST_AND_LAST,
     NEWEST,
     NEXT_RUN,
+    RunFilter,
     last_compared,
     matching,
 )
@@ -48,6 +49,7 @@ from runlane.store.transactions.runs import (
     SETTLE_THREAD,
     THREAD_OF_RUN,
 )
+from runlane.store.transactions.selections import selecting
 from runlane.store.transactions.threads import EXPIRED_THREADS
 
 ENDED, THREADS, PENDING = 10_000, 10, 20
@@ -188,20 +190,16 @@ def test_a_join_a_list_and_a_stream_cost_no_more_beside_many_ended_runs(
     assert steps(ledger, one, {**places, "status": None}) <= 2 + 2 * rows
 
 
-@pytest.mark.parametrize("scope", ["all", "owner", "thread", "active", "unsuccessful", "unsuccessful_of_owner"])
+@pytest.mark.parametrize("scope", ["all", "owner", "thread", "ids", "active", "unsuccessful", "unsuccessful_of_owner"])
 def test_a_page_of_a_search_for_runs_costs_no_more_beside_many_runs(ledger: sqlite3.Connection, scope: str) -> None:
-    given: dict[str, object] = {
-        "before": NEWEST,
-        "first": 0,
-        "since": 0,
-        "until": NEWEST,
-        "any_thread": 1,
-        "limit": 20,
-    }
-    nothing = dict.fromkeys(("statuses", "graph_id", "assistant_id", "text", "metadata", "where_json"))
-    bounds = {"thread_id": "t1"} if scope == "thread" else {"thread_id": None}
-    assert steps(ledger, matching(scope), {**given, **nothing, **bounds}) <= 2 + 2 * 20
-    assert steps(ledger, last_compared(scope), {**given, **bounds}) <= COMPARED / 10
+    where = RunFilter(
+        thread_id="t1" if scope == "thread" else None,
+        run_ids=frozenset(f"run-{number}" for number in range(100)) if scope == "ids" else None,
+    )
+    given = {**where.params(), "before": NEWEST, "first": 0, "limit": 20}
+    for statement in (matching(scope), selecting(scope)):
+        assert steps(ledger, statement, given) <= (2 + 100 if scope == "ids" else 2 + 2 * 20)
+    assert steps(ledger, last_compared(scope), given) <= COMPARED / 10
     assert steps(ledger, FIRST_AND_LAST) + steps(ledger, NEXT_RUN, {"seq": ENDED // 2}) <= 2
 
 

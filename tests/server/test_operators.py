@@ -177,7 +177,7 @@ def test_everyone_is_told_who_they_are_and_what_they_may_do(clients: Clients, se
     assert {name for name, one in told.items() if "threads.cancel" in one["may"]} == {"alice", "stopper", "chief"}
     assert {name for name, one in told.items() if "audit.read" in one["may"]} == {"chief"}
     assert {name for name, one in told.items() if "threads.create_run" in one["may"]} == {"alice"}
-    assert told["chief"]["scopes"] == ["admin", "runs:cancel", "runs:read"]
+    assert told["chief"]["scopes"] == ["admin", "runs:cancel", "runs:read", "runs:retry"]
     everyone = httpx.get(f"{server.url}/me").json()
     assert (everyone["authentication"], everyone["identity"], everyone["sees_payload"]) == ("none", None, True)
     assert set(everyone["may"]) >= {action for one in told.values() for action in one["may"]}

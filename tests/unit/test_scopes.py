@@ -25,7 +25,12 @@ from runlane.server.auth.scopes import (
 from runlane.server.http import answers
 from runlane.server.http.payload import can_be_hidden, hidden
 
-READ, CANCEL, ADMIN = OperatorScope.RUNS_READ, OperatorScope.RUNS_CANCEL, OperatorScope.ADMIN
+READ, CANCEL, RETRY, ADMIN = (
+    OperatorScope.RUNS_READ,
+    OperatorScope.RUNS_CANCEL,
+    OperatorScope.RUNS_RETRY,
+    OperatorScope.ADMIN,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +39,7 @@ READ, CANCEL, ADMIN = OperatorScope.RUNS_READ, OperatorScope.RUNS_CANCEL, Operat
         ((), set()),
         (("runs:read", "admin", "operator"), set()),
         (("operator:runs:read", "operator:nonsense"), {READ}),
-        (("operator:admin",), {READ, CANCEL, ADMIN}),
+        (("operator:admin",), {READ, CANCEL, RETRY, ADMIN}),
     ],
 )
 def test_only_permissions_of_that_name_are_scopes(permissions: tuple[str, ...], scopes: set[OperatorScope]) -> None:
@@ -53,6 +58,8 @@ def test_a_scope_that_does_not_exist_is_refused() -> None:
         ("threads", "search", {}, READ),
         ("crons", "search", {}, READ),
         ("threads", "update", {"action": "interrupt"}, CANCEL),
+        ("threads", "update", {"action": "retry"}, RETRY),
+        ("threads", "create_run", {"retry_of": "x"}, RETRY),
         ("threads", "update", {"values": {}}, None),
         ("threads", "update", {}, None),
         ("threads", "create_run", {}, None),
@@ -86,6 +93,7 @@ def test_what_a_user_may_do_is_listed_by_what_is_asked_of_them() -> None:
         ({"metadata": {"customer": "x"}}, True),
         ({"values": {"x": 1}}, True),
         ({"text": "x"}, True),
+        ({"metadata": {"customer": "x"}, "retry_of": "x"}, False),
     ],
 )
 def test_a_search_by_payload_tells_of_payload(value: dict[str, Any], compares: bool) -> None:
@@ -99,6 +107,9 @@ def test_a_search_by_payload_tells_of_payload(value: dict[str, Any], compares: b
         ("search", {}, True, "payload.read"),
         ("update", {"action": "interrupt"}, False, "cancel"),
         ("update", {"action": "rollback"}, False, "rollback"),
+        ("update", {"action": "retry"}, False, "retry"),
+        ("update", {"action": "interrupt", "preview": True}, False, None),
+        ("create_run", {"retry_of": "x"}, False, None),
         ("delete", {}, True, "delete"),
     ],
 )

@@ -19,6 +19,7 @@ from runlane.server.protocols.mcp import MCP
 from runlane.server.protocols.v2.routes import PROTOCOL
 from runlane.server.routes.assistants import ASSISTANTS
 from runlane.server.routes.batch import BATCH
+from runlane.server.routes.bulk import BULK
 from runlane.server.routes.console import CONSOLE
 from runlane.server.routes.crons import CRONS
 from runlane.server.routes.explain import EXPLAIN
@@ -26,6 +27,7 @@ from runlane.server.routes.items import ITEMS
 from runlane.server.routes.me import ME
 from runlane.server.routes.metrics import METRICS
 from runlane.server.routes.operators import OPERATORS
+from runlane.server.routes.retries import RETRIES
 from runlane.server.routes.run_search import RUN_SEARCH
 from runlane.server.routes.runs import RUNS
 from runlane.server.routes.system import HEALTH, META
@@ -67,7 +69,9 @@ RESOURCES: Final = (
     RUN_SEARCH,
     WATCH,
     EXPLAIN,
+    RETRIES,
     BATCH,
+    BULK,
     CRONS,
     ITEMS,
     WEBHOOKS,

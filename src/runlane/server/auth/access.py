@@ -30,6 +30,11 @@ class Access:
     where: Mapping[str, Any] | None = None
     user: User | None = None
 
+    @property
+    def operates(self) -> bool:
+        """Return whether it is an operator's, who acts for the owners of things."""
+        return self.user is not None and bool(self.user.scopes)
+
     def sees(self, thread: Thread) -> bool:
         """Return whether *thread*, read without regard to its owner, may be touched; if not, it is not found."""
         mine = isinstance(self.reads, AnyOwner) or thread.owner == self.reads

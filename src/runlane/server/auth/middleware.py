@@ -27,6 +27,8 @@ log = logging.getLogger("runlane.auth")
 USER: Final = "runlane.user"
 #: Where a request has the ids of the acts that the audit has of it.
 ACTS: Final = "runlane.acts"
+#: Where a request has what its act came to, beside its status.
+RESULT: Final = "runlane.result"
 #: With ``omit`` an operator who may see payload asks for an answer without it, which is not recorded.
 PAYLOAD_HEADER: Final = "runlane-payload"
 #: A socket is closed with this and an HTTP status, as a page cannot read the status of a handshake.
@@ -105,7 +107,7 @@ def _recording(scope: Scope, send: Send) -> Send:
             store: RunStore = scope["app"].state.service.store
             for act in scope.get(ACTS, ()):
                 try:
-                    await store.audit.complete(act, message["status"])
+                    await store.audit.complete(act, message["status"], scope.get(RESULT))
                 except StoreUnavailable as error:  # what was done stays recorded, without its result
                     log.warning("audit.result_not_recorded audit_id=%s why=%s", act, error)
         await send(message)

@@ -21,10 +21,12 @@ class OperatorScope(StrEnum):
 
     RUNS_READ = "runs:read"  # read threads, runs, assistants, crons and webhooks, without payload
     RUNS_CANCEL = "runs:cancel"
+    RUNS_RETRY = "runs:retry"  # start runs that have ended again, for their owners
     PAYLOAD_READ = "payload:read"  # see payload in what they read
-    ADMIN = "admin"  # delete, manage keys, read the audit; with the scopes to read and to cancel
+    ADMIN = "admin"  # delete, manage keys, read the audit; with all scopes of runs
 
 
+_OF_RUNS: Final = frozenset({OperatorScope.RUNS_READ, OperatorScope.RUNS_CANCEL, OperatorScope.RUNS_RETRY})
 _READING: Final = frozenset({"read", "search"})
 #: What there is to do with the things of owners, as ``langgraph_sdk.Auth`` names it.
 _OWNED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -37,6 +39,7 @@ _OWNED: Final[Mapping[str, tuple[str, ...]]] = {
 _THREAD_ACTS: Final[Mapping[str, OperatorScope]] = {
     "interrupt": OperatorScope.RUNS_CANCEL,
     "rollback": OperatorScope.RUNS_CANCEL,
+    "retry": OperatorScope.RUNS_RETRY,
 }
 #: What is the server's, so that only operators may do it, and the scope that each action needs.
 SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {
@@ -50,9 +53,7 @@ def scopes_of(permissions: Iterable[str]) -> frozenset[OperatorScope]:
     """Return the scopes among *permissions*; one that does not exist gives nothing."""
     known = {f"{PREFIX}{scope.value}": scope for scope in OperatorScope}
     found = {known[permission] for permission in permissions if permission in known}
-    return frozenset(
-        found | {OperatorScope.RUNS_READ, OperatorScope.RUNS_CANCEL} if OperatorScope.ADMIN in found else found
-    )
+    return frozenset(found | _OF_RUNS if OperatorScope.ADMIN in found else found)
 
 
 def permissions_of(scopes: Iterable[str]) -> tuple[str, ...]:
@@ -80,13 +81,15 @@ def required_scope(resource: str, action: str, value: Mapping[str, Any]) -> Oper
         return OperatorScope.ADMIN
     if resource == "threads" and action == "update":
         return _THREAD_ACTS.get(str(value.get("action")))
+    if resource == "threads" and action == "create_run" and "retry_of" in value:
+        return OperatorScope.RUNS_RETRY
     return None
 
 
 def permitted(scopes: Set[OperatorScope]) -> tuple[str, ...]:
     """Return what an operator with *scopes* may do, as ``<resource>.<action>``."""
     asked = [(f"{resource}.{action}", required_scope(resource, action, {})) for resource, action in _actions()]
-    asked.append(("threads.cancel", OperatorScope.RUNS_CANCEL))
+    asked += [("threads.cancel", OperatorScope.RUNS_CANCEL), ("threads.retry", OperatorScope.RUNS_RETRY)]
     return tuple(sorted(name for name, scope in asked if scope in scopes))
 
 
@@ -95,7 +98,10 @@ def owners_actions(allows: Callable[[str, str], bool]) -> tuple[str, ...]:
     found = [
         f"{resource}.{action}" for resource, action in _actions() if resource in _OWNED and allows(resource, action)
     ]
-    return tuple(sorted([*found, "threads.cancel"] if "threads.update" in found else found))
+    if "threads.update" in found:
+        found.append("threads.cancel")
+        found += ["threads.retry"] if "threads.create_run" in found else []
+    return tuple(sorted(found))
 
 
 def everything() -> tuple[str, ...]:
@@ -109,13 +115,20 @@ def _actions() -> Iterator[tuple[str, str]]:
 
 def filters_by_payload(value: Mapping[str, Any]) -> bool:
     """Return whether a search compares payload, so that its answer tells of it."""
+    if "retry_of" in value:
+        return False  # it starts a run, whose metadata this is
     metadata = value.get("metadata") or {}
     return any(value.get(name) for name in _PAYLOAD_FILTERS) or not metadata.keys() <= SHOWN_METADATA
 
 
 def act_of(action: str, value: Mapping[str, Any], *, shows_payload: bool) -> str | None:
-    """Return what the audit calls *action*; ``None`` if it is not recorded: a read that shows no payload."""
+    """Return what the audit calls *action*; ``None`` if it is not recorded.
+
+    That is a read that shows no payload, a preview, and each run that an act, which is recorded, retries.
+    """
+    if "preview" in value or "retry_of" in value:
+        return None
     if action in _READING:
         return "payload.read" if shows_payload else None
-    asked = value.get("action")
-    return {"interrupt": "cancel", "rollback": "rollback"}.get(str(asked), action) if asked else action
+    asked = value.get("action", action)
+    return "cancel" if asked == "interrupt" else str(asked)

@@ -258,6 +258,7 @@ class WireRunSummary(WireObject):
     attempt: Count
     rescues: Count
     worker_id: str | None
+    build: str | None
     metadata: Object
     model_name: str | None
     usage: Usage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from types import UnionType
@@ -15,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 
 from runlane.errors import InvalidRequest
-from runlane.server.http.requests import Limit, Offset, ignore
+from runlane.server.http.requests import Limit, Moment, Offset, ignore
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}\Z")
 _TRUE: Final = frozenset({"true", "1", "yes"})
@@ -86,7 +87,7 @@ def _reader(kind: Any) -> Reader:
         return _choice({member.value: member for member in kind})
     if kind is int:
         return lambda texts: _integer(texts[-1], meta)
-    return {bool: _flag, UUID: _uuid, str: lambda texts: texts[-1]}[kind]
+    return {bool: _flag, UUID: _uuid, datetime: _moment, str: lambda texts: texts[-1]}[kind]
 
 
 def _number_or(number: Reader, other: Reader) -> Reader:
@@ -123,6 +124,13 @@ def _uuid(texts: list[str]) -> UUID:
         return UUID(texts[-1])
     except ValueError:
         raise ValueError("a UUID") from None
+
+
+def _moment(texts: list[str]) -> datetime:
+    try:
+        return msgspec.convert(texts[-1], Moment)
+    except msgspec.ValidationError:
+        raise ValueError("a time with its offset from UTC (RFC 3339)") from None
 
 
 def _parts(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from runlane.lifecycle import StrategyName
 from runlane.server.http.json_bodies import read_json
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 SortOrder = Literal["asc", "desc"]
 StreamMode = Literal[

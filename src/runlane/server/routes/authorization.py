@@ -13,7 +13,7 @@ from runlane.errors import NotFound
 from runlane.lifecycle import CancelSource
 from runlane.records import ANY_OWNER, RunRecord, Thread
 from runlane.server.auth.access import OPEN, Access, Canceller, User
-from runlane.server.auth.middleware import ACTS, USER
+from runlane.server.auth.middleware import ACTS, RESULT, USER
 from runlane.server.auth.scopes import SERVERS, act_of, filters_by_payload, required_scope
 from runlane.server.http.payload import HIDES_PAYLOAD
 from runlane.server.http.requests import path_uuid
@@ -36,7 +36,15 @@ _SUBJECTS: Final = (
     "key_id",
     "name",
     "scopes",
+    "where",
+    "bound",
+    "after",
+    "reason",
+    "page",
 )
+
+
+MAX_USER_AGENT: Final = 200
 
 
 def service_of(connection: HTTPConnection) -> Service:
@@ -119,7 +127,13 @@ def _act(connection: HTTPConnection, user: User, action: str, value: Mapping[str
         subject={**connection.path_params, **ids},
         request_id=REQUEST_ID.get() or None,
         address=None if connection.client is None else connection.client.host,
+        user_agent=connection.headers.get("user-agent", "")[:MAX_USER_AGENT] or None,
     )
+
+
+def record_result(connection: HTTPConnection, result: Mapping[str, int]) -> None:
+    """Have the audit keep *result* beside the status of the answer, if the request is recorded."""
+    connection.scope[RESULT] = result
 
 
 def canceller_of(connection: HTTPConnection) -> Canceller:

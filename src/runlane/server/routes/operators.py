@@ -13,11 +13,11 @@ from starlette.responses import Response
 from runlane.server.auth.keys import ApiKeys
 from runlane.server.auth.scopes import scopes_of
 from runlane.server.http.queries import QueryModel
-from runlane.server.http.requests import Limit
+from runlane.server.http.requests import Limit, Moment
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import administer, service_of
-from runlane.store.transactions.audit import NEWEST_ACT, RecordedAct
+from runlane.store.transactions.audit import NEWEST_ACT, ActFilter, RecordedAct
 
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 
@@ -27,13 +27,17 @@ class AuditQuery(QueryModel):
     before: Text = NEWEST_ACT
     actor: Text | None = None
     action: Text | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 async def list_audit(request: Request, query: AuditQuery) -> Response:
     """Return what operators did, the newest first. X-Pagination-Next is the next page's ``before``."""
     await administer(request, "audit", "read", {})
     found = await service_of(request).store.audit.list(
-        before=query.before, actor=query.actor, action=query.action, limit=query.limit
+        before=query.before,
+        where=ActFilter(actor=query.actor, action=query.action, since=query.since, until=query.until),
+        limit=query.limit,
     )
     headers = {"X-Pagination-Next": found[-1].audit_id} if len(found) == query.limit else {}
     return json_response(found, headers=headers)

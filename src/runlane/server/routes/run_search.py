@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.lifecycle import RunStatus
+from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Owner
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
-from runlane.server.http.requests import Body, Limit, Object, canonical_uuid
+from runlane.server.http.requests import Body, Limit, Moment, Object, canonical_uuid
 from runlane.server.http.responses import error_wire, json_response, receipt_wire, waiting_wire
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, service_of
-from runlane.store.transactions.run_search import NEWEST, RunFilter, RunSummary
+from runlane.store.transactions.run_search import MAX_IDS, NEWEST, RunFilter, RunSummary, WaitReason
 
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+E = TypeVar("E", bound=StrEnum)
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 #: Where the next page begins, as ``X-Pagination-Next`` says.
 Cursor = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$")]
 
 
-class RunSearch(Body):
+class RunWhere(Body):
+    """Which runs: each given condition must hold. ``build`` and ``worker_id`` are those of the last attempt."""
+
+    run_ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_IDS)] | None = None
     status: RunStatus | Annotated[list[RunStatus], msgspec.Meta(min_length=1)] | None = None
+    end_reason: EndReason | Annotated[list[EndReason], msgspec.Meta(min_length=1)] | None = None
     thread_id: str | None = None
     graph_id: Text | None = None
     assistant_id: Text | None = None
     owner: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    build: Text | None = None
+    worker_id: Text | None = None
+    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    waits_for: WaitReason | None = None
     metadata: Object | None = None
     since: Moment | None = None
     until: Moment | None = None
     text: Text | None = None
+
+
+class RunSearch(RunWhere):
     limit: Limit = 10
     after: Cursor | None = None
 
@@ -44,40 +55,66 @@ async def search_runs(request: Request, body: RunSearch) -> Response:
 
     A page that compares very many runs ends early, also with none.
     """
-    value: dict[str, Any] = {
-        "metadata": body.metadata or {},
-        "status": body.status,
-        "thread_id": body.thread_id,
-        "text": body.text,
-        "limit": body.limit,
-    }
+    value = {**conditions(body), "limit": body.limit}
     access = await authorize(request, "threads", "search", value)
-    owner = _seen(access, body.owner)
+    owner = seen_owner(access, body)
     if owner is None:
         return json_response([])
-    statuses = [body.status] if isinstance(body.status, RunStatus) else body.status or ()
-    where = RunFilter(
-        statuses=frozenset(statuses),
-        thread_id=None if body.thread_id is None else canonical_uuid("thread", body.thread_id),
-        graph_id=body.graph_id,
-        assistant_id=body.assistant_id,
-        since=body.since,
-        until=body.until,
-        text=body.text,
-        metadata=value["metadata"],
-        where=access.where,
-    )
+    where = run_filter(access, body, value["metadata"])
     before = NEWEST if body.after is None else int(body.after)
     page = await service_of(request).store.runs.search(owner=owner, where=where, before_seq=before, limit=body.limit)
     headers = {} if page.next_before is None else {"X-Pagination-Next": str(page.next_before)}
     return json_response([summary_wire(run) for run in page.runs], headers=headers)
 
 
-def _seen(access: Access, wanted: str | None) -> Owner | None:
-    """Return whose runs are searched; ``None`` if those of *wanted* may not be seen."""
-    if wanted is None or access.reads == wanted:
+def conditions(body: RunWhere) -> dict[str, Any]:
+    """Return what authorisation is told of a filter; a handler may change its ``metadata``."""
+    return {
+        "metadata": body.metadata or {},
+        "status": body.status,
+        "thread_id": body.thread_id,
+        "run_ids": body.run_ids,
+        "text": body.text,
+    }
+
+
+def run_filter(access: Access, body: RunWhere, metadata: Object) -> RunFilter:
+    """Return *body* as the ledger takes it, for those runs that *access* may touch.
+
+    Raises:
+        InvalidRequest: An id is not a UUID.
+    """
+    run_ids = None if body.run_ids is None else frozenset(canonical_uuid("run", one) for one in body.run_ids)
+    return RunFilter(
+        run_ids=run_ids,
+        statuses=_set_of(body.status),
+        end_reasons=_set_of(body.end_reason),
+        thread_id=None if body.thread_id is None else canonical_uuid("thread", body.thread_id),
+        graph_id=body.graph_id,
+        assistant_id=body.assistant_id,
+        since=body.since,
+        until=body.until,
+        build=body.build,
+        worker_id=body.worker_id,
+        min_tokens=body.min_tokens,
+        waits_for=body.waits_for,
+        text=body.text,
+        metadata=metadata,
+        where=access.where,
+    )
+
+
+def _set_of(given: E | list[E] | None) -> frozenset[E]:
+    if given is None:
+        return frozenset()
+    return frozenset(given if isinstance(given, list) else [given])
+
+
+def seen_owner(access: Access, body: RunWhere) -> Owner | None:
+    """Return whose runs are searched; ``None`` if those of the owner in *body* may not be seen."""
+    if body.owner is None or access.reads == body.owner:
         return access.reads
-    return wanted if access.reads is ANY_OWNER else None
+    return body.owner if access.reads is ANY_OWNER else None
 
 
 def summary_wire(run: RunSummary) -> dict[str, Any]:
@@ -93,6 +130,7 @@ def summary_wire(run: RunSummary) -> dict[str, Any]:
         "attempt": run.attempt,
         "rescues": run.rescues,
         "worker_id": run.worker_id,
+        "build": run.build,
         "metadata": run.metadata,
         "model_name": run.model_name,
         "usage": run.usage,

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import audit
-from runlane.store.transactions.audit import NEWEST_ACT, Act, RecordedAct
+from runlane.store.transactions.audit import EVERY_ACT, NEWEST_ACT, Act, ActFilter, RecordedAct
 
 
 class Audit:
@@ -20,15 +20,15 @@ class Audit:
         """Record an act that begins, durably, and return its id."""
         return await self._database.write(lambda: audit.record(act))
 
-    async def complete(self, audit_id: str, status: int) -> None:
-        """Record the status of the answer to an act."""
-        await self._database.write(lambda: audit.complete(audit_id, status))
+    async def complete(self, audit_id: str, status: int, result: Mapping[str, int] | None = None) -> None:
+        """Record the status of the answer to an act, and what it came to."""
+        await self._database.write(lambda: audit.complete(audit_id, status, result))
 
     async def list(
-        self, *, before: str = NEWEST_ACT, actor: str | None = None, action: str | None = None, limit: int = 100
+        self, *, before: str = NEWEST_ACT, where: ActFilter = EVERY_ACT, limit: int = 100
     ) -> tuple[RecordedAct, ...]:
-        """Return acts whose id is below *before*, the newest first."""
-        return await self._database.read(lambda: audit.acts(before, actor, action, limit))
+        """Return acts that match, and whose id is below *before*, the newest first."""
+        return await self._database.read(lambda: audit.acts(before, where, limit))
 
     async def key_used(self, key_id: str) -> None:
         """Record that an API key is in use."""

@@ -16,11 +16,13 @@ from runlane.store.transactions import (
     run_search,
     run_states,
     runs,
+    selections,
     tasks,
 )
 from runlane.store.transactions.histories import RunHistory
 from runlane.store.transactions.run_search import NEWEST, RunFilter, RunPage
 from runlane.store.transactions.run_states import StreamedRun
+from runlane.store.transactions.selections import SelectionPage
 from runlane.store.transactions.tasks import TaskFilter
 
 
@@ -97,6 +99,14 @@ class Runs:
     async def search(self, *, owner: Owner, where: RunFilter, before_seq: int = NEWEST, limit: int) -> RunPage:
         """Return runs of all threads that match *where*, with a ``seq`` below *before_seq*, newest admission first."""
         return await self._database.read(lambda: run_search.search_runs(owner, where, before_seq, limit))
+
+    async def select(self, *, owner: Owner, where: RunFilter, before_seq: int = NEWEST, limit: int) -> SelectionPage:
+        """Return what decides whether an action can act on the runs that :meth:`search` finds."""
+        return await self._database.read(lambda: selections.select_runs(owner, where, before_seq, limit))
+
+    async def wrote_newest_checkpoint(self, run_id: str, thread_id: str) -> bool:
+        """Return whether the newest checkpoint of the thread's graph is of the run."""
+        return await self._database.read(lambda: selections.wrote_newest_checkpoint(run_id, thread_id))
 
     async def list_tasks(
         self, thread_id: str, *, owner: Owner, where: TaskFilter, before: tuple[int, int] | None, limit: int

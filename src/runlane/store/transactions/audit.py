@@ -8,24 +8,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from runlane.store.rows import dumps, instant, loads
+from runlane.store.rows import dumps, instant, loads, microseconds
 from runlane.store.statements import Row, Transaction, statement
 from runlane.store.transactions.purges import purges_alone
 
 # Guard: none; the id is new.
 INSERT_ACT = statement(
     "insert_act",
-    """INSERT INTO audit (audit_id, recorded_at, actor, key_id, action, route, subject, request_id, address)
-       VALUES (:audit_id, {now}, :actor, :key_id, :action, :route, :subject, :request_id, :address)""",
+    """INSERT INTO audit (audit_id, recorded_at, actor, key_id, action, route, subject, request_id, address,
+                          user_agent)
+       VALUES (:audit_id, :recorded_at, :actor, :key_id, :action, :route, :subject, :request_id, :address,
+               :user_agent)""",
 )
 NOW = statement("now", "SELECT {now} AS now_us")
 # Guard: nothing was recorded of its result.
-SET_RESULT = statement("set_result", "UPDATE audit SET status = :status WHERE audit_id = :audit_id AND status IS NULL")
+SET_RESULT = statement(
+    "set_result",
+    "UPDATE audit SET status = :status, result = :result WHERE audit_id = :audit_id AND status IS NULL",
+)
 # By the primary key, newest first.
 ACTS = statement(
     "acts",
-    """SELECT audit_id, recorded_at, actor, key_id, action, route, subject, request_id, address, status FROM audit
-       WHERE audit_id < :before AND (CAST(:actor AS TEXT) IS NULL OR actor = :actor)
+    """SELECT audit_id, recorded_at, actor, key_id, action, route, subject, request_id, address, user_agent, status,
+         result FROM audit
+       WHERE audit_id < :before AND audit_id >= :first AND (CAST(:actor AS TEXT) IS NULL OR actor = :actor)
          AND (CAST(:action AS TEXT) IS NULL OR action = :action)
        ORDER BY audit_id DESC LIMIT :limit""",
 )
@@ -60,11 +66,15 @@ class Act:
     subject: Mapping[str, str | list[str]]
     request_id: str | None
     address: str | None
+    user_agent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedAct:
-    """An act of an operator; ``status`` is that of the answer, ``None`` if it is not known."""
+    """An act of an operator; ``status`` is that of the answer, ``None`` if it is not known.
+
+    ``result`` are counts of what an act on many things came to.
+    """
 
     audit_id: str
     recorded_at: datetime
@@ -75,7 +85,22 @@ class RecordedAct:
     subject: Mapping[str, str | list[str]]
     request_id: str | None
     address: str | None
+    user_agent: str | None
     status: int | None
+    result: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActFilter:
+    """A filter on acts: each given condition must hold. *since* is the first instant, *until* the first one after."""
+
+    actor: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+EVERY_ACT: Final = ActFilter()
 
 
 def record(act: Act) -> Transaction[str]:
@@ -84,6 +109,7 @@ def record(act: Act) -> Transaction[str]:
     audit_id = f"{_first_id(row['now_us'])}{secrets.token_hex(4)}"
     yield INSERT_ACT(
         audit_id=audit_id,
+        recorded_at=row["now_us"],
         actor=act.actor,
         key_id=act.key_id,
         action=act.action,
@@ -91,18 +117,22 @@ def record(act: Act) -> Transaction[str]:
         subject=dumps(act.subject),
         request_id=act.request_id,
         address=act.address,
+        user_agent=act.user_agent,
     )
     return audit_id
 
 
-def complete(audit_id: str, status: int) -> Transaction[None]:
-    """Record the status of the answer to an act."""
-    yield SET_RESULT(audit_id=audit_id, status=status)
+def complete(audit_id: str, status: int, result: Mapping[str, int] | None) -> Transaction[None]:
+    """Record the status of the answer to an act, and what it came to."""
+    yield SET_RESULT(audit_id=audit_id, status=status, result=None if result is None else dumps(result))
 
 
-def acts(before: str, actor: str | None, action: str | None, limit: int) -> Transaction[tuple[RecordedAct, ...]]:
-    """Return acts below *before*, the newest first."""
-    rows = yield ACTS(before=before, actor=actor, action=action, limit=limit)
+def acts(before: str, where: ActFilter, limit: int) -> Transaction[tuple[RecordedAct, ...]]:
+    """Return acts below *before* that match, the newest first."""
+    if where.until is not None:
+        before = min(before, _first_id(microseconds(where.until)))
+    first = "" if where.since is None else _first_id(microseconds(where.since))
+    rows = yield ACTS(before=before, first=first, actor=where.actor, action=where.action, limit=limit)
     return tuple(_act(row) for row in rows)
 
 
@@ -142,5 +172,7 @@ def _act(row: Row) -> RecordedAct:
         subject=loads(row["subject"]),
         request_id=row["request_id"],
         address=row["address"],
+        user_agent=row["user_agent"],
         status=row["status"],
+        result=None if row["result"] is None else loads(row["result"]),
     )

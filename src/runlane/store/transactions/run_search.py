@@ -6,15 +6,15 @@ runs with the filter. A page may therefore have fewer runs than were asked for, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus
 from runlane.records import AnyOwner, CancelReceipt, Json, Owner, RunError, Usage, WaitingOn
-from runlane.store.conditions import IS_ACTIVE, IS_MINE
+from runlane.store.conditions import IS_ACTIVE, IS_DUE, IS_MINE, PENDING, UNBLOCKED
 from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params
 from runlane.store.rows import (
     dumps,
@@ -40,6 +40,10 @@ CLOCK_MARGIN_US: Final = 60_000_000
 #: Above every number of a run.
 NEWEST: Final = 2**62
 
+#: Ids in one filter.
+MAX_IDS: Final = 1_000
+WaitReason = Literal["run", "delay", "slots"]
+
 UNSUCCESSFUL: Final = TERMINAL - {RunStatus.SUCCESS}
 _IS_UNSUCCESSFUL: Final = f"status IN {listed(UNSUCCESSFUL)}"
 
@@ -62,15 +66,25 @@ _SCOPES: Final[Mapping[str, _Scope]] = {
     "all": _Scope("1 = 1"),
     "owner": _Scope("1 = 1", _BEFORE_OF_OWNER, _FIRST_OF_OWNER, _ORDER_OF_OWNER),
     "thread": _Scope("thread_id = :thread_id"),
+    "ids": _Scope("run_id IN {listed :run_ids}", "+seq < :before", "+seq >= :first", "+seq DESC"),
     "active": _Scope(IS_ACTIVE, "+seq < :before", "+seq >= :first", "+seq DESC"),
     "unsuccessful": _Scope(_IS_UNSUCCESSFUL),
     "unsuccessful_of_owner": _Scope(_IS_UNSUCCESSFUL, _BEFORE_OF_OWNER, _FIRST_OF_OWNER, _ORDER_OF_OWNER),
 }
+#: What a pending run waits for.
+_WAITS_FOR: Final = f"CASE WHEN NOT ({IS_DUE}) THEN 'delay' WHEN {UNBLOCKED} THEN 'slots' ELSE 'run' END"
+_TOKENS: Final = "COALESCE(json_extract(usage, '$.total_tokens'), 0)"
+_TOKENS_PG: Final = "COALESCE(CAST(CAST(usage AS json) ->> 'total_tokens' AS BIGINT), 0)"
 _WANTED = f"""{IS_MINE}
   AND (CAST(:statuses AS TEXT) IS NULL OR status IN {{listed :statuses}})
   AND (CAST(:thread_id AS TEXT) IS NULL OR thread_id = :thread_id)
   AND (CAST(:graph_id AS TEXT) IS NULL OR graph_id = :graph_id)
   AND (CAST(:assistant_id AS TEXT) IS NULL OR assistant_id = :assistant_id)
+  AND (CAST(:end_reasons AS TEXT) IS NULL OR end_reason IN {{listed :end_reasons}})
+  AND (CAST(:build AS TEXT) IS NULL OR build = :build)
+  AND (CAST(:worker_id AS TEXT) IS NULL OR worker_id = :worker_id)
+  AND (:min_tokens = 0 OR {{tokens}} >= :min_tokens)
+  AND (CAST(:waits_for AS TEXT) IS NULL OR (status = {PENDING} AND {_WAITS_FOR} = :waits_for))
   AND created_at >= :since AND created_at < :until"""
 _TEXT = "run_id || ' ' || thread_id || ' ' || metadata || ' ' || COALESCE(error, '')"
 _HAS_TEXT = f"(CAST(:text AS TEXT) IS NULL OR instr(lower({_TEXT}), :text) > 0)"
@@ -79,7 +93,7 @@ _OF_THREAD = """(:any_thread = 1 OR EXISTS (SELECT 1 FROM threads WHERE threads.
   AND (CAST(:metadata AS TEXT) IS NULL OR {contains}) AND {matches}))"""
 _COLUMNS = (
     "run_id, thread_id, owner, seq, assistant_id, graph_id, status, end_reason, attempt, rescues, worker_id, metadata, "
-    f"model_name, error, usage, {RECEIPT}, not_before, created_at, updated_at, started_at, ended_at"
+    f"model_name, error, usage, {RECEIPT}, build, not_before, created_at, updated_at, started_at, ended_at"
 )
 COUNT_ACTIVE: Final = statement(
     "run_search.count_active", f"SELECT COUNT(*) AS n FROM (SELECT 1 FROM runs WHERE {IS_ACTIVE} LIMIT :limit) AS found"
@@ -117,15 +131,23 @@ def last_compared(scope: str) -> Statement:
 @cache
 def matching(scope: str) -> Statement:
     """Return the statement that reads runs of *scope* that match, of those between two numbers."""
+    return matching_columns(scope, f"run_search.matching_{scope}", _COLUMNS)
+
+
+def matching_columns(scope: str, name: str, columns: str) -> Statement:
+    """Return the same with other *columns*, in which ``{tokens}`` is what a run has used."""
     one = _SCOPES[scope]
-    sql = f"""SELECT {_COLUMNS} FROM runs WHERE {one.condition} AND {one.before} AND {one.first} AND {_WANTED}
+    sql = f"""SELECT {columns} FROM runs WHERE {one.condition} AND {one.before} AND {one.first} AND {_WANTED}
         AND {{text}} AND {{of_thread}} ORDER BY {one.order} LIMIT :limit"""
     lite = _OF_THREAD.format(contains="json_contains(metadata, :metadata)", matches=MATCHES)
     postgres = _OF_THREAD.format(contains=contains_in_postgres("metadata"), matches=MATCHES_PG)
     return statement(
-        f"run_search.matching_{scope}",
-        sql.replace("{text}", _HAS_TEXT).replace("{of_thread}", lite),
-        postgres=_postgres(sql).replace("{text}", _HAS_TEXT_PG).replace("{of_thread}", postgres),
+        name,
+        sql.replace("{text}", _HAS_TEXT).replace("{of_thread}", lite).replace("{tokens}", _TOKENS),
+        postgres=_postgres(sql)
+        .replace("{text}", _HAS_TEXT_PG)
+        .replace("{of_thread}", postgres)
+        .replace("{tokens}", _TOKENS_PG),
     )
 
 
@@ -134,7 +156,11 @@ class RunFilter:
     """A filter on runs: each given condition must hold.
 
     Args:
+        run_ids: Is one of these, at most ``MAX_IDS``; ``None``: any.
         since: Admitted at this instant or later; *until*: before this one.
+        build: That of its last attempt's worker; *worker_id*: that worker.
+        min_tokens: Has used as many tokens, or more.
+        waits_for: Is pending, and for this reason.
         text: Is in the run's id, its thread's id, its metadata or its error; the case of ASCII letters is the same.
         metadata: Is contained in the thread's metadata.
         where: A filter on the thread's metadata.
@@ -143,12 +169,18 @@ class RunFilter:
         InvalidRequest: *metadata* is too large or too deep to compare every run with.
     """
 
+    run_ids: frozenset[str] | None = None
     statuses: frozenset[RunStatus] = frozenset()
+    end_reasons: frozenset[EndReason] = frozenset()
     thread_id: str | None = None
     graph_id: str | None = None
     assistant_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    build: str | None = None
+    worker_id: str | None = None
+    min_tokens: int = 0
+    waits_for: WaitReason | None = None
     text: str | None = None
     metadata: Json | None = None
     where: Json | None = None
@@ -158,7 +190,13 @@ class RunFilter:
 
     def params(self) -> dict[str, Any]:
         return {
+            "run_ids": None if self.run_ids is None else dumps(sorted(self.run_ids)),
             "statuses": dumps(sorted(self.statuses)) if self.statuses else None,
+            "end_reasons": dumps(sorted(self.end_reasons)) if self.end_reasons else None,
+            "build": self.build,
+            "worker_id": self.worker_id,
+            "min_tokens": self.min_tokens,
+            "waits_for": self.waits_for,
             "thread_id": self.thread_id,
             "graph_id": self.graph_id,
             "assistant_id": self.assistant_id,
@@ -186,6 +224,7 @@ class RunSummary:
     attempt: int
     rescues: int
     worker_id: str | None
+    build: str | None
     metadata: Json
     model_name: str | None
     error: RunError | None
@@ -209,6 +248,15 @@ class RunPage:
 
 def search_runs(owner: Owner, where: RunFilter, before: int, limit: int) -> Transaction[RunPage]:
     """Return runs that match *where* with a number below *before*, the newest admission first."""
+    rows, next_before = yield from page_of(owner, where, before, limit, matching)
+    found = yield from _summaries(rows)
+    return RunPage(runs=found, next_before=next_before)
+
+
+def page_of(
+    owner: Owner, where: RunFilter, before: int, limit: int, matching: Callable[[str], Statement]
+) -> Transaction[tuple[list[Row], int | None]]:
+    """Return up to *limit* rows of *matching*, and before which number the next page begins."""
     params = {**where.params(), **owner_params(owner)}
     first = (yield from _first_since(where.since, -CLOCK_MARGIN_US)) if where.since else 0
     if where.until:
@@ -222,19 +270,20 @@ def search_runs(owner: Owner, where: RunFilter, before: int, limit: int) -> Tran
         before = lowest
         if len(rows) > limit or not more:
             break
-    found = yield from _summaries(rows[:limit])
     if len(rows) > limit:
-        return RunPage(runs=found, next_before=found[-1].seq)
-    return RunPage(runs=found, next_before=before if more else None)
+        return rows[:limit], rows[limit - 1]["seq"]
+    return rows, before if more else None
 
 
 def _scope(owner: Owner, where: RunFilter) -> Transaction[str]:
+    if where.run_ids is not None:
+        return "ids"
     if where.thread_id is not None:
         return "thread"
     everybody = isinstance(owner, AnyOwner)
     if where.statuses and where.statuses <= UNSUCCESSFUL:
         return "unsuccessful" if everybody else "unsuccessful_of_owner"
-    if where.statuses and where.statuses <= ACTIVE:
+    if where.waits_for or (where.statuses and where.statuses <= ACTIVE):
         active = yield COUNT_ACTIVE(limit=MANY_ACTIVE)
         if active[0]["n"] < MANY_ACTIVE:
             return "active"
@@ -278,6 +327,7 @@ def _summary(row: Row, waiting: WaitingOn | None) -> RunSummary:
         attempt=row["attempt"],
         rescues=row["rescues"],
         worker_id=row["worker_id"],
+        build=row["build"],
         metadata=metadata,
         model_name=row["model_name"],
         error=error_of(row["error"]),

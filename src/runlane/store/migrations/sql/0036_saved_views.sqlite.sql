@@ -1,0 +1,17 @@
+-- expand
+-- Saved views: the query of a page of the console, under a name that its owner, or an operator, gave it.
+CREATE TABLE saved_views (
+    by_operator INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    page TEXT NOT NULL,
+    name TEXT NOT NULL,
+    query TEXT NOT NULL,
+    shared INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (by_operator, owner, page, name)
+);
+
+-- What an act of an operator came to, as JSON, and the program that asked for it.
+ALTER TABLE audit ADD COLUMN result TEXT;
+ALTER TABLE audit ADD COLUMN user_agent TEXT;
