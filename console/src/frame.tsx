@@ -77,22 +77,21 @@ function Shell() {
         </form>
         <Contact />
         <button type="button" class="icon" aria-label="Show the keys" title="Keys ( ? )" onClick={() => setOpen("help")}>
-          ?
+          <span aria-hidden="true">?</span>
         </button>
         <button
           type="button"
           class="icon"
-          aria-label={utc.value ? "UTC: show local times" : "local: show times in UTC"}
-          title="Times in UTC"
+          title={utc.value ? "Times are in UTC" : "Times are in your zone"}
           onClick={() => {
             utc.value = !utc.value;
             localStorage.setItem("runlane.utc", String(utc.value));
           }}
         >
-          {utc.value ? "UTC" : "local"}
+          {utc.value ? "UTC" : "local time"}
         </button>
         <button type="button" class="icon" aria-label="Dark or light" title="Dark or light" onClick={turnTheme}>
-          ◐
+          <span aria-hidden="true">◐</span>
         </button>
         <User />
       </header>

@@ -36,7 +36,7 @@ export function between(from: string, to: string | null | undefined, now = Date.
 /** Return how long ago an instant was, or when it will be. */
 export function age(at: string, now = Date.now()): string {
   const seconds = (now - Date.parse(at)) / 1000;
-  if (Math.abs(seconds) < 1) return "now";
+  if (Math.abs(seconds) < 1) return "just now";
   const length = Math.abs(seconds) < 60 ? `${Math.floor(Math.abs(seconds))} s` : duration(Math.abs(seconds));
   return seconds < 0 ? `in ${length}` : `${length} ago`;
 }

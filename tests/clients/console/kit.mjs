@@ -55,7 +55,7 @@ export async function visit(place, options, what) {
   });
   const complaints = [];
   const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(40_000);
   page.on("pageerror", (error) => complaints.push(`error: ${error.stack ?? error}`));
   page.on("console", (message) => message.type() === "error" && complaints.push(`console: ${message.text()} ${message.location().url}`));
   page.on("request", (request) => {

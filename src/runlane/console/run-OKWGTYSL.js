@@ -1,1 +1,0 @@
-import{A as n,C as o,a as e,z as t}from"./chunk-CGZVELVJ.js";function i(){return t(e,{children:[t(n,{title:"Run"}),t(o,{children:"This page is not there yet."})]})}export{i as default};

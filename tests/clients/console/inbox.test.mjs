@@ -1,0 +1,150 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { KEYS, accessible, client, look, visit } from "./kit.mjs";
+
+const open = client();
+const say = (text) => ({ messages: [{ type: "human", content: text }] });
+
+async function asking(graph, input, by = open) {
+  const { thread_id } = await by.threads.create();
+  await by.runs.wait(thread_id, graph, { input });
+  return thread_id;
+}
+
+const state = async (threadId) => (await open.threads.getState(threadId)).values;
+const ended = async (page, threadId) => {
+  await page.waitForFunction(
+    async (id) => (await (await fetch(`../threads/${id}`)).json()).status === "idle",
+    threadId,
+    { timeout: 40_000 },
+  );
+};
+
+test("with no question the page says so", async () => {
+  await visit("inbox", {}, async (page) => {
+    await page.getByText("No agent waits for a person.").waitFor();
+    await accessible(page);
+  });
+});
+
+test("a tool call is approved, edited, rejected or answered, as its middleware allows", async () => {
+  const cases = [
+    [async (card) => card.getByRole("button", { name: "Approve" }).click(), "Sent to ada: Lunch at noon?"],
+    [
+      async (card) => {
+        await card.getByRole("button", { name: "Edit…" }).click();
+        await card.getByLabel("text").fill("Lunch at one?");
+        await card.getByRole("button", { name: "Approve as edited" }).click();
+      },
+      "Sent to ada: Lunch at one?",
+    ],
+    [
+      async (card) => {
+        await card.getByRole("button", { name: "Reject…" }).click();
+        await card.getByLabel("Why").fill("Not today");
+        await card.getByRole("button", { name: "Reject", exact: true }).click();
+      },
+      "Not today",
+    ],
+    [
+      async (card) => {
+        await card.getByRole("button", { name: "Respond…" }).click();
+        await card.getByLabel("Response").fill("Ask her yourself");
+        await card.getByRole("button", { name: "Send response" }).click();
+      },
+      "Ask her yourself",
+    ],
+  ];
+  for (const [decide, said] of cases) {
+    const threadId = await asking("mailer", say("ada"));
+    await visit("inbox", {}, async (page) => {
+      const card = page.locator("article").filter({ hasText: "send_email" });
+      await card.getByText("ada").first().waitFor();
+      await decide(card);
+      await ended(page, threadId);
+      await page.getByText("No agent waits for a person.").waitFor();
+    });
+    assert.match((await state(threadId)).messages.at(-1).content, new RegExp(said.replace("?", "\\?")));
+  }
+});
+
+test("several tool calls are decided one by one, and sent together", async () => {
+  const threadId = await asking("mailer", say("ada bob"));
+  await visit("inbox", {}, async (page) => {
+    const reviews = page.locator(".review");
+    await reviews.nth(1).waitFor();
+    await reviews.nth(0).getByRole("button", { name: "Approve" }).click();
+    assert.ok(await page.getByRole("button", { name: "Send 2 decisions" }).isDisabled());
+    await reviews.nth(1).getByRole("button", { name: "Reject…" }).click();
+    await reviews.nth(1).getByRole("button", { name: "Reject", exact: true }).click();
+    await page.getByRole("button", { name: "Send 2 decisions" }).click();
+    await ended(page, threadId);
+  });
+  const texts = (await state(threadId)).messages.filter((one) => one.type === "tool").map((one) => one.content);
+  assert.ok(texts.some((text) => text.includes("Sent to ada")) && !texts.some((text) => text.includes("Sent to bob")));
+});
+
+test("a schema is a form, which says what is wrong beside the field", async () => {
+  const threadId = await asking("booking", {});
+  await visit("inbox", {}, async (page) => {
+    await page.getByText("Which table do you want?").waitFor();
+    await page.getByLabel("Guests").fill("21");
+    await page.getByRole("button", { name: "Answer" }).click();
+    await page.getByText("At most 20.").waitFor();
+    await page.getByText("A value is needed.").waitFor();
+    await accessible(page);
+    await page.getByLabel("Guests").fill("4");
+    await page.getByLabel("Course").selectOption("fish");
+    await page.getByRole("button", { name: "Answer" }).click();
+    await ended(page, threadId);
+  });
+  assert.deepEqual((await state(threadId)).answer, { guests: 4, window: true, course: "fish" });
+});
+
+test("a question that was answered meanwhile says so, and the first answer stays", async () => {
+  const threadId = await asking("mailer", say("ada"));
+  await visit("inbox", {}, async (page, context) => {
+    await page.getByRole("button", { name: "Approve" }).waitFor();
+    await page.evaluate(() => Object.defineProperty(document, "hidden", { value: true, configurable: true }));
+    await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await open.runs.wait(threadId, "mailer", { command: { resume: { decisions: [{ type: "reject", message: "First" }] } } });
+    await page.getByRole("button", { name: "Approve" }).click();
+    await page.getByText("Not taken: ").waitFor();
+  });
+  assert.match((await state(threadId)).messages.at(-1).content, /First/);
+});
+
+test("equal questions are answered alike", async () => {
+  const threads = [await asking("mailer", say("eve")), await asking("mailer", say("eve")), await asking("mailer", say("zoe"))];
+  await visit("inbox", {}, async (page) => {
+    const card = page.locator("article").filter({ hasText: "eve" }).first();
+    await card.getByLabel("Answer 1 equal question alike").check();
+    await card.getByRole("button", { name: "Approve" }).click();
+    await ended(page, threads[0]);
+    await ended(page, threads[1]);
+    await page.getByText("1 open question waits for a person").waitFor();
+  });
+  await open.runs.wait(threads[2], "mailer", { command: { resume: { decisions: [{ type: "approve" }] } } });
+});
+
+test("owners see their questions only; who may not see payload sees that there is one", async () => {
+  const by = client(KEYS.owner);
+  await asking("mailer", say("<img src=x onerror=alert(1)>"), by);
+  await visit("inbox", { key: KEYS.owner }, async (page) => {
+    await page.getByText("onerror=alert(1)>").first().waitFor();
+    assert.equal(await page.locator("main img").count(), 0);
+  });
+  await visit("inbox", { key: KEYS.other }, (page) => page.getByText("No agent waits for a person.").waitFor());
+  await visit("inbox", { key: KEYS.reader }, async (page) => {
+    await page.getByText("1 open question waits for a person").waitFor();
+    assert.equal(await page.getByText("onerror").count(), 0);
+    assert.equal(await page.getByRole("button", { name: "Approve" }).count(), 0);
+  });
+});
+
+test("the inbox fits every screen", async () => {
+  await asking("mailer", say("ada bob"));
+  await asking("booking", {});
+  await asking("reviewed", say("a text that nobody has read yet"));
+  await look("inbox", "inbox", {}, "article >> nth=2");
+});
