@@ -72,6 +72,13 @@ function freshnessOf(state: { data?: unknown; error?: ApiError }, shown: boolean
   return shown ? "live" : "paused";
 }
 
+/** Return *live* with what was read before while the next version of the same thing is read. */
+export function useKept<T>(live: Live<T>): Live<T> {
+  const kept = useRef<T | undefined>(undefined);
+  kept.current = live.data ?? kept.current;
+  return { ...live, data: kept.current };
+}
+
 /** Milliseconds since 1970, again each *everyMs* while the tab is visible: for ages. */
 export function useNow(everyMs = 1_000): number {
   const [now, set] = useState(Date.now());

@@ -16,6 +16,8 @@ export interface Me {
   operator: boolean;
   scopes: string[];
   sees_payload: boolean;
+  /** What is allowed, as `<resource>.<action>`. */
+  may: string[];
 }
 
 const STORED = "runlane.credential";
@@ -32,6 +34,9 @@ export function may(scope: "runs:read" | "runs:cancel" | "payload:read" | "admin
   const user = me.value;
   return !user || !user.operator || user.scopes.includes("admin") || user.scopes.includes(scope);
 }
+
+/** Return whether the page offers what *action*, such as `threads.delete`, stands for. */
+export const permits = (action: string): boolean => me.value?.may.includes(action) ?? true;
 
 function stored(): Credential | null {
   const text = sessionStorage.getItem(STORED);

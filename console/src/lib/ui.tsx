@@ -7,7 +7,7 @@ import { type Live, useNow } from "./live";
 import { link } from "./route";
 
 /** Status by word, shape and colour. `paused`: waits for a person. */
-const SHAPES: Record<string, string> = {
+export const SHAPES: Record<string, string> = {
   pending: "○",
   running: "◐",
   success: "●",
