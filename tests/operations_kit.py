@@ -30,6 +30,7 @@ from runlane.store.transactions import (
     run_queries,
     runs,
     threads,
+    totals,
     webhooks,
     workers,
 )
@@ -66,6 +67,8 @@ SHOWN = (
     "SELECT run_id, number FROM webhook_attempts ORDER BY run_id, number",
     "SELECT assistant_id, version, name FROM assistants ORDER BY assistant_id",
     "SELECT assistant_id, version, name FROM assistant_versions ORDER BY assistant_id, version",
+    "SELECT run_id, status FROM deleted_runs ORDER BY run_id",
+    "SELECT status, end_reason, runs FROM run_totals ORDER BY status, end_reason",
 )
 STATE_SHOWN = " UNION ALL ".join(f"(SELECT json_agg(shown) AS found FROM ({sql}) AS shown)" for sql in SHOWN)
 #: Keeps every row, and the state of every sequence, in a schema of its own.
@@ -249,6 +252,8 @@ ANYWHERE: dict[str, Operation] = {
     "set model": lambda _: run_queries.set_model("r0", "model"),
     "purge events": lambda _: purge_events(60, 10),
     "purge runs": lambda _: run_queries.purge_runs(60, 10),
+    "count totals": lambda _: totals.count_ended(10),
+    "purge totals": lambda _: totals.purge_totals(1),
     "sweep": lambda _: parts.sweep("t"),
     "claim deliveries": lambda _: webhooks.claim_deliveries(2, 2, {}, 60),
     "settle delivery": lambda _: _settled(DeliveryStatus.DELIVERED),
@@ -294,6 +299,7 @@ LEAVES = {
     "append together": "RowsLocked",
     "claim heads": "tuple",
     "claim deliveries": "tuple",
+    "count totals": "int 0",
     "expire thread": "NoneType",
     "fire": "NoneType",
     "free": "NoneType",

@@ -179,6 +179,9 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "GET /audit": [({}, status(403))],
         "GET /operator/workers": [({}, status(403))],
         "GET /keys": [({}, status(403))],
+        "GET /operator/overview": [({}, status(403))],
+        "GET /operator/failures": [({}, status(403))],
+        "GET /operator/totals": [({}, lambda answer: "alice" not in answer.text), ({"owner": "alice"}, status(403))],
         "POST /mcp": [(LIST_TOOLS, unseen), (call, refused_by_rpc)],
     }
 

@@ -36,6 +36,7 @@ from runlane.maintenance.purging import Purger
 from runlane.maintenance.rescue import Rescuer
 from runlane.maintenance.retention import item_sweep
 from runlane.maintenance.sharing import shared_news, shared_work
+from runlane.maintenance.totals import totals_loop
 from runlane.manager import Reconcile, RunManager
 from runlane.owners import OwnerRule
 from runlane.records import Lease, RunRecord, ThreadTtl, Usage
@@ -212,6 +213,7 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
             parts.rescuer,
             parts.purger,
             PartSweeper(core.store, core.telemetry),
+            totals_loop(core.store.totals, core.telemetry),
         ]
         if core.long_term_store is not None:
             await core.long_term_store.prepare()

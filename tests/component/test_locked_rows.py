@@ -61,8 +61,11 @@ OTHERS = {
     *("assistants", "assistant_versions", "checkpoints", "job_migrations", "part_sweeps", "parts", "runlane_version"),
     *("store_items", "thread_terms", "webhook_attempts", "webhook_deliveries"),
 }
-#: Rows of which each connection, or process, has its own.
-NOT_HELD = {"commits", "probes", "procrastinate_workers"}
+#: Rows of which each connection, or process, has its own; and totals, which only the process that counts locks.
+NOT_HELD = {
+    *("commits", "probes", "procrastinate_workers"),
+    *("deleted_runs", "run_totals", "token_totals", "minute_totals", "failure_groups", "failure_totals"),
+}
 HELD_S = float(os.environ.get("RUNLANE_HELD_S", "0"))
 ATTEMPTED = Attempted(number=1, sent_at=datetime.now(UTC), duration_s=0.25, status_code=500, error=None)
 HOOK = "https://hooks.example.com/run"

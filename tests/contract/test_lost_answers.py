@@ -55,7 +55,7 @@ from runlane.store.drivers.postgres_link import Times
 from runlane.store.drivers.postgres_session import PostgresSession
 from runlane.store.ledger import RunStore
 from runlane.store.retry import PersistenceRetryPolicy
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Statement, Transaction, statement
 from runlane.store.transactions.assistants import NewAssistant
 from runlane.store.transactions.audit import Act
 from runlane.store.transactions.crons import Firing
@@ -70,6 +70,12 @@ ONCE = PersistenceRetryPolicy(max_attempts=1)
 #: On a busy machine this process stands still for longer than the server allows it otherwise.
 PATIENT = Times(idle_s=3.0, lock_s=20.0)
 HOOK = "https://hooks.example.com/run"
+#: The same day for all runs, and no run time; and before the minutes that are kept.
+AT_ONCE = statement(
+    "at_once",
+    "UPDATE runs SET not_before = 1760000000000000, started_at = 1760000000000000, ended_at = 1760000000000000",
+)
+LONG_COUNTED = statement("long_counted", "UPDATE run_totals SET day = 0")
 CASES: dict[str, Case] = {}
 
 
@@ -332,6 +338,26 @@ async def webhooks_purge(store: RunStore) -> Operation:
     await store.webhooks.settle("r", attempted, status=DeliveryStatus.DELIVERED)
     await turn(store, LONG_AGO, "r")
     return lambda: store.webhooks.purge(older_than_s=-1)
+
+
+@case
+async def totals_count(store: RunStore) -> Operation:
+    await ended(store, run_id="r")
+    await store.driver.write(_once(AT_ONCE))
+    return store.totals.count
+
+
+@case
+async def totals_purge(store: RunStore) -> Operation:
+    await ended(store, run_id="r")
+    await store.driver.write(_once(AT_ONCE))
+    await store.totals.count()
+    await store.driver.write(_once(LONG_COUNTED))
+    return store.totals.purge
+
+
+def _once(change: Statement) -> Transaction[None]:
+    yield change()
 
 
 @case

@@ -193,6 +193,55 @@ def test_only_an_administrator_reads_the_audit_and_the_keys(clients: Clients) ->
     assert "hash" not in str(keys)
 
 
+def test_operators_are_told_what_runs_took_and_how_they_failed(clients: Clients) -> None:
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    for fails in (1, 2):
+        run = (
+            clients["alice"]
+            .post(f"/threads/{thread_id}/runs", json={"assistant_id": "failing", "input": {"n": fails}})
+            .json()
+        )
+        clients["alice"].get(f"/threads/{thread_id}/runs/{run['run_id']}/join")
+    operators = {"watcher": 200, "stopper": 200, "reader": 200, "chief": 200}
+    for path, of_owner in (("/operator/overview", 403), ("/operator/failures", 403), ("/operator/totals", 200)):
+        answered = {name: client.get(path).status_code for name, client in clients.items()}
+        assert answered == {"alice": of_owner, **operators}
+    [total] = clients["watcher"].get("/operator/totals", params={"owner": "alice", "daily": "true"}).json()
+    assert total["runs"] >= total["failed"] >= 2
+    assert total["cost"] is None
+    assert sum(day["runs"] for day in total["days"].values()) == total["runs"]
+    for params in ({"since": "2100-01-01T00:00:00Z"}, {"until": "2020-01-01T00:00:00+01:00"}, {"owner": "nobody"}):
+        assert clients["watcher"].get("/operator/totals", params=params).json() == []
+    groups = clients["reader"].get("/operator/failures", params={"graph": "failing"}).json()
+    [group] = [group for group in groups if group["run_id"] == run["run_id"]]
+    assert (group["runs"], group["thread_id"]) == (2, thread_id)
+    assert group["message"]
+    read = clients["chief"].get("/audit", params={"action": "payload.read"}).json()
+    assert {act["actor"] for act in read if act["route"] == "GET /operator/failures"} == {"reader"}
+    hidden = clients["watcher"].get("/operator/failures").json()
+    assert {one["message"] for one in hidden} == {None}
+    assert group["group_id"] in [one["group_id"] for one in hidden]
+    overview = clients["watcher"].get("/operator/overview").json()
+    assert ["error", "failed"] in [[one["status"], one["end_reason"]] for one in overview["endings"]]
+    assert overview["attention"]["failed_threads"] >= 1
+    for path, params, status in (
+        ("failures", {"new_since_build": "no such"}, 404),
+        ("failures", {"since": "yesterday"}, 422),
+        ("totals", {"by": "status", "model": "m"}, 422),
+    ):
+        assert clients["watcher"].get(f"/operator/{path}", params=params).status_code == status
+
+
+def test_an_owner_is_told_of_their_own_totals_only(clients: Clients) -> None:
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    clients["alice"].post(f"/threads/{thread_id}/runs/wait", json=STEP)
+    [mine] = clients["alice"].get("/operator/totals").json()
+    assert (mine["name"], mine["runs"] >= 1) == ("alice", True)
+    assert clients["alice"].get("/operator/totals", params={"owner": "alice"}).json() == [mine]
+    refused = clients["alice"].get("/operator/totals", params={"owner": "bob"})
+    assert (refused.status_code, "runs:read" in refused.text) == (403, True)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -25,6 +25,7 @@ from runlane.cli.migrating import migrate_beside
 from runlane.cli.moving import import_, move_ledger
 from runlane.cli.new import new
 from runlane.cli.project import database_settings, find_config, find_project
+from runlane.cli.report import failures, report
 from runlane.cli.reporting import reporting
 from runlane.cli.validate import validate
 from runlane.cli.version import print_version
@@ -53,7 +54,7 @@ def app() -> None:
 
 for group in (runs, threads, assistants, crons, webhooks, store, keys, workers):
     app.add_command(group.app)
-for command in (status, top, doctor, backup, import_, bench, validate, new, completion):
+for command in (status, top, report, failures, doctor, backup, import_, bench, validate, new, completion):
     app.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""Purging by retention: events of ended runs, finished deliveries of webhooks, the audit, and ended runs."""
+"""Purging by retention: events of ended runs, finished deliveries of webhooks, the audit, totals, and ended runs."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class Purger:
         await _all(partial(self._store.events.purge, older_than_s=self._settings.event_retention_s))
         await _all(partial(self._store.webhooks.purge, older_than_s=self._settings.webhook_retention_s))
         await _all(partial(self._store.audit.purge, older_than_s=self._settings.audit_retention_s))
+        await self._store.totals.purge()
         if self._forget_after_s is not None:
             await _all(partial(self._store.runs.purge, older_than_s=self._forget_after_s))
 

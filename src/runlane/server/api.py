@@ -35,6 +35,7 @@ from runlane.server.routes.thread_extras import THREAD_EXTRAS
 from runlane.server.routes.thread_states import THREAD_STATES
 from runlane.server.routes.thread_stream import THREAD_STREAM
 from runlane.server.routes.threads import THREADS
+from runlane.server.routes.totals import TOTALS
 from runlane.server.routes.watch import WATCH
 from runlane.server.routes.webhooks import WEBHOOKS
 from runlane.server.routes.workers import WORKERS
@@ -78,6 +79,7 @@ RESOURCES: Final = (
     ME,
     OPERATORS,
     WORKERS,
+    TOTALS,
     PROTOCOL,
     MCP,
     A2A,

@@ -13,6 +13,7 @@ from runlane.store.resources.queue import RunQueue
 from runlane.store.resources.runs import Runs
 from runlane.store.resources.sizes import Sizes
 from runlane.store.resources.threads import Threads
+from runlane.store.resources.totals import Totals
 from runlane.store.resources.webhooks import Webhooks
 from runlane.store.resources.workers import Workers
 from runlane.store.retry import PersistenceRetryPolicy
@@ -41,6 +42,7 @@ class RunStore:
         webhooks: The outbox of deliveries.
         workers: The processes that share the ledger.
         audit: What operators did.
+        totals: Totals of runs that ended.
         parts: The parts of large values that nothing refers to any more.
         sizes: How much space all of it takes.
         driver: The database, for what has transactions of its own, such as checkpoints.
@@ -73,6 +75,7 @@ class RunStore:
         self.webhooks = Webhooks(self._database)
         self.workers = Workers(self._database)
         self.audit = Audit(self._database)
+        self.totals = Totals(self._database)
         self.parts = Parts(self._database)
         self.sizes = Sizes(self._database)
 

@@ -45,8 +45,13 @@ _THREAD_ACTS: Final[Mapping[str, OperatorScope]] = {
 SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {
     "audit": {"read": OperatorScope.ADMIN},
     "keys": {"read": OperatorScope.ADMIN},
+    "overview": {"read": OperatorScope.RUNS_READ},
+    "totals": {"read": OperatorScope.RUNS_READ},
+    "failures": {"read": OperatorScope.RUNS_READ},
     "workers": {"read": OperatorScope.RUNS_READ, "drain": OperatorScope.ADMIN},
 }
+#: What of it has no payload; failures have the messages of errors.
+WITHOUT_PAYLOAD: Final = SERVERS.keys() - {"failures"}
 
 
 def scopes_of(permissions: Iterable[str]) -> frozenset[OperatorScope]:

@@ -26,6 +26,7 @@ _TEXTS: Final = frozenset(
         ("Usage", "first_human_message"),
         ("Usage", "last_ai_message"),
         ("RunKwargs", "webhook"),
+        ("FailureGroup", "message"),
         ("WireDelivery", "url"),
         ("WireAssistant", "description"),
     }

@@ -14,7 +14,7 @@ from runlane.lifecycle import CancelSource
 from runlane.records import ANY_OWNER, RunRecord, Thread
 from runlane.server.auth.access import OPEN, Access, Canceller, User
 from runlane.server.auth.middleware import ACTS, RESULT, USER
-from runlane.server.auth.scopes import SERVERS, act_of, filters_by_payload, required_scope
+from runlane.server.auth.scopes import WITHOUT_PAYLOAD, act_of, filters_by_payload, required_scope
 from runlane.server.http.payload import HIDES_PAYLOAD
 from runlane.server.http.requests import path_uuid
 from runlane.server.http.route import ROUTE
@@ -82,6 +82,11 @@ async def authorize(
     return await service.authority.access(user, resource, action, given)
 
 
+def operates(connection: HTTPConnection) -> bool:
+    """Return whether the request is of an operator, or of anybody if nobody is asked."""
+    return service_of(connection).authority is None or bool(known_user(connection).scopes)
+
+
 async def administer(connection: HTTPConnection, resource: str, action: str, value: dict[str, Any]) -> Access:
     """Return the access of whoever may do *action* on the server itself: operators, or all if nobody is asked.
 
@@ -109,7 +114,7 @@ async def _operate(
     hides = bool(connection.scope.get(HIDES_PAYLOAD)) or not user.sees_payload
     if hides and (connection.scope["type"] == "websocket" or filters_by_payload(value)):
         raise HTTPException(403, f"Forbidden: {resource}.{action} by payload needs the scope payload:read.")
-    about_payload = not hides and resource not in SERVERS
+    about_payload = not hides and resource not in WITHOUT_PAYLOAD
     if (act := act_of(action, value, shows_payload=about_payload)) is not None:
         recorded = await service_of(connection).store.audit.record(_act(connection, user, act, value))
         connection.scope.setdefault(ACTS, []).append(recorded)
