@@ -1,10 +1,156 @@
-import { Empty, Head } from "../lib/ui";
+/** Threads: a live list with a filter. */
+import { useState } from "preact/hooks";
+import { request } from "../lib/api";
+import { checkQuery } from "../lib/filter";
+import { FilterBar } from "../lib/filter-bar";
+import { number, plural } from "../lib/format";
+import { useLive, useNow } from "../lib/live";
+import { link, place } from "../lib/route";
+import { withoutPayload } from "../lib/runs";
+import { permits } from "../lib/session";
+import { type Column, Table } from "../lib/table";
+import { SUMMARY, type ThreadSummary, assistantOf, titleOf } from "../lib/threads";
+import { Age, AsCode, Button, Chip, Empty, Head, Loaded, Status } from "../lib/ui";
+import { Bulk } from "./threads/bulk";
+import { threadFields, threadFilter } from "./threads/fields";
+import { useTitles } from "./threads/titles";
+
+interface Found {
+  threads: ThreadSummary[];
+  /** How many match; `null`: more than the server counts. */
+  total: number | null;
+  more: boolean;
+}
+
+const PAGE = 100;
+const MOST = 1_000;
+const EVERY_MS = 3_000;
+const VIEWS: [string, Record<string, string>][] = [
+  ["All", {}],
+  ["Busy", { status: "busy" }],
+  ["Waits for a person", { status: "interrupted" }],
+  ["Failed", { status: "error" }],
+];
+
+async function search(filter: Record<string, unknown>, limit: number, stop: AbortSignal): Promise<Found> {
+  const body = { ...filter, limit, select: SUMMARY };
+  const answer = await request("POST", "/threads/search", { body, headers: withoutPayload(), signal: stop });
+  const total = answer.headers.get("X-Pagination-Total");
+  return {
+    threads: (await answer.json()) as ThreadSummary[],
+    total: total === null ? null : Number(total),
+    more: answer.headers.has("X-Pagination-Next"),
+  };
+}
 
 export default function Threads() {
+  const { query } = place.value;
+  const given = checkQuery(query, threadFields([]));
+  const [limit, setLimit] = useState(PAGE);
+  const [selected, select] = useState<ReadonlySet<string>>(new Set());
+  const filter = threadFilter(given.query);
+  const live = useLive((stop) => search(filter, limit, stop), [given.query], EVERY_MS);
+  const threads = live.data?.threads ?? [];
+  const titles = useTitles(threads);
+  const now = useNow(5_000);
+  const acts = permits("threads.update") || permits("threads.delete");
+  const same = (view: object) => JSON.stringify(view) === JSON.stringify(given.query);
   return (
     <>
-      <Head title="Threads" />
-      <Empty>This page is not there yet.</Empty>
+      <Head title="Threads" sentence={live.data && sentence(live.data)} live={live}>
+        <AsCode
+          http={`POST /threads/search ${JSON.stringify(filter)}`}
+          cli={`runlane threads ls${given.query["status"] ? ` --status ${given.query["status"]}` : ""}${given.query["graph"] ? ` --graph ${given.query["graph"]}` : ""}`}
+          python={`await client.threads.search(${Object.entries(filter)
+            .map(([name, value]) => `${name}=${JSON.stringify(value)}`)
+            .join(", ")})`}
+        />
+      </Head>
+      <FilterBar label="Filter of threads" fields={threadFields(threads)} given={given} example="status:error graph:agent" />
+      <nav class="views" aria-label="Views">
+        {VIEWS.map(([name, view]) => (
+          <a key={name} href={link(["threads"], view)} aria-current={same(view) ? "true" : undefined}>
+            {name}
+          </a>
+        ))}
+      </nav>
+      <Loaded live={live}>
+        {(found) =>
+          found.threads.length ? (
+            <>
+              <Table
+                label="Threads"
+                rows={found.threads}
+                id={(thread) => thread.thread_id}
+                columns={columns(titles, now)}
+                open={(thread) => link(["thread", thread.thread_id])}
+                selected={acts ? selected : undefined}
+                onSelect={acts ? select : undefined}
+              />
+              {found.more && <More limit={limit} onMore={() => (setLimit(limit + PAGE), live.reload())} />}
+            </>
+          ) : (
+            <Empty>
+              {Object.keys(given.query).length ? "No thread matches." : "There are no threads yet. The first run makes one: "}
+              {!Object.keys(given.query).length && <a href={link(["runs"])}>how to make it</a>}
+            </Empty>
+          )
+        }
+      </Loaded>
+      <Bulk selected={selected} onClear={() => select(new Set())} onDone={() => (select(new Set()), live.reload())} />
     </>
   );
+}
+
+function More({ limit, onMore }: { limit: number; onMore: () => void }) {
+  if (limit >= MOST) return <p class="quiet">These are the first {number(MOST)}. A filter shows others.</p>;
+  return (
+    <p class="end-of-list">
+      <Button onClick={onMore}>More</Button>
+    </p>
+  );
+}
+
+function columns(titles: ReadonlyMap<string, string>, now: number): Column<ThreadSummary>[] {
+  return [
+    { name: "Status", cell: (thread) => <Status status={statusOf(thread)} /> },
+    {
+      name: "Thread",
+      cell: (thread) => <Chip to={["thread", thread.thread_id]} id={thread.thread_id} label={titleOf(thread) ?? titles.get(thread.thread_id)} />,
+    },
+    { name: "Graph", cell: (thread) => <Graph thread={thread} /> },
+    { name: "Why", cell: (thread) => whyOf(thread) && <bdi title={whyOf(thread)}>{whyOf(thread)}</bdi> },
+    { name: "Created", end: true, wide: true, cell: (thread) => <Age at={thread.created_at} now={now} /> },
+    { name: "Changed", end: true, cell: (thread) => <Age at={thread.updated_at} now={now} /> },
+  ];
+}
+
+function Graph({ thread }: { thread: ThreadSummary }) {
+  const assistant = assistantOf(thread);
+  return assistant ? <Chip to={["assistants", assistant]} id={assistant} label={String(thread.metadata["graph_id"] ?? assistant)} /> : null;
+}
+
+const questionsOf = (thread: ThreadSummary) => Object.values(thread.interrupts).flat().length;
+/** A thread that waits for a person is told from one whose run was cancelled. */
+const statusOf = (thread: ThreadSummary) => (thread.status === "interrupted" && questionsOf(thread) ? "paused" : thread.status);
+
+function whyOf(thread: ThreadSummary): string {
+  if (thread.status === "interrupted" && questionsOf(thread)) return `waits for ${plural(questionsOf(thread), "answer")}`;
+  const { error } = thread;
+  return error && thread.status === "error" ? (error.message ? `${error.error}: ${error.message}` : error.error) : "";
+}
+
+function sentence({ threads, total }: Found): string {
+  if (!threads.length) return "No threads.";
+  const count = (status: string) => threads.filter((thread) => statusOf(thread) === status).length;
+  const parts = [
+    [count("busy"), "busy"],
+    [count("paused"), "waiting for a person"],
+    [count("error"), "failed"],
+    [count("interrupted"), "interrupted"],
+    [count("idle"), "idle"],
+  ] as const;
+  const list = parts.filter(([n]) => n).map(([n, word]) => `${number(n)} ${word}`);
+  const all = total === null ? "More than 1,000 threads" : plural(total, "thread");
+  return `${all}${total === threads.length ? "" : `; of the ${number(threads.length)} shown`}: ${list.join(", ")}.`;
 }
