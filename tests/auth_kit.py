@@ -14,7 +14,9 @@ from server_kit import PROJECT, Server, running_server
 
 def project(folder: Path, **auth: Any) -> Path:
     """Write a project in *folder* with the tests' graphs and the key ``auth``."""
-    graphs = {name: f"{PROJECT.parent}/graphs.py:{name}" for name in ("chat", "steps", "configured", "owned")}
+    graphs = {
+        name: f"{PROJECT.parent}/graphs.py:{name}" for name in ("chat", "steps", "configured", "owned", "approval")
+    }
     path = folder / "langgraph.json"
     path.write_text(json.dumps({"graphs": graphs, "auth": {"path": f"{PROJECT.parent}/auth.py:plain", **auth}}))
     return path

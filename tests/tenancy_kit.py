@@ -153,6 +153,8 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "POST /watch": [
             ({"runs": [{"run_id": has.run_id, "after": "-"}]}, status(200))
         ],  # and told of none: test_watch
+        "POST /interrupts/search": [({}, exactly([])), ({"owner": "alice"}, exactly([]))],
+        "POST /interrupts/answered": [({}, exactly([])), ({"thread_id": has.thread_id}, exactly([]))],
         "POST /runs/crons": [({"schedule": "0 0 1 1 *", **theirs}, status(404))],
         "POST /runs/crons/search": [({}, exactly([])), ({"thread_id": has.thread_id}, exactly([]))],
         "POST /runs/crons/count": [({}, exactly(0))],

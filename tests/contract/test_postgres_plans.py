@@ -19,7 +19,7 @@ from runlane.records import ANY_OWNER
 from runlane.store.backends import migrate_postgres
 from runlane.store.rows import owner_params
 from runlane.store.statements import Statement
-from runlane.store.transactions import parts
+from runlane.store.transactions import interrupts, parts
 from runlane.store.transactions.run_search import COMPARED, NEWEST, RunFilter, last_compared, matching
 from runlane.store.transactions.selections import selecting
 
@@ -46,6 +46,12 @@ FILL_RUNS = f"""INSERT INTO runs (run_id, thread_id, owner, status, multitask_st
       not_before, created_at, updated_at)
     SELECT 'run-' || n, 't' || n % 1000, 'o' || n % 50, CASE WHEN n % 10 = 0 THEN 'error' ELSE 'success' END, 'enqueue',
       'cancel', '{{}}', '{{}}', 1, n, 1 FROM generate_series(1, {RUNS}) AS n"""
+#: Half of them ask something.
+THREADS = 20_000
+FILL_THREADS = f"""INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts, created_at,
+      updated_at, state_updated_at)
+    SELECT 'a' || n, 'o' || n % 5, CASE WHEN n % 2 = 0 THEN 'interrupted' ELSE 'idle' END, 'idle', '{{}}', '{{}}',
+      CASE WHEN n % 2 = 0 THEN '{{"task": []}}' ELSE '{{}}' END, 1, 1, n FROM generate_series(1, {THREADS}) AS n"""
 AT = {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "00010000"}
 VALUES: dict[str, Any] = {
     **AT,
@@ -101,7 +107,7 @@ def ledger(request: pytest.FixtureRequest, postgres_cluster: PostgresCluster) ->
         url = postgres_cluster.url(name)
         migrate_postgres(url)
         with ledger_connection(url, autocommit=True) as made:
-            for sql in (*FILL, FILL_RUNS):
+            for sql in (*FILL, FILL_RUNS, FILL_THREADS):
                 made.execute(sql)
             if request.param == "analysed":
                 made.execute("ANALYZE")
@@ -142,6 +148,17 @@ def test_a_search_for_runs_reads_few_of_them(scope: str, ledger: psycopg.Connect
     for one in (matching(scope), selecting(scope)):
         compared = plan_of(one, {**given, "before": NEWEST, "first": first}, ledger)
         assert looked_at(compared) <= RUNS / 10, json.dumps(compared, indent=1)
+
+
+def test_a_page_of_the_inbox_reads_few_threads(ledger: psycopg.Connection) -> None:
+    ledger.execute("ANALYZE threads, runs")
+    given = {"at": THREADS // 2, "after": "", "limit": 20, "owner": "o1", "any_owner": 1, "thread_id": "a9000"}
+    for one in (interrupts.ASKING, interrupts.ASKING_OF_OWNER, interrupts.ASKING_OF_THREAD):
+        found = plan_of(one, given, ledger)
+        assert looked_at(found) <= ENOUGH, json.dumps(found, indent=1)
+    for one in (interrupts.ANSWERING, interrupts.ANSWERING_OF_OWNER, interrupts.ANSWERING_OF_THREAD):
+        found = plan_of(one, {**given, "owner": "o7"}, ledger)
+        assert looked_at(found) <= interrupts.NEWEST_RUNS, json.dumps(found, indent=1)
 
 
 def plan_of(one: Statement, values: dict[str, Any], ledger: psycopg.Connection) -> dict[str, Any]:

@@ -17,6 +17,16 @@ from runlane.store.transactions.claims import CLAIM_RUN
 from runlane.store.transactions.crons import DUE_CRONS, NEXT_CRON
 from runlane.store.transactions.events import LAST_EVENT, OLD_LOGS, READ_SEGMENTS
 from runlane.store.transactions.fence import HOLDS_LEASE
+from runlane.store.transactions.fleet import RUNNING_RUNS
+from runlane.store.transactions.interrupts import (
+    ANSWERING,
+    ANSWERING_OF_OWNER,
+    ANSWERING_OF_THREAD,
+    ASKING,
+    ASKING_OF_OWNER,
+    ASKING_OF_THREAD,
+    NEWEST_RUNS,
+)
 from runlane.store.transactions.leases import HELD, LEASES, RUNNABLE
 from runlane.store.transactions.parts import GET_PARTS, MISSING_PARTS
 from runlane.store.transactions.queue import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
@@ -201,6 +211,27 @@ def test_a_page_of_a_search_for_runs_costs_no_more_beside_many_runs(ledger: sqli
         assert steps(ledger, statement, given) <= (2 + 100 if scope == "ids" else 2 + 2 * 20)
     assert steps(ledger, last_compared(scope), given) <= COMPARED / 10
     assert steps(ledger, FIRST_AND_LAST) + steps(ledger, NEXT_RUN, {"seq": ENDED // 2}) <= 2
+
+
+@pytest.mark.parametrize("one", [ASKING, ASKING_OF_OWNER, ASKING_OF_THREAD], ids=lambda one: one.name)
+def test_a_page_of_the_inbox_costs_no_more_beside_many_threads(ledger: sqlite3.Connection, one: Statement) -> None:
+    ledger.execute("SAVEPOINT inbox")
+    try:
+        thread = """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts, created_at,
+              updated_at, state_updated_at) VALUES (?, ?, 'interrupted', 'idle', '{}', '{}', ?, 1, 1, ?)"""
+        asking = [(f"a{n}", f"o{n % 5}", '{"task": []}', n) for n in range(ENDED)]
+        ledger.executemany(thread, asking + [(f"c{n}", "o1", "{}", n) for n in range(ENDED)])  # those were cancelled
+        given = {"at": ENDED // 2, "after": "", "owner": "o1", "any_owner": 0, "thread_id": "a9001"}
+        assert steps(ledger, one, given) <= 2 + 2 * 20
+    finally:
+        ledger.execute("ROLLBACK TO inbox")
+        ledger.execute("RELEASE inbox")
+
+
+@pytest.mark.parametrize("one", [ANSWERING, ANSWERING_OF_OWNER, ANSWERING_OF_THREAD], ids=lambda one: one.name)
+def test_answers_are_looked_for_among_the_newest_runs_only(ledger: sqlite3.Connection, one: Statement) -> None:
+    assert steps(ledger, one, {"limit": 20}) <= NEWEST_RUNS / 2
+    assert steps(ledger, RUNNING_RUNS, {"most": 1000}) <= 2
 
 
 @pytest.mark.parametrize("one", [GET_PARTS, MISSING_PARTS], ids=lambda one: one.name)

@@ -23,6 +23,7 @@ from runlane.server.routes.bulk import BULK
 from runlane.server.routes.console import CONSOLE
 from runlane.server.routes.crons import CRONS
 from runlane.server.routes.explain import EXPLAIN
+from runlane.server.routes.interrupts import INTERRUPTS
 from runlane.server.routes.items import ITEMS
 from runlane.server.routes.me import ME
 from runlane.server.routes.metrics import METRICS
@@ -71,6 +72,7 @@ RESOURCES: Final = (
     WATCH,
     EXPLAIN,
     RETRIES,
+    INTERRUPTS,
     BATCH,
     BULK,
     CRONS,

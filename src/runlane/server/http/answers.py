@@ -96,6 +96,22 @@ class Interrupt(WireObject):
     response_schema: Object | None = None
 
 
+class OpenInterrupt(Interrupt, kw_only=True):
+    task_id: str
+
+
+class AskingThread(WireObject):
+    """A thread whose graph waits for answers; ``run_id`` is of the run that asked."""
+
+    thread_id: str
+    owner: str
+    run_id: str | None
+    graph_id: str | None
+    metadata: Object
+    since: Instant
+    interrupts: list[OpenInterrupt]
+
+
 class WireThreadTtl(WireObject):
     strategy: PruneStrategy
     ttl_minutes: float

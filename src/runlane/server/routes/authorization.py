@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection, Request
 
 from runlane.errors import NotFound
 from runlane.lifecycle import CancelSource
-from runlane.records import ANY_OWNER, RunRecord, Thread
+from runlane.records import ANY_OWNER, Owner, RunRecord, Thread
 from runlane.server.auth.access import OPEN, Access, Canceller, User
 from runlane.server.auth.middleware import ACTS, RESULT, USER
 from runlane.server.auth.scopes import WITHOUT_PAYLOAD, act_of, filters_by_payload, required_scope
@@ -139,6 +139,13 @@ def _act(connection: HTTPConnection, user: User, action: str, value: Mapping[str
 def record_result(connection: HTTPConnection, result: Mapping[str, int]) -> None:
     """Have the audit keep *result* beside the status of the answer, if the request is recorded."""
     connection.scope[RESULT] = result
+
+
+def seen_owner(access: Access, wanted: str | None) -> Owner | None:
+    """Return whose things are searched if those of *wanted* are asked for; ``None`` if they may not be seen."""
+    if wanted is None or access.reads == wanted:
+        return access.reads
+    return wanted if access.reads is ANY_OWNER else None
 
 
 def canceller_of(connection: HTTPConnection) -> Canceller:

@@ -22,10 +22,10 @@ from runlane.server.auth.access import Access
 from runlane.server.http.requests import Body
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.authorization import authorize, canceller_of, record_result, service_of
+from runlane.server.routes.authorization import authorize, canceller_of, record_result, seen_owner, service_of
 from runlane.server.routes.new_runs import admit
 from runlane.server.routes.retries import new_retry
-from runlane.server.routes.run_search import Cursor, RunWhere, conditions, run_filter, seen_owner
+from runlane.server.routes.run_search import Cursor, RunWhere, conditions, run_filter
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.run_search import MAX_IDS, NEWEST, RunFilter
 from runlane.store.transactions.selections import RETRY_KEY, SelectedRun, SelectionPage
@@ -182,7 +182,7 @@ async def _select(request: Request, body: RunsToActOn) -> _Selection:
         value["preview"] = True
     access = await authorize(request, "threads", "update", value)
     where = run_filter(access, body.filter, value["metadata"])
-    return _Selection(access=access, owner=seen_owner(access, body.filter), where=where)
+    return _Selection(access=access, owner=seen_owner(access, body.filter.owner), where=where)
 
 
 def _recorded(where: RunWhere) -> str:

@@ -10,13 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.lifecycle import EndReason, RunStatus
-from runlane.records import ANY_OWNER, Owner
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.requests import Body, Limit, Moment, Object, canonical_uuid
 from runlane.server.http.responses import error_wire, json_response, receipt_wire, waiting_wire
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.authorization import authorize, service_of
+from runlane.server.routes.authorization import authorize, seen_owner, service_of
 from runlane.store.transactions.run_search import MAX_IDS, NEWEST, RunFilter, RunSummary, WaitReason
 
 E = TypeVar("E", bound=StrEnum)
@@ -57,7 +56,7 @@ async def search_runs(request: Request, body: RunSearch) -> Response:
     """
     value = {**conditions(body), "limit": body.limit}
     access = await authorize(request, "threads", "search", value)
-    owner = seen_owner(access, body)
+    owner = seen_owner(access, body.owner)
     if owner is None:
         return json_response([])
     where = run_filter(access, body, value["metadata"])
@@ -108,13 +107,6 @@ def _set_of(given: E | list[E] | None) -> frozenset[E]:
     if given is None:
         return frozenset()
     return frozenset(given if isinstance(given, list) else [given])
-
-
-def seen_owner(access: Access, body: RunWhere) -> Owner | None:
-    """Return whose runs are searched; ``None`` if those of the owner in *body* may not be seen."""
-    if body.owner is None or access.reads == body.owner:
-        return access.reads
-    return body.owner if access.reads is ANY_OWNER else None
 
 
 def summary_wire(run: RunSummary) -> dict[str, Any]:

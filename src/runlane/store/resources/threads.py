@@ -9,7 +9,8 @@ from runlane.outcomes import Snapshot
 from runlane.records import Json, Lease, Order, Owner, PruneStrategy, Thread, ThreadTtl
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
-from runlane.store.transactions import thread_search, threads
+from runlane.store.transactions import interrupts, thread_search, threads
+from runlane.store.transactions.interrupts import Answer, AskingPage, Permits
 from runlane.store.transactions.thread_search import PageRequest, ThreadFilter, ThreadPage
 from runlane.store.transactions.threads import NewThread
 
@@ -115,6 +116,22 @@ class Threads:
             )
         )
         return await self.get(target, owner=owner)  # its values are read without a lock
+
+    async def asking(
+        self, *, owner: Owner, permits: Permits | None, thread_id: str | None, after: tuple[int, str], limit: int
+    ) -> AskingPage:
+        """Return threads whose graphs wait for answers, those that have asked the longest first.
+
+        Args:
+            permits: Says by a thread's metadata whether it may be seen; ``None``: all may.
+        """
+        return await self._database.read(lambda: interrupts.asking(owner, permits, thread_id, after, limit))
+
+    async def answers(
+        self, *, owner: Owner, permits: Permits | None, thread_id: str | None, limit: int
+    ) -> tuple[Answer, ...]:
+        """Return runs that answer interrupts, the newest first."""
+        return await self._database.read(lambda: interrupts.answers(owner, permits, thread_id, limit))
 
     async def search(
         self,

@@ -1,0 +1,127 @@
+"""Open interrupts of all threads, and who has answered them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from auth_kit import bearer, guarded_server
+from runlane.server.auth.keys import new_key
+from server_kit import PATIENCE_S, NewDatabase, running_server
+
+Clients = dict[str, httpx.Client]
+SCOPES: dict[str, list[str]] = {
+    "alice": [],
+    "bob": [],
+    "watcher": ["runs:read"],
+    "reader": ["runs:read", "payload:read"],
+}
+
+
+@pytest.fixture
+def clients(new_database: NewDatabase, tmp_path: Path) -> Iterator[Clients]:
+    """Give clients of one server: of two owners, and of operators who see payload or not."""
+    keys = {name: new_key(name, tmp_path / "keys", scopes=scopes) for name, scopes in SCOPES.items()}
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(new_database(), api_keys=str(tmp_path / "keys")))
+        yield {
+            name: stack.enter_context(httpx.Client(base_url=server.url, headers={"x-api-key": key}, timeout=PATIENCE_S))
+            for name, key in keys.items()
+        }
+
+
+def ask(client: httpx.Client, topic: str) -> str:
+    """Return a thread whose graph asks about *topic*."""
+    thread_id: str = client.post("/threads", json={}).json()["thread_id"]
+    run = {"assistant_id": "approval", "input": {"topic": topic}}
+    client.post(f"/threads/{thread_id}/runs/wait", json=run).raise_for_status()
+    return thread_id
+
+
+def search(client: httpx.Client, **body: Any) -> list[Any]:
+    answer = client.post("/interrupts/search", json=body)
+    assert answer.status_code == 200, answer.text
+    found: list[Any] = answer.json()
+    return found
+
+
+def topics(found: list[Any]) -> list[str]:
+    return [interrupt["value"]["topic"] for thread in found for interrupt in thread["interrupts"]]
+
+
+def test_open_interrupts_are_found_those_that_have_waited_the_longest_first(clients: Clients) -> None:
+    asked = [ask(clients[name], topic) for name, topic in (("alice", "a"), ("bob", "b"), ("alice", "c"))]
+    clients["alice"].post(f"/threads/{asked[0]}/runs", json={"assistant_id": "approval", "after_seconds": 86_400})
+    assert topics(search(clients["alice"])) == ["c"], "of a busy thread nothing can be answered"
+    asked.append(ask(clients["alice"], "d"))
+    clients["alice"].patch(f"/threads/{asked[2]}", json={"metadata": {"note": "x"}})
+    assert topics(search(clients["alice"])) == ["c", "d"], "a change of metadata moves nothing"
+    assert topics(search(clients["reader"])) == ["b", "c", "d"]
+    assert topics(search(clients["reader"], owner="bob")) == ["b"]
+    assert search(clients["alice"], owner="bob") == search(clients["alice"], thread_id=asked[1]) == []
+    [found] = search(clients["bob"])
+    run_id = clients["bob"].get(f"/threads/{asked[1]}/runs").json()[0]["run_id"]
+    assert (found["thread_id"], found["run_id"], found["graph_id"]) == (asked[1], run_id, "approval")
+    state = clients["bob"].get(f"/threads/{asked[1]}/state").json()
+    [interrupt] = found["interrupts"]
+    assert interrupt["task_id"] == state["tasks"][0]["id"]
+    assert interrupt["id"] == state["tasks"][0]["interrupts"][0]["id"]
+
+
+def test_open_interrupts_come_in_pages(clients: Clients) -> None:
+    for number in range(5):
+        ask(clients["alice"], str(number))
+    seen, after = list[str](), {}
+    while len(seen) < 10:
+        page = clients["alice"].post("/interrupts/search", json={"limit": 2, **after})
+        seen += topics(page.json())
+        if "x-pagination-next" not in page.headers:
+            break
+        after = {"after": page.headers["x-pagination-next"]}
+    assert seen == ["0", "1", "2", "3", "4"]
+    assert clients["alice"].post("/interrupts/search", json={"after": "x"}).status_code == 422
+
+
+def test_who_has_answered_is_told(clients: Clients) -> None:
+    threads = [ask(clients[name], name) for name in ("alice", "bob", "alice")]
+    interrupt_id = search(clients["alice"])[0]["interrupts"][0]["id"]
+    run = {"assistant_id": "approval", "command": {"resume": {interrupt_id: "yes"}}}
+    clients["alice"].post(f"/threads/{threads[0]}/runs/wait", json=run).raise_for_status()
+    run = {"assistant_id": "approval", "command": {"resume": "yes"}}
+    clients["bob"].post(f"/threads/{threads[1]}/runs/wait", json=run).raise_for_status()
+    assert [one["thread_id"] for one in search(clients["reader"])] == [threads[2]]
+    told = clients["watcher"].post("/interrupts/answered", json={}).json()
+    shown = [(one["thread_id"], one["answered_by"], one["interrupt_ids"], one["status"]) for one in told]
+    assert shown == [(threads[1], "bob", [], "success"), (threads[0], "alice", [interrupt_id], "success")]
+    [mine] = clients["alice"].post("/interrupts/answered", json={"thread_id": threads[0]}).json()
+    assert mine["run_id"] == clients["alice"].get(f"/threads/{threads[0]}/runs").json()[0]["run_id"]
+    for body in ({"thread_id": threads[1]}, {"owner": "bob"}):
+        assert clients["alice"].post("/interrupts/answered", json=body).json() == []
+
+
+def test_what_is_asked_is_payload(clients: Clients) -> None:
+    ask(clients["alice"], "canary")
+    answer = clients["watcher"].post("/interrupts/search", json={})
+    assert "canary" not in answer.text
+    assert [thread["interrupts"][0]["value"] for thread in answer.json()] == [{}]
+
+
+def test_the_applications_own_authorisation_says_which_interrupts_are_seen(tmp_path: Path) -> None:
+    with guarded_server(tmp_path, "stamping") as server, ExitStack() as stack:
+        ann, ben = (
+            stack.enter_context(httpx.Client(base_url=server.url, headers=bearer(name), timeout=PATIENCE_S))
+            for name in ("ann", "ben")
+        )
+        thread_id = ask(ann, "of ann")
+        ask(ben, "of ben")
+        assert topics(search(ann)) == ["of ann"]
+        assert topics(search(ben)) == ["of ben"]
+        run = {"assistant_id": "approval", "command": {"resume": "yes"}}
+        ann.post(f"/threads/{thread_id}/runs/wait", json=run).raise_for_status()
+        answered = [client.post("/interrupts/answered", json={}).json() for client in (ann, ben)]
+        assert [[one["thread_id"] for one in found] for found in answered] == [[thread_id], []]
