@@ -7,7 +7,7 @@ import { JsonEditor, SchemaForm } from "./schema-form";
 import { Button, Facts, Hidden } from "./ui";
 
 interface AnswerProps {
-  question: Question;
+  question: Pick<Question, "value" | "response_schema">;
   /** Sends the value that resumes the graph. */
   onAnswer: (value: unknown) => unknown;
 }
