@@ -4,11 +4,12 @@ import type { Schema } from "./schema";
 
 export interface Question {
   thread_id: string;
+  /** The run that asked. */
+  run_id: string | null;
   interrupt_id: string;
   graph_id: string | null;
   assistant_id: string | null;
   owner: string | null;
-  node: string | null;
   /** Since when it waits. */
   since: string;
   /** What was asked; missing where payload is hidden. */

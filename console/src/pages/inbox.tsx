@@ -1,55 +1,59 @@
 /** What agents ask people, of all threads: the oldest question first. */
 import { useState } from "preact/hooks";
-import { page } from "../lib/api";
+import { page, post } from "../lib/api";
 import { Answer } from "../lib/answer";
 import { age, plural } from "../lib/format";
 import { useLive } from "../lib/live";
 import { Answered, type Question, answer } from "../lib/questions";
 import { me } from "../lib/session";
-import { Age, AsCode, Chip, Empty, Head, Loaded } from "../lib/ui";
+import { link } from "../lib/route";
+import { Table } from "../lib/table";
+import { Age, AsCode, Button, Chip, Empty, Head, Loaded, Status } from "../lib/ui";
 
-interface ThreadRow {
+interface Asking {
   thread_id: string;
-  metadata: { graph_id?: string; assistant_id?: string; owner?: string };
-  updated_at: string;
-  state_updated_at?: string;
-  interrupts: Record<string, { id: string; value: unknown; response_schema?: Question["response_schema"] }[]>;
+  run_id: string | null;
+  owner: string;
+  graph_id: string | null;
+  metadata: { assistant_id?: string };
+  since: string;
+  interrupts: { task_id: string; id: string; value?: unknown; response_schema?: Question["response_schema"] }[];
+}
+
+interface Answering {
+  run_id: string;
+  thread_id: string;
+  graph_id: string | null;
+  answered_by: string;
+  answered_at: string;
+  status: string;
 }
 
 const PAGE = 50;
+const SHOWN_ANSWERS = 5;
 
-async function open(stop: AbortSignal): Promise<{ questions: Question[]; more: boolean }> {
-  const found = await page<ThreadRow>("POST", "/threads/search", {
-    body: {
-      status: "interrupted",
-      limit: PAGE,
-      sort_by: "updated_at",
-      sort_order: "asc",
-      select: ["thread_id", "metadata", "interrupts", "updated_at"],
-    },
-    signal: stop,
-  });
+async function open(threads: number, stop: AbortSignal): Promise<{ questions: Question[]; more: boolean }> {
+  const found = await page<Asking>("POST", "/interrupts/search", { body: { limit: threads }, signal: stop });
   return { questions: found.items.flatMap(questionsOf), more: found.next !== null };
 }
 
-function questionsOf(thread: ThreadRow): Question[] {
-  return Object.values(thread.interrupts ?? {})
-    .flat()
-    .map((one) => ({
-      thread_id: thread.thread_id,
-      interrupt_id: one.id,
-      graph_id: thread.metadata.graph_id ?? null,
-      assistant_id: thread.metadata.assistant_id ?? null,
-      owner: null,
-      node: null,
-      since: thread.updated_at,
-      value: one.value,
-      response_schema: one.response_schema,
-    }));
+function questionsOf(thread: Asking): Question[] {
+  return thread.interrupts.map((one) => ({
+    thread_id: thread.thread_id,
+    run_id: thread.run_id,
+    interrupt_id: one.id,
+    graph_id: thread.graph_id,
+    assistant_id: thread.metadata.assistant_id ?? null,
+    owner: thread.owner || null,
+    since: thread.since,
+    value: one.value,
+    response_schema: one.response_schema,
+  }));
 }
 
 export default function Inbox() {
-  const live = useLive(open, [], 3_000);
+  const [threads, setThreads] = useState(PAGE);
+  const live = useLive((stop) => open(threads, stop), [threads], 3_000);
   const questions = live.data?.questions ?? [];
   const oldest = questions[0];
   const count = live.data?.more ? `${questions.length}+` : String(questions.length);
@@ -66,17 +70,46 @@ export default function Inbox() {
         }
       />
       <Loaded live={live}>
-        {() =>
-          questions.length ? (
-            questions.map((one) => (
+        {({ more }) => (
+          <>
+            {questions.map((one) => (
               <Card key={`${one.thread_id} ${one.interrupt_id}`} question={one} equal={equalTo(one, questions)} onDone={live.reload} />
-            ))
-          ) : (
-            <Empty>When a graph calls `interrupt()` or a tool call needs approval, the question stands here.</Empty>
-          )
-        }
+            ))}
+            {!questions.length && (
+              <Empty>
+                When a graph calls <code>interrupt()</code> or a tool call needs approval, the question stands here.
+              </Empty>
+            )}
+            {more && <Button onClick={() => setThreads(Math.min(1_000, threads * 2))}>Show more</Button>}
+          </>
+        )}
       </Loaded>
+      <LastAnswers />
     </>
+  );
+}
+
+function LastAnswers() {
+  const live = useLive((stop) => post<Answering[]>("/interrupts/answered", { limit: SHOWN_ANSWERS }, stop), [], 5_000);
+  if (!live.data?.length) return null;
+  return (
+    <section aria-label="Answered last">
+      <h2>Answered last</h2>
+      <Table
+        label="Answered last"
+        rows={live.data}
+        id={(one) => one.run_id}
+        open={(one) => link(["run", one.run_id])}
+        columns={[
+          { name: "Run", cell: (one) => <Chip to={["run", one.run_id]} id={one.run_id} /> },
+          { name: "Thread", cell: (one) => <Chip to={["thread", one.thread_id]} id={one.thread_id} /> },
+          { name: "Graph", cell: (one) => one.graph_id ?? "" },
+          { name: "By", cell: (one) => <bdi>{one.answered_by || "nobody is asked for a name"}</bdi> },
+          { name: "When", cell: (one) => <Age at={one.answered_at} /> },
+          { name: "Its run", cell: (one) => <Status status={one.status} /> },
+        ]}
+      />
+    </section>
   );
 }
 
@@ -114,7 +147,14 @@ function Card({ question, equal, onDone }: CardProps) {
             </span>
             {question.graph_id ?? "graph"}
           </span>{" "}
-          asks on thread <Chip to={["thread", question.thread_id]} id={question.thread_id} />, <Age at={question.since} />
+          asks on thread <Chip to={["thread", question.thread_id]} id={question.thread_id} />
+          {question.owner && (
+            <>
+              {" "}
+              of <bdi>{question.owner}</bdi>
+            </>
+          )}
+          , <Age at={question.since} />
         </p>
         <AsCode
           http={`POST /threads/${question.thread_id}/commands {"id": 1, "method": "input.respond", "params": {"interrupt_id": "${question.interrupt_id}", "namespace": [], "response": …}}`}
