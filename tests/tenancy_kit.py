@@ -69,8 +69,8 @@ def routes() -> dict[str, Route]:
 
 
 def addressed() -> dict[str, Route]:
-    """Return the routes whose path names what they are about."""
-    return {name: route for name, route in routes().items() if route.parameters}
+    """Return the routes whose path names what they are about, but for views: everybody names their own."""
+    return {name: route for name, route in routes().items() if route.parameters and "/views/" not in name}
 
 
 def body_of(route: Route, has: Belongings) -> Any:
@@ -178,6 +178,9 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "GET /.well-known/agent-card.json": [({"assistant_id": has.agent_id}, status(404))],
         "GET /webhooks": [({}, lambda answer: has.run_id not in answer.text)],
         "GET /me": [({}, unseen)],
+        "GET /views": [({}, exactly([]))],
+        "PUT /views/{page}/{name}": [({"query": ""}, status(422))],
+        "DELETE /views/{page}/{name}": [(None, status(422))],
         "GET /audit": [({}, status(403))],
         "GET /operator/workers": [({}, status(403))],
         "GET /keys": [({}, status(403))],
@@ -198,7 +201,7 @@ def _nothing_found(action: str, run_id: str) -> dict[str, Any]:
 def path_of(name: str, has: Belongings) -> tuple[str, str]:
     """Return the method and the path of a route with ids of *has*; a cancel is about the run that waits."""
     method, _, template = name.partition(" ")
-    ids = {**asdict(has), "namespace:path": "child"}
+    ids = {**asdict(has), "namespace:path": "child", "page": "runs", "name": "mine"}
     if template.endswith("/cancel"):
         ids |= {"thread_id": has.waiting_thread_id, "run_id": has.waiting_run_id}
     if template.startswith("/a2a/"):

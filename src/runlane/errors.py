@@ -193,6 +193,18 @@ class NotRetryable(RunlaneError):
         super().__init__(f"Run {run_id!r} cannot be retried: {why}.")
 
 
+class ViewChanged(RunlaneError):
+    """A saved view is not as it was seen; nothing was saved."""
+
+    code = "view_changed"
+
+    def __init__(self, name: str, revision: int) -> None:
+        self.revision = revision
+        super().__init__(
+            f"The view {name!r} has been changed meanwhile: look at it, and save it again with revision {revision}."
+        )
+
+
 class CancelRecorded(RunlaneError):
     """A cancel was recorded before the attempt finished, so that it can only end as stopped; nothing was written."""
 

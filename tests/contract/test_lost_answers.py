@@ -60,6 +60,7 @@ from runlane.store.transactions.assistants import NewAssistant
 from runlane.store.transactions.audit import Act
 from runlane.store.transactions.crons import Firing
 from runlane.store.transactions.heads import HeadsWanted
+from runlane.store.transactions.saved_views import ViewOwner
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
 from simulation.seams import applied, method
 
@@ -470,6 +471,27 @@ async def audit_key_used(store: RunStore) -> Operation:
 async def audit_purge(store: RunStore) -> Operation:
     await store.audit.record(AN_ACT)
     return lambda: store.audit.purge(older_than_s=-1)
+
+
+A_VIEW = {"page": "runs", "name": "night"}
+VIEWER = ViewOwner(name="ann", operates=True)
+
+
+@case
+async def saved_views_put(store: RunStore) -> Operation:
+    return lambda: store.saved_views.put(VIEWER, **A_VIEW, query="status=error", shared=True, revision=0)
+
+
+@case
+async def saved_views_put__changed(store: RunStore) -> Operation:
+    await store.saved_views.put(VIEWER, **A_VIEW, query="", shared=True, revision=0)
+    return lambda: store.saved_views.put(VIEWER, **A_VIEW, query="status=error", shared=True, revision=1)
+
+
+@case
+async def saved_views_delete(store: RunStore) -> Operation:
+    await store.saved_views.put(VIEWER, **A_VIEW, query="", shared=True, revision=0)
+    return lambda: store.saved_views.delete(VIEWER, **A_VIEW)
 
 
 # The proof.

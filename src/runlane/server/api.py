@@ -31,6 +31,7 @@ from runlane.server.routes.operators import OPERATORS
 from runlane.server.routes.retries import RETRIES
 from runlane.server.routes.run_search import RUN_SEARCH
 from runlane.server.routes.runs import RUNS
+from runlane.server.routes.saved_views import SAVED_VIEWS
 from runlane.server.routes.system import HEALTH, META
 from runlane.server.routes.thread_extras import THREAD_EXTRAS
 from runlane.server.routes.thread_states import THREAD_STATES
@@ -80,6 +81,7 @@ RESOURCES: Final = (
     WEBHOOKS,
     ME,
     OPERATORS,
+    SAVED_VIEWS,
     WORKERS,
     TOTALS,
     PROTOCOL,

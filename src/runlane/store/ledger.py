@@ -11,6 +11,7 @@ from runlane.store.resources.events import Events
 from runlane.store.resources.parts import Parts
 from runlane.store.resources.queue import RunQueue
 from runlane.store.resources.runs import Runs
+from runlane.store.resources.saved_views import SavedViews
 from runlane.store.resources.sizes import Sizes
 from runlane.store.resources.threads import Threads
 from runlane.store.resources.totals import Totals
@@ -43,6 +44,7 @@ class RunStore:
         workers: The processes that share the ledger.
         audit: What operators did.
         totals: Totals of runs that ended.
+        saved_views: Queries of the console's pages.
         parts: The parts of large values that nothing refers to any more.
         sizes: How much space all of it takes.
         driver: The database, for what has transactions of its own, such as checkpoints.
@@ -76,6 +78,7 @@ class RunStore:
         self.workers = Workers(self._database)
         self.audit = Audit(self._database)
         self.totals = Totals(self._database)
+        self.saved_views = SavedViews(self._database)
         self.parts = Parts(self._database)
         self.sizes = Sizes(self._database)
 

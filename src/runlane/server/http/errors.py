@@ -30,6 +30,7 @@ from runlane.errors import (
     StateUnreadable,
     StoreUnavailable,
     ThreadChanged,
+    ViewChanged,
 )
 from runlane.redaction import shortened
 from runlane.server.http.json_bodies import EncodedBody, PayloadTooLarge
@@ -48,6 +49,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (AlreadyExists, 409),
     (CronChanged, 409),
     (ThreadChanged, 409),
+    (ViewChanged, 409),
     (IllegalTransition, 409),
     (NotRetryable, 409),
     (OwnerUnknown, 409),

@@ -40,11 +40,8 @@ _SUBJECTS: Final = (
     "bound",
     "after",
     "reason",
-    "page",
 )
-
-
-MAX_USER_AGENT: Final = 200
+_MAX_USER_AGENT: Final = 200
 
 
 def service_of(connection: HTTPConnection) -> Service:
@@ -98,6 +95,20 @@ async def administer(connection: HTTPConnection, resource: str, action: str, val
     return await _operate(connection, known_user(connection), resource, action, value)
 
 
+async def authorize_own(connection: HTTPConnection, act: str | None) -> Access:
+    """Return the access of the sender to what they keep for themselves, about which no handler is asked.
+
+    Args:
+        act: What the audit calls it if an operator does it; ``None``: it is not recorded.
+    """
+    if service_of(connection).authority is None:
+        return OPEN
+    user = known_user(connection)
+    if user.scopes and act is not None:
+        await _record(connection, user, act, {})
+    return Access(owner=user.identity, reads=user.identity, user=user)
+
+
 async def _operate(
     connection: HTTPConnection, user: User, resource: str, action: str, value: Mapping[str, Any]
 ) -> Access:
@@ -116,9 +127,13 @@ async def _operate(
         raise HTTPException(403, f"Forbidden: {resource}.{action} by payload needs the scope payload:read.")
     about_payload = not hides and resource not in WITHOUT_PAYLOAD
     if (act := act_of(action, value, shows_payload=about_payload)) is not None:
-        recorded = await service_of(connection).store.audit.record(_act(connection, user, act, value))
-        connection.scope.setdefault(ACTS, []).append(recorded)
+        await _record(connection, user, act, value)
     return Access(owner=user.identity, reads=ANY_OWNER, user=user)
+
+
+async def _record(connection: HTTPConnection, user: User, act: str, value: Mapping[str, Any]) -> None:
+    recorded = await service_of(connection).store.audit.record(_act(connection, user, act, value))
+    connection.scope.setdefault(ACTS, []).append(recorded)
 
 
 def _act(connection: HTTPConnection, user: User, action: str, value: Mapping[str, Any]) -> Act:
@@ -132,7 +147,7 @@ def _act(connection: HTTPConnection, user: User, action: str, value: Mapping[str
         subject={**connection.path_params, **ids},
         request_id=REQUEST_ID.get() or None,
         address=None if connection.client is None else connection.client.host,
-        user_agent=connection.headers.get("user-agent", "")[:MAX_USER_AGENT] or None,
+        user_agent=connection.headers.get("user-agent", "")[:_MAX_USER_AGENT] or None,
     )
 
 
