@@ -36,9 +36,11 @@ export function FilterBar({ label, fields, given, example }: FilterBarProps) {
   const take = (option: string) => {
     const next = text.slice(0, completion!.from) + option + text.slice(completion!.to);
     const place = completion!.from + option.length;
+    const field = input.current!;
+    field.value = next; // at once, so that the caret is in its place before the next key
+    field.focus();
+    field.setSelectionRange(place, place);
     changed(next, place);
-    input.current?.focus();
-    requestAnimationFrame(() => input.current?.setSelectionRange(place, place));
   };
   const apply = (wanted: string) => {
     const parsed = parseFilter(wanted, fields);

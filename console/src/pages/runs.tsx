@@ -6,10 +6,11 @@ import { number } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
 import { link, place, setQuery } from "../lib/route";
 import { isRecorded } from "../lib/runs";
-import { me, seesPayload } from "../lib/session";
+import { me, permits, seesPayload } from "../lib/session";
 import { Table } from "../lib/table";
 import { AsCode, Button, Empty, Head, Loaded } from "../lib/ui";
 import { listAsCode } from "./runs/as-code";
+import { Bulk } from "./runs/bulk";
 import { runColumns } from "./runs/columns";
 import { OTHERS, runFields, runFilter } from "./runs/fields";
 import { FirstRun } from "./runs/first-run";
@@ -38,6 +39,7 @@ export default function Runs() {
   const { shown, held, release } = useHeld(live.data?.runs ?? []);
   const filtered = Object.keys(given.query).length > 0;
   const owners = (me.value?.operator ?? false) && shown.some((run) => run.owner !== "");
+  const acts = permits("threads.cancel") || permits("threads.retry");
   const more = () => {
     if (pages * PAGE < MOST) setPages(pages + 1);
     else if (live.data?.next) setQuery({ before: live.data.next });
@@ -77,8 +79,8 @@ export default function Runs() {
                 id={(run) => run.run_id}
                 columns={runColumns(now, { owners })}
                 open={(run) => link(["run", run.run_id])}
-                selected={selected}
-                onSelect={select}
+                selected={acts ? selected : undefined}
+                onSelect={acts ? select : undefined}
               />
             )}
             {data.next !== null && (
@@ -94,6 +96,7 @@ export default function Runs() {
           ↑ {number(held)} new
         </button>
       )}
+      <Bulk selected={selected} query={given.query} onClear={() => select(new Set())} onDone={() => (select(new Set()), live.reload())} />
     </>
   );
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { OPEN, accessible, client, look, visit } from "./kit.mjs";
+import { KEYS, OPEN, accessible, client, look, visit } from "./kit.mjs";
 
 const say = (content) => ({ input: { messages: [{ role: "user", content }] } });
 
@@ -15,7 +15,6 @@ test("an empty server shows the line that makes the first run, and the line make
     await promisify(execFile)("bash", ["-c", line]);
     await page.getByRole("region", { name: "Runs" }).getByText("success").waitFor();
   });
-  await look("runs-one", "runs", {}, ".status");
 });
 
 test("runs of every kind are listed, and a filter with completion is in the URL", async () => {
@@ -51,8 +50,13 @@ test("runs of every kind are listed, and a filter with completion is in the URL"
     await page.getByRole("link", { name: second.run_id.slice(-8) }).waitFor();
     assert.equal(await page.locator("tbody tr").count(), 1);
   });
+  await visit(`runs?thread=${held.thread_id}&waits=lane`, {}, async (page) => {
+    await page.getByText("1 matches: 1 waiting").waitFor();
+  });
+  await visit("runs?cause=paused&tokens=>5", {}, async (page) => {
+    await page.getByText("No run matches.").first().waitFor();
+  });
   await look("runs", "runs", {}, ".status-paused");
-  await look("runs-filter", "runs?status=error", {}, ".status-error");
 });
 
 test("a word that is no filter is told, and not ignored", async () => {
@@ -85,5 +89,63 @@ test("rows that are new wait while one has scrolled", async () => {
     await accessible(page);
     await page.getByRole("button", { name: "1 new" }).click();
     await page.waitForFunction((was) => document.querySelector("tbody tr a").textContent !== was, top);
+  });
+});
+
+test("selected runs are cancelled after a preview, with what became of each", async () => {
+  const api = client();
+  const thread = await api.threads.create();
+  const running = await api.runs.create(thread.thread_id, "chat", say("wait @runs-1"));
+  await api.runs.create(thread.thread_id, "chat", { ...say("next"), multitaskStrategy: "enqueue" });
+  const other = await api.threads.create();
+  await api.runs.wait(other.thread_id, "steps", { input: { steps: 0 } });
+  const [ended] = await api.runs.list(other.thread_id);
+  await visit(`runs?graph=chat&status=pending,running`, {}, async (page) => {
+    await page.getByRole("link", { name: running.run_id.slice(-8) }).first().waitFor();
+    await page.getByLabel(`Select ${running.run_id}`).check();
+    await page.getByText("1 run selected").waitFor();
+    await page.getByRole("button", { name: "Roll back" }).click();
+    await page.getByText("1 match; 1 would be rolled back.").waitFor();
+    await accessible(page);
+    await page.getByRole("button", { name: "Leave them" }).click();
+    await page.getByLabel("all that match the filter").check();
+    await page.getByRole("button", { name: "Cancel", exact: true }).click();
+    await page.getByText(/\d match; \d would be cancelled\./).waitFor();
+    await page.getByLabel("Reason, for the audit").fill("tried out");
+    await page.getByRole("dialog").getByRole("button", { name: /^Cancel \d runs$/ }).click();
+    await page.getByText(/^\d cancelled\.$/).waitFor();
+    await accessible(page);
+    await page.getByRole("button", { name: "Close" }).click();
+    await page.getByText("No run matches.").first().waitFor();
+  });
+  assert.equal((await api.runs.get(thread.thread_id, running.run_id)).status, "interrupted");
+  await visit(`runs?thread=${other.thread_id}`, {}, async (page) => {
+    await page.getByLabel(`Select ${ended.run_id}`).check();
+    await page.getByRole("button", { name: "Cancel", exact: true }).click();
+    await page.getByText("1 cannot be cancelled: it has ended.").waitFor();
+    assert.equal(await page.getByRole("dialog").getByRole("button", { name: /^Cancel/ }).count(), 0);
+  });
+});
+
+test("failed runs are retried once, and who may not retry is not offered it", async () => {
+  const owner = client(KEYS.owner);
+  const thread = await owner.threads.create();
+  await owner.runs.wait(thread.thread_id, "failing", { input: { kind: "plain" }, raiseError: false });
+  const [failed] = await owner.runs.list(thread.thread_id);
+  await visit("runs?status=error", { key: KEYS.owner }, async (page) => {
+    await page.getByLabel(`Select ${failed.run_id}`).check();
+    await page.getByRole("button", { name: "Retry" }).click();
+    await page.getByRole("button", { name: "Retry 1 run" }).click();
+    await page.getByText("1 retried.").waitFor();
+    await accessible(page);
+  });
+  assert.equal((await owner.runs.list(thread.thread_id)).length, 2);
+  await visit("runs", { key: KEYS.reader }, async (page) => {
+    await page.getByText(/2 runs: /).waitFor();
+    assert.equal(await page.getByRole("checkbox").count(), 0);
+    assert.doesNotMatch(await page.locator("body").innerText(), /boom/);
+  });
+  await visit("runs?text=boom", { key: KEYS.reader, allow: [/status of 403/] }, async (page) => {
+    await page.getByText("needs the scope payload:read").waitFor();
   });
 });

@@ -47,7 +47,6 @@ test("a thread shows its lane, what was said beside the state, its history and i
   });
   await look("thread", `thread/${id}`, {}, ".bubble-ai");
   await look("thread-history", `thread/${id}?tab=history`, {}, "tbody tr");
-  await look("thread-about", `thread/${id}?tab=about`, {}, ".json");
   await api.runs.wait(null, "gate", { input: { name: "thread-1" } });
   await visit(`thread/${id}`, {}, async (page) => {
     await page.getByText("Nothing runs.").waitFor();
