@@ -172,6 +172,26 @@ def test_a_failed_run_is_started_again(served: Server, api: httpx.Client) -> Non
     )
 
 
+def test_many_runs_are_cancelled_and_retried_after_a_preview(served: Server, api: httpx.Client) -> None:
+    threads = [api.post("/threads", json={}).json()["thread_id"] for _ in range(3)]
+    later = {"assistant_id": "steps", "input": {"steps": 1}, "after_seconds": 86_400, "metadata": {"batch": threads[0]}}
+    runs = [api.post(f"/threads/{thread_id}/runs", json=later).json()["run_id"] for thread_id in threads]
+    selected = ("--text", threads[0], "--waits-for", "delay")
+    assert call(served, "runs", "cancel").exit_code == 2
+    asking = call(served, "runs", "cancel", *selected)
+    assert (asking.exit_code, "3 match; 3 would be cancelled." in asking.stderr) == (1, True)
+    assert call(served, "runs", "cancel", *selected, "--json").exit_code == 2, "it cannot ask"
+    done = call(served, "runs", "cancel", *selected, "--yes", "--reason", "wrong deploy")
+    assert (done.exit_code, done.stdout) == (0, "3 done, 0 refused, 0 not found\n")
+    again = call(served, "runs", "cancel", *runs, "--yes")
+    assert "3 cannot be cancelled: they have ended." in again.stderr
+    retried = printed(served, "runs", "retry", *runs, NOWHERE, "--yes")
+    assert retried["preview"]["not_found"] == 1
+    outcomes = {one["run_id"]: one["outcome"] for one in retried["results"]}
+    assert outcomes == {**dict.fromkeys(runs, "done"), NOWHERE: "not_found"}
+    assert call(served, "runs", "retry", *runs, "--wait").exit_code == 2
+
+
 def test_exported_threads_are_imported_with_their_values(served: Server, api: httpx.Client, tmp_path: Path) -> None:
     _, thread_id = ended_run(api)
     before = api.get(f"/threads/{thread_id}").json()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -86,6 +87,28 @@ class Client:
                 break
         return found
 
+    def act_on_runs(self, **asked: Any) -> Iterator[list[dict[str, Any]]]:
+        """Act on the runs that are *asked* for by ``POST /runs/bulk``, and yield the results of each page.
+
+        A request that got no answer is repeated, which acts on no run twice.
+        """
+        after: str | None = None
+        while True:
+            page = self._patiently(partial(self.post, "/runs/bulk", **asked, after=after))
+            yield page["results"]
+            after = page["next"]
+            if after is None:
+                return
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        """Return what *call* gives, across lost connections."""
+        for retry in range(RETRIES):
+            try:
+                return call()
+            except ServerError:
+                time.sleep(RETRY_AFTER_S * 2**retry)
+        return call()
+
     def search(self, path: str, *, limit: int, **where: Any) -> list[dict[str, Any]]:
         """Return what matches *where*, from a route with ``limit`` and ``offset`` in its body."""
         found: list[dict[str, Any]] = []
@@ -160,12 +183,7 @@ class Client:
             ServerError: The server cannot be reached, or refused.
         """
         path, timeout = f"/runs/{path_id('run', run_id)}/join", httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
-        for retry in range(RETRIES):
-            try:
-                return self._call("GET", path, "run", run_id, timeout=timeout)
-            except ServerError:
-                time.sleep(RETRY_AFTER_S * 2**retry)
-        return self._call("GET", path, "run", run_id, timeout=timeout)
+        return self._patiently(lambda: self._call("GET", path, "run", run_id, timeout=timeout))
 
     def _call(self, method: str, path: str, kind: str, key: str, **options: Any) -> Any:
         response = self._response(method, path, **options)

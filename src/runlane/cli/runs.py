@@ -8,29 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from runlane.cli import options
+from runlane.cli.bulk import Json, act, checked, is_one, on_many, run_filters
 from runlane.cli.connection import with_server
 from runlane.cli.output import Column, age, duration, error_line, print_fields, print_json, print_rows, safe
 from runlane.cli.reporting import exit_for
-from runlane.cli.values import JSON, MOMENT
+from runlane.cli.values import JSON
 from runlane.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
-
-Json = dict[str, Any]
-STATUSES: Final = ("pending", "running", "success", "error", "timeout", "interrupted")
-#: What the server puts into a run's configuration by itself.
-OWN_IDS: Final = frozenset(
-    {
-        "run_id",
-        "thread_id",
-        "graph_id",
-        "assistant_id",
-        "user_id",
-        "langgraph_auth_user_id",
-        "langgraph_request_id",
-    }
-)
 
 
 @click.group(name="runs")
@@ -66,48 +52,15 @@ COLUMNS: Final = (
 
 
 @app.command("ls", epilog="Example: runlane runs ls --status error --since 1d --text RateLimit")
-@click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Status; may be repeated.")
-@click.option("--graph", help="Only runs of this graph.")
-@click.option("--assistant", help="Only runs of the assistant with this id.")
-@click.option("--thread", help="Only runs of this thread.")
-@click.option("--owner", help="Only runs of this owner, if you may see them.")
-@click.option("--since", type=MOMENT, help="Admitted since: a time, or an age such as 2h.")
-@click.option("--until", type=MOMENT, help="Admitted before: a time, or an age such as 2h.")
-@click.option("--text", help="Text in ids, metadata or the error.")
+@run_filters
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Number of runs, newest first."
 )
 @options.as_json
 @with_server
-def list_runs(
-    *,
-    client: Client,
-    statuses: tuple[str, ...],
-    graph: str | None,
-    assistant: str | None,
-    thread: str | None,
-    owner: str | None,
-    since: str | None,
-    until: str | None,
-    text: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
+def list_runs(*, client: Client, where: Json, limit: int, as_json: bool) -> None:
     """List runs of all threads, newest first."""
-    from runlane.cli.client import path_id
-
-    found = client.runs(
-        limit=limit,
-        status=list(statuses) or None,
-        graph_id=graph,
-        assistant_id=assistant,
-        thread_id=None if thread is None else path_id("thread", thread),
-        owner=owner,
-        since=since,
-        until=until,
-        text=text,
-    )
-    print_rows(found, COLUMNS, as_json=as_json, none="No runs.")
+    print_rows(client.runs(limit=limit, **checked(where)), COLUMNS, as_json=as_json, none="No runs.")
 
 
 @app.command(epilog="Example: runlane runs show RUN_ID")
@@ -180,8 +133,8 @@ def explain(run_id: str, *, client: Client, as_json: bool) -> None:
         click.echo(safe(f"To change this: {remedy['does']} ({remedy['method']} {remedy['path']})"))
 
 
-@app.command(epilog="Example: runlane runs cancel RUN_ID --action rollback")
-@click.argument("run_id")
+@app.command(epilog="Example: runlane runs cancel --graph agent --status pending --until 1h")
+@click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
 @click.option(
     "--action",
     type=click.Choice(["interrupt", "rollback"]),
@@ -189,16 +142,39 @@ def explain(run_id: str, *, client: Client, as_json: bool) -> None:
     show_default=True,
     help="Keep what the run did so far, or undo it.",
 )
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Return once the run's code has stopped.")
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Return once the run's code has stopped, if it is about one run.",
+)
+@on_many
 @options.as_json
 @with_server
-def cancel(run_id: str, *, client: Client, action: str, wait: bool, as_json: bool) -> None:
-    """Cancel a run. A run that has ended is left as it is."""
-    status = client.cancel(run_id, action=action, wait=wait)
+def cancel(
+    *,
+    client: Client,
+    run_ids: tuple[str, ...],
+    where: Json,
+    action: str,
+    wait: bool,
+    reason: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Cancel a run, or those that match the options, after a preview.
+
+    Runs that have ended are left as they are.
+    """
+    if not is_one(run_ids, where) or reason is not None:
+        wanted = "cancel" if action == "interrupt" else action
+        act(client, wanted, run_ids, where, reason=reason, yes=yes, as_json=as_json)
+        return
+    status = client.cancel(run_ids[0], action=action, wait=wait)
     if as_json:
-        print_json({"run_id": run_id, "result": status})
+        print_json({"run_id": run_ids[0], "result": status})
     else:
-        click.echo(f"{run_id} {safe(status)}")
+        click.echo(f"{run_ids[0]} {safe(status)}")
 
 
 @app.command(epilog="Example: runlane runs wait RUN_ID")
@@ -276,32 +252,38 @@ def _started(client: Client, run: Json, waits: bool, *, as_json: bool) -> None:
         click.echo(f"{run['run_id']} {run['status']} on thread {run['thread_id']}")
 
 
-@app.command(epilog="Example: runlane runs retry RUN_ID --wait")
-@click.argument("run_id")
-@click.option("--from-start", is_flag=True, help="Send the same input again, instead of going on where it stopped.")
-@click.option("--wait", "waits", is_flag=True, help="Wait for the end, and print the result; see runs wait.")
+@app.command(epilog="Example: runlane runs retry --status error --since 1h --text RateLimit")
+@click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
+@click.option(
+    "--from-start", is_flag=True, help="Send the same input again, also if the run got as far as its first checkpoint."
+)
+@click.option("--wait", "waits", is_flag=True, help="Wait for the end of one run, and print the result; see runs wait.")
+@on_many
 @options.as_json
 @with_server
-def retry(run_id: str, *, client: Client, from_start: bool, waits: bool, as_json: bool) -> None:
-    """Start a new run in place of one that ended: it goes on from the newest checkpoint of the thread.
+def retry(
+    *,
+    client: Client,
+    run_ids: tuple[str, ...],
+    where: Json,
+    from_start: bool,
+    waits: bool,
+    reason: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Start a new run in place of one that ended, or of those that match the options, after a preview.
 
+    It goes on from the newest checkpoint of the thread if that is of the run, else it sends the same input again.
     Secrets of the first run's configuration are not kept, and not sent again.
     """
-    run = client.run(run_id)
-    if run["status"] in ("pending", "running"):
-        raise ConfigurationError(f"Run {run_id} has not ended; cancel it first, or wait for it.")
-    kwargs = run["kwargs"]
-    config = {name: value for name, value in (kwargs["config"] or {}).items() if name != "metadata"}
-    configurable = {k: v for k, v in (config.pop("configurable", None) or {}).items() if k not in OWN_IDS}
-    context = kwargs["context"] or configurable
-    body: Json = {
-        "assistant_id": run["assistant_id"],
-        "input": kwargs["input"] if from_start else None,
-        "command": kwargs["command"] if from_start else None,
-        "config": config or None,
-        "context": context or None,
-        "metadata": {"retry_of": run["run_id"]},
-        "webhook": kwargs["webhook"],
-    }
-    path = f"/threads/{run['thread_id']}/runs"
-    _started(client, client.post(path, "thread", run["thread_id"], **body), waits, as_json=as_json)
+    from runlane.cli.client import path_id
+
+    again = True if from_start else None
+    if not is_one(run_ids, where) or reason is not None:
+        if waits:
+            raise ConfigurationError("--wait waits for one run: name one, and leave out the options that select runs.")
+        act(client, "retry", run_ids, where, from_start=again, reason=reason, yes=yes, as_json=as_json)
+        return
+    path = f"/runs/{path_id('run', run_ids[0])}/retry"
+    _started(client, client.post(path, "run", run_ids[0], from_start=again), waits, as_json=as_json)
