@@ -1,5 +1,6 @@
 /** Any value as a tree that opens. Long texts and lists are cut, and say so. */
 import { useState } from "preact/hooks";
+import { visibleText } from "./plain";
 
 const LONG_TEXT = 2_000;
 const MANY = 100;
@@ -14,7 +15,7 @@ export function Json({ value, open = 2 }: { value: unknown; open?: number }) {
 
 function Node({ name, value, open }: { name?: string; value: unknown; open: number }) {
   const [shown, setShown] = useState(MANY);
-  const label = name === undefined ? null : <span class="json-name">{name}: </span>;
+  const label = name === undefined ? null : <span class="json-name">{visibleText(name)}: </span>;
   if (value === null || typeof value !== "object") {
     return (
       <div>
@@ -54,7 +55,7 @@ function Node({ name, value, open }: { name?: string; value: unknown; open: numb
 
 function Leaf({ value }: { value: unknown }) {
   const [whole, setWhole] = useState(false);
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const text = visibleText(typeof value === "string" ? value : JSON.stringify(value));
   if (text.length <= LONG_TEXT || whole) return <span class={`json-${typeof value}`}>{text}</span>;
   return (
     <>

@@ -1,14 +1,10 @@
 /** Text that users and agents wrote, made fit to be shown. */
 
-const ESCAPE = 0x1b;
-const PICTURES = 0x2400;
+/** What a terminal would obey, and what would turn the text around it: shown as its code. Tabs and line ends stay. */
+const UNSEEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
 
-/** Show control characters, which a terminal would obey, as the signs for them; tabs and line ends stay. */
 export function visibleText(text: string): string {
-  return text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g, (sign) => {
-    const code = sign.charCodeAt(0);
-    return String.fromCharCode(code > ESCAPE + 4 ? 0x2421 : PICTURES + code);
-  });
+  return text.replace(UNSEEN, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** Return whether an image may be shown: it is part of the message, and of a type that is only an image. */

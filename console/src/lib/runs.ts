@@ -25,9 +25,9 @@ export interface RunSummary {
   ended_at: string | null;
 }
 
-export const isActive = (run: RunSummary): boolean => run.status === "pending" || run.status === "running";
+export const isActive = (run: Pick<RunSummary, "status">): boolean => run.status === "pending" || run.status === "running";
 /** The status, where a run that waits for a person is told from one that was cancelled. */
-export const shownStatus = (run: RunSummary): string => (run.end_reason === "paused" ? "paused" : run.status);
+export const shownStatus = (run: Pick<RunSummary, "status" | "end_reason">): string => (run.end_reason === "paused" ? "paused" : run.status);
 
 /** Return why a run is as it is, in few words. */
 export function causeOf(run: RunSummary): string {

@@ -1,8 +1,9 @@
 /** A run: what it does, why, and what it has said. */
 import { useEffect, useState } from "preact/hooks";
 import { place } from "../lib/route";
+import { isActive } from "../lib/runs";
 import { Empty, Loaded } from "../lib/ui";
-import { isActive, useRun } from "./run/data";
+import { useRun } from "./run/data";
 import { Opened } from "./run/opened";
 
 export default function Run() {

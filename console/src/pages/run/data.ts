@@ -1,6 +1,8 @@
 /** What the page reads of a run. */
-import { get, path } from "../../lib/api";
+import { useRef } from "preact/hooks";
+import { get, path, send } from "../../lib/api";
 import { type Live, useLive } from "../../lib/live";
+import { type RunSummary, isRecorded, withoutPayload } from "../../lib/runs";
 
 export interface Receipt {
   action: "interrupt" | "rollback";
@@ -29,7 +31,7 @@ export interface Run {
   thread_id: string;
   assistant_id: string | null;
   metadata: Record<string, unknown>;
-  status: string;
+  status: RunSummary["status"];
   kwargs: { input: unknown; command: Record<string, unknown> | null; config: Record<string, any>; stream_mode: string[] | null; durability: string; webhook: string | null };
   multitask_strategy: string;
   created_at: string;
@@ -79,17 +81,24 @@ export interface Known {
 
 const ACTIVE_MS = 2_000;
 
-export const isActive = (run: Run): boolean => run.status === "pending" || run.status === "running";
-
-/** Return a run with its explanation, which is read again as long as *active*. */
+/**
+ * Return a run with its explanation, which is read again as long as *active*.
+ *
+ * Its payload is read at first and whenever its status is another one: each read of it is an entry of the audit.
+ */
 export function useRun(runId: string, active: boolean): Live<Known> {
+  const whole = useRef<Run | null>(null);
   return useLive(
     async (stop) => {
+      const headers = withoutPayload();
       const [run, why] = await Promise.all([
-        get<Run>(path("/runs/{}", runId), {}, stop),
-        get<Explanation>(path("/runs/{}/explain", runId), {}, stop),
+        send<Run>("GET", path("/runs/{}", runId), { headers, signal: stop }),
+        send<Explanation>("GET", path("/runs/{}/explain", runId), { headers, signal: stop }),
       ]);
-      return { run, why };
+      if (!isRecorded()) return { run, why };
+      if (whole.current?.status !== run.status) whole.current = await get<Run>(path("/runs/{}", runId), {}, stop);
+      const { kwargs, error, metadata } = whole.current;
+      return { run: { ...run, kwargs, error, metadata }, why };
     },
     [runId],
     active ? ACTIVE_MS : null,

@@ -89,7 +89,7 @@ function Row({ log, index, chosen, beyond, open }: RowProps) {
   const item = log.at(index);
   return (
     <div role="listitem" class={`event${chosen ? " event-chosen" : ""}${beyond ? " event-beyond" : ""}`}>
-      <button type="button" onClick={() => open(index)} aria-label={`Event ${item?.number ?? index + 1}`}>
+      <button type="button" onClick={() => open(index)}>
         <span class="event-number">{item?.number ?? "…"}</span>
         <bdi class="event-name">{item ? visibleText(item.event) : log.channelAt(index)}</bdi>
         <span class="event-data">{item ? brief(item) : "reading…"}</span>
@@ -117,7 +117,7 @@ function Opened({ item }: { item: Item | undefined }) {
       <h3>
         {item.number} · <bdi>{visibleText(item.event)}</bdi> <Copy text={hidden ? item.id : JSON.stringify(item.data)} what="the event" />
       </h3>
-      {hidden ? <Hidden /> : <Json value={item.data} open={3} />}
+      {hidden ? <Hidden /> : <Json value={item.data} open={6} />}
     </div>
   );
 }

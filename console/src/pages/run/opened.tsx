@@ -2,29 +2,40 @@
 import { useEffect } from "preact/hooks";
 import { Linked } from "../../lib/linked";
 import type { Live } from "../../lib/live";
+import { visibleText } from "../../lib/plain";
 import { link, place } from "../../lib/route";
+import { isActive, shownStatus } from "../../lib/runs";
 import { Chip, Head, Status, Tabs } from "../../lib/ui";
+import { Actions } from "./actions";
+import { Answer } from "./answer";
 import { CauseTab } from "./cause";
+import { CheckpointsTab } from "./checkpoints";
 import { ConversationTab } from "./conversation";
-import { type Known, buildOf, graphOf, isActive } from "./data";
+import { type Known, buildOf, graphOf } from "./data";
 import { EventsTab } from "./events";
 import type { RunLog } from "./log";
 import { RawTab } from "./raw";
+import { CancelReceipt } from "./receipt";
 import { Replay } from "./replay";
+import { StateTab } from "./state";
 import { Timeline } from "./timeline";
+import { UsageTab } from "./usage";
 import { useLog } from "./use-log";
 
 const TABS: [string, string][] = [
   ["conversation", "Conversation"],
   ["events", "Events"],
+  ["state", "State"],
+  ["checkpoints", "Checkpoints"],
+  ["usage", "Usage"],
   ["cause", "Cause"],
   ["raw", "Raw"],
 ];
 /** Those that the scrub bar drives. */
-const REPLAYED = ["conversation", "events"];
+const REPLAYED = ["conversation", "events", "state"];
 
 export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
-  const { run, why } = known;
+  const { run } = known;
   const log = useLog(run);
   const tab = place.value.query["tab"] ?? "conversation";
   const ended = log.newest.value.ended;
@@ -33,7 +44,11 @@ export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
   }, [ended]);
   return (
     <>
-      <Head title={<Title known={known} />} sentence={<Linked text={why.sentence} thread={run.thread_id} />} live={live} />
+      <Head title={<Title known={known} />} sentence={<Sentence known={known} />} live={live}>
+        <Actions run={run} said={log.newest.value} onDone={live.reload} />
+      </Head>
+      <CancelReceipt run={run} />
+      {run.end_reason === "paused" && <Answer run={run} />}
       <Timeline known={known} said={log.newest.value} />
       <Tabs names={TABS} chosen={tab} to={(name) => link(["run", run.run_id], { ...place.value.query, tab: name })} />
       {REPLAYED.includes(tab) && <Replay log={log} run={run} active={isActive(run)} />}
@@ -42,12 +57,38 @@ export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
   );
 }
 
+function Sentence({ known: { run, why } }: { known: Known }) {
+  const message = run.error?.message;
+  return (
+    <>
+      <Linked text={why.sentence} thread={run.thread_id} />
+      {message && (
+        <span class="run-error" dir="auto">
+          {visibleText(message)}
+        </span>
+      )}
+    </>
+  );
+}
+
 function Tab({ name, known, log }: { name: string; known: Known; log: RunLog }) {
-  const active = isActive(known.run);
-  if (name === "events") return <EventsTab log={log} active={active} />;
-  if (name === "cause") return <CauseTab known={known} />;
-  if (name === "raw") return <RawTab known={known} />;
-  return <ConversationTab log={log} run={known.run} active={active} />;
+  const { run } = known;
+  switch (name) {
+    case "events":
+      return <EventsTab log={log} active={isActive(run)} />;
+    case "state":
+      return <StateTab log={log} run={run} />;
+    case "checkpoints":
+      return <CheckpointsTab run={run} />;
+    case "usage":
+      return <UsageTab run={run} />;
+    case "cause":
+      return <CauseTab known={known} />;
+    case "raw":
+      return <RawTab known={known} />;
+    default:
+      return <ConversationTab log={log} run={run} />;
+  }
 }
 
 function Title({ known: { run, why } }: { known: Known }) {
@@ -55,7 +96,7 @@ function Title({ known: { run, why } }: { known: Known }) {
   const build = buildOf(why);
   return (
     <span class="run-title">
-      <Status status={run.end_reason === "paused" ? "paused" : run.status} />
+      <Status status={shownStatus(run)} />
       <Chip to={["run", run.run_id]} id={run.run_id} />
       <span class="run-parts">
         {run.assistant_id && (

@@ -1,6 +1,7 @@
 /** When the run's supersteps were: its checkpoints, each of which says what was to run next. */
-import { post, path } from "../../lib/api";
+import { path, send } from "../../lib/api";
 import { type Live, useLive } from "../../lib/live";
+import { withoutPayload } from "../../lib/runs";
 import type { Run } from "./data";
 
 export interface Checkpoint {
@@ -28,7 +29,7 @@ const ACTIVE_MS = 2_000;
 /** Return checkpoints of a thread, the newest first; with *runId* those that a run has written. */
 export function checkpointsOf(threadId: string, limit: number, runId?: string, before?: string, stop?: AbortSignal): Promise<Checkpoint[]> {
   const body = { limit, select: FIELDS, ...(runId && { metadata: { run_id: runId } }), ...(before && { before }) };
-  return post<Checkpoint[]>(path("/threads/{}/history", threadId), body, stop);
+  return send("POST", path("/threads/{}/history", threadId), { body, signal: stop, headers: withoutPayload() });
 }
 
 export function useSupersteps(run: Run, active: boolean): Live<Superstep[]> {

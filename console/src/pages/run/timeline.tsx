@@ -4,7 +4,8 @@ import type { Conversation } from "../../lib/chat";
 import { between, duration, moment, plural } from "../../lib/format";
 import { useNow } from "../../lib/live";
 import { visibleText } from "../../lib/plain";
-import { type Explanation, type Known, isActive } from "./data";
+import { isActive } from "../../lib/runs";
+import type { Explanation, Known } from "./data";
 import { MOST_STEPS, type Superstep, useSupersteps } from "./steps";
 
 interface Bar {

@@ -1,0 +1,49 @@
+/** A choice among the thread's newest checkpoints. */
+import { clock, shortId } from "../../lib/format";
+import { type Live, useLive } from "../../lib/live";
+import type { Run } from "./data";
+import { type Checkpoint, checkpointsOf } from "./steps";
+
+const OFFERED = 100;
+
+export function useHistory(run: Run): Live<Checkpoint[]> {
+  return useLive((stop) => checkpointsOf(run.thread_id, OFFERED, undefined, undefined, stop), [run.thread_id, run.status], null);
+}
+
+interface ChoiceProps {
+  label: string;
+  history: Checkpoint[] | undefined;
+  value: string | undefined;
+  /** What it is without one. */
+  none: string;
+  choose: (id: string | undefined) => void;
+}
+
+export function CheckpointChoice({ label, history = [], value, none, choose }: ChoiceProps) {
+  const all = value && !history.some((one) => one.checkpoint_id === value) ? [value] : [];
+  return (
+    <label>
+      {label}
+      <select value={value ?? ""} onChange={(event) => choose(event.currentTarget.value || undefined)}>
+        <option value="">{none}</option>
+        {all.map((id) => (
+          <option key={id} value={id}>
+            checkpoint {shortId(id)}
+          </option>
+        ))}
+        {history.map((one) => (
+          <option key={one.checkpoint_id} value={one.checkpoint_id}>
+            {nameOf(one)}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+/** Return what a checkpoint is called: its step, and what comes next. */
+export function nameOf({ metadata, next, created_at }: Checkpoint): string {
+  const step = metadata?.step === undefined ? "checkpoint" : `step ${metadata.step}`;
+  const then = next.length ? `, then ${next.join(", ")}` : ", the end";
+  return `${step}${then}${created_at ? ` · ${clock(created_at)}` : ""}`;
+}

@@ -1,0 +1,38 @@
+/** What the run has used: tokens by model. */
+import { number, plural } from "../../lib/format";
+import { Table } from "../../lib/table";
+import { Empty, Facts } from "../../lib/ui";
+import type { Run } from "./data";
+
+export function UsageTab({ run }: { run: Run }) {
+  const { usage } = run;
+  const models = Object.entries(usage.by_model).map(([name, used]) => ({ name, ...used }));
+  if (!models.length) return <Empty>No model has reported what it used.</Empty>;
+  return (
+    <>
+      <p>
+        {plural(usage.llm_calls, "model call")} used {plural(usage.total_tokens, "token")}
+        {usage.total_tokens === 0 && ": the model does not report tokens"}.
+      </p>
+      <Table
+        label="Usage by model"
+        rows={models}
+        id={(row) => row.name}
+        columns={[
+          { name: "Model", cell: (row) => <bdi>{row.name}</bdi> },
+          { name: "Calls", cell: (row) => number(row.llm_calls), end: true },
+          { name: "Input", cell: (row) => number(row.input_tokens), end: true },
+          { name: "of it cached", cell: (row) => number(row.cached_input_tokens), end: true },
+          { name: "Output", cell: (row) => number(row.output_tokens), end: true },
+          { name: "All", cell: (row) => number(row.total_tokens), end: true },
+        ]}
+      />
+      <Facts
+        facts={[
+          ["Messages", number(usage.message_count)],
+          ["Attempts", number(run.attempt)],
+        ]}
+      />
+    </>
+  );
+}

@@ -1,0 +1,188 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { KEYS, accessible, client, visit } from "./kit.mjs";
+import { MODES, say, start } from "./runs.mjs";
+
+const open = (name) => client().runs.wait(null, "gate", { input: { name } });
+
+test("a conversation grows as it is streamed, says what is partial, and ends whole", async () => {
+  const name = crypto.randomUUID();
+  const run = await start("chat", say(`one two @${name} three`), { ended: false });
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    const talk = page.getByRole("log", { name: "Conversation" });
+    await talk.getByText("echo: one two").waitFor();
+    await talk.getByText("writing…").waitFor();
+    await page.getByText(/Attempt 1 executes on worker/).waitFor();
+    await open(name);
+    await talk.getByText(/echo: one two @.* three/).waitFor();
+    await page.getByText("It completed.").waitFor();
+    assert.equal(await talk.getByText("writing…").count(), 0);
+    assert.equal(await talk.getByText(/^echo:/).count(), 1);
+  });
+});
+
+test("a cancel asks with its consequence, shows its receipt, and marks what was cut off", async () => {
+  const name = crypto.randomUUID();
+  const run = await start("chat", say(`half @${name} never`), { ended: false });
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    await page.getByText("echo: half").waitFor();
+    await page.getByRole("button", { name: "Cancel", exact: true }).click();
+    const dialog = page.getByRole("dialog", { name: "Cancel the run?" });
+    await dialog.getByText("a retry goes on from there").waitFor();
+    await accessible(page);
+    await dialog.getByRole("button", { name: "Cancel the run" }).click();
+    await page.getByRole("region", { name: "Receipt of the cancel" }).getByText(/code stopped/).waitFor();
+    await page.getByText("cut off: this is all that came").waitFor();
+    await page.getByText("interrupted").first().waitFor();
+  });
+});
+
+test("tool calls are folded with their arguments and results", async () => {
+  const run = await start("tools", say("add"));
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    const call = page.locator("details.call");
+    await call.getByText("● done").waitFor();
+    assert.equal(await call.getByText("Arguments").isVisible(), false);
+    await call.locator("summary").first().click();
+    await call.getByText("Result").waitFor();
+    await page.getByRole("region", { name: "Timeline" }).getByText("add ✓").waitFor();
+    await page.getByText("echo: 3").waitFor();
+  });
+});
+
+test("questions are answered together, and the thread goes on", async () => {
+  const run = await start("approvals", { topic: "x" });
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    await page.getByRole("heading", { name: /asks 2 questions/ }).waitFor();
+    const fields = page.getByLabel("Answer, as JSON or as text");
+    assert.equal(await page.getByRole("button", { name: "Answer and go on" }).isDisabled(), true);
+    await fields.nth(0).fill('{"ok": true}');
+    await fields.nth(1).fill("indeed");
+    await page.getByRole("button", { name: "Answer and go on" }).click();
+    await page.waitForURL((url) => !url.hash.includes(run.run_id));
+    await page.getByText("It completed.").waitFor();
+    await page.getByText("decided on 2").first().waitFor();
+    await page.goto(page.url().replace(/#.*/, `#/run/${run.run_id}`));
+    await page.getByText("was answered").waitFor();
+  });
+});
+
+test("events are filtered by channel, replayed, and shown whole", async () => {
+  const run = await start("tools", say("add"), { streamMode: [...MODES, "updates"] });
+  await visit(`run/${run.run_id}?tab=events`, {}, async (page) => {
+    const list = page.getByRole("list", { name: "Events" });
+    await list.getByText("end", { exact: true }).waitFor();
+    await page.getByRole("button", { name: "updates", exact: true }).click();
+    await page.waitForURL(/channels=updates/);
+    assert.equal(await list.getByRole("listitem").count(), 3);
+    await list.getByRole("button").nth(1).click();
+    await page.getByRole("region", { name: "Event", exact: true }).getByText("call-1").waitFor();
+    await page.getByRole("button", { name: "updates", exact: true }).click();
+    const bar = page.getByRole("slider", { name: "Event" });
+    await bar.fill("3");
+    await page.waitForURL(/at=3/);
+    await page.getByRole("link", { name: "Conversation" }).click();
+    await page.getByRole("log").getByText("add", { exact: true }).first().waitFor();
+    assert.equal(await page.getByText("echo: 3").count(), 0);
+    await page.getByLabel("Speed").selectOption("max");
+    await page.getByRole("button", { name: "Replay" }).click();
+    await page.getByText("echo: 3").waitFor();
+  });
+});
+
+test("a link opens a run at the event that it names", async () => {
+  const run = await start("tools", say("add"));
+  await visit(`run/${run.run_id}?at=2`, {}, async (page) => {
+    await page.getByText(/^2 \/ \d+/).waitFor();
+    assert.equal(await page.getByText("echo: 3").count(), 0);
+  });
+});
+
+test("states are searched and compared, and a checkpoint is edited and forked", async () => {
+  const run = await start("steps", { steps: 3 });
+  await visit(`run/${run.run_id}?tab=checkpoints`, {}, async (page) => {
+    const rows = page.locator(".checkpoints > li");
+    await rows.first().getByText("the end").waitFor();
+    await rows.nth(1).getByRole("link", { name: "Changes" }).click();
+    await page.getByText("1 difference").waitFor();
+    await page.getByText("done.1").waitFor();
+    await page.getByLabel("Compare with").selectOption("");
+    await page.getByLabel("Search", { exact: true }).fill("done");
+    await page.getByText("done.0").waitFor();
+    await page.getByRole("link", { name: "Checkpoints" }).click();
+    await rows.first().getByRole("button", { name: "Edit" }).click();
+    await page.getByLabel("Update", { exact: true }).fill('{"steps": 5');
+    assert.equal(await page.getByRole("button", { name: "Write", exact: true }).isDisabled(), true);
+    await page.getByLabel("Update", { exact: true }).fill('{"steps": 5}');
+    await page.getByLabel(/^As if this node/).fill("step");
+    await page.getByRole("button", { name: "Write", exact: true }).click();
+    await rows.first().getByText("update").waitFor();
+    await rows.first().getByRole("button", { name: "Fork" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Start the run" }).click();
+    await page.waitForURL((url) => !url.hash.includes(run.run_id));
+    await page.getByText("It completed.").waitFor();
+  });
+});
+
+test("what came before the run is above; the cause is told with links", async () => {
+  const api = client();
+  const first = await start("chat", say("first"));
+  const run = await api.runs.create(first.thread_id, "chat", { input: say("second"), streamMode: MODES });
+  await api.runs.join(first.thread_id, run.run_id);
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    await page.getByText("echo: second").waitFor();
+    await page.getByRole("button", { name: "2 messages above, from before this run" }).click();
+    await page.getByText("echo: first").waitFor();
+    await page.getByRole("link", { name: "Cause" }).click();
+    await page.getByText(/Attempt 1 began on worker/).waitFor();
+    await page.locator(".cause summary").nth(1).click();
+    assert.match(await page.locator(".cause").getByRole("link").first().getAttribute("href"), /^#\/workers\?worker=/);
+  });
+});
+
+const HOSTILE = [
+  "<img src=x onerror=alert(1)><script>alert(2)</script>",
+  "\u202egpj.exe\u202c",
+  "\u001b[31mred\u001b[0m",
+  "שלום עולם",
+  "x".repeat(20_000),
+];
+
+test("hostile text is text: in messages, names, states and events", async () => {
+  const api = client();
+  const image = { type: "image_url", image_url: { url: "https://example.com/spy.png" } };
+  const run = await start("chat", {
+    messages: [{ role: "user", content: [{ type: "text", text: HOSTILE.join("\n") }, image, { type: "text", text: "the end" }] }],
+  });
+  await api.threads.update(run.thread_id, { metadata: { title: HOSTILE[0] } });
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    await page.getByText("It is not loaded").first().waitFor();
+    await page.getByText("\\u202egpj.exe").first().waitFor();
+    await page.getByText("\\u001b[31mred").first().waitFor();
+    assert.equal(await page.locator("main script, main img").count(), 0);
+    for (const tab of ["Events", "State", "Checkpoints", "Raw"]) {
+      await page.getByRole("link", { name: tab, exact: true }).click();
+      await page.getByText({ Events: "onerror", State: "messages", Checkpoints: "the end", Raw: "kwargs" }[tab]).first().waitFor();
+      assert.equal(await page.locator("main script, main img").count(), 0);
+      const across = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(across <= 0, `${tab} is wider than its window`);
+    }
+  });
+});
+
+test("without payload:read the structure is there and the values are hidden", async () => {
+  const run = await start("chat", say("a secret word"), { key: KEYS.owner });
+  await visit(`run/${run.run_id}`, { key: KEYS.reader }, async (page) => {
+    await page.getByText("It completed.").waitFor();
+    await page.getByText("Messages are payload").waitFor();
+    assert.equal(await page.getByRole("button", { name: "Retry" }).count(), 0);
+    await page.getByRole("link", { name: "Events" }).click();
+    await page.getByRole("list", { name: "Events" }).getByText("messages").first().waitFor();
+    assert.doesNotMatch(await page.locator("main").innerText(), /secret/);
+    await page.getByRole("link", { name: "Raw" }).click();
+    assert.doesNotMatch(await page.locator("main").innerText(), /secret/);
+  });
+  await visit(`run/${run.run_id}`, { key: KEYS.other, allow: [/404/] }, async (page) => {
+    await page.getByRole("alert").waitFor();
+  });
+});
