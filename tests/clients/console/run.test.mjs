@@ -50,16 +50,19 @@ test("tool calls are folded with their arguments and results", async () => {
   });
 });
 
-test("questions are answered together, and the thread goes on", async () => {
+test("questions are answered one by one, and each answer leads to the run that goes on", async () => {
   const run = await start("approvals", { topic: "x" });
   await visit(`run/${run.run_id}`, {}, async (page) => {
-    await page.getByRole("heading", { name: /asks 2 questions/ }).waitFor();
-    const fields = page.getByLabel("Answer, as JSON or as text");
-    assert.equal(await page.getByRole("button", { name: "Answer and go on" }).isDisabled(), true);
-    await fields.nth(0).fill('{"ok": true}');
-    await fields.nth(1).fill("indeed");
-    await page.getByRole("button", { name: "Answer and go on" }).click();
+    const questions = page.getByRole("region", { name: "Questions" });
+    await questions.getByRole("heading", { name: /asks 2 questions/ }).waitFor();
+    await questions.getByLabel("Answer", { exact: true }).first().fill("yes");
+    await questions.getByRole("button", { name: "Answer", exact: true }).first().click();
     await page.waitForURL((url) => !url.hash.includes(run.run_id));
+    await questions.getByRole("heading", { name: "The graph asks", exact: false }).waitFor();
+    const second = page.url();
+    await questions.getByLabel("Answer", { exact: true }).fill("indeed");
+    await questions.getByRole("button", { name: "Answer", exact: true }).click();
+    await page.waitForURL((url) => url.href !== second);
     await page.getByText("It completed.").waitFor();
     await page.getByText("decided on 2").first().waitFor();
     await page.goto(page.url().replace(/#.*/, `#/run/${run.run_id}`));

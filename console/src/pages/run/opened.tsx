@@ -7,13 +7,13 @@ import { link, place } from "../../lib/route";
 import { isActive, shownStatus } from "../../lib/runs";
 import { Chip, Head, Status, Tabs } from "../../lib/ui";
 import { Actions } from "./actions";
-import { Answer } from "./answer";
 import { CauseTab } from "./cause";
 import { CheckpointsTab } from "./checkpoints";
 import { ConversationTab } from "./conversation";
 import { type Known, buildOf, graphOf } from "./data";
 import { EventsTab } from "./events";
 import type { RunLog } from "./log";
+import { Questions } from "./questions";
 import { RawTab } from "./raw";
 import { CancelReceipt } from "./receipt";
 import { Replay } from "./replay";
@@ -48,7 +48,7 @@ export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
         <Actions run={run} said={log.newest.value} onDone={live.reload} />
       </Head>
       <CancelReceipt run={run} />
-      {run.end_reason === "paused" && <Answer run={run} />}
+      {run.end_reason === "paused" && <Questions run={run} />}
       <Timeline known={known} said={log.newest.value} />
       <Tabs names={TABS} chosen={tab} to={(name) => link(["run", run.run_id], { ...place.value.query, tab: name })} />
       {REPLAYED.includes(tab) && <Replay log={log} run={run} active={isActive(run)} />}
