@@ -4,11 +4,12 @@ import { FilterBar } from "../lib/filter-bar";
 import { checkQuery } from "../lib/filter";
 import { number } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
-import { link, place, setQuery } from "../lib/route";
+import { type Query, link, place, setQuery } from "../lib/route";
 import { isRecorded } from "../lib/runs";
 import { me, permits, seesPayload } from "../lib/session";
 import { Table } from "../lib/table";
 import { AsCode, Button, Empty, Head, Loaded } from "../lib/ui";
+import { Views } from "../lib/views";
 import { listAsCode } from "./runs/as-code";
 import { Bulk } from "./runs/bulk";
 import { runColumns } from "./runs/columns";
@@ -16,11 +17,17 @@ import { OTHERS, runFields, runFilter } from "./runs/fields";
 import { FirstRun } from "./runs/first-run";
 import { type Rows, readRows, useHeld } from "./runs/rows";
 import { runsSentence } from "./runs/sentence";
-import { Views } from "./runs/views";
 
 const PAGE = 100;
 const MOST = 500;
 const EVERY_MS = 2_500;
+const VIEWS: [string, Query][] = [
+  ["All", {}],
+  ["Active", { status: "pending,running" }],
+  ["Failed", { status: "error,timeout" }],
+  ["Waits for a person", { cause: "paused" }],
+  ["Cancelled", { cause: "user_cancel,rolled_back" }],
+];
 
 export default function Runs() {
   const { query } = place.value;
@@ -62,7 +69,7 @@ export default function Runs() {
         <AsCode {...listAsCode(given.query)} />
       </Head>
       <FilterBar label="Filter of runs" fields={runFields(live.data?.runs ?? [])} given={given} example={'status:error age:<1h text:"rate limit"'} />
-      <Views query={given.query} />
+      <Views page="runs" common={VIEWS} query={given.query} />
       <Loaded live={live}>
         {(data) => (
           <>

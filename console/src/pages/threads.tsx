@@ -5,12 +5,13 @@ import { checkQuery } from "../lib/filter";
 import { FilterBar } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
-import { link, place } from "../lib/route";
+import { type Query, link, place } from "../lib/route";
 import { withoutPayload } from "../lib/runs";
 import { permits } from "../lib/session";
 import { type Column, Table } from "../lib/table";
 import { SUMMARY, type ThreadSummary, assistantOf, titleOf } from "../lib/threads";
 import { Age, AsCode, Button, Chip, Empty, Head, Loaded, Status } from "../lib/ui";
+import { Views } from "../lib/views";
 import { Bulk } from "./threads/bulk";
 import { threadFields, threadFilter } from "./threads/fields";
 import { useTitles } from "./threads/titles";
@@ -25,7 +26,7 @@ interface Found {
 const PAGE = 100;
 const MOST = 1_000;
 const EVERY_MS = 3_000;
-const VIEWS: [string, Record<string, string>][] = [
+const VIEWS: [string, Query][] = [
   ["All", {}],
   ["Busy", { status: "busy" }],
   ["Waits for a person", { status: "interrupted" }],
@@ -54,7 +55,6 @@ export default function Threads() {
   const titles = useTitles(threads);
   const now = useNow(5_000);
   const acts = permits("threads.update") || permits("threads.delete");
-  const same = (view: object) => JSON.stringify(view) === JSON.stringify(given.query);
   return (
     <>
       <Head title="Threads" sentence={live.data && sentence(live.data)} live={live}>
@@ -67,13 +67,7 @@ export default function Threads() {
         />
       </Head>
       <FilterBar label="Filter of threads" fields={threadFields(threads)} given={given} example="status:error graph:agent" />
-      <nav class="views" aria-label="Views">
-        {VIEWS.map(([name, view]) => (
-          <a key={name} href={link(["threads"], view)} aria-current={same(view) ? "true" : undefined}>
-            {name}
-          </a>
-        ))}
-      </nav>
+      <Views page="threads" common={VIEWS} query={given.query} />
       <Loaded live={live}>
         {(found) =>
           found.threads.length ? (

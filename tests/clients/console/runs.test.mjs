@@ -149,3 +149,41 @@ test("failed runs are retried once, and who may not retry is not offered it", as
     await page.getByText("needs the scope payload:read").waitFor();
   });
 });
+
+test("a view is saved on the server, opened, replaced and deleted", async () => {
+  await visit("runs?status=error&graph=failing", {}, async (page) => {
+    await page.getByRole("button", { name: "Save view" }).click();
+    await page.getByLabel("Name").fill("Night <b>shift");
+    await accessible(page);
+    await page.getByRole("button", { name: "Save", exact: true }).click();
+    await page.getByRole("link", { name: "Night <b>shift" }).waitFor();
+    await page.getByRole("link", { name: "All", exact: true }).click();
+    await page.reload();
+    await page.getByRole("link", { name: "Night <b>shift" }).click();
+    await page.waitForURL(/graph=failing/);
+    await page.getByRole("button", { name: "Delete view" }).click();
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    await page.getByRole("link", { name: "Night <b>shift" }).waitFor({ state: "detached" });
+    await page.getByRole("button", { name: "Save view" }).waitFor();
+  });
+});
+
+test("an operator shares a view, which others open and only its owner deletes", async () => {
+  await visit("runs?cause=failed", { key: KEYS.admin }, async (page) => {
+    await page.getByRole("button", { name: "Save view" }).click();
+    await page.getByLabel("Name").fill("Failed ones");
+    await page.getByLabel("Show it to all operators").check();
+    await page.getByRole("button", { name: "Save", exact: true }).click();
+    await page.getByRole("link", { name: "Failed ones" }).waitFor();
+  });
+  await visit("runs", { key: KEYS.reader }, async (page) => {
+    await page.getByRole("link", { name: "Failed ones" }).click();
+    await page.waitForURL(/cause=failed/);
+    await page.getByText("No run matches.").first().waitFor();
+    assert.equal(await page.getByRole("button", { name: "Delete view" }).count(), 0);
+  });
+  await visit("runs", { key: KEYS.owner }, async (page) => {
+    await page.getByRole("link", { name: "Cancelled" }).waitFor();
+    assert.equal(await page.getByRole("link", { name: "Failed ones" }).count(), 0);
+  });
+});
