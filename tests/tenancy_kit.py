@@ -182,6 +182,8 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "PUT /views/{page}/{name}": [({"query": ""}, status(422))],
         "DELETE /views/{page}/{name}": [(None, status(422))],
         "GET /audit": [({}, status(403))],
+        "GET /operator/limits": [({}, status(403))],
+        "GET /operator/settings": [({}, status(403))],
         "GET /operator/workers": [({}, status(403))],
         "GET /keys": [({}, status(403))],
         "GET /operator/overview": [({}, status(403))],

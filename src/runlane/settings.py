@@ -6,9 +6,10 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from runlane.errors import ConfigurationError
 
@@ -45,6 +46,10 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "audit_retention_s": (1, 10 * 365 * 86_400),
     "webhook_retention_s": (1, 10 * 365 * 86_400),
 }
+
+#: Of a field: its value is a secret, or an address of a database, which may have a password.
+SECRET: Final = {"shown": "secret"}
+ADDRESS: Final = {"shown": "address"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +105,10 @@ class Settings:
         webhook_retention_s: Webhooks that were delivered or given up are kept for so long.
     """
 
-    database: str = "sqlite:///.runlane/runlane.db"
+    database: str = field(default="sqlite:///.runlane/runlane.db", metadata=ADDRESS)
     database_schema: str = "runlane"
     database_connections: int = 10
-    database_direct: str = field(default="", repr=False)
+    database_direct: str = field(default="", repr=False, metadata=ADDRESS)
     synchronous: str = "full"
     max_concurrent_runs: int = 1000
     build: str = ""
@@ -136,7 +141,7 @@ class Settings:
     auth_missing_handler: str = "own"
     reauthenticate_s: float = 30.0
     audit_retention_s: float = 365 * 86_400.0
-    webhook_secret: str = field(default="", repr=False)
+    webhook_secret: str = field(default="", repr=False, metadata=SECRET)
     webhook_retention_s: float = 7 * 86_400.0
     prices: str = ""
     traces: bool = False
@@ -220,6 +225,63 @@ class Limits:
     def shared(self) -> bool:
         """Return whether a limit holds for all processes that share a ledger together."""
         return bool(self.per_owner or self.per_assistant or self.per_graph)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownSetting:
+    """A setting as operators see it.
+
+    Attributes:
+        value: ``None`` for a secret, or for an address that cannot be read; of others the password is left out.
+        secret: It has a value, which is not shown.
+        source: Where the value comes from: a variable of the environment; a command's option or the project
+            (``given``); or nowhere (``default``).
+        variable: The variable that sets it.
+    """
+
+    name: str
+    value: str | float | bool | None
+    default: str | float | bool | None
+    secret: bool
+    source: Literal["environment", "given", "default"]
+    variable: str
+
+
+def shown_settings(settings: Settings, environment: Mapping[str, str]) -> tuple[ShownSetting, ...]:
+    """Return *settings* as operators may see them, whose process has *environment*."""
+    return tuple(_shown_setting(settings, setting, environment) for setting in fields(settings))
+
+
+def _shown_setting(settings: Settings, setting: Field[Any], environment: Mapping[str, str]) -> ShownSetting:
+    value, kind = getattr(settings, setting.name), setting.metadata.get("shown")
+    variable = ENV_PREFIX + setting.name.upper()
+    source: Literal["environment", "given", "default"] = "default" if value == setting.default else "given"
+    text = environment.get(variable)
+    if text is not None and _parse(setting.name, str(setting.type), text) == value:
+        source = "environment"
+    if kind == "address":
+        value = _address(value)
+    return ShownSetting(
+        name=setting.name,
+        value=None if kind == "secret" else value,
+        default=None if setting.default is MISSING else setting.default,
+        secret=kind == "secret" and bool(value),
+        source=source,
+        variable=variable,
+    )
+
+
+def _address(url: str) -> str | None:
+    """Return the address of a database without its user's password, or anything else that a query could say."""
+    if not url.startswith("postgres"):
+        return url
+    try:
+        parts = urlsplit(url)
+        where = f"{parts.hostname or ''}{'' if parts.port is None else f':{parts.port}'}"
+    except ValueError:
+        return None
+    user = f"{parts.username}@" if parts.username else ""
+    return f"{parts.scheme}://{user}{where}{parts.path}"
 
 
 def _warn_of_unknown(variables: Iterable[str], settings: Iterable[str]) -> None:

@@ -61,6 +61,7 @@ from runlane.store.transactions.runs import (
 )
 from runlane.store.transactions.selections import selecting
 from runlane.store.transactions.threads import EXPIRED_THREADS
+from runlane.store.transactions.usage_of_limits import COUNTED, LONGEST_LANES, RUNNING_BY
 
 ENDED, THREADS, PENDING = 10_000, 10, 20
 PER_STATEMENT = 100  # virtual machine steps between two calls of the progress handler
@@ -231,7 +232,13 @@ def test_a_page_of_the_inbox_costs_no_more_beside_many_threads(ledger: sqlite3.C
 @pytest.mark.parametrize("one", [ANSWERING, ANSWERING_OF_OWNER, ANSWERING_OF_THREAD], ids=lambda one: one.name)
 def test_answers_are_looked_for_among_the_newest_runs_only(ledger: sqlite3.Connection, one: Statement) -> None:
     assert steps(ledger, one, {"limit": 20}) <= NEWEST_RUNS / 2
-    assert steps(ledger, RUNNING_RUNS, {"most": 1000}) <= 2
+
+
+@pytest.mark.parametrize("one", [RUNNING_RUNS, *RUNNING_BY.values(), LONGEST_LANES, COUNTED], ids=lambda one: one.name)
+def test_what_operators_see_of_active_runs_costs_no_more_beside_many_ended_ones(
+    ledger: sqlite3.Connection, one: Statement
+) -> None:
+    assert steps(ledger, one, {"most": 1000}) <= 2 * PENDING
 
 
 @pytest.mark.parametrize("one", [GET_PARTS, MISSING_PARTS], ids=lambda one: one.name)

@@ -51,3 +51,36 @@ def test_workers_are_shown_with_what_they_execute(clients: Clients) -> None:
     assert shown["stranded"] == []
     clients["alice"].post(f"{path}/{run_id}/cancel", params={"wait": "true"})
     assert clients["watcher"].get("/operator/workers").json()["workers"][0]["runs"] == []
+
+
+def test_limits_are_shown_with_their_use(clients: Clients) -> None:
+    assert clients["alice"].get("/operator/limits").status_code == 403
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    path = f"/threads/{thread_id}/runs"
+    with clients["alice"].stream("POST", f"{path}/stream", json=SLOW) as stream:
+        next(stream.iter_lines())
+        clients["alice"].post(path, json={**SLOW, "multitask_strategy": "enqueue"}).raise_for_status()
+        limits = {one["setting"]: one for one in clients["watcher"].get("/operator/limits").json()["limits"]}
+    assert (limits["max_concurrent_runs"]["use"], limits["max_concurrent_runs"]["limit"]) == (1, 1000)
+    owners = limits["max_runs_per_owner"]
+    assert (owners["limit"], owners["most"]) == (None, [{"name": "alice", "use": 1}])
+    assert limits["max_runs_per_graph"]["most"] == [{"name": "steps", "use": 1}]
+    assert limits["max_queued_runs"]["most"] == [{"name": thread_id, "use": 1}]
+    assert (limits["max_body_bytes"]["unit"], limits["max_body_bytes"]["use"]) == ("bytes", None)
+    clients["alice"].post("/runs/cancel", json={"thread_id": thread_id, "status": "all"})
+
+
+def test_settings_are_shown_without_secrets(clients: Clients) -> None:
+    assert clients["watcher"].get("/operator/settings").status_code == 403
+    answer = clients["chief"].get("/operator/settings")
+    shown = {one["name"]: one for one in answer.json()["settings"]}
+    assert shown["webhook_secret"]["value"] is None
+    assert (shown["heartbeat_s"]["source"], shown["max_rescues"]["source"]) == ("given", "default")
+    assert shown["max_rescues"] == {
+        "name": "max_rescues",
+        "value": 3,
+        "default": 3,
+        "secret": False,
+        "source": "default",
+        "variable": "RUNLANE_MAX_RESCUES",
+    }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runlane.errors import ConfigurationError
-from runlane.settings import Settings
+from runlane.settings import Settings, shown_settings
 
 NUMBERS = [field.name for field in fields(Settings) if str(field.type) in ("int", "float")]
 
@@ -104,3 +104,30 @@ def test_a_refused_address_does_not_show_its_password(url: str) -> None:
 def test_every_kind_of_database_is_accepted(database: str) -> None:
     settings: Any = Settings(database=database)
     assert settings.database == database
+
+
+def test_secrets_and_passwords_are_not_shown() -> None:
+    given = {
+        "database": "postgresql://me:hidden@db:5432/runs?password=hidden",
+        "database_direct": "postgresql://me:hidden@db/runs",
+        "webhook_secret": "hidden",
+    }
+    shown = {one.name: one for one in shown_settings(Settings(**given), {})}
+    assert "hidden" not in str(shown)
+    assert shown["database"].value == "postgresql://me@db:5432/runs"
+    assert (shown["webhook_secret"].value, shown["webhook_secret"].secret) == (None, True)
+    assert shown_settings(Settings(database="postgresql://[x"), {})[0].value is None
+
+
+def test_a_setting_that_is_left_out_of_logs_says_how_it_is_shown() -> None:
+    assert all("shown" in setting.metadata for setting in fields(Settings) if not setting.repr)
+
+
+def test_where_a_setting_comes_from_is_shown() -> None:
+    environment = {"RUNLANE_MAX_RESCUES": "5", "RUNLANE_LEASE_S": "7"}
+    settings = Settings.load(environment, lease_s=9.0, poll_s=2.0)
+    shown = {one.name: (one.value, one.source) for one in shown_settings(settings, environment)}
+    assert shown["max_rescues"] == (5, "environment")
+    assert shown["lease_s"] == (9.0, "given")
+    assert shown["poll_s"] == (2.0, "given")
+    assert shown["heartbeat_s"] == (5.0, "default")

@@ -20,6 +20,7 @@ from runlane.server.protocols.v2.routes import PROTOCOL
 from runlane.server.routes.assistants import ASSISTANTS
 from runlane.server.routes.batch import BATCH
 from runlane.server.routes.bulk import BULK
+from runlane.server.routes.configuration import CONFIGURATION
 from runlane.server.routes.console import CONSOLE
 from runlane.server.routes.crons import CRONS
 from runlane.server.routes.explain import EXPLAIN
@@ -83,6 +84,7 @@ RESOURCES: Final = (
     OPERATORS,
     SAVED_VIEWS,
     WORKERS,
+    CONFIGURATION,
     TOTALS,
     PROTOCOL,
     MCP,

@@ -48,6 +48,8 @@ SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {
     "overview": {"read": OperatorScope.RUNS_READ},
     "totals": {"read": OperatorScope.RUNS_READ},
     "failures": {"read": OperatorScope.RUNS_READ},
+    "limits": {"read": OperatorScope.RUNS_READ},
+    "settings": {"read": OperatorScope.ADMIN},
     "workers": {"read": OperatorScope.RUNS_READ, "drain": OperatorScope.ADMIN},
 }
 #: What of it has no payload; failures have the messages of errors.

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from runlane.lifecycle import EndReason
 from runlane.records import Finished, Head, RunError, WaitingOn
 from runlane.store.retrying import RetryingDriver
-from runlane.store.transactions import leases, queue, rescues, run_queries, workers
+from runlane.store.transactions import leases, queue, rescues, run_queries, usage_of_limits, workers
 from runlane.store.transactions.queue import Backlog, QueueStats
+from runlane.store.transactions.usage_of_limits import LimitUse
 
 
 class RunQueue:
@@ -36,6 +37,10 @@ class RunQueue:
     async def backlog(self, *, owners: int) -> Backlog:
         """Measure how late webhooks and crons are, and return the *owners* with the most pending runs."""
         return await self._database.read(lambda: queue.backlog(owners))
+
+    async def limit_use(self) -> LimitUse:
+        """Return who uses most of the limits on runs now."""
+        return await self._database.read(usage_of_limits.limit_use)
 
     async def give_up(
         self, run_id: str, reason: EndReason, error: RunError, *, home: str | None = None
