@@ -33,7 +33,7 @@ function Named({ kind, id, thread }: { kind: string; id: string; thread?: string
   const places: Record<string, string | undefined> = {
     run: link(["run", id]),
     thread: link(["thread", id]),
-    cron: link(["crons"], { cron: id }),
+    cron: link(["crons", id]),
     checkpoint: thread && link(["thread", thread], { checkpoint: id }),
   };
   const to = places[kind];

@@ -1,10 +1,8 @@
-import { Empty, Head } from "../lib/ui";
+/** Is it healthy, and if not, what to do first. */
+import { operates } from "../lib/operator";
+import { OwnOverview } from "./overview/own";
+import { ServerOverview } from "./overview/server";
 
 export default function Overview() {
-  return (
-    <>
-      <Head title="Overview" />
-      <Empty>This page is not there yet.</Empty>
-    </>
-  );
+  return operates() ? <ServerOverview /> : <OwnOverview />;
 }

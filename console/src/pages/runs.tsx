@@ -14,7 +14,7 @@ import { listAsCode } from "./runs/as-code";
 import { Bulk } from "./runs/bulk";
 import { runColumns } from "./runs/columns";
 import { OTHERS, runFields, runFilter } from "./runs/fields";
-import { FirstRun } from "./runs/first-run";
+import { FirstRun } from "../lib/first-run";
 import { type Rows, readRows, useHeld } from "./runs/rows";
 import { runsSentence } from "./runs/sentence";
 

@@ -1,10 +1,41 @@
-import { Empty, Head } from "../lib/ui";
+/** The processes that execute runs, and the builds that they have. */
+import { get } from "../lib/api";
+import { plural } from "../lib/format";
+import { useLive } from "../lib/live";
+import type { Workers as Fleet } from "../lib/operator";
+import { Head, Loaded } from "../lib/ui";
+import { BuildTable } from "./workers/builds";
+import { Stranded } from "./workers/stranded";
+import { WorkerTable } from "./workers/table";
+
+const EVERY_MS = 2_000;
 
 export default function Workers() {
+  const live = useLive((stop) => get<Fleet>("/operator/workers", {}, stop), [], EVERY_MS);
   return (
     <>
-      <Head title="Workers" />
-      <Empty>This page is not there yet.</Empty>
+      <Head title="Workers" live={live} sentence={live.data && sentence(live.data)} />
+      <Loaded live={live}>
+        {(fleet) => (
+          <>
+            <Stranded fleet={fleet} />
+            <WorkerTable fleet={fleet} />
+            <BuildTable fleet={fleet} />
+          </>
+        )}
+      </Loaded>
     </>
   );
+}
+
+function sentence({ workers, stranded, builds }: Fleet): string {
+  const counted = (state: string) => workers.filter((worker) => worker.state === state).length;
+  const slots = workers.filter((worker) => worker.state === "ready").reduce((all, worker) => all + worker.capacity, 0);
+  const running = workers.reduce((all, worker) => all + worker.running, 0);
+  const parts = [`${plural(counted("ready"), "worker is", "workers are")} ready, with ${plural(running, "run")} in ${plural(slots, "slot")}`];
+  if (counted("draining")) parts.push(plural(counted("draining"), "drains", "drain"));
+  if (counted("silent")) parts.push(`${plural(counted("silent"), "is", "are")} silent`);
+  const mixed = builds.filter((build) => build.workers).length > 1 ? " They have different builds." : "";
+  const lost = stranded.reduce((all, one) => all + one.threads, 0);
+  return `${parts.join(", ")}.${mixed}${lost ? ` ${plural(lost, "thread waits", "threads wait")} for what no worker has.` : ""}`;
 }

@@ -21,7 +21,7 @@ test("keys open pages, the palette and the help", async () => {
     await accessible(page);
     await page.keyboard.press("Escape");
     await page.keyboard.press("Control+k");
-    await page.getByRole("combobox").fill("inb");
+    await page.getByRole("combobox", { name: "Page or action" }).fill("inb");
     await page.keyboard.press("Enter");
     await page.getByRole("heading", { name: "Inbox" }).waitFor();
     await page.keyboard.press("/");

@@ -1,0 +1,115 @@
+/** The overview of an owner: their own runs, threads, crons and webhooks. */
+import { get, page, post } from "../../lib/api";
+import { FirstRun } from "../../lib/first-run";
+import { number, plural } from "../../lib/format";
+import { useLive } from "../../lib/live";
+import { link } from "../../lib/route";
+import { Age, Chip, Head, Loaded, Status } from "../../lib/ui";
+import { Table } from "../../lib/table";
+import { Concerns } from "./attention";
+import type { Concern } from "./concerns";
+
+const EVERY_MS = 5_000;
+const MOST = 100;
+
+interface OwnRun {
+  run_id: string;
+  thread_id: string;
+  graph_id: string | null;
+  status: string;
+  created_at: string;
+}
+
+interface Own {
+  active: OwnRun[];
+  more: boolean;
+  last: OwnRun[];
+  failed: number;
+  asking: number;
+  undelivered: number;
+}
+
+async function read(stop: AbortSignal): Promise<Own> {
+  const [active, last, failed, asking, undelivered] = await Promise.all([
+    page<OwnRun>("POST", "/runs/search", { body: { status: ["pending", "running"], limit: MOST }, signal: stop }),
+    post<OwnRun[]>("/runs/search", { limit: 10 }, stop),
+    post<number>("/threads/count", { status: "error" }, stop),
+    post<number>("/threads/count", { status: "interrupted" }, stop),
+    get<unknown[]>("/webhooks", { delivery_status: "failed", limit: MOST }, stop),
+  ]);
+  return { active: active.items, more: active.next !== null, last, failed, asking, undelivered: undelivered.length };
+}
+
+export function OwnOverview() {
+  const live = useLive(read, [], EVERY_MS);
+  return (
+    <>
+      <Head title="Overview" live={live} sentence={live.data && sentence(live.data)} />
+      <Loaded live={live}>
+        {(own) =>
+          own.last.length ? (
+            <>
+              <Concerns concerns={concernsOf(own)} />
+              <section class="section" aria-labelledby="last">
+                <div class="section-head">
+                  <h2 id="last">Last runs</h2>
+                  <a href={link(["runs"])}>All runs</a>
+                </div>
+                <Table
+                  label="Last runs"
+                  rows={own.last}
+                  id={(run) => run.run_id}
+                  open={(run) => link(["run", run.run_id])}
+                  columns={[
+                    { name: "Status", cell: (run) => <Status status={run.status} /> },
+                    { name: "Run", cell: (run) => <Chip to={["run", run.run_id]} id={run.run_id} /> },
+                    { name: "Graph", cell: (run) => run.graph_id },
+                    { name: "Thread", cell: (run) => <Chip to={["thread", run.thread_id]} id={run.thread_id} />, wide: true },
+                    { name: "Made", cell: (run) => <Age at={run.created_at} />, end: true },
+                  ]}
+                />
+              </section>
+            </>
+          ) : (
+            <FirstRun />
+          )
+        }
+      </Loaded>
+    </>
+  );
+}
+
+function sentence({ active, more, last }: Own): string {
+  if (!last.length) return "You have made no run yet.";
+  if (!active.length) return "None of your runs is active.";
+  if (more) return `More than ${number(MOST)} of your runs are active.`;
+  const running = active.filter((run) => run.status === "running").length;
+  return `${plural(running, "of your runs runs", "of your runs run")}, ${plural(active.length - running, "waits", "wait")}.`;
+}
+
+function concernsOf({ failed, asking, undelivered }: Own): Concern[] {
+  const found: (Concern | false)[] = [
+    undelivered > 0 && {
+      id: "webhooks",
+      kind: "bad",
+      text: `${undelivered < MOST ? number(undelivered) : `${MOST} or more`} webhooks were not delivered.`,
+      to: link(["webhooks"], { status: "failed" }),
+      place: "Webhooks",
+    },
+    failed > 0 && {
+      id: "failed",
+      kind: "late",
+      text: `The last run of ${plural(failed, "thread")} failed.`,
+      to: link(["threads"], { status: "error" }),
+      place: "Threads",
+    },
+    asking > 0 && {
+      id: "asking",
+      kind: "held",
+      text: `${plural(asking, "thread waits", "threads wait")} for an answer.`,
+      to: link(["inbox"]),
+      place: "Inbox",
+    },
+  ];
+  return found.filter((one) => one !== false);
+}

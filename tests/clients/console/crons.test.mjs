@@ -1,0 +1,36 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { client, look, visit } from "./kit.mjs";
+
+test("a cron is seen with its next times and last runs, run now, paused and deleted", async () => {
+  const open = client();
+  await visit("crons", {}, (page) => page.getByText("No run starts by the clock yet").waitFor());
+  const made = await open.crons.create("chat", {
+    schedule: "0 9 * * 1-5",
+    timezone: "Europe/Oslo",
+    input: { messages: [{ role: "user", content: "good morning" }] },
+  });
+  await visit("crons", {}, async (page) => {
+    await page.getByText("1 cron is on, and none is late.").waitFor();
+    await page.getByRole("link", { name: "0 9 * * 1-5" }).click();
+    await page.waitForURL(new RegExp(`#/crons/${made.cron_id}`));
+    await page.getByText(/^Its next run starts at/).waitFor();
+    await page.locator(".slots-next li").first().waitFor();
+    await page.getByText("It has made no run yet.").waitFor();
+    await page.getByText("What its runs are asked for").click();
+    await page.getByText("good morning").waitFor();
+  });
+  await look("crons", "crons", {}, "text=none is late");
+  await look("cron", `crons/${made.cron_id}`, {}, ".slots-next");
+  await visit(`crons/${made.cron_id}`, {}, async (page) => {
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByText(/^It is paused/).waitFor();
+    await page.getByRole("button", { name: "Resume" }).click();
+    await page.getByText(/^Its next run starts at/).waitFor();
+    await page.getByRole("button", { name: "Delete" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+    await page.waitForURL(/#\/crons$/);
+    await page.getByText("No cron.").waitFor();
+  });
+  assert.equal(await open.crons.count(), 0);
+});

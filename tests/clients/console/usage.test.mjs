@@ -1,0 +1,39 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { KEYS, client, look, visit } from "./kit.mjs";
+
+test("what runs took is summed by what somebody chooses, and saved as CSV", async () => {
+  const open = client();
+  await visit("usage", {}, (page) => page.getByText("No run ended on these days").waitFor());
+  for (const graph of ["chat", "chat", "steps", "failing"]) {
+    const { thread_id: thread } = await open.threads.create();
+    const input = graph === "chat" ? { messages: [{ role: "user", content: "hi" }] } : {};
+    await open.runs.wait(thread, graph, { input, raiseError: false });
+  }
+  await visit("usage", {}, async (page) => {
+    await page.getByRole("combobox", { name: "By" }).selectOption("graph");
+    await page.getByRole("combobox", { name: "Of" }).selectOption("runs");
+    await page.waitForURL(/by=graph&of=runs/);
+    await page.getByText(/^4 runs ended from .*; 50 % of them of graph chat\.$/).waitFor();
+    const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "CSV" }).click()]);
+    const lines = (await readFile(await saved.path(), "utf8")).trim().split("\r\n");
+    assert.match(lines[0], /^graph,day,runs,failed,/);
+    assert.equal(lines.length, 4);
+    assert.ok(lines.some((line) => /^chat,\d{4}-\d\d-\d\d,2,0,/.test(line)), lines.join("\n"));
+    await page.getByRole("region", { name: "Usage by graph" }).getByRole("link", { name: "failing" }).click();
+    await page.waitForURL(/#\/runs\?graph=failing/);
+  });
+  await look("usage", "usage?by=graph&of=runs", {}, "text=runs ended from");
+});
+
+test("an owner sees what their own runs took", async () => {
+  const acme = client(KEYS.owner);
+  const { thread_id: thread } = await acme.threads.create();
+  await acme.runs.wait(thread, "steps", { input: {} });
+  await visit("usage?by=graph&of=runs", { key: KEYS.owner }, async (page) => {
+    await page.getByText(/^1 runs? ended from/).waitFor();
+    assert.equal(await page.getByLabel("Owner").count(), 0);
+  });
+  await visit("usage?by=graph&of=runs", { key: KEYS.other }, async (page) => page.getByText("No run ended on these days").waitFor());
+});
