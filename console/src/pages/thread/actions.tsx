@@ -15,6 +15,7 @@ interface ActionsProps {
 export function Actions({ thread, active, reload }: ActionsProps) {
   const [asks, ask] = useState<"delete" | "prune">();
   const id = thread.thread_id;
+  const assistant = assistantOf(thread);
   const copy = async () => {
     const made = await post<ThreadSummary>(path("/threads/{}/copy", id));
     go(["thread", made.thread_id]);
@@ -22,7 +23,7 @@ export function Actions({ thread, active, reload }: ActionsProps) {
   return (
     <>
       {permits("threads.create_run") && (
-        <a class="button primary" href={link(["playground"], { thread: id, assistant: assistantOf(thread) })}>
+        <a class="button primary" href={link(["playground", ...(assistant ? [assistant] : [])], { thread: id })}>
           New run
         </a>
       )}
