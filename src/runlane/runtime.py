@@ -220,7 +220,7 @@ async def _running(core: _Core, parts: Runtime) -> AsyncIterator[None]:
             periodic.append(item_sweep(core.long_term_store, core.telemetry))
         if isinstance(core.store.driver, SqliteDriver):
             periodic.append(FreedPages(core.store.driver, core.telemetry))
-        await stack.enter_async_context(together(*periodic))
+        await stack.enter_async_context(together(*periodic, core.bridge.changes.running(core.telemetry)))
         if not core.exclusive:
             news = shared_news(
                 core.dispatch, core.store, core.bridge, core.notifications, core.settings, core.telemetry

@@ -49,6 +49,7 @@ from runlane.store.transactions.run_search import (
     last_compared,
     matching,
 )
+from runlane.store.transactions.run_states import CHANGED_ACTIVE, CHANGED_ENDED, RUN_STATES
 from runlane.store.transactions.runs import (
     ACTIVE_RUNS,
     END_RUN,
@@ -80,6 +81,7 @@ VALUES = {
     "run_ids": '["run-5"]',
     "living": '["w"]',
     "after": 0,
+    "since": 2,
     "until": 1,
     "half": 1,
     "age_us": 0,
@@ -93,6 +95,8 @@ INSERT = """INSERT INTO runs (run_id, thread_id, owner, status, multitask_strate
 
 HOT = [
     ACTIVE_RUNS,
+    CHANGED_ACTIVE,
+    CHANGED_ENDED,
     CLAIM_RUN,
     COUNT_QUEUE,
     DUE_CRONS,
@@ -112,6 +116,7 @@ HOT = [
     OLDEST_UNBLOCKED,
     RESTATE_THREAD,
     RUNNABLE,
+    RUN_STATES,
     SETTLE_THREAD,
     THREAD_OF_RUN,
 ]

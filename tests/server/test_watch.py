@@ -19,13 +19,14 @@ from server_kit import (
     NOWHERE,
     PATIENCE_S,
     Frame,
+    Server,
     begun,
     ended,
     read_frames,
     running_server,
 )
 
-STEPS = {"assistant_id": "steps", "input": {"steps": 3}, "stream_mode": ["values", "updates"]}
+STEPS = {"assistant_id": "steps", "input": {"steps": 3, "delay_s": 0}, "stream_mode": ["values", "updates"]}
 Item = dict[str, Any]
 
 
@@ -58,6 +59,13 @@ class Watcher:
             await self.frame()
         return self.items
 
+    async def status_of(self, run: Any, status: str) -> list[Item]:
+        """Read until it is told that *run* has this status; return all items."""
+        told: list[Item] = []
+        while not any(item["run_id"] == run["run_id"] and item["data"]["status"] == status for item in told):
+            told = [item for item in await self.frame() if item["event"] == "changed"]
+        return self.items
+
     async def rest(self) -> list[Item]:
         """Read to the end; return all items."""
         try:
@@ -69,11 +77,11 @@ class Watcher:
 
 @asynccontextmanager
 async def watching(
-    http: httpx.AsyncClient, *runs: Any, cursor: str | None = None, **sent: Any
+    http: httpx.AsyncClient, *runs: Any, cursor: str | None = None, changes: bool = False, **sent: Any
 ) -> AsyncIterator[Watcher]:
     """Open a stream of *runs*: runs from their beginning, or what is asked of each."""
     asked = [run if "after" in run or set(run) <= {"run_id", "thread_id"} else from_start(run) for run in runs]
-    body = {"runs": asked, **({} if cursor is None else {"cursor": cursor})}
+    body = {"runs": asked, "changes": changes, **({} if cursor is None else {"cursor": cursor})}
     async with http.stream("POST", "/watch", json=body, **sent) as response:
         assert response.status_code == 200, await response.aread()
         assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -206,6 +214,61 @@ async def test_an_id_of_another_runs_event_is_refused(client: LangGraphClient, h
     foreign = (await own_stream(http, other))[0].id
     answer = await http.post("/watch", json={"runs": [{"run_id": run["run_id"], "after": foreign}]})
     assert (answer.status_code, "after" in answer.text) == (422, True)
+
+
+async def test_changes_of_runs_are_told_from_their_admission_to_their_end(
+    client: LangGraphClient, http: httpx.AsyncClient, thread_id: str
+) -> None:
+    async with watching(http, changes=True) as watcher:
+        assert await watcher.frame() == []
+        run = await begun(client, thread_id)
+        waiting = await client.runs.create(thread_id, **STEPS)
+        seen = await watcher.status_of(waiting, "pending")
+        await client.runs.cancel(thread_id, run["run_id"])
+        seen = await watcher.status_of(waiting, "success")
+    assert {item["event"] for item in seen} == {"changed"}
+    last = [item["data"] for item in seen if item["run_id"] == run["run_id"]][-1]
+    stored = await client.runs.get(thread_id, run["run_id"])
+    assert last == {name: stored[name] for name in ("thread_id", "status", "end_reason", "updated_at")}
+    assert stored["status"] == "interrupted"
+
+
+async def test_changes_come_beside_the_events_of_runs(
+    client: LangGraphClient, http: httpx.AsyncClient, thread_id: str
+) -> None:
+    [run] = await finished(client, 1)
+    async with watching(http, run, changes=True) as watcher:
+        await watcher.until("end")
+        other = await client.runs.create(thread_id, **STEPS)
+        seen = await watcher.status_of(other, "success")
+    assert [event for _, event in of_run([item for item in seen if item["event"] != "changed"], run)][-1] == "end"
+
+
+async def test_changes_are_told_of_the_senders_runs_only(tmp_path: Path) -> None:
+    with keyed_server(tmp_path, "ann", "bob") as (server, keys):
+        await _told_of_own_runs_only(server, [{"x-api-key": keys[name]} for name in ("ann", "bob")])
+
+
+@pytest.mark.parametrize("kind", ["plain", "stamping"])
+async def test_changes_are_told_of_runs_that_an_applications_handler_lets_read(tmp_path: Path, kind: str) -> None:
+    with guarded_server(tmp_path, kind) as server:
+        await _told_of_own_runs_only(server, [bearer("alice"), bearer("mallory")])
+
+
+async def _told_of_own_runs_only(server: Server, users: list[dict[str, str]]) -> None:
+    async with AsyncExitStack() as stack:
+        ann, bob = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE_S))
+            for headers in users
+        ]
+        watcher = await stack.enter_async_context(watching(bob, changes=True))
+        await watcher.frame()
+        for client in (ann, bob):
+            thread = (await client.post("/threads", json={})).json()
+            await client.post(f"/threads/{thread['thread_id']}/runs/wait", json=STEPS)
+            [run] = (await client.get(f"/threads/{thread['thread_id']}/runs")).json()
+        seen = await watcher.status_of(run, "success")
+        assert {item["run_id"] for item in seen} == {run["run_id"]}
 
 
 async def test_two_hundred_runs_are_read_at_once(client: LangGraphClient, http: httpx.AsyncClient) -> None:

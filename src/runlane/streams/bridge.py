@@ -17,6 +17,7 @@ from runlane.store.notifications import Changes, Notifications
 from runlane.store.retry import patiently
 from runlane.store.transactions.events import START_EVENT
 from runlane.streams.budget import ReaderBudget
+from runlane.streams.changes import ChangeFeed
 from runlane.streams.following import READ_ELSEWHERE_S, Follower
 from runlane.streams.live import Ending, Live, Wake
 from runlane.streams.multiplex import Multiplexer
@@ -110,6 +111,8 @@ class StreamBridge:
         self._budget = ReaderBudget()
         self._log = SharedLog(store, self._budget)
         self._follower: Follower | None = None
+        #: Which runs have changed, for those who show lists of them.
+        self.changes = ChangeFeed(store)
 
     # For the worker.
 
@@ -133,6 +136,7 @@ class StreamBridge:
         live = self._live.get(run_id)
         if live is not None and live.attempt <= attempt:
             live.executing = False
+            self.changes.soon()
             live.doubt()
             live.wake()
             self._evict(run_id, live)
@@ -140,6 +144,7 @@ class StreamBridge:
     def close(self, run: RunRecord, *, events_end: int | None, result: bytes | None) -> None:
         """Tell readers and waiters that *run* has ended; *events_end* is unknown for a run that this process lost."""
         self._notifications.run_changed(run.seq)
+        self.changes.soon()
         if run.started_at is None:
             self.tell_thread(run.thread_id)
         live = self._live.get(run.run_id)
@@ -183,6 +188,7 @@ class StreamBridge:
             self._follower.hear(changes.runs)
         for thread_id in changes.threads:
             self._thread_news.tell(thread_id)
+        self.changes.soon()
         if changes.read:
             self._note_readers(frozenset(changes.read))
         if changes.missed:
@@ -262,6 +268,7 @@ class StreamBridge:
     def dismiss_readers(self) -> None:
         """Let every reader, now and from now on, stop where it is, without an end: the process closes."""
         self._dismissed = True
+        self.changes.wake()
         for live in self._live.values():
             live.dismissed = True
             live.wake()
@@ -291,6 +298,7 @@ class StreamBridge:
     def tell_thread(self, thread_id: str) -> None:
         """Wake the readers of the thread's stream, in all processes."""
         self._notifications.thread_changed(thread_id)
+        self.changes.soon()
         self._thread_news.tell(thread_id)
 
     def watch(self, run: RunRecord, *, admitted_now: bool = False) -> Watch:

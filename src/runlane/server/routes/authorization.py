@@ -230,16 +230,24 @@ async def reach_runs(request: Request, run_ids: Sequence[str]) -> list[StreamedR
     store, user = service_of(request).store, cast(User | None, request.scope.get(USER))
     operates = user is not None and bool(user.scopes)
     of_all = await authorize(request, "threads", "read", {"run_ids": list(run_ids)}) if operates else None
-    by_thread: dict[str, list[StreamedRun]] = {}
-    for run in await store.runs.streamed(run_ids, owner=ANY_OWNER):
-        by_thread.setdefault(run.thread_id, []).append(run)
-    found: list[StreamedRun] = []
-    for thread_id, runs in by_thread.items():
+    found = await store.runs.streamed(run_ids, owner=ANY_OWNER)
+    accesses: dict[str, Access] = {}
+    for thread_id in {run.thread_id for run in found}:
         with suppress(NotFound):
-            access = of_all or await _reader_of(request, thread_id)
-            if await may_touch(store, access, thread_id):
-                found += [run for run in runs if access.reads in (ANY_OWNER, run.owner)]
-    return found
+            accesses[thread_id] = of_all or await _reader_of(request, thread_id)
+    threads = await permitted_threads(store, accesses)
+    return [
+        run for run in found if run.thread_id in threads and accesses[run.thread_id].reads in (ANY_OWNER, run.owner)
+    ]
+
+
+async def permitted_threads(store: RunStore, accesses: Mapping[str, Access]) -> set[str]:
+    """Return those of the threads that the filter of the access to them lets touch; see :func:`may_touch`."""
+    filtered = [thread_id for thread_id, access in accesses.items() if access.where]
+    metadata = await store.threads.metadata(filtered) if filtered else {}
+    return (accesses.keys() - set(filtered)) | {
+        thread_id for thread_id, found in metadata.items() if accesses[thread_id].permits(found)
+    }
 
 
 async def _reader_of(request: Request, thread_id: str) -> Access:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import InvalidRequest
 from runlane.records import RunRecord
+from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.payload import HIDES_PAYLOAD
 from runlane.server.http.queries import QueryModel
@@ -27,9 +30,9 @@ from runlane.server.http.responses import (
 )
 from runlane.server.http.route import Resource, Route
 from runlane.server.http.stream_items import PLACE_CHARS, Cursor, ItemWriter
-from runlane.server.routes.authorization import reach_run, reach_runs, service_of
+from runlane.server.routes.authorization import authorize, permitted_threads, reach_run, reach_runs, service_of
 from runlane.server.service import Service
-from runlane.store.transactions.run_states import StreamedRun
+from runlane.store.transactions.run_states import RunState, StreamedRun
 from runlane.streams.batches import EventBatch, LargePiece, ends
 from runlane.streams.multiplex import Frame
 from runlane.streams.watch import place_after
@@ -39,6 +42,8 @@ _BEGIN: Final = b"event: items\r\ndata: ["
 _NUMBER_CHARS: Final = 18
 #: Runs that one stream may have.
 MAX_RUNS: Final = 200
+#: Changes that one frame may have.
+MAX_CHANGES: Final = 200
 Id = Annotated[str, msgspec.Meta(max_length=64)]
 
 
@@ -49,32 +54,54 @@ class WatchedRun(Body):
 
 
 class RunsWatch(Body):
-    runs: Annotated[list[WatchedRun], msgspec.Meta(min_length=1, max_length=MAX_RUNS)]
+    runs: Annotated[tuple[WatchedRun, ...], msgspec.Meta(max_length=MAX_RUNS)] = ()
+    changes: bool = False
     cursor: Annotated[str, msgspec.Meta(max_length=MAX_RUNS * PLACE_CHARS)] | None = None
 
 
 async def watch_runs(request: Request, body: RunsWatch) -> StreamingBody:
-    """Stream the events of many runs.
+    """Stream the events of many runs, and which runs change.
 
-    Each of a run is read after the event with the id ``after``; ``-`` is all of its events, and none is from now on.
+    A run is read after the event with the id ``after``; ``-`` is all of its events, and none is from now on.
 
     Each event of this stream is called ``items`` and has a JSON array of items: what there is, up to 64 KiB. Its id is
     the ``cursor`` with which another stream goes on, for the runs that it knows. An item is ``{"run_id", "id", "event",
     "data"}`` with the id that it has in the run's own stream; without ``data`` if the sender may not see payload. The
-    last one of a run is ``end`` with ``{"status", "end_reason"}``. ``gap`` with ``{"resumes_at"}`` says that retention
-    has removed what came next; ``not_found``, that there is no such run. The stream closes when all runs have ended.
+    last one of a run is ``end`` with ``{"status", "end_reason"}``. ``gap`` with ``{"resumes_at"}`` means that retention
+    has removed what came next; ``not_found``, that there is no such run.
+
+    With ``changes``, ``changed`` with ``{"thread_id", "status", "end_reason", "updated_at"}`` is told of every run that
+    the sender may read and that is admitted, starts, is handed back or ends after the first event of this stream;
+    ``changes_missed``, which has no ``run_id``, means that there were too many. Without, it closes when all runs have
+    ended.
     """
     service, wanted = service_of(request), _by_id(body.runs)
+    if not wanted and not body.changes:
+        raise InvalidRequest("There is nothing to watch: name 'runs', or ask for 'changes'.")
     known = Cursor(body.cursor)
-    found = await reach_runs(request, list(wanted))
+    found = await reach_runs(request, list(wanted)) if wanted else []
     runs = [run for run in found if _is_on(run, wanted[run.run_id].thread_id)]
     cursor = await _places(service, runs, wanted, known)
-    missing = wanted.keys() - {run.run_id for run in runs}
+    missing, hides = wanted.keys() - {run.run_id for run in runs}, bool(request.scope.get(HIDES_PAYLOAD))
+    access = await authorize(request, "threads", "search", {"metadata": {}}) if body.changes else None
     reader = service.streams.multiplex({run: cursor.number(run.seq) for run in runs if not cursor.ended(run.seq)})
-    frames = _Frames(reader.frames(), runs, cursor, missing, hides_payload=bool(request.scope.get(HIDES_PAYLOAD)))
-    return StreamingBody(
-        frames, media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS, on_close=reader.close
+    changes = None if access is None else _Changes(service, access, reader.wake)
+    writers = {run.seq: ItemWriter(run, protocol=run.protocol, hides_payload=hides) for run in runs}
+    frames = _Frames(
+        reader.frames(go_on_without_runs=body.changes),
+        writers,
+        cursor,
+        missing,
+        changes,
+        heartbeat_s=service.streams.heartbeat_s,
     )
+
+    def close() -> None:
+        reader.close()
+        if changes is not None:
+            changes.close()
+
+    return StreamingBody(frames, media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS, on_close=close)
 
 
 def _by_id(runs: Sequence[WatchedRun]) -> dict[str, WatchedRun]:
@@ -106,39 +133,77 @@ async def _places(
     return cursor
 
 
+class _Changes:
+    """Items of runs that change, as far as the sender may know of them."""
+
+    def __init__(self, service: Service, access: Access, on_news: Callable[[], None]) -> None:
+        self._store = service.store
+        self._access = access
+        self._feed = service.streams.changes
+        self._reader = self._feed.join(access.reads, on_news)
+
+    def close(self) -> None:
+        """Be told of no more; a second call does nothing."""
+        self._feed.leave(self._reader)
+
+    async def items(self) -> list[bytes]:
+        """Return what there is to tell, up to a frame."""
+        items = [b'{"event":"changes_missed"}'] if self._reader.take_missed() else []
+        runs = self._reader.take(MAX_CHANGES)
+        threads = await permitted_threads(self._store, {run.thread_id: self._access for run in runs})
+        return items + [_changed(run) for run in runs if run.thread_id in threads]
+
+
+def _changed(run: RunState) -> bytes:
+    data = {
+        "thread_id": run.thread_id,
+        "status": run.status,
+        "end_reason": run.end_reason,
+        "updated_at": run.updated_at,
+    }
+    return orjson.dumps({"run_id": run.run_id, "event": "changed", "data": data})
+
+
 class _Frames:
     """The pieces of a stream of many runs. It is no generator, which would keep each piece until it has been taken."""
 
     def __init__(
         self,
         frames: AsyncIterator[Frame[StreamedRun]],
-        runs: Iterable[StreamedRun],
+        writers: Mapping[int, ItemWriter],
         cursor: Cursor,
         missing: Iterable[str],
+        changes: _Changes | None,
         *,
-        hides_payload: bool,
+        heartbeat_s: float,
     ) -> None:
         """Args:
+        writers: By the number of the run.
         missing: Ids of runs that were not found.
         """
         self._frames = frames
-        self._writers = {run.seq: ItemWriter(run, protocol=run.protocol, hides_payload=hides_payload) for run in runs}
+        self._writers = writers
         self._cursor = cursor
+        self._changes = changes
+        self._quiet_s = heartbeat_s / 2  # there is an empty frame after each ``heartbeat_s``, but not as exactly
+        self._time = asyncio.get_running_loop().time
+        self._quiet_since = self._time()
         self._pieces: deque[Piece] = deque()
-        # The first frame tells where runs are read on that were to be read from now on.
+        # Sent at once: it has the places of runs that are read from now on.
         told = [b'{"run_id":"%s","event":"not_found"}' % run_id.encode() for run_id in sorted(missing)]
-        self._pieces.append(_BEGIN + b",".join(told) + self._end())
+        self._pieces.append(self._framed(told))
 
     def __aiter__(self) -> _Frames:
         return self
 
     async def __anext__(self) -> Piece:
         while not self._pieces:
-            frame = await anext(self._frames)
-            if frame:
-                self._take(frame)
-            else:
-                return HEARTBEAT
+            self._put([] if self._changes is None else await self._changes.items())
+            if not self._pieces:
+                self._take(await anext(self._frames))
+            if not self._pieces and self._time() - self._quiet_since >= self._quiet_s:
+                self._pieces.append(HEARTBEAT)
+        self._quiet_since = self._time()
         return self._pieces.popleft()
 
     def _take(self, frame: Frame[StreamedRun]) -> None:
@@ -158,7 +223,10 @@ class _Frames:
 
     def _put(self, items: Sequence[bytes]) -> None:
         if items:
-            self._pieces.append(_BEGIN + b",".join(items) + self._end())
+            self._pieces.append(self._framed(items))
+
+    def _framed(self, items: Sequence[bytes]) -> bytes:
+        return _BEGIN + b",".join(items) + self._end()
 
     def _end(self) -> bytes:
         return b"]\r\nid: %s\r\n\r\n" % bytes(self._cursor)

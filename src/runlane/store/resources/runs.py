@@ -21,7 +21,7 @@ from runlane.store.transactions import (
 )
 from runlane.store.transactions.histories import RunHistory
 from runlane.store.transactions.run_search import NEWEST, RunFilter, RunPage
-from runlane.store.transactions.run_states import StreamedRun
+from runlane.store.transactions.run_states import ChangedRuns, StreamedRun
 from runlane.store.transactions.selections import SelectionPage
 from runlane.store.transactions.tasks import TaskFilter
 
@@ -79,6 +79,14 @@ class Runs:
     async def streamed(self, run_ids: Sequence[str], *, owner: Owner) -> tuple[StreamedRun, ...]:
         """Return those of the runs that *owner* has, as what reads their streams needs them."""
         return await self._database.read(lambda: run_states.run_states(run_ids, owner))
+
+    async def changed(self, *, since_us: int, limit: int) -> ChangedRuns:
+        """Return up to *limit* active runs of all owners, and as many ended ones, whose status changed lately."""
+        return await self._database.read(lambda: run_states.changed_runs(since_us, limit))
+
+    async def database_time(self) -> int:
+        """Return the database's time, in microseconds of UTC."""
+        return await self._database.read(run_states.database_time)
 
     async def history(self, run_id: str, *, owner: Owner) -> RunHistory:
         """Return what explains a run; NotFound if *owner* has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from runlane.documents.document import Encoded
@@ -9,7 +10,7 @@ from runlane.outcomes import Snapshot
 from runlane.records import Json, Lease, Order, Owner, PruneStrategy, Thread, ThreadTtl
 from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
-from runlane.store.transactions import interrupts, thread_search, threads
+from runlane.store.transactions import interrupts, run_states, thread_search, threads
 from runlane.store.transactions.interrupts import Answer, AskingPage, Permits
 from runlane.store.transactions.thread_search import PageRequest, ThreadFilter, ThreadPage
 from runlane.store.transactions.threads import NewThread
@@ -50,6 +51,10 @@ class Threads:
     async def get(self, thread_id: str, *, owner: Owner, with_values: bool = True) -> Thread:
         """Return the thread, or raise NotFound; without its values if they are not asked for."""
         return await self._database.read(lambda: threads.get_thread(thread_id, owner, with_values=with_values))
+
+    async def metadata(self, thread_ids: Collection[str]) -> dict[str, Json]:
+        """Return the metadata of those of the threads that are there, by their ids, whoever has them."""
+        return await self._database.read(lambda: run_states.threads_metadata(thread_ids))
 
     async def get_idle(self, thread_id: str, *, owner: Owner) -> Thread:
         """Return the thread, without its values, if none of its runs is active; ConflictError otherwise."""
