@@ -6,6 +6,7 @@ interface VirtualProps {
   label: string;
   count: number;
   height: number;
+  /** What is in the row *at*. */
   row: (at: number) => ComponentChildren;
   /** A row that has to be in view. */
   reveal?: number;
@@ -41,12 +42,16 @@ export function Virtual({ label, count, height, row, reveal }: VirtualProps) {
   }, [reveal]);
   const first = Math.max(0, view.top - BEYOND);
   const last = Math.min(count - skipped, view.top + view.rows + BEYOND);
+  // Elements are used again: a jump changes their text, a small move changes few of them.
+  const slots = view.rows + 2 * BEYOND + 1;
   return (
     <div ref={box} class="virtual" role="list" aria-label={label} tabIndex={0} onScroll={look}>
       <div class="virtual-all" style={{ height: `${(count - skipped) * height}px` }}>
-        <div style={{ transform: `translateY(${first * height}px)` }}>
-          {Array.from({ length: Math.max(0, last - first) }, (_, at) => row(skipped + first + at))}
-        </div>
+        {Array.from({ length: Math.max(0, last - first) }, (_, at) => (
+          <div key={(first + at) % slots} class="virtual-row" role="listitem" style={{ top: `${(first + at) * height}px`, height: `${height}px` }}>
+            {row(skipped + first + at)}
+          </div>
+        ))}
       </div>
     </div>
   );

@@ -21,6 +21,32 @@ test("a conversation grows as it is streamed, says what is partial, and ends who
   });
 });
 
+test("a hidden tab asks for nothing, and goes on where it was", async () => {
+  const name = crypto.randomUUID();
+  const run = await start("chat", say(`one @${name} two`), { ended: false });
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    const hide = (hidden) =>
+      page.evaluate((value) => {
+        Object.defineProperty(document, "hidden", { value, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }, hidden);
+    const talk = page.getByRole("log", { name: "Conversation" });
+    await talk.getByText("echo: one").waitFor();
+    const closed = page.waitForEvent("requestfailed", (request) => request.url().endsWith("/watch"));
+    await hide(true);
+    await closed;
+    await page.getByText("paused").first().waitFor();
+    const asked = [];
+    page.on("request", (request) => asked.push(request.url()));
+    await open(name);
+    await client().runs.join(run.thread_id, run.run_id);
+    assert.deepEqual(asked, []);
+    await hide(false);
+    await talk.getByText(/^echo: one @.* two$/).waitFor();
+    await page.getByText("It completed.").waitFor();
+  });
+});
+
 test("a cancel asks with its consequence, shows its receipt, and marks what was cut off", async () => {
   const name = crypto.randomUUID();
   const run = await start("chat", say(`half @${name} never`), { ended: false });

@@ -1,13 +1,16 @@
 /** A choice among the thread's newest checkpoints. */
 import { clock, shortId } from "../../lib/format";
 import { type Live, useLive } from "../../lib/live";
+import { isActive } from "../../lib/runs";
 import type { Run } from "./data";
 import { type Checkpoint, checkpointsOf } from "./steps";
 
 const OFFERED = 100;
+const ACTIVE_MS = 3_000;
 
 export function useHistory(run: Run): Live<Checkpoint[]> {
-  return useLive((stop) => checkpointsOf(run.thread_id, OFFERED, undefined, undefined, stop), [run.thread_id, run.status], null);
+  const load = (stop: AbortSignal) => checkpointsOf(run.thread_id, { limit: OFFERED }, stop);
+  return useLive(load, [run.thread_id, run.status], isActive(run) ? ACTIVE_MS : null);
 }
 
 interface ChoiceProps {

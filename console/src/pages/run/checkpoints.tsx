@@ -14,6 +14,7 @@ import { type Checkpoint, checkpointsOf } from "./steps";
 
 const PAGE = 100;
 const ROW = 30;
+const ACTIVE_MS = 3_000;
 const LANE = 14;
 
 type Asked = { id: string; does: "fork" | "edit" };
@@ -21,7 +22,8 @@ type Asked = { id: string; does: "fork" | "edit" };
 export function CheckpointsTab({ run }: { run: Run }) {
   const [pages, setPages] = useState(1);
   const [asked, ask] = useState<Asked>();
-  const live = useLive((stop) => read(run.thread_id, pages * PAGE, stop), [run.thread_id, run.status, pages], null);
+  const load = (stop: AbortSignal) => checkpointsOf(run.thread_id, { limit: pages * PAGE }, stop);
+  const live = useLive(load, [run.thread_id, run.status, pages], isActive(run) ? ACTIVE_MS : null);
   return (
     <Loaded live={live}>
       {(all) =>
@@ -45,8 +47,6 @@ export function CheckpointsTab({ run }: { run: Run }) {
     </Loaded>
   );
 }
-
-const read = (threadId: string, limit: number, stop: AbortSignal) => checkpointsOf(threadId, limit, undefined, undefined, stop);
 
 function History({ all, run, ask }: { all: Checkpoint[]; run: Run; ask: (asked: Asked) => void }) {
   const lanes = lanesOf(all);
@@ -91,15 +91,17 @@ function Drawing({ laned, width, own }: { laned: Laned; width: number; own: bool
   const x = (lane: number) => LANE * lane + LANE / 2;
   const middle = ROW / 2;
   return (
-    <svg class="lanes" width={width} height={ROW} aria-hidden="true">
-      {laned.passing.map((lane) => (
-        <path key={lane} d={`M${x(lane)} 0V${ROW}`} />
-      ))}
-      {laned.joining.map((lane) => (
-        <path key={lane} d={`M${x(lane)} 0C${x(lane)} ${middle} ${x(laned.lane)} 0 ${x(laned.lane)} ${middle}`} />
-      ))}
-      {laned.goesOn && <path d={`M${x(laned.lane)} ${middle}V${ROW}`} />}
-      <circle cx={x(laned.lane)} cy={middle} r={own ? 5 : 4} class={own ? "own" : undefined} />
-    </svg>
+    <span class="lanes" style={{ width: `${width}px` }}>
+      <svg width={width} height="100%" aria-hidden="true">
+        {laned.passing.map((lane) => (
+          <line key={lane} x1={x(lane)} x2={x(lane)} y1={0} y2="100%" />
+        ))}
+        {laned.joining.map((lane) => (
+          <path key={lane} d={`M${x(lane)} 0C${x(lane)} ${middle} ${x(laned.lane)} 0 ${x(laned.lane)} ${middle}`} />
+        ))}
+        {laned.goesOn && <line x1={x(laned.lane)} x2={x(laned.lane)} y1={middle} y2="100%" />}
+        <circle cx={x(laned.lane)} cy={middle} r={own ? 5 : 4} class={own ? "own" : undefined} />
+      </svg>
+    </span>
   );
 }

@@ -34,7 +34,7 @@ export function EventsTab({ log, active }: { log: RunLog; active: boolean }) {
           reveal={moment === null ? undefined : rowOf(indexes, moment - 1)}
           row={(at) => {
             const index = indexOf(at);
-            return <Row key={index} log={log} index={index} chosen={index === chosen} beyond={moment !== null && index >= moment} open={setOpened} />;
+            return <Row log={log} index={index} chosen={index === chosen} beyond={moment !== null && index >= moment} open={setOpened} />;
           }}
         />
         <Opened item={chosen === undefined ? undefined : log.at(chosen)} />
@@ -88,13 +88,11 @@ interface RowProps {
 function Row({ log, index, chosen, beyond, open }: RowProps) {
   const item = log.at(index);
   return (
-    <div role="listitem" class={`event${chosen ? " event-chosen" : ""}${beyond ? " event-beyond" : ""}`}>
-      <button type="button" onClick={() => open(index)}>
-        <span class="event-number">{item?.number ?? "…"}</span>
-        <bdi class="event-name">{item ? visibleText(item.event) : log.channelAt(index)}</bdi>
-        <span class="event-data">{item ? brief(item) : "reading…"}</span>
-      </button>
-    </div>
+    <button type="button" class={`event${chosen ? " event-chosen" : ""}${beyond ? " event-beyond" : ""}`} onClick={() => open(index)}>
+      <span class="event-number">{item?.number ?? "…"}</span>
+      <bdi class="event-name">{item ? visibleText(item.event) : log.channelAt(index)}</bdi>
+      <span class="event-data">{item ? brief(item) : "reading…"}</span>
+    </button>
   );
 }
 

@@ -29,7 +29,8 @@ export class RunLog {
   readonly gap = signal(false);
 
   #channel = new Uint8Array(1024);
-  #number = new Uint32Array(1024);
+  /** Of each page the number of its first event: those of one kind of run have gaps. */
+  #firsts: number[] = [];
   #pages = new Map<number, Item[]>();
   #sizes = new Map<number, number>();
   #bytes = 0;
@@ -112,15 +113,18 @@ export class RunLog {
 
   #append(item: Item): void {
     if (this.count === this.#channel.length) {
-      this.#channel = grown(this.#channel, new Uint8Array(this.count * 2));
-      this.#number = grown(this.#number, new Uint32Array(this.count * 2));
+      const larger = new Uint8Array(this.count * 2);
+      larger.set(this.#channel);
+      this.#channel = larger;
     }
     this.#channel[this.count] = this.#channelOf(item.event);
-    this.#number[this.count] = item.number;
     const page = Math.floor(this.count / PAGE);
     const items = this.#pages.get(page);
     if (items) items.push(item);
-    else this.#pages.set(page, [item]);
+    else {
+      this.#pages.set(page, [item]);
+      this.#firsts[page] = item.number;
+    }
     this.#sizes.set(page, (this.#sizes.get(page) ?? 0) + item.size);
     this.#bytes += item.size;
     this.count++;
@@ -156,7 +160,7 @@ export class RunLog {
     if (this.#loading.has(page) || first >= this.count) return;
     this.#loading.add(page);
     try {
-      const items = await this.#read(first ? this.#number[first - 1]! : 0, Math.min(PAGE, this.count - first));
+      const items = await this.#read(this.#firsts[page]! - 1, Math.min(PAGE, this.count - first));
       const size = items.reduce((sum, item) => sum + item.size, 0);
       this.#pages.set(page, items);
       this.#sizes.set(page, size);
@@ -180,9 +184,4 @@ export class RunLog {
     }
     return items;
   }
-}
-
-function grown<A extends Uint8Array | Uint32Array>(from: A, to: A): A {
-  to.set(from);
-  return to;
 }

@@ -26,15 +26,15 @@ export const MOST_STEPS = 300;
 const FIELDS = ["checkpoint_id", "parent_checkpoint_id", "created_at", "next", "metadata"];
 const ACTIVE_MS = 2_000;
 
-/** Return checkpoints of a thread, the newest first; with *runId* those that a run has written. */
-export function checkpointsOf(threadId: string, limit: number, runId?: string, before?: string, stop?: AbortSignal): Promise<Checkpoint[]> {
-  const body = { limit, select: FIELDS, ...(runId && { metadata: { run_id: runId } }), ...(before && { before }) };
+/** Return checkpoints of a thread, the newest first; with *run_id* those that a run has written. */
+export function checkpointsOf(threadId: string, { limit, run_id }: { limit: number; run_id?: string }, stop: AbortSignal): Promise<Checkpoint[]> {
+  const body = { limit, select: FIELDS, ...(run_id && { metadata: { run_id } }) };
   return send("POST", path("/threads/{}/history", threadId), { body, signal: stop, headers: withoutPayload() });
 }
 
 export function useSupersteps(run: Run, active: boolean): Live<Superstep[]> {
   return useLive(
-    async (stop) => superstepsOf(await checkpointsOf(run.thread_id, MOST_STEPS, run.run_id, undefined, stop), run),
+    async (stop) => superstepsOf(await checkpointsOf(run.thread_id, { limit: MOST_STEPS, run_id: run.run_id }, stop), run),
     [run.run_id, run.status],
     active ? ACTIVE_MS : null,
   );
