@@ -39,7 +39,7 @@ def servers(tmp_path: Path) -> Iterator[dict[str, str]]:
 def test_the_console_does_what_its_file_says(
     file: Path, run_node: RunNode, browser: str, servers: dict[str, str]
 ) -> None:
-    run_node("--test", "--test-timeout=120000", "--test-reporter=spec", str(file), CHROMIUM=browser, **servers)
+    run_node("--test", "--test-timeout=200000", "--test-reporter=spec", str(file), CHROMIUM=browser, **servers)
 
 
 def test_the_committed_files_are_what_the_source_builds() -> None:
