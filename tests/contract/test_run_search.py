@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from ledger_kit import SET_BACK, admit, ended, finish, running, turn
+from ledger_kit import SET_BACK, WORKER, admit, ended, finish, running, turn
 from runlane.errors import InvalidRequest
-from runlane.lifecycle import RunEvent, RunStatus
+from runlane.lifecycle import CancelAction, CancelSource, EndReason, RunEvent, RunStatus
 from runlane.records import ANY_OWNER, RunError
 from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.run_search import COMPARED, MANY_ACTIVE, MAX_COMPARED, RunFilter, RunPage
+from runlane.store.transactions.selections import RETRY_KEY
 
 MANY = statement(
     "many",
@@ -82,6 +83,59 @@ async def test_each_filter_has_to_hold(store: RunStore) -> None:
         await ids(store, text="BILLING") == await ids(store, text="Łódź") == await ids(store, text=done[:13]) == [done]
     )
     assert await ids(store, text="nowhere") == []
+
+
+async def test_runs_are_found_by_what_became_of_them(store: RunStore) -> None:
+    done, failed = await ended(store, "a"), await ended(store, "b", RunEvent.FAIL)
+    active = await running(store, "c")
+    spent = await store.runs.set_progress(active.run_id, {"total_tokens": 700})
+    assert spent
+    assert await ids(store, end_reasons=frozenset({EndReason.FAILED})) == [failed]
+    assert await ids(store, end_reasons=frozenset({EndReason.FAILED, EndReason.COMPLETED})) == [failed, done]
+    assert await ids(store, worker_id=WORKER) == [active.run_id, failed, done]
+    assert await ids(store, worker_id="another") == []
+    assert await ids(store, min_tokens=700) == [active.run_id]
+    assert await ids(store, min_tokens=701) == []
+    assert await ids(store, run_ids=frozenset({done, active.run_id, "nothing"})) == [active.run_id, done]
+    assert await ids(store, "ann", run_ids=frozenset({done})) == []
+    assert await ids(store, run_ids=frozenset({done, failed}), end_reasons=frozenset({EndReason.FAILED})) == [failed]
+
+
+async def test_runs_are_found_by_what_they_wait_for(store: RunStore) -> None:
+    await running(store, "a")
+    behind = await admit(store, "a")
+    free = await admit(store, "b")
+    delayed = await admit(store, "c", delay_s=3600.0)
+    assert await ids(store, waits_for="run") == [behind]
+    assert await ids(store, waits_for="slots") == [free]
+    assert await ids(store, waits_for="delay") == [delayed]
+    assert await ids(store, waits_for="run", statuses=frozenset({RunStatus.SUCCESS})) == []
+
+
+async def test_what_decides_about_a_run_is_read_with_the_same_filter(store: RunStore) -> None:
+    failed = await ended(store, "a", RunEvent.FAIL, request=RunRequest(graph_id="g"))
+    key = f"{RETRY_KEY}{failed}"
+    retry = await admit(store, "a", idempotency_key=key, request=RunRequest(graph_id="g"))
+    await store.runs.request_cancel(
+        retry, owner="", action=CancelAction.INTERRUPT, reason=EndReason.USER_CANCEL, by=None, source=CancelSource.OWNER
+    )
+    newest, first = (await store.runs.select(owner=ANY_OWNER, where=RunFilter(thread_id="a"), limit=10)).runs
+    assert (first.run_id, first.followed, first.retry_run_id, first.cancelled, first.begun) == (
+        failed,
+        True,
+        retry,
+        False,
+        True,
+    )
+    assert (newest.run_id, newest.followed, newest.retry_run_id, newest.cancelled, newest.begun) == (
+        retry,
+        False,
+        None,
+        True,
+        False,
+    )
+    page = await store.runs.select(owner=ANY_OWNER, where=RunFilter(thread_id="a"), limit=1)
+    assert ([run.run_id for run in page.runs], page.next_before) == ([retry], newest.seq)
 
 
 async def test_a_search_finds_what_is_in_errors(store: RunStore) -> None:

@@ -183,6 +183,18 @@ def test_everyone_is_told_who_they_are_and_what_they_may_do(clients: Clients, se
     assert set(everyone["may"]) >= {action for one in told.values() for action in one["may"]}
 
 
+def test_refusals_are_recorded_and_one_that_is_repeated_is_counted(clients: Clients) -> None:
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    for _ in range(5):
+        assert clients["reader"].delete(f"/threads/{thread_id}").status_code == 403
+    assert clients["alice"].get("/keys").status_code == 403
+    refused = clients["chief"].get("/audit", params={"action": "refused"}).json()
+    mine = [act for act in refused if act["route"] == "DELETE /threads/{thread_id}" and act["actor"] == "reader"]
+    assert [(act["status"], act["subject"]["count"]) for act in mine] == [(403, "1")]
+    assert mine[0]["subject"]["thread_id"] == thread_id
+    assert not [act for act in refused if act["actor"] == "alice"], "owners are refused what is not theirs"
+
+
 def test_only_an_administrator_reads_the_audit_and_the_keys(clients: Clients) -> None:
     for path in ("/audit", "/keys"):
         answered = {name: client.get(path).status_code for name, client in clients.items()}

@@ -48,6 +48,8 @@ async def test_pages_follow_each_other(client: LangGraphClient, http: httpx.Asyn
 async def test_filters_are_honoured(client: LangGraphClient, http: httpx.AsyncClient, thread_id: str) -> None:
     run = await ended(client, await client.runs.create(thread_id, "steps", input={"steps": 1}))
     here = {"thread_id": thread_id}
+    [found] = (await search(http, **here)).json()
+    worker, build = found["worker_id"], found["build"]
     at = datetime.fromisoformat(str(run["created_at"]))
     for given in (
         {"status": "success"},
@@ -58,6 +60,12 @@ async def test_filters_are_honoured(client: LangGraphClient, http: httpx.AsyncCl
         {"until": (at + timedelta(hours=1)).isoformat()},
         {"text": run["run_id"][:20].upper()},
         {"owner": ""},
+        {"run_ids": [run["run_id"], NOWHERE]},
+        {"end_reason": "completed"},
+        {"end_reason": ["failed", "completed"]},
+        {"worker_id": worker},
+        {"build": build},
+        {"min_tokens": 0},
     ):
         assert await ids(http, **here, **given) == [run["run_id"]], given
     for given in (
@@ -70,6 +78,12 @@ async def test_filters_are_honoured(client: LangGraphClient, http: httpx.AsyncCl
         {"text": "no such text"},
         {"owner": "somebody"},
         {"metadata": {"team": "x"}},
+        {"run_ids": [NOWHERE]},
+        {"end_reason": "failed"},
+        {"worker_id": "another"},
+        {"build": "another"},
+        {"min_tokens": 1},
+        {"waits_for": "run"},
     ):
         assert await ids(http, **here, **given) == [], given
 
@@ -84,5 +98,8 @@ async def test_what_is_no_filter_is_refused(http: httpx.AsyncClient) -> None:
         {"limit": 0},
         {"after": "-1"},
         {"thread_id": "x"},
+        {"run_ids": []},
+        {"end_reason": "bad luck"},
+        {"waits_for": "godot"},
     ):
         assert (await search(http, **given)).status_code == 422, given

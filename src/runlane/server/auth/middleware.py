@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from http import HTTPStatus
 from typing import Final, cast
 
 from starlette.authentication import AuthCredentials
@@ -14,11 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runlane.errors import InvalidRequest, StoreUnavailable
 from runlane.server.auth.access import Authority, User
+from runlane.server.auth.acts import Refusals, act_of_request
 from runlane.server.auth.grants import Grant, Grants
 from runlane.server.http.errors import close_reason, error_response
 from runlane.server.http.json_bodies import EncodedBody, PayloadTooLarge
 from runlane.server.http.payload import HIDES_PAYLOAD
+from runlane.server.http.route import ROUTE
 from runlane.store.ledger import RunStore
+from runlane.store.resources.audit import Audit
 from runlane.store.transactions.audit import USED_EVERY_S
 
 log = logging.getLogger("runlane.auth")
@@ -48,6 +52,7 @@ class AuthMiddleware:
         self._app = app
         self._exempt = exempt
         self._used: dict[str, float] = {}
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         authority = _authority(scope, self._exempt) if scope["type"] in ("http", "websocket") else None
@@ -71,7 +76,7 @@ class AuthMiddleware:
             await self._record_use(user.key_id, scope["app"].state.service.store)
         if user.scopes:
             scope[HIDES_PAYLOAD] = not user.sees_payload or HTTPConnection(scope).headers.get(PAYLOAD_HEADER) == "omit"
-            send = _recording(scope, send)
+            send = self._recording(scope, user, send)
         grants: Grants = scope["app"].state.service.grants
         with grants.held(user, lambda: authority.authenticate(_connection(asked, receive, received))) as grant:
             await self._admitted(scope, receive if received is None else received.reader(), send, grant)
@@ -87,6 +92,30 @@ class AuthMiddleware:
         except StoreUnavailable:
             del self._used[key_id]  # the next request tries again
 
+    def _recording(self, scope: Scope, user: User, send: Send) -> Send:
+        """Return *send*, which records the status of an operator's request in the audit before it is sent."""
+
+        async def recorded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                audit: Audit = scope["app"].state.service.store.audit
+                try:
+                    for act in scope.get(ACTS) or await self._refused(scope, user, message["status"], audit):
+                        await audit.complete(act, message["status"], scope.get(RESULT))
+                except StoreUnavailable as error:  # what was done stays recorded, without its result
+                    log.warning("audit.result_not_recorded actor=%s why=%s", user.identity, error)
+            await send(message)
+
+        return recorded
+
+    async def _refused(self, scope: Scope, user: User, status: int, audit: Audit) -> list[str]:
+        """Record that a request was refused, unless others like it were lately; return the id of the record."""
+        if status != HTTPStatus.FORBIDDEN:
+            return []
+        count = self._refusals.count(user.identity, scope.get(ROUTE, ""))
+        if count is None:
+            return []
+        return [await audit.record(act_of_request(HTTPConnection(scope), user, "refused", {"count": str(count)}))]
+
     async def _admitted(self, scope: Scope, receive: Receive, send: Send, grant: Grant) -> None:
         wire = _Wire(receive, send, grant)
         checked = wire.receive if scope["type"] == "websocket" else receive
@@ -97,22 +126,6 @@ class AuthMiddleware:
                 raise
         if scope["type"] == "websocket":
             await wire.close()  # an answer that is not whole is cut by the server
-
-
-def _recording(scope: Scope, send: Send) -> Send:
-    """Return *send*, which records the status of an operator's request in the audit before it is sent."""
-
-    async def recorded(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            store: RunStore = scope["app"].state.service.store
-            for act in scope.get(ACTS, ()):
-                try:
-                    await store.audit.complete(act, message["status"], scope.get(RESULT))
-                except StoreUnavailable as error:  # what was done stays recorded, without its result
-                    log.warning("audit.result_not_recorded audit_id=%s why=%s", act, error)
-        await send(message)
-
-    return recorded
 
 
 def _connection(scope: Scope, receive: Receive, received: _Received | None) -> HTTPConnection:

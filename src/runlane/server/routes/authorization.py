@@ -13,16 +13,14 @@ from runlane.errors import NotFound
 from runlane.lifecycle import CancelSource
 from runlane.records import ANY_OWNER, Owner, RunRecord, Thread
 from runlane.server.auth.access import OPEN, Access, Canceller, User
+from runlane.server.auth.acts import act_of_request
 from runlane.server.auth.middleware import ACTS, RESULT, USER
 from runlane.server.auth.scopes import WITHOUT_PAYLOAD, act_of, filters_by_payload, required_scope
 from runlane.server.http.payload import HIDES_PAYLOAD
 from runlane.server.http.requests import path_uuid
-from runlane.server.http.route import ROUTE
 from runlane.server.service import Service
 from runlane.store.ledger import RunStore
-from runlane.store.transactions.audit import Act
 from runlane.store.transactions.run_states import StreamedRun
-from runlane.telemetry.context import REQUEST_ID
 
 #: Of what a handler says of a request, what the audit keeps: ids, and names of keys.
 _SUBJECTS: Final = (
@@ -41,7 +39,6 @@ _SUBJECTS: Final = (
     "after",
     "reason",
 )
-_MAX_USER_AGENT: Final = 200
 
 
 def service_of(connection: HTTPConnection) -> Service:
@@ -132,23 +129,9 @@ async def _operate(
 
 
 async def _record(connection: HTTPConnection, user: User, act: str, value: Mapping[str, Any]) -> None:
-    recorded = await service_of(connection).store.audit.record(_act(connection, user, act, value))
+    subject = {name: value[name] for name in _SUBJECTS if value.get(name) is not None}
+    recorded = await service_of(connection).store.audit.record(act_of_request(connection, user, act, subject))
     connection.scope.setdefault(ACTS, []).append(recorded)
-
-
-def _act(connection: HTTPConnection, user: User, action: str, value: Mapping[str, Any]) -> Act:
-    method = connection.scope.get("method", "WS")
-    ids = {name: value[name] for name in _SUBJECTS if value.get(name) is not None}
-    return Act(
-        actor=user.identity,
-        key_id=user.key_id,
-        action=action,
-        route=f"{method} {connection.scope.get(ROUTE, '')}",
-        subject={**connection.path_params, **ids},
-        request_id=REQUEST_ID.get() or None,
-        address=None if connection.client is None else connection.client.host,
-        user_agent=connection.headers.get("user-agent", "")[:_MAX_USER_AGENT] or None,
-    )
 
 
 def record_result(connection: HTTPConnection, result: Mapping[str, int]) -> None:
