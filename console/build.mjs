@@ -31,7 +31,7 @@ const { outputFiles, metafile } = await build({
 const files = new Map(outputFiles.map((file) => [file.path.slice(TARGET.length + 1), Buffer.from(file.contents)]));
 for (const name of ["index.html", "icon.svg"]) files.set(name, await readFile(join(HERE, "src", name)));
 
-const packed = new Map([...files].map(([name, content]) => [name, gzipSync(content).length]));
+const packed = new Map([...files].map(([name, content]) => [name, gzipSync(content, { level: 9 }).length]));
 const sum = (names) => [...names].reduce((size, name) => size + packed.get(name), 0);
 const whole = sum(files.keys());
 const first = sum(firstPage());

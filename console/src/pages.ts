@@ -9,28 +9,34 @@ export interface PageOf {
   group: "work" | "things" | "server" | "none";
   /** Shown to operators, and where nobody is asked who they are. */
   operators?: true;
-  load: () => Promise<{ default: ComponentType }>;
+  load: () => Promise<Loaded>;
 }
 
-/** Pages of the server are small and much alike: together they are smaller, and one more is open at once. */
-const ofServer = (name: keyof typeof import("./pages/server")) => async () => ({ default: (await import("./pages/server"))[name] });
+type Loaded = { default: ComponentType };
+
+const work = (name: keyof typeof import("./groups/work")) => async (): Promise<Loaded> => ({
+  default: (await import("./groups/work"))[name],
+});
+const server = (name: keyof typeof import("./groups/server")) => async (): Promise<Loaded> => ({
+  default: (await import("./groups/server"))[name],
+});
 
 export const PAGES: PageOf[] = [
   { name: "overview", title: "Overview", key: "o", group: "work", load: () => import("./pages/overview") },
-  { name: "inbox", title: "Inbox", key: "i", group: "work", load: () => import("./pages/inbox") },
-  { name: "runs", title: "Runs", key: "r", group: "work", load: () => import("./pages/runs") },
-  { name: "threads", title: "Threads", key: "t", group: "work", load: () => import("./pages/threads") },
-  { name: "playground", title: "Playground", key: "p", group: "work", load: () => import("./pages/playground") },
-  { name: "assistants", title: "Assistants", key: "a", group: "things", load: () => import("./pages/assistants") },
-  { name: "crons", title: "Crons", key: "c", group: "things", load: ofServer("Crons") },
-  { name: "webhooks", title: "Webhooks", key: "h", group: "things", load: ofServer("Webhooks") },
-  { name: "store", title: "Store", key: "s", group: "things", load: () => import("./pages/store") },
-  { name: "workers", title: "Workers", key: "w", group: "server", operators: true, load: ofServer("Workers") },
-  { name: "limits", title: "Limits", key: "l", group: "server", operators: true, load: ofServer("Limits") },
-  { name: "usage", title: "Usage", key: "u", group: "server", load: ofServer("Usage") },
-  { name: "audit", title: "Audit", key: "z", group: "server", operators: true, load: ofServer("Audit") },
-  { name: "doctor", title: "Doctor", key: "d", group: "server", operators: true, load: ofServer("Doctor") },
-  { name: "settings", title: "Settings", key: "e", group: "server", operators: true, load: ofServer("Settings") },
+  { name: "inbox", title: "Inbox", key: "i", group: "work", load: work("inbox") },
+  { name: "runs", title: "Runs", key: "r", group: "work", load: work("runs") },
+  { name: "threads", title: "Threads", key: "t", group: "work", load: work("threads") },
+  { name: "playground", title: "Playground", key: "p", group: "work", load: work("playground") },
+  { name: "assistants", title: "Assistants", key: "a", group: "things", load: server("assistants") },
+  { name: "crons", title: "Crons", key: "c", group: "things", load: server("crons") },
+  { name: "webhooks", title: "Webhooks", key: "h", group: "things", load: server("webhooks") },
+  { name: "store", title: "Store", key: "s", group: "things", load: server("store") },
+  { name: "workers", title: "Workers", key: "w", group: "server", operators: true, load: server("workers") },
+  { name: "limits", title: "Limits", key: "l", group: "server", operators: true, load: server("limits") },
+  { name: "usage", title: "Usage", key: "u", group: "server", load: server("usage") },
+  { name: "audit", title: "Audit", key: "z", group: "server", operators: true, load: server("audit") },
+  { name: "doctor", title: "Doctor", key: "d", group: "server", operators: true, load: server("doctor") },
+  { name: "settings", title: "Settings", key: "e", group: "server", operators: true, load: server("settings") },
   { name: "run", title: "Run", group: "none", load: () => import("./pages/run") },
-  { name: "thread", title: "Thread", group: "none", load: () => import("./pages/thread") },
+  { name: "thread", title: "Thread", group: "none", load: work("thread") },
 ];
