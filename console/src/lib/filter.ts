@@ -64,6 +64,18 @@ function wrong(field: Field, value: string): string | undefined {
   return undefined;
 }
 
+/** Return why *text* is no JSON object, for the `check` of a field. */
+export function checkObject(text: string): string | undefined {
+  const wrong = `“${text}” is no JSON object, such as {"team":"billing"}.`;
+  try {
+    return isObject(JSON.parse(text)) ? undefined : wrong;
+  } catch {
+    return wrong;
+  }
+}
+
+export const isObject = (value: unknown): boolean => Boolean(value) && typeof value === "object" && !Array.isArray(value);
+
 /** Return *query* as words. */
 export function formatFilter(query: Query): string {
   return Object.entries(query)
@@ -72,7 +84,7 @@ export function formatFilter(query: Query): string {
 }
 
 function quoted(value: string): string {
-  return /^[^\s"]+$/.test(value) ? value : `"${value.replace(/[\\"]/g, "\\$&")}"`;
+  return /^[^\s"]\S*$/.test(value) ? value : `"${value.replace(/[\\"]/g, "\\$&")}"`;
 }
 
 function unquoted(text: string): string {

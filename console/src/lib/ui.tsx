@@ -73,10 +73,10 @@ export function Copy({ text, what, children }: { text: string; what: string; chi
 
 /** An instant as an age, with the moment itself on hover. A list gives its own *now*, so that its rows agree. */
 export function Age({ at, now }: { at: string; now?: number }) {
-  const own = useNow(5_000);
+  useNow(5_000); // shown again
   return (
     <time dateTime={at} title={moment(at)}>
-      {age(at, now ?? own)}
+      {age(at, now ?? Date.now())}
     </time>
   );
 }

@@ -22,7 +22,7 @@ test("threads are listed by how they began, and filtered by what they wait for",
     await page.getByText("ValueError: boom").waitFor();
     await accessible(page);
     const field = page.getByRole("combobox", { name: "Filter of threads" });
-    await field.fill('metadata:"{\\"team\\":\\"billing\\"}"');
+    await field.fill('metadata:{"team":"billing"}');
     await page.keyboard.press("Enter");
     await page.getByText("1 thread: 1 failed.").waitFor();
     await field.fill("metadata:billing");

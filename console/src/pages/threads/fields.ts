@@ -1,5 +1,5 @@
 /** The words of the filter of threads, and what they ask `POST /threads/search` for. */
-import type { Field } from "../../lib/filter";
+import { type Field, checkObject } from "../../lib/filter";
 import type { Query } from "../../lib/route";
 import type { ThreadSummary } from "../../lib/threads";
 
@@ -15,16 +15,6 @@ export function threadFields(threads: readonly ThreadSummary[]): Field[] {
     { name: "metadata", hint: 'has this: {"team":"billing"}', check: checkObject },
     { name: "sort", hint: "what is newest first", values: Object.keys(SORTS), closed: true },
   ];
-}
-
-function checkObject(text: string): string | undefined {
-  const wrong = `“metadata:${text}” is no JSON object; write metadata:"{\\"team\\":\\"billing\\"}".`;
-  try {
-    const value: unknown = JSON.parse(text);
-    return value && typeof value === "object" && !Array.isArray(value) ? undefined : wrong;
-  } catch {
-    return wrong;
-  }
 }
 
 export function threadFilter(query: Query): Record<string, unknown> {
