@@ -19,7 +19,7 @@ from runlane.records import ANY_OWNER
 from runlane.store.backends import migrate_postgres
 from runlane.store.rows import owner_params
 from runlane.store.statements import Statement
-from runlane.store.transactions import interrupts, parts
+from runlane.store.transactions import claims, fence, interrupts, parts
 from runlane.store.transactions.run_search import COMPARED, NEWEST, RunFilter, last_compared, matching
 from runlane.store.transactions.selections import selecting
 
@@ -52,6 +52,10 @@ FILL_THREADS = f"""INSERT INTO threads (thread_id, owner, status, settled, metad
       updated_at, state_updated_at)
     SELECT 'a' || n, 'o' || n % 5, CASE WHEN n % 2 = 0 THEN 'interrupted' ELSE 'idle' END, 'idle', '{{}}', '{{}}',
       CASE WHEN n % 2 = 0 THEN '{{"task": []}}' ELSE '{{}}' END, 1, 1, n FROM generate_series(1, {THREADS}) AS n"""
+FILL_RUNNING = """INSERT INTO runs (run_id, thread_id, owner, status, attempt, worker_id, multitask_strategy,
+      on_disconnect, metadata, kwargs, not_before, created_at, updated_at)
+    SELECT 'running-' || n, 'running-' || n, 'o' || n % 50, 'running', 1, 'w', 'enqueue', 'cancel', '{}', '{}', 1, n, 1
+    FROM generate_series(1, 1000) AS n"""
 AT = {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "00010000"}
 VALUES: dict[str, Any] = {
     **AT,
@@ -128,10 +132,29 @@ def literal(value: Any, connection: psycopg.Connection) -> str:
     return psycopg.sql.Literal(value).as_string(connection)
 
 
-@pytest.mark.parametrize("one", SMALL, ids=lambda one: one.name)
+def name_of(one: Statement) -> str:
+    return one.name
+
+
+@pytest.mark.parametrize("one", SMALL, ids=name_of)
 def test_a_statement_reads_little_of_a_large_ledger(one: Statement, ledger: psycopg.Connection) -> None:
     found = plan_of(one, VALUES, ledger)
     assert looked_at(found) <= ENOUGH, json.dumps(found, indent=1)
+
+
+@pytest.mark.parametrize("one", [fence.HOLDS_LEASE, fence.HOLDS_FREE_LEASE, claims.CLAIM_OF_ADMISSION], ids=name_of)
+def test_a_running_run_is_found_by_its_id_though_statistics_know_of_none(
+    one: Statement, ledger: psycopg.Connection
+) -> None:
+    """They are of a time when nothing executed, as after a quiet night."""
+    given: dict[str, Any] = {"run_id": "running-7", "attempt": 1, "worker_id": "w"}
+    forms = [(one, given)]
+    if one.together is not None:
+        forms.append((one.together, {name: [value] * 5 for name, value in given.items()}))
+    with ledger.transaction(force_rollback=True):
+        ledger.execute(FILL_RUNNING)
+        plans = [plan_of(*form, ledger) for form in forms]
+    assert all(looked_at(found) <= ENOUGH for found in plans), json.dumps(plans, indent=1)
 
 
 @pytest.mark.parametrize("scope", ["all", "owner", "thread", "ids", "unsuccessful", "unsuccessful_of_owner"])
@@ -162,8 +185,8 @@ def test_a_page_of_the_inbox_reads_few_threads(ledger: psycopg.Connection) -> No
 
 
 def plan_of(one: Statement, values: dict[str, Any], ledger: psycopg.Connection) -> dict[str, Any]:
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", one.postgres)))
-    sql = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", one.postgres).replace("%%", "%")
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)[sb]", one.postgres)))
+    sql = re.sub(r"%\((\w+)\)[sb]", lambda found: f"${names.index(found[1]) + 1}", one.postgres).replace("%%", "%")
     given = ", ".join(literal(values[name], ledger) for name in names)
     with ledger.transaction(force_rollback=True):
         ledger.execute(f"PREPARE one AS {sql}".encode())

@@ -44,7 +44,8 @@ def silent_writes(path: Path) -> Iterator[str]:
     "text",
     [
         ":any_owner = 1",
-        "attempt = :attempt AND status",
+        "attempt = :attempt AND {EXECUTES}",
+        "status || '' =",
         "other.seq < runs.seq",
         "not_before <= {",
         "status IN {listed(ACTIVE)}",

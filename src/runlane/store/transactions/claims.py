@@ -6,7 +6,7 @@ from typing import Final
 
 from runlane.records import Claim, Claimant, Lease, StreamEvent
 from runlane.requests import StoredRequest
-from runlane.store.conditions import HEAD_OF_LANE, RUNNING
+from runlane.store.conditions import EXECUTES, HEAD_OF_LANE, RUNNING
 from runlane.store.rows import dumps, lease_record
 from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.events import insert_events, last_event, start_event
@@ -72,7 +72,7 @@ PIN_BUILD = statement(
 CLAIM_OF_ADMISSION = statement(
     "claim_of_admission",
     f"""SELECT {{run}}, {_OF_ONE} FROM runs
-        WHERE run_id = :run_id AND worker_id = :worker_id AND attempt = 1 AND status = {RUNNING}""",
+        WHERE run_id = :run_id AND worker_id = :worker_id AND attempt = 1 AND {EXECUTES}""",
 )
 
 

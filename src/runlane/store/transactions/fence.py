@@ -6,7 +6,7 @@ from typing import Final
 
 from runlane.errors import LeaseLost, RowsLocked
 from runlane.records import Lease
-from runlane.store.conditions import HOLDS_RUN, RUNNING
+from runlane.store.conditions import EXECUTES, HOLDS_RUN
 from runlane.store.statements import T, Transaction, statement
 
 _HOLDS: Final = f"SELECT 1 AS held FROM runs WHERE {HOLDS_RUN}"
@@ -21,7 +21,7 @@ HOLDS_FREE_LEASE = statement(
        FROM unnest(CAST(:run_id AS TEXT[]), CAST(:attempt AS BIGINT[])) WITH ORDINALITY AS each (run_id, attempt, place)
        CROSS JOIN LATERAL (
          SELECT 1 AS held FROM runs WHERE runs.run_id = each.run_id AND runs.attempt = each.attempt
-           AND status = {RUNNING} LIMIT 1 {{key_share_skip_locked}}) AS run""",
+           AND {EXECUTES} LIMIT 1 {{key_share_skip_locked}}) AS run""",
 )
 # Tells a row that somebody has from one that is not the attempt's any more. SQLite has one writer.
 STILL_HOLDS = statement("still_holds", "", postgres=_HOLDS)
