@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import psycopg
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -147,8 +149,8 @@ async def publish(journals: list[AttemptJournal], load: Load) -> None:
         elapsed = time.monotonic() - began
         due = min(total, int(elapsed * load.rate * load.streams) + 1)
         for number in range(done, due):
-            data = json.dumps({"at": time.monotonic(), "counts": elapsed >= WARM_UP * load.seconds, "text": PADDING})
-            journals[number % load.streams].append_event(NAME, data.encode())
+            said = {"at": time.monotonic(), "counts": elapsed >= WARM_UP * load.seconds, "text": PADDING}
+            journals[number % load.streams].append_event(NAME, orjson.dumps(said))
         done = due
         await asyncio.sleep(TICK_S)
 
@@ -165,7 +167,7 @@ async def read(url: str, load: Load) -> None:
                     now = time.monotonic()
                     published = [item for item in batch if isinstance(item, StreamEvent) and item.name == NAME]
                     for event in published:
-                        said = json.loads(event.data)
+                        said = orjson.loads(event.data)
                         if said["counts"]:
                             waits.append(now - said["at"])
                     left -= len(published)
@@ -247,8 +249,9 @@ def main() -> None:
     load = Load(streams=given.streams, rate=given.rate, seconds=given.seconds)
     if given.work is None:
         print(asyncio.run(measure(load)))
-    else:
-        asyncio.run({"write": write, "read": read}[given.work](given.database, load))
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `runlane serve` has
+        runner.run({"write": write, "read": read}[given.work](given.database, load))
 
 
 if __name__ == "__main__":

@@ -149,7 +149,23 @@ async def test_checkpoints_that_are_refused_for_good_leave_the_events_of_their_b
 
 
 @on_virtual_time
-async def test_a_batch_is_sent_again_as_it_is_until_an_outage_is_over() -> None:
+async def test_a_batch_that_may_have_been_committed_is_sent_again_as_it_is_until_an_outage_is_over() -> None:
+    attempt = await Attempt().begin()
+    attempt.driver.faults["insert_segment"] = StoreUnavailable("unplugged")
+    attempt.journal.append_event("a", b"1")
+    flushing = asyncio.create_task(attempt.journal.flush())
+    await asyncio.sleep(60)
+    attempt.journal.append_event("b", b"2")
+    attempt.driver.faults.clear()
+    await flushing
+    await asyncio.sleep(1)
+    assert await attempt.stored() == ([1, 2], [])
+    segments = await attempt.driver.read(firsts())
+    assert segments == [1, 2]
+
+
+@on_virtual_time
+async def test_what_is_appended_while_a_batch_waits_is_committed_with_it() -> None:
     attempt = await Attempt().begin()
     attempt.driver.out = True
     attempt.journal.append_event("a", b"1")
@@ -158,10 +174,9 @@ async def test_a_batch_is_sent_again_as_it_is_until_an_outage_is_over() -> None:
     attempt.journal.append_event("b", b"2")
     attempt.driver.out = False
     await flushing
-    await asyncio.sleep(1)
     assert await attempt.stored() == ([1, 2], [])
-    segments = await attempt.driver.read(firsts())
-    assert segments == [1, 2]
+    assert attempt.shown() == [1, 2]
+    assert await attempt.driver.read(firsts()) == [1]
 
 
 async def test_a_lost_lease_is_told_once_and_nothing_is_written_after_it(attempt: Attempt) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runlane.errors import LeaseLost, LedgerClosed, StoreUnavailable
-from runlane.journal.queue import MAX_EVENT_BYTES, MAX_ROW_BYTES, Queue
+from runlane.journal.queue import MAX_EVENT_BYTES, MAX_GROWN_BYTES, MAX_ROW_BYTES, Queue
 from runlane.journal.rows import CheckpointRows
 from runlane.records import Lease
 
@@ -49,6 +49,40 @@ def test_a_batch_has_everything_before_it_and_the_next_one_waits_for_it() -> Non
     made.commit()
     assert (made.settled, made.event_bytes, made.row_bytes, made.due) == (4, 0, 0, False)
     assert not made.take()
+
+
+def test_a_batch_takes_along_what_is_appended_until_its_transaction_begins_and_is_the_same_from_then_on() -> None:
+    made = queue()
+    made.append_event("a", b"1")
+    made.take()
+    made.append_event("b", b"2")
+    made.append_rows(rows("one"))
+    made.take()
+    assert made.begin() is made.flying
+    assert flying(made) == ([8, 9], ["one"])
+    assert not made.due
+    made.append_event("c", b"3")
+    assert made.begin() is made.flying
+    assert flying(made) == ([8, 9], ["one"])
+    made.commit()
+    assert (made.settled, made.event_bytes, made.row_bytes) == (3, 1, 0)
+    assert made.take()
+    assert flying(made) == ([10], [])
+
+
+@pytest.mark.parametrize("why", ["large", "closed", "refused"])
+def test_a_batch_takes_nothing_along(why: str) -> None:
+    made = queue()
+    made.append_event("a", b"1")
+    made.append_rows(rows("one"))
+    made.take()
+    if why == "refused":  # events and checkpoints of it are written apart
+        made.refuse(REFUSED)
+        made.take()
+    made.append_event("b", b"2" * (MAX_GROWN_BYTES if why == "large" else 1))
+    made.closed = why == "closed"
+    assert made.begin() is made.flying
+    assert flying(made) == ([8], [] if why == "refused" else ["one"])
 
 
 def test_a_refused_batch_of_both_kinds_goes_on_apart_and_checkpoints_follow_their_events() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from runlane.documents.document import Encoded
@@ -22,7 +21,7 @@ from runlane.journal.staging import Stage
 from runlane.records import Lease
 from runlane.storable import storable
 from runlane.store.retry import passes, pause_s
-from runlane.store.statements import Driver
+from runlane.store.statements import Driver, Transaction
 
 
 class AttemptJournal:
@@ -235,14 +234,17 @@ class AttemptJournal:
             self._send()
 
     def _send(self) -> None:
-        batch = self._queue.flying
-        assert batch is not None
         self._committed.sending(again=self._tries > 0)
         try:
-            write = partial(append, self.lease, batch.events, batch.rows, batch.documents)
-            self._driver.submit(write, None, self._on_answer, size=batch.size)
+            self._driver.submit(self._write, None, self._on_answer, size=self._queue.flying_bytes)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is written, and those who wait must hear it
             self._on_answer(None, error)
+
+    def _write(self) -> Transaction[None]:
+        """Write what is on its way, and what was appended until this begins."""
+        with self._lock:
+            batch = self._queue.begin()
+        yield from append(self.lease, batch.events, batch.rows, batch.documents)
 
     def _on_answer(self, _: Any, error: BaseException | None) -> None:
         """Hear, on the driver's thread, what became of what was sent."""

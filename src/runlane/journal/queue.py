@@ -16,11 +16,17 @@ from runlane.records import Lease, StreamEvent
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 #: Whoever writes a checkpoint waits while more than this is uncommitted.
 MAX_ROW_BYTES: Final = 16 * 1024 * 1024
+#: A batch that waits for its transaction grows to this size. Many of them are committed together, and a driver knows
+#: their sizes from when they were sent.
+MAX_GROWN_BYTES: Final = 16 * 1024
 
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """The writes of one transaction; ``settles`` appends are settled once it is."""
+    """The writes of one transaction; ``settles`` appends are settled once it is.
+
+    ``begun`` says that the transaction may have been committed: what is written again is the same.
+    """
 
     events: list[StreamEvent] = field(default_factory=list)
     #: Those of the events that are documents, by number.
@@ -28,6 +34,7 @@ class Batch:
     event_bytes: int = 0
     rows: CheckpointRows = field(default_factory=CheckpointRows)
     settles: int = 0
+    begun: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.events or self.rows)
@@ -35,6 +42,13 @@ class Batch:
     @property
     def size(self) -> int:
         return self.event_bytes + self.rows.size
+
+    def extend(self, other: Batch) -> None:
+        """Append what *other* has."""
+        self.events += other.events
+        self.documents |= other.documents
+        self.event_bytes += other.event_bytes
+        self.rows.extend(other.rows)
 
 
 class Queue:
@@ -70,6 +84,11 @@ class Queue:
     @property
     def congested(self) -> bool:
         return self.event_bytes > MAX_EVENT_BYTES or self.row_bytes > MAX_ROW_BYTES
+
+    @property
+    def flying_bytes(self) -> int:
+        """How large the batch on its way is."""
+        return 0 if self.flying is None else self.flying.size
 
     @property
     def batches(self) -> tuple[Batch, ...]:
@@ -134,6 +153,21 @@ class Queue:
             self.due = True
         return True
 
+    def begin(self) -> Batch:
+        """Return the batch on its way, whose transaction begins now, with what was appended since it was taken.
+
+        Otherwise that would be seen a whole transaction later.
+        """
+        assert self.flying is not None
+        batch = self.flying
+        grows = not (batch.begun or self.closed or self._apart) and bool(self.open)
+        batch.begun = True
+        if grows and batch.size + self.open.size <= MAX_GROWN_BYTES:
+            batch.extend(self.open)
+            batch.settles = self.appended
+            self.open, self.due = Batch(), False
+        return batch
+
     def commit(self) -> Batch:
         """Take note that what was on its way is committed, and return it."""
         batch = self._landed()
@@ -192,10 +226,7 @@ class Queue:
         self.settled = max(self.settled, self.appended if nothing_left else batch.settles)
 
     def _put_back(self, batch: Batch) -> None:
-        batch.events += self.open.events
-        batch.documents |= self.open.documents
-        batch.event_bytes += self.open.event_bytes
-        batch.rows.extend(self.open.rows)
+        batch.extend(self.open)
         self.open, self._apart, self.due = batch, True, True
 
     def _drop_events(self) -> None:
