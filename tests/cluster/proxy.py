@@ -101,7 +101,7 @@ class Proxy:
     ) -> None:
         while data := await source.read(CHUNK):
             await self._flows.wait()
-            sink.write(data if hold is None else await hold(data, sink))
+            _write(sink, data if hold is None else await hold(data, sink))
             await sink.drain()
         raise EOFError  # one side has closed: so does the other
 
@@ -113,6 +113,17 @@ class Proxy:
         passes = asyncio.Event()
         self._at_commit.set_result(passes)
         at -= 5 if data[at - 5 : at - 4] == b"Q" else 6  # what comes before its text: Query has no name, Parse has one
-        sink.write(data[:at])
+        _write(sink, data[:at])
         await passes.wait()
         return data[at:]
+
+
+def _write(sink: asyncio.StreamWriter, data: bytes) -> None:
+    """Write to *sink*, which may have been closed while the data was held back.
+
+    Raises:
+        EOFError: It was; uvloop would raise a RuntimeError.
+    """
+    if sink.transport.is_closing():
+        raise EOFError
+    sink.write(data)

@@ -148,10 +148,13 @@ class Trial:
     async def _tormented(self, cluster: Cluster) -> AsyncIterator[list[asyncio.Future[None]]]:
         """Do things to the cluster until the script is over or the block ends."""
         torments = [asyncio.ensure_future(self._torment(cluster, number)) for number in range(self.at_once)]
-        yield torments
-        for torment in torments:
-            torment.cancel()
-        for outcome in await asyncio.gather(*torments, return_exceptions=True):
+        try:
+            yield torments
+        finally:
+            for torment in torments:
+                torment.cancel()
+            outcomes = await asyncio.gather(*torments, return_exceptions=True)
+        for outcome in outcomes:
             if isinstance(outcome, Exception):
                 self.verdict.add("nodes that did not come back", repr(outcome))
 
@@ -165,10 +168,12 @@ class Trial:
     async def _told(self, cluster: Cluster, load: Load) -> AsyncIterator[None]:
         """Say how far the load is, until the block ends."""
         telling = asyncio.ensure_future(self._tell(cluster, load)) if self.tells else None
-        yield
-        if telling is not None:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+        try:
+            yield
+        finally:
+            if telling is not None:
+                telling.cancel()
+                await asyncio.gather(telling, return_exceptions=True)
 
     async def _tell(self, cluster: Cluster, load: Load) -> None:
         began, before = time.monotonic(), 0
