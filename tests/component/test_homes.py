@@ -23,6 +23,7 @@ from run_kit import (
     soon,
     status,
 )
+from runlane.errors import StoreUnavailable
 from runlane.leases import WorkerState
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.maintenance.liveness import GRACE_S
@@ -154,6 +155,23 @@ async def at_home_in_a_process_that_dies(heir: Runtime, **changes: Any) -> RunRe
         await heir.store.workers.beat(WorkerState(worker_id=DEAD, lease_s=LEASE_S, beats=beats))
         assert await status(heir, admission.run) is RunStatus.PENDING
     return admission.run
+
+
+@on_jumping_time
+@pytest.mark.parametrize("graph", [False, True], ids=["code alone", "a graph too"])
+async def test_a_run_is_left_to_a_process_that_came_while_others_could_not_be_seen(graph: bool) -> None:
+    driver = a_ledger()
+    async with sharing(driver, graphs=graphs() if graph else {}) as heir:
+        driver.faults["workers"] = StoreUnavailable("unplugged")
+        await asyncio.sleep(LEASE_S)
+        await heir.store.workers.beat(WorkerState(worker_id=DEAD, lease_s=LEASE_S))
+        run = (await heir.store.runs.admit(a_run(home=DEAD, kwargs=graph_run() if graph else None))).run
+        await asyncio.sleep(LEASE_S)
+        assert await status(heir, run) is RunStatus.PENDING
+        driver.faults.clear()
+        await asyncio.sleep(LEASE_S)
+        assert await status(heir, run) is RunStatus.PENDING
+        assert (await ended(heir, run)).status is (RunStatus.SUCCESS if graph else RunStatus.ERROR)
 
 
 @on_jumping_time

@@ -223,12 +223,17 @@ class Rescuer:
         return settled
 
     def orphaned(self, run_id: str, home: str | None) -> bool:
-        """Return whether no living process is known to have the code of a pending run."""
-        if self._source.can_execute(run_id, home):
+        """Return whether this process knows that no living one has the code of a pending run."""
+        if self._source.can_execute(run_id, home) or not self._knows_others:
             return False
         if home is None:
             return not self._neighbours.any_lives
         return not self._neighbours.lives(home)
+
+    @property
+    def _knows_others(self) -> bool:
+        """Return whether this process knows which others live: what it knew before an outage counts no more."""
+        return self._exclusive or self._contact.lasts(self._clock())
 
     async def dispatch_runnable(self) -> None:
         """Tell the dispatch of every lane that could go on; end runs that nobody attached code to in time.
@@ -251,6 +256,8 @@ class Rescuer:
         """Return *head*, which loses its home if that is dead and other processes can execute its graph."""
         home = head.home
         if home is None or home == self._worker_id or self._neighbours.lives(home) or head.graph_id is None:
+            return head
+        if not self._knows_others:
             return head
         await self._store.queue.free(head.run_id, home=home)
         return msgspec.structs.replace(head, home=None)
