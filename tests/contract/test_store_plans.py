@@ -28,6 +28,16 @@ from runlane.store.transactions.interrupts import (
     NEWEST_RUNS,
 )
 from runlane.store.transactions.leases import HELD, LEASES, RUNNABLE
+from runlane.store.transactions.overview import (
+    FAILED_DELIVERIES,
+    LATE_CRONS,
+    OLDEST_WAITING,
+    RETRIED_DELIVERIES,
+    RUNNING_BY_WORKER,
+    RUNNING_SINCE,
+    THREADS_OF_STATUS,
+    WAITING,
+)
 from runlane.store.transactions.parts import GET_PARTS, MISSING_PARTS
 from runlane.store.transactions.queue import COUNT_QUEUE, MEDIAN_DUE, OLDEST_UNBLOCKED
 from runlane.store.transactions.run_queries import (
@@ -62,6 +72,7 @@ from runlane.store.transactions.runs import (
 )
 from runlane.store.transactions.selections import selecting
 from runlane.store.transactions.threads import EXPIRED_THREADS
+from runlane.store.transactions.totals import OLDEST_UNCOUNTED, TAKE_ENDED
 from runlane.store.transactions.usage_of_limits import COUNTED, LONGEST_LANES, RUNNING_BY
 
 ENDED, THREADS, PENDING = 10_000, 10, 20
@@ -244,6 +255,21 @@ def test_what_operators_see_of_active_runs_costs_no_more_beside_many_ended_ones(
     ledger: sqlite3.Connection, one: Statement
 ) -> None:
     assert steps(ledger, one, {"most": 1000}) <= 2 * PENDING
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        *(WAITING, OLDEST_WAITING, RUNNING_BY_WORKER, RUNNING_SINCE, LATE_CRONS, RETRIED_DELIVERIES, FAILED_DELIVERIES),
+        *(*THREADS_OF_STATUS.values(), OLDEST_UNCOUNTED, TAKE_ENDED),
+    ],
+    ids=lambda one: one.name,
+)
+def test_an_overview_and_counting_cost_no_more_beside_many_ended_runs(
+    ledger: sqlite3.Connection, one: Statement
+) -> None:
+    given = {"most": ENDED, "limit": 10, "since": 0, "before": 2}
+    assert steps(ledger, one, given) <= 20
 
 
 @pytest.mark.parametrize("one", [GET_PARTS, MISSING_PARTS], ids=lambda one: one.name)

@@ -41,7 +41,7 @@ FROM_RUNS = statement(
 KEPT = statement(
     "kept",
     """SELECT day, owner, graph_id, build, status, end_reason, runs, executing_us, first_ended_at, last_ended_at
-       FROM run_totals ORDER BY day, owner, graph_id, build, status, end_reason""",
+       FROM run_totals WHERE grain = 'full' ORDER BY day, owner, graph_id, build, status, end_reason""",
 )
 OF_BUILD = statement("of_build", "UPDATE runs SET build = :build WHERE run_id = :run_id")
 A_DAY_AGO = statement("a_day_ago", "UPDATE runs SET ended_at = ended_at - 86400000000 WHERE run_id = :run_id")
@@ -261,6 +261,25 @@ def test_threads_of_a_group_are_counted_or_estimated(threads: int) -> None:
     chance = random.Random(threads)
     hashes = sorted({chance.getrandbits(32) for _ in range(threads)})[:MAX_HASHES]
     assert threads_of(hashes) == pytest.approx(threads, rel=0 if threads < MAX_HASHES else 0.4)
+
+
+async def test_totals_of_all_grains_have_the_same_sums(store: RunStore) -> None:
+    chance = random.Random(1)
+    wanted = await random_history(store, chance, count_together, runs=40)
+    await counted(store, count_together, chance)
+    runs, tokens = sum(row["runs"] for row in wanted), set()
+    for by in By:
+        for owners in ([ANY_OWNER], ["owner-0", "owner-1", "owner-2"]):
+            for graphs in ([None], ["a", "b"]):
+                found = [
+                    one.amounts
+                    for owner in owners
+                    for graph_id in graphs
+                    for one in await listed(store, by, owner=owner, graph_id=graph_id)
+                ]
+                assert by is By.MODEL or sum(one.runs or 0 for one in found) == runs
+                tokens.add(sum(one.total_tokens for one in found))
+    assert len(tokens) == 1
 
 
 async def test_old_totals_are_dropped(store: RunStore) -> None:

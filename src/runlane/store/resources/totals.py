@@ -13,7 +13,7 @@ from runlane.store.transactions.total_queries import By, Total, TotalFilter
 from runlane.store.transactions.totals import KEPT_DAYS
 
 #: Runs of one transaction: it takes a few milliseconds, for which other writers wait on SQLite.
-BATCH: Final = 500
+BATCH: Final = 200
 
 
 class Totals:

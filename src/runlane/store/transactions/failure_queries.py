@@ -36,7 +36,8 @@ TRENDS = statement(
 BEGIN_OF_BUILD = statement(
     "begin_of_build",
     """SELECT MIN(first_ended_at) AS begun_at FROM run_totals
-       WHERE build = :build AND day = (SELECT MIN(day) FROM run_totals WHERE build = :build)""",
+       WHERE grain = 'all' AND build = :build
+         AND day = (SELECT MIN(day) FROM run_totals WHERE grain = 'all' AND build = :build)""",
 )
 
 

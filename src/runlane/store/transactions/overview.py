@@ -47,13 +47,13 @@ OLDEST_WAITING = statement(
     "oldest_waiting",
     f"SELECT run_id, thread_id, graph_id, not_before FROM {_WAITING} ORDER BY not_before, run_id LIMIT 1",
 )
-RUNNING_RUNS = statement(
+RUNNING_BY_WORKER = statement(
     "running_by_graph_and_worker",
     f"""SELECT COALESCE(graph_id, '') AS graph_id, worker_id, COUNT(*) AS runs, MIN(started_at) AS oldest_at FROM runs
         WHERE status = {RUNNING} GROUP BY 1, 2 ORDER BY runs DESC, 1, 2""",
 )
-STARTED_RUNS = statement(
-    "running_by_start",
+RUNNING_SINCE = statement(
+    "running_since",
     f"""SELECT started_at / {MINUTE_US} AS minute, COUNT(*) AS runs FROM runs
         WHERE status = {RUNNING} AND started_at >= :since GROUP BY 1""",
 )
@@ -208,11 +208,11 @@ def overview() -> Transaction[Overview]:
     now_us = now["now_us"]
     this_minute = now_us // MINUTE_US
     [capacity] = yield CAPACITY()
-    running = yield RUNNING_RUNS()
+    running = yield RUNNING_BY_WORKER()
     queue = yield WAITING(most=MOST)
     oldest = yield OLDEST_WAITING(most=MOST)
     totals = yield LAST_MINUTES(minute=this_minute - MINUTES)
-    started = yield STARTED_RUNS(since=(this_minute - MINUTES + 1) * MINUTE_US)
+    started = yield RUNNING_SINCE(since=(this_minute - MINUTES + 1) * MINUTE_US)
     endings = yield LAST_ENDINGS(minute=this_minute - MINUTES_OF_DAY)
     uncounted = yield from oldest_uncounted()
     attention = yield from _attention(now_us)

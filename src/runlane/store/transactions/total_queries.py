@@ -12,7 +12,7 @@ from typing import Any, Final
 from runlane.records import AnyOwner, Owner
 from runlane.store.rows import dumps, instant, microseconds
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
-from runlane.store.transactions.totals import DAY_US, FAILED, RUN_SUMS, TOKEN_SUMS
+from runlane.store.transactions.totals import DAY_US, FAILED, RUN_SUMS, TOKEN_SUMS, Grain
 
 
 class By(StrEnum):
@@ -34,9 +34,9 @@ _COLUMNS: Final = {
     By.DAY: "CAST(day AS TEXT)",
     By.MODEL: "model",
 }
-# Parameters: TotalFilter.params. By the first column of the primary key.
-_WANTED: Final = """day >= :first_day AND day <= :last_day AND (CAST(:owner AS TEXT) IS NULL OR owner = :owner)
-  AND (CAST(:graph_id AS TEXT) IS NULL OR graph_id = :graph_id)"""
+# Parameters: a grain, and TotalFilter.params. By the first columns of the primary key.
+_WANTED: Final = """grain = :grain AND day >= :first_day AND day <= :last_day
+  AND (CAST(:owner AS TEXT) IS NULL OR owner = :owner) AND (CAST(:graph_id AS TEXT) IS NULL OR graph_id = :graph_id)"""
 _WITH_MODEL: Final = "(CAST(:model AS TEXT) IS NULL OR model = :model)"
 
 
@@ -166,7 +166,7 @@ class Total:
 def totals(by: By, where: TotalFilter) -> Transaction[tuple[Total, ...]]:
     """Return totals, those with the most tokens first; of days, the newest first."""
     of_tokens = by is By.MODEL or where.model is not None
-    params = where.params()
+    params = {**where.params(), "grain": _grain(by, where).value}
     source = TOKENS if of_tokens else TOTALS
     model = {"model": where.model}
     rows = yield source[by](**params, **(model if of_tokens else {}), limit=where.limit)
@@ -180,6 +180,13 @@ def totals(by: By, where: TotalFilter) -> Transaction[tuple[Total, ...]]:
         for row in found:
             days[row["name"]][_date(row["day"])] = _amounts(row, models.of(row["name"], row["day"]))
     return tuple(_total(by, row, models.of(row["name"]), days[row["name"]]) for row in rows)
+
+
+def _grain(by: By, where: TotalFilter) -> Grain:
+    """Return the coarsest grain that tells apart what is wanted."""
+    if by is not By.OWNER and isinstance(where.owner, AnyOwner):
+        return Grain.ALL
+    return Grain.OWNER if where.graph_id is None and by not in (By.GRAPH, By.BUILD) else Grain.FULL
 
 
 class _Models:

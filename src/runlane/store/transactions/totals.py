@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final
 
 from runlane.lifecycle import RunStatus
@@ -35,9 +36,24 @@ TOKENS: Final = "tokens"
 ENDED: Final = "ended "
 TIME: Final = "time "
 
-_RUN_KEY: Final = ("day", "owner", "graph_id", "build", "status", "end_reason")
+
+class Grain(StrEnum):
+    """What totals tell apart beside the day: the fewer rows there are, the sooner they are read."""
+
+    ALL = "all"  # graph, build, status and reason, or model
+    OWNER = "owner"  # owner and status, or model
+    FULL = "full"  # all of these
+
+
+#: What a grain does not tell apart.
+_LEFT_OUT: Final = {
+    Grain.ALL: {"owner": ""},
+    Grain.OWNER: {"graph_id": "", "build": "", "end_reason": ""},
+    Grain.FULL: dict[str, str](),
+}
+_RUN_KEY: Final = ("grain", "day", "owner", "graph_id", "build", "status", "end_reason")
 RUN_SUMS: Final = ("runs", "executing_us", "queued_us", "input_tokens", "output_tokens", "total_tokens")
-_TOKEN_KEY: Final = ("day", "owner", "graph_id", "build", "model")
+_TOKEN_KEY: Final = ("grain", "day", "owner", "graph_id", "build", "model")
 TOKEN_SUMS: Final = ("llm_calls", "input_tokens", "cached_input_tokens", "output_tokens", "total_tokens")
 
 
@@ -149,23 +165,30 @@ def seconds_of(step: int) -> float:
 
 
 def _added(rows: Iterable[dict[str, Any]], key: tuple[str, ...], sums: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the sums of *rows* by *key*, with the first and the last end if they have them."""
+    """Return the sums of *rows* by *key* in each grain, with the first and the last end if they have them."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        total = found.setdefault(tuple(row[name] for name in key), row)
-        if total is not row:
-            total |= {name: total[name] + row[name] for name in sums}
-            if "first_ended_at" in row:
-                total["first_ended_at"] = min(total["first_ended_at"], row["first_ended_at"])
-                total["last_ended_at"] = max(total["last_ended_at"], row["last_ended_at"])
+    for one in rows:
+        for grain, left_out in _LEFT_OUT.items():
+            row = {**one, **left_out, "grain": grain.value}
+            total = found.setdefault(tuple(row[name] for name in key), row)
+            if total is not row:
+                _add(total, row, sums)
     return [found[values] for values in sorted(found)]
+
+
+def _add(total: dict[str, Any], row: Mapping[str, Any], sums: tuple[str, ...]) -> None:
+    for name in sums:
+        total[name] += row[name]
+    if "first_ended_at" in row:
+        total["first_ended_at"] = min(total["first_ended_at"], row["first_ended_at"])
+        total["last_ended_at"] = max(total["last_ended_at"], row["last_ended_at"])
 
 
 def _run(row: Row) -> dict[str, Any]:
     usage, ended_at = row["usage"], row["ended_at"]
     started_at = ended_at if row["started_at"] is None else row["started_at"]
     return {
-        **{name: row[name] for name in _RUN_KEY[1:]},
+        **{name: row[name] for name in _RUN_KEY[2:]},
         "day": ended_at // DAY_US,
         "runs": 1,
         "executing_us": max(0, ended_at - started_at),
@@ -182,7 +205,7 @@ def _tokens(row: Row) -> Iterable[dict[str, Any]]:
     for model, counts in row["usage"].by_model.items():
         used = {name: counts.get(name, 0) for name in TOKEN_SUMS}
         yield {
-            **{name: row[name] for name in _TOKEN_KEY[1:-1]},
+            **{name: row[name] for name in _TOKEN_KEY[2:-1]},
             "day": row["ended_at"] // DAY_US,
             "model": model,
             **used,

@@ -34,8 +34,10 @@ END';
 CREATE OR REPLACE TRIGGER keep_uncounted_run AFTER DELETE ON runs FOR EACH ROW
     WHEN (OLD.ended_at IS NOT NULL AND OLD.counted = 0) EXECUTE FUNCTION keep_uncounted_run();
 
--- Runs that ended, by day of UTC since 1970.
+-- Runs that ended, by day of UTC since 1970. Each is counted in three grains: 'all' without its owner, 'owner' without graph,
+-- build and reason, and 'full'; what a grain leaves out is ''.
 CREATE TABLE run_totals (
+    grain TEXT COLLATE "C" NOT NULL,
     day BIGINT NOT NULL,
     owner TEXT COLLATE "C" NOT NULL,
     graph_id TEXT COLLATE "C" NOT NULL,
@@ -50,12 +52,13 @@ CREATE TABLE run_totals (
     total_tokens BIGINT NOT NULL,
     first_ended_at BIGINT NOT NULL,
     last_ended_at BIGINT NOT NULL,
-    PRIMARY KEY (day, owner, graph_id, build, status, end_reason)
+    PRIMARY KEY (grain, day, owner, graph_id, build, status, end_reason)
 );
-CREATE INDEX run_totals_of_build ON run_totals (build, day);
+CREATE INDEX run_totals_of_build ON run_totals (build, day) WHERE grain = 'all';
 
 -- Tokens of these runs, by model.
 CREATE TABLE token_totals (
+    grain TEXT COLLATE "C" NOT NULL,
     day BIGINT NOT NULL,
     owner TEXT COLLATE "C" NOT NULL,
     graph_id TEXT COLLATE "C" NOT NULL,
@@ -66,7 +69,7 @@ CREATE TABLE token_totals (
     cached_input_tokens BIGINT NOT NULL,
     output_tokens BIGINT NOT NULL,
     total_tokens BIGINT NOT NULL,
-    PRIMARY KEY (day, owner, graph_id, build, model)
+    PRIMARY KEY (grain, day, owner, graph_id, build, model)
 );
 
 -- What happened in a minute, since 1970: runs that started, tokens, runs that ended by status and reason, and by run time.

@@ -29,8 +29,10 @@ CREATE TRIGGER keep_uncounted_run AFTER DELETE ON runs WHEN OLD.ended_at IS NOT 
                 THEN substr(OLD.usage, 1, instr(OLD.usage, ',"first_human_message"') - 1) || '}' END, OLD.error);
 END;
 
--- Runs that ended, by day of UTC since 1970.
+-- Runs that ended, by day of UTC since 1970. Each is counted in three grains: 'all' without its owner, 'owner' without graph,
+-- build and reason, and 'full'; what a grain leaves out is ''.
 CREATE TABLE run_totals (
+    grain TEXT NOT NULL,
     day INTEGER NOT NULL,
     owner TEXT NOT NULL,
     graph_id TEXT NOT NULL,
@@ -45,12 +47,13 @@ CREATE TABLE run_totals (
     total_tokens INTEGER NOT NULL,
     first_ended_at INTEGER NOT NULL,
     last_ended_at INTEGER NOT NULL,
-    PRIMARY KEY (day, owner, graph_id, build, status, end_reason)
+    PRIMARY KEY (grain, day, owner, graph_id, build, status, end_reason)
 );
-CREATE INDEX run_totals_of_build ON run_totals (build, day);
+CREATE INDEX run_totals_of_build ON run_totals (build, day) WHERE grain = 'all';
 
 -- Tokens of these runs, by model.
 CREATE TABLE token_totals (
+    grain TEXT NOT NULL,
     day INTEGER NOT NULL,
     owner TEXT NOT NULL,
     graph_id TEXT NOT NULL,
@@ -61,7 +64,7 @@ CREATE TABLE token_totals (
     cached_input_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL,
     total_tokens INTEGER NOT NULL,
-    PRIMARY KEY (day, owner, graph_id, build, model)
+    PRIMARY KEY (grain, day, owner, graph_id, build, model)
 );
 
 -- What happened in a minute, since 1970: runs that started, tokens, runs that ended by status and reason, and by run time.

@@ -1,0 +1,256 @@
+"""Measure reports of operators in a ledger of many runs: the overview, totals and failures; and counting the runs.
+
+Makes the runs by SQL, straight into the tables, over 30 days, and the totals of those that succeeded; has the product
+count those that failed; then asks as the server does and prints milliseconds.
+
+    python benchmarks/totals.py --runs 1000000             # an SQLite file in a temporary folder
+    python benchmarks/totals.py --runs 1000000 --postgres  # a PostgreSQL server of its own
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from postgres_cluster import PostgresCluster  # a helper of the tests
+from runlane.records import ANY_OWNER
+from runlane.settings import Settings
+from runlane.store.backends import migrate_postgres, open_driver
+from runlane.store.drivers.postgres import PostgresDriver
+from runlane.store.ledger import RunStore
+from runlane.store.rows import microseconds
+from runlane.store.statements import Driver, Statement, Transaction, statement
+from runlane.store.transactions.failure_queries import FailureFilter
+from runlane.store.transactions.total_queries import By, TotalFilter
+
+ROUNDS: Final = 20
+#: Runs made by one statement.
+BATCH: Final = 100_000
+DAYS: Final = 30
+OWNERS, GRAPHS, BUILDS, MODELS, MESSAGES = 1000, 5, 30, 3, 200
+#: A run in so many fails; so many runs wait and execute, in threads of their own.
+FAILS, WAITING, RUNNING = 50, 5_000, 20
+COUNTS: Final = {"llm_calls": 3, "input_tokens": 900, "output_tokens": 100, "total_tokens": 1000}
+_USAGE: Final = json.dumps(
+    {**COUNTS, "by_model": {"model-?": COUNTS}, "first_human_message": "x" * 100}, separators=(",", ":")
+)
+#: Replaced, so that models differ by run.
+_USAGE_SQL: Final = f"""replace('{_USAGE}', '?', CAST(n % {MODELS} AS TEXT))"""
+
+
+def _letter(number: str) -> str:
+    return f"substr('abcdefghijklmnopqrst', CAST({number} % 20 + 1 AS INTEGER), 1)"
+
+
+_KIND: Final = f"{_letter(f'n / {FAILS}')} || {_letter(f'n / 1000 % {MESSAGES // 20}')}"
+_ERROR: Final = f"""CASE WHEN n % {FAILS} = 0
+    THEN '{{"error":"ValueError","message":"failure of kind ' || {_KIND} || ' for user ' || n || '"}}' END"""
+_COLUMNS: Final = (
+    "run_id, thread_id, owner, graph_id, build, status, end_reason, multitask_strategy, on_disconnect, metadata, "
+    "kwargs, usage, error, not_before, created_at, updated_at, started_at, ended_at, model_name, counted"
+)
+_AT: Final = ":begun + n * :every"
+_ENDED: Final = f"""'t' || (n % :threads), 'owner-' || (n * 7919 % {OWNERS}), 'graph-' || (n / 7 % {GRAPHS}),
+    'build-' || (n * {BUILDS} / :total), CASE WHEN n % {FAILS} = 0 THEN 'error' ELSE 'success' END,
+    CASE WHEN n % {FAILS} = 0 THEN 'failed' ELSE 'completed' END, 'enqueue', 'cancel', '{{}}', '{{}}', {_USAGE_SQL},
+    {_ERROR}, {_AT} - 2000000, {_AT} - 2000000, {_AT}, {_AT} - 1900000 + n % 1000 * 1000, {_AT},
+    'model-' || (n % {MODELS}), CASE WHEN n % {FAILS} = 0 THEN 0 ELSE 1 END"""
+FILL: Final = statement(
+    "fill",
+    f"""WITH RECURSIVE numbers (n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :upto)
+        INSERT INTO runs ({_COLUMNS}) SELECT 'run-' || n, {_ENDED} FROM numbers""",
+    postgres=f"""INSERT INTO runs ({_COLUMNS}) SELECT 'run-' || n, {_ENDED}
+        FROM generate_series(CAST(:first AS bigint), CAST(:upto AS bigint) - 1) AS n""",
+)
+_ACTIVE: Final = f"""'active-' || n, 'active-' || n, 'owner-' || (n % {OWNERS}), 'graph-' || (n % {GRAPHS}), :build,
+    CASE WHEN n < {RUNNING} THEN 'running' ELSE 'pending' END, NULL, 'enqueue', 'cancel', '{{}}', '{{}}', NULL, NULL,
+    :now, :now, :now, CASE WHEN n < {RUNNING} THEN :now END, NULL,
+    NULL, 0, CASE WHEN n < {RUNNING} THEN 'worker-' || (n % 2) END"""
+FILL_ACTIVE: Final = statement(
+    "fill_active",
+    f"""WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {WAITING + RUNNING})
+        INSERT INTO runs ({_COLUMNS}, worker_id) SELECT {_ACTIVE} FROM numbers""",
+    postgres=f"""INSERT INTO runs ({_COLUMNS}, worker_id) SELECT {_ACTIVE}
+        FROM generate_series(0, {WAITING + RUNNING - 1}) AS n""",
+)
+#: A grain, and what it has of owner, graph and build, and reason.
+GRAINS: Final = (
+    ("all", "''", "graph_id, build", "end_reason"),
+    ("owner", "owner", "'', ''", "''"),
+    ("full", "owner", "graph_id, build", "end_reason"),
+)
+#: What counting the runs that are marked as counted would have made, but for the spread of their run times.
+FILL_TOTALS: Final = tuple(
+    statement(f"fill_{table}", f"INSERT INTO {table} SELECT {columns} FROM runs WHERE counted = 1 {condition}")
+    for table, columns, condition in (
+        *(
+            (
+                "run_totals",
+                f"""'{grain}', ended_at / 86400000000, {owner}, {graph}, status, {reason}, COUNT(*),
+                SUM(ended_at - started_at), SUM(started_at - not_before), COUNT(*) * 900, COUNT(*) * 100,
+                COUNT(*) * 1000, MIN(ended_at), MAX(ended_at)""",
+                "GROUP BY 1, 2, 3, 4, 5, 6, 7",
+            )
+            for grain, owner, graph, reason in GRAINS
+        ),
+        *(
+            (
+                "token_totals",
+                f"""'{grain}', ended_at / 86400000000, {owner}, {graph}, model_name, COUNT(*) * 3, COUNT(*) * 900, 0,
+                COUNT(*) * 100, COUNT(*) * 1000""",
+                "GROUP BY 1, 2, 3, 4, 5, 6",
+            )
+            for grain, owner, graph, _ in GRAINS
+        ),
+        *(
+            ("minute_totals", f"ended_at / 60000000, {series}, {amount}", "AND ended_at >= :recent GROUP BY 1, 2")
+            for series, amount in (
+                ("'started'", "COUNT(*)"),
+                ("'tokens'", "COUNT(*) * 1000"),
+                ("'ended success completed'", "COUNT(*)"),
+                ("'time ' || CAST(seq % 30 + 20 AS TEXT)", "COUNT(*)"),
+            )
+        ),
+    )
+)
+FILL_THREADS: Final = statement(
+    "fill_threads",
+    """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts, created_at, updated_at,
+         state_updated_at)
+       SELECT thread_id, '', CASE WHEN MIN(seq) % :part = 0 THEN 'error' WHEN MIN(seq) % :part = 1 THEN 'interrupted'
+         ELSE 'idle' END, 'idle', '{}', '{}', '{}', 1, 1, 1 FROM runs GROUP BY thread_id""",
+)
+
+
+async def fill(driver: Driver, total: int) -> None:
+    """Make *total* runs that ended within 30 days, the last one now, and some that wait and execute."""
+    now = microseconds(datetime.now(UTC))
+    every, threads = DAYS * 86_400_000_000 // total, max(1, total // 10)
+
+    def made(first: int) -> Transaction[None]:
+        upto = min(total, first + BATCH)
+        begun = now - every * total
+        yield FILL(first=first, upto=upto, begun=begun, every=every, total=total, threads=threads)
+
+    def rest() -> Transaction[None]:
+        for totals in FILL_TOTALS:
+            yield totals(**({"recent": now - 90_000_000_000} if "minute" in totals.name else {}))
+        yield FILL_ACTIVE(now=now, build=f"build-{BUILDS - 1}")
+        yield FILL_THREADS(part=100)
+        if isinstance(driver, PostgresDriver):
+            yield from analysed("runs", "threads")
+
+    for first in range(0, total, BATCH):
+        await driver.write(made(first))
+    await driver.write(rest())
+
+
+def analysed(*tables: str) -> Transaction[None]:
+    for table in tables:
+        yield Statement("analyse", "", f"ANALYZE {table}")()
+
+
+async def count_all(store: RunStore) -> None:
+    """Have the product count the runs, and print what that takes."""
+    begun, begun_cpu, batches = time.perf_counter(), time.process_time(), list[float]()
+    counted, found = 0, -1
+    while found:
+        batch_begun = time.perf_counter()
+        found = await store.totals.count()
+        batches.append((time.perf_counter() - batch_begun) * 1000)
+        counted += found
+    wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - begun_cpu
+    each, cpu_each = (seconds / counted * 1_000_000 for seconds in (wall_s, cpu_s))
+    print(f"{counted:,} runs counted in {wall_s:.0f} s: {each:.0f} us each, {cpu_each:.0f} us of this process")
+    print(f"A transaction takes {statistics.median(batches):.1f} ms, at most {max(batches):.0f} ms\n")
+
+
+def reports(store: RunStore) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """Return what is asked, by name."""
+    until = datetime.now(UTC)
+    day, month = until - timedelta(days=1), until - timedelta(days=DAYS)
+
+    def totals(by: By, since: datetime, **where: Any) -> Callable[[], Awaitable[Any]]:
+        wanted = TotalFilter(**{"owner": ANY_OWNER, "since": since, "until": until, **where})
+        return lambda: store.totals.list(by, wanted)
+
+    def failures(since: datetime, **where: Any) -> Callable[[], Awaitable[Any]]:
+        return lambda: store.totals.failures(FailureFilter(since=since, **where))
+
+    return {
+        "overview": store.totals.overview,
+        **{f"totals by {by.value}, 1 day": totals(by, day) for by in By},
+        **{f"totals by {by.value}, 30 days": totals(by, month) for by in By},
+        "totals by model and day, 30 days": totals(By.MODEL, month, daily=True),
+        "totals by graph and day, 30 days": totals(By.GRAPH, month, daily=True),
+        "totals of one owner by day, 30 days": totals(By.DAY, month, owner="owner-17"),
+        "failures, 1 day": failures(day),
+        "failures, 30 days by day": failures(month, trend="day"),
+        "failures that are new since a build": failures(month, new_since_build=f"build-{BUILDS - 1}"),
+    }
+
+
+async def report(store: RunStore, rounds: int) -> None:
+    print(f"| {'report':36} | median ms |  worst ms | median CPU ms |")
+    print("|---|--:|--:|--:|")
+    for name, ask in reports(store).items():
+        wall, cpu = [], []
+        for _ in range(rounds):
+            begun, begun_cpu = time.perf_counter(), time.process_time()
+            await ask()
+            wall.append((time.perf_counter() - begun) * 1000)
+            cpu.append((time.process_time() - begun_cpu) * 1000)
+        median_cpu = statistics.median(cpu)
+        print(f"| {name:36} | {statistics.median(wall):9.2f} | {max(wall):9.2f} | {median_cpu:13.2f} |", flush=True)
+
+
+async def measure(database: str, runs: int, rounds: int) -> None:
+    driver = await open_driver(Settings(database=database))
+    try:
+        begun = time.perf_counter()
+        await fill(driver, runs)
+        print(f"{runs:,} runs made in {time.perf_counter() - begun:.0f} s")
+        store = RunStore(driver)
+        await count_all(store)
+        if isinstance(driver, PostgresDriver):  # the server does so by itself, but not at once
+            await driver.write(
+                analysed("run_totals", "token_totals", "minute_totals", "failure_groups", "failure_totals")
+            )
+        await report(store, rounds)
+    finally:
+        await driver.aclose()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--postgres", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        database = f"sqlite:///{Path(folder) / 'runlane.db'}"
+        if arguments.postgres:
+            cluster = stack.enter_context(PostgresCluster(durable=True))
+            with psycopg.connect(cluster.dsn, autocommit=True) as admin:
+                admin.execute("CREATE DATABASE totals")
+            database = cluster.url("totals")
+            migrate_postgres(database)
+        asyncio.run(measure(database, arguments.runs, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()
