@@ -174,18 +174,31 @@ function Navigation() {
   );
 }
 
+const RELOAD_AGAIN_MS = 10_000;
+
+/** Return whether a reload has not helped, so that another one would not either. */
+function wasJustReloaded(): boolean {
+  const [navigation] = performance.getEntriesByType("navigation") as PerformanceNavigationTiming[];
+  return navigation?.type === "reload" && performance.now() < RELOAD_AGAIN_MS;
+}
+
 function CurrentPage() {
   const name = pageName.value;
   const found = PAGES.find((page) => page.name === name);
   const [shown, setShown] = useState<{ name: string; Component: ComponentType }>();
+  const [broken, setBroken] = useState<string>();
   const [failure, reset] = useErrorBoundary((error) => console.error(error));
   useEffect(() => {
     let current = true;
+    setBroken(undefined);
     document.title = found ? `${found.title} · Runlane` : "Runlane";
     if (failure) reset();
     found?.load().then(
       (module) => current && setShown({ name, Component: module.default }),
-      () => location.reload(), // the server has another version of the console by now
+      (error) => {
+        if (wasJustReloaded()) current && setBroken(String(error));
+        else location.reload(); // the server has another version of the console by now
+      },
     );
     return () => {
       current = false;
@@ -198,7 +211,7 @@ function CurrentPage() {
       </Empty>
     );
   }
-  if (failure) return <Empty>This page failed: {String(failure)}. Reload it, or open another one.</Empty>;
+  if (failure || broken) return <Empty>This page failed: {String(failure ?? broken)}. Reload it, or open another one.</Empty>;
   if (shown?.name !== name) return <Skeleton rows={8} />;
   // A thing of its own for each path, so that nothing of the last run is shown in the next one.
   return <shown.Component key={place.value.path.join("/")} />;

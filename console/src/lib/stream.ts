@@ -1,8 +1,9 @@
 /**
- * One stream of events per tab, over any number of runs. It is closed while the tab is hidden, and goes on where it was.
- * What comes is handed over once per animation frame, and is read no faster than it is taken.
+ * One stream of events per tab, over any number of runs, and of what changes in lists. It is closed while the tab is hidden,
+ * and goes on where it was. What comes is handed over once per animation frame, and is read no faster than it is taken.
  */
 import { batch, effect, signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
 import { ApiError, request } from "./api";
 import { visible } from "./live";
 
@@ -18,6 +19,16 @@ export interface Item {
   size: number;
 }
 
+/** A run that was admitted, started, was handed back or ended. */
+export interface Change {
+  run_id: string;
+  thread_id: string;
+  status: string;
+  end_reason: string | null;
+}
+
+/** Gets what has changed; `null`: so much, or for so long unheard, that all of it may have. */
+export type Hear = (changes: Change[] | null) => void;
 export type Take = (items: Item[]) => void;
 export type StreamState = "idle" | "connecting" | "live" | "lost";
 
@@ -47,6 +58,13 @@ const QUIET_MS = 20_000;
 const MAX_RUNS = 200;
 
 const feeds = new Map<string, Feed>();
+const hearers = new Set<Hear>();
+/** Those of them that have heard an earlier connection: between two of them they have missed something. */
+let acquainted = new Set<Hear>();
+let changes: Change[] | null = [];
+/** Whether the server tells this user of changes. */
+let tells = true;
+const isWanted = (): boolean => feeds.size > 0 || (tells && hearers.size > 0);
 let connection: AbortController | undefined;
 let opening = 0;
 let frame = 0;
@@ -72,6 +90,35 @@ export function follow(runId: string, take: Take, after = "-"): () => void {
   };
 }
 
+/** Tell *hear* which runs change. Returns: What stops it. */
+export function hearChanges(hear: Hear): () => void {
+  hearers.add(hear);
+  if (hearers.size === 1) reopen();
+  return () => {
+    hearers.delete(hear);
+    if (!hearers.size) reopen();
+  };
+}
+
+const GATHER_MS = 400;
+
+/** Call *act* soon after something of what *concerns* has changed, if only once for much of it. */
+export function useChanges(concerns: (change: Change) => boolean, act: () => void): void {
+  const newest = useRef({ concerns, act });
+  newest.current = { concerns, act };
+  useEffect(() => {
+    let timer = 0;
+    const stop = hearChanges((all) => {
+      if (all && !all.some((one) => newest.current.concerns(one))) return;
+      timer ||= setTimeout(() => {
+        timer = 0;
+        newest.current.act();
+      }, GATHER_MS);
+    });
+    return () => (stop(), clearTimeout(timer));
+  }, []);
+}
+
 effect(() => {
   visible.value;
   reopen();
@@ -82,7 +129,7 @@ function reopen(): void {
   connection?.abort();
   connection = undefined;
   clearTimeout(opening);
-  if (!visible.peek() || !feeds.size) {
+  if (!visible.peek() || !isWanted()) {
     streaming.value = "idle";
     return;
   }
@@ -93,16 +140,17 @@ function reopen(): void {
 }
 
 async function keepReading(stop: AbortSignal): Promise<void> {
-  while (!stop.aborted && feeds.size) {
+  while (!stop.aborted && isWanted()) {
     streaming.value = "connecting";
     try {
       await read(stop);
     } catch (error) {
       if (stop.aborted) return;
       streaming.value = "lost";
-      if (error instanceof ApiError && !error.passing) return;
+      if (error instanceof ApiError && error.status === 403 && tells) tells = false;
+      else if (error instanceof ApiError && !error.passing) return;
     }
-    if (!stop.aborted && feeds.size) await new Promise((done) => setTimeout(done, RETRY_MS));
+    if (!stop.aborted && isWanted()) await new Promise((done) => setTimeout(done, RETRY_MS));
   }
   if (!stop.aborted) streaming.value = "idle";
 }
@@ -120,8 +168,10 @@ async function read(stop: AbortSignal): Promise<void> {
     run_id,
     after: [...takers].map((taker) => taker.after).reduce((least, one) => (one < least ? one : least)),
   }));
-  const answer = await request("POST", "/watch", { body: { runs }, signal: stop });
+  const answer = await request("POST", "/watch", { body: { runs, changes: tells && hearers.size > 0 }, signal: stop });
   streaming.value = "live";
+  for (const hear of hearers) if (acquainted.has(hear)) hear(null);
+  acquainted = new Set(hearers);
   for await (const { event, data } of messages(answer.body!)) {
     if (event !== "items") continue;
     const items = JSON.parse(data) as WireItem[];
@@ -138,7 +188,9 @@ function waiting(): number {
 }
 
 function put(item: WireItem, size: number): void {
-  feeds.get(item.run_id)?.waiting.push(itemOf(item, size));
+  if (item.event === "changed") changes?.push({ run_id: item.run_id, ...(item.data as Omit<Change, "run_id">) });
+  else if (item.event === "changes_missed") changes = null;
+  else feeds.get(item.run_id)?.waiting.push(itemOf(item, size));
   frame ||= requestAnimationFrame(hand);
 }
 
@@ -151,7 +203,10 @@ export function itemOf({ id = "", event, data }: WireItem, size: number): Item {
 function hand(): void {
   const until = performance.now() + FRAME_MS;
   frame = 0;
+  const told = changes;
+  changes = [];
   batch(() => {
+    if (!told || told.length) for (const hear of hearers) hear(told);
     for (const [runId, feed] of feeds) {
       while (feed.waiting.length && performance.now() < until) give(runId, feed, feed.waiting.splice(0, SLICE));
     }

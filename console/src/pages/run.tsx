@@ -2,6 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { place } from "../lib/route";
 import { isActive } from "../lib/runs";
+import { useChanges } from "../lib/stream";
 import { Empty, Loaded } from "../lib/ui";
 import { useRun } from "./run/data";
 import { Opened } from "./run/opened";
@@ -16,6 +17,7 @@ function Read({ runId }: { runId: string }) {
   const [active, setActive] = useState(true);
   const live = useRun(runId, active);
   const run = live.data?.run;
+  useChanges((change) => change.run_id === runId, live.reload);
   useEffect(() => {
     if (run) setActive(isActive(run));
     if (run) document.title = `Run ${runId.slice(0, 8)}: ${run.status} · Runlane`;

@@ -4,7 +4,7 @@ import { clock, moment, shortId } from "../../lib/format";
 import { useLive } from "../../lib/live";
 import { link } from "../../lib/route";
 import { isActive } from "../../lib/runs";
-import { may, seesPayload } from "../../lib/session";
+import { permits, seesPayload } from "../../lib/session";
 import { Button, Copy, Empty, Loaded } from "../../lib/ui";
 import type { Run } from "./data";
 import { EditState } from "./edit-state";
@@ -51,7 +51,8 @@ export function CheckpointsTab({ run }: { run: Run }) {
 function History({ all, run, ask }: { all: Checkpoint[]; run: Run; ask: (asked: Asked) => void }) {
   const lanes = lanesOf(all);
   const width = LANE * (1 + Math.max(...lanes.map(({ lane, passing }) => Math.max(lane, ...passing))));
-  const writes = may("admin") && seesPayload.value;
+  const forks = permits("threads.create_run") && seesPayload.value && run.assistant_id !== null;
+  const edits = permits("threads.update") && seesPayload.value && !isActive(run);
   return (
     <ol class="checkpoints">
       {all.map((one, at) => (
@@ -78,8 +79,8 @@ function History({ all, run, ask }: { all: Checkpoint[]; run: Run; ask: (asked: 
           <span class="actions">
             <a href={link(["run", run.run_id], { tab: "state", checkpoint: one.checkpoint_id })}>State</a>
             <a href={link(["run", run.run_id], { tab: "state", checkpoint: one.checkpoint_id, against: one.parent_checkpoint_id ?? undefined })}>Changes</a>
-            {writes && run.assistant_id && <Button onClick={() => ask({ id: one.checkpoint_id, does: "fork" })}>Fork</Button>}
-            {writes && !isActive(run) && <Button onClick={() => ask({ id: one.checkpoint_id, does: "edit" })}>Edit</Button>}
+            {forks && <Button onClick={() => ask({ id: one.checkpoint_id, does: "fork" })}>Fork</Button>}
+            {edits && <Button onClick={() => ask({ id: one.checkpoint_id, does: "edit" })}>Edit</Button>}
           </span>
         </li>
       ))}

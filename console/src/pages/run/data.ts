@@ -79,7 +79,8 @@ export interface Known {
   why: Explanation;
 }
 
-const ACTIVE_MS = 2_000;
+/** Changes are told; this is for what is not one, such as a worker that goes silent. */
+const ACTIVE_MS = 5_000;
 
 /**
  * Return a run with its explanation, which is read again as long as *active*.

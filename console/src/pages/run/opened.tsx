@@ -1,5 +1,4 @@
 /** The page of a run that was found: its head, its timeline, and the tabs. */
-import { useEffect } from "preact/hooks";
 import { Linked } from "../../lib/linked";
 import type { Live } from "../../lib/live";
 import { visibleText } from "../../lib/plain";
@@ -38,10 +37,6 @@ export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
   const { run } = known;
   const log = useLog(run);
   const tab = place.value.query["tab"] ?? "conversation";
-  const ended = log.newest.value.ended;
-  useEffect(() => {
-    if (ended && isActive(run)) live.reload();
-  }, [ended]);
   return (
     <>
       <Head title={<Title known={known} />} sentence={<Sentence known={known} />} live={live}>

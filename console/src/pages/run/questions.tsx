@@ -5,7 +5,7 @@ import { plural } from "../../lib/format";
 import { useLive } from "../../lib/live";
 import { type Question, answer } from "../../lib/questions";
 import { go } from "../../lib/route";
-import { may, seesPayload } from "../../lib/session";
+import { permits, seesPayload } from "../../lib/session";
 import { AsCode, Hidden } from "../../lib/ui";
 import type { Run } from "./data";
 
@@ -56,7 +56,7 @@ function Ask({ run, one, reload }: AskProps) {
   };
   return (
     <div class="ask">
-      {may("admin") ? <Answer question={question} onAnswer={send} /> : <p>Answering needs a key with the scope admin, or the owner's.</p>}
+      {permits("threads.create_run") ? <Answer question={question} onAnswer={send} /> : <p>Answering needs a key with the scope admin, or the owner's.</p>}
       <AsCode
         http={`POST /threads/${run.thread_id}/runs {"assistant_id": "${run.assistant_id}", "command": {"resume": {"${one.id}": …}}}`}
         cli={`runlane runs start ${run.assistant_id} --thread ${run.thread_id} --resume '{"${one.id}": …}'`}
