@@ -62,6 +62,7 @@ function Opened({ thread, runs, live }: { thread: ThreadSummary; runs: RunSummar
   const tab = query["tab"] ?? (query["checkpoint"] ? "history" : "conversation");
   const title = titleOf(thread) ?? runs.at(-1)?.usage.first_human_message ?? `Thread ${shortId(id)}`;
   const owner = runs[0]?.owner;
+  const running = runs.find((run) => run.status === "running")?.run_id;
   return (
     <>
       <Head title={<bdi class="title">{title}</bdi>} sentence={threadSentence(thread, runs, now)} live={live}>
@@ -78,7 +79,7 @@ function Opened({ thread, runs, live }: { thread: ThreadSummary; runs: RunSummar
       </p>
       <Lane runs={runs} />
       <Tabs names={TABS} chosen={tab} to={(name) => link(["thread", id], { tab: name === "conversation" ? undefined : name })} />
-      {tab === "conversation" && <Conversation threadId={id} version={thread.state_updated_at} />}
+      {tab === "conversation" && <Conversation threadId={id} version={thread.state_updated_at} running={running} />}
       {tab === "history" && <History thread={thread} checkpoint={query["checkpoint"]} />}
       {tab === "runs" && <Runs id={id} runs={runs} now={now} />}
       {tab === "about" && <About thread={thread} />}

@@ -12,7 +12,7 @@ async function busyThread(api, gate) {
   await api.runs.wait(id, "chat", say("Plan a trip to Oslo in May"));
   await api.runs.wait(id, "failing", { input: { kind: "plain" }, raiseError: false });
   await api.runs.wait(id, "chat", say("And the weather?"));
-  const running = await api.runs.create(id, "chat", say(`wait ${gate}`));
+  const running = await api.runs.create(id, "chat", { ...say(`one moment ${gate} please`), streamMode: ["messages-tuple"] });
   const queued = [];
   for (const text of ["second", "third"]) {
     queued.push(await api.runs.create(id, "chat", { ...say(text), multitaskStrategy: "enqueue" }));
@@ -32,6 +32,9 @@ test("a thread shows its lane, what was said beside the state, its history and i
     const cards = await lane.locator(".lane-card a").allInnerTexts();
     assert.deepEqual(cards, [running, ...queued].map((run) => `…${run.run_id.slice(-8)}`));
     await page.getByText("echo: And the weather?").first().waitFor();
+    const growing = page.locator(".bubble-ai").last();
+    await growing.getByText("echo: one moment", { exact: true }).waitFor();
+    await growing.getByText("writing…").waitFor();
     await accessible(page);
     await page.getByRole("link", { name: "History" }).click();
     const history = page.getByRole("region", { name: "History" });
@@ -50,7 +53,10 @@ test("a thread shows its lane, what was said beside the state, its history and i
   await api.runs.wait(null, "gate", { input: { name: "thread-1" } });
   await visit(`thread/${id}`, {}, async (page) => {
     await page.getByText("Nothing runs.").waitFor();
-    await page.getByText("echo: third").first().waitFor();
+    const chat = page.getByRole("log", { name: "Conversation" });
+    await chat.getByText("echo: one moment @thread-1 please").waitFor();
+    await chat.getByText("echo: third").waitFor();
+    assert.equal(await page.locator(".bubble").count(), 10);
   });
 });
 

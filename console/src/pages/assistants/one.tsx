@@ -1,8 +1,7 @@
 /** One assistant: its graph, what it takes, how it is configured, and its versions. */
-import { useMemo, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { get, path, send } from "../../lib/api";
-import type { Drawable } from "../../lib/graph";
-import { GraphView } from "../../lib/graph-view";
+import { AssistantGraph } from "../../lib/assistant-graph";
 import { Json } from "../../lib/json";
 import { useLive } from "../../lib/live";
 import { go, link, place } from "../../lib/route";
@@ -54,7 +53,7 @@ export function OneAssistant({ id }: { id: string }) {
               <code>{one.assistant_id}</code> <Copy text={one.assistant_id} what={one.assistant_id} />
             </p>
             <Tabs names={TABS} chosen={tab} to={(name) => link(["assistants", id], { tab: name === "graph" ? undefined : name })} />
-            {tab === "graph" && <Graph id={one.assistant_id} version={one.version} />}
+            {tab === "graph" && <AssistantGraph assistantId={one.assistant_id} version={one.version} />}
             {tab === "schemas" && <Schemas id={one.assistant_id} version={one.version} />}
             {tab === "configuration" && <Configuration assistant={one} />}
             {tab === "versions" && <Versions assistant={one} reload={live.reload} />}
@@ -74,24 +73,6 @@ export function OneAssistant({ id }: { id: string }) {
 function sentence(one: Assistant): string {
   const made = isSystem(one) ? "It is the server's own for this graph, and cannot be changed." : `Its version is ${one.version}.`;
   return `Runs graph ${one.graph_id}. ${made}${one.description ? ` ${one.description}` : ""}`;
-}
-
-function Graph({ id, version }: { id: string; version: number }) {
-  const [deep, setDeep] = useState(false);
-  const live = useLive((stop) => get<Drawable>(path("/assistants/{}/graph", id), { xray: deep || undefined }, stop), [id, version, deep], null);
-  return (
-    <>
-      <label class="check">
-        <input type="checkbox" checked={deep} onChange={(event) => setDeep(event.currentTarget.checked)} />
-        Open subgraphs
-      </label>
-      <Loaded live={live}>{(graph) => <Drawn graph={graph} />}</Loaded>
-    </>
-  );
-}
-
-function Drawn({ graph }: { graph: Drawable }) {
-  return useMemo(() => <GraphView graph={graph} />, [graph]);
 }
 
 const KINDS: [string, string][] = [

@@ -1,10 +1,10 @@
 import { useEffect, useState } from "preact/hooks";
 import { Answer } from "../../lib/answer";
 import { get, path, post } from "../../lib/api";
+import { AssistantGraph } from "../../lib/assistant-graph";
 import { type Conversation, begin, fold } from "../../lib/chat";
 import { Chat } from "../../lib/chat-view";
-import { type Drawable, type Work, follow as followNodes } from "../../lib/graph";
-import { GraphView } from "../../lib/graph-view";
+import { type Work, follow as followNodes } from "../../lib/graph";
 import { useLive } from "../../lib/live";
 import { type Schema, initial, problems } from "../../lib/schema";
 import { SchemaForm } from "../../lib/schema-form";
@@ -78,7 +78,9 @@ export function Bench({ assistant, threadId, onThread }: BenchProps) {
           {(known) => <Input assistant={assistant} schemas={known} threadId={threadId} busy={active} folded={questions.length > 0} onRun={run} />}
         </Loaded>
       </section>
-      <Graph assistantId={assistant.assistant_id} work={watched.work} />
+      <aside class="playground-graph" aria-label="Graph">
+        <AssistantGraph assistantId={assistant.assistant_id} work={watched.work} />
+      </aside>
     </div>
   );
 }
@@ -107,20 +109,6 @@ function useWatched(started: Started | undefined): Watched {
     );
   }, [started?.run_id]);
   return watched;
-}
-
-function Graph({ assistantId, work }: { assistantId: string; work: Work }) {
-  const [xray, setXray] = useState(false);
-  const graph = useLive((stop) => get<Drawable>(path("/assistants/{}/graph", assistantId), { xray }, stop), [assistantId, xray], null);
-  return (
-    <aside class="playground-graph" aria-label="Graph">
-      <label class="check">
-        <input type="checkbox" checked={xray} onChange={(event) => setXray(event.currentTarget.checked)} />
-        Open subgraphs
-      </label>
-      <Loaded live={graph}>{(known) => <GraphView graph={known} work={work} />}</Loaded>
-    </aside>
-  );
 }
 
 interface InputProps {

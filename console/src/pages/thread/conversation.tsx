@@ -1,11 +1,12 @@
 /** What was said on the thread beside the state that says it. */
 import { get, path } from "../../lib/api";
 import { Chat } from "../../lib/chat-view";
-import { type Question, begin, messageOf, messagesIn } from "../../lib/chat";
+import type { Question } from "../../lib/chat";
 import { Json } from "../../lib/json";
 import { useKept, useLive } from "../../lib/live";
 import { seesPayload } from "../../lib/session";
 import { Empty, Failed, Hidden, Skeleton } from "../../lib/ui";
+import { useSaid } from "./said";
 
 export interface State {
   values: unknown;
@@ -21,9 +22,11 @@ interface ConversationProps {
   version: string;
   /** An earlier state instead of the newest. */
   checkpoint?: string;
+  /** The run that adds to it now. */
+  running?: string;
 }
 
-export function Conversation({ threadId, version, checkpoint }: ConversationProps) {
+export function Conversation({ threadId, version, checkpoint, running }: ConversationProps) {
   const route = checkpoint ? path("/threads/{}/state/{}", threadId, checkpoint) : path("/threads/{}/state", threadId);
   const live = useKept(useLive((stop) => get<State>(route, {}, stop), [route, version], null));
   const state = live.data;
@@ -39,7 +42,7 @@ export function Conversation({ threadId, version, checkpoint }: ConversationProp
   return (
     <div class="beside">
       <section aria-label="Conversation">
-        <Said state={state} />
+        <Said state={state} running={running} />
       </section>
       <section aria-label="State">
         <h2>State</h2>
@@ -50,8 +53,8 @@ export function Conversation({ threadId, version, checkpoint }: ConversationProp
   );
 }
 
-function Said({ state }: { state: State }) {
-  const messages = messagesIn(state.values).map((wire, at) => messageOf(wire, `state:${at}`));
-  if (!messages.length && !state.interrupts.length) return <Empty>No messages. The state beside has what the graph keeps.</Empty>;
-  return <Chat conversation={{ ...begin(null), messages, questions: state.interrupts }} />;
+function Said({ state, running }: { state: State; running: string | undefined }) {
+  const said = useSaid(state, running);
+  if (!said.messages.length && !said.questions.length) return <Empty>No messages. The state beside has what the graph keeps.</Empty>;
+  return <Chat conversation={said} active={running !== undefined} />;
 }
