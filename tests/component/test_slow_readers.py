@@ -15,8 +15,7 @@ from runlane.records import StreamEnd, StreamEvent
 from runlane.server.http.responses import EventWriter, Piece, StreamingBody
 from runlane.server.routes.runs import _RunPieces
 from runlane.streams.batches import EventBatch, LargeEvent, LargePiece
-from runlane.streams.budget import FIRST_PART_BYTES, MAX_PART_BYTES, UNTAKEN_BYTES
-from runlane.streams.live import TAIL_BYTES
+from runlane.streams.budget import FIRST_PART_BYTES, MAX_PART_BYTES, TAIL_BYTES, UNTAKEN_BYTES
 from runlane.streams.shared_log import SHARED_BYTES
 
 READERS = 100

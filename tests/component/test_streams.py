@@ -25,9 +25,9 @@ from runlane.store.ledger import RunStore
 from runlane.store.notifications import Changes, Notifications, changes_in
 from runlane.streams.batches import EventBatch
 from runlane.streams.bridge import StreamBridge
-from runlane.streams.budget import COPIES, READER_BYTES
+from runlane.streams.budget import COPIES, READER_BYTES, TAIL_BYTES
 from runlane.streams.following import READ_ELSEWHERE_S
-from runlane.streams.live import TAIL_BYTES, TAIL_EVENTS
+from runlane.streams.live import TAIL_EVENTS
 
 HEARTBEAT_S = 5.0
 #: What a ledger says that is there, and will never take this.

@@ -15,7 +15,8 @@ from run_kit import ENDED_LONG_AGO, turn
 from runlane import StoreUnavailable
 from runlane.lifecycle import RunEvent
 from runlane.records import StreamEnd, StreamEvent, StreamGap, StreamItem
-from runlane.streams.live import TAIL_BYTES, TAIL_EVENTS
+from runlane.streams.budget import TAIL_BYTES
+from runlane.streams.live import TAIL_EVENTS
 from runlane.testing.virtual_loop import run_virtual
 
 READERS = 4

@@ -11,7 +11,10 @@ from runlane.streams.budget import (
     FIRST_PART_BYTES,
     MAX_PART_BYTES,
     MIN_PART_BYTES,
+    MIN_TAIL_BYTES,
     READER_BYTES,
+    TAIL_BYTES,
+    TAILS_BYTES,
     ReaderBudget,
 )
 
@@ -46,3 +49,15 @@ def test_a_reader_gets_little_at_first_and_more_as_its_client_takes_it() -> None
     assert parts[0] == FIRST_PART_BYTES
     assert all(later <= 2 * earlier for earlier, later in pairwise(parts))
     assert sum(with_readers(number).part_bytes(0) for number in range(1, 401)) <= 400 * FIRST_PART_BYTES
+
+
+@pytest.mark.parametrize("runs", [0, 1, 8, 9, 200, 2000])
+def test_all_runs_together_keep_no_more_of_their_newest_events_than_the_budget(runs: int) -> None:
+    budget = ReaderBudget()
+    for _ in range(runs):
+        budget.keep_tail()
+    assert MIN_TAIL_BYTES <= budget.tail_bytes <= TAIL_BYTES
+    assert budget.tail_bytes * runs <= TAILS_BYTES
+    for _ in range(runs):
+        budget.drop_tail()
+    assert budget.tail_bytes == TAIL_BYTES

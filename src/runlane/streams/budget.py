@@ -6,6 +6,11 @@ from typing import Final
 
 #: For what all readers hold of streams that their clients do not take.
 READER_BYTES: Final = 32 * 1024 * 1024
+#: For the newest events of all runs that are read.
+TAILS_BYTES: Final = 32 * 1024 * 1024
+#: What a run keeps of them for readers that are not far behind; a slower one reads the log.
+TAIL_BYTES: Final = 4 * 1024 * 1024
+MIN_TAIL_BYTES: Final = 16 * 1024
 #: How often a reader holds the same bytes: as events that are on their way, and in its connection's buffer.
 COPIES: Final = 2
 #: Enough for a fast reader that is alone, and what costs less than the asking.
@@ -23,6 +28,7 @@ class ReaderBudget:
     def __init__(self, total_bytes: int = READER_BYTES) -> None:
         self._total_bytes = total_bytes
         self._readers = 0
+        self._tails = 0
 
     def join(self) -> None:
         """Count one reader more."""
@@ -31,6 +37,19 @@ class ReaderBudget:
     def leave(self) -> None:
         """Count one reader less."""
         self._readers -= 1
+
+    def keep_tail(self) -> None:
+        """Count one run more that keeps its newest events."""
+        self._tails += 1
+
+    def drop_tail(self) -> None:
+        """Count one run less."""
+        self._tails -= 1
+
+    @property
+    def tail_bytes(self) -> int:
+        """Return how many bytes of its newest events a run may keep."""
+        return max(MIN_TAIL_BYTES, min(TAIL_BYTES, TAILS_BYTES // max(1, self._tails)))
 
     def part_bytes(self, taken_bytes: int) -> int:
         """Return how many bytes of its stream a reader may hold now, whose client has taken *taken_bytes* so far.

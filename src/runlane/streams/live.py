@@ -12,9 +12,8 @@ from runlane.records import RunError, StreamEnd, StreamEvent
 from runlane.store.transactions.news import RunNews
 from runlane.streams.shared_log import LogPage, SharedLog
 
-#: What a run keeps in memory for readers that are not far behind; a slower one reads the log.
+#: What a run keeps in memory, of at most so many bytes as the readers' budget gives it.
 TAIL_EVENTS: Final = 2048
-TAIL_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +87,18 @@ class Live:
     unwatched: asyncio.Event | None = None
     page: LogPage | None = None
 
+    def join(self, wake: Wake) -> None:
+        """Wake somebody more whenever something happens."""
+        if not self.wakes:
+            self.log.budget.keep_tail()
+        self.wakes[wake] = None
+
+    def leave(self, wake: Wake) -> None:
+        """Wake them no more."""
+        del self.wakes[wake]
+        if not self.wakes:
+            self.log.budget.drop_tail()
+
     def covers(self, after: int) -> bool:
         """Return whether the tail has everything after number *after*."""
         if self.known_seq is None:
@@ -112,7 +123,8 @@ class Live:
         self.tail_bytes += sum(len(event.data) for event in events)
         over = max(0, len(self.tail) - TAIL_EVENTS)
         left = self.tail_bytes - sum(len(event.data) for event in self.tail[:over])
-        while left > TAIL_BYTES and over < len(self.tail) - 1:
+        limit_bytes = self.log.budget.tail_bytes
+        while left > limit_bytes and over < len(self.tail) - 1:
             left -= len(self.tail[over].data)
             over += 1
         del self.tail[:over]

@@ -80,7 +80,7 @@ class SharedLog:
 
     def __init__(self, store: RunStore, budget: ReaderBudget, *, total_bytes: int = SHARED_BYTES) -> None:
         self._store = store
-        self._budget = budget
+        self.budget = budget
         self._total_bytes = total_bytes
         self._kept: OrderedDict[_Key, tuple[int, LogPage | EventBatch]] = OrderedDict()
         self._kept_bytes = 0
@@ -117,7 +117,7 @@ class SharedLog:
         if self._recall(key) is None:
             self._keep(key, _COPIES * len(event.data), EventBatch((event,)))
         whole = partial(self._event, run_seq, event.seq)
-        return LargeEvent(seq=event.seq, whole=whole, part_bytes=self._budget.part_bytes)
+        return LargeEvent(seq=event.seq, whole=whole, part_bytes=self.budget.part_bytes)
 
     def forget(self, run_seq: int) -> None:
         """Forget a run that nobody reads."""
@@ -151,7 +151,7 @@ class SharedLog:
         return await asyncio.shield(reading)
 
     async def _read_now(self, run_seq: int, after: int) -> LogPage:
-        limit_bytes = self._budget.part_bytes(MAX_PART_BYTES)
+        limit_bytes = self.budget.part_bytes(MAX_PART_BYTES)
         async with self._turn:
             events = await self._store.events.read(run_seq, after=after, max_bytes=limit_bytes)
         return LogPage(self, run_seq, after, events)

@@ -58,7 +58,7 @@ class RunReader:
         self._hooks = hooks
         self._page_begin = 0
         self._reads = False
-        live.wakes[wake] = None
+        live.join(wake)
 
     def __enter__(self) -> RunReader:
         return self
@@ -69,7 +69,7 @@ class RunReader:
     def close(self) -> None:
         """Stop hearing of the run; a second call does nothing."""
         if self._wake in self.live.wakes:
-            del self.live.wakes[self._wake]
+            self.live.leave(self._wake)
             self._hooks.on_close()
 
     def start(self) -> None:
