@@ -9,7 +9,7 @@ import { isImage, visibleText } from "./plain";
 /** Messages shown before somebody asks for the ones above. */
 const SHOWN = 60;
 /** Characters of a text shown before somebody asks for the rest. */
-const LONG = 6_000;
+const LONG = 3_000;
 
 interface ChatProps {
   conversation: Conversation;

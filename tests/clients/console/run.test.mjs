@@ -63,6 +63,41 @@ test("a cancel asks with its consequence, shows its receipt, and marks what was 
   });
 });
 
+test("a rollback tells which effects stay, and a steered run makes way for the message", async () => {
+  const api = client();
+  const name = crypto.randomUUID();
+  const first = await start("tools", say("add"));
+  const run = await api.runs.create(first.thread_id, "chat", { input: say(`go @${name}`), streamMode: MODES });
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    await page.getByText("echo: go").waitFor();
+    await page.getByRole("button", { name: "Roll back" }).click();
+    await page.getByText("It made no tool call that this page knows of.").waitFor();
+    await page.getByRole("button", { name: "Leave it" }).click();
+    await page.getByRole("button", { name: "Steer" }).click();
+    await page.getByLabel("Message", { exact: true }).fill("rather this");
+    await page.getByLabel("When it starts").selectOption("rollback");
+    await accessible(page);
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.waitForURL((url) => !url.hash.includes(run.run_id));
+    await page.getByText("echo: rather this").waitFor();
+    assert.equal(await page.getByText("echo: go").count(), 0);
+  });
+});
+
+test("a retry is a new run that says what it retries", async () => {
+  const run = await start("failing", { kind: "x" });
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    await page.locator(".run-error").getByText("boom").waitFor();
+    await page.getByRole("button", { name: "Retry" }).click();
+    await page.getByLabel("Send the same input again").check();
+    await page.getByRole("dialog").getByRole("button", { name: "Retry" }).click();
+    await page.getByText("retry of").waitFor();
+    await page.getByText("It failed with ValueError.").waitFor();
+    await page.getByText("retry of").getByRole("link").click();
+    await page.waitForURL((url) => url.hash.includes(run.run_id));
+  });
+});
+
 test("tool calls are folded with their arguments and results", async () => {
   const run = await start("tools", say("add"));
   await visit(`run/${run.run_id}`, {}, async (page) => {

@@ -38,7 +38,7 @@ function InAndOut({ log, run }: { log: RunLog; run: Run }) {
       {state && (
         <section class="card">
           <h2>State by event {state.number}</h2>
-          <Json value={state.state} open={3} />
+          <Json value={state.state} open={2} />
         </section>
       )}
     </div>

@@ -89,6 +89,7 @@ function Tab({ name, known, log }: { name: string; known: Known; log: RunLog }) 
 function Title({ known: { run, why } }: { known: Known }) {
   const graph = graphOf(run);
   const build = buildOf(why);
+  const retried = run.metadata["retry_of"];
   return (
     <span class="run-title">
       <Status status={shownStatus(run)} />
@@ -101,6 +102,11 @@ function Title({ known: { run, why } }: { known: Known }) {
         <span>
           thread <Chip to={["thread", run.thread_id]} id={run.thread_id} />
         </span>
+        {typeof retried === "string" && (
+          <span>
+            retry of <Chip to={["run", retried]} id={retried} />
+          </span>
+        )}
         {why.owner && <Chip to={["runs"]} query={{ owner: why.owner }} id={why.owner} label={why.owner} title="Owner" />}
       </span>
     </span>

@@ -56,7 +56,8 @@ function rowsOf(why: Explanation, steps: Superstep[], created: string, ended: st
     },
   ];
   for (const claim of claims) rows.push(attemptOf(claim.attempt ?? 0, claim.at, why, ended));
-  for (const name of new Set(steps.flatMap((step) => step.nodes))) rows.push(nodeOf(name, steps));
+  const executed = steps.flatMap((step) => whileExecuted(step, why));
+  for (const name of new Set(steps.flatMap((step) => step.nodes))) rows.push(nodeOf(name, executed));
   return rows;
 }
 
@@ -67,6 +68,14 @@ function attemptOf(attempt: number, from: string, why: Explanation, ended: strin
   const note = lost ? "▲ lost its worker" : handed ? "handed back" : to ? duration(between(from, to)) : "executes";
   const title = `Attempt ${attempt}: ${duration(between(from, to))}${handed ? `. ${handed.sentence}` : ""}`;
   return { name: `attempt ${attempt}`, note, bars: [{ from, to, kind: lost ? "lost" : to ? "attempt" : "now", title }] };
+}
+
+/** Return the parts of a superstep in which an attempt executed it: one that was handed back begins it again. */
+function whileExecuted(step: Superstep, why: Explanation): Superstep[] {
+  const inside = (at: string) => at > step.from && (!step.to || at < step.to);
+  const again = why.steps.find(({ kind, attempt, at }) => kind === "claimed" && attempt !== 1 && inside(at));
+  const handed = again && why.steps.findLast(({ kind, at }) => kind === "handed_back" && at <= again.at);
+  return again && handed ? [{ ...step, to: handed.at }, ...whileExecuted({ ...step, from: again.at }, why)] : [step];
 }
 
 function nodeOf(name: string, steps: Superstep[]): RowOf {
