@@ -49,6 +49,8 @@ async def test_a_view_is_changed_by_who_has_seen_it_as_it_is(store: RunStore) ->
         with pytest.raises(ViewChanged, match="revision 2"):
             await put(store, ANN, "night", "status=pending", revision=revision)
     assert await put(store, ANN, "night", "status=timeout", revision=1) == second, "the answer was lost"
+    with pytest.raises(ViewChanged):
+        await put(store, ANN, "night", "status=timeout", revision=7)
     with pytest.raises(NotFound):
         await put(store, ANN, "gone", revision=1)
 

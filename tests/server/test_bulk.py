@@ -106,6 +106,9 @@ async def test_runs_that_came_or_ended_after_the_preview_are_left_alone(
         first: ("done", None),
         second: ("refused", "1 cannot be cancelled: it has ended."),
     }
+    assert (await act(http, "cancel", where, bound, after="9" * 18))["refused"] == 2, (
+        "a cursor is no way round the bound"
+    )
     assert (await client.runs.get(thread_id, later))["status"] == "pending"
 
 
