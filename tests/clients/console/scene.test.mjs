@@ -18,7 +18,7 @@ before(async () => {
   const topics = ["Trip to Oslo", "Invoice 4711", "Offer for Umbrella", "Minutes of Monday", "Lunch with Ada", "Release notes"];
   for (const title of topics) await done("chat", human(`Write a line about: ${title}`), title);
   for (let at = 0; at < 3; at++) await done("failing", {}, "Nightly report");
-  await done("tools", human("weather"), "Weather in Oslo");
+  await done("tools", human("add"), "Sum of a day");
   await done("mailer", human("ada bob"), "Invite the team");
   await done("booking", {}, "Table for Friday");
   const { thread_id } = await open.threads.create({ metadata: { title: "Plan the offsite" } });
