@@ -33,6 +33,7 @@ export function useLive<T>(load: (stop: AbortSignal) => Promise<T>, deps: unknow
   const shown = visible.value;
   const loading = useRef(load);
   loading.current = load;
+  const wake = useRef(() => {});
   const key = JSON.stringify(deps);
   const lastKey = useRef(key);
 
@@ -44,7 +45,13 @@ export function useLive<T>(load: (stop: AbortSignal) => Promise<T>, deps: unknow
     if (!shown) return;
     const stop = new AbortController();
     let timer = 0;
-    const again = async () => {
+    let reading = false;
+    let asked = false;
+    const again = async (): Promise<void> => {
+      clearTimeout(timer);
+      asked = reading;
+      if (reading) return;
+      reading = true;
       let wait = everyMs;
       try {
         const data = await loading.current(stop.signal);
@@ -55,11 +62,22 @@ export function useLive<T>(load: (stop: AbortSignal) => Promise<T>, deps: unknow
         set((was) => ({ ...was, error: refused }));
         wait = refused.passing ? RETRY_MS : null;
       }
-      if (wait !== null && !stop.signal.aborted) timer = setTimeout(again, wait);
+      reading = false;
+      if (stop.signal.aborted) return;
+      if (asked) return again(); // what was read may be older than what it was asked for
+      if (wait !== null) timer = setTimeout(again, wait);
     };
+    wake.current = () => void again();
     void again();
-    return () => (stop.abort(), clearTimeout(timer));
-  }, [key, shown, everyMs, turn]);
+    return () => {
+      wake.current = () => {};
+      stop.abort();
+      clearTimeout(timer);
+    };
+  }, [key, shown, everyMs]);
+  useEffect(() => {
+    if (turn) wake.current();
+  }, [turn]);
 
   const reload = useCallback(() => setTurn((was) => was + 1), []);
   return { data: state.data, error: state.error, asOf: state.asOf, freshness: freshnessOf(state, shown, everyMs), reload };

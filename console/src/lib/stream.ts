@@ -2,7 +2,7 @@
  * One stream of events per tab, over any number of runs, and of what changes in lists. It is closed while the tab is hidden,
  * and goes on where it was. What comes is handed over once per animation frame, and is read no faster than it is taken.
  */
-import { batch, effect, signal } from "@preact/signals";
+import { batch, computed, effect, signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError, request } from "./api";
 import { visible } from "./live";
@@ -45,6 +45,11 @@ interface Feed {
 
 /** How the stream is, for what says how fresh the page is. */
 export const streaming = signal<StreamState>("idle");
+
+/** Whether changes are told now. */
+const hearing = signal(false);
+/** After how many milliseconds a list is read again that `useChanges` keeps fresh: what it shows may also change by itself. */
+export const listEveryMs = computed(() => (hearing.value ? 15_000 : 2_500));
 
 /** Milliseconds of a frame that are spent on events. */
 const FRAME_MS = 8;
@@ -129,6 +134,7 @@ function reopen(): void {
   connection?.abort();
   connection = undefined;
   clearTimeout(opening);
+  hearing.value = false;
   if (!visible.peek() || !isWanted()) {
     streaming.value = "idle";
     return;
@@ -149,6 +155,8 @@ async function keepReading(stop: AbortSignal): Promise<void> {
       streaming.value = "lost";
       if (error instanceof ApiError && error.status === 403 && tells) tells = false;
       else if (error instanceof ApiError && !error.passing) return;
+    } finally {
+      if (!stop.aborted) hearing.value = false;
     }
     if (!stop.aborted && isWanted()) await new Promise((done) => setTimeout(done, RETRY_MS));
   }
@@ -168,8 +176,10 @@ async function read(stop: AbortSignal): Promise<void> {
     run_id,
     after: [...takers].map((taker) => taker.after).reduce((least, one) => (one < least ? one : least)),
   }));
-  const answer = await request("POST", "/watch", { body: { runs, changes: tells && hearers.size > 0 }, signal: stop });
+  const asks = tells && hearers.size > 0;
+  const answer = await request("POST", "/watch", { body: { runs, changes: asks }, signal: stop });
   streaming.value = "live";
+  hearing.value = asks;
   for (const hear of hearers) if (acquainted.has(hear)) hear(null);
   acquainted = new Set(hearers);
   for await (const { event, data } of messages(answer.body!)) {

@@ -7,6 +7,7 @@ import { useLive, useNow } from "../lib/live";
 import { type Query, link, place, setQuery } from "../lib/route";
 import { isRecorded } from "../lib/runs";
 import { me, permits, seesPayload } from "../lib/session";
+import { listEveryMs, useChanges } from "../lib/stream";
 import { Table } from "../lib/table";
 import { AsCode, Button, Empty, Head, Loaded } from "../lib/ui";
 import { Views } from "../lib/views";
@@ -20,7 +21,6 @@ import { runsSentence } from "./runs/sentence";
 
 const PAGE = 100;
 const MOST = 500;
-const EVERY_MS = 2_500;
 const VIEWS: [string, Query][] = [
   ["All", {}],
   ["Active", { status: "pending,running" }],
@@ -34,14 +34,16 @@ export default function Runs() {
   const given = checkQuery(query, runFields([]), OTHERS);
   const { before } = query;
   const payload = query["payload"] === "show" || Boolean(given.query["text"]);
+  const still = payload && isRecorded();
   const [pages, setPages] = useState(1);
   const [selected, select] = useState<ReadonlySet<string>>(new Set());
   const wanted = { before, rows: pages * PAGE, requests: pages, payload };
   const live = useLive<Rows>(
     (stop) => readRows({ ...wanted, filter: runFilter(given.query, Date.now()) }, stop),
     [given.query, before, payload],
-    payload && isRecorded() ? null : EVERY_MS,
+    still ? null : listEveryMs.value,
   );
+  useChanges(() => !still && !before, live.reload);
   const now = useNow(1_000);
   const { shown, held, release } = useHeld(live.data?.runs ?? []);
   const filtered = Object.keys(given.query).length > 0;

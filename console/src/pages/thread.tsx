@@ -4,6 +4,7 @@ import { shortId } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
 import { link, place } from "../lib/route";
 import { type RunSummary, isActive, withoutPayload } from "../lib/runs";
+import { listEveryMs, useChanges } from "../lib/stream";
 import { Table } from "../lib/table";
 import { type ThreadSummary, readThread, titleOf } from "../lib/threads";
 import { Empty, Head, Loaded, Status, Tabs } from "../lib/ui";
@@ -20,7 +21,6 @@ interface Known {
   runs: RunSummary[];
 }
 
-const EVERY_MS = 2_000;
 const RUNS = 100;
 const TABS: [string, string][] = [
   ["conversation", "Conversation and state"],
@@ -39,7 +39,8 @@ export default function Thread() {
       page<RunSummary>("POST", "/runs/search", options),
     ]);
     return { thread, runs: runs.items };
-  }, [id], EVERY_MS);
+  }, [id], listEveryMs.value);
+  useChanges((change) => change.thread_id === id, live.reload);
   return (
     <Loaded live={live}>
       {({ thread, runs }) =>

@@ -8,6 +8,7 @@ import { useLive, useNow } from "../lib/live";
 import { type Query, link, place } from "../lib/route";
 import { withoutPayload } from "../lib/runs";
 import { permits } from "../lib/session";
+import { listEveryMs, useChanges } from "../lib/stream";
 import { type Column, Table } from "../lib/table";
 import { SUMMARY, type ThreadSummary, assistantOf, titleOf } from "../lib/threads";
 import { Age, AsCode, Button, Chip, Empty, Head, Loaded, Status } from "../lib/ui";
@@ -25,7 +26,6 @@ interface Found {
 
 const PAGE = 100;
 const MOST = 1_000;
-const EVERY_MS = 3_000;
 const VIEWS: [string, Query][] = [
   ["All", {}],
   ["Busy", { status: "busy" }],
@@ -50,7 +50,8 @@ export default function Threads() {
   const [limit, setLimit] = useState(PAGE);
   const [selected, select] = useState<ReadonlySet<string>>(new Set());
   const filter = threadFilter(given.query);
-  const live = useLive((stop) => search(filter, limit, stop), [given.query], EVERY_MS);
+  const live = useLive((stop) => search(filter, limit, stop), [given.query], listEveryMs.value);
+  useChanges(() => true, live.reload);
   const threads = live.data?.threads ?? [];
   const titles = useTitles(threads);
   const now = useNow(5_000);

@@ -74,11 +74,14 @@ test("a word that is no filter is told, and not ignored", async () => {
   });
 });
 
-test("rows that are new wait while one has scrolled", async () => {
+test("a long list goes on by More, and rows that are new wait while one has scrolled", async () => {
   const api = client();
-  for (let at = 0; at < 40; at++) await api.runs.wait(null, "steps", { input: { steps: 0 } });
-  await visit("runs", {}, async (page) => {
-    await page.locator("tbody tr").nth(40).waitFor();
+  await api.runs.createBatch(Array.from({ length: 110 }, () => ({ assistantId: "steps", input: { steps: 0 } })));
+  await visit("runs?graph=steps", {}, async (page) => {
+    await page.getByText("100 or more match: 100 succeeded.").waitFor();
+    await page.getByRole("button", { name: "More" }).click();
+    await page.getByText("110 match: 110 succeeded.").waitFor();
+    assert.equal(await page.getByRole("button", { name: "More" }).count(), 0);
     const top = await page.locator("tbody tr a").first().innerText();
     await page.mouse.move(700, 500);
     await page.mouse.wheel(0, 400);
@@ -86,7 +89,6 @@ test("rows that are new wait while one has scrolled", async () => {
     await api.runs.wait(null, "steps", { input: { steps: 0 } });
     await page.getByRole("button", { name: "1 new" }).waitFor();
     assert.equal(await page.locator("tbody tr a").first().innerText(), top);
-    await accessible(page);
     await page.getByRole("button", { name: "1 new" }).click();
     await page.waitForFunction((was) => document.querySelector("tbody tr a").textContent !== was, top);
   });
@@ -169,21 +171,21 @@ test("a view is saved on the server, opened, replaced and deleted", async () => 
 });
 
 test("an operator shares a view, which others open and only its owner deletes", async () => {
-  await visit("runs?cause=failed", { key: KEYS.admin }, async (page) => {
+  await visit("runs?cause=deadline", { key: KEYS.admin }, async (page) => {
     await page.getByRole("button", { name: "Save view" }).click();
-    await page.getByLabel("Name").fill("Failed ones");
+    await page.getByLabel("Name").fill("Too late");
     await page.getByLabel("Show it to all operators").check();
     await page.getByRole("button", { name: "Save", exact: true }).click();
-    await page.getByRole("link", { name: "Failed ones" }).waitFor();
+    await page.getByRole("link", { name: "Too late" }).waitFor();
   });
   await visit("runs", { key: KEYS.reader }, async (page) => {
-    await page.getByRole("link", { name: "Failed ones" }).click();
-    await page.waitForURL(/cause=failed/);
+    await page.getByRole("link", { name: "Too late" }).click();
+    await page.waitForURL(/cause=deadline/);
     await page.getByText("No run matches.").first().waitFor();
     assert.equal(await page.getByRole("button", { name: "Delete view" }).count(), 0);
   });
   await visit("runs", { key: KEYS.owner }, async (page) => {
     await page.getByRole("link", { name: "Cancelled" }).waitFor();
-    assert.equal(await page.getByRole("link", { name: "Failed ones" }).count(), 0);
+    assert.equal(await page.getByRole("link", { name: "Too late" }).count(), 0);
   });
 });

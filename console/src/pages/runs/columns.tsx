@@ -1,10 +1,11 @@
 /** The columns of tables of runs. */
-import { duration, number, shortId } from "../../lib/format";
+import { duration, number } from "../../lib/format";
 import { type RunSummary, causeOf, shownStatus, timesOf } from "../../lib/runs";
 import type { Column } from "../../lib/table";
 import { Age, Chip, Status } from "../../lib/ui";
 
 const TITLE_CHARS = 80;
+const BUILD_CHARS = 7;
 
 /** Return the columns; *now* is for times that go on. */
 export function runColumns(now: number, { owners, threads = true }: { owners: boolean; threads?: boolean }): Column<RunSummary>[] {
@@ -40,8 +41,8 @@ function Cause({ run }: { run: RunSummary }) {
 
 function Graph({ run }: { run: RunSummary }) {
   if (!run.graph_id) return null;
-  const name = run.build ? `${run.graph_id}@${shortId(run.build)}` : run.graph_id;
-  return <Chip to={["assistants", run.assistant_id ?? run.graph_id]} id={run.assistant_id ?? run.graph_id} label={name} title={name} />;
+  const name = run.build ? `${run.graph_id}@${run.build.slice(0, BUILD_CHARS)}` : run.graph_id;
+  return <Chip to={["assistants", run.assistant_id ?? run.graph_id]} id={run.assistant_id ?? run.graph_id} label={name} title={`${run.graph_id}, version ${run.build ?? "not known yet"}`} />;
 }
 
 function Owner({ owner }: { owner: string }) {
