@@ -2,6 +2,7 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { ApiError } from "./api";
+import { curl } from "./code";
 import { age, clock, moment, shortId } from "./format";
 import { type Live, useNow } from "./live";
 import { link } from "./route";
@@ -227,10 +228,18 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
   );
 }
 
+/** What is seen of the tab before the chosen one, where there is no room for all. */
+const NEIGHBOUR_PX = 48;
+
 /** The tabs of a page; which one is in the URL. */
 export function Tabs({ names, chosen, to }: { names: [string, string][]; chosen: string; to: (name: string) => string }) {
+  const bar = useRef<HTMLElement>(null);
+  useEffect(() => {
+    const current = bar.current?.querySelector<HTMLElement>("[aria-current]");
+    if (current) bar.current!.scrollLeft = current.offsetLeft - bar.current!.offsetLeft - NEIGHBOUR_PX;
+  }, [chosen]);
   return (
-    <nav class="tabs" aria-label="Parts of this page">
+    <nav ref={bar} class="tabs" aria-label="Parts of this page">
       {names.map(([name, label]) => (
         <a key={name} href={to(name)} aria-current={name === chosen ? "page" : undefined}>
           {label}
@@ -240,10 +249,10 @@ export function Tabs({ names, chosen, to }: { names: [string, string][]; chosen:
   );
 }
 
-/** The same action as an HTTP call, a command and a line of Python. */
+/** The same action as an HTTP call, which is copied as curl, a command and a line of Python. */
 export function AsCode({ http, cli, python }: { http: string; cli?: string; python?: string }) {
-  const lines: [string, string | undefined][] = [
-    ["HTTP", http],
+  const lines: [string, string | undefined, string?][] = [
+    ["HTTP", http, "curl"],
     ["CLI", cli],
     ["Python", python],
   ];
@@ -252,13 +261,13 @@ export function AsCode({ http, cli, python }: { http: string; cli?: string; pyth
       <summary aria-label="Show as code">{"</>"}</summary>
       <dl>
         {lines.map(
-          ([name, line]) =>
+          ([name, line, copied = name]) =>
             line && (
               <div key={name}>
                 <dt>{name}</dt>
                 <dd>
                   <code>{line}</code>
-                  <Copy text={line} what={name} />
+                  <Copy text={copied === "curl" ? curl(line) : line} what={copied} />
                 </dd>
               </div>
             ),

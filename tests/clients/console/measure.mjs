@@ -7,10 +7,14 @@ const [events = 100_000, rate = 5_000, seconds = 20] = process.argv.slice(2).map
 const url = process.env.RUNLANE_URL;
 const api = new Client({ apiUrl: url, apiKey: null });
 
-async function flood(input) {
+async function start(assistant, input, streamMode) {
   const { thread_id } = await api.threads.create();
-  return api.runs.create(thread_id, "flood", { input, streamMode: ["custom", "values"] });
+  return api.runs.create(thread_id, assistant, { input, streamMode });
 }
+
+const flood = (input) => start("flood", input, ["custom", "values"]);
+/** One message of many tokens. */
+const talk = (tokens) => start("chat", { messages: [{ role: "user", content: "word ".repeat(tokens).trim() }] }, ["messages-tuple", "values"]);
 
 /**
  * Give what frames take while *act* is done, in milliseconds: the time between two of them, and the tasks of the page's main
@@ -68,8 +72,12 @@ const first = performance.now();
 await page.getByText(total).waitFor();
 console.log(`${events} events: the first are shown after ${Math.round(first - begun)} ms, all after ${Math.round(performance.now() - begun)} ms`);
 
-for (const tab of ["Events", "Conversation"]) {
-  await page.getByRole("link", { name: tab, exact: true }).click();
+const spoken = await talk(events / 4);
+await api.runs.join(spoken.thread_id, spoken.run_id);
+for (const [tab, run] of Object.entries({ Events: large, State: large, Conversation: spoken })) {
+  await page.evaluate((place) => (location.hash = place), `#/run/${run.run_id}?tab=${tab.toLowerCase()}`);
+  await page.waitForFunction((count) => Number(document.querySelector(".replay input")?.max) > count, events / 4);
+  await page.waitForTimeout(2_000);
   const scrubbed = await frames(page, () =>
     page.evaluate(async () => {
       const bar = document.querySelector(".replay input");
@@ -96,5 +104,8 @@ await page.locator(".event").first().waitFor();
 console.log("heap at the beginning of the stream:", await memory());
 const watched = await frames(page, () => page.getByText("It completed.").waitFor({ timeout: (seconds + 60) * 1000 }));
 console.log(`${rate} events/s for ${seconds} s:`, watched);
-console.log("heap at its end:", await memory(), await page.locator(".replay-at").innerText());
+const listened = await talk(events / 4);
+await page.evaluate((id) => (location.hash = `#/run/${id}`), listened.run_id);
+console.log(`${events / 4} tokens of one message:`, await frames(page, () => page.getByText("It completed.").waitFor({ timeout: 120_000 })));
+console.log("heap at its end:", await memory());
 await browser.close();

@@ -77,6 +77,10 @@ test("a rollback tells which effects stay, and a steered run makes way for the m
     await page.getByLabel("Message", { exact: true }).fill("rather this");
     await page.getByLabel("When it starts").selectOption("rollback");
     await accessible(page);
+    await page.getByRole("dialog").getByLabel("Show as code").click();
+    await page.getByRole("button", { name: "Copy curl" }).last().click();
+    const copied = await page.evaluate(() => navigator.clipboard.readText());
+    assert.match(copied, /^curl -X POST http:\/\/.*\/runs -H 'Content-Type: application\/json' -d '\{"assistant_id"/);
     await page.getByRole("button", { name: "Send" }).click();
     await page.waitForURL((url) => !url.hash.includes(run.run_id));
     await page.getByText("echo: rather this").waitFor();

@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { path, post } from "../../lib/api";
 import type { Conversation } from "../../lib/chat";
+import { python } from "../../lib/code";
 import { plural } from "../../lib/format";
 import { useKeys } from "../../lib/keys";
 import { go, link } from "../../lib/route";
@@ -56,7 +57,7 @@ function code(run: Run) {
     return {
       http: `POST /threads/${thread}/runs/${id}/retry`,
       cli: `runlane runs retry ${id}`,
-      python: `await client.runs.get("${thread}", "${id}")`,
+      python: `await client.http.post("/threads/${thread}/runs/${id}/retry", json={})`,
     };
   }
   return {
@@ -130,7 +131,11 @@ function Retry({ run, onClose }: { run: Run; onClose: () => void }) {
           Retry
         </Button>
         <Button onClick={onClose}>Leave it</Button>
-        <AsCode http={`POST ${route} {"from_start": ${start}}`} cli={`runlane runs retry ${run.run_id}${start ? " --from-start" : ""}`} />
+        <AsCode
+          http={`POST ${route} {"from_start": ${start}}`}
+          cli={`runlane runs retry ${run.run_id}${start ? " --from-start" : ""}`}
+          python={`await client.http.post("${route}", json={"from_start": ${python(start)}})`}
+        />
       </div>
     </Dialog>
   );

@@ -1,6 +1,7 @@
 /** Write to the state at a checkpoint: that makes a new checkpoint, which the thread goes on from. */
 import { useState } from "preact/hooks";
 import { path, post } from "../../lib/api";
+import { python } from "../../lib/code";
 import { shortId } from "../../lib/format";
 import { AsCode, Button, Dialog } from "../../lib/ui";
 import type { Run } from "./data";
@@ -38,7 +39,7 @@ export function EditState({ run, checkpointId, onClose, onDone }: EditProps) {
         <Button onClick={onClose}>Leave it</Button>
         <AsCode
           http={`POST ${route} ${JSON.stringify(body)}`}
-          python={`await client.threads.update_state("${run.thread_id}", ${JSON.stringify(values.value)}, checkpoint_id="${checkpointId}")`}
+          python={`await client.threads.update_state("${run.thread_id}", ${python(values.value)}, checkpoint_id="${checkpointId}")`}
         />
       </div>
     </Dialog>

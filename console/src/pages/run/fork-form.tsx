@@ -1,6 +1,7 @@
 /** Start a run from an earlier checkpoint: the thread's history forks there. */
 import { useState } from "preact/hooks";
 import { path, post } from "../../lib/api";
+import { python } from "../../lib/code";
 import { shortId } from "../../lib/format";
 import { go } from "../../lib/route";
 import { AsCode, Button, Dialog } from "../../lib/ui";
@@ -36,7 +37,7 @@ export function ForkForm({ run, checkpointId, onClose }: ForkProps) {
         <Button onClick={onClose}>Leave it</Button>
         <AsCode
           http={`POST ${route} ${JSON.stringify(body)}`}
-          python={`await client.runs.create("${run.thread_id}", "${run.assistant_id}", input=..., checkpoint_id="${checkpointId}")`}
+          python={`await client.runs.create("${run.thread_id}", "${run.assistant_id}", input=${python(input.value)}, checkpoint_id="${checkpointId}")`}
         />
       </div>
     </Dialog>

@@ -1,6 +1,7 @@
 /** Send a message to the run's thread: a new run, which takes its turn as its strategy says. */
 import { useState } from "preact/hooks";
 import { path, post } from "../../lib/api";
+import { python, shell } from "../../lib/code";
 import { go } from "../../lib/route";
 import { isActive } from "../../lib/runs";
 import { AsCode, Button, Dialog } from "../../lib/ui";
@@ -49,8 +50,8 @@ export function MessageForm({ run, onClose }: { run: Run; onClose: () => void })
         <Button onClick={onClose}>Leave it</Button>
         <AsCode
           http={`POST ${route} ${JSON.stringify(body)}`}
-          cli={`runlane runs start ${run.assistant_id} --thread ${run.thread_id} --input '${JSON.stringify(body.input)}'`}
-          python={`await client.runs.create("${run.thread_id}", "${run.assistant_id}", input=${JSON.stringify(body.input)}, multitask_strategy="${strategy}")`}
+          cli={`runlane runs start ${run.assistant_id} --thread ${run.thread_id} --input ${shell(JSON.stringify(body.input))}`}
+          python={`await client.runs.create("${run.thread_id}", "${run.assistant_id}", input=${python(body.input)}, multitask_strategy="${strategy}")`}
         />
       </div>
     </Dialog>

@@ -1,4 +1,5 @@
 /** When the run's supersteps were: its checkpoints, each of which says what was to run next. */
+import { useRef } from "preact/hooks";
 import { path, send } from "../../lib/api";
 import { type Live, useLive } from "../../lib/live";
 import { withoutPayload } from "../../lib/runs";
@@ -32,9 +33,20 @@ export function checkpointsOf(threadId: string, { limit, run_id }: { limit: numb
   return send("POST", path("/threads/{}/history", threadId), { body, signal: stop, headers: withoutPayload() });
 }
 
+/** Checkpoints that are read again and again while the run goes on. */
+const FEW = 20;
+
 export function useSupersteps(run: Run, active: boolean): Live<Superstep[]> {
+  const known = useRef<Checkpoint[]>([]);
   return useLive(
-    async (stop) => superstepsOf(await checkpointsOf(run.thread_id, { limit: MOST_STEPS, run_id: run.run_id }, stop), run),
+    async (stop) => {
+      const read = (limit: number) => checkpointsOf(run.thread_id, { limit, run_id: run.run_id }, stop);
+      const newest = await read(FEW);
+      const at = newest.findIndex((one) => one.checkpoint_id === known.current[0]?.checkpoint_id);
+      if (at >= 0) known.current = [...newest.slice(0, at), ...known.current].slice(0, MOST_STEPS);
+      else known.current = newest.length < FEW ? newest : await read(MOST_STEPS);
+      return superstepsOf(known.current, run);
+    },
     [run.run_id, run.status],
     active ? ACTIVE_MS : null,
   );

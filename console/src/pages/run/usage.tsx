@@ -9,7 +9,7 @@ export function UsageTab({ run }: { run: Run }) {
   const models = Object.entries(usage.by_model).map(([name, used]) => ({ name, ...used }));
   if (!models.length) return <Empty>No model has reported what it used.</Empty>;
   return (
-    <>
+    <div class="usage">
       <p>
         {plural(usage.llm_calls, "model call")} used {plural(usage.total_tokens, "token")}
         {usage.total_tokens === 0 && ": the model does not report tokens"}.
@@ -22,9 +22,9 @@ export function UsageTab({ run }: { run: Run }) {
           { name: "Model", cell: (row) => <bdi>{row.name}</bdi> },
           { name: "Calls", cell: (row) => number(row.llm_calls), end: true },
           { name: "Input", cell: (row) => number(row.input_tokens), end: true },
-          { name: "of it cached", cell: (row) => number(row.cached_input_tokens), end: true },
+          { name: "Cached input", cell: (row) => number(row.cached_input_tokens), end: true },
           { name: "Output", cell: (row) => number(row.output_tokens), end: true },
-          { name: "All", cell: (row) => number(row.total_tokens), end: true },
+          { name: "Total", cell: (row) => number(row.total_tokens), end: true },
         ]}
       />
       <Facts
@@ -33,6 +33,6 @@ export function UsageTab({ run }: { run: Run }) {
           ["Attempts", number(run.attempt)],
         ]}
       />
-    </>
+    </div>
   );
 }

@@ -1,4 +1,5 @@
 /** The list as an HTTP call, a command and Python. */
+import { shell } from "../../lib/code";
 import type { Query } from "../../lib/route";
 import { runFilter } from "./fields";
 
@@ -29,9 +30,7 @@ function options(query: Query): string {
     const age = name === "age" ? ` ${value.startsWith("<") ? "--since" : "--until"} ${value.slice(1)}` : "";
     const option = OPTIONS[name];
     const values = name === "status" ? value.split(",") : [value];
-    found += age || (option ? values.map((one) => ` ${option} ${quoted(one)}`).join("") : "");
+    found += age || (option ? values.map((one) => ` ${option} ${shell(one)}`).join("") : "");
   }
   return found;
 }
-
-const quoted = (text: string) => (/^[\w.:@/-]+$/.test(text) ? text : `'${text.replace(/'/g, `'\\''`)}'`);
