@@ -20,8 +20,10 @@ from runlane.store.backends import migrate_postgres
 from runlane.store.rows import owner_params
 from runlane.store.statements import Statement
 from runlane.store.transactions import claims, fence, interrupts, parts
+from runlane.store.transactions.failure_queries import TRENDS
 from runlane.store.transactions.run_search import COMPARED, NEWEST, RunFilter, last_compared, matching
 from runlane.store.transactions.selections import selecting
+from runlane.store.transactions.total_queries import TOKENS_OF_MODELS, TOTALS_OF_DAYS, By
 
 #: One thread has a fifth of the checkpoints.
 CHECKPOINTS, OF_THREAD, ITEMS = 100_000, 20_000, 20_000
@@ -56,6 +58,15 @@ FILL_RUNNING = """INSERT INTO runs (run_id, thread_id, owner, status, attempt, w
       on_disconnect, metadata, kwargs, not_before, created_at, updated_at)
     SELECT 'running-' || n, 'running-' || n, 'o' || n % 50, 'running', 1, 'w', 'enqueue', 'cancel', '{}', '{}', 1, n, 1
     FROM generate_series(1, 1000) AS n"""
+#: Rows of totals: of a thousand owners, or groups of failures, in 20 days, or hours.
+TOTALS = 20_000
+FILL_TOTALS = (
+    f"""INSERT INTO run_totals SELECT 'owner', n % 20, 'o' || n / 20, '', '', 'success', '', 1, 1, 1, 1, 1, 1, 1, 1
+        FROM generate_series(1, {TOTALS}) AS n""",
+    f"""INSERT INTO token_totals SELECT 'owner', n % 20, 'o' || n / 20, '', '', 'large', 1, 1, 1, 1, 1
+        FROM generate_series(1, {TOTALS}) AS n""",
+    f"INSERT INTO failure_totals SELECT n % 20, 'o' || n / 20, '', 1 FROM generate_series(1, {TOTALS}) AS n",
+)
 AT = {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "00010000"}
 VALUES: dict[str, Any] = {
     **AT,
@@ -128,6 +139,11 @@ def looked_at(plan: dict[str, Any]) -> float:
     return read + sum(looked_at(below) for below in plan.get("Plans", ()))
 
 
+def handled(plan: dict[str, Any]) -> float:
+    """Return how many rows all steps handed on."""
+    return plan["Actual Rows"] * plan["Actual Loops"] + sum(map(handled, plan.get("Plans", ())))
+
+
 def literal(value: Any, connection: psycopg.Connection) -> str:
     return psycopg.sql.Literal(value).as_string(connection)
 
@@ -182,6 +198,31 @@ def test_a_page_of_the_inbox_reads_few_threads(ledger: psycopg.Connection) -> No
     for one in (interrupts.ANSWERING, interrupts.ANSWERING_OF_OWNER, interrupts.ANSWERING_OF_THREAD):
         found = plan_of(one, {**given, "owner": "o7"}, ledger)
         assert looked_at(found) <= interrupts.NEWEST_RUNS, json.dumps(found, indent=1)
+
+
+@pytest.mark.parametrize("one", [TOKENS_OF_MODELS[By.OWNER], TOTALS_OF_DAYS[By.OWNER], TRENDS], ids=name_of)
+def test_totals_of_many_names_are_read_once(one: Statement, ledger: psycopg.Connection) -> None:
+    """PostgreSQL knows neither the days nor the names when it plans, and does not compare each row with each name."""
+    owners = dict.fromkeys((f"o{n}" for n in range(100)), 1)
+    given = {
+        "grain": "owner",
+        "first_day": 0,
+        "last_day": 30,
+        "owner": None,
+        "graph_id": None,
+        "model": None,
+        "daily": 1,
+        "names": json.dumps(owners),
+        "group_ids": json.dumps(list(owners)),
+        "first_hour": 0,
+        "hours": 1,
+        "build": None,
+    }
+    with ledger.transaction(force_rollback=True):
+        for sql in FILL_TOTALS:
+            ledger.execute(sql)
+        found = plan_of(one, given, ledger)
+    assert handled(found) <= 10 * TOTALS, json.dumps(found, indent=1)
 
 
 def plan_of(one: Statement, values: dict[str, Any], ledger: psycopg.Connection) -> dict[str, Any]:

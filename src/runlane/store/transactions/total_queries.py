@@ -48,6 +48,18 @@ _SUMS_OF_RUNS: Final = f"""{_sums(RUN_SUMS)},
   CAST(SUM(CASE WHEN status IN {listed(FAILED)} THEN runs ELSE 0 END) AS BIGINT) AS failed"""
 
 
+def _of_named(name: str, sql: str, column: str) -> Statement:
+    """Return the statement whose ``{named}`` is that *column* is a key of ``:names``.
+
+    PostgreSQL compares each row with all names if it expects few rows, as it does of two bounds; a key is looked up.
+    """
+    return statement(
+        name,
+        sql.replace("{named}", f"{column} IN (SELECT key FROM json_each(:names))"),
+        postgres=sql.replace("{named}", f"jsonb_exists((SELECT CAST(:names AS jsonb)), {column})"),
+    )
+
+
 def _order(by: By) -> str:
     return "MAX(day) DESC" if by is By.DAY else "total_tokens DESC, runs DESC, name"
 
@@ -63,10 +75,11 @@ TOTALS: Final[Mapping[By, Statement]] = {
     if by is not By.MODEL
 }
 TOTALS_OF_DAYS: Final[Mapping[By, Statement]] = {
-    by: statement(
+    by: _of_named(
         f"totals_of_days_by_{by.value}",
         f"""SELECT {_COLUMNS[by]} AS name, day, {_SUMS_OF_RUNS} FROM run_totals
-            WHERE {_WANTED} AND {_COLUMNS[by]} IN {{listed :names}} GROUP BY 1, 2 ORDER BY 2""",
+            WHERE {_WANTED} AND {{named}} GROUP BY 1, 2 ORDER BY 2""",
+        _COLUMNS[by],
     )
     for by in TOTALS
 }
@@ -82,13 +95,14 @@ TOKENS: Final[Mapping[By, Statement]] = {
 }
 # The day is 0 unless totals of days are wanted.
 TOKENS_OF_MODELS: Final[Mapping[By, Statement]] = {
-    by: statement(
+    by: _of_named(
         f"tokens_of_models_by_{by.value}",
         f"""SELECT name, day, model, {_sums(TOKEN_SUMS)} FROM (
               SELECT {_COLUMNS[by]} AS name, CASE WHEN :daily = 1 THEN day ELSE 0 END AS day, model,
                 {", ".join(TOKEN_SUMS)}
-              FROM token_totals WHERE {_WANTED} AND {_WITH_MODEL} AND {_COLUMNS[by]} IN {{listed :names}}) AS found
+              FROM token_totals WHERE {_WANTED} AND {_WITH_MODEL} AND {{named}}) AS found
             GROUP BY 1, 2, 3 ORDER BY 2, 3""",
+        _COLUMNS[by],
     )
     for by in TOKENS
 }
@@ -170,7 +184,7 @@ def totals(by: By, where: TotalFilter) -> Transaction[tuple[Total, ...]]:
     source = TOKENS if of_tokens else TOTALS
     model = {"model": where.model}
     rows = yield source[by](**params, **(model if of_tokens else {}), limit=where.limit)
-    names = dumps([row["name"] for row in rows])
+    names = dumps(dict.fromkeys((row["name"] for row in rows), 1))
     models = _Models()
     if by in TOKENS_OF_MODELS:
         models.add((yield TOKENS_OF_MODELS[by](**params, **model, daily=int(where.daily), names=names)))
