@@ -22,7 +22,7 @@ from runlane.errors import InvalidRequest
 from runlane.store.statements import Query, Statement, T, statement
 
 #: All statements of the ledger stay prepared on each connection.
-MAX_PREPARED: Final = 500
+MAX_PREPARED: Final = 700
 #: How often it is looked whether an answer is late.
 LOOK_S: Final = 1.0
 _PID: Final = "SELECT pg_backend_pid() AS pid"

@@ -30,7 +30,7 @@ READERS: Final = 4
 MAX_READS: Final = 8
 BUSY_TIMEOUT_S: Final = 5.0
 #: What a connection keeps prepared: every statement that there is, and room for as many.
-CACHED_STATEMENTS: Final = 720
+CACHED_STATEMENTS: Final = 900
 #: A log that one large transaction made longer is cut when it is begun again; small ones keep it at some 4 MB.
 LOG_BYTES: Final = 16 * 2**20
 

@@ -44,6 +44,7 @@ ADD_VIEW = statement(
         VALUES (:by_operator, :owner, :page, :name, :query, :shared, 1, {{now}})
         ON CONFLICT (by_operator, owner, page, name) DO NOTHING RETURNING {_COLUMNS}""",
 )
+# Guard: none; it is the owner's view of this name.
 DELETE_VIEW = statement("delete_view", f"DELETE FROM saved_views WHERE {_KEY} RETURNING name")
 
 
