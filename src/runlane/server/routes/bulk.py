@@ -36,6 +36,8 @@ _MAX_PAGES: Final = 20
 _PAGE: Final = 1_000
 #: Runs that one request acts on.
 MAX_ACTED: Final = 100
+#: Runs that are read whole at the same time, with their inputs, to be retried.
+_READ_AT_ONCE: Final = 10
 
 
 class RunsToActOn(Body):
@@ -194,7 +196,8 @@ def _recorded(where: RunWhere) -> str:
 
 async def _act_on_all(request: Request, body: RunsAction, runs: Sequence[SelectedRun]) -> list[RunResult]:
     """Act on *runs* at the same time, so that they share commits, and return once all of them are settled."""
-    found = await asyncio.gather(*(_act(request, body, run) for run in runs), return_exceptions=True)
+    reading = asyncio.Semaphore(_READ_AT_ONCE)
+    found = await asyncio.gather(*(_act(request, body, run, reading) for run in runs), return_exceptions=True)
     results = []
     for one in found:
         if isinstance(one, BaseException):
@@ -203,13 +206,14 @@ async def _act_on_all(request: Request, body: RunsAction, runs: Sequence[Selecte
     return results
 
 
-async def _act(request: Request, body: RunsAction, run: SelectedRun) -> RunResult:
+async def _act(request: Request, body: RunsAction, run: SelectedRun, reading: asyncio.Semaphore) -> RunResult:
     why = refusal(body.action, run, service_of(request).registry.graph_ids)
     if why is not None:
         return _refused(body.action, run, why)
     try:
         if body.action is BulkAction.RETRY:
-            return await _retry(request, body, run)
+            async with reading:
+                return await _retry(request, body, run)
         return await _cancel(request, body.action, run)
     except NotFound:  # it was deleted meanwhile
         return RunResult(run_id=run.run_id, thread_id=None, outcome=BulkOutcome.NOT_FOUND, status=None)
