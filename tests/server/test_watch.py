@@ -100,12 +100,12 @@ async def own_stream(http: httpx.AsyncClient, run: Any) -> list[Frame]:
     return await read_frames(http, "GET", f"/runs/{run['run_id']}/stream", headers={"Last-Event-ID": "-"})
 
 
-async def finished(client: LangGraphClient, count: int) -> list[Any]:
+async def finished(client: LangGraphClient, count: int, **asked: Any) -> list[Any]:
     """Return *count* runs that have ended, each of a thread of its own."""
     runs = []
     for _ in range(count):
         thread_id = (await client.threads.create())["thread_id"]
-        runs.append(await client.runs.create(thread_id, **STEPS))
+        runs.append(await client.runs.create(thread_id, **{**STEPS, **asked}))
     for run in runs:
         await ended(client, run)
     return runs
@@ -137,13 +137,15 @@ async def test_what_happens_from_now_on_comes_as_it_happens(client: LangGraphCli
 
 
 async def test_the_cursor_of_a_frame_goes_on_after_it(client: LangGraphClient, http: httpx.AsyncClient) -> None:
-    runs = await finished(client, 3)
+    long = {"messages": [{"type": "human", "content": "word " * 300}]}
+    runs = await finished(client, 3, assistant_id="chat", input=long, stream_mode=["messages-tuple"])
     async with watching(http, *runs) as whole:
         expected = await whole.rest()
     async with watching(http, *runs) as watcher:
         await watcher.frame()
         await watcher.frame()
         first, cursor = watcher.items, watcher.cursor
+    assert any(0 < len(of_run(first, run)) < len(of_run(expected, run)) for run in runs), "none is cut in the middle"
     async with watching(http, *runs, cursor=cursor) as watcher:
         rest = await watcher.rest()
     for run in runs:
