@@ -16,6 +16,8 @@ from runlane.store.transactions.admissions import FIND_KEY, LAST_PLACE
 from runlane.store.transactions.claims import CLAIM_RUN
 from runlane.store.transactions.crons import DUE_CRONS, NEXT_CRON
 from runlane.store.transactions.events import LAST_EVENT, OLD_LOGS, READ_SEGMENTS
+from runlane.store.transactions.failure_queries import BEGIN_OF_BUILD
+from runlane.store.transactions.failures import PURGE_FAILURES
 from runlane.store.transactions.fence import HOLDS_LEASE
 from runlane.store.transactions.fleet import RUNNING_RUNS
 from runlane.store.transactions.interrupts import (
@@ -72,7 +74,13 @@ from runlane.store.transactions.runs import (
 )
 from runlane.store.transactions.selections import selecting
 from runlane.store.transactions.threads import EXPIRED_THREADS
-from runlane.store.transactions.totals import OLDEST_UNCOUNTED, TAKE_ENDED
+from runlane.store.transactions.totals import (
+    OLDEST_UNCOUNTED,
+    PURGE_MINUTES,
+    PURGE_RUNS,
+    PURGE_TOKENS,
+    TAKE_ENDED,
+)
 from runlane.store.transactions.usage_of_limits import COUNTED, LONGEST_LANES, RUNNING_BY
 
 ENDED, THREADS, PENDING = 10_000, 10, 20
@@ -270,6 +278,14 @@ def test_an_overview_and_counting_cost_no_more_beside_many_ended_runs(
 ) -> None:
     given = {"most": ENDED, "limit": 10, "since": 0, "before": 2}
     assert steps(ledger, one, given) <= 20
+
+
+@pytest.mark.parametrize(
+    "one", [PURGE_RUNS, PURGE_TOKENS, PURGE_MINUTES, *PURGE_FAILURES, BEGIN_OF_BUILD], ids=lambda one: one.name
+)
+def test_totals_are_found_by_their_day(ledger: sqlite3.Connection, one: Statement) -> None:
+    plan = [row["detail"] for row in ledger.execute(f"EXPLAIN QUERY PLAN {one.sqlite}", bound(one))]
+    assert [step for step in plan if step.startswith("SCAN")] == [], plan
 
 
 @pytest.mark.parametrize("one", [GET_PARTS, MISSING_PARTS], ids=lambda one: one.name)

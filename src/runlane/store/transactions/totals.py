@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from runlane.lifecycle import RunStatus
 from runlane.store.rows import maybe_instant, usage_of
-from runlane.store.statements import Row, Statement, Transaction, statement
+from runlane.store.statements import Row, Statement, Transaction, listed, statement
 from runlane.store.transactions.audit import NOW
 from runlane.store.transactions.failures import PURGE_FAILURES, add_failures
 from runlane.store.transactions.purges import purges_alone
@@ -107,8 +107,10 @@ ADD_RUNS = _adding(
 ADD_TOKENS = _adding("token_totals", _TOKEN_KEY, TOKEN_SUMS, {})
 ADD_MINUTES = _adding("minute_totals", ("minute", "series"), ("amount",), {})
 # These have a guard: the day, or minute, is before those that are kept.
-PURGE_RUNS = statement("purge_run_totals", "DELETE FROM run_totals WHERE day < :day")
-PURGE_TOKENS = statement("purge_token_totals", "DELETE FROM token_totals WHERE day < :day")
+PURGE_RUNS = statement("purge_run_totals", f"DELETE FROM run_totals WHERE grain IN {listed(Grain)} AND day < :day")
+PURGE_TOKENS = statement(
+    "purge_token_totals", f"DELETE FROM token_totals WHERE grain IN {listed(Grain)} AND day < :day"
+)
 PURGE_MINUTES = statement("purge_minute_totals", "DELETE FROM minute_totals WHERE minute < :minute")
 
 
