@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { KEYS, accessible, client, visit } from "./kit.mjs";
+import { KEYS, OPEN, accessible, client, visit } from "./kit.mjs";
 import { MODES, say, start } from "./runs.mjs";
 
 const open = (name) => client().runs.wait(null, "gate", { input: { name } });
@@ -44,6 +44,9 @@ test("a hidden tab asks for nothing, and goes on where it was", async () => {
     await hide(false);
     await talk.getByText(/^echo: one @.* two$/).waitFor();
     await page.getByText("It completed.").waitFor();
+    const events = await fetch(`${OPEN}/runs/${run.run_id}/events?limit=1`);
+    const count = Number(events.headers.get("x-pagination-total")) + 1; // the end of the stream, which is no event of the log
+    await page.getByText(`${count} / ${count}`, { exact: true }).waitFor();
   });
 });
 

@@ -3,9 +3,9 @@ import { useState } from "preact/hooks";
 import { path, post } from "../../lib/api";
 import { python } from "../../lib/code";
 import { shortId } from "../../lib/format";
+import { JsonEditor } from "../../lib/schema-form";
 import { AsCode, Button, Dialog } from "../../lib/ui";
 import type { Run } from "./data";
-import { JsonField, parsedJson } from "./json-field";
 
 interface EditProps {
   run: Run;
@@ -15,11 +15,11 @@ interface EditProps {
 }
 
 export function EditState({ run, checkpointId, onClose, onDone }: EditProps) {
-  const [text, setText] = useState("{}");
+  const [values, setValues] = useState<unknown>({});
+  const [readable, setReadable] = useState(true);
   const [node, setNode] = useState("");
-  const values = parsedJson(text);
   const route = path("/threads/{}/state", run.thread_id);
-  const body = { values: values.value, checkpoint_id: checkpointId, ...(node && { as_node: node }) };
+  const body = { values, checkpoint_id: checkpointId, ...(node && { as_node: node }) };
   const write = async () => {
     await post(route, body);
     onDone();
@@ -27,19 +27,19 @@ export function EditState({ run, checkpointId, onClose, onDone }: EditProps) {
   return (
     <Dialog title={`Edit the state at checkpoint ${shortId(checkpointId)}`} onClose={onClose}>
       <p>What you write goes through the state's reducers, as if a node had returned it. It makes a new checkpoint, and nothing is lost.</p>
-      <JsonField label="Update" text={text} error={values.error} onText={setText} />
+      <JsonEditor label="Update" value={values} onChange={setValues} onReadable={setReadable} />
       <label>
         As if this node had written it; empty: the last one
         <input type="text" value={node} onInput={(event) => setNode(event.currentTarget.value)} />
       </label>
       <div class="actions">
-        <Button kind="primary" disabled={Boolean(values.error)} onClick={write}>
+        <Button kind="primary" disabled={!readable || values === undefined} onClick={write}>
           Write
         </Button>
         <Button onClick={onClose}>Leave it</Button>
         <AsCode
           http={`POST ${route} ${JSON.stringify(body)}`}
-          python={`await client.threads.update_state("${run.thread_id}", ${python(values.value)}, checkpoint_id="${checkpointId}")`}
+          python={`await client.threads.update_state("${run.thread_id}", ${python(values)}, checkpoint_id="${checkpointId}")`}
         />
       </div>
     </Dialog>

@@ -4,9 +4,9 @@ import { path, post } from "../../lib/api";
 import { python } from "../../lib/code";
 import { shortId } from "../../lib/format";
 import { go } from "../../lib/route";
+import { JsonEditor } from "../../lib/schema-form";
 import { AsCode, Button, Dialog } from "../../lib/ui";
 import type { Run } from "./data";
-import { JsonField, parsedJson } from "./json-field";
 
 interface ForkProps {
   run: Run;
@@ -15,10 +15,10 @@ interface ForkProps {
 }
 
 export function ForkForm({ run, checkpointId, onClose }: ForkProps) {
-  const [text, setText] = useState("null");
-  const input = parsedJson(text);
+  const [input, setInput] = useState<unknown>(null);
+  const [readable, setReadable] = useState(true);
   const route = path("/threads/{}/runs", run.thread_id);
-  const body = { assistant_id: run.assistant_id, input: input.value, checkpoint_id: checkpointId };
+  const body = { assistant_id: run.assistant_id, input: input ?? null, checkpoint_id: checkpointId };
   const fork = async () => {
     const made = await post<Run>(route, { ...body, stream_mode: run.kwargs.stream_mode ?? ["values"] });
     go(["run", made.run_id]);
@@ -29,15 +29,15 @@ export function ForkForm({ run, checkpointId, onClose }: ForkProps) {
         A new run begins at this checkpoint. What came after it stays in the history, and the thread goes on from the fork. Tools that ran after it may run
         again.
       </p>
-      <JsonField label="Input; null goes on with what was to run next" text={text} error={input.error} onText={setText} />
+      <JsonEditor label="Input" description="null goes on with what was to run next." value={input} onChange={setInput} onReadable={setReadable} />
       <div class="actions">
-        <Button kind="primary" disabled={Boolean(input.error)} onClick={fork}>
+        <Button kind="primary" disabled={!readable} onClick={fork}>
           Start the run
         </Button>
         <Button onClick={onClose}>Leave it</Button>
         <AsCode
           http={`POST ${route} ${JSON.stringify(body)}`}
-          python={`await client.runs.create("${run.thread_id}", "${run.assistant_id}", input=${python(input.value)}, checkpoint_id="${checkpointId}")`}
+          python={`await client.runs.create("${run.thread_id}", "${run.assistant_id}", input=${python(input)}, checkpoint_id="${checkpointId}")`}
         />
       </div>
     </Dialog>
