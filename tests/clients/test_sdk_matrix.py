@@ -75,14 +75,15 @@ def test_the_oldest_langgraph_passes_the_tests_of_graphs(tmp_path: Path) -> None
     run(python, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--rootdir", ROOT, *tests, timeout_s=170)
 
 
-def test_a_deep_agent_does_what_its_recipe_says(tmp_path: Path) -> None:
+def test_a_deep_agent_does_what_its_recipe_and_its_template_say(tmp_path: Path) -> None:
     """Its package needs newer versions of some others than they agree on."""
     python = tmp_path / "venv" / "bin" / "python"
     run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv")
     run(UV, "pip", "sync", "--quiet", "--python", python, "--require-hashes", HERE / "deepagents.lock")
     run(UV, "pip", "install", "--quiet", "--python", python, "--no-deps", "--no-build-isolation", "--editable", ROOT)
     recipe = f"{ROOT}/tests/server/test_cookbook.py::test_a_recipe_prints_what_its_page_says[deep-agents]"
-    run(python, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--rootdir", ROOT, recipe)
+    template = f"{ROOT}/tests/server/test_cli_projects.py::test_a_new_deep_agent_keeps_files"
+    run(python, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--rootdir", ROOT, recipe, template)
 
 
 def test_the_oldest_langgraph_is_the_lower_bound_of_the_package() -> None:

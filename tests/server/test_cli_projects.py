@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ def test_a_new_project_answers_without_a_key_or_a_network(
     ):
         answer = api.post("/runs/wait", json={"assistant_id": "agent", "input": given}).json()
     assert expected in json.dumps(answer[key])
+
+
+@pytest.mark.skipif(not find_spec("deepagents"), reason="tests/clients runs it in an environment of its own")
+def test_a_new_deep_agent_keeps_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert call("new", "deep", str(tmp_path / "made")).exit_code == 0
+    given = {"messages": [{"role": "user", "content": "High water"}]}
+    with (
+        running_server(f"sqlite:///{tmp_path}/ledger.db", tmp_path / "made" / "langgraph.json") as server,
+        httpx.Client(base_url=server.url, timeout=PATIENCE_S) as api,
+    ):
+        done = api.post("/runs/wait", json={"assistant_id": "agent", "input": given}).json()
+    assert done["messages"][-1]["content"].startswith("The notes are in /notes-")
+    assert [file["content"] for file in done["files"].values()] == ["# High water\n"]
 
 
 def test_a_new_coroutine_runs(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@ TEMPLATES: Final = {
         'runlane runs start agent --wait --input \'{"messages": [{"role": "user", "content": "2 + 3"}]}\'',
     ),
     "approval": (_SERVED, 'runlane runs start agent --input \'{"request": "the review is on Friday."}\''),
+    "deep": (
+        "pip install -r {folder}/requirements.txt",
+        _SERVED,
+        'runlane runs start agent --wait --input \'{"messages": [{"role": "user", "content": "High water"}]}\'',
+    ),
     "coroutine": ("cd {folder} && python main.py",),
 }
 
@@ -28,9 +33,10 @@ TEMPLATES: Final = {
 @click.argument("template", type=click.Choice(list(TEMPLATES)))
 @click.argument("folder", type=PATH)
 def new(template: str, folder: Path) -> None:
-    """Make a project: a chat agent, one that asks for approval, or a plain coroutine.
+    """Make a project: a chat agent, one that asks for approval, a deep agent, or a plain coroutine.
 
-    It runs as it is, without a key or a network. FOLDER must be empty, or not exist.
+    It runs without a key; a deep agent needs the package that its requirements.txt names. FOLDER must be empty, or not
+    exist.
     """
     with reporting():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
