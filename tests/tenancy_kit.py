@@ -69,8 +69,9 @@ def routes() -> dict[str, Route]:
 
 
 def addressed() -> dict[str, Route]:
-    """Return the routes whose path names what they are about, but for views: everybody names their own."""
-    return {name: route for name, route in routes().items() if route.parameters and "/views/" not in name}
+    """Return the routes whose path names what of a tenant they are about; of views everybody names their own."""
+    others = ("/views/", "/operator/")
+    return {name: route for name, route in routes().items() if route.parameters and not any(o in name for o in others)}
 
 
 def body_of(route: Route, has: Belongings) -> Any:
@@ -182,6 +183,8 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "PUT /views/{page}/{name}": [({"query": ""}, status(422))],
         "DELETE /views/{page}/{name}": [(None, status(422))],
         "GET /audit": [({}, status(403))],
+        "POST /operator/workers/{worker_id}/drain": [({}, status(403))],
+        "DELETE /operator/workers/{worker_id}/drain": [({}, status(403))],
         "GET /operator/limits": [({}, status(403))],
         "GET /operator/settings": [({}, status(403))],
         "GET /operator/workers": [({}, status(403))],
@@ -203,7 +206,7 @@ def _nothing_found(action: str, run_id: str) -> dict[str, Any]:
 def path_of(name: str, has: Belongings) -> tuple[str, str]:
     """Return the method and the path of a route with ids of *has*; a cancel is about the run that waits."""
     method, _, template = name.partition(" ")
-    ids = {**asdict(has), "namespace:path": "child", "page": "runs", "name": "mine"}
+    ids = {**asdict(has), "namespace:path": "child", "page": "runs", "name": "mine", "worker_id": "nobody"}
     if template.endswith("/cancel"):
         ids |= {"thread_id": has.waiting_thread_id, "run_id": has.waiting_run_id}
     if template.startswith("/a2a/"):

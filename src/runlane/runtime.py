@@ -313,6 +313,7 @@ def _parts(core: _Core, *, new_id: Callable[[], str], worker_id: str, now: Calla
         notifier=core.notifier,
         settings=core.settings,
         held=worker.holds,
+        follow_drain=worker.drains.follow,
         exclusive=core.exclusive,
         telemetry=core.telemetry,
     )

@@ -23,7 +23,7 @@ from ledger_kit import a_run, claim
 from run_kit import CLAIMS, FaultyDriver, Scripted, graph_run, on_virtual_time, opened, until
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
-from runlane.execution.worker import OUTAGE_LIMIT_S
+from runlane.execution.draining import OUTAGE_LIMIT_S
 from runlane.journal.queue import MAX_EVENT_BYTES
 from runlane.leases import WorkerState
 from runlane.lifecycle import CancelAction, EndReason, RunStatus

@@ -67,7 +67,8 @@ def ids(api: httpx.Client, name: str) -> dict[str, str]:
     assistant = api.post("/assistants", json={"graph_id": "steps"}).json()["assistant_id"]
     cron = api.post("/runs/crons", json={"assistant_id": "steps", "schedule": "0 0 1 1 *"}).json()["cron_id"]
     api.put("/store/items", json={"namespace": ["notes", "oslo"], "key": "weather", "value": {"rain": True}})
-    return {"RUN_ID": run_id, "THREAD_ID": thread_id, "ASSISTANT_ID": assistant, "CRON_ID": cron}
+    worker = api.get("/operator/workers").json()["here"]
+    return {"RUN_ID": run_id, "THREAD_ID": thread_id, "ASSISTANT_ID": assistant, "CRON_ID": cron, "WORKER_ID": worker}
 
 
 @pytest.mark.parametrize("name", CALLING)
@@ -85,6 +86,9 @@ def test_a_commands_example_does_what_help_says(
     words = [known.get(word, word) for word in shlex.split(example)[1:]]
     told = call(served, *words)
     assert told.exit_code == 0, told.output
+    if name == "runlane workers drain":
+        assert api.get("/operator/workers").json()["workers"][0]["state"] == "draining"
+        assert call(served, *words, "--undo").exit_code == 0
 
 
 @pytest.mark.parametrize("name", CALLING)

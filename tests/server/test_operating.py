@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -30,6 +31,13 @@ def clients(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory)
             name: stack.enter_context(httpx.Client(base_url=server.url, headers={"x-api-key": key}, timeout=PATIENCE_S))
             for name, key in keys.items()
         }
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_workers_are_shown_with_what_they_execute(clients: Clients) -> None:
@@ -84,3 +92,23 @@ def test_settings_are_shown_without_secrets(clients: Clients) -> None:
         "source": "default",
         "variable": "RUNLANE_MAX_RESCUES",
     }
+
+
+def test_a_worker_drains_and_starts_runs_again(clients: Clients) -> None:
+    [worker] = clients["watcher"].get("/operator/workers").json()["workers"]
+    path = f"/operator/workers/{worker['worker_id']}/drain"
+    assert [clients[name].post(path).status_code for name in ("alice", "watcher")] == [403, 403]
+    assert clients["chief"].post("/operator/workers/nobody/drain").status_code == 404
+    asked = clients["chief"].post(path)
+    assert (asked.status_code, asked.json()["worker_id"]) == (202, worker["worker_id"])
+    assert asked.json()["drain_asked_at"] is not None
+    eventually(lambda: clients["watcher"].get("/operator/workers").json()["workers"][0]["state"] == "draining")
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    run = {"assistant_id": "steps", "input": {"steps": 1}}
+    admitted = clients["alice"].post(f"/threads/{thread_id}/runs", json=run).json()
+    assert admitted["status"] == "pending"
+    assert clients["chief"].delete(path).json()["drain_asked_at"] is None
+    assert clients["alice"].get(f"/threads/{thread_id}/runs/{admitted['run_id']}/join").status_code == 200
+    acts = [act for act in clients["chief"].get("/audit").json() if act["action"] == "drain"]
+    assert [(act["route"].split()[0], act["status"]) for act in acts] == [("DELETE", 202), ("POST", 202), ("POST", 404)]
+    assert acts[0]["subject"] == {"worker_id": worker["worker_id"]}

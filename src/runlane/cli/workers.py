@@ -7,16 +7,19 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
 from runlane.cli import options
+from runlane.cli.connection import with_server
 from runlane.cli.project import database_settings
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
 from runlane.settings import Settings
 
 if TYPE_CHECKING:
+    from runlane.cli.client import Client
     from runlane.store.transactions.fleet import Fleet
 
 
@@ -47,6 +50,20 @@ def ls(project: Path, *, config: Path | None, database: str | None, as_json: boo
         click.echo(json.dumps(asdict(fleet), indent=2, default=str))
     else:
         _show(fleet)
+
+
+@app.command(epilog="Example: runlane workers drain WORKER_ID")
+@click.argument("worker_id")
+@click.option("--undo", is_flag=True, help="Have it start runs again.")
+@with_server
+def drain(worker_id: str, *, client: Client, undo: bool) -> None:
+    """Have a worker of a running server start no runs, finish what it executes, and hand back the rest.
+
+    The process goes on. Needs the scope admin.
+    """
+    path = f"/operator/workers/{quote(worker_id, safe='')}/drain"
+    client.send("DELETE" if undo else "POST", path, "worker", worker_id)
+    click.echo(f"{worker_id} {'starts runs again' if undo else 'drains'}.", err=True)
 
 
 async def _read(settings: Settings) -> Fleet:

@@ -70,6 +70,10 @@ class Dispatch(Protocol):
         """Start nothing more here: what may start from now on, such as a run that is handed back, is for others."""
         ...
 
+    def resume(self) -> None:
+        """Start runs here again after :meth:`drain`."""
+        ...
+
     async def next_cancel(self) -> str:
         """Wait for a run whose cancel was recorded."""
         ...

@@ -19,6 +19,7 @@ class LocalDispatch:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._waiting = FairQueue(limits or Limits())
+        self._draining = False
         self._changed = asyncio.Event()
         self._queued: set[str] = set()
         self._hints = Hints()
@@ -40,7 +41,7 @@ class LocalDispatch:
         self._hints.cancel(run_id)
 
     async def next_work(self) -> Head:
-        while (head := self._waiting.get()) is None:
+        while self._draining or (head := self._waiting.get()) is None:
             self._changed.clear()
             await self._changed.wait()
         self._queued.discard(head.run_id)
@@ -58,7 +59,11 @@ class LocalDispatch:
             self._changed.set()
 
     def drain(self) -> None:
-        """There are no others."""
+        self._draining = True
+
+    def resume(self) -> None:
+        self._draining = False
+        self._changed.set()
 
     async def next_cancel(self) -> str:
         return await self._hints.next_cancel()

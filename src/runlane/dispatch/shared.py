@@ -81,7 +81,7 @@ class SharedDispatch:
         while True:
             await self.slot_freed()
             await self._reason.wait()
-            if self._free:
+            if self._has_slot:
                 break
         self._reason.clear()
         free = FreeSlots(slots=min(self._free, MAX_CLAIMS), attached=tuple(islice(self._attached, MAX_ATTACHED)))
@@ -111,6 +111,11 @@ class SharedDispatch:
 
     def drain(self) -> None:
         self._draining = True
+
+    def resume(self) -> None:
+        self._draining = False
+        self._slot_free.set()
+        self._reason.set()
 
     def _offer(self, graph_ids: Iterable[str | None]) -> None:
         if self.offer is not None:

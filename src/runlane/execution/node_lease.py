@@ -127,6 +127,10 @@ class NodeLease:
         except StoreUnavailable:
             return  # they will see that it does not beat any more
 
+    def show_draining(self, *, active: bool) -> None:
+        """Show others from the next renewal on whether this process drains."""
+        self.worker = replace(self.worker, draining=active)
+
     def _beating(self) -> WorkerState:
         self.worker = replace(self.worker, beats=self.worker.beats + 1, lag_s=self._lag_s())
         return self.worker

@@ -16,6 +16,7 @@ from runlane.errors import NotFound, RunlaneError, StoreUnavailable
 from runlane.execution.attempt import Attempt
 from runlane.execution.claiming import Claims, Reservation, count_down
 from runlane.execution.decision import StopReason
+from runlane.execution.draining import Drain
 from runlane.execution.executor import Executor
 from runlane.execution.fetching import Fetcher
 from runlane.execution.node_lease import NodeLease
@@ -28,10 +29,6 @@ from runlane.telemetry.emitter import SILENT, Telemetry
 
 log = logging.getLogger("runlane.worker")
 
-#: How long a drain waits for an ending that cannot be written, beyond what stopping and repairing may take.
-OUTAGE_LIMIT_S: Final = 10.0
-#: How often a drain stops what is left and counts its time.
-DRAIN_POLL_S: Final = 0.1
 #: Leases are renewed this many times in their lifetime, so that one lost renewal costs nothing.
 RENEWALS_PER_LEASE: Final = 3
 #: How often they are tried while the ledger is unavailable, so that leases that still last are kept once it is back.
@@ -46,6 +43,9 @@ class Worker:
     """Claims runs that may start, executes each in a slot, keeps their leases, and passes cancels on.
 
     The ledger decides what is executed: a hint of the dispatch that finds nothing to claim ends quietly.
+
+    Attributes:
+        drains: Its drain, which follows what operators ask for.
     """
 
     def __init__(
@@ -98,7 +98,19 @@ class Worker:
         self._fetching = loop("fetch", fetcher.fetch, every_s=0.0)
         self._cancelling = loop("cancels", self._pass_cancel, every_s=0.0)
         self._renewing = loop("leases", self._renew, every_s=self._until_renewal_s, at_once=False)
-        self.draining = False
+        self.drains = Drain(
+            dispatch=dispatch,
+            lease=lease,
+            settings=settings,
+            attempts=self._attempts.values,
+            tasks=self._tasks,
+            show=self._renewing.soon,
+        )
+
+    @property
+    def draining(self) -> bool:
+        """Return whether nothing is started here."""
+        return self.drains.active
 
     @property
     def executing(self) -> int:
@@ -127,24 +139,10 @@ class Worker:
 
         Returns once no code of a run executes here, or it is abandoned. A second call waits for the same.
         """
-        began, again = asyncio.get_running_loop().time(), self.draining
-        self.draining = True
-        self._dispatch.drain()
+        began = asyncio.get_running_loop().time()
+        again = self.drains.begin_for_good()
         await self._fetching.stop()
-        if self._tasks and grace_s > 0:
-            await asyncio.wait(tuple(self._tasks), timeout=grace_s)
-        stages_s = self._settings.cancel_grace_s + self._settings.abandon_after_s
-        polls = int((2 * stages_s + OUTAGE_LIMIT_S) / DRAIN_POLL_S)  # counted, since a process may stand still
-        while self._tasks:
-            polls -= 1
-            for attempt in tuple(self._attempts.values()):
-                attempt.stop(StopReason.DRAIN)
-            await asyncio.wait(tuple(self._tasks), timeout=DRAIN_POLL_S)
-            if polls < 0:
-                for attempt in tuple(self._attempts.values()):
-                    attempt.stop(StopReason.LEASE_LOST)  # so that nothing is written from now on, half of it least
-                for task in self._tasks:
-                    task.cancel()
+        await self.drains.finish(grace_s)
         await self._cancelling.stop()
         await self._renewing.stop()
         if not again:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -35,6 +35,12 @@ PAGE: Final = 1000
 REPAIRS: Final = 3
 
 
+class DrainFollower(Protocol):
+    """Drains while it is asked for."""
+
+    def __call__(self, *, asked: bool) -> None: ...
+
+
 class Rescuer:
     """Looks for runs that lost their worker, and every ``poll_s`` for lanes whose notification was lost.
 
@@ -54,12 +60,14 @@ class Rescuer:
         notifier: CompletionNotifier,
         settings: Settings,
         held: Callable[[str, int], bool],
+        follow_drain: DrainFollower,
         exclusive: bool,
         telemetry: Telemetry = SILENT,
     ) -> None:
         """Args:
         lease: Of this process, entered before anything is admitted.
         held: Whether this process has an attempt of a run, given its number, which ends it or hands it back by itself.
+        follow_drain: Told with each look whether an operator asks this process to drain.
         exclusive: No other process uses this ledger, so whatever another worker's id runs is lost at once.
         """
         self._lease = lease
@@ -70,6 +78,7 @@ class Rescuer:
         self._notifier = notifier
         self._settings = settings
         self._held = held
+        self._follow_drain = follow_drain
         self._exclusive = exclusive
         self._telemetry = telemetry
         every_s = settings.poll_s if exclusive else min(settings.poll_s, LOOK_EVERY_S)
@@ -123,6 +132,7 @@ class Rescuer:
         for run_id in frozenset(view.cancelled) - self._told:
             self._dispatch.cancel(run_id)
         self._told = frozenset(view.cancelled)
+        self._follow_drain(asked=view.drain_asked)
         if view.has_heads:
             self._dispatch.look()
         dead = self._neighbours.note(view.workers, asked_at=asked_at, at=at)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from runlane.errors import NotFound
 from runlane.runtime import Runtime, utc_now
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
@@ -59,8 +60,50 @@ def _alone(worker: ShownWorker, runtime: Runtime, now: datetime) -> ShownWorker:
     )
 
 
+async def drain_worker(request: Request) -> Response:
+    """Have a worker start nothing more, let its runs finish for ``drain_grace_s``, then hand the rest back.
+
+    Its process goes on, for requests too. It begins within a second; ``running`` tells how far it is.
+    """
+    return await _ask(request, drain=True)
+
+
+async def undo_drain(request: Request) -> Response:
+    """Have a worker start runs again that an operator asked to drain."""
+    return await _ask(request, drain=False)
+
+
+async def _ask(request: Request, *, drain: bool) -> Response:
+    worker_id, runtime = request.path_params["worker_id"], service_of(request).runtime
+    await administer(request, "workers", "drain", {"worker_id": worker_id})
+    await runtime.store.workers.ask_to_drain(worker_id, drain=drain)
+    if not runtime.settings.on_postgres:  # there is no other; on PostgreSQL each worker looks for itself
+        runtime.worker.drains.follow(asked=drain)
+    shown = _shown(await runtime.store.workers.fleet(), runtime)
+    found = [worker for worker in shown.workers if worker.worker_id == worker_id]
+    if not found:
+        raise NotFound("worker", worker_id)
+    return json_response(found[0], status=202)
+
+
 WORKERS = Resource(
     tag="Operators",
     group=None,
-    routes=(Route("GET /operator/workers", list_workers, answer=Workers, errors=(403,)),),
+    routes=(
+        Route("GET /operator/workers", list_workers, answer=Workers, errors=(403,)),
+        Route(
+            "POST /operator/workers/{worker_id}/drain",
+            drain_worker,
+            answer=ShownWorker,
+            success=(202,),
+            errors=(403, 404),
+        ),
+        Route(
+            "DELETE /operator/workers/{worker_id}/drain",
+            undo_drain,
+            answer=ShownWorker,
+            success=(202,),
+            errors=(403, 404),
+        ),
+    ),
 )
