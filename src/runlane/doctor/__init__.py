@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from runlane.doctor.examination import Examination, examine, repair
 from runlane.doctor.findings import Finding
+from runlane.doctor.live import LiveDoctor
 from runlane.doctor.opening import OpenLedger, open_ledger
 from runlane.doctor.storage import LedgerStorage, measure
 
-__all__ = ["Examination", "Finding", "LedgerStorage", "OpenLedger", "examine", "measure", "open_ledger", "repair"]
+__all__ = [
+    "Examination",
+    "Finding",
+    "LedgerStorage",
+    "LiveDoctor",
+    "OpenLedger",
+    "examine",
+    "measure",
+    "open_ledger",
+    "repair",
+]

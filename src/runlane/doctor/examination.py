@@ -37,27 +37,41 @@ class Examination:
 
 
 async def examine(
-    ledger: OpenLedger, *, graphs: Registry | None = None, page_size: int = PAGE, max_findings: int = MAX_FINDINGS
+    ledger: OpenLedger,
+    *,
+    graphs: Registry | None = None,
+    page_size: int = PAGE,
+    max_findings: int = MAX_FINDINGS,
+    within_s: float | None = None,
+    file: bool = True,
 ) -> Examination:
     """Look through *ledger*, and change nothing.
 
     Args:
         graphs: With these the states of threads are read too, which executes their code.
+        within_s: After so long it ends with what it has found; ``None``: once it has seen everything.
+        file: Read SQLite's whole file for damage first, and stop there if there is any.
 
     Raises:
         ConfigurationError: A newer version made it, or it is no ledger.
         StoreUnavailable: It cannot be read.
     """
     checked: dict[str, int] = {}
-    basic = await _basics(ledger)
+    basic = await _basics(ledger, file=file)
     if basic:  # the rest could not be trusted
         return Examination(checked=checked, findings=basic, complete=False)
     findings: list[Finding] = []
-    async for finding in _all(ledger, checked, page_size, graphs):
-        findings.append(finding)
-        if len(findings) >= max_findings:
-            return Examination(checked=checked, findings=findings, complete=False)
-    return Examination(checked=checked, findings=findings, complete=True)
+    complete = True
+    try:
+        async with asyncio.timeout(within_s):
+            async for finding in _all(ledger, checked, page_size, graphs):
+                findings.append(finding)
+                if len(findings) >= max_findings:
+                    complete = False
+                    break
+    except TimeoutError:
+        complete = False
+    return Examination(checked=checked, findings=findings, complete=complete)
 
 
 async def repair(ledger: OpenLedger, finding: Finding) -> bool:
@@ -77,8 +91,12 @@ async def repair(ledger: OpenLedger, finding: Finding) -> bool:
         return False
 
 
-async def _basics(ledger: OpenLedger) -> list[Finding]:
+async def _basics(ledger: OpenLedger, *, file: bool) -> list[Finding]:
     """Return what makes every other look useless: a broken file, another schema."""
+    return (await _damage(ledger) if file else []) or await _other_schema(ledger)
+
+
+async def _damage(ledger: OpenLedger) -> list[Finding]:
     try:
         said = await ledger.database.read(_rows(ledger_sql.INTEGRITY))
     except StoreUnavailable as error:
@@ -89,10 +107,10 @@ async def _basics(ledger: OpenLedger) -> list[Finding]:
     if told != ["ok"]:
         return [_broken(text) for text in told]
     foreign = await ledger.database.read(_rows(ledger_sql.FOREIGN_KEYS))
-    if foreign:
-        return [
-            _broken(f"a row of {row['table']} refers to one of {row['parent']} that is not there") for row in foreign
-        ]
+    return [_broken(f"a row of {row['table']} refers to one of {row['parent']} that is not there") for row in foreign]
+
+
+async def _other_schema(ledger: OpenLedger) -> list[Finding]:
     version = await ledger.database.read(_version())
     if not version.revision:
         raise ConfigurationError(
@@ -180,13 +198,14 @@ async def _scan(ledger: OpenLedger, scan: Scan, checked: dict[str, int], page_si
         checked[scan.name] += count
         for judge, rows in found:
             for row in rows:
-                finding = _judged(judge, row, ledger.exclusive)
+                finding = judged(judge, row, ledger.exclusive)
                 if finding is not None:
                     yield finding
         after = upto
 
 
-def _judged(judge: Judge, row: Row, exclusive: bool) -> Finding | None:
+def judged(judge: Judge, row: Row, exclusive: bool) -> Finding | None:
+    """Return what *judge* says of a row; a row that it cannot read is a finding too."""
     try:
         return judge(row, exclusive)
     except (ValueError, LookupError, TypeError) as error:

@@ -41,8 +41,11 @@ class PartsOfThread:
 def look_at_next(after: str) -> Transaction[PartsOfThread | None]:
     """Look at the next thread that has parts; ``None`` if there is none. What executes is passed over."""
     thread_id: str | None = (yield _NEXT(after=after))[0]["thread_id"]
-    if thread_id is None:
-        return None
+    return None if thread_id is None else (yield from look_at(thread_id))
+
+
+def look_at(thread_id: str) -> Transaction[PartsOfThread]:
+    """Look at the parts of a thread, unless it executes."""
     [thread] = yield _THREAD(thread_id=thread_id)
     if thread["executes"]:
         return PartsOfThread(thread_id=thread_id, parts=0)

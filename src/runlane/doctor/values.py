@@ -68,6 +68,11 @@ def look_at_next(after: str, loads: Loads) -> Transaction[Looked | None]:
     if not rows:
         return None
     thread_id: str = rows[0]["thread_id"]
+    return (yield from look_at(thread_id, loads))
+
+
+def look_at(thread_id: str, loads: Loads) -> Transaction[Looked]:
+    """Look at the values of a thread, unless it executes."""
     return (yield from _look(thread_id, loads, delete=False))
 
 

@@ -57,12 +57,13 @@ class Drain:
         """Drain while an operator has *asked* for it, and start runs again afterwards; repeated, it changes nothing."""
         if self._for_good or asked == (self._asked is not None):
             return
-        log.info("worker.drain_asked" if asked else "worker.drain_withdrawn")
         if asked:
+            log.info("worker.drain_asked")
             self._set_active(active=True)
             self._asked = asyncio.get_running_loop().create_task(self._hand_back())
             return
         assert self._asked is not None
+        log.info("worker.drain_withdrawn")
         self._asked.cancel()
         self._asked = None
         self._set_active(active=False)

@@ -23,6 +23,7 @@ from runlane.server.routes.bulk import BULK
 from runlane.server.routes.configuration import CONFIGURATION
 from runlane.server.routes.console import CONSOLE
 from runlane.server.routes.crons import CRONS
+from runlane.server.routes.doctor import DOCTOR
 from runlane.server.routes.explain import EXPLAIN
 from runlane.server.routes.interrupts import INTERRUPTS
 from runlane.server.routes.items import ITEMS
@@ -85,6 +86,7 @@ RESOURCES: Final = (
     SAVED_VIEWS,
     WORKERS,
     CONFIGURATION,
+    DOCTOR,
     TOTALS,
     PROTOCOL,
     MCP,

@@ -16,6 +16,7 @@ from runlane.agents.registry import Registry
 from runlane.agents.state import ThreadStates
 from runlane.agents.users import RunUser, RunUsers, run_user
 from runlane.checkpoints.saver import LedgerSaver
+from runlane.doctor.live import LiveDoctor
 from runlane.errors import ConflictError, NotFound
 from runlane.lifecycle import RunStatus
 from runlane.maintenance.table_sizes import TableSizes
@@ -75,6 +76,7 @@ class Service:
     system_assistants: Mapping[str, Assistant]
     probe: DatabaseProbe
     table_sizes: TableSizes
+    doctor: LiveDoctor
     drain: Drain
 
     @property

@@ -17,6 +17,7 @@ from runlane.agents.isolation import GraphHosts
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.agents.registry import Registry, load_registry, system_assistant_id
 from runlane.agents.users import RunUsers
+from runlane.doctor.live import LiveDoctor
 from runlane.lifecycle import EndReason
 from runlane.maintenance.retention import ThreadSweeper
 from runlane.maintenance.table_sizes import TableSizes
@@ -144,10 +145,10 @@ async def open_service(
             system_assistants=await register_system_assistants(store, project.graphs),
             probe=DatabaseProbe(store),
             table_sizes=table_sizes,
+            doctor=await stack.enter_async_context(LiveDoctor(store, sqlite=not settings.on_postgres)),
             drain=Drain(runtime),
         )
-        sweepers = _thread_sweeper(runtime, project.expiry), RollbackSweeper(store, runtime.telemetry)
-        await stack.enter_async_context(together(table_sizes, *sweepers))
+        await stack.enter_async_context(together(table_sizes, *_sweepers(runtime, project.expiry)))
         yield service
 
 
@@ -163,14 +164,15 @@ async def _open_grants(config: Path | None, settings: Settings, telemetry: Telem
         yield grants
 
 
-def _thread_sweeper(runtime: Runtime, expiry: Expiry) -> ThreadSweeper:
-    return ThreadSweeper(
+def _sweepers(runtime: Runtime, expiry: Expiry) -> tuple[ThreadSweeper, RollbackSweeper]:
+    threads = ThreadSweeper(
         store=runtime.store,
         saver=runtime.saver,
         every_s=expiry.every_s,
         limit=expiry.limit,
         telemetry=runtime.telemetry,
     )
+    return threads, RollbackSweeper(runtime.store, runtime.telemetry)
 
 
 def _new_host(settings: Settings) -> AgentHost:

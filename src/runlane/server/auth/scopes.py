@@ -40,6 +40,7 @@ _THREAD_ACTS: Final[Mapping[str, OperatorScope]] = {
     "interrupt": OperatorScope.RUNS_CANCEL,
     "rollback": OperatorScope.RUNS_CANCEL,
     "retry": OperatorScope.RUNS_RETRY,
+    "repair": OperatorScope.ADMIN,
 }
 #: What is the server's, so that only operators may do it, and the scope that each action needs.
 SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {
@@ -48,6 +49,7 @@ SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {
     "overview": {"read": OperatorScope.RUNS_READ},
     "totals": {"read": OperatorScope.RUNS_READ},
     "failures": {"read": OperatorScope.RUNS_READ},
+    "doctor": {"read": OperatorScope.RUNS_READ, "repair": OperatorScope.ADMIN},
     "limits": {"read": OperatorScope.RUNS_READ},
     "settings": {"read": OperatorScope.ADMIN},
     "workers": {"read": OperatorScope.RUNS_READ, "drain": OperatorScope.ADMIN},
@@ -97,6 +99,7 @@ def permitted(scopes: Set[OperatorScope]) -> tuple[str, ...]:
     """Return what an operator with *scopes* may do, as ``<resource>.<action>``."""
     asked = [(f"{resource}.{action}", required_scope(resource, action, {})) for resource, action in _actions()]
     asked += [("threads.cancel", OperatorScope.RUNS_CANCEL), ("threads.retry", OperatorScope.RUNS_RETRY)]
+    asked.append(("threads.repair", OperatorScope.ADMIN))
     return tuple(sorted(name for name, scope in asked if scope in scopes))
 
 
@@ -106,7 +109,7 @@ def owners_actions(allows: Callable[[str, str], bool]) -> tuple[str, ...]:
         f"{resource}.{action}" for resource, action in _actions() if resource in _OWNED and allows(resource, action)
     ]
     if "threads.update" in found:
-        found.append("threads.cancel")
+        found += ["threads.cancel", "threads.repair"]
         found += ["threads.retry"] if "threads.create_run" in found else []
     return tuple(sorted(found))
 

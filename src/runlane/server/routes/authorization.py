@@ -38,6 +38,7 @@ _SUBJECTS: Final = (
     "bound",
     "after",
     "reason",
+    "findings",
 )
 
 
