@@ -50,6 +50,23 @@ test("a hidden tab asks for nothing, and goes on where it was", async () => {
   });
 });
 
+test("a lost connection is told, and the conversation goes on after it", async () => {
+  const name = crypto.randomUUID();
+  const run = await start("chat", say(`one @${name} two`), { ended: false });
+  await visit(`run/${run.run_id}`, { allow: [/ERR_INTERNET_DISCONNECTED/] }, async (page, context) => {
+    const talk = page.getByRole("log", { name: "Conversation" });
+    await talk.getByText("echo: one").waitFor();
+    await context.setOffline(true);
+    await page.getByText(/connection lost/).waitFor();
+    await page.getByText(/stale: last read/).waitFor();
+    await open(name);
+    await client().runs.join(run.thread_id, run.run_id);
+    await context.setOffline(false);
+    await talk.getByText(/^echo: one @.* two$/).waitFor();
+    await page.getByText("It completed.").waitFor();
+  });
+});
+
 test("a cancel asks with its consequence, shows its receipt, and marks what was cut off", async () => {
   const name = crypto.randomUUID();
   const run = await start("chat", say(`half @${name} never`), { ended: false });

@@ -77,6 +77,8 @@ export interface Explanation {
 export interface Known {
   run: Run;
   why: Explanation;
+  /** How far the ledger's clock is ahead of this one. */
+  aheadMs: number;
 }
 
 /** Changes are told; this is for what is not one, such as a worker that goes silent. */
@@ -96,10 +98,11 @@ export function useRun(runId: string, active: boolean): Live<Known> {
         send<Run>("GET", path("/runs/{}", runId), { headers, signal: stop }),
         send<Explanation>("GET", path("/runs/{}/explain", runId), { headers, signal: stop }),
       ]);
-      if (!isRecorded()) return { run, why };
+      const aheadMs = Date.parse(why.as_of) - Date.now();
+      if (!isRecorded()) return { run, why, aheadMs };
       if (whole.current?.status !== run.status) whole.current = await get<Run>(path("/runs/{}", runId), {}, stop);
       const { kwargs, error, metadata } = whole.current;
-      return { run: { ...run, kwargs, error, metadata }, why };
+      return { run: { ...run, kwargs, error, metadata }, why, aheadMs };
     },
     [runId],
     active ? ACTIVE_MS : null,

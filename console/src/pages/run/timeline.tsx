@@ -15,17 +15,17 @@ interface Bar {
   title: string;
 }
 
-export function Timeline({ known: { run, why }, said }: { known: Known; said: Conversation }) {
+export function Timeline({ known: { run, why, aheadMs }, said }: { known: Known; said: Conversation }) {
   const active = isActive(run);
   const supersteps = useSupersteps(run, active);
   const now = useNow(active ? 500 : 60_000);
-  const end = run.ended_at ? Date.parse(run.ended_at) : now;
+  const end = run.ended_at ? Date.parse(run.ended_at) : now + aheadMs;
   const begin = Date.parse(run.created_at);
   const scale = { begin, length: Math.max(1, end - begin) };
   const steps = supersteps.data ?? [];
   return (
     <section class="timeline" aria-label="Timeline">
-      {rowsOf(why, steps, run.created_at, run.ended_at).map((row) => (
+      {rowsOf(why, steps, run.created_at, run.ended_at, end).map((row) => (
         <Row key={row.name} name={row.name} note={row.note} bars={row.bars} scale={scale} />
       ))}
       <Tools said={said} active={active} />
@@ -44,10 +44,10 @@ interface RowOf {
   bars: Bar[];
 }
 
-function rowsOf(why: Explanation, steps: Superstep[], created: string, ended: string | null): RowOf[] {
+function rowsOf(why: Explanation, steps: Superstep[], created: string, ended: string | null, now: number): RowOf[] {
   const claims = why.steps.filter((step) => step.kind === "claimed");
   const first = claims[0]?.at ?? null;
-  const queued = between(created, first ?? ended);
+  const queued = between(created, first ?? ended, now);
   const rows: RowOf[] = [
     {
       name: "queued",
@@ -57,7 +57,7 @@ function rowsOf(why: Explanation, steps: Superstep[], created: string, ended: st
   ];
   for (const claim of claims) rows.push(attemptOf(claim.attempt ?? 0, claim.at, why, ended));
   const executed = steps.flatMap((step) => whileExecuted(step, why));
-  for (const name of new Set(steps.flatMap((step) => step.nodes))) rows.push(nodeOf(name, executed));
+  for (const name of new Set(steps.flatMap((step) => step.nodes))) rows.push(nodeOf(name, executed, now));
   return rows;
 }
 
@@ -78,9 +78,9 @@ function whileExecuted(step: Superstep, why: Explanation): Superstep[] {
   return again && handed ? [{ ...step, to: handed.at }, ...whileExecuted({ ...step, from: again.at }, why)] : [step];
 }
 
-function nodeOf(name: string, steps: Superstep[]): RowOf {
+function nodeOf(name: string, steps: Superstep[], now: number): RowOf {
   const own = steps.filter((step) => step.nodes.includes(name));
-  const took = own.reduce((sum, step) => sum + between(step.from, step.to), 0);
+  const took = own.reduce((sum, step) => sum + between(step.from, step.to, now), 0);
   return {
     name: visibleText(name),
     note: own.length > 1 ? `${own.length} × ${duration(took / own.length)}` : duration(took),
@@ -88,7 +88,7 @@ function nodeOf(name: string, steps: Superstep[]): RowOf {
       from,
       to,
       kind: to ? "node" : "now",
-      title: `${name}${step === undefined ? "" : `, step ${step}`}: ${duration(between(from, to))}`,
+      title: `${name}${step === undefined ? "" : `, step ${step}`}: ${duration(between(from, to, now))}`,
     })),
   };
 }
