@@ -240,6 +240,19 @@ def test_a_server_is_shown_with_its_queue_and_what_failed(served: Server) -> Non
     assert failed in call(served, "top").stdout
 
 
+def test_reports_tell_what_runs_took_and_how_they_failed(served: Server) -> None:
+    failed = call(served, "runs", "start", "failing", "--input", "{}", "--wait").stderr.split()[0]
+    graphs = {one["name"]: one for one in printed(served, "report", "--by", "graph")}
+    assert graphs["failing"]["failed"] == graphs["failing"]["runs"] >= 1
+    assert "failing" in call(served, "report", "--by", "graph").stdout
+    [group] = printed(served, "failures", "--graph", "failing")
+    assert (group["run_id"], group["graph_id"]) == (failed, "failing")
+    shown = call(served, "failures").stdout
+    assert f"{group['error']}: {group['message']}" in shown
+    unknown = call(served, "failures", "--new-since-build", "never")
+    assert (unknown.exit_code, "never" in unknown.stderr) == (3, True)
+
+
 def test_a_load_tells_how_many_runs_failed(served: Server) -> None:
     found = printed(served, "bench", "steps", "--input", '{"steps": 1}', "--runs", "12", "--concurrency", "3")
     assert (found["runs"], found["failed"], found["first_error"]) == (12, 0, None)
