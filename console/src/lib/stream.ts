@@ -6,6 +6,7 @@ import { batch, computed, effect, signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError, request } from "./api";
 import { visible } from "./live";
+import { withoutPayload } from "./runs";
 
 /** An event of a run's stream. */
 export interface Item {
@@ -177,7 +178,7 @@ async function read(stop: AbortSignal): Promise<void> {
     after: [...takers].map((taker) => taker.after).reduce((least, one) => (one < least ? one : least)),
   }));
   const asks = tells && hearers.size > 0;
-  const answer = await request("POST", "/watch", { body: { runs, changes: asks }, signal: stop });
+  const answer = await request("POST", "/watch", { body: { runs, changes: asks }, headers: runs.length ? {} : withoutPayload(), signal: stop });
   streaming.value = "live";
   hearing.value = asks;
   for (const hear of hearers) if (acquainted.has(hear)) hear(null);

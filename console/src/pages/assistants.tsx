@@ -1,5 +1,6 @@
 /** Assistants: graphs with a configuration, and one of them. */
 import { useState } from "preact/hooks";
+import { shell } from "../lib/code";
 import { checkQuery } from "../lib/filter";
 import { FilterBar } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
@@ -41,7 +42,7 @@ function List() {
         )}
         <AsCode
           http={`POST /assistants/search ${JSON.stringify({ graph_id: given.query["graph"], name: given.query["name"], limit })}`}
-          cli={`runlane assistants ls${given.query["graph"] ? ` --graph ${given.query["graph"]}` : ""}`}
+          cli={`runlane assistants ls${given.query["graph"] ? ` --graph ${shell(given.query["graph"])}` : ""}`}
           python={`await client.assistants.search(${given.query["graph"] ? `graph_id=${JSON.stringify(given.query["graph"])}, ` : ""}limit=${limit})`}
         />
       </Head>

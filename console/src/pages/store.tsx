@@ -1,5 +1,6 @@
 /** The long-term store: namespaces as a tree, and the items in them. The namespace is the path. */
 import { useState } from "preact/hooks";
+import { shell } from "../lib/code";
 import { checkQuery } from "../lib/filter";
 import { FilterBar } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
@@ -45,7 +46,7 @@ function OwnStore() {
         )}
         <AsCode
           http={`POST /store/items/search ${JSON.stringify(search)}`}
-          cli={`runlane store search ${namespace.join(".")}`.trim()}
+          cli={["runlane store search", ...(namespace.length ? [shell(namespace.join("."))] : [])].join(" ")}
           python={`await client.store.search_items(${JSON.stringify(namespace)}, limit=${limit})`}
         />
       </Head>

@@ -1,6 +1,7 @@
 /** Threads: a live list with a filter. */
 import { useState } from "preact/hooks";
 import { request } from "../lib/api";
+import { python, shell } from "../lib/code";
 import { checkQuery } from "../lib/filter";
 import { FilterBar } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
@@ -61,9 +62,9 @@ export default function Threads() {
       <Head title="Threads" sentence={live.data && sentence(live.data)} live={live}>
         <AsCode
           http={`POST /threads/search ${JSON.stringify(filter)}`}
-          cli={`runlane threads ls${given.query["status"] ? ` --status ${given.query["status"]}` : ""}${given.query["graph"] ? ` --graph ${given.query["graph"]}` : ""}`}
+          cli={`runlane threads ls${given.query["status"] ? ` --status ${given.query["status"]}` : ""}${given.query["graph"] ? ` --graph ${shell(given.query["graph"])}` : ""}`}
           python={`await client.threads.search(${Object.entries(filter)
-            .map(([name, value]) => `${name}=${JSON.stringify(value)}`)
+            .map(([name, value]) => `${name}=${python(value)}`)
             .join(", ")})`}
         />
       </Head>

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { KEYS, OPEN, accessible, client, look, visit } from "./kit.mjs";
+import { KEYED, KEYS, OPEN, accessible, client, look, visit } from "./kit.mjs";
 
 const say = (content) => ({ input: { messages: [{ role: "user", content }] } });
 
@@ -43,7 +43,7 @@ test("runs of every kind are listed, and a filter with completion is in the URL"
     assert.equal(await field.inputValue(), "status:error ");
     await page.keyboard.press("Enter");
     await page.waitForURL(/runs\?status=error$/);
-    await page.getByText("1 matches: 1 failed.").waitFor();
+    await page.getByText("1 run matches: 1 failed.").waitFor();
     await page.getByText("ValueError").waitFor();
   });
   await visit(`runs?thread=${held.thread_id}&status=pending`, {}, async (page) => {
@@ -51,7 +51,7 @@ test("runs of every kind are listed, and a filter with completion is in the URL"
     assert.equal(await page.locator("tbody tr").count(), 1);
   });
   await visit(`runs?thread=${held.thread_id}&waits=lane`, {}, async (page) => {
-    await page.getByText("1 matches: 1 waiting").waitFor();
+    await page.getByText("1 run matches: 1 waiting").waitFor();
   });
   await visit("runs?cause=paused&tokens=>5", {}, async (page) => {
     await page.getByText("No run matches.").first().waitFor();
@@ -78,9 +78,9 @@ test("a long list goes on by More, and rows that are new wait while one has scro
   const api = client();
   await api.runs.createBatch(Array.from({ length: 110 }, () => ({ assistantId: "steps", input: { steps: 0 } })));
   await visit("runs?graph=steps", {}, async (page) => {
-    await page.getByText("100 or more match: 100 succeeded.").waitFor();
+    await page.getByText("100 or more runs match: 100 succeeded.").waitFor();
     await page.getByRole("button", { name: "More" }).click();
-    await page.getByText("110 match: 110 succeeded.").waitFor();
+    await page.getByText("110 runs match: 110 succeeded.").waitFor();
     assert.equal(await page.getByRole("button", { name: "More" }).count(), 0);
     const top = await page.locator("tbody tr a").first().innerText();
     await page.mouse.move(700, 500);
@@ -143,7 +143,7 @@ test("failed runs are retried once, and who may not retry is not offered it", as
   });
   assert.equal((await owner.runs.list(thread.thread_id)).length, 2);
   await visit("runs", { key: KEYS.reader }, async (page) => {
-    await page.getByText(/2 runs: /).waitFor();
+    await page.getByText(/2 runs/).waitFor();
     assert.equal(await page.getByRole("checkbox").count(), 0);
     assert.doesNotMatch(await page.locator("body").innerText(), /boom/);
   });
@@ -187,5 +187,26 @@ test("an operator shares a view, which others open and only its owner deletes", 
   await visit("runs", { key: KEYS.owner }, async (page) => {
     await page.getByRole("link", { name: "Cancelled" }).waitFor();
     assert.equal(await page.getByRole("link", { name: "Too late" }).count(), 0);
+  });
+});
+
+test("an operator's list is live without payload, and shows it on a wish that the audit has", async () => {
+  const owner = client(KEYS.owner);
+  const { thread_id: id } = await owner.threads.create();
+  await owner.runs.wait(id, "failing", { input: { kind: "plain" }, raiseError: false });
+  const reads = async () => {
+    const answer = await fetch(`${KEYED}/audit?action=payload.read`, { headers: { "X-Api-Key": KEYS.admin } });
+    return (await answer.json()).length;
+  };
+  const before = await reads();
+  await visit(`runs?thread=${id}`, { key: KEYS.admin }, async (page) => {
+    await page.getByText("1 run matches: 1 failed.").waitFor();
+    await page.getByText("ValueError").waitFor();
+    assert.equal(await page.getByText("boom").count(), 0);
+    assert.equal(await reads(), before);
+    await page.getByLabel("Show payload").check();
+    await page.getByText("ValueError: boom").waitFor();
+    await page.getByText(/● as of /).waitFor();
+    assert.equal(await reads(), before + 1);
   });
 });

@@ -1,6 +1,7 @@
 /** The dialog of an action on many runs: what it would do, the action page by page, and what became of each run. */
 import { useRef, useState } from "preact/hooks";
 import { post } from "../../lib/api";
+import { python } from "../../lib/code";
 import { number, plural } from "../../lib/format";
 import { useLive } from "../../lib/live";
 import type { Query } from "../../lib/route";
@@ -130,13 +131,13 @@ function Progress({ pages, of, done, finished }: { pages: ActionPage[]; of: numb
 }
 
 function asCode(action: Action, { filter, query }: Target, bound: string): { http: string; cli?: string; python: string } {
-  const body = JSON.stringify({ action, filter, bound });
+  const body = { action, filter, bound };
   const ids = query ? [] : (filter["run_ids"] as string[]);
   const command = action === "retry" ? "retry" : "cancel";
   const rollback = action === "rollback" ? " --action rollback" : "";
   return {
-    http: `POST /runs/bulk ${body}`,
+    http: `POST /runs/bulk ${JSON.stringify(body)}`,
     cli: ids.length === 1 ? `runlane runs ${command} ${ids[0]}${rollback}` : undefined,
-    python: `await client.http.post("/runs/bulk", json=${body})`,
+    python: `await client.http.post("/runs/bulk", json=${python(body)})`,
   };
 }

@@ -1,5 +1,5 @@
 /** The list as an HTTP call, a command and Python. */
-import { shell } from "../../lib/code";
+import { python, shell } from "../../lib/code";
 import type { Query } from "../../lib/route";
 import { runFilter } from "./fields";
 
@@ -16,11 +16,11 @@ const OPTIONS: Record<string, string> = {
 };
 
 export function listAsCode(query: Query): { http: string; cli?: string; python: string } {
-  const body = JSON.stringify(runFilter(query, Date.now()));
+  const body = runFilter(query, Date.now());
   return {
-    http: `POST /runs/search ${body}`,
+    http: `POST /runs/search ${JSON.stringify(body)}`,
     cli: `runlane runs ls${options(query)}`,
-    python: `await client.http.post("/runs/search", json=${body})`,
+    python: `await client.http.post("/runs/search", json=${python(body)})`,
   };
 }
 

@@ -28,5 +28,6 @@ export function runsSentence(runs: readonly RunSummary[], { filtered, more, olde
     .join(", ");
   if (!filtered && (more || older)) return `Of the ${number(runs.length)} ${older ? "older" : "newest"} runs: ${list}.`;
   if (!filtered) return `${plural(runs.length, "run")}: ${list}.`;
-  return `${number(runs.length)}${more ? " or more" : ""} ${runs.length === 1 ? "matches" : "match"}: ${list}.`;
+  if (more) return `${number(runs.length)} or more runs match: ${list}.`;
+  return `${plural(runs.length, "run matches", "runs match")}: ${list}.`;
 }

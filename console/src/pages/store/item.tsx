@@ -1,5 +1,6 @@
 /** One item, to be read, changed and deleted; or a new one. */
 import { useState } from "preact/hooks";
+import { shell } from "../../lib/code";
 import { isObject } from "../../lib/filter";
 import { Json } from "../../lib/json";
 import { JsonEditor } from "../../lib/schema-form";
@@ -42,7 +43,7 @@ export function ItemDialog({ item, namespace, onClose }: ItemDialogProps) {
         {asks && <Button onClick={() => setAsks(false)}>Keep it</Button>}
         <AsCode
           http={`GET /store/items?namespace=${encodeURIComponent(name)}&key=${encodeURIComponent(item.key)}`}
-          cli={`runlane store get ${name} ${item.key}`}
+          cli={`runlane store get ${shell(name)} ${shell(item.key)}`}
           python={`await client.store.get_item(${JSON.stringify(item.namespace)}, key=${JSON.stringify(item.key)})`}
         />
       </p>
