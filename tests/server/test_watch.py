@@ -251,7 +251,7 @@ async def test_changes_are_told_of_the_senders_runs_only(tmp_path: Path) -> None
         await _told_of_own_runs_only(server, [{"x-api-key": keys[name]} for name in ("ann", "bob")])
 
 
-@pytest.mark.parametrize("kind", ["plain", "stamping"])
+@pytest.mark.parametrize("kind", ["plain", "stamping", "narrowing"])
 async def test_changes_are_told_of_runs_that_an_applications_handler_lets_read(tmp_path: Path, kind: str) -> None:
     with guarded_server(tmp_path, kind) as server:
         await _told_of_own_runs_only(server, [bearer("alice"), bearer("mallory")])

@@ -13,7 +13,7 @@ from runlane.streams.budget import FIRST_PART_BYTES, ReaderBudget
 from runlane.streams.live import Wake
 from runlane.streams.watch import RunReader, Streamed, place_after
 
-#: A frame has no more, but for one event that is larger.
+#: A frame has no more data than this and one turn's, but for one event that is larger.
 FRAME_BYTES: Final = 64 * 1024
 #: What a run gives before it is another's turn.
 TURN_BYTES: Final = FIRST_PART_BYTES

@@ -67,6 +67,21 @@ async def stamp(ctx: Context, value: dict[str, Any]) -> Any:
     return {"stamp": ctx.user.identity}
 
 
+#: The same, but a search is narrowed by its own condition, and no filter is returned.
+narrowing = Auth()
+narrowing.authenticate(authenticate)
+
+
+@narrowing.on.threads.create
+async def stamp_a_thread(ctx: Context, value: dict[str, Any]) -> None:
+    value["metadata"] = {**(value.get("metadata") or {}), "stamp": ctx.user.identity}
+
+
+@narrowing.on.threads.search
+async def narrow(ctx: Context, value: dict[str, Any]) -> None:
+    value["metadata"] = {**(value.get("metadata") or {}), "stamp": ctx.user.identity}
+
+
 #: Answers of every kind, by the name that is sent.
 odd = Auth()
 

@@ -219,19 +219,14 @@ async def reach_runs(request: Request, run_ids: Sequence[str]) -> list[StreamedR
     for thread_id in {run.thread_id for run in found}:
         with suppress(NotFound):
             accesses[thread_id] = of_all or await _reader_of(request, thread_id)
-    threads = await permitted_threads(store, accesses)
-    return [
-        run for run in found if run.thread_id in threads and accesses[run.thread_id].reads in (ANY_OWNER, run.owner)
-    ]
-
-
-async def permitted_threads(store: RunStore, accesses: Mapping[str, Access]) -> set[str]:
-    """Return those of the threads that the filter of the access to them lets touch; see :func:`may_touch`."""
     filtered = [thread_id for thread_id, access in accesses.items() if access.where]
     metadata = await store.threads.metadata(filtered) if filtered else {}
-    return (accesses.keys() - set(filtered)) | {
-        thread_id for thread_id, found in metadata.items() if accesses[thread_id].permits(found)
+    seen = {
+        thread_id
+        for thread_id, access in accesses.items()
+        if not access.where or (thread_id in metadata and access.permits(metadata[thread_id]))
     }
+    return [run for run in found if run.thread_id in seen and accesses[run.thread_id].reads in (ANY_OWNER, run.owner)]
 
 
 async def _reader_of(request: Request, thread_id: str) -> Access:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
@@ -30,8 +30,9 @@ from runlane.server.http.responses import (
 )
 from runlane.server.http.route import Resource, Route
 from runlane.server.http.stream_items import PLACE_CHARS, Cursor, ItemWriter
-from runlane.server.routes.authorization import authorize, permitted_threads, reach_run, reach_runs, service_of
+from runlane.server.routes.authorization import authorize, reach_run, reach_runs, service_of
 from runlane.server.service import Service
+from runlane.store.filters import contains
 from runlane.store.transactions.run_states import RunState, StreamedRun
 from runlane.streams.batches import EventBatch, LargePiece, ends
 from runlane.streams.multiplex import Frame
@@ -64,11 +65,11 @@ async def watch_runs(request: Request, body: RunsWatch) -> StreamingBody:
 
     A run is read after the event with the id ``after``; ``-`` is all of its events, and none is from now on.
 
-    Each event of this stream is called ``items`` and has a JSON array of items: what there is, up to 64 KiB. Its id is
-    the ``cursor`` with which another stream goes on, for the runs that it knows. An item is ``{"run_id", "id", "event",
-    "data"}`` with the id that it has in the run's own stream; without ``data`` if the sender may not see payload. The
-    last one of a run is ``end`` with ``{"status", "end_reason"}``. ``gap`` with ``{"resumes_at"}`` means that retention
-    has removed what came next; ``not_found``, that there is no such run.
+    Each event of this stream is called ``items`` and has a JSON array of items: what there is, up to 64 KiB of data.
+    Its id is the ``cursor`` with which another stream goes on, for the runs that it knows. An item is ``{"run_id",
+    "id", "event", "data"}`` with the id that it has in the run's own stream; without ``data`` if the sender may not
+    see payload. The last one of a run is ``end`` with ``{"status", "end_reason"}``. ``gap`` with ``{"resumes_at"}``
+    means that retention has removed what came next; ``not_found``, that there is no such run.
 
     With ``changes``, ``changed`` with ``{"thread_id", "status", "end_reason", "updated_at"}`` is told of every run that
     the sender may read and that is admitted, starts, is handed back or ends after the first event of this stream;
@@ -83,9 +84,10 @@ async def watch_runs(request: Request, body: RunsWatch) -> StreamingBody:
     runs = [run for run in found if _is_on(run, wanted[run.run_id].thread_id)]
     cursor = await _places(service, runs, wanted, known)
     missing, hides = wanted.keys() - {run.run_id for run in runs}, bool(request.scope.get(HIDES_PAYLOAD))
-    access = await authorize(request, "threads", "search", {"metadata": {}}) if body.changes else None
+    search: dict[str, Any] = {"metadata": {}}  # which the application's handler may narrow
+    access = await authorize(request, "threads", "search", search) if body.changes else None
     reader = service.streams.multiplex({run: cursor.number(run.seq) for run in runs if not cursor.ended(run.seq)})
-    changes = None if access is None else _Changes(service, access, reader.wake)
+    changes = None if access is None else _Changes(service, access, search["metadata"], reader.wake)
     writers = {run.seq: ItemWriter(run, protocol=run.protocol, hides_payload=hides) for run in runs}
     frames = _Frames(
         reader.frames(go_on_without_runs=body.changes),
@@ -136,9 +138,15 @@ async def _places(
 class _Changes:
     """Items of runs that change, as far as the sender may know of them."""
 
-    def __init__(self, service: Service, access: Access, on_news: Callable[[], None]) -> None:
+    def __init__(
+        self, service: Service, access: Access, metadata: Mapping[str, Any], on_news: Callable[[], None]
+    ) -> None:
+        """Args:
+        metadata: What the thread's metadata has to contain.
+        """
         self._store = service.store
         self._access = access
+        self._metadata = metadata
         self._feed = service.streams.changes
         self._reader = self._feed.join(access.reads, on_news)
 
@@ -149,9 +157,18 @@ class _Changes:
     async def items(self) -> list[bytes]:
         """Return what there is to tell, up to a frame."""
         items = [b'{"event":"changes_missed"}'] if self._reader.take_missed() else []
-        runs = self._reader.take(MAX_CHANGES)
-        threads = await permitted_threads(self._store, {run.thread_id: self._access for run in runs})
-        return items + [_changed(run) for run in runs if run.thread_id in threads]
+        return items + [_changed(run) for run in await self._permitted(self._reader.take(MAX_CHANGES))]
+
+    async def _permitted(self, runs: Sequence[RunState]) -> Sequence[RunState]:
+        if not runs or not (self._access.where or self._metadata):
+            return runs
+        threads = await self._store.threads.metadata({run.thread_id for run in runs})
+        seen = {
+            thread_id
+            for thread_id, metadata in threads.items()
+            if self._access.permits(metadata) and contains(metadata, self._metadata)
+        }
+        return [run for run in runs if run.thread_id in seen]
 
 
 def _changed(run: RunState) -> bytes:
