@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,13 @@ def servers(tmp_path: Path) -> Iterator[dict[str, str]]:
         running_server(f"sqlite:///{tmp_path}/open.db", PROJECT, drain_grace_s=0.2) as asks_nobody,
         running_server(f"sqlite:///{tmp_path}/keyed.db", PROJECT, drain_grace_s=0.2, api_keys=str(keys)) as keyed,
     ):
-        yield {"RUNLANE_URL": asks_nobody.url, "KEYED_URL": keyed.url, **roles}
+        yield {
+            "RUNLANE_URL": asks_nobody.url,
+            "KEYED_URL": keyed.url,
+            "KEYED_DATABASE": f"{tmp_path}/keyed.db",
+            "PYTHON": sys.executable,
+            **roles,
+        }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

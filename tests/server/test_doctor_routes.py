@@ -115,6 +115,7 @@ def test_a_damaged_thread_is_repaired_by_its_owner(served: tuple[Server, Clients
         "would_repair",
         thread_id,
     )
+    assert preview["meaning"] == "It is busy without an active run, so clients wait in vain."
     assert clients["alice"].get(f"/threads/{thread_id}").json()["status"] == "busy"
     [done] = clients["alice"].post(path, json={"preview": False}).json()
     assert done["outcome"] == "repaired"

@@ -4,6 +4,7 @@ import { shortId } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
 import { link, place } from "../lib/route";
 import { type RunSummary, isActive, withoutPayload } from "../lib/runs";
+import { me } from "../lib/session";
 import { listEveryMs, useChanges } from "../lib/stream";
 import { Table } from "../lib/table";
 import { type ThreadSummary, readThread, titleOf } from "../lib/threads";
@@ -14,6 +15,7 @@ import { Actions } from "./thread/actions";
 import { Conversation } from "./thread/conversation";
 import { History } from "./thread/history";
 import { Lane } from "./thread/lane";
+import { Damage } from "./thread/repair";
 import { threadSentence } from "./thread/sentence";
 
 interface Known {
@@ -71,13 +73,14 @@ function Opened({ thread, runs, live }: { thread: ThreadSummary; runs: RunSummar
       </Head>
       <p class="under-head">
         <Status status={thread.status} /> <code>{id}</code>
-        {owner && (
+        {owner && me.value?.operator && (
           <>
             {" "}
             · owner <a href={link(["runs"], { owner })}>{owner}</a>
           </>
         )}
       </p>
+      <Damage threadId={id} reload={live.reload} />
       <Lane runs={runs} />
       <Tabs names={TABS} chosen={tab} to={(name) => link(["thread", id], { tab: name === "conversation" ? undefined : name })} />
       {tab === "conversation" && <Conversation threadId={id} version={thread.state_updated_at} running={running} />}

@@ -67,6 +67,7 @@ class Repaired:
     id: str
     code: str | None
     subject: dict[str, str | int]
+    meaning: str | None
     repair: str | None
     outcome: Outcome
 
@@ -130,7 +131,9 @@ class LiveDoctor:
             left = tuple(finding for finding in self.latest.findings if finding.id not in over)
             self.latest = replace(self.latest, findings=left)
         unknown = [
-            Repaired(id=one, code=None, subject={}, repair=None, outcome="unknown") for one in ids if one not in found
+            Repaired(id=one, code=None, subject={}, meaning=None, repair=None, outcome="unknown")
+            for one in ids
+            if one not in found
         ]
         return (*repaired, *unknown)
 
@@ -147,7 +150,14 @@ class LiveDoctor:
         if finding.fix is not None:
             outcome = "would_repair" if preview else "repaired" if await repair(self._ledger, finding) else "gone"
         shown = _shown(name, finding)
-        return Repaired(id=name, code=shown.code, subject=shown.subject, repair=shown.repair, outcome=outcome)
+        return Repaired(
+            id=name,
+            code=shown.code,
+            subject=shown.subject,
+            meaning=shown.meaning,
+            repair=shown.repair,
+            outcome=outcome,
+        )
 
     async def _examine(self) -> None:
         began = datetime.now(UTC)

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
+import { promisify } from "node:util";
 import { KEYS, accessible, client, look, visit } from "./kit.mjs";
 
 const say = (content) => ({ input: { messages: [{ role: "user", content }] } });
@@ -121,5 +123,35 @@ test("who may not read payload sees the lane and no text; who does not own the t
   });
   await visit(`thread/${id}`, { key: KEYS.other }, async (page) => {
     await page.getByText("There is no thread").waitFor();
+  });
+});
+
+test("a damaged thread is told with what is wrong, and repaired by its owner", async () => {
+  const api = client(KEYS.owner);
+  const { thread_id: id } = await api.threads.create();
+  await api.runs.wait(id, "chat", say("Keep this"));
+  await visit(`thread/${id}`, { key: KEYS.owner }, async (page) => {
+    await page.getByRole("log").getByText("echo: Keep this").waitFor();
+    assert.equal(await page.getByText("This thread is damaged").count(), 0);
+  });
+  const damage = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None); ";
+  const update = "db.execute('UPDATE threads SET status = ? WHERE thread_id = ?', ('busy', sys.argv[2]))";
+  await promisify(execFile)(process.env.PYTHON, ["-c", damage + update, process.env.KEYED_DATABASE, id]);
+  await visit(`thread/${id}`, { key: KEYS.reader }, async (page) => {
+    await page.getByText("This thread is damaged").waitFor();
+    await page.getByRole("button", { name: "Findings" }).click();
+    await page.getByText("can be repaired").waitFor();
+    assert.equal(await page.getByRole("button", { name: /^Make/ }).count(), 0);
+  });
+  await look("thread-damaged", `thread/${id}`, { key: KEYS.owner }, ".banner-error");
+  await visit(`thread/${id}`, { key: KEYS.owner }, async (page) => {
+    await page.getByRole("button", { name: "Repair…" }).click();
+    await accessible(page);
+    await page.getByRole("button", { name: "Make 1 repair" }).click();
+    await page.getByText("repaired", { exact: true }).waitFor();
+    await accessible(page);
+    await page.getByRole("button", { name: "Close" }).click();
+    await page.getByText("This thread is damaged").waitFor({ state: "detached" });
+    await page.locator(".under-head").getByText("idle").waitFor();
   });
 });
