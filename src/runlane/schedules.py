@@ -59,6 +59,10 @@ class Schedule:
                 return slot
         return None
 
+    def local(self, instant: datetime) -> datetime:
+        """Return *instant* in the schedule's time zone."""
+        return instant.astimezone(self._zone)
+
     def newest(self, slot: datetime, until: datetime) -> datetime:
         """Return the newest slot from *slot*, which is one, to *until*, in a number of steps that grows slowly."""
         low, high = slot, until

@@ -421,3 +421,19 @@ async def test_a_cron_and_its_runs_are_its_makers(tmp_path: Path) -> None:
             assert (await alice.post("/runs/crons/count", json={})).json() == 1
             await alice.patch(f"/runs/crons/{rare['cron_id']}", json={"metadata": {"stamp": "bob", "m": 1}})
             assert (await read(alice, rare["cron_id"]))["metadata"] == {"stamp": "alice", "m": 1}
+
+
+async def test_a_cron_shows_its_next_slots_in_its_time_zone(http: httpx.AsyncClient) -> None:
+    body = {"assistant_id": "steps", "schedule": "0 9 * * 1-5", "timezone": "Europe/Berlin"}
+    made = (await http.post("/runs/crons", json=body)).json()
+    slots = [datetime.fromisoformat(slot) for slot in made["next_slots"]]
+    assert [(slot.hour, slot.minute) for slot in slots] == [(9, 0)] * 5
+    assert len({slot.date() for slot in slots}) == 5
+    assert slots[0] == instant(made["next_run_date"])
+    assert slots == sorted(slots)
+    assert made["late_s"] is None
+    changed = await http.patch(f"/runs/crons/{made['cron_id']}", json={"end_time": slots[1].isoformat()})
+    assert len(changed.json()["next_slots"]) == 2
+    paused = await http.patch(f"/runs/crons/{made['cron_id']}", json={"enabled": False})
+    assert paused.json()["next_slots"] == []
+    await http.delete(f"/runs/crons/{made['cron_id']}")

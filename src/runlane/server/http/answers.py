@@ -301,6 +301,8 @@ class WireCron(WireObject):
     overlap: Overlap
     enabled: bool
     next_run_date: Instant | None
+    next_slots: list[Instant]
+    late_s: float | None
     last_run_date: Instant | None
     last_run_id: str | None
     error: RunError | None

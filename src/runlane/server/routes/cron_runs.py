@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -132,6 +133,34 @@ def new_plan(given: dict[str, Any], *, on_thread: bool) -> CronPlan:
     if plan.enabled and plan.next_run_at is None:
         raise InvalidRequest(f"end_time {plan.end_at} comes before the schedule's first date, so it would never run.")
     return plan
+
+
+def next_slots(plan: CronPlan, count: int) -> tuple[datetime, ...]:
+    """Return up to *count* slots from the next one on, in the time zone of the schedule."""
+    return _next_slots(plan.schedule, plan.timezone, plan.next_run_at, plan.end_at, count)
+
+
+@lru_cache(maxsize=4096)  # a slot takes some 50 µs to find, and pages of crons are read again and again
+def _next_slots(
+    expression: str, timezone: str | None, slot: datetime | None, end_at: datetime | None, count: int
+) -> tuple[datetime, ...]:
+    try:
+        schedule = Schedule(expression, timezone)
+    except InvalidRequest:  # a time zone that this machine does not have
+        return ()
+    found: list[datetime] = []
+    while slot is not None and len(found) < count:
+        found.append(schedule.local(slot))
+        slot = next_slot(schedule, slot, end_at)
+    return tuple(found)
+
+
+def late_s(next_run_at: datetime | None) -> float | None:
+    """Return for how many seconds a slot has been due that was not fired yet; ``None`` if none is."""
+    if next_run_at is None:
+        return None
+    waited_s = (utc_now() - next_run_at).total_seconds()
+    return waited_s if waited_s > 0 else None
 
 
 async def cron_target(service: Service, new: NewRun, owner: str, thread_id: str | None) -> CronTarget:

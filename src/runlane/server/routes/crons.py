@@ -33,10 +33,21 @@ from runlane.server.http.responses import error_wire, json_response, selected
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.assistants import pagination
 from runlane.server.routes.authorization import authorize, service_of
-from runlane.server.routes.cron_runs import RUN_FIELDS, changed_plan, cron_run, cron_target, new_plan, run_request
+from runlane.server.routes.cron_runs import (
+    RUN_FIELDS,
+    changed_plan,
+    cron_run,
+    cron_target,
+    late_s,
+    new_plan,
+    next_slots,
+    run_request,
+)
 from runlane.server.routes.new_runs import prepare_run
 from runlane.store.transactions.crons import Cron, CronFilter, Missed, Overlap
 
+#: Slots of a cron that are shown.
+NEXT_SLOTS: Final = 5
 #: A change is made again if a firing came before it.
 CHANGE_TRIES: Final = 10
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -121,6 +132,8 @@ def cron_wire(cron: Cron) -> dict[str, Any]:
         "overlap": plan.overlap,
         "enabled": plan.enabled,
         "next_run_date": plan.next_run_at,
+        "next_slots": next_slots(plan, NEXT_SLOTS),
+        "late_s": late_s(plan.next_run_at),
         "last_run_date": cron.last_slot_at,
         "last_run_id": cron.last_run_id,
         "error": error_wire(cron.error),
