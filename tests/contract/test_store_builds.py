@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ledger_kit import a_run, admit, finish, held
 from runlane.leases import WorkerState
 from runlane.lifecycle import RunEvent
 from runlane.outcomes import Snapshot
-from runlane.records import ANY_OWNER, NO_OWNER, Claim, Claimant
+from runlane.records import ANY_OWNER, NO_OWNER, Claim, Claimant, Finished
 from runlane.store.drivers.postgres import PostgresDriver
 from runlane.store.ledger import RunStore
 from runlane.store.transactions.fleet import Stranded
@@ -70,6 +72,24 @@ async def test_an_answer_goes_on_in_the_build_that_asked(shared: RunStore) -> No
     answers = {at_once.run.run_id, await admit(shared, "copy", kwargs=answer)}
     assert await claimed(shared, "new") == []
     assert set(await claimed(shared, "old")) == answers
+
+
+@pytest.mark.parametrize(
+    "waits", [{**GRAPH, "command": {"resume": 1}}, {**GRAPH, "input": {"n": 1}}], ids=["answer", "input"]
+)
+async def test_an_answer_that_waits_while_the_run_executes_goes_on_in_the_build_that_asks(
+    shared: RunStore, waits: dict[str, Any]
+) -> None:
+    await admit(shared, kwargs=GRAPH)
+    [asking] = await claims(shared, "old")
+    waiting = await admit(shared, kwargs=waits)
+    done = await finish(shared, asking.lease, RunEvent.PAUSE, state=Snapshot(values=b"{}", paused=True))
+    assert isinstance(done, Finished)
+    assert done.next_run is not None
+    assert done.next_run.run_id == waiting
+    builds = {"new": [], "old": [waiting]} if "command" in waits else {"new": [waiting]}
+    for build, found in builds.items():
+        assert await claimed(shared, build) == found
 
 
 async def test_what_does_not_answer_an_interrupt_begins_in_any_build(shared: RunStore) -> None:

@@ -47,11 +47,12 @@ from runlane.store.rows import (
     owner_params,
     raised,
     receipt_of,
+    run_record,
     scrubbed_kwargs,
     usage_of,
     usage_text,
 )
-from runlane.store.statements import ExtraWrites, Row, Transaction, statement
+from runlane.store.statements import ExtraWrites, Row, Rows, Transaction, statement
 from runlane.store.transactions.bindings import unbind
 from runlane.store.transactions.events import last_event
 from runlane.store.transactions.heads import OF_BUILD, move_head
@@ -113,6 +114,13 @@ TAKE_BUILD = statement(
     postgres=f"""UPDATE runs SET pinned_to = SPLIT_PART(paused_in, '{OF_BUILD}', 2) FROM threads
         WHERE run_id = :run_id AND threads.thread_id = runs.thread_id AND settled = '{ThreadStatus.INTERRUPTED.value}'
           AND SPLIT_PART(paused_in, '{OF_BUILD}', 1) = graph_id""",
+)
+# A run that has not begun, on a thread that goes on in one build only.
+NEW_ON_PINNED = statement(
+    "new_on_pinned",
+    "",
+    postgres="""SELECT {run} FROM runs WHERE run_id = :run_id AND attempt = 0
+        AND EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND paused_in IS NOT NULL)""",
 )
 # Called under the thread's lock after its runs have changed; its state stays as it was.
 RESTATE_THREAD = statement(
@@ -314,16 +322,25 @@ def finish(
         yield from unbind(row, wholly=True)
     yield from _release_values(thread, row, kept)
     yield from settle(thread, status, outcome, kept)
-    if state is not None and state.resumable and not outcome.rolled_back:
-        yield KEEP_BUILD(run_id=lease.run_id)
-    yield from move_head(lease.thread_id)
     following = yield NEXT_OF_LANE(thread_id=lease.thread_id)
+    if state is not None and state.resumable and not outcome.rolled_back:
+        yield from _keep_build(lease.run_id, following)
+    yield from move_head(lease.thread_id)
     return Finished(
         run=run,
         next_run=head_record(following[0]) if following else None,
         events_end=outcome.events_end,
         result=None if state is None or state.result is None else whole(state.result),
     )
+
+
+def _keep_build(run_id: str, following: Rows) -> Transaction[None]:
+    """Have the thread go on in the build that has interrupted it, also if who answers waits already."""
+    yield KEEP_BUILD(run_id=run_id)
+    for head in following:
+        new = yield NEW_ON_PINNED(run_id=head["run_id"])
+        if new and new[0]["input"] is None and run_record(new[0]).request.goes_on:
+            yield TAKE_BUILD(run_id=head["run_id"])
 
 
 def _release_values(thread: Row, row: Row, kept: StoredState) -> Transaction[None]:
