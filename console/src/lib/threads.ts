@@ -12,7 +12,7 @@ export interface ThreadSummary {
   interrupts: Record<string, { id: string; value: unknown }[]>;
   error: { error: string; message: string | null } | null;
   /** The thread's first message, where a search extracted it. */
-  extracted?: { first?: unknown; last?: unknown };
+  extracted?: { first?: unknown };
 }
 
 export const SUMMARY = ["thread_id", "created_at", "updated_at", "state_updated_at", "metadata", "status", "interrupts", "error"];
@@ -25,12 +25,13 @@ export function titleOf(thread: ThreadSummary): string | undefined {
 }
 
 /** Return the text of a message of a state. */
-export function textOf(message: unknown): string | undefined {
+function textOf(message: unknown): string | undefined {
   const content = messagesIn([message])[0]?.["content"];
   if (!Array.isArray(content)) return typeof content === "string" ? content : undefined;
   return content.map((block) => (typeof block === "string" ? block : (block?.text ?? ""))).join(" ");
 }
 
+/** Return the beginning of *text* as one line. */
 export function shortened(text: string | undefined | null): string | undefined {
   const line = text?.replace(/\s+/g, " ").trim();
   return line && line.length > TITLE_CHARS ? `${line.slice(0, TITLE_CHARS)}…` : line || undefined;

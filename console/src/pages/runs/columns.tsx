@@ -2,9 +2,9 @@
 import { duration, number } from "../../lib/format";
 import { type RunSummary, causeOf, shownStatus, timesOf } from "../../lib/runs";
 import type { Column } from "../../lib/table";
+import { shortened } from "../../lib/threads";
 import { Age, Chip, Status } from "../../lib/ui";
 
-const TITLE_CHARS = 80;
 const BUILD_CHARS = 7;
 
 /** Return the columns; *now* is for times that go on. */
@@ -12,7 +12,7 @@ export function runColumns(now: number, { owners, threads = true }: { owners: bo
   const all: (Column<RunSummary> | false)[] = [
     { name: "Status", cell: (run) => <Status status={shownStatus(run)} /> },
     { name: "Run", cell: (run) => <Chip to={["run", run.run_id]} id={run.run_id} /> },
-    threads && { name: "Thread", cell: (run) => <Chip to={["thread", run.thread_id]} id={run.thread_id} label={titleOf(run)} /> },
+    threads && { name: "Thread", cell: (run) => <Chip to={["thread", run.thread_id]} id={run.thread_id} label={shortened(run.usage.first_human_message)} /> },
     { name: "Graph", cell: (run) => <Graph run={run} /> },
     owners && { name: "Owner", cell: (run) => <Owner owner={run.owner} /> },
     { name: "Cause", cell: (run) => causeOf(run) && <Cause run={run} /> },
@@ -24,14 +24,9 @@ export function runColumns(now: number, { owners, threads = true }: { owners: bo
   return all.filter((one) => one !== false);
 }
 
-function titleOf(run: RunSummary): string | undefined {
-  const text = run.usage.first_human_message?.replace(/\s+/g, " ").trim();
-  return text && (text.length > TITLE_CHARS ? `${text.slice(0, TITLE_CHARS)}…` : text);
-}
-
 function Cause({ run }: { run: RunSummary }) {
   const other = run.waiting_on?.run_id;
-  if (!other) return <bdi title={causeOf(run)}>{causeOf(run)}</bdi>;
+  if (!other) return <bdi title={causeOf(run)}>{shortened(causeOf(run))}</bdi>;
   return (
     <>
       waits for run <Chip to={["run", other]} id={other} />
