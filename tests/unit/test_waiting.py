@@ -24,6 +24,8 @@ def worker(worker_id: str, **values: Any) -> ShownWorker:
         "state": "ready",
         "graphs": ("g",),
         "revision": "0001",
+        "renewed_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
+        "renewed_s": 1.0,
         **values,
     }
     return ShownWorker(worker_id=worker_id, started_at=datetime(2026, 1, 1, tzinfo=UTC), **told)

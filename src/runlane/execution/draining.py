@@ -21,7 +21,7 @@ OUTAGE_LIMIT_S: Final = 10.0
 DRAIN_POLL_S: Final = 0.1
 
 
-class Drain:
+class WorkerDrain:
     """The drain of a worker: for good, as its process stops, or for as long as an operator asks for it.
 
     Attributes:

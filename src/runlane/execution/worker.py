@@ -16,7 +16,7 @@ from runlane.errors import NotFound, RunlaneError, StoreUnavailable
 from runlane.execution.attempt import Attempt
 from runlane.execution.claiming import Claims, Reservation, count_down
 from runlane.execution.decision import StopReason
-from runlane.execution.draining import Drain
+from runlane.execution.draining import WorkerDrain
 from runlane.execution.executor import Executor
 from runlane.execution.fetching import Fetcher
 from runlane.execution.node_lease import NodeLease
@@ -98,7 +98,7 @@ class Worker:
         self._fetching = loop("fetch", fetcher.fetch, every_s=0.0)
         self._cancelling = loop("cancels", self._pass_cancel, every_s=0.0)
         self._renewing = loop("leases", self._renew, every_s=self._until_renewal_s, at_once=False)
-        self.drains = Drain(
+        self.drains = WorkerDrain(
             dispatch=dispatch,
             lease=lease,
             settings=settings,

@@ -46,7 +46,7 @@ _HEADERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _BuiltFile:
     content: bytes
     compressed: bytes
     etag: str
@@ -54,9 +54,9 @@ class _File:
 
 
 @cache
-def _read(name: str) -> _File:
+def _read(name: str) -> _BuiltFile:
     content = (FILES / name).read_bytes()
-    return _File(
+    return _BuiltFile(
         content,
         gzip.compress(content, mtime=0),
         hashlib.sha256(content).hexdigest()[:32],
@@ -64,7 +64,7 @@ def _read(name: str) -> _File:
     )
 
 
-def _answer(request: Request, file: _File) -> Response:
+def _answer(request: Request, file: _BuiltFile) -> Response:
     packed = "gzip" in request.headers.get("accept-encoding", "")
     etag = f'"{file.etag}{"-gzip" if packed else ""}"'
     headers = {**_HEADERS, "ETag": etag}

@@ -15,7 +15,7 @@ from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, seen_owner, service_of
 from runlane.store.filters import contains
-from runlane.store.transactions.interrupts import Answer, Asking, Permits
+from runlane.store.transactions.interrupts import Answer, InterruptedThread, Permits
 
 
 class AnsweredSearch(Body):
@@ -70,7 +70,7 @@ async def _asked(request: Request, body: AnsweredSearch) -> tuple[Owner | None, 
     return seen_owner(access, body.owner), permits if access.where or wanted else None, thread_id
 
 
-def _asking_wire(thread: Asking) -> dict[str, Any]:
+def _asking_wire(thread: InterruptedThread) -> dict[str, Any]:
     return {
         "thread_id": thread.thread_id,
         "owner": thread.owner,

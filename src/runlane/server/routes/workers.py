@@ -17,7 +17,7 @@ from runlane.store.transactions.fleet import Build, Fleet, ShownWorker, Stranded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workers:
+class WorkerList:
     """The workers that share the ledger, the longest running first.
 
     Attributes:
@@ -40,12 +40,12 @@ async def list_workers(request: Request) -> Response:
     return json_response(_shown(await runtime.store.workers.fleet(), runtime))
 
 
-def _shown(fleet: Fleet, runtime: Runtime) -> Workers:
+def _shown(fleet: Fleet, runtime: Runtime) -> WorkerList:
     now, workers = utc_now(), fleet.workers
     if not runtime.settings.on_postgres:
         workers = tuple(_alone(worker, runtime, now) for worker in workers)
     here = runtime.worker.worker_id
-    return Workers(as_of=now, here=here, workers=workers, builds=fleet.builds, stranded=fleet.stranded)
+    return WorkerList(as_of=now, here=here, workers=workers, builds=fleet.builds, stranded=fleet.stranded)
 
 
 def _alone(worker: ShownWorker, runtime: Runtime, now: datetime) -> ShownWorker:
@@ -90,7 +90,7 @@ WORKERS = Resource(
     tag="Operators",
     group=None,
     routes=(
-        Route("GET /operator/workers", list_workers, answer=Workers, errors=(403,)),
+        Route("GET /operator/workers", list_workers, answer=WorkerList, errors=(403,)),
         Route(
             "POST /operator/workers/{worker_id}/drain",
             drain_worker,

@@ -72,7 +72,7 @@ ANSWERING_OF_THREAD: Final = _answering("answering_of_thread", f"thread_id = :th
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class InterruptedThread:
     """A thread whose graph waits for answers.
 
     Attributes:
@@ -93,7 +93,7 @@ class Asking:
 class AskingPage:
     """Threads that wait, those that have asked the longest first; *following* is the next page's ``after``."""
 
-    threads: tuple[Asking, ...]
+    threads: tuple[InterruptedThread, ...]
     following: tuple[int, str] | None
 
 
@@ -115,7 +115,7 @@ def asking(
 ) -> Transaction[AskingPage]:
     """Return up to *limit* threads whose graphs wait for answers, of those whose metadata *permits*."""
     scope = ASKING_OF_THREAD if thread_id else ASKING if owner is ANY_OWNER else ASKING_OF_OWNER
-    found = list[Asking]()
+    found = list[InterruptedThread]()
     for _ in range(MAX_COMPARED // PAGE):
         rows = yield scope(at=after[0], after=after[1], thread_id=thread_id, **owner_params(owner))
         for row in rows:
@@ -140,8 +140,8 @@ def answers(
     return tuple(answer for row in permitted if (answer := _answer(row)) is not None)[:limit]
 
 
-def _asking(row: Row) -> Asking:
-    return Asking(
+def _asking(row: Row) -> InterruptedThread:
+    return InterruptedThread(
         thread_id=row["thread_id"],
         owner=row["owner"],
         metadata=loads(row["metadata"]),

@@ -11,14 +11,14 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 
-class OfflineModel(BaseChatModel):
+class OfflineChatModel(BaseChatModel):
     """Writes what was asked into a file, and says where it is."""
 
     @property
     def _llm_type(self) -> str:
         return "offline"
 
-    def bind_tools(self, tools: Any, **kwargs: Any) -> OfflineModel:
+    def bind_tools(self, tools: Any, **kwargs: Any) -> OfflineChatModel:
         return self
 
     def _generate(
@@ -37,7 +37,7 @@ class OfflineModel(BaseChatModel):
 
 def chat_model() -> BaseChatModel:
     if not os.environ.get("OPENAI_API_KEY"):
-        return OfflineModel()
+        return OfflineChatModel()
     from langchain_openai import ChatOpenAI  # pip install langchain-openai
 
     return ChatOpenAI(model="gpt-4o-mini")
