@@ -345,6 +345,7 @@ async def test_the_overview_is_of_what_waits_runs_and_ended(store: RunStore) -> 
     assert (seen.running, seen.waiting) == (1, 2)
     assert [(one.graph_id, one.worker_id, one.runs) for one in seen.running_by] == [("h", lease.worker_id, 1)]
     assert [(one.graph_id, one.runs) for one in seen.queue] == [("g", 2)]
+    assert [(one.owner, one.runs) for one in seen.queue_by_owner] == [("", 2)]
     assert seen.oldest_waiting is not None
     assert (seen.oldest_waiting.run_id, seen.oldest_waiting.thread_id) == (first, "a")
     assert {(one.status, one.end_reason): one.runs for one in seen.endings} == {

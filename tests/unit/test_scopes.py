@@ -59,6 +59,7 @@ def test_a_scope_that_does_not_exist_is_refused() -> None:
         ("crons", "search", {}, READ),
         ("threads", "update", {"action": "interrupt"}, CANCEL),
         ("threads", "update", {"action": "retry"}, RETRY),
+        ("threads", "update", {"action": "resend"}, RETRY),
         ("threads", "create_run", {"retry_of": "x"}, RETRY),
         ("threads", "update", {"values": {}}, None),
         ("threads", "update", {}, None),

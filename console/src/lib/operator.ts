@@ -37,7 +37,7 @@ export interface Overview {
   oldest_waiting: WaitingRun | null;
   queue: { graph_id: string; runs: number; oldest_at: string }[];
   /** Owners with the most waiting runs first. */
-  queue_by_owner?: { owner: string; runs: number }[];
+  queue_by_owner: { owner: string; runs: number }[];
   minutes: Minute[];
   endings: Endings[];
   p50_s: number | null;

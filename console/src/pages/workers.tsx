@@ -19,7 +19,7 @@ export default function Workers() {
         {(fleet) => (
           <>
             <Stranded fleet={fleet} />
-            <WorkerTable fleet={fleet} />
+            <WorkerTable fleet={fleet} reload={live.reload} />
             <BuildTable fleet={fleet} />
           </>
         )}

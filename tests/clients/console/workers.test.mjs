@@ -10,6 +10,13 @@ test("workers are listed with what they execute", async () => {
     await page.getByRole("region", { name: "Workers" }).locator(`a[href$="${run.run_id}"]`).click();
     await page.waitForURL(new RegExp(`#/run/${run.run_id}`));
   });
+  await visit("workers", {}, async (page) => {
+    await page.getByRole("button", { name: "Drain" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Drain" }).click();
+    await page.getByText(/1 drains/).waitFor();
+    await page.getByRole("button", { name: "Stop draining" }).click();
+    await page.getByText(/^1 worker is ready/).waitFor();
+  });
   await look("workers", "workers", {}, "text=1 worker is ready");
   await open.runs.cancel(thread, run.run_id, true);
 });

@@ -91,6 +91,17 @@ async def unlock(state: Name) -> dict[str, Any]:
     return {}
 
 
+async def bill(state: MessagesState) -> dict[str, Any]:
+    return {}
+
+
+async def bill_anew(state: MessagesState) -> dict[str, Any]:
+    """Fail as code does that a deploy broke, until the run of ``gate`` with the name ``mended`` is made."""
+    if not _GATES["mended"].is_set():
+        raise KeyError("invoice")
+    return {}
+
+
 def _single(state: Any, node: Any) -> Any:
     return StateGraph(state).add_node(node).add_edge(START, node.__name__).add_edge(node.__name__, END).compile()
 
@@ -99,3 +110,5 @@ chat = _single(MessagesState, answer)
 reviewed = _single(MessagesState, review)
 gate = _single(Name, unlock)
 flood = _single(Flood, pour)
+billing = _single(MessagesState, bill)
+billing_anew = _single(MessagesState, bill_anew)

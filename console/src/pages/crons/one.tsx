@@ -5,7 +5,7 @@ import { Json } from "../../lib/json";
 import { type Live, useLive } from "../../lib/live";
 import { withoutPayload } from "../../lib/runs";
 import { go, link } from "../../lib/route";
-import { seesPayload } from "../../lib/session";
+import { permits, seesPayload } from "../../lib/session";
 import { Table } from "../../lib/table";
 import { Age, Button, Chip, Dialog, Facts, Head, Hidden, Loaded, Status } from "../../lib/ui";
 import { type Cron, CronState, isLate, LastRun, Pause, ROUTE } from "./parts";
@@ -34,7 +34,7 @@ export function OneCron({ id }: { id: string }) {
         {live.data && (
           <>
             <Pause cron={live.data} done={live.reload} code />
-            <Delete cron={live.data} />
+            {permits("crons.delete") && <Delete cron={live.data} />}
           </>
         )}
       </Head>

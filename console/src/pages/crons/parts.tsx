@@ -1,5 +1,6 @@
 import { path, send } from "../../lib/api";
 import { link } from "../../lib/route";
+import { permits } from "../../lib/session";
 import { Age, AsCode, Button } from "../../lib/ui";
 
 export interface Cron {
@@ -77,6 +78,7 @@ export function Pause({ cron, done, code = false }: ActionProps) {
     await send("PATCH", route, { body: { enabled: !cron.enabled } });
     done();
   };
+  if (!permits("crons.update")) return null;
   const command = cron.enabled ? "pause" : "resume";
   const value = cron.enabled ? "False" : "True";
   return (

@@ -79,7 +79,7 @@ function ofWaiting({ overview, waits }: Known): Concern[] {
 
 /** An owner whose runs are most of those that wait. */
 function ofOwners(overview: Overview): Concern[] {
-  const [first] = overview.queue_by_owner ?? [];
+  const [first] = overview.queue_by_owner;
   if (!first?.owner || first.runs < FLOOD || first.runs < overview.waiting * FLOOD_SHARE) return [];
   const text = `${number(first.runs)} of ${number(overview.waiting)} waiting runs are of owner ${first.owner}.`;
   const to = link(["runs"], { status: "pending", owner: first.owner });

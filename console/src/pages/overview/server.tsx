@@ -9,7 +9,7 @@ import { isRecorded } from "../../lib/runs";
 import { Head, Loaded } from "../../lib/ui";
 import { Concerns } from "./attention";
 import { Builds } from "./builds";
-import { type Known, concernsOf, healthSentence } from "./concerns";
+import { type FoundByDoctor, type Known, concernsOf, healthSentence } from "./concerns";
 import { Failures } from "./failures";
 import { Gauges } from "./gauges";
 import { Work } from "./work";
@@ -42,14 +42,17 @@ export function ServerOverview() {
   const { build } = place.value.query;
   const live = useLive(readNow, [], EVERY_MS);
   const workers = useLive((stop) => maybe(get<Workers>("/operator/workers", {}, stop)), [], EVERY_MS);
-  const builds = useLive((stop) => maybe(get<Total[]>("/operator/totals", { by: "build" }, stop)), [], SLOWLY_MS);
+  const totals = useLive((stop) => maybe(get<Total[]>("/operator/totals", { by: "build" }, stop)), [], SLOWLY_MS);
+  const builds = totals.data?.filter((one) => one.name); // the rest never started
   const failures = useLive((stop) => maybe(get<FailureGroup[]>("/operator/failures", { build, limit: 20 }, stop)), [build], isRecorded() ? null : SLOWLY_MS);
+  const doctor = useLive((stop) => maybe(get<FoundByDoctor>("/operator/doctor", {}, stop)), [], SLOWLY_MS);
 
   const known: Known | undefined = live.data && {
     ...live.data,
     workers: workers.data,
-    builds: builds.data,
+    builds,
     failures: failures.data,
+    doctor: doctor.data,
   };
   const concerns = known ? concernsOf(known, now) : [];
   return (
@@ -61,8 +64,8 @@ export function ServerOverview() {
             {first && <FirstRun />}
             <Gauges overview={overview} />
             <Concerns concerns={concerns} />
-            <Failures live={failures} builds={builds.data} build={build} />
-            <Builds builds={builds.data} workers={workers.data} />
+            <Failures live={failures} builds={builds} build={build} />
+            <Builds builds={builds} workers={workers.data} />
             <Work overview={overview} />
           </>
         )}

@@ -37,7 +37,7 @@ export function Actions({ run, said, onDone }: ActionsProps) {
       )}
       {cancels && <Button onClick={() => ask("rollback")}>Roll back</Button>}
       {starts && <Button onClick={() => ask("message")}>{active ? "Steer" : "Message"}</Button>}
-      {starts && !active && <Button onClick={() => ask("retry")}>Retry</Button>}
+      {!active && permits("threads.retry") && <Button onClick={() => ask("retry")}>Retry</Button>}
       {starts && (
         <a class="button" href={link(["run", run.run_id], { tab: "checkpoints" })}>
           Fork

@@ -1,4 +1,5 @@
 import { path, post } from "../../lib/api";
+import { permits } from "../../lib/session";
 import { AsCode, Button } from "../../lib/ui";
 
 export interface Attempt {
@@ -39,6 +40,7 @@ export function DeliveryState({ delivery }: { delivery: Delivery }) {
 
 export function Resend({ run, done, code = false }: { run: string; done: () => void; code?: boolean }) {
   const route = path("/webhooks/{}/resend", run);
+  if (!permits("threads.retry")) return null;
   const resend = async () => {
     await post(route);
     done();

@@ -4,11 +4,12 @@ import type { Worker, Workers } from "../../lib/operator";
 import { link } from "../../lib/route";
 import { type Column, Table } from "../../lib/table";
 import { Age, Chip, Empty } from "../../lib/ui";
+import { Drain } from "./drain";
 
 const BLOCKED_S = 1;
 const NAMED = 3;
 
-export function WorkerTable({ fleet }: { fleet: Workers }) {
+export function WorkerTable({ fleet, reload }: { fleet: Workers; reload: () => void }) {
   if (!fleet.workers.length) return <Empty>No worker has registered. Start one with “runlane worker” or “runlane serve”.</Empty>;
   const columns: Column<Worker>[] = [
     {
@@ -37,6 +38,7 @@ export function WorkerTable({ fleet }: { fleet: Workers }) {
     { name: "Build", cell: (worker) => <Chip to={["overview"]} query={{ build: worker.build }} id={worker.build} />, wide: true },
     { name: "Process", cell: (worker) => [worker.host, worker.pid].filter(Boolean).join(" "), wide: true },
     { name: "Version", cell: (worker) => worker.version, wide: true },
+    { name: "", cell: (worker) => <Drain worker={worker} done={reload} /> },
   ];
   return <Table label="Workers" rows={fleet.workers} id={(worker) => worker.worker_id} columns={columns} />;
 }

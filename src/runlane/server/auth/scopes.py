@@ -41,6 +41,7 @@ _THREAD_ACTS: Final[Mapping[str, OperatorScope]] = {
     "rollback": OperatorScope.RUNS_CANCEL,
     "retry": OperatorScope.RUNS_RETRY,
     "repair": OperatorScope.ADMIN,
+    "resend": OperatorScope.RUNS_RETRY,  # the webhook of a run
 }
 #: What is the server's, so that only operators may do it, and the scope that each action needs.
 SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {

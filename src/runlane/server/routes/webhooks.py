@@ -1,6 +1,7 @@
 """Routes of webhook deliveries: what was sent, what waits, and sending again. A delivery has the id of its run.
 
-Users who may read a thread may see the deliveries of its runs; those who may update it may send them again.
+Users who may read a thread may see the deliveries of its runs; those who may update it may send them again, and so may
+operators who may retry runs.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ async def get_delivery(request: Request) -> Response:
 
 async def resend_delivery(request: Request) -> Response:
     """Send again, at once and with all tries before it, whatever became of it so far."""
-    access = await authorize(request, "threads", "update", {"run_id": path_uuid(request, "run")})
+    value = {"run_id": path_uuid(request, "run"), "action": "resend"}
+    access = await authorize(request, "threads", "update", value)
     await _found(request, access)
     service = service_of(request)
     again = await service.store.webhooks.send_again(path_uuid(request, "run"))

@@ -30,13 +30,15 @@ from runlane.store.transactions.webhooks import DeliveryStatus
 
 #: Rows of a kind that are looked at.
 MOST: Final = 10_000
+#: Owners that are named.
+OWNERS: Final = 5
 MINUTES: Final = 60
 MINUTES_OF_DAY: Final = 24 * 60
 DAY_US: Final = MINUTES_OF_DAY * MINUTE_US
 #: A cron is fired within seconds of its slot.
 LATE_US: Final = MINUTE_US
 
-_WAITING = f"""(SELECT run_id, thread_id, COALESCE(graph_id, '') AS graph_id, not_before FROM runs
+_WAITING = f"""(SELECT run_id, thread_id, COALESCE(graph_id, '') AS graph_id, owner, not_before FROM runs
   WHERE {IS_PENDING} AND {IS_DUE} LIMIT :most) AS waiting"""
 WAITING = statement(
     "waiting_by_graph",
@@ -46,6 +48,11 @@ WAITING = statement(
 OLDEST_WAITING = statement(
     "oldest_waiting",
     f"SELECT run_id, thread_id, graph_id, not_before FROM {_WAITING} ORDER BY not_before, run_id LIMIT 1",
+)
+WAITING_OF_OWNERS = statement(
+    "waiting_by_owner",
+    f"""SELECT owner, COUNT(*) AS runs FROM {_WAITING}
+        GROUP BY owner ORDER BY runs DESC, owner LIMIT {OWNERS}""",
 )
 RUNNING_BY_WORKER = statement(
     "running_by_graph_and_worker",
@@ -118,6 +125,14 @@ class GraphQueue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnersQueue:
+    """Due runs of an owner that wait."""
+
+    owner: str
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunningRuns:
     """Runs of a graph that a worker executes, and when the oldest started."""
 
@@ -179,7 +194,8 @@ class Overview:
         counted_until: Each run that ended before is in ``minutes``, ``endings``, ``p50_s`` and ``p95_s``.
         running: Runs that execute now; their workers have ``slots``.
         workers: Live processes, of which ``draining`` stop.
-        waiting: Runs that are due; up to 10,000, and then ``oldest_waiting`` and ``queue`` are of these only.
+        waiting: Runs that are due; up to 10,000, and then ``oldest_waiting`` and the queues are of these only.
+        queue_by_owner: The five owners with the most waiting runs.
         minutes: The last 60, the current one last.
         endings: Of 24 hours, the most frequent first.
         p50_s: Of the last 60 minutes, as in :class:`Minute`.
@@ -195,6 +211,7 @@ class Overview:
     waiting: int
     oldest_waiting: WaitingRun | None
     queue: tuple[GraphQueue, ...]
+    queue_by_owner: tuple[OwnersQueue, ...]
     minutes: tuple[Minute, ...]
     endings: tuple[Endings, ...]
     p50_s: float | None
@@ -210,6 +227,7 @@ def overview() -> Transaction[Overview]:
     [capacity] = yield CAPACITY()
     running = yield RUNNING_BY_WORKER()
     queue = yield WAITING(most=MOST)
+    owners = yield WAITING_OF_OWNERS(most=MOST)
     oldest = yield OLDEST_WAITING(most=MOST)
     totals = yield LAST_MINUTES(minute=this_minute - MINUTES)
     started = yield RUNNING_SINCE(since=(this_minute - MINUTES + 1) * MINUTE_US)
@@ -230,6 +248,7 @@ def overview() -> Transaction[Overview]:
         queue=tuple(
             GraphQueue(graph_id=row["graph_id"], runs=row["runs"], oldest_at=instant(row["oldest_at"])) for row in queue
         ),
+        queue_by_owner=tuple(OwnersQueue(owner=row["owner"], runs=row["runs"]) for row in owners),
         minutes=_minutes(totals, {row["minute"]: row["runs"] for row in started}, this_minute),
         endings=tuple(_ending(row["series"], row["amount"]) for row in endings),
         p50_s=quantile(times, 0.5),
