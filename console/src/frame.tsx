@@ -8,7 +8,7 @@ import { keys, useKeys } from "./lib/keys";
 import { useNow, visible } from "./lib/live";
 import { find } from "./lib/find";
 import { go, link, pageName, place } from "./lib/route";
-import { type Me, credential, locked, logOut, me } from "./lib/session";
+import { type Me, credential, locked, logOut, me, permits } from "./lib/session";
 import { Dialog, Empty, Skeleton } from "./lib/ui";
 import { Login } from "./login";
 import { PAGES, type PageOf } from "./pages";
@@ -39,7 +39,7 @@ export function Frame() {
 }
 
 export const offered = (): PageOf[] =>
-  PAGES.filter((page) => page.group !== "none" && !(page.operators && me.value && !me.value.operator));
+  PAGES.filter((page) => page.group !== "none" && (!page.needs || permits(page.needs)));
 
 function Shell() {
   const [open, setOpen] = useState<"palette" | "help">();

@@ -7,8 +7,8 @@ export interface PageOf {
   /** Jumps here, after `g`. */
   key?: string;
   group: "work" | "things" | "server" | "none";
-  /** Shown to operators, and where nobody is asked who they are. */
-  operators?: true;
+  /** What its reader has to be allowed, as in `may` of `GET /me`. */
+  needs?: string;
   load: () => Promise<Loaded>;
 }
 
@@ -31,12 +31,12 @@ export const PAGES: PageOf[] = [
   { name: "crons", title: "Crons", key: "c", group: "things", load: server("crons") },
   { name: "webhooks", title: "Webhooks", key: "h", group: "things", load: server("webhooks") },
   { name: "store", title: "Store", key: "s", group: "things", load: server("store") },
-  { name: "workers", title: "Workers", key: "w", group: "server", operators: true, load: server("workers") },
-  { name: "limits", title: "Limits", key: "l", group: "server", operators: true, load: server("limits") },
+  { name: "workers", title: "Workers", key: "w", group: "server", needs: "workers.read", load: server("workers") },
+  { name: "limits", title: "Limits", key: "l", group: "server", needs: "limits.read", load: server("limits") },
   { name: "usage", title: "Usage", key: "u", group: "server", load: server("usage") },
-  { name: "audit", title: "Audit", key: "z", group: "server", operators: true, load: server("audit") },
-  { name: "doctor", title: "Doctor", key: "d", group: "server", operators: true, load: server("doctor") },
-  { name: "settings", title: "Settings", key: "e", group: "server", operators: true, load: server("settings") },
+  { name: "audit", title: "Audit", key: "z", group: "server", needs: "audit.read", load: server("audit") },
+  { name: "doctor", title: "Doctor", key: "d", group: "server", needs: "doctor.read", load: server("doctor") },
+  { name: "settings", title: "Settings", key: "e", group: "server", needs: "settings.read", load: server("settings") },
   { name: "run", title: "Run", group: "none", load: () => import("./pages/run") },
   { name: "thread", title: "Thread", group: "none", load: work("thread") },
 ];

@@ -10,7 +10,7 @@ const EVERYONE = [...WORK, ...THINGS, "usage"];
 const ROLES = {
   "nobody in particular": [undefined, [...EVERYONE, ...SERVER]],
   "an operator": [KEYS.admin, [...EVERYONE, ...SERVER]],
-  "a reader": [KEYS.reader, [...EVERYONE, ...SERVER]],
+  "a reader": [KEYS.reader, [...EVERYONE, ...SERVER.filter((name) => !["audit", "settings"].includes(name))]],
   "an owner": [KEYS.owner, EVERYONE],
 };
 
