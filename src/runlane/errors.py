@@ -10,6 +10,7 @@
     ├── ThreadChanged            thread_changed         a thread is not any more what a write to it was based on
     ├── KeyReused                idempotency_key_reused the key of a retry came with another request
     ├── CronChanged              cron_changed           a cron was changed or fired since it was read
+    ├── CronRunActive            cron_run_active        the last run of a cron that does not overlap is active
     ├── InvalidRequest           invalid_request        the request cannot be honoured as it stands
     │   ├── UnsupportedOption    unsupported_option     a known option that is not honoured
     │   ├── UnsupportedStrategyError  unsupported_strategy
@@ -130,6 +131,20 @@ class CronChanged(RunlaneError):
     def __init__(self, cron_id: str) -> None:
         self.cron_id = cron_id
         super().__init__(f"Cron {cron_id!r} changed meanwhile; nothing was written. Look again and repeat.")
+
+
+class CronRunActive(RunlaneError):
+    """The last run of a cron whose runs do not overlap is still active; nothing was admitted."""
+
+    code = "cron_run_active"
+
+    def __init__(self, cron_id: str, active_run_id: str) -> None:
+        self.cron_id = cron_id
+        self.active_run_id = active_run_id
+        super().__init__(
+            f"Runs of cron {cron_id!r} do not overlap, and its last run {active_run_id!r} is still active. "
+            "Wait for it, cancel it, or set the cron's overlap to 'allow'."
+        )
 
 
 class InvalidRequest(RunlaneError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,9 +14,11 @@ from msgspec.structs import replace
 
 import ledger_kit
 from ledger_kit import NOON, a_run, a_target, admit, cancel, ended, running
-from runlane.errors import ConflictError, CronChanged, NotFound
+from runlane.errors import ConflictError, CronChanged, CronRunActive, KeyReused, NotFound
+from runlane.lifecycle import MultitaskStrategy
 from runlane.maintenance.crons import CronScheduler
 from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunError
+from runlane.requests import RunOrigin
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver
 from runlane.store.transactions.crons import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Fired, Firing
@@ -326,3 +329,52 @@ async def test_schedulers_that_share_a_ledger_fire_each_slot_once(store: RunStor
     await asyncio.gather(*(scheduler.fire_due() for scheduler in schedulers))
     assert sorted(fired) == names
     assert len(await store.runs.list(None, owner=ANY_OWNER)) == len(names)
+
+
+async def test_a_run_by_hand_leaves_the_slots_as_they_are(store: RunStore) -> None:
+    cron = await make(store, enabled=False)
+    admission = await store.crons.start(cron, a_run("by-hand"))
+    now = await store.crons.get("c", owner=ANY_OWNER)
+    assert now == dataclasses.replace(cron, last_run_id=admission.run.run_id)
+    slot = await make(store, "d")
+    await store.crons.start(slot, a_run("beside"))
+    assert (await fire(store, slot, a_firing())).admission is not None
+
+
+async def test_of_runs_by_hand_that_do_not_overlap_one_is_made(store: RunStore) -> None:
+    cron = await make(store, overlap="skip")
+    both = await asyncio.gather(*(store.crons.start(cron, a_run(f"t{n}")) for n in range(8)), return_exceptions=True)
+    [made] = [one for one in both if isinstance(one, Admission)]
+    refused = [one for one in both if isinstance(one, CronRunActive)]
+    assert {one.active_run_id for one in refused} == {made.run.run_id}
+    assert len(refused) == 7
+    assert (await fire(store, cron, a_firing())).admission is None
+    await cancel(store, made.run.run_id)
+    assert (await store.crons.start(cron, a_run("later"))).run.run_id != made.run.run_id
+
+
+@pytest.mark.parametrize("overlap", ["allow", "skip"])
+async def test_a_key_makes_one_run_by_hand(store: RunStore, overlap: str) -> None:
+    cron = await make(store, overlap=overlap)
+    new = [a_run("keyed", run_id=str(uuid4()), idempotency_key="k") for _ in range(8)]
+    made = await asyncio.gather(*(store.crons.start(cron, one) for one in new))
+    assert len({one.run.run_id for one in made}) == 1
+    assert [one.reused for one in made].count(False) == 1
+    await cancel(store, made[0].run.run_id)
+    await fire(store, cron, a_firing())
+    assert (await store.crons.start(cron, new[-1])).run.run_id == made[0].run.run_id
+    other = replace(new[0], run_id=str(uuid4()), origin=RunOrigin(fingerprint="other"))
+    with pytest.raises(KeyReused):
+        await store.crons.start(cron, other)
+
+
+async def test_a_run_by_hand_that_cannot_be_made_leaves_the_cron_as_it_was(store: RunStore) -> None:
+    cron = await make(store, thread_id="t", thread_owner=NO_OWNER)
+    await admit(store, "t")
+    with pytest.raises(ConflictError):
+        await store.crons.start(cron, a_run("t", multitask_strategy=MultitaskStrategy.REJECT, create_thread=False))
+    assert await store.crons.get("c", owner=ANY_OWNER) == cron
+    await store.crons.delete("c", owner=NO_OWNER)
+    with pytest.raises(NotFound, match="Cron 'c'"):
+        await store.crons.start(cron, a_run("nowhere"))
+    assert len(await store.runs.list(None, owner=ANY_OWNER)) == 1

@@ -307,6 +307,12 @@ async def crons_fire(store: RunStore) -> Operation:
 
 
 @case
+async def crons_start(store: RunStore) -> Operation:
+    cron = await store.crons.create("c", a_target(), a_plan(overlap="skip"))
+    return lambda: store.crons.start(cron, a_run("t", run_id="r"))
+
+
+@case
 async def crons_delete(store: RunStore) -> Operation:
     await store.crons.create("c", a_target(), a_plan())
     return lambda: store.crons.delete("c", owner=NO_OWNER)

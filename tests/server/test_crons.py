@@ -437,3 +437,63 @@ async def test_a_cron_shows_its_next_slots_in_its_time_zone(http: httpx.AsyncCli
     paused = await http.patch(f"/runs/crons/{made['cron_id']}", json={"enabled": False})
     assert paused.json()["next_slots"] == []
     await http.delete(f"/runs/crons/{made['cron_id']}")
+
+
+async def test_a_cron_is_run_by_hand_as_a_slot_would_run_it(
+    crons: Any, client: LangGraphClient, http: httpx.AsyncClient
+) -> None:
+    made = await crons.create(
+        "steps", schedule=RARELY, input={"steps": 2}, metadata={"m": 1}, on_run_completed="keep", enabled=False
+    )
+    answer = await http.post(f"/runs/crons/{made['cron_id']}/run")
+    assert answer.status_code == 200, answer.text
+    run = await ended(client, answer.json())
+    assert answer.headers["location"] == f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
+    assert (run["status"], run["metadata"]["cron_id"], run["metadata"]["m"]) == ("success", made["cron_id"], 1)
+    assert (await client.threads.get_state(run["thread_id"]))["values"]["done"] == [0, 1]
+    assert await read(http, made["cron_id"]) == {**made, "last_run_id": run["run_id"]}
+
+
+async def test_a_lost_answer_to_a_run_by_hand_makes_no_second_run(crons: Any, http: httpx.AsyncClient) -> None:
+    body = {"assistant_id": "steps", "schedule": RARELY, "input": {"steps": 1, "delay_s": LONG_S}, "overlap": "skip"}
+    cron_id = (await http.post("/runs/crons", json=body)).json()["cron_id"]
+    key = {"idempotency-key": cron_id}
+    first = (await http.post(f"/runs/crons/{cron_id}/run", headers=key)).json()
+    again = await http.post(f"/runs/crons/{cron_id}/run", headers=key)
+    assert (again.status_code, again.json()["run_id"]) == (200, first["run_id"])
+    refused = await http.post(f"/runs/crons/{cron_id}/run")
+    assert (refused.status_code, refused.json()["code"]) == (409, "cron_run_active")
+    assert first["run_id"] in refused.text
+    await http.post(f"/runs/{first['run_id']}/cancel?wait=true")
+    other = (await http.post("/runs/crons", json=body)).json()["cron_id"]
+    reused = await http.post(f"/runs/crons/{other}/run", headers=key)
+    assert (reused.status_code, reused.json()["code"]) == (409, "idempotency_key_reused")
+
+
+async def test_a_thread_that_is_busy_refuses_a_run_by_hand_if_the_strategy_rejects(
+    crons: Any, client: LangGraphClient, http: httpx.AsyncClient, thread_id: str
+) -> None:
+    run = await begun(client, thread_id)
+    made = await crons.create_for_thread(thread_id, "steps", schedule=RARELY, multitask_strategy="reject")
+    refused = await http.post(f"/runs/crons/{made['cron_id']}/run")
+    assert (refused.status_code, refused.json()["code"]) == (409, "thread_busy")
+    await client.runs.cancel(thread_id, run["run_id"], wait=True)
+    assert (await http.post(f"/runs/crons/{made['cron_id']}/run")).json()["thread_id"] == thread_id
+
+
+async def test_who_may_start_no_run_on_its_thread_does_not_run_a_cron(tmp_path: Path) -> None:
+    with guarded_server(tmp_path, "stamping") as server:
+        async with (
+            httpx.AsyncClient(base_url=server.url, headers=bearer("alice")) as alice,
+            httpx.AsyncClient(base_url=server.url, headers=bearer("bob")) as bob,
+        ):
+            thread_id = (await alice.post("/threads", json={})).json()["thread_id"]
+            body = {"assistant_id": "configured", "schedule": RARELY, "input": {}}
+            for path in ("/runs/crons", f"/threads/{thread_id}/runs/crons"):
+                cron_id = (await alice.post(path, json=body)).json()["cron_id"]
+                assert (await bob.post(f"/runs/crons/{cron_id}/run")).status_code == 404
+                run = (await alice.post(f"/runs/crons/{cron_id}/run")).json()
+                told = (await alice.get(f"/threads/{run['thread_id']}/runs/{run['run_id']}/join")).json()
+                assert told["user"]["permissions"] == ["alice:all"]
+                assert run["metadata"]["stamp"] == "alice"
+            assert len((await alice.get(f"/threads/{thread_id}/runs")).json()) == 1

@@ -178,11 +178,16 @@ def test_a_cron_of_an_owner_without_a_key_is_suspended_until_they_have_one(tmp_p
     with keyed_server(tmp_path, "ann", "bob", poll_s=0.2) as (server, keys):
         made = httpx.post(f"{server.url}/runs/crons", json=EVERY_SECOND, headers={"x-api-key": keys["ann"]})
         assert made.status_code == 200, made.text
+        keys["operator"] = new_key("operator", tmp_path / "keys", scopes=["runs:read", "runs:retry"])
         revoke(tmp_path, "ann")
         cron = once_its_error_is("OwnerUnknown", server)
         assert cron.plan.enabled
         assert cron.error is not None
         assert "ann" in cron.error.message
+        by_hand = httpx.post(
+            f"{server.url}/runs/crons/{cron.cron_id}/run", headers={"x-api-key": keys["operator"]}, timeout=PATIENCE_S
+        )
+        assert (by_hand.status_code, by_hand.json()["code"]) == (409, "owner_unknown")
         new_key("ann", tmp_path / "keys")
         again = once_its_error_is(None, server)
         assert again.plan.enabled

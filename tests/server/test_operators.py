@@ -168,6 +168,20 @@ def test_acts_of_operators_are_recorded_with_their_result(clients: Clients) -> N
     assert {act["actor"] for act in clients["chief"].get("/audit", params={"actor": "reader"}).json()} == {"reader"}
 
 
+def test_an_operator_runs_a_cron_for_its_owner(clients: Clients) -> None:
+    made = clients["alice"].post("/runs/crons", json={**STEP, "schedule": "0 0 1 1 *", "on_run_completed": "keep"})
+    path = f"/runs/crons/{made.json()['cron_id']}/run"
+    for name in ("watcher", "stopper", "reader"):
+        refused = clients[name].post(path)
+        assert (refused.status_code, "runs:retry" in refused.text) == (403, True)
+    run = clients["chief"].post(path).json()
+    assert run["kwargs"]["input"] == {}
+    theirs = clients["alice"].get(f"/threads/{run['thread_id']}/runs/{run['run_id']}").json()
+    assert theirs["kwargs"]["input"] == {"steps": 1}
+    act = clients["chief"].get("/audit", params={"action": "run"}).json()[0]
+    assert (act["actor"], act["status"], act["subject"]) == ("chief", 200, {"cron_id": made.json()["cron_id"]})
+
+
 def test_everyone_is_told_who_they_are_and_what_they_may_do(clients: Clients, server: Server) -> None:
     told = {name: client.get("/me").json() for name, client in clients.items()}
     assert {name: (one["identity"], one["owner"], one["operator"]) for name, one in told.items()} == {
@@ -175,6 +189,7 @@ def test_everyone_is_told_who_they_are_and_what_they_may_do(clients: Clients, se
     }
     assert {name for name, one in told.items() if one["sees_payload"]} == {"alice", "reader"}
     assert {name for name, one in told.items() if "threads.cancel" in one["may"]} == {"alice", "stopper", "chief"}
+    assert {name for name, one in told.items() if "crons.run" in one["may"]} == {"alice", "chief"}
     assert {name for name, one in told.items() if "audit.read" in one["may"]} == {"chief"}
     assert {name for name, one in told.items() if "threads.create_run" in one["may"]} == {"alice"}
     assert told["chief"]["scopes"] == ["admin", "runs:cancel", "runs:read", "runs:retry"]

@@ -111,6 +111,16 @@ def resume(cron_id: str, *, client: Client) -> None:
     click.echo(f"Resumed {cron_id}.", err=True)
 
 
+@app.command(epilog="Example: runlane crons run CRON_ID")
+@click.argument("cron_id")
+@options.as_json
+@with_server
+def run(cron_id: str, *, client: Client, as_json: bool) -> None:
+    """Start the run of a cron now, also if it is paused. Its next time stays as it is."""
+    started = client.send("POST", f"{_path(cron_id)}/run", "cron", cron_id)
+    print_json(started) if as_json else click.echo(f"{started['run_id']} on thread {started['thread_id']}")
+
+
 @app.command(epilog="Example: runlane crons delete CRON_ID --yes")
 @click.argument("cron_id")
 @click.option("--yes", is_flag=True, help="Do not ask.")

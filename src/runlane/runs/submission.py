@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -149,6 +149,14 @@ class RunSubmitter:
             RunlaneError: What :meth:`RunManager.create_or_reject` raises.
         """
         return (await self._carry_through(self._admit(new, agent), new))[0]
+
+    async def admit_by(self, new: NewRun, transaction: Callable[[NewRun], Awaitable[Admission]]) -> Admitted:
+        """Admit *new* as :meth:`admit` does, by a *transaction* of the ledger that does more than that."""
+
+        async def admitting() -> list[Admitted]:
+            return [self.admitted(new, await transaction(new))]
+
+        return (await self._carry_through(admitting(), new))[0]
 
     async def admit_all(self, news: Sequence[NewRun]) -> list[Admitted]:
         """Admit each of *news* as :meth:`admit` does, in one transaction: all of them, or none."""

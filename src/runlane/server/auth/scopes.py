@@ -21,7 +21,7 @@ class OperatorScope(StrEnum):
 
     RUNS_READ = "runs:read"  # read threads, runs, assistants, crons and webhooks, without payload
     RUNS_CANCEL = "runs:cancel"
-    RUNS_RETRY = "runs:retry"  # start runs that have ended again, for their owners
+    RUNS_RETRY = "runs:retry"  # start runs that have ended again, and runs of crons, for their owners
     PAYLOAD_READ = "payload:read"  # see payload in what they read
     ADMIN = "admin"  # delete, manage keys, read the audit; with all scopes of runs
 
@@ -93,6 +93,8 @@ def required_scope(resource: str, action: str, value: Mapping[str, Any]) -> Oper
         return _THREAD_ACTS.get(str(value.get("action")))
     if resource == "threads" and action == "create_run" and "retry_of" in value:
         return OperatorScope.RUNS_RETRY
+    if resource == "crons" and action == "update" and value.get("action") == "run":
+        return OperatorScope.RUNS_RETRY
     return None
 
 
@@ -100,7 +102,7 @@ def permitted(scopes: Set[OperatorScope]) -> tuple[str, ...]:
     """Return what an operator with *scopes* may do, as ``<resource>.<action>``."""
     asked = [(f"{resource}.{action}", required_scope(resource, action, {})) for resource, action in _actions()]
     asked += [("threads.cancel", OperatorScope.RUNS_CANCEL), ("threads.retry", OperatorScope.RUNS_RETRY)]
-    asked.append(("threads.repair", OperatorScope.ADMIN))
+    asked += [("crons.run", OperatorScope.RUNS_RETRY), ("threads.repair", OperatorScope.ADMIN)]
     return tuple(sorted(name for name, scope in asked if scope in scopes))
 
 
@@ -112,6 +114,8 @@ def owners_actions(allows: Callable[[str, str], bool]) -> tuple[str, ...]:
     if "threads.update" in found:
         found += ["threads.cancel", "threads.repair"]
         found += ["threads.retry"] if "threads.create_run" in found else []
+    if {"crons.update", "threads.create_run"} <= set(found):
+        found.append("crons.run")
     return tuple(sorted(found))
 
 

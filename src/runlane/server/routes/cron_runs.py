@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -43,7 +44,7 @@ def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
     """Return what fires the crons of *service*'s ledger while this process admits runs."""
     return CronScheduler(
         store=service.store,
-        make_run=lambda cron, slot: _due_run(service, cron, slot),
+        make_run=lambda cron, slot: due_run(service, cron, slot),
         admitted=lambda new, admission: service.runtime.submitter.admitted(new, admission).watch.close(),
         closed=lambda: service.runs.closed,
         poll_s=poll_s,
@@ -51,27 +52,28 @@ def scheduler_of(service: Service, *, poll_s: float) -> CronScheduler:
     )
 
 
-async def _due_run(service: Service, cron: Cron, slot: datetime) -> NewRun:
-    """Return the run of *cron* for *slot*.
+async def due_run(service: Service, cron: Cron, slot: datetime, *, key: str | None = None) -> NewRun:
+    """Return the run of *cron* for *slot*, with an idempotency *key* if it is started by hand.
 
     Raises:
         OwnerUnknown: Its owner could not start it themselves any more.
     """
     if service.authority is not None and not await service.authority.knows(cron.target.owner):
         raise OwnerUnknown(cron.target.owner)
-    return await cron_run(service, cron, slot)
+    return await cron_run(service, cron, slot, key=key)
 
 
-async def cron_run(service: Service, cron: Cron, slot: datetime) -> NewRun:
+async def cron_run(service: Service, cron: Cron, slot: datetime, *, key: str | None = None) -> NewRun:
     """Return the run of *cron* for *slot*, checked as if its request came now."""
     target, plan = cron.target, cron.plan
     asked = run_request(target.assistant_id, plan.payload, plan.metadata, plan.on_run_completed)
-    new = await new_run(service, asked, target.thread_id, user=target.assistant_owner, owner=target.owner)
+    new = await new_run(service, asked, target.thread_id, user=target.assistant_owner, owner=target.owner, key=key)
+    fingerprint = None if key is None else hashlib.sha256(f"cron {cron.cron_id}".encode()).hexdigest()
     return structs.replace(
         new,
         metadata={**new.metadata, "cron_id": cron.cron_id, "cron_run_date": slot.isoformat()},
         request=new.request.with_configurable({"cron_id": cron.cron_id}),
-        origin=RunOrigin(permissions=target.permissions),
+        origin=RunOrigin(permissions=target.permissions, fingerprint=fingerprint),
         thread_owner=target.thread_owner,
         thread_where=target.thread_where,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from starlette.responses import Response
 
 from runlane.errors import CronChanged, InvalidRequest, NotFound, UnsupportedOption
 from runlane.lifecycle import StrategyName
+from runlane.records import ANY_OWNER
 from runlane.runtime import new_run_id, utc_now
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
@@ -29,7 +31,7 @@ from runlane.server.http.requests import (
     StreamMode,
     path_uuid,
 )
-from runlane.server.http.responses import error_wire, json_response, selected
+from runlane.server.http.responses import error_wire, json_response, run_wire, selected
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.assistants import pagination
 from runlane.server.routes.authorization import authorize, service_of
@@ -38,12 +40,13 @@ from runlane.server.routes.cron_runs import (
     changed_plan,
     cron_run,
     cron_target,
+    due_run,
     late_s,
     new_plan,
     next_slots,
     run_request,
 )
-from runlane.server.routes.new_runs import prepare_run
+from runlane.server.routes.new_runs import authorize_run, prepare_run
 from runlane.store.transactions.crons import Cron, CronFilter, Missed, Overlap
 
 #: Slots of a cron that are shown.
@@ -249,6 +252,40 @@ async def patch_cron(request: Request, body: CronPatch) -> Response:
     return json_response(cron_wire(changed))
 
 
+async def run_cron(request: Request) -> Response:
+    """Start the run that a slot of the cron would start, now; its slots stay as they are, also if it is disabled.
+
+    It is the owner's, whoever asks for it. With an ``Idempotency-Key``, a repeated request answers the same run.
+    """
+    service = service_of(request)
+    access, cron = await _reach(request, "update", {"action": "run"})
+    if not access.operates:
+        cron = await _authorized_run(request, cron)
+    new = await due_run(service, cron, utc_now(), key=request.headers.get("idempotency-key"))
+    admitted = await service.runtime.submitter.admit_by(new, partial(service.store.crons.start, cron))
+    admitted.watch.close()
+    path = f"/threads/{admitted.run.thread_id}/runs/{admitted.run.run_id}"
+    headers = {"Content-Location": path, "Location": f"{path}/stream"}
+    return json_response(run_wire(admitted.run), headers=headers)
+
+
+async def _authorized_run(request: Request, cron: Cron) -> Cron:
+    """Return the cron with the metadata that a handler gives its run.
+
+    Raises:
+        NotFound: The request may not touch the cron's thread.
+        HTTPException: It may not start such a run.
+    """
+    target, plan = cron.target, cron.plan
+    asked = run_request(target.assistant_id, plan.payload, plan.metadata, plan.on_run_completed)
+    access = await authorize_run(request, asked, target.thread_id)
+    if target.thread_id is not None:
+        thread = await service_of(request).store.threads.get(target.thread_id, owner=ANY_OWNER, with_values=False)
+        if not access.sees(thread):
+            raise NotFound("thread", target.thread_id)
+    return replace(cron, plan=replace(plan, metadata=asked.metadata or {}))
+
+
 async def delete_cron(request: Request) -> Response:
     """Delete a cron; its runs stay."""
     access, cron = await _reach(request, "delete")
@@ -321,6 +358,7 @@ CRONS = Resource(
             errors=(400, 404, 409),
             example={"metadata": {"team": "billing"}},
         ),
+        Route("POST /runs/crons/{cron_id}/run", run_cron, answer=answers.Run, errors=(404, 409, 429)),
         Route("DELETE /runs/crons/{cron_id}", delete_cron, success=(204,), errors=(404,)),
         Route("POST /runs/crons/search", search_crons, answer=list[answers.WireCron]),
         Route("POST /runs/crons/count", count_crons, answer=int),

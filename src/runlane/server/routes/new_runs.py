@@ -53,7 +53,7 @@ async def prepare_run(
         InvalidRequest: It says what is wrong.
         NotFound: There is no such thread, assistant or graph, or the request may not touch it.
     """
-    access = await _authorize(request, body, thread_id)
+    access = await authorize_run(request, body, thread_id)
     try:
         assistant = await assistant_to_run(request, body.assistant_id)
     except NotFound:
@@ -183,7 +183,8 @@ def _refuse(body: RunCreate) -> None:
         raise UnsupportedOption("langsmith_tracer", "runs are not traced to LangSmith by the server; leave it out.")
 
 
-async def _authorize(request: Request, body: RunCreate, thread_id: str | None) -> Access:
+async def authorize_run(request: Request, body: RunCreate, thread_id: str | None) -> Access:
+    """Return what may be touched by whoever starts such a run; a handler may change its metadata in *body*."""
     value: dict[str, Any] = {
         "thread_id": thread_id,
         "assistant_id": body.assistant_id,

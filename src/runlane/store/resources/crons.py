@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runlane.records import Order, Owner, ThreadTtl
+from runlane.records import Admission, NewRun, Order, Owner, ThreadTtl
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import crons
 from runlane.store.transactions.crons import Cron, CronFilter, CronPlan, CronTarget, DueCrons, Fired, Firing
@@ -62,4 +62,18 @@ class Crons:
         """
         return await self._database.write(
             lambda: crons.fire_cron(seen, firing, self._thread_ttl, self._max_queued_runs)
+        )
+
+    async def start(self, seen: Cron, new: NewRun) -> Admission:
+        """Admit a run of the cron beside its slots. Repeating it with the same run id answers the same run.
+
+        Raises:
+            NotFound: The cron or its thread is gone.
+            CronRunActive: The cron's runs do not overlap, and its last one is active.
+            ConflictError: The strategy is ``reject`` and the thread has an active run.
+            QueueFull: The strategy is ``enqueue`` and as many runs wait as may.
+        """
+        split = new.split()
+        return await self._database.write(
+            lambda: crons.start_cron(seen, split, self._thread_ttl, self._max_queued_runs)
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from runlane.errors import ConflictError, CronChanged, NotFound, QueueFull
+from runlane.errors import ConflictError, CronChanged, CronRunActive, NotFound, QueueFull
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, Admission, Json, NewRun, Order, Owner, RunError, ThreadTtl
 from runlane.store.conditions import IS_MINE
@@ -22,7 +22,7 @@ from runlane.store.rows import (
     owner_params,
 )
 from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
-from runlane.store.transactions.admissions import MAX_QUEUED_RUNS, admit
+from runlane.store.transactions.admissions import FIND_KEY, MAX_QUEUED_RUNS, admit
 from runlane.store.transactions.runs import GET_RUN, LOCK_FREE_THREAD, LOCK_THREAD
 
 #: What becomes of slots that came while no scheduler was there: the newest is made up for, or none is.
@@ -70,7 +70,9 @@ CRON_AS_SEEN = statement(
     postgres="SELECT 1 AS found FROM crons WHERE cron_id = :cron_id AND revision = :revision AND enabled = 1",
 )
 THREAD_EXISTS = statement("thread_exists", "", postgres="SELECT 1 AS found FROM threads WHERE thread_id = :thread_id")
-# These follow ADVANCE_CRON in its transaction, which holds the lock.
+# The thread of a cron on a thread is locked before it.
+LOCK_CRON = statement("lock_cron", "SELECT {cron} FROM crons WHERE cron_id = :cron_id {for_update}")
+# These follow ADVANCE_CRON or LOCK_CRON in its transaction, which holds the lock.
 RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING {cron}")
 RECORD_REFUSAL = statement(
     "record_refusal", "UPDATE crons SET error = :error WHERE cron_id = :cron_id RETURNING {cron}"
@@ -376,7 +378,7 @@ def fire_cron(
         raise CronChanged(seen.cron_id)
     if firing.disable:
         rows = yield DISABLE_CRON(cron_id=seen.cron_id, error=error_text(firing.error))
-    if firing.new is None or (yield from _still_active(rows[0])):
+    if firing.new is None or (yield from _active_run(rows[0])) is not None:
         return Fired(cron=cron_record(rows[0]), admission=None)
     try:
         admission = yield from admit(firing.new, ttl, max_queued_runs)
@@ -394,9 +396,44 @@ def fire_cron(
     return Fired(cron=cron_record(rows[0]), admission=admission)
 
 
-def _still_active(row: Mapping[str, Any]) -> Transaction[bool]:
-    """Return whether the cron's last run is in the way of the next."""
-    if row["overlap"] != "skip" or row["last_run_id"] is None:
+def start_cron(
+    seen: Cron, new: NewRun, ttl: ThreadTtl | None = None, max_queued_runs: int = MAX_QUEUED_RUNS
+) -> Transaction[Admission]:
+    """Admit a run of the cron beside its slots, which stay as they are; it is the cron's last run then.
+
+    Raises:
+        NotFound: The cron or its thread is gone.
+        CronRunActive: The cron's runs do not overlap, and its last one is active.
+        ConflictError: The thread is busy, and the cron's strategy is to leave it alone.
+        QueueFull: As many runs wait on the thread as may.
+        KeyReused: The run's idempotency key has admitted a run of another request.
+    """
+    if seen.target.thread_id is not None:  # locked before the cron, as a thread's deletion does
+        yield LOCK_THREAD(thread_id=seen.target.thread_id)
+    rows = yield LOCK_CRON(cron_id=seen.cron_id)
+    if not rows:
+        raise NotFound("cron", seen.cron_id)
+    active = yield from _active_run(rows[0])
+    if active not in (None, new.run_id) and not (yield from _has_admitted(new)):
+        raise CronRunActive(seen.cron_id, str(active))
+    admission = yield from admit(new, ttl, max_queued_runs)
+    if not admission.reused:
+        yield RECORD_RUN(cron_id=seen.cron_id, run_id=admission.run.run_id)
+    return admission
+
+
+def _has_admitted(new: NewRun) -> Transaction[bool]:
+    """Return whether the run's idempotency key has admitted one, which is the answer then."""
+    if new.idempotency_key is None:
         return False
+    return bool((yield FIND_KEY(owner=new.owner, thread_id=new.thread_id, key=new.idempotency_key)))
+
+
+def _active_run(row: Mapping[str, Any]) -> Transaction[str | None]:
+    """Return the cron's last run if it is in the way of the next."""
+    if row["overlap"] != "skip" or row["last_run_id"] is None:
+        return None
     last = yield GET_RUN(run_id=row["last_run_id"], **owner_params(ANY_OWNER))
-    return bool(last) and not RunStatus(last[0]["status"]).terminal
+    if not last or RunStatus(last[0]["status"]).terminal:
+        return None
+    return str(row["last_run_id"])
