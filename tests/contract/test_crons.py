@@ -21,7 +21,16 @@ from runlane.records import ANY_OWNER, NO_OWNER, Admission, NewRun, RunError
 from runlane.requests import RunOrigin
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver
-from runlane.store.transactions.crons import SORT_KEYS, Cron, CronFilter, CronPlan, CronTarget, Fired, Firing
+from runlane.store.transactions.crons import (
+    RECENT_RUNS,
+    SORT_KEYS,
+    Cron,
+    CronFilter,
+    CronPlan,
+    CronTarget,
+    Fired,
+    Firing,
+)
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 
@@ -335,10 +344,23 @@ async def test_a_run_by_hand_leaves_the_slots_as_they_are(store: RunStore) -> No
     cron = await make(store, enabled=False)
     admission = await store.crons.start(cron, a_run("by-hand"))
     now = await store.crons.get("c", owner=ANY_OWNER)
-    assert now == dataclasses.replace(cron, last_run_id=admission.run.run_id)
+    assert now == dataclasses.replace(cron, last_run_id=admission.run.run_id, recent_run_ids=(admission.run.run_id,))
     slot = await make(store, "d")
     await store.crons.start(slot, a_run("beside"))
     assert (await fire(store, slot, a_firing())).admission is not None
+
+
+async def test_a_cron_keeps_the_ids_of_its_newest_runs(store: RunStore) -> None:
+    cron, made = await make(store), []
+    for n in range(RECENT_RUNS + 2):
+        if n % 2:
+            admission = await store.crons.start(cron, a_run(f"t{n}"))
+        else:
+            fired = await fire(store, cron, a_firing(NOON + n * MINUTE, new=a_run(f"t{n}")))
+            assert fired.admission is not None
+            cron, admission = fired.cron, fired.admission
+        made.append(admission.run.run_id)
+    assert (await store.crons.get("c", owner=ANY_OWNER)).recent_run_ids == tuple(made[: -RECENT_RUNS - 1 : -1])
 
 
 async def test_of_runs_by_hand_that_do_not_overlap_one_is_made(store: RunStore) -> None:

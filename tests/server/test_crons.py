@@ -451,7 +451,13 @@ async def test_a_cron_is_run_by_hand_as_a_slot_would_run_it(
     assert answer.headers["location"] == f"/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
     assert (run["status"], run["metadata"]["cron_id"], run["metadata"]["m"]) == ("success", made["cron_id"], 1)
     assert (await client.threads.get_state(run["thread_id"]))["values"]["done"] == [0, 1]
-    assert await read(http, made["cron_id"]) == {**made, "last_run_id": run["run_id"]}
+    assert await read(http, made["cron_id"]) == {
+        **made,
+        "last_run_id": run["run_id"],
+        "recent_run_ids": [run["run_id"]],
+    }
+    found = (await http.post("/runs/search", json={"run_ids": [run["run_id"]]})).json()
+    assert [one["status"] for one in found] == ["success"]
 
 
 async def test_a_lost_answer_to_a_run_by_hand_makes_no_second_run(crons: Any, http: httpx.AsyncClient) -> None:

@@ -50,7 +50,7 @@ _ASSISTANT = (
 _CRON = (
     "cron_id, owner, permissions, assistant_id, assistant_owner, thread_id, thread_owner, thread_where, schedule, "
     "timezone, end_at, payload, metadata, on_run_completed, missed, overlap, enabled, next_run_at, last_slot_at, "
-    "last_run_id, error, revision, created_at, updated_at"
+    "last_run_id, recent_run_ids, error, revision, created_at, updated_at"
 )
 _DELIVERY = (
     "run_id, thread_id, owner, metadata, url, host, run, state_values, omitted, status, attempts, tries, next_at, "

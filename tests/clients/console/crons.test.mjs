@@ -23,6 +23,15 @@ test("a cron is seen with its next times and last runs, run now, paused and dele
   await look("crons", "crons", {}, "text=none is late");
   await look("cron", `crons/${made.cron_id}`, {}, ".slots-next");
   await visit(`crons/${made.cron_id}`, {}, async (page) => {
+    await page.getByRole("button", { name: "Run now" }).click();
+    await page.getByRole("dialog").getByText("Its next times stay as they are").waitFor();
+    await page.getByRole("dialog").getByRole("button", { name: "Run now" }).click();
+    await page.waitForURL(/#\/run\//);
+  });
+  await look("cron-run", `crons/${made.cron_id}`, {}, ".outcomes a");
+  await visit(`crons/${made.cron_id}`, {}, async (page) => {
+    const run = page.getByRole("list", { name: "Outcomes, the oldest first" }).getByRole("link");
+    assert.match((await run.getAttribute("href")) ?? "", /#\/run\//);
     await page.getByRole("button", { name: "Pause" }).click();
     await page.getByText(/^It is paused/).waitFor();
     await page.getByRole("button", { name: "Resume" }).click();

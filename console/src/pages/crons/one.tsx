@@ -1,38 +1,29 @@
 import { useState } from "preact/hooks";
 import { get, path, send } from "../../lib/api";
-import { duration, between, moment } from "../../lib/format";
+import { moment } from "../../lib/format";
 import { Json } from "../../lib/json";
-import { type Live, useLive } from "../../lib/live";
+import { useLive } from "../../lib/live";
 import { withoutPayload } from "../../lib/runs";
 import { go, link } from "../../lib/route";
 import { permits, seesPayload } from "../../lib/session";
-import { Table } from "../../lib/table";
-import { Age, Button, Chip, Dialog, Facts, Head, Hidden, Loaded, Status } from "../../lib/ui";
+import { Age, Button, Chip, Dialog, Facts, Head, Hidden, Loaded } from "../../lib/ui";
+import { Outcomes } from "./outcomes";
 import { type Cron, CronState, isLate, LastRun, Pause, ROUTE } from "./parts";
+import { RunNow } from "./run-now";
 
 const EVERY_MS = 3_000;
-const OUTCOMES = 20;
-
-interface CronRun {
-  run_id: string;
-  status: string;
-  end_reason: string | null;
-  created_at: string;
-  started_at: string | null;
-  ended_at: string | null;
-}
 
 /** A cron: when it runs next, how its last runs ended, and what they are asked for. */
 export function OneCron({ id }: { id: string }) {
   const route = path(ROUTE, id);
   const live = useLive((stop) => send<Cron>("GET", route, { signal: stop, headers: withoutPayload() }), [id], EVERY_MS);
-  const runs = useLive((stop) => send<CronRun[]>("POST", "/runs/search", { body: { metadata: { cron_id: id }, limit: OUTCOMES }, headers: withoutPayload(), signal: stop }), [id], EVERY_MS);
   return (
     <>
       <Head title="Cron" live={live} sentence={live.data && sentence(live.data)}>
         <a href={link(["crons"])}>All crons</a>
         {live.data && (
           <>
+            <RunNow cron={live.data} />
             <Pause cron={live.data} done={live.reload} code />
             {permits("crons.delete") && <Delete cron={live.data} />}
           </>
@@ -56,7 +47,7 @@ export function OneCron({ id }: { id: string }) {
               ]}
             />
             <Slots cron={cron} />
-            <LastRuns runs={runs} />
+            <Outcomes key={cron.last_run_id} cron={cron} />
             <Asked id={id} />
           </>
         )}
@@ -91,36 +82,6 @@ function Slots({ cron }: { cron: Cron }) {
           </li>
         ))}
       </ol>
-    </section>
-  );
-}
-
-function LastRuns({ runs }: { runs: Live<CronRun[]> }) {
-  return (
-    <section class="section" aria-labelledby="outcomes">
-      <div class="section-head">
-        <h2 id="outcomes">Last runs</h2>
-      </div>
-      <Loaded live={runs} rows={2}>
-        {(found) =>
-          found.length ? (
-            <Table
-              label="Last runs"
-              rows={found}
-              id={(run) => run.run_id}
-              open={(run) => link(["run", run.run_id])}
-              columns={[
-                { name: "Status", cell: (run) => <Status status={run.end_reason === "paused" ? "paused" : run.status} /> },
-                { name: "Run", cell: (run) => <Chip to={["run", run.run_id]} id={run.run_id} /> },
-                { name: "Made", cell: (run) => <Age at={run.created_at} /> },
-                { name: "Run time", cell: (run) => (run.started_at ? duration(between(run.started_at, run.ended_at)) : "–"), end: true },
-              ]}
-            />
-          ) : (
-            <p class="quiet">It has made no run yet.</p>
-          )
-        }
-      </Loaded>
     </section>
   );
 }

@@ -22,6 +22,8 @@ export interface Cron {
   next_slots?: string[];
   last_run_date: string | null;
   last_run_id: string | null;
+  /** Its newest runs, the newest first, also those that are deleted. */
+  recent_run_ids: string[];
   error: { error: string; message: string | null } | null;
   created_at: string;
   updated_at: string;
@@ -56,7 +58,7 @@ export function Zone({ cron }: { cron: Cron }) {
 }
 
 export function LastRun({ cron }: { cron: Cron }) {
-  if (!cron.last_run_date) return <>never</>;
+  if (!cron.last_run_date) return cron.last_run_id ? <a href={link(["run", cron.last_run_id])}>by hand</a> : <>never</>;
   return cron.last_run_id ? (
     <a href={link(["run", cron.last_run_id])}>
       <Age at={cron.last_run_date} />

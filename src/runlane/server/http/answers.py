@@ -305,6 +305,7 @@ class WireCron(WireObject):
     late_s: float | None
     last_run_date: Instant | None
     last_run_id: str | None
+    recent_run_ids: list[str]
     error: RunError | None
     created_at: Instant
     updated_at: Instant

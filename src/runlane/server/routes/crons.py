@@ -139,6 +139,7 @@ def cron_wire(cron: Cron) -> dict[str, Any]:
         "late_s": late_s(plan.next_run_at),
         "last_run_date": cron.last_slot_at,
         "last_run_id": cron.last_run_id,
+        "recent_run_ids": cron.recent_run_ids,
         "error": error_wire(cron.error),
         "created_at": cron.created_at,
         "updated_at": cron.updated_at,

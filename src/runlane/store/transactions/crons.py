@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from runlane.errors import ConflictError, CronChanged, CronRunActive, NotFound, QueueFull
 from runlane.lifecycle import RunStatus
@@ -21,7 +21,7 @@ from runlane.store.rows import (
     microseconds,
     owner_params,
 )
-from runlane.store.statements import Row, Statement, Transaction, contains_in_postgres, statement
+from runlane.store.statements import Row, Rows, Statement, Transaction, contains_in_postgres, statement
 from runlane.store.transactions.admissions import FIND_KEY, MAX_QUEUED_RUNS, admit
 from runlane.store.transactions.runs import GET_RUN, LOCK_FREE_THREAD, LOCK_THREAD
 
@@ -29,6 +29,9 @@ from runlane.store.transactions.runs import GET_RUN, LOCK_FREE_THREAD, LOCK_THRE
 Missed = Literal["once", "skip"]
 #: What becomes of a slot while the run of the one before it is still active.
 Overlap = Literal["allow", "skip"]
+
+#: Runs of a cron whose ids it keeps.
+RECENT_RUNS: Final = 10
 
 SORT_KEYS = ("cron_id", "assistant_id", "thread_id", "next_run_date", "end_time", "created_at", "updated_at")
 _COLUMNS = {"next_run_date": "next_run_at", "end_time": "end_at"}
@@ -73,7 +76,11 @@ THREAD_EXISTS = statement("thread_exists", "", postgres="SELECT 1 AS found FROM 
 # The thread of a cron on a thread is locked before it.
 LOCK_CRON = statement("lock_cron", "SELECT {cron} FROM crons WHERE cron_id = :cron_id {for_update}")
 # These follow ADVANCE_CRON or LOCK_CRON in its transaction, which holds the lock.
-RECORD_RUN = statement("record_run", "UPDATE crons SET last_run_id = :run_id WHERE cron_id = :cron_id RETURNING {cron}")
+RECORD_RUN = statement(
+    "record_run",
+    """UPDATE crons SET last_run_id = :run_id, recent_run_ids = :recent
+       WHERE cron_id = :cron_id RETURNING {cron}""",
+)
 RECORD_REFUSAL = statement(
     "record_refusal", "UPDATE crons SET error = :error WHERE cron_id = :cron_id RETURNING {cron}"
 )
@@ -170,6 +177,7 @@ class Cron:
     """A cron, as the ledger has it.
 
     ``revision`` counts changes and firings; ``last_slot_at`` is the newest slot that was fired or passed over;
+    ``recent_run_ids`` are of its newest runs, up to ``RECENT_RUNS``, the newest first, also of those that are deleted;
     ``error`` is why its last slot has no run.
     """
 
@@ -178,6 +186,7 @@ class Cron:
     plan: CronPlan
     last_slot_at: datetime | None
     last_run_id: str | None
+    recent_run_ids: tuple[str, ...]
     error: RunError | None
     revision: int
     created_at: datetime
@@ -263,6 +272,7 @@ def cron_record(row: Row) -> Cron:
         plan=plan,
         last_slot_at=maybe_instant(row["last_slot_at"]),
         last_run_id=row["last_run_id"],
+        recent_run_ids=tuple(loads(row["recent_run_ids"])),
         error=None if row["error"] is None else RunError(**loads(row["error"])),
         revision=row["revision"],
         created_at=instant(row["created_at"]),
@@ -392,7 +402,7 @@ def fire_cron(
         gone = RunError(error="NotFound", message=str(error))
         rows = yield DISABLE_CRON(cron_id=seen.cron_id, error=error_text(gone))
         return Fired(cron=cron_record(rows[0]), admission=None)
-    rows = yield RECORD_RUN(cron_id=seen.cron_id, run_id=admission.run.run_id)
+    rows = yield from _record_run(rows[0], admission.run.run_id)
     return Fired(cron=cron_record(rows[0]), admission=admission)
 
 
@@ -418,8 +428,14 @@ def start_cron(
         raise CronRunActive(seen.cron_id, str(active))
     admission = yield from admit(new, ttl, max_queued_runs)
     if not admission.reused:
-        yield RECORD_RUN(cron_id=seen.cron_id, run_id=admission.run.run_id)
+        yield from _record_run(rows[0], admission.run.run_id)
     return admission
+
+
+def _record_run(row: Row, run_id: str) -> Transaction[Rows]:
+    """Make a run the last one of the cron, whose *row* this transaction has locked."""
+    recent = [run_id, *loads(row["recent_run_ids"])][:RECENT_RUNS]
+    return (yield RECORD_RUN(cron_id=row["cron_id"], run_id=run_id, recent=dumps(recent)))
 
 
 def _has_admitted(new: NewRun) -> Transaction[bool]:
