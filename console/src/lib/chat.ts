@@ -216,10 +216,22 @@ function state(was: Conversation, data: Wire): Conversation {
     if (before?.state === "whole" && before.content === made.content && !made.calls.length) return before;
     return { ...made, node: before?.node ?? was.nodes[made.id], path: before?.path ?? "" };
   });
-  const ids = new Set(kept.map((message) => message.id));
-  const others = was.messages.filter((one) => !ids.has(one.id) && (one.state !== "whole" || one.path));
   const earlier = was.earlier ?? Math.max(0, kept.length - was.given);
-  return { ...was, messages: [...kept, ...others], earlier };
+  return { ...was, messages: withOthers(kept, was.messages), earlier };
+}
+
+/** Return the messages of the state with those that it lacks: each stays before the one that came next. */
+function withOthers(kept: readonly Message[], was: readonly Message[]): Message[] {
+  const ids = new Set(kept.map((message) => message.id));
+  const before = new Map<string, Message[]>();
+  let others: Message[] = [];
+  for (const one of was) {
+    if (ids.has(one.id)) {
+      before.set(one.id, others);
+      others = [];
+    } else if (one.state !== "whole" || one.path) others.push(one);
+  }
+  return [...kept.flatMap((one) => [...(before.get(one.id) ?? []), one]), ...others];
 }
 
 function asked(was: Conversation, data: Wire): Conversation {

@@ -28,14 +28,17 @@ export default function Workers() {
   );
 }
 
-function sentence({ workers, stranded, builds }: Fleet): string {
+function sentence({ workers: all, stranded, builds }: Fleet): string {
+  const workers = all.filter((worker) => worker.capacity);
   const counted = (state: string) => workers.filter((worker) => worker.state === state).length;
-  const slots = workers.filter((worker) => worker.state === "ready").reduce((all, worker) => all + worker.capacity, 0);
-  const running = workers.reduce((all, worker) => all + worker.running, 0);
+  const slots = workers.filter((worker) => worker.state === "ready").reduce((sum, worker) => sum + worker.capacity, 0);
+  const running = workers.reduce((sum, worker) => sum + worker.running, 0);
   const parts = [`${plural(counted("ready"), "worker is", "workers are")} ready, with ${plural(running, "run")} in ${plural(slots, "slot")}`];
   if (counted("draining")) parts.push(plural(counted("draining"), "drains", "drain"));
   if (counted("silent")) parts.push(`${plural(counted("silent"), "is", "are")} silent`);
+  const idle = all.length - workers.length;
+  const servers = idle ? ` ${plural(idle, "server executes", "servers execute")} no runs.` : "";
   const mixed = builds.filter((build) => build.workers).length > 1 ? " They have different builds." : "";
-  const lost = stranded.reduce((all, one) => all + one.threads, 0);
-  return `${parts.join(", ")}.${mixed}${lost ? ` ${plural(lost, "thread waits", "threads wait")} for what no worker has.` : ""}`;
+  const lost = stranded.reduce((sum, one) => sum + one.threads, 0);
+  return `${parts.join(", ")}.${servers}${mixed}${lost ? ` ${plural(lost, "thread waits", "threads wait")} for what no worker has.` : ""}`;
 }

@@ -55,6 +55,13 @@ test("what an attempt did not finish is cut off when the next one begins", () =>
   assert.equal(said.attempt, 2);
 });
 
+test("what was cut off stays before the message that came after it", () => {
+  const answer = { type: "ai", content: "half", id: "b" };
+  const began = [["metadata", { attempt: 1 }], chunk("hal"), ["metadata", { attempt: 2 }]];
+  const said = told([...began, ["messages/complete", [answer]], ["values", { messages: [answer] }]]);
+  assert.deepEqual(shape(said), [["ai", "hal", "cut"], ["ai", "half", "whole"]]);
+});
+
 test("the state says which messages there are, and which of them the thread had before", () => {
   const before = { type: "human", content: "before", id: "0" };
   const given = { type: "human", content: "now", id: "1" };

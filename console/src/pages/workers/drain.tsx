@@ -10,7 +10,7 @@ const ROUTE = "/operator/workers/{}/drain";
 /** Ask a worker to start no runs, and see how far it is. */
 export function Drain({ worker, done }: { worker: Worker; done: () => void }) {
   const [asks, setAsks] = useState(false);
-  if (!may("admin") || worker.state === "silent") return null;
+  if (!may("admin") || !worker.capacity || worker.state === "silent") return null;
   const undo = async () => {
     await send("DELETE", path(ROUTE, worker.worker_id));
     done();
