@@ -237,6 +237,7 @@ ANYWHERE: dict[str, Operation] = {
         world.cron,
         Firing(slot=datetime.now(UTC), next_run_at=None, new=a_run("t", run_id="r9")),
     ),
+    "start cron": lambda world: crons.start_cron(world.cron, a_run("t", run_id="r10")),
     "change cron": lambda world: crons.change_cron(world.cron, replace(PLAN, schedule="1 * * * *")),
     "delete cron": lambda _: crons.delete_cron("c", ANY_OWNER),
     "create thread": lambda _: _new_thread("t"),

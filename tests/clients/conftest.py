@@ -51,16 +51,20 @@ def run_node(server: Server) -> RunNode:
         missing("the JavaScript packages are not installed: `./dev test` installs them")
 
     def run(*arguments: str, **environment: str) -> None:
-        done = subprocess.run(
-            [node, *arguments],
-            cwd=HERE,
-            env={**os.environ, "RUNLANE_URL": server.url, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PROCESS_S,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [node, *arguments],
+                cwd=HERE,
+                env={**os.environ, "RUNLANE_URL": server.url, **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=PROCESS_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            printed = late.output.decode() if isinstance(late.output, bytes) else late.output
+            pytest.fail(f"not over after {PROCESS_S:.0f} s; so far:\n{printed}", pytrace=False)
         if done.returncode != 0:
             pytest.fail(done.stdout, pytrace=False)
 

@@ -144,7 +144,7 @@ interface LoadedProps<T> {
 
 export function Skeleton({ rows }: { rows: number }) {
   return (
-    <div class="skeleton" aria-busy="true" aria-label="Reading">
+    <div class="skeleton" role="status" aria-busy="true" aria-label="Reading">
       {Array.from({ length: rows }, (_, row) => (
         <span key={row} />
       ))}

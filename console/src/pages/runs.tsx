@@ -43,7 +43,7 @@ export default function Runs() {
     [given.query, before, payload],
     still ? null : listEveryMs.value,
   );
-  useChanges(() => !still && !before, live.reload);
+  useChanges(() => true, () => !still && !before && live.reload());
   const now = useNow(1_000);
   const { shown, held, release } = useHeld(live.data?.runs ?? []);
   const filtered = Object.keys(given.query).length > 0;
