@@ -156,22 +156,24 @@ async def test_a_permit_that_comes_while_a_process_looks_for_one_is_taken(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listen, fetch = JobManager.listen_for_jobs, JobManager.fetch_job
-    told, put = asyncio.Event(), asyncio.Event()
+    told, heard, put = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def listening(self: JobManager, *, on_notification: Any, **options: Any) -> None:
         async def hear(**notification: Any) -> None:
             told.set()
             await on_notification(**notification)
+            heard.set()
 
         await listen(self, on_notification=hear, **options)
 
     async def fetched(self: JobManager, *args: Any, **options: Any) -> Any:
         found = await fetch(self, *args, **options)
-        if told.is_set() and not put.is_set():  # it listens, and has found nothing
+        if heard.is_set() and not put.is_set():  # it listens, no notification waits for this look, and it found nothing
             told.clear()
             put_job(url, "g")
             put.set()
-            await told.wait()
+            async with asyncio.timeout(PATIENCE_S):
+                await told.wait()
         return found
 
     monkeypatch.setattr(JobManager, "listen_for_jobs", listening)
