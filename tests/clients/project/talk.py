@@ -16,8 +16,12 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
-#: Runs of one server share the agents' loop, so one can wait for another.
-_GATES: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+#: Runs of one server share the agents' loop, so one can wait for another; a process may serve several.
+_GATES: defaultdict[tuple[asyncio.AbstractEventLoop, str], asyncio.Event] = defaultdict(asyncio.Event)
+
+
+def _gate(name: str) -> asyncio.Event:
+    return _GATES[asyncio.get_running_loop(), name]
 
 
 class Echo(BaseChatModel):
@@ -39,7 +43,7 @@ class Echo(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         for index, word in enumerate(_reply(messages).split(" ")):
             if word.startswith("@"):
-                await _GATES[word[1:]].wait()
+                await _gate(word[1:]).wait()
             text = f" {word}" if index else word
             chunk = ChatGenerationChunk(message=AIMessageChunk(text))
             if run_manager is not None:
@@ -87,7 +91,7 @@ class Name(TypedDict):
 
 
 async def unlock(state: Name) -> dict[str, Any]:
-    _GATES[state["name"]].set()
+    _gate(state["name"]).set()
     return {}
 
 
@@ -97,7 +101,7 @@ async def bill(state: MessagesState) -> dict[str, Any]:
 
 async def bill_anew(state: MessagesState) -> dict[str, Any]:
     """Fail as code does that a deploy broke, until the run of ``gate`` with the name ``mended`` is made."""
-    if not _GATES["mended"].is_set():
+    if not _gate("mended").is_set():
         raise KeyError("invoice")
     return {}
 
