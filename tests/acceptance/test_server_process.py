@@ -158,7 +158,8 @@ async def test_dev_starts_anew_when_a_file_changes_and_the_run_goes_on(tmp_path:
     project = Path(shutil.copytree(PROJECT, tmp_path / "project"))
     async with Server(tmp_path, project=project, command="dev") as server:
         await server.start()
-        assert server.url in server.log
+        assert f"Console  {server.url}/console/" in server.log
+        assert (await http.get(f"{server.url}/console/")).status_code == 200
         reader = Reader(server, http, await new_thread(http, server.url), "run")
         state = {"name": "run", "steps": 30, "seconds": 0.1, "done": 0, "log": []}
         following = asyncio.create_task(reader.follow({"input": state}))

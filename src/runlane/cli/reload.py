@@ -22,6 +22,7 @@ from watchfiles import Change, DefaultFilter, watch
 
 from runlane.agents.langgraph_json import read_graphs_file
 from runlane.errors import ConfigurationError
+from runlane.server.config.http_section import http_section
 from runlane.server.http.listener import address_of, bind, is_loopback, url_of
 
 #: A server that is told to stop and has not after this long is killed; its runs are continued all the same.
@@ -80,12 +81,23 @@ def serve_and_reload(config: Path, options: Sequence[str], *, host: str, port: i
 def _greet(config: Path, listener: socket.socket) -> None:
     url = url_of(listener)
     click.secho("\n  Runlane", bold=True, err=True)
-    lines = [("API", url), ("Docs", f"{url}/docs"), ("Project", config.parent)]
+    lines = [*_pages(config, url), ("Project", str(config.parent))]
     if not is_loopback(listener):  # the server warns, if it asks nobody who they are
         lines.insert(1, ("Network", f"reachable from other machines: listens on {address_of(listener)}"))
     for name, value in lines:
         click.echo(f"  {name:<8} {value}", err=True)
     click.echo("", err=True)
+
+
+def _pages(config: Path, url: str) -> list[tuple[str, str]]:
+    """Return what can be opened in a browser, below the project's prefix."""
+    try:
+        section = http_section(read_graphs_file(config))
+    except ConfigurationError:  # the server tells
+        return [("API", url)]
+    api = f"{url}{section.mount_prefix}"
+    found = [("API", api, None), ("Console", f"{api}/console/", "ui"), ("Docs", f"{api}/docs", "meta")]
+    return [(name, address) for name, address, group in found if group not in section.disabled]
 
 
 def _folders(config: Path) -> tuple[Path, ...]:
