@@ -22,17 +22,19 @@ theme.subscribe((value) => {
 
 export function Frame() {
   const [ready, setReady] = useState(false);
+  const given = credential.value;
   useEffect(() => {
     const ask = async () => {
       try {
         me.value = await get<Me>("/me");
+        locked.value = false;
       } catch {
         // What is wrong is in `contact` and `locked`.
       }
       setReady(true);
     };
     void ask();
-  }, []);
+  }, [given]); // another tab may give its own late
   if (locked.value) return <Login />;
   if (!ready) return null;
   return <Shell />;
@@ -155,8 +157,13 @@ function User() {
 function Navigation() {
   const pages = offered();
   const here = pageName.value === "run" ? "runs" : pageName.value === "thread" ? "threads" : pageName.value;
+  const rail = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // At the bottom of a narrow screen not all of it is seen.
+    rail.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [here]);
   return (
-    <nav class="rail" aria-label="Pages">
+    <nav ref={rail} class="rail" aria-label="Pages">
       {(["work", "things", "server"] as const).map((group) => (
         <ul key={group}>
           {pages

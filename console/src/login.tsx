@@ -1,7 +1,7 @@
 /** The form for a key or a token; an application's own login may set a cookie instead, and this form is never seen. */
 import { useState } from "preact/hooks";
 import { get } from "./lib/api";
-import { type Credential, type Me, locked, logIn, logOut, me } from "./lib/session";
+import { type Credential, type Me, locked, logIn, logOut, me, share } from "./lib/session";
 import { Button } from "./lib/ui";
 
 export function Login() {
@@ -13,6 +13,7 @@ export function Login() {
     try {
       me.value = await get<Me>("/me");
       locked.value = false;
+      share();
     } catch (error) {
       logOut({ tell: false });
       setRefused(error instanceof Error ? error.message : String(error));

@@ -70,6 +70,11 @@ export function logIn(given: Credential): void {
   keep(given);
 }
 
+/** Give the credential, which the server has taken, to other tabs that ask somebody for one. */
+export function share(): void {
+  if (credential.value) tabs.postMessage({ given: credential.value });
+}
+
 export function logOut({ tell = true } = {}): void {
   keep(null);
   me.value = null;

@@ -61,6 +61,17 @@ test("a second tab takes the key of the first, and is logged out with it", async
   });
 });
 
+test("a tab that asks for a key takes the one that another tab logs in with later", async () => {
+  await visit("overview", { url: KEYED, allow: [/status of 401/] }, async (page, context) => {
+    const second = await context.newPage();
+    await second.goto(page.url());
+    await second.getByRole("button", { name: "Log in" }).waitFor();
+    await page.getByLabel("API key", { exact: true }).fill(KEYS.owner);
+    await page.getByRole("button", { name: "Log in" }).click();
+    await second.getByText("acme").waitFor();
+  });
+});
+
 test("the login fits every screen", async () => {
   await look("login", "overview", { url: KEYED, allow: [/status of 401/] }, "form");
 });
