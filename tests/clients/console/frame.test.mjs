@@ -20,6 +20,7 @@ test("keys open pages, the palette and the help", async () => {
     await page.getByRole("dialog", { name: "Keys" }).waitFor();
     await accessible(page);
     await page.keyboard.press("Escape");
+    await page.getByRole("dialog").waitFor({ state: "detached" });
     await page.keyboard.press("Control+k");
     await page.getByRole("combobox", { name: "Page or action" }).fill("inb");
     await page.keyboard.press("Enter");
