@@ -29,12 +29,6 @@ export const me = signal<Me | null>(null);
 export const locked = signal(false);
 export const seesPayload = computed(() => me.value?.sees_payload ?? true);
 
-/** Return whether the page offers what needs *scope*. The server decides; this keeps buttons away that it would refuse. */
-export function may(scope: "runs:read" | "runs:cancel" | "payload:read" | "admin"): boolean {
-  const user = me.value;
-  return !user || !user.operator || user.scopes.includes("admin") || user.scopes.includes(scope);
-}
-
 /** Return whether the page offers what *action*, such as `threads.delete`, stands for. */
 export const permits = (action: string): boolean => me.value?.may.includes(action) ?? true;
 

@@ -31,7 +31,6 @@ export interface Change {
 /** Gets what has changed; `null`: so much, or for so long unheard, that all of it may have. */
 export type Hear = (changes: Change[] | null) => void;
 export type Take = (items: Item[]) => void;
-export type StreamState = "idle" | "connecting" | "live" | "lost";
 
 interface Taker {
   take: Take;
@@ -43,9 +42,6 @@ interface Feed {
   takers: Set<Taker>;
   waiting: Item[];
 }
-
-/** How the stream is, for what says how fresh the page is. */
-export const streaming = signal<StreamState>("idle");
 
 /** Whether changes are told now. */
 const hearing = signal(false);
@@ -137,7 +133,6 @@ function reopen(): void {
   clearTimeout(opening);
   hearing.value = false;
   if (!visible.peek() || !isWanted()) {
-    streaming.value = "idle";
     return;
   }
   opening = setTimeout(() => {
@@ -148,12 +143,10 @@ function reopen(): void {
 
 async function keepReading(stop: AbortSignal): Promise<void> {
   while (!stop.aborted && isWanted()) {
-    streaming.value = "connecting";
     try {
       await read(stop);
     } catch (error) {
       if (stop.aborted) return;
-      streaming.value = "lost";
       if (error instanceof ApiError && error.status === 403 && tells) tells = false;
       else if (error instanceof ApiError && !error.passing) return;
     } finally {
@@ -161,7 +154,6 @@ async function keepReading(stop: AbortSignal): Promise<void> {
     }
     if (!stop.aborted && isWanted()) await new Promise((done) => setTimeout(done, RETRY_MS));
   }
-  if (!stop.aborted) streaming.value = "idle";
 }
 
 export interface WireItem {
@@ -179,7 +171,6 @@ async function read(stop: AbortSignal): Promise<void> {
   }));
   const asks = tells && hearers.size > 0;
   const answer = await request("POST", "/watch", { body: { runs, changes: asks }, headers: runs.length ? {} : withoutPayload(), signal: stop });
-  streaming.value = "live";
   hearing.value = asks;
   for (const hear of hearers) if (acquainted.has(hear)) hear(null);
   acquainted = new Set(hearers);

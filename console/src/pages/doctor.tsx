@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { get, post } from "../lib/api";
 import { plural } from "../lib/format";
 import { useLive } from "../lib/live";
-import { may } from "../lib/session";
+import { permits } from "../lib/session";
 import { Age, AsCode, Button, Empty, Head, Loaded } from "../lib/ui";
 import { type Diagnosis, type Finding, Findings } from "./doctor/findings";
 import { Repair } from "./doctor/repair";
@@ -21,7 +21,7 @@ export default function Doctor() {
   return (
     <>
       <Head title="Doctor" live={live} sentence={live.data && sentence(live.data)}>
-        {may("admin") && (
+        {permits("doctor.repair") && (
           <>
             {repairable.length > 1 && <Button onClick={() => setAsked(repairable)}>Repair all (preview)</Button>}
             <Button onClick={examine} disabled={live.data?.examining}>
@@ -35,7 +35,7 @@ export default function Doctor() {
         {(diagnosis) => (
           <>
             {diagnosis.findings.length ? (
-              <Findings findings={diagnosis.findings} repair={may("admin") ? (finding) => setAsked([finding]) : undefined} />
+              <Findings findings={diagnosis.findings} repair={permits("doctor.repair") ? (finding) => setAsked([finding]) : undefined} />
             ) : (
               diagnosis.as_of && <Empty>● Nothing is wrong.</Empty>
             )}

@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { path, post, send } from "../../lib/api";
 import { plural } from "../../lib/format";
 import type { Worker } from "../../lib/operator";
-import { may } from "../../lib/session";
+import { permits } from "../../lib/session";
 import { AsCode, Button, Dialog } from "../../lib/ui";
 
 const ROUTE = "/operator/workers/{}/drain";
@@ -10,7 +10,7 @@ const ROUTE = "/operator/workers/{}/drain";
 /** Ask a worker to start no runs, and see how far it is. */
 export function Drain({ worker, done }: { worker: Worker; done: () => void }) {
   const [asks, setAsks] = useState(false);
-  if (!may("admin") || !worker.capacity || worker.state === "silent") return null;
+  if (!permits("workers.drain") || !worker.capacity || worker.state === "silent") return null;
   const undo = async () => {
     await send("DELETE", path(ROUTE, worker.worker_id));
     done();
