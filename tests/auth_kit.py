@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from runlane.server.auth.keys import new_key
-from server_kit import PROJECT, Server, running_server
+from server_kit import PATIENCE_S, PROJECT, Server, running_server
+
+#: Clients of one server, by the names of their users.
+Clients = dict[str, httpx.Client]
 
 
 def project(folder: Path, **auth: Any) -> Path:
@@ -48,3 +53,17 @@ def revoke(folder: Path, owner: str) -> None:
 
 def bearer(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {name}"}
+
+
+@contextmanager
+def operated_server(database: str, folder: Path, operators: Mapping[str, Sequence[str]]) -> Iterator[Clients]:
+    """Serve with API keys; give clients of the owner ``alice``, and of *operators* with their scopes."""
+    file = folder / "keys"
+    keys = {"alice": new_key("alice", file)}
+    keys |= {name: new_key(name, file, scopes=scopes) for name, scopes in operators.items()}
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(database, api_keys=str(file)))
+        yield {
+            name: stack.enter_context(httpx.Client(base_url=server.url, headers={"x-api-key": key}, timeout=PATIENCE_S))
+            for name, key in keys.items()
+        }

@@ -5,32 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 
-from runlane.server.auth.keys import new_key
-from server_kit import LONG_S, PATIENCE_S, NewDatabase, running_server
+from auth_kit import Clients, operated_server
+from server_kit import LONG_S, PATIENCE_S, NewDatabase
 
 SLOW = {"assistant_id": "steps", "input": {"steps": 2, "delay_s": LONG_S}}
 OPERATORS = {"watcher": ["runs:read"], "chief": ["admin"]}
-Clients = dict[str, httpx.Client]
 
 
 @pytest.fixture(scope="module")
 def clients(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     """Give clients of one server: of an owner, and of operators with their scopes."""
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    keys = {"alice": new_key("alice", file)}
-    keys |= {name: new_key(name, file, scopes=scopes) for name, scopes in OPERATORS.items()}
-    with ExitStack() as stack:
-        server = stack.enter_context(running_server(new_database(), api_keys=str(file)))
-        yield {
-            name: stack.enter_context(httpx.Client(base_url=server.url, headers={"x-api-key": key}, timeout=PATIENCE_S))
-            for name, key in keys.items()
-        }
+    with operated_server(new_database(), tmp_path_factory.mktemp("keys"), OPERATORS) as served:
+        yield served
 
 
 def eventually(condition: Callable[[], bool]) -> None:

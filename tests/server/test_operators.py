@@ -14,9 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from auth_kit import guarded_server
-from runlane.server.auth.keys import new_key
-from server_kit import LONG_S, PATIENCE_S, NewDatabase, Server, running_server
+from auth_kit import Clients, guarded_server, operated_server
+from server_kit import LONG_S, PATIENCE_S, NewDatabase, Server
 from tenancy_kit import Belongings, ask, belongings, body_of, foreign, path_of, routes
 
 CANARY = "canary-5f0c9d1e"
@@ -29,21 +28,13 @@ OPERATORS = {
     "reader": ["runs:read", "payload:read"],
     "chief": ["admin"],
 }
-Clients = dict[str, httpx.Client]
 
 
 @pytest.fixture(scope="module")
 def clients(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     """Give clients of one server: of an owner, and of operators with their scopes."""
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    keys = {"alice": new_key("alice", file)}
-    keys |= {name: new_key(name, file, scopes=scopes) for name, scopes in OPERATORS.items()}
-    with ExitStack() as stack:
-        server = stack.enter_context(running_server(new_database(), api_keys=str(file)))
-        yield {
-            name: stack.enter_context(httpx.Client(base_url=server.url, headers={"x-api-key": key}, timeout=PATIENCE_S))
-            for name, key in keys.items()
-        }
+    with operated_server(new_database(), tmp_path_factory.mktemp("keys"), OPERATORS) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
