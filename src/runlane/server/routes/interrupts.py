@@ -1,4 +1,4 @@
-"""Routes of interrupts: what graphs ask people on all threads, and who has answered."""
+"""Routes of interrupts: what graphs ask people on all threads, and the newest answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def search_interrupts(request: Request, body: InterruptSearch) -> Response
 
 
 async def search_answers(request: Request, body: AnsweredSearch) -> Response:
-    """Find runs that answer interrupts, the newest first, among the 2,000 newest runs: who has answered, and when."""
+    """Find runs that answer interrupts, the newest first, among the 2,000 newest runs, with who gave each answer."""
     owner, permits, thread_id = await _asked(request, body)
     if owner is None:
         return json_response([])
