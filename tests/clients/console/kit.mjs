@@ -99,17 +99,19 @@ export async function accessible(page) {
 
 /** Look at *place* as it is once *ready* (a locator's selector) is there: wide and narrow, light and dark, each by axe. */
 export async function look(name, place, options, ready) {
-  for (const size of Object.keys(SIZES)) {
-    for (const dark of [false, true]) {
-      await visit(place, { ...options, size, dark }, async (page) => {
+  await visit(place, options, async (page) => {
+    for (const size of Object.keys(SIZES)) {
+      for (const colorScheme of ["light", "dark"]) {
+        await page.setViewportSize(SIZES[size]);
+        await page.emulateMedia({ colorScheme });
         await page.locator(ready).first().waitFor();
         await accessible(page);
         const across = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
         assert.ok(across <= 0, `the page ${name} is ${across} pixels wider than a window of ${SIZES[size].width}`);
-        if (!SHOTS) return;
+        if (!SHOTS) continue;
         await mkdir(SHOTS, { recursive: true });
-        await page.screenshot({ path: `${SHOTS}/${name}-${size}-${dark ? "dark" : "light"}.png`, fullPage: true });
-      });
+        await page.screenshot({ path: `${SHOTS}/${name}-${size}-${colorScheme}.png`, fullPage: true });
+      }
     }
-  }
+  });
 }
