@@ -275,6 +275,10 @@ class RowsLocked(StoreUnavailable):
     code = "rows_locked"
 
 
+class ConnectionCut(StoreUnavailable):
+    """The connection was lost inside a transaction; another one may be had at once."""
+
+
 class LedgerInUse(StoreUnavailable):
     """Another process owns the database file."""
 

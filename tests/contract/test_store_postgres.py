@@ -32,7 +32,7 @@ from ledger_kit import (
     ledger_connection,
     running,
 )
-from runlane.errors import ConflictError, InvalidRequest, LeaseLost, RowsLocked, StoreUnavailable
+from runlane.errors import ConflictError, ConnectionCut, InvalidRequest, LeaseLost, RowsLocked, StoreUnavailable
 from runlane.journal.remainder import append
 from runlane.journal.rows import CheckpointRows
 from runlane.lifecycle import MultitaskStrategy, RunStatus
@@ -166,6 +166,19 @@ async def test_the_retry_policy_bridges_lost_connections(driver: PostgresDriver,
     assert await driver.read(one(COUNT)) == [(1,)]
 
 
+async def test_what_is_cut_off_after_the_time_for_tries_is_tried_again(driver: PostgresDriver, url: str) -> None:
+    tries: list[None] = []
+
+    def cut_once() -> Transaction[list[Any]]:
+        yield statement("wait", "SELECT pg_sleep(0.1)")()
+        if not tries:
+            tries.append(disconnect(url))
+        return (yield from one("SELECT 1 AS n"))
+
+    policy = PersistenceRetryPolicy(initial_delay_s=0.001, deadline_s=0.05)
+    assert await RetryingDriver(driver, policy).read(cut_once) == [(1,)]
+
+
 async def test_a_transaction_that_loses_its_connection_writes_nothing(driver: PostgresDriver, url: str) -> None:
     def suicidal() -> Transaction[None]:
         yield statement("insert", "INSERT INTO events VALUES (1, 1, 1, '')")()
@@ -191,7 +204,7 @@ async def test_queued_appends_that_lose_their_connection_are_told_so_and_the_nex
         future: asyncio.Future[BaseException | None] = loop.create_future()
         told.append(future)
         store.driver.submit(make, loop, partial(heard, future))
-    assert [type(error) for error in await asyncio.gather(*told)] == [StoreUnavailable] * 3
+    assert [type(error) for error in await asyncio.gather(*told)] == [ConnectionCut] * 3
     assert await store.events.read(lease.seq, after=0) == ()
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from runlane.errors import ConflictError, LedgerClosed, LedgerInUse, StoreUnavailable
+from runlane.errors import ConflictError, ConnectionCut, LedgerClosed, LedgerInUse, StoreUnavailable
 from runlane.store.retry import PersistenceRetryPolicy, passes, pause_s
 
 T = TypeVar("T")
@@ -103,6 +103,13 @@ def test_no_attempt_starts_after_the_deadline() -> None:
     with pytest.raises(StoreUnavailable):
         run(policy(max_attempts=99, initial_delay_s=1.0, factor=1.0, deadline_s=5.0).call(operation))
     assert operation.called_at == [0.0, 2.0, 4.0]
+
+
+def test_a_process_that_stood_still_tries_again_however_long_that_was() -> None:
+    operation = Operation(ConnectionCut("idle for too long"), *(busy() for _ in range(9)), takes_s=60.0)
+    with pytest.raises(StoreUnavailable):
+        run(policy(initial_delay_s=1.0).call(operation))
+    assert operation.called_at == [0.0, 61.0]
 
 
 @pytest.mark.parametrize(

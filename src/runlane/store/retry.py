@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from runlane.errors import LedgerClosed, LedgerInUse, StoreUnavailable
+from runlane.errors import ConnectionCut, LedgerClosed, LedgerInUse, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -24,7 +24,8 @@ class PersistenceRetryPolicy:
     Only :class:`StoreUnavailable` is retried, which drivers raise for contention and lost connections and never for a
     permanent error. The delay before try *n* is drawn from ``[d / 2, d]`` with
     ``d = min(max_delay_s, initial_delay_s * factor ** (n - 1))``; no try starts later than ``deadline_s`` after the
-    first. ``random`` is injectable, for tests.
+    first, or after the first has failed if its connection was cut: a process that stood still finds it so, however
+    long that was. ``random`` is injectable, for tests.
     """
 
     max_attempts: int = 5
@@ -51,6 +52,8 @@ class PersistenceRetryPolicy:
                 if not passes(error):
                     raise
                 failures += 1
+                if failures == 1 and isinstance(error, ConnectionCut):
+                    deadline = clock() + self.deadline_s
                 delay = self.delay_s(failures)
                 if failures >= self.max_attempts or clock() + delay > deadline:
                     raise

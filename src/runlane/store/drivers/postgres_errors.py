@@ -9,7 +9,7 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
-from runlane.errors import RowsLocked, StoreUnavailable
+from runlane.errors import ConnectionCut, RowsLocked, StoreUnavailable
 
 #: The class of what PostgreSQL will never take; psycopg counts it among what passes. Source: PostgreSQL, appendix A.
 TOO_LARGE: Final = "54"
@@ -37,13 +37,18 @@ def is_stale(error: BaseException) -> bool:
     return isinstance(error, (READ_ONLY, *LOST_STATEMENTS))
 
 
-def translate(error: Exception) -> Exception:
-    """Return what callers see: contention, or an outage such as a lost connection or a full server; or a defect."""
+def translate(error: Exception, *, cut: bool = False) -> Exception:
+    """Return what callers see: contention, or an outage such as a lost connection or a full server; or a defect.
+
+    Args:
+        cut: The connection was there, and is lost.
+    """
     if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(TOO_LARGE):
         return error
     if isinstance(error, _OUTAGES) or is_stale(error):
         contended = isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected)
-        unavailable = (RowsLocked if contended else StoreUnavailable)(f"PostgreSQL says: {first_line(error)}")
+        kind = RowsLocked if contended else ConnectionCut if cut else StoreUnavailable
+        unavailable = kind(f"PostgreSQL says: {first_line(error)}")
         unavailable.__cause__ = error
         return unavailable
     return error

@@ -171,6 +171,11 @@ class Link:
         return self._connection is None or self._connection.closed
 
     @property
+    def cut(self) -> bool:
+        """Return whether there was a connection, which is lost."""
+        return self._connection is not None and self._connection.closed
+
+    @property
     def status(self) -> TransactionStatus:
         if self._connection is None:
             return TransactionStatus.UNKNOWN

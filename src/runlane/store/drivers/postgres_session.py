@@ -91,8 +91,7 @@ class PostgresSession:
             self._begin(_BEGIN_READ)
             return SubmissionResult(reading, self._drive(reading), None)
         except Exception as error:  # noqa: BLE001 - it belongs to the waiter
-            self._undo(error)
-            return SubmissionResult(reading, None, translate(error))
+            return SubmissionResult(reading, None, self._failed(error))
 
     def end_read(self) -> None:
         """End what :meth:`read` has begun."""
@@ -116,8 +115,8 @@ class PostgresSession:
                 results.append(self._in_savepoint(other))
             self._commit(last)
         except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
-            self._undo(error)
-            return [SubmissionResult(one, None, translate(error)) for one in group]
+            failure = self._failed(error)
+            return [SubmissionResult(one, None, failure) for one in group]
         return results
 
     def commit_together(self, group: Sequence[Submission]) -> list[SubmissionResult]:
@@ -133,9 +132,8 @@ class PostgresSession:
             self._commit(last)
         except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
             about_all = self._link.lost or is_stale(error)
-            self._undo(error)
+            failure = self._failed(error)
             if about_all:
-                failure = translate(error)
                 return [SubmissionResult(one, None, failure) for one in group]
             return self._one_by_one(group)
         return [SubmissionResult(one, result, error) for one, (result, error) in zip(group, answers, strict=True)]
@@ -227,6 +225,12 @@ class PostgresSession:
             self._before = []
             return "COMMIT"
         return self._tell("COMMIT").statusmessage
+
+    def _failed(self, error: Exception) -> Exception:
+        """Undo what is open, and return what callers see."""
+        failure = translate(error, cut=self._link.cut)
+        self._undo(error)
+        return failure
 
     def _undo(self, error: BaseException) -> None:
         """Roll back what is open; give the connection up if it is of no use any more."""
