@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -28,7 +27,7 @@ def check_answer(response: httpx.Response) -> None:
     request = response.request
     if not response.headers.get("content-type", "").startswith("application/json") or _selects(request):
         return
-    validator = _validator(request.method, request.url.path.rstrip("/") or "/", response.status_code)
+    validator = _validator_of(request.method.lower(), request.url.path.rstrip("/") or "/", response.status_code)
     if validator is None:
         return
     errors = [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(json.loads(response.text))]
@@ -46,22 +45,29 @@ def documented() -> dict[str, Any]:
     return openapi_document()
 
 
-@cache
-def _validator(method: str, path: str, status: int) -> Any:
-    for responses in _documented_at(method, path):
-        content = responses.get(str(status), {}).get("content", {})
-        if "application/json" in content:
-            return jsonschema_rs.validator_for(
-                {**content["application/json"]["schema"], "components": documented()["components"]},
-                validate_formats=True,
-            )
+def _validator_of(method: str, path: str, status: int) -> Any:
+    """Return what checks the answers of the route that *path* is; nothing if the document says nothing of them."""
+    for template, pattern in _templates():
+        if method in documented()["paths"][template] and pattern.fullmatch(path):
+            validator = _validator(method, template, status)
+            if validator is not None:
+                return validator
     return None
 
 
-def _documented_at(method: str, path: str) -> Iterator[dict[str, Any]]:
-    """Yield the answers of the routes that *path* could be, those with fewer parameters first."""
-    for template in sorted(documented()["paths"], key=lambda one: one.count("{")):
-        pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))
-        operation = documented()["paths"][template].get(method.lower())
-        if operation is not None and re.fullmatch(pattern, path):
-            yield operation["responses"]
+@cache
+def _templates() -> list[tuple[str, re.Pattern[str]]]:
+    """Return the paths of the document and what fits each, those with fewer parameters first."""
+    templates = sorted(documented()["paths"], key=lambda one: one.count("{"))
+    return [(one, re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(one)))) for one in templates]
+
+
+@cache  # by template: making one takes milliseconds, and memory
+def _validator(method: str, template: str, status: int) -> Any:
+    content = documented()["paths"][template][method]["responses"].get(str(status), {}).get("content", {})
+    if "application/json" not in content:
+        return None
+    return jsonschema_rs.validator_for(
+        {**content["application/json"]["schema"], "components": documented()["components"]},
+        validate_formats=True,
+    )

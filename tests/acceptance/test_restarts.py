@@ -1,7 +1,7 @@
 """P2, P5, P6 and P7 on real processes: servers that are stopped in the middle of runs, and started again.
 
-A round is one run that is cut by one stop. ``RUNLANE_ACCEPTANCE_ROUNDS`` (default 50) rounds are done of each kind of
-stop, RUNS_PER_STOP at a time: the default is ten stops that cut five runs each. When a stop comes is drawn from a seed.
+A round is one run that is cut by one stop. ``RUNLANE_ACCEPTANCE_ROUNDS`` (default 15) rounds are done of each kind of
+stop, RUNS_PER_STOP at a time: the default is three stops that cut five runs each. When a stop comes is drawn from a seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runlane.doctor.opening import open_ledger
 from runlane.settings import Settings
 from runlane.store.drivers.sqlite import SqliteDriver
 
-ROUNDS = int(os.environ.get("RUNLANE_ACCEPTANCE_ROUNDS", "50"))
+ROUNDS = int(os.environ.get("RUNLANE_ACCEPTANCE_ROUNDS", "15"))
 SEED = int(os.environ.get("RUNLANE_ACCEPTANCE_SEED", "1"))
 RUNS_PER_STOP = 5
 ROUNDS_PER_TEST = 25  # so that no test comes near the time after which one counts as hanging
