@@ -99,7 +99,7 @@ class Settings:
         reauthenticate_s: How often the sender of an open stream or WebSocket is authenticated again.
         audit_retention_s: What operators did is kept for so long.
         webhook_secret: What webhooks are signed with (``whsec_...``, or several separated by spaces); empty: nothing.
-        prices: A TOML file of what models cost, for the metric ``runlane_cost_total``; empty: it is not counted.
+        prices: A TOML file of what models cost; empty: no cost is known.
         traces: Send spans of runs by OTLP, as the variables ``OTEL_*`` say; needs the extra ``otel``.
         trace_payloads: Spans have prompts, answers, and arguments and results of tools, without secrets.
         webhook_retention_s: Webhooks that were delivered or given up are kept for so long.

@@ -16,6 +16,7 @@ from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.run_search import COMPARED, MANY_ACTIVE, MAX_COMPARED, RunFilter, RunPage
 from runlane.store.transactions.selections import RETRY_KEY
+from runlane.telemetry.prices import Price, Prices, cost_of
 
 MANY = statement(
     "many",
@@ -99,6 +100,40 @@ async def test_runs_are_found_by_what_became_of_them(store: RunStore) -> None:
     assert await ids(store, run_ids=frozenset({done, active.run_id, "nothing"})) == [active.run_id, done]
     assert await ids(store, "ann", run_ids=frozenset({done})) == []
     assert await ids(store, run_ids=frozenset({done, failed}), end_reasons=frozenset({EndReason.FAILED})) == [failed]
+
+
+async def test_runs_are_found_by_what_they_cost(store: RunStore) -> None:
+    prices = Prices(
+        {
+            "m": Price(input=2, cached_input=1, output=10),
+            "m-large": Price(input=20, cached_input=5, output=100),
+        }
+    )
+    counts = {"input_tokens": 300_000, "cached_input_tokens": 100_000, "output_tokens": 10_000}
+    by_model = [
+        {"m-1": counts},
+        {"m-large-1": counts},
+        {"m-1": counts, "m-large-1": counts, "free": counts},
+        {"free": counts},
+        {},
+    ]
+    made = []
+    for used in by_model:
+        run = await running(store, f"t{len(made)}")
+        assert await store.runs.set_progress(run.run_id, {"by_model": used})
+        made.append(run.run_id)
+    assert [cost_of(prices.costs(used)) for used in by_model] == [0.6, 5.5, 6.1, None, None]
+
+    async def above(cost: float) -> list[str]:
+        return sorted(made.index(run_id) for run_id in await ids(store, min_cost=cost, prices=prices))
+
+    assert await above(0) == [0, 1, 2, 3, 4]
+    assert await above(1e-6) == await above(0.6) == [0, 1, 2]
+    assert await above(0.600001) == await above(5.5) == [1, 2]
+    assert await above(6.1) == [2]
+    assert await above(6.2) == await ids(store, min_cost=1) == []
+    page = await store.runs.select(owner=ANY_OWNER, where=RunFilter(min_cost=6, prices=prices), limit=10)
+    assert [run.run_id for run in page.runs] == [made[2]], "actions on many runs select by the same filter"
 
 
 async def test_runs_are_found_by_what_they_wait_for(store: RunStore) -> None:

@@ -190,6 +190,11 @@ async def test_tokens_and_costs_are_counted_by_model(new_database: NewDatabase, 
             answer = await http.post("/runs/wait", json={"assistant_id": "speaker", "input": {"messages": []}})
             assert answer.status_code == 200
             samples = await scrape(http)
+            dear, [found] = [
+                (await http.post("/runs/search", json={"min_cost": cost})).json() for cost in (0.007401, 0.0074)
+            ]
+            run = (await http.get(f"/threads/{found['thread_id']}/runs/{found['run_id']}")).json()
+            [total] = (await http.get("/operator/totals")).json()
     name = next(name for name in samples if name.startswith("runlane_cost_total")).split()[-1]
     tokens = {
         kind: samples[f"runlane_tokens_total speaker {kind} {name}"] for kind in ("input", "cached_input", "output")
@@ -197,3 +202,6 @@ async def test_tokens_and_costs_are_counted_by_model(new_database: NewDatabase, 
     assert tokens == {"input": 1000, "cached_input": 400, "output": 10}
     assert samples[f"runlane_model_calls_total speaker {name}"] == 1
     assert samples[f"runlane_cost_total speaker {name}"] == pytest.approx((600 * 10 + 400 * 1 + 10 * 100) / 1e6)
+    assert found["cost"] == run["cost"] == total["cost"] == pytest.approx(0.0074)
+    assert run["cost_by_model"] == {name: found["cost"]}
+    assert dear == []

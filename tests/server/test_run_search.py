@@ -101,5 +101,12 @@ async def test_what_is_no_filter_is_refused(http: httpx.AsyncClient) -> None:
         {"run_ids": []},
         {"end_reason": "bad luck"},
         {"waits_for": "godot"},
+        {"min_cost": -1},
     ):
         assert (await search(http, **given)).status_code == 422, given
+
+
+async def test_runs_cannot_be_found_by_their_cost_without_prices(http: httpx.AsyncClient) -> None:
+    answer = await search(http, min_cost=0.5)
+    assert answer.status_code == 422
+    assert "prices" in answer.text

@@ -47,6 +47,12 @@ _FILTERS: Final = (
     ("worker_id", click.option("--worker", "worker_id", help="Only runs whose last attempt was of this worker.")),
     ("min_tokens", click.option("--min-tokens", type=click.IntRange(min=1), help="Only runs that used as many.")),
     (
+        "min_cost",
+        click.option(
+            "--min-cost", type=click.FloatRange(min=0, min_open=True), help="Only runs that cost as much, or more."
+        ),
+    ),
+    (
         "waits_for",
         click.option(
             "--waits-for",

@@ -158,6 +158,12 @@ def duration(row: Json) -> str | None:
     return span((end - datetime.fromisoformat(row["started_at"])).total_seconds())
 
 
+def money(row: Json) -> str | None:
+    """Return what something cost, with the digits that matter; ``None`` if there is no price."""
+    cost = row.get("cost")
+    return None if cost is None else f"{cost:,.2f}" if cost >= 1 or cost == 0 else f"{cost:.2g}"
+
+
 def span(seconds: float) -> str:
     """Return a time in its largest units: ``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``4d3h``."""
     if seconds < 10:

@@ -10,7 +10,7 @@ import click
 from runlane.cli import options
 from runlane.cli.bulk import Json, act, checked, is_one, on_many, run_filters
 from runlane.cli.connection import with_server
-from runlane.cli.output import Column, age, duration, error_line, print_fields, print_json, print_rows, safe
+from runlane.cli.output import Column, age, duration, error_line, money, print_fields, print_json, print_rows, safe
 from runlane.cli.reporting import exit_for
 from runlane.cli.values import JSON
 from runlane.errors import ConfigurationError
@@ -49,6 +49,7 @@ COLUMNS: Final = (
     Column("ERROR", error_line, flexible=True),
     Column("THREAD", lambda run: run["thread_id"], flexible=True),
 )
+COST: Final = Column("COST", money)
 
 
 @app.command("ls", epilog="Example: runlane runs ls --status error --since 1d --text RateLimit")
@@ -59,8 +60,10 @@ COLUMNS: Final = (
 @options.as_json
 @with_server
 def list_runs(*, client: Client, where: Json, limit: int, as_json: bool) -> None:
-    """List runs of all threads, newest first."""
-    print_rows(client.runs(limit=limit, **checked(where)), COLUMNS, as_json=as_json, none="No runs.")
+    """List runs of all threads, newest first. There is a column for their cost if the server has prices."""
+    found = client.runs(limit=limit, **checked(where))
+    priced = any(run.get("cost") is not None for run in found)
+    print_rows(found, (*COLUMNS, COST) if priced else COLUMNS, as_json=as_json, none="No runs.")
 
 
 @app.command(epilog="Example: runlane runs show RUN_ID")
@@ -89,6 +92,7 @@ def show(run_id: str, *, client: Client, as_json: bool) -> None:
             "ended": run["ended_at"],
             "duration": duration(run),
             "tokens": str(usage["total_tokens"]) if usage.get("total_tokens") else None,
+            "cost": money(run),
             "model": run["model_name"],
             "cancel": run["cancel"],
             "metadata": run["metadata"],

@@ -30,6 +30,7 @@ from runlane.server.http.probing import DatabaseProbe
 from runlane.store.ledger import RunStore
 from runlane.store.statements import ExtraWrites
 from runlane.streams.bridge import StreamBridge
+from runlane.telemetry.prices import Prices
 from runlane.webhooks.deliverer import Deliverer
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Service:
     table_sizes: TableSizes
     doctor: LiveDoctor
     drain: Drain
+    prices: Prices
 
     @property
     def runs(self) -> RunManager:

@@ -41,6 +41,7 @@ from runlane.supervised_loop import together
 from runlane.telemetry.emitter import Telemetry
 from runlane.telemetry.logs import log_transitions
 from runlane.telemetry.observers import Observer
+from runlane.telemetry.prices import Prices, load_prices
 from runlane.webhooks.deliverer import Post
 
 #: What a server without a section ``http`` has.
@@ -65,13 +66,14 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Project:
-    """The keys of langgraph.json beside the sections ``auth``, ``http`` and ``webhooks``."""
+    """The keys of langgraph.json beside the sections ``auth``, ``http`` and ``webhooks``, and the file of prices."""
 
     graphs: Registry
     expiry: Expiry
     new_store: NewStore | None
     build: str
     pinned_graphs: tuple[str, ...]
+    prices: Prices
 
 
 def _load_project(config: Path | None, settings: Settings, registry: Registry | None) -> _Project:
@@ -86,6 +88,7 @@ def _load_project(config: Path | None, settings: Settings, registry: Registry | 
         new_store=load_store(config),
         build=settings.build or ("" if file is None else build_of(file)),
         pinned_graphs=() if file is None else pinned_graphs(file),
+        prices=load_prices(settings.prices),
     )
 
 
@@ -115,8 +118,7 @@ async def open_service(
     async with AsyncExitStack() as stack:
         telemetry = Telemetry((*log_transitions(), *observers))
         grants = await stack.enter_async_context(_open_grants(config, settings, telemetry))
-        driver = await open_driver(settings)
-        stack.push_async_callback(driver.aclose)
+        driver = await stack.enter_async_context(aclosing(await open_driver(settings)))
         store = RunStore(driver)
         webhooks = new_deliverer(config, store, settings, payload=run_wire, local=post_locally, telemetry=telemetry)
         runtime = await stack.enter_async_context(
@@ -147,6 +149,7 @@ async def open_service(
             table_sizes=table_sizes,
             doctor=await stack.enter_async_context(LiveDoctor(store, sqlite=not settings.on_postgres)),
             drain=Drain(runtime),
+            prices=project.prices,
         )
         await stack.enter_async_context(together(table_sizes, *_sweepers(runtime, project.expiry)))
         yield service

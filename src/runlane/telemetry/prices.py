@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,10 +38,27 @@ class Prices:
     def __init__(self, prices: Mapping[str, Price]) -> None:
         self._prices = prices
 
+    def __bool__(self) -> bool:
+        return bool(self._prices)
+
     def of(self, model: str) -> Price | None:
         """Return the price of *model*: the one of its name, or of the longest name that it begins with."""
         found = [name for name in self._prices if model.startswith(name)]
         return self._prices[max(found, key=len)] if found else None
+
+    def costs(self, used: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+        """Return what *used*, a :attr:`Usage.by_model`, has cost by model, without models that have no price."""
+        priced = {model: (self.of(model), counts) for model, counts in used.items()}
+        return {model: price.of(counts) for model, (price, counts) in priced.items() if price is not None}
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """Return the prices of a million tokens by the beginnings of models' names."""
+        return {model: asdict(price) for model, price in self._prices.items()}
+
+
+def cost_of(costs: Mapping[str, float]) -> float | None:
+    """Return the sum of *costs* by model; ``None`` if no model has a price."""
+    return sum(costs.values()) if costs else None
 
 
 NO_PRICES: Final = Prices({})

@@ -258,6 +258,9 @@ class Run(WireObject):
     ended_at: Instant | None
     #: Of runs that are read, not of one that was just created.
     waiting_on: WireWaitingOn | None = None
+    #: The same, by the prices that hold now; null, and by model nothing, of models that have none.
+    cost: float | None = None
+    cost_by_model: dict[str, float] = {}
 
 
 class WireRunSummary(WireObject):
@@ -278,6 +281,8 @@ class WireRunSummary(WireObject):
     metadata: Object
     model_name: str | None
     usage: Usage
+    #: By the prices that hold now; null if no model of the run has one.
+    cost: float | None
     cancel: Receipt | None
     waiting_on: WireWaitingOn | None
     created_at: Instant

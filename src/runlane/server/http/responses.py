@@ -26,11 +26,13 @@ from runlane.records import (
     StreamGap,
     StreamItem,
     Thread,
+    Usage,
     WaitingOn,
 )
 from runlane.streams.batches import EventBatch, LargeEvent, LargePiece
 from runlane.streams.budget import UNTAKEN_BYTES
 from runlane.streams.watch import Streamed
+from runlane.telemetry.prices import Prices, cost_of
 
 log = logging.getLogger("runlane.server")
 
@@ -140,6 +142,11 @@ def _config_wire(run: RunRecord, config: Mapping[str, Any]) -> dict[str, Any]:
         "langgraph_request_id": request_id(run),
     }
     return {**config, "configurable": {**(config.get("configurable") or {}), **ids}, "metadata": run.metadata}
+
+
+def cost_wire(prices: Prices, usage: Usage) -> dict[str, Any]:
+    costs = prices.costs(usage.by_model)
+    return {"cost": cost_of(costs), "cost_by_model": costs}
 
 
 def waiting_wire(waiting: WaitingOn | None) -> dict[str, Any] | None:

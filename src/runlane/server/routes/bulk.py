@@ -183,7 +183,7 @@ async def _select(request: Request, body: RunsToActOn) -> _Selection:
     else:
         value["preview"] = True
     access = await authorize(request, "threads", "update", value)
-    where = run_filter(access, body.filter, value["metadata"])
+    where = run_filter(access, body.filter, value["metadata"], service_of(request).prices)
     return _Selection(access=access, owner=seen_owner(access, body.filter.owner), where=where)
 
 

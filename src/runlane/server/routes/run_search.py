@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from runlane.errors import InvalidRequest
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
@@ -16,7 +17,9 @@ from runlane.server.http.requests import Body, Limit, Moment, Object, canonical_
 from runlane.server.http.responses import error_wire, json_response, receipt_wire, waiting_wire
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, seen_owner, service_of
+from runlane.store.transactions.costs import MAX_COST
 from runlane.store.transactions.run_search import MAX_IDS, NEWEST, RunFilter, RunSummary, WaitReason
+from runlane.telemetry.prices import Prices, cost_of
 
 E = TypeVar("E", bound=StrEnum)
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -37,6 +40,7 @@ class RunWhere(Body):
     build: Text | None = None
     worker_id: Text | None = None
     min_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    min_cost: Annotated[float, msgspec.Meta(ge=0, le=MAX_COST)] = 0
     waits_for: WaitReason | None = None
     metadata: Object | None = None
     since: Moment | None = None
@@ -59,11 +63,12 @@ async def search_runs(request: Request, body: RunSearch) -> Response:
     owner = seen_owner(access, body.owner)
     if owner is None:
         return json_response([])
-    where = run_filter(access, body, value["metadata"])
+    service = service_of(request)
+    where = run_filter(access, body, value["metadata"], service.prices)
     before = NEWEST if body.after is None else int(body.after)
-    page = await service_of(request).store.runs.search(owner=owner, where=where, before_seq=before, limit=body.limit)
+    page = await service.store.runs.search(owner=owner, where=where, before_seq=before, limit=body.limit)
     headers = {} if page.next_before is None else {"X-Pagination-Next": str(page.next_before)}
-    return json_response([summary_wire(run) for run in page.runs], headers=headers)
+    return json_response([summary_wire(run, service.prices) for run in page.runs], headers=headers)
 
 
 def conditions(body: RunWhere) -> dict[str, Any]:
@@ -77,12 +82,16 @@ def conditions(body: RunWhere) -> dict[str, Any]:
     }
 
 
-def run_filter(access: Access, body: RunWhere, metadata: Object) -> RunFilter:
+def run_filter(access: Access, body: RunWhere, metadata: Object, prices: Prices) -> RunFilter:
     """Return *body* as the ledger takes it, for those runs that *access* may touch.
 
     Raises:
-        InvalidRequest: An id is not a UUID.
+        InvalidRequest: An id is not a UUID, or runs are wanted by their cost and there are no prices.
     """
+    if body.min_cost and not prices:
+        raise InvalidRequest(
+            "min_cost needs prices, and this server has none: set prices to a file of them, or leave min_cost out."
+        )
     run_ids = None if body.run_ids is None else frozenset(canonical_uuid("run", one) for one in body.run_ids)
     return RunFilter(
         run_ids=run_ids,
@@ -96,6 +105,8 @@ def run_filter(access: Access, body: RunWhere, metadata: Object) -> RunFilter:
         build=body.build,
         worker_id=body.worker_id,
         min_tokens=body.min_tokens,
+        min_cost=body.min_cost,
+        prices=prices,
         waits_for=body.waits_for,
         text=body.text,
         metadata=metadata,
@@ -109,7 +120,7 @@ def _set_of(given: E | list[E] | None) -> frozenset[E]:
     return frozenset(given if isinstance(given, list) else [given])
 
 
-def summary_wire(run: RunSummary) -> dict[str, Any]:
+def summary_wire(run: RunSummary, prices: Prices) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "thread_id": run.thread_id,
@@ -126,6 +137,7 @@ def summary_wire(run: RunSummary) -> dict[str, Any]:
         "metadata": run.metadata,
         "model_name": run.model_name,
         "usage": run.usage,
+        "cost": cost_of(prices.costs(run.usage.by_model)),
         "cancel": None if run.cancel is None else receipt_wire(run.cancel),
         "waiting_on": waiting_wire(run.waiting_on),
         "created_at": max(run.created_at, run.not_before),

@@ -30,6 +30,7 @@ from runlane.server.http.responses import (
     Last,
     Piece,
     StreamingBody,
+    cost_wire,
     cursor_of,
     error_wire,
     json_response,
@@ -230,10 +231,17 @@ async def get_run(request: Request) -> Response:
 
 
 async def _described(service: Service, runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return *runs* with what each of them waits for."""
+    """Return *runs* with what each of them waits for, and has cost."""
     pending = [run.run_id for run in runs if run.status is RunStatus.PENDING]
     waiting = await service.store.queue.waiting_on(pending) if pending else {}
-    return [{**run_wire(run), "waiting_on": waiting_wire(waiting.get(run.run_id))} for run in runs]
+    return [
+        {
+            **run_wire(run),
+            **cost_wire(service.prices, run.usage),
+            "waiting_on": waiting_wire(waiting.get(run.run_id)),
+        }
+        for run in runs
+    ]
 
 
 async def _joined(request: Request, *, cancel: bool) -> RunRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,7 @@ from runlane.server.routes.authorization import administer, authorize, operates,
 from runlane.store.transactions.failure_queries import FailureFilter, FailureGroup
 from runlane.store.transactions.overview import Overview
 from runlane.store.transactions.total_queries import Amounts, By, Total, TotalFilter
-from runlane.telemetry.prices import Prices, load_prices
+from runlane.telemetry.prices import Prices, cost_of
 
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 
@@ -87,7 +86,6 @@ async def list_totals(request: Request, query: TotalsQuery) -> Response:
         raise HTTPException(422, "by=status has no tokens by model: leave out model, or choose another by.")
     service = service_of(request)
     await service.store.totals.count()
-    prices = await asyncio.to_thread(load_prices, service.runtime.settings.prices)
     where = TotalFilter(
         owner=owner,
         since=_since(query.since),
@@ -97,7 +95,7 @@ async def list_totals(request: Request, query: TotalsQuery) -> Response:
         daily=query.daily,
         limit=query.limit,
     )
-    return json_response([_priced(one, prices) for one in await service.store.totals.list(query.by, where)])
+    return json_response([_priced(one, service.prices) for one in await service.store.totals.list(query.by, where)])
 
 
 async def list_failures(request: Request, query: FailuresQuery) -> Response:
@@ -153,10 +151,8 @@ def _priced(total: Total, prices: Prices) -> PricedTotal:
 
 
 def _with_cost(amounts: Amounts, prices: Prices) -> dict[str, Any]:
-    costs = [
-        price.of(asdict(spent)) for model, spent in amounts.models.items() if (price := prices.of(model)) is not None
-    ]
-    return {**{one.name: getattr(amounts, one.name) for one in fields(amounts)}, "cost": sum(costs) if costs else None}
+    costs = prices.costs({model: asdict(spent) for model, spent in amounts.models.items()})
+    return {**{one.name: getattr(amounts, one.name) for one in fields(amounts)}, "cost": cost_of(costs)}
 
 
 TOTALS = Resource(

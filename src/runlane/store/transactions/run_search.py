@@ -28,7 +28,9 @@ from runlane.store.rows import (
     usage_of,
 )
 from runlane.store.statements import RECEIPT, Row, Statement, Transaction, contains_in_postgres, listed, statement
+from runlane.store.transactions.costs import COSTS_AT_LEAST, COSTS_AT_LEAST_PG, cost_params
 from runlane.store.transactions.run_queries import waiting_on
+from runlane.telemetry.prices import NO_PRICES, Prices
 
 #: Runs that a statement compares with the filter, and a search at most.
 COMPARED: Final = 1_000
@@ -84,6 +86,7 @@ _WANTED = f"""{IS_MINE}
   AND (CAST(:build AS TEXT) IS NULL OR build = :build)
   AND (CAST(:worker_id AS TEXT) IS NULL OR worker_id = :worker_id)
   AND (:min_tokens = 0 OR {{tokens}} >= :min_tokens)
+  AND {{cost}}
   AND (CAST(:waits_for AS TEXT) IS NULL OR (status = {PENDING} AND {_WAITS_FOR} = :waits_for))
   AND created_at >= :since AND created_at < :until"""
 _TEXT = "run_id || ' ' || thread_id || ' ' || metadata || ' ' || COALESCE(error, '')"
@@ -143,11 +146,15 @@ def matching_columns(scope: str, name: str, columns: str) -> Statement:
     postgres = _OF_THREAD.format(contains=contains_in_postgres("metadata"), matches=MATCHES_PG)
     return statement(
         name,
-        sql.replace("{text}", _HAS_TEXT).replace("{of_thread}", lite).replace("{tokens}", _TOKENS),
+        sql.replace("{text}", _HAS_TEXT)
+        .replace("{of_thread}", lite)
+        .replace("{tokens}", _TOKENS)
+        .replace("{cost}", COSTS_AT_LEAST),
         postgres=_postgres(sql)
         .replace("{text}", _HAS_TEXT_PG)
         .replace("{of_thread}", postgres)
-        .replace("{tokens}", _TOKENS_PG),
+        .replace("{tokens}", _TOKENS_PG)
+        .replace("{cost}", COSTS_AT_LEAST_PG),
     )
 
 
@@ -160,6 +167,7 @@ class RunFilter:
         since: Admitted at this instant or later; *until*: before this one.
         build: That of its last attempt's worker; *worker_id*: that worker.
         min_tokens: Has used as many tokens, or more.
+        min_cost: Has cost as much by *prices*, or more.
         waits_for: Is pending, and for this reason.
         text: Is in the run's id, its thread's id, its metadata or its error; the case of ASCII letters is the same.
         metadata: Is contained in the thread's metadata.
@@ -180,6 +188,8 @@ class RunFilter:
     build: str | None = None
     worker_id: str | None = None
     min_tokens: int = 0
+    min_cost: float = 0
+    prices: Prices = NO_PRICES
     waits_for: WaitReason | None = None
     text: str | None = None
     metadata: Json | None = None
@@ -196,6 +206,7 @@ class RunFilter:
             "build": self.build,
             "worker_id": self.worker_id,
             "min_tokens": self.min_tokens,
+            **cost_params(self.min_cost, self.prices),
             "waits_for": self.waits_for,
             "thread_id": self.thread_id,
             "graph_id": self.graph_id,
