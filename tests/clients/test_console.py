@@ -34,9 +34,12 @@ def servers(tmp_path: Path) -> Iterator[dict[str, str]]:
         "OWNER_KEY": new_key("acme", keys),
         "OTHER_KEY": new_key("umbrella", keys),
     }
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[echo]\ninput = 2000\noutput = 10000\n")
+    given = {"drain_grace_s": 0.2, "prices": str(prices)}
     with (
-        running_server(f"sqlite:///{tmp_path}/open.db", PROJECT, drain_grace_s=0.2) as asks_nobody,
-        running_server(f"sqlite:///{tmp_path}/keyed.db", PROJECT, drain_grace_s=0.2, api_keys=str(keys)) as keyed,
+        running_server(f"sqlite:///{tmp_path}/open.db", PROJECT, **given) as asks_nobody,
+        running_server(f"sqlite:///{tmp_path}/keyed.db", PROJECT, api_keys=str(keys), **given) as keyed,
     ):
         yield {
             "RUNLANE_URL": asks_nobody.url,

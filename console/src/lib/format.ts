@@ -77,9 +77,10 @@ export function bytes(value: number): string {
   return `${at && rest < 10 ? rest.toFixed(1) : Math.round(rest)} ${units[at]}`;
 }
 
-/** Return a cost in US dollars, with the digits that matter. */
-export function cost(usd: number): string {
-  return `$${usd >= 100 ? usd.toFixed(0) : usd >= 1 ? usd.toFixed(2) : usd.toPrecision(2)}`;
+/** Return a cost, in the currency of the server's file of prices, with the digits that matter. */
+export function cost(amount: number): string {
+  if (amount >= 1) return NUMBER.format(Number(amount.toFixed(amount >= 100 ? 0 : 2)));
+  return new Intl.NumberFormat("en", { maximumSignificantDigits: 2 }).format(amount);
 }
 
 export const plural = (count: number, one: string, many = `${one}s`): string => `${number(count)} ${count === 1 ? one : many}`;

@@ -18,6 +18,8 @@ export interface RunSummary {
   metadata: Record<string, unknown>;
   model_name: string | null;
   usage: { total_tokens: number; llm_calls: number; first_human_message: string | null };
+  /** By the prices that hold now; null without one. */
+  cost: number | null;
   cancel: { action: string; requested_by: string | null } | null;
   waiting_on: { reason: string; run_id?: string; until?: string } | null;
   created_at: string;

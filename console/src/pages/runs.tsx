@@ -86,7 +86,7 @@ export default function Runs() {
                 label="Runs"
                 rows={[...shown]}
                 id={(run) => run.run_id}
-                columns={runColumns(now, { owners })}
+                columns={runColumns(shown, now, { owners })}
                 open={(run) => link(["run", run.run_id])}
                 selected={acts ? selected : undefined}
                 onSelect={acts ? select : undefined}

@@ -99,7 +99,7 @@ function Runs({ id, runs, now }: { id: string; runs: RunSummary[]; now: number }
         label="Runs"
         rows={runs}
         id={(run) => run.run_id}
-        columns={runColumns(now, { owners: false, threads: false })}
+        columns={runColumns(runs, now, { owners: false, threads: false })}
         open={(run) => link(["run", run.run_id])}
       />
       {runs.length === RUNS && (

@@ -47,7 +47,7 @@ export default function Usage() {
       <Head title="Usage" live={live} sentence={live.data && sentence(view, live.data)}>
         {live.data && <Csv view={view} totals={live.data} />}
       </Head>
-      <Filters view={view} />
+      <Filters view={view} priced={isPriced(live.data ?? [])} />
       <Loaded live={live}>
         {(totals) =>
           totals.length ? (
@@ -64,9 +64,13 @@ export default function Usage() {
   );
 }
 
-function Filters({ view }: { view: Shown }) {
+/** Whether a model of these has a price. */
+const isPriced = (totals: Total[]): boolean => totals.some((one) => one.cost !== null);
+
+function Filters({ view, priced }: { view: Shown; priced: boolean }) {
   const kinds = ["model", "graph", "owner", "build", "status", "day"].filter((kind) => operates() || kind !== "owner");
-  const measures = MEASURES.filter((one) => !one.ofRuns || (view.by !== "model" && !view.model));
+  const offered = MEASURES.filter((one) => one.id !== "cost" || priced || view.measure === one);
+  const measures = offered.filter((one) => !one.ofRuns || (view.by !== "model" && !view.model));
   return (
     <div class="filters">
       <Choice name="by" label="By" options={kinds.map((kind) => [kind === "model" ? "" : kind, kind])} />
@@ -83,12 +87,13 @@ function Filters({ view }: { view: Shown }) {
 function sentence(view: Shown, totals: Total[]): string {
   if (!totals.length) return "Nothing was used.";
   const { measure, by } = view;
+  if (measure.id === "cost" && !isPriced(totals)) return "Nothing of this has a price: the setting prices names a file of them.";
   const all = totals.reduce((sum, one) => sum + measure.of(one), 0);
   const spent = totals.reduce((sum, one) => sum + (one.cost ?? 0), 0);
   const most = [...totals].sort((a, b) => measure.of(b) - measure.of(a))[0]!;
   const share = all ? Math.round((measure.of(most) / all) * 100) : 0;
   const capped = totals.length === NAMED ? ` Only the ${number(NAMED)} largest are counted.` : "";
-  const price = spent && measure.id !== "cost" ? `, for ${cost(spent)}` : "";
+  const price = spent && measure.id !== "cost" ? `, which cost ${cost(spent)},` : "";
   const which = totals.length > 1 && all ? `; ${share} % of them ${by === "day" ? "on" : "of"} ${by} ${most.name || "(none)"}` : "";
   return `${measure.format(all)} ${measure.words}${price} from ${view.since} to ${view.until}${which}.${capped}`;
 }

@@ -56,6 +56,11 @@ test("runs of every kind are listed, and a filter with completion is in the URL"
   await visit("runs?cause=paused&tokens=>5", {}, async (page) => {
     await page.getByText("No run matches.").first().waitFor();
   });
+  await visit("runs?graph=chat&cost=>0.01", {}, async (page) => {
+    await page.getByText(/ runs? match/).waitFor();
+    await page.getByRole("columnheader", { name: "Cost" }).waitFor();
+  });
+  await visit("runs?cost=>1000", {}, async (page) => page.getByText("No run matches.").first().waitFor());
   await look("runs", "runs", {}, ".status-paused");
 });
 

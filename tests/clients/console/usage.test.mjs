@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { KEYS, client, look, visit } from "./kit.mjs";
+import { say, start } from "./runs.mjs";
 
 test("what runs took is summed by what somebody chooses, and saved as CSV", async () => {
   const open = client();
@@ -15,7 +16,7 @@ test("what runs took is summed by what somebody chooses, and saved as CSV", asyn
     await page.getByRole("combobox", { name: "By" }).selectOption("graph");
     await page.getByRole("combobox", { name: "Of" }).selectOption("runs");
     await page.waitForURL(/by=graph&of=runs/);
-    await page.getByText(/^4 runs ended from .*; 50 % of them of graph chat\.$/).waitFor();
+    await page.getByText(/^4 runs ended, which cost 0\.044, from .*; 50 % of them of graph chat\.$/).waitFor();
     const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "CSV" }).click()]);
     const lines = (await readFile(await saved.path(), "utf8")).trim().split("\r\n");
     assert.match(lines[0], /^graph,day,runs,failed,/);
@@ -24,7 +25,19 @@ test("what runs took is summed by what somebody chooses, and saved as CSV", asyn
     await page.getByRole("region", { name: "Usage by graph" }).getByRole("link", { name: "failing" }).click();
     await page.waitForURL(/#\/runs\?graph=failing/);
   });
-  await look("usage", "usage?by=graph&of=runs", {}, "text=runs ended from");
+  await visit("usage", {}, async (page) => {
+    await page.getByText(/^6 tokens, which cost 0\.044, from/).waitFor();
+    await page.getByRole("region", { name: "Usage by model" }).getByRole("cell", { name: "0.044" }).waitFor();
+  });
+  await look("usage", "usage?by=graph&of=runs", {}, "text=runs ended");
+});
+
+test("a run says what each of its models cost", async () => {
+  const run = await start("chat", say("hello dear model"));
+  await visit(`run/${run.run_id}?tab=usage`, {}, async (page) => {
+    await page.getByText("1 model call used 7 tokens, which cost 0.046 by the prices that hold now.").waitFor();
+    await page.getByRole("row", { name: /^echo-1 1 3 0 4 7 0\.046$/ }).waitFor();
+  });
 });
 
 test("an owner sees what their own runs took", async () => {

@@ -36,16 +36,19 @@ class Echo(BaseChatModel):
 
     async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
         parts = [chunk.text async for chunk in self._astream(messages)]
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("".join(parts)))])
+        answer = AIMessage("".join(parts), **_report(messages))
+        return ChatResult(generations=[ChatGeneration(message=answer)])
 
     async def _astream(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for index, word in enumerate(_reply(messages).split(" ")):
+        words = _reply(messages).split(" ")
+        for index, word in enumerate(words):
             if word.startswith("@"):
                 await _gate(word[1:]).wait()
             text = f" {word}" if index else word
-            chunk = ChatGenerationChunk(message=AIMessageChunk(text))
+            report = _report(messages) if index == len(words) - 1 else {}
+            chunk = ChatGenerationChunk(message=AIMessageChunk(text, **report))
             if run_manager is not None:
                 await run_manager.on_llm_new_token(text, chunk=chunk)
             yield chunk
@@ -53,6 +56,14 @@ class Echo(BaseChatModel):
 
 def _reply(messages: Any) -> str:
     return f"echo: {messages[-1].text}"
+
+
+def _report(messages: Any) -> dict[str, Any]:
+    """Return what the model says of an answer: each word is a token."""
+    read = sum(len(message.text.split(" ")) for message in messages)
+    written = len(_reply(messages).split(" "))
+    used = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+    return {"usage_metadata": used, "response_metadata": {"model_name": "echo-1"}}
 
 
 async def answer(state: MessagesState) -> dict[str, Any]:

@@ -43,6 +43,9 @@ export interface Run {
   model_name: string | null;
   cancel: Receipt | null;
   usage: Usage;
+  /** By the prices that hold now; null, and by model nothing, without one. */
+  cost: number | null;
+  cost_by_model: Record<string, number>;
 }
 
 export interface Step {

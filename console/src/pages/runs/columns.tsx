@@ -1,5 +1,5 @@
 /** The columns of tables of runs. */
-import { duration, number } from "../../lib/format";
+import { cost, duration, number } from "../../lib/format";
 import { type RunSummary, causeOf, shownStatus, timesOf } from "../../lib/runs";
 import type { Column } from "../../lib/table";
 import { shortened } from "../../lib/threads";
@@ -7,8 +7,8 @@ import { Age, Chip, Status } from "../../lib/ui";
 
 const BUILD_CHARS = 7;
 
-/** Return the columns; *now* is for times that go on. */
-export function runColumns(now: number, { owners, threads = true }: { owners: boolean; threads?: boolean }): Column<RunSummary>[] {
+/** Return the columns for *runs*; *now* is for times that go on. */
+export function runColumns(runs: readonly RunSummary[], now: number, { owners, threads = true }: { owners: boolean; threads?: boolean }): Column<RunSummary>[] {
   const all: (Column<RunSummary> | false)[] = [
     { name: "Status", cell: (run) => <Status status={shownStatus(run)} /> },
     { name: "Run", cell: (run) => <Chip to={["run", run.run_id]} id={run.run_id} /> },
@@ -19,6 +19,7 @@ export function runColumns(now: number, { owners, threads = true }: { owners: bo
     { name: "Queued", end: true, wide: true, cell: (run) => timesOf(run, now).queue },
     { name: "Run time", end: true, cell: (run) => timesOf(run, now).run },
     { name: "Tokens", end: true, wide: true, cell: (run) => (run.usage.total_tokens ? number(run.usage.total_tokens) : "") },
+    runs.some((run) => run.cost !== null) && { name: "Cost", end: true, wide: true, cell: (run) => (run.cost === null ? "" : cost(run.cost)) },
     { name: "Asked for", end: true, cell: (run) => <Age at={run.created_at} now={now} /> },
   ];
   return all.filter((one) => one !== false);

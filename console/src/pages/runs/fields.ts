@@ -20,6 +20,7 @@ const CAUSES = [
 const WAITS: Record<string, string> = { lane: "run", slots: "slots", delay: "delay" };
 const UNITS: Record<string, number> = { s: 1, m: 60, min: 60, h: 3_600, d: 86_400 };
 const AGE = /^([<>])(\d+(?:\.\d+)?)(s|min|m|h|d)$/;
+const COST = /^>(\d+(?:\.\d+)?)$/;
 const TOKENS = /^>(\d+)(k|M)?$/;
 
 /** Names in the URL of the page that are no filters. */
@@ -40,6 +41,7 @@ export function runFields(rows: readonly RunSummary[]): Field[] {
     { name: "worker", hint: "process of the last attempt", values: seen((run) => run.worker_id) },
     { name: "age", hint: "since it was asked for: >10m, <2h", values: [">10m", ">1h", "<1h", "<1d"], check: checkAge },
     { name: "tokens", hint: "used at least: >1000, >50k", values: [">1000", ">100k"], check: checkTokens },
+    { name: "cost", hint: "cost at least, by the server's prices: >0.5", values: [">0.1", ">1"], check: checkCost },
     { name: "since", hint: "asked for at this time or later", check: checkMoment },
     { name: "until", hint: "asked for before this time", check: checkMoment },
     { name: "text", hint: "in ids, metadata or the error" },
@@ -50,6 +52,7 @@ const checkAge = (value: string) =>
   AGE.test(value) ? undefined : `“age:${value}” is no age; write age:>10m or age:<2h (s, m, h, d).`;
 const checkTokens = (value: string) =>
   TOKENS.test(value) ? undefined : `“tokens:${value}” is no number of tokens; write tokens:>1000.`;
+const checkCost = (value: string) => (COST.test(value) ? undefined : `“cost:${value}” is no cost; write cost:>0.5, in the currency of the server's prices.`);
 const checkMoment = (value: string) =>
   Number.isNaN(Date.parse(value)) ? `“${value}” is no time; write 2026-05-01 or 2026-05-01T12:00Z.` : undefined;
 
@@ -58,6 +61,7 @@ export function runFilter(query: Query, now: number): Record<string, unknown> {
   const [, sign, length, unit] = AGE.exec(query["age"] ?? "") ?? [];
   const age = sign && new Date(now - Number(length) * UNITS[unit!]! * 1_000).toISOString();
   const [, tokens, thousands] = TOKENS.exec(query["tokens"] ?? "") ?? [];
+  const [, cost] = COST.exec(query["cost"] ?? "") ?? [];
   const filter = {
     status: query["status"]?.split(","),
     end_reason: query["cause"]?.split(","),
@@ -71,6 +75,7 @@ export function runFilter(query: Query, now: number): Record<string, unknown> {
     since: sign === "<" ? age : moment(query["since"]),
     until: sign === ">" ? age : moment(query["until"]),
     min_tokens: tokens && Number(tokens) * (thousands === "k" ? 1e3 : thousands === "M" ? 1e6 : 1),
+    min_cost: cost && Number(cost),
     text: query["text"],
   };
   return Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined && value !== ""));

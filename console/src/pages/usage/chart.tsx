@@ -15,7 +15,7 @@ export function DayChart({ view, totals }: { view: Shown; totals: Total[] }) {
   return (
     <figure class="usage-chart">
       <div class="axis quiet" aria-hidden="true">
-        <span>{view.measure.short(most)}</span>
+        <span>{most > 0 ? view.measure.short(most) : ""}</span>
         <span>{most > 0 ? view.measure.short(most / 2) : ""}</span>
         <span>0</span>
       </div>
