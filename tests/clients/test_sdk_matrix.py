@@ -75,15 +75,18 @@ def test_the_oldest_langgraph_passes_the_tests_of_graphs(tmp_path: Path) -> None
     run(python, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--rootdir", ROOT, *tests, timeout_s=170)
 
 
-def test_a_deep_agent_does_what_its_recipe_and_its_template_say(tmp_path: Path) -> None:
-    """Its package needs newer versions of some others than they agree on."""
+def test_deep_agents_and_langfuse_do_what_their_pages_say(tmp_path: Path) -> None:
+    """Their packages need newer versions of some others than they agree on, or are needed for nothing else."""
     python = tmp_path / "venv" / "bin" / "python"
     run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv")
-    run(UV, "pip", "sync", "--quiet", "--python", python, "--require-hashes", HERE / "deepagents.lock")
+    run(UV, "pip", "sync", "--quiet", "--python", python, "--require-hashes", HERE / "integrations.lock")
     run(UV, "pip", "install", "--quiet", "--python", python, "--no-deps", "--no-build-isolation", "--editable", ROOT)
-    recipe = f"{ROOT}/tests/server/test_cookbook.py::test_a_recipe_prints_what_its_page_says[deep-agents]"
-    template = f"{ROOT}/tests/server/test_cli_projects.py::test_a_new_deep_agent_keeps_files"
-    run(python, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--rootdir", ROOT, recipe, template)
+    tests = (
+        f"{ROOT}/tests/server/test_cookbook.py::test_a_recipe_prints_what_its_page_says[deep-agents]",
+        f"{ROOT}/tests/server/test_cli_projects.py::test_a_new_deep_agent_keeps_files",
+        HERE / "langfuse_traces.py",
+    )
+    run(python, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--rootdir", ROOT, *tests, timeout_s=170)
 
 
 def test_the_oldest_langgraph_is_the_lower_bound_of_the_package() -> None:

@@ -73,7 +73,8 @@ def run_config(
     config["configurable"] = {**configurable, **user_keys(user), **ids, _REQUEST_ID: request_id(run)}
     if strict and request.strict_resume:
         config["configurable"][_STRICT_RESUME] = True
-    config["metadata"] = {**metadata, **ids, "run_attempt": run.attempt, "langgraph_version": langgraph_version}
+    known = {name: value for name, value in ids.items() if value is not None}
+    config["metadata"] = {**metadata, **known, "run_attempt": run.attempt, "langgraph_version": langgraph_version}
     config["callbacks"] = list(callbacks)
     if (run_id := _uuid(run.run_id)) is not None:
         config["run_id"] = run_id
