@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import select
 import shlex
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,3 +279,53 @@ def test_every_option_has_a_help_text() -> None:
         if isinstance(option, click.Option) and not option.help and not option.hidden
     ]
     assert bare == []
+
+
+class Screen:
+    """A command on a terminal of its own, as a shell starts it."""
+
+    LAUNCH = "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+
+    def __init__(self, *command: str) -> None:
+        self.ours, self.terminal = pty.openpty()
+        self.before = termios.tcgetattr(self.terminal)
+        self.resize(80)
+        call = [sys.executable, "-c", self.LAUNCH, "-m", "runlane.cli.main", *command]
+        self.process = subprocess.Popen(call, stdin=self.terminal, env={**os.environ, "TERM": "xterm"})
+        self.shown = b""
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def press(self, key: str) -> None:
+        os.write(self.ours, key.encode())
+
+    def wait_for(self, text: str, *, times: int = 1) -> None:
+        while self.shown.count(text.encode()) < times:
+            ready, _, _ = select.select([self.ours], [], [], PATIENCE_S)
+            assert ready, self.shown
+            self.shown += os.read(self.ours, 65536)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+        os.close(self.terminal)
+
+
+@pytest.mark.parametrize("key", ["q", "\x03"], ids=["q", "Ctrl-C"])
+def test_top_draws_for_the_size_that_its_terminal_has_and_restores_it(served: Server, key: str) -> None:
+    line = "running, "  # of the server, above the runs
+    screen = Screen("top", "--url", served.url, "--interval", "3600")
+    with contextlib.closing(screen):
+        screen.wait_for(line)
+        screen.resize(120)
+        screen.wait_for(line, times=2)
+        screen.press("x")
+        screen.wait_for(line, times=3)
+        screen.press(key)
+        screen.wait_for("\x1b[?1049l")
+        assert screen.process.wait(PATIENCE_S) == 0
+        assert termios.tcgetattr(screen.terminal) == screen.before
+        assert screen.shown.count(b"\x1b[?25h") == screen.shown.count(b"\x1b[?25l") > 0
+        assert screen.shown.startswith(b"\x1b[?1049h")

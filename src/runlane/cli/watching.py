@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +24,7 @@ from runlane.cli.output import (
 )
 from runlane.cli.reporting import EXIT_FAILED, ServerRefused
 from runlane.cli.runs import cause
+from runlane.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
@@ -102,7 +102,7 @@ def _seconds(queue: Json, name: str) -> str:
 @click.option("--once", is_flag=True, help="Print what there is now, and end; so it is without a terminal.")
 @with_server
 def top(*, client: Client, interval: float, once: bool) -> None:
-    """Watch the runs that execute and wait, and those that failed last. Ctrl-C ends it."""
+    """Watch the runs that execute and wait, and those that failed last. ``q`` and Ctrl-C end it."""
     if once or not sys.stdout.isatty():
         _print(client)
         return
@@ -137,7 +137,6 @@ def _watch(client: Client, interval: float) -> None:
         width = shutil.get_terminal_size().columns
         return Group(Text(line, style="bold"), Text(), rich_table(COLUMNS, runs, width))
 
-    with Live(drawn(), screen=True, auto_refresh=False) as live:
-        while True:
-            time.sleep(interval)
+    with Terminal() as terminal, Live(drawn(), screen=True, auto_refresh=False) as live:
+        while terminal.wait(interval) != "q":
             live.update(drawn(), refresh=True)
