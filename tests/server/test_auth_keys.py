@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import pwd
 import re
+import socket
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +19,11 @@ from auth_kit import keyed_server
 from runlane.cli.main import app
 from runlane.errors import ConfigurationError
 from runlane.server.auth.keys import ApiKeys, new_key, read_keys
-from server_kit import NOWHERE, Server
+from runlane.settings import Settings
+from runlane.store.backends import open_driver
+from runlane.store.drivers.sqlite import take_lock
+from runlane.store.transactions.audit import EVERY_ACT, NEWEST_ACT, RecordedAct, acts
+from server_kit import NOWHERE, NewDatabase, Server
 
 #: Whatever ends a line for some reader; the file's own lines end with the first two.
 ENDS = ("\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
@@ -104,6 +112,41 @@ def test_keys_are_listed_and_revoked_by_their_ids(tmp_path: Path) -> None:
     assert again.exit_code != 0
     assert "has no key" in again.output
     assert (tmp_path / "keys").stat().st_mode & 0o077 == 0
+
+
+async def _acts(database: str) -> tuple[RecordedAct, ...]:
+    """Return what the audit has; the database is made if it is missing."""
+    driver = await open_driver(Settings(database=database))
+    try:
+        return await driver.read(acts(NEWEST_ACT, EVERY_ACT, 10))
+    finally:
+        await driver.aclose()
+
+
+def test_keys_that_are_made_and_revoked_are_in_the_audit(new_database: NewDatabase, tmp_path: Path) -> None:
+    database, file = new_database(), ["--file", str(tmp_path / "keys")]
+    assert asyncio.run(_acts(database)) == ()
+    made = CliRunner().invoke(app, ["keys", "new", "ann", "--scope", "admin", *file, "--database", database])
+    key_id = made.stdout.split("_")[1]
+    revoked = CliRunner().invoke(app, ["keys", "revoke", key_id, *file], env={"RUNLANE_DATABASE": database})
+    assert (made.exit_code, revoked.exit_code) == (0, 0)
+    last, first = asyncio.run(_acts(database))
+    assert (first.action, first.route, first.status) == ("key.new", "runlane keys new", 200)
+    assert first.subject == {"key_id": key_id, "identity": "ann", "scopes": ["admin"]}
+    assert first.actor == f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
+    assert (last.action, last.actor, last.subject) == ("key.revoke", first.actor, {"key_id": key_id})
+
+
+def test_a_key_that_is_in_no_audit_is_made_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = CliRunner().invoke(app, ["keys", "new", "ann"])
+    assert (made.exit_code, "Not recorded in an audit: No database is named." in made.stderr) == (0, True)
+    (tmp_path / "ledger.db").touch()
+    lock = take_lock(tmp_path / "ledger.db")  # as a server has it
+    asked = CliRunner().invoke(app, ["keys", "new", "bob", "--database", f"sqlite:///{tmp_path}/ledger.db"])
+    os.close(lock)
+    assert (asked.exit_code, "is in use by another Runlane process" in asked.stderr) == (1, True)
+    assert {key.identity for key in read_keys(tmp_path / "runlane.keys").values()} == {"ann", "bob"}
 
 
 def test_an_unknown_scope_makes_no_key(tmp_path: Path) -> None:

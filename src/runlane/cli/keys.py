@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from runlane.cli import auditing
 from runlane.cli.options import PATH
 from runlane.cli.reporting import reporting
 
@@ -37,7 +38,10 @@ def app() -> None:
 )
 @click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Reject the key after so long.")
 @_FILE
-def new(owner: str, *, scopes: tuple[str, ...], expires_in_days: float | None, file: Path) -> None:
+@auditing.database
+def new(
+    owner: str, *, scopes: tuple[str, ...], expires_in_days: float | None, file: Path, database: str | None
+) -> None:
     """Make an API key, print it once, and append its hash to the keys file.
 
     OWNER is whose things requests with the key see and make. A server that was started with RUNLANE_API_KEYS takes it
@@ -50,6 +54,8 @@ def new(owner: str, *, scopes: tuple[str, ...], expires_in_days: float | None, f
         key = new_key(owner, file, scopes=scopes, expires_in=expires_in)
     click.echo(key)
     click.echo(f"Added to {file}. The key is shown only here.", err=True)
+    made: dict[str, str | list[str]] = {"key_id": key.split("_")[1], "identity": owner.strip()}
+    auditing.audit(database, "key.new", "runlane keys new", {**made, "scopes": sorted(set(scopes))})
 
 
 @app.command()
@@ -74,10 +80,12 @@ def ls(*, file: Path) -> None:
 @app.command()
 @click.argument("key_id")
 @_FILE
-def revoke(key_id: str, *, file: Path) -> None:
+@auditing.database
+def revoke(key_id: str, *, file: Path, database: str | None) -> None:
     """Remove the key KEY_ID from the keys file. Servers reject it, and close its streams, within a second."""
     with reporting():
         from runlane.server.auth.keys import revoke_key
 
         revoke_key(key_id, file)
     click.echo(f"Removed {key_id} from {file}.", err=True)
+    auditing.audit(database, "key.revoke", "runlane keys revoke", {"key_id": key_id})
