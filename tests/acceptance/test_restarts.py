@@ -1,7 +1,8 @@
 """P2, P5, P6 and P7 on real processes: servers that are stopped in the middle of runs, and started again.
 
 A round is one run that is cut by one stop. ``RUNLANE_ACCEPTANCE_ROUNDS`` (default 15) rounds are done of each kind of
-stop, RUNS_PER_STOP at a time: the default is three stops that cut five runs each. When a stop comes is drawn from a seed.
+stop, RUNS_PER_STOP at a time: the default is three stops that cut five runs each. When a stop comes is drawn from a
+seed.
 """
 
 from __future__ import annotations
