@@ -131,6 +131,7 @@ DAMAGES = {
     "events of a run that was deleted": Damage(
         ("events.run",), (f"DELETE FROM runs WHERE run_id = {ONE}",), follows=("events",)
     ),
+    "a log of no run": Damage(("log.run",), ("INSERT INTO run_logs VALUES (999999, 1, 1, 1, x'90')",)),
     "runs of no thread": Damage(("run.thread",), ("DELETE FROM threads WHERE thread_id = 'speaks'",)),
     "runs and checkpoints of no thread": Damage(("run.thread",), ("DELETE FROM threads WHERE thread_id = 'graph'",)),
     "runs of two owners of no thread": Damage(

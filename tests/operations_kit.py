@@ -38,7 +38,9 @@ from runlane.store.transactions.assistants import NewAssistant
 from runlane.store.transactions.crons import Cron, Firing
 from runlane.store.transactions.events import last_event, purge_events
 from runlane.store.transactions.heads import HeadsWanted
+from runlane.store.transactions.run_logs import append_log
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
+from runlane.telemetry.run_log import LogSegment, RunLogRecord
 
 CLAIMANT = Claimant(worker_id="other", lease_s=60, has_code=True)
 ANYONE = Claimant(worker_id="other", lease_s=60, has_code=False)
@@ -61,6 +63,8 @@ SHOWN = (
          start_order IS NULL AS unplaced FROM runs ORDER BY run_id""",
     """SELECT COALESCE(run_id, 'no run') AS run_id, first_seq, last_seq, md5(frames) AS frames
        FROM events LEFT JOIN runs ON seq = run_seq ORDER BY 1, 2""",
+    """SELECT COALESCE(run_id, 'no run') AS run_id, run_logs.attempt, first_number, last_number
+       FROM run_logs LEFT JOIN runs ON seq = run_seq ORDER BY 1, 2, 3""",
     "SELECT cron_id, schedule, revision, enabled, last_run_id FROM crons ORDER BY cron_id",
     "SELECT worker_id, beats, drain_asked_at IS NULL FROM workers ORDER BY worker_id",
     "SELECT run_id, status, attempts, tries FROM webhook_deliveries ORDER BY run_id",
@@ -178,6 +182,9 @@ def _make(connection: psycopg.Connection[Any], lane: Lane) -> World:
     )
 
 
+_LOGGED = LogSegment(records=(RunLogRecord(1, 1, 0, "info", "graph", "said"),), oldest=1)
+
+
 def _assistant(assistant_id: str) -> NewAssistant:
     return NewAssistant(assistant_id=assistant_id, owner=NO_OWNER, graph_id="g", config={}, context={}, metadata={})
 
@@ -287,6 +294,7 @@ BUSY: dict[str, Operation] = {
     "hand back": lambda world: runs.finish(world.lease, outcome(RunEvent.RELEASE)),
     "append": lambda world: append(world.lease, [_event(2)]),
     "append together": _append_together,
+    "append to the log": lambda world: append_log(world.lease, _LOGGED),
     "show": lambda world: threads.show_first_values(world.lease, b"{}"),
     "progress": lambda _: run_queries.set_progress("r1", {"total_tokens": 5}, 1),
     "renew": lambda world: leases.renew([world.lease], replace(A_WORKER, beats=2)),

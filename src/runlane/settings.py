@@ -36,6 +36,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "poll_s": (0.01, 3600),
     "heartbeat_s": (0.01, 3600),
     "event_retention_s": (1, 10 * 365 * 86_400),
+    "run_log_bytes": (0, 16 * 1024 * 1024),
     "run_retention_s": (0, 10 * 365 * 86_400),
     "stateless_retention_s": (0, 10 * 365 * 86_400),
     "max_body_bytes": (1024, 2**31),
@@ -81,7 +82,8 @@ class Settings:
         start_within_s: A run that no code is attached to for so long ends as ``error`` (library only).
         poll_s: How often the ledger is asked for work whose notification was lost.
         heartbeat_s: Silence on a stream after which a comment is sent.
-        event_retention_s: Events of an ended run are kept for so long.
+        event_retention_s: Events and log records of an ended run are kept for so long.
+        run_log_bytes: How much of what each attempt at a run logs is kept with the run, the newest records; 0: none.
         run_retention_s: Ended runs are kept for so long, with their usage and idempotency keys; 0 keeps them.
         stateless_retention_s: Ended stateless runs are kept for so long, with their threads, for readers that were cut.
         max_body_bytes: Larger request bodies are refused with 413, larger messages on sockets with 1009.
@@ -127,6 +129,7 @@ class Settings:
     poll_s: float = 5.0
     heartbeat_s: float = 5.0
     event_retention_s: float = 86_400.0
+    run_log_bytes: int = 64 * 1024
     run_retention_s: float = 0.0
     stateless_retention_s: float = 300.0
     max_body_bytes: int = 50 * 1024 * 1024

@@ -62,6 +62,7 @@ from runlane.store.transactions.crons import Firing
 from runlane.store.transactions.heads import HeadsWanted
 from runlane.store.transactions.saved_views import ViewOwner
 from runlane.store.transactions.webhooks import Attempted, DeliveryStatus
+from runlane.telemetry.run_log import LogSegment, RunLogRecord
 from simulation.seams import applied, method
 
 Operation = Callable[[], Awaitable[Any]]
@@ -477,6 +478,13 @@ async def audit_key_used(store: RunStore) -> Operation:
 async def audit_purge(store: RunStore) -> Operation:
     await store.audit.record(AN_ACT)
     return lambda: store.audit.purge(older_than_s=-1)
+
+
+@case
+async def run_logs_append(store: RunStore) -> Operation:
+    lease = await running(store, run_id="r")
+    record = RunLogRecord(1, 1, 0, "info", "graph", "said")
+    return lambda: store.run_logs.append(lease, LogSegment(records=(record,), oldest=1))
 
 
 A_VIEW = {"page": "runs", "name": "night"}

@@ -19,6 +19,7 @@ import click
 
 from runlane.redaction import redact_text, shortened
 from runlane.telemetry.context import SCOPE, context_fields
+from runlane.telemetry.log_handler import RunLogHandler
 
 #: Options of ``--log-format``.
 FORMATS: Final = ("text", "json", "pretty")
@@ -200,7 +201,7 @@ def configure_logging(level: LogLevel, *, style: str = "text") -> None:
     formatters = {"text": KeyValueFormatter, "json": JsonFormatter}
     handler.setFormatter(formatters[style]() if style in formatters else EventFormatter(colour=sys.stderr.isatty()))
     number = logging.getLevelNamesMapping()[level.value.upper()]
-    logging.basicConfig(level=number, handlers=[handler], force=True)
+    logging.basicConfig(level=number, handlers=[handler, RunLogHandler()], force=True)
     logging.captureWarnings(True)
     for name in CHATTY:
         logging.getLogger(name).setLevel(number if level is LogLevel.DEBUG else max(number, logging.WARNING))

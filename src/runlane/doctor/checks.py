@@ -200,6 +200,15 @@ _LOGS: Final = (
         "they are deleted.",
     ),
 )
+_RECORDS: Final = (
+    _check(
+        "log.run",
+        rules.RECORDS_WITHOUT_RUN,
+        {"run_seq": "run_seq", "segments": "n"},
+        "Its run does not exist, so nobody can read these log records, and no retention removes them.",
+        "they are deleted.",
+    ),
+)
 _VERSIONS: Final = (
     _check(
         "assistant.gone",
@@ -298,6 +307,7 @@ SCANS: Final = (
     Scan(name="threads", first="", window=ledger.THREADS, checks=_THREADS),
     Scan(name="runs", first=0, window=ledger.RUNS, checks=_RUNS),
     Scan(name="event logs", first=-1, window=ledger.LOGS, checks=_LOGS),
+    Scan(name="logs of runs", first=-1, window=ledger.RECORDS, checks=_RECORDS),
     Scan(
         name="assistants",
         first="",

@@ -14,6 +14,7 @@ from runlane.errors import LeaseLost, RunlaneError
 from runlane.execution.attempt import Attempt
 from runlane.execution.commit import Recorded, commit
 from runlane.execution.decision import StopReason, decide
+from runlane.execution.log_keeping import LogKeeper
 from runlane.execution.notifier import CompletionNotifier
 from runlane.execution.ports import AgentSource
 from runlane.execution.repair import repaired
@@ -26,7 +27,7 @@ from runlane.records import CancelReceipt, RunError
 from runlane.settings import Settings
 from runlane.store.ledger import RunStore
 from runlane.streams.bridge import Feed, StreamBridge
-from runlane.telemetry.context import SCOPE, RunScope
+from runlane.telemetry.context import SCOPE, RunScope, flush_printed
 from runlane.telemetry.emitter import SILENT, Telemetry
 
 
@@ -57,16 +58,18 @@ class Executor:
         self._memories = memories
         self._telemetry = telemetry
         self._delays = Delays()
+        self._run_log_bytes = settings.run_log_bytes
         self._repair_limit_s = settings.cancel_grace_s + settings.abandon_after_s
 
     async def execute(self, attempt: Attempt) -> None:
         """Execute *attempt* to its end, whatever happens, and announce it."""
         claim = attempt.claim
-        scope = RunScope(claim.run)
+        keeper = LogKeeper(self._store.run_logs, claim.lease, max_bytes=self._run_log_bytes)
+        scope = RunScope(claim.run, keeper.log if self._run_log_bytes else None)
         SCOPE.set(scope)  # of this task, and of what the agent's code starts
         feed = self._bridge.open(claim, self._telemetry.first_event_observer(claim.run))
         try:
-            await self._carry_out(attempt, self._journal(attempt, feed), feed)
+            await self._carry_out(attempt, self._journal(attempt, feed), feed, keeper)
         except LeaseLost:
             self._telemetry.lease_lost(claim.run)
             self._bridge.release(claim.run.run_id, claim.lease.attempt)
@@ -74,8 +77,9 @@ class Executor:
             attempt.over.cancel()  # unless it has a result
             attempt.close()
             scope.flush()
+            await keeper.aclose()
 
-    async def _carry_out(self, attempt: Attempt, journal: AttemptJournal, feed: Feed) -> None:
+    async def _carry_out(self, attempt: Attempt, journal: AttemptJournal, feed: Feed, keeper: LogKeeper) -> None:
         """Run, decide, repair, commit, announce.
 
         Raises:
@@ -86,12 +90,12 @@ class Executor:
         ran = await self._runner.run(attempt, journal, feed, memory)
         outcome = self._decide(attempt, ran)
         outcome = await self._repair(attempt, ran, outcome)
-        ended = await self._commit(attempt, ran, outcome, journal)
+        ended = await self._commit(attempt, ran, outcome, journal, keeper)
         if isinstance(ended, CancelReceipt):  # it was recorded since the decision; a run has one, so this happens once
             attempt.cancel = ended
             outcome = self._decide(attempt, ran)
             outcome = await self._repair(attempt, ran, outcome)
-            ended = await self._commit(attempt, ran, outcome, journal)
+            ended = await self._commit(attempt, ran, outcome, journal, keeper)
             assert isinstance(ended, Recorded), "a run that is stopped after a cancel ends"
         self._announce(attempt, ended, feed)
         self._rest(attempt, memory, whole=ended.whole and journal.failure is None)
@@ -148,10 +152,12 @@ class Executor:
         return replace(outcome, state=state)
 
     async def _commit(
-        self, attempt: Attempt, ran: Ran, outcome: Outcome, journal: AttemptJournal
+        self, attempt: Attempt, ran: Ran, outcome: Outcome, journal: AttemptJournal, keeper: LogKeeper
     ) -> Recorded | CancelReceipt:
         """Record the outcome with all that the attempt has yet to write, in one transaction."""
-        return await commit(self._store.attempts, attempt, outcome, await journal.close(), ran.saver)
+        flush_printed()
+        remainder = (await journal.close()).with_log(await keeper.rest())
+        return await commit(self._store.attempts, attempt, outcome, remainder, ran.saver)
 
     def _rest(self, attempt: Attempt, memory: ThreadMemory, *, whole: bool) -> None:
         """Keep what is known of the thread for its next run.

@@ -118,6 +118,7 @@ class AgentRunner:
             ran = replace(ran, redact=RunSecrets(configured).out_of_text)
             secrets = RunSecrets(configured, self._source.private(claim.run))
             ran = replace(ran, redact=secrets.out_of_text)
+            _redact_log(secrets)
             meter = None if self._new_meter is None else self._new_meter(progress.put)
             ran = replace(ran, call=self._call(attempt, journal, feed, secrets, meter, values, memory))
             ran = await self._traced(attempt, journal, ran)
@@ -212,6 +213,12 @@ class AgentRunner:
             return replace(ran, snapshot=await attempt.run(handle, call, continuable=continuable))
         except BaseException as error:  # noqa: BLE001 - whatever the agent raised is how its run ends
             return replace(ran, failure=error)
+
+
+def _redact_log(secrets: RunSecrets) -> None:
+    scope = SCOPE.get()
+    if secrets and scope is not None and scope.log is not None:
+        scope.log.redact_with(secrets.out_of_text)
 
 
 def _log_failure(run_id: str, ran: Ran) -> None:

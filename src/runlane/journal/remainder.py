@@ -11,6 +11,8 @@ from runlane.records import Lease, StreamEvent
 from runlane.store.statements import Transaction
 from runlane.store.transactions.events import NO_DOCUMENTS, insert_events
 from runlane.store.transactions.fence import fence_free
+from runlane.store.transactions.run_logs import put_log
+from runlane.telemetry.run_log import LogSegment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,7 @@ class Remainder:
     Attributes:
         documents: Those of the events that are documents, by number.
         events_end: ``None`` if only the ledger knows it.
+        log: Log records that are not stored yet.
     """
 
     lease: Lease
@@ -27,6 +30,7 @@ class Remainder:
     documents: Mapping[int, Document] = field(default_factory=dict)
     events_end: int | None = None
     rows: Sequence[CheckpointRows] = field(default=())
+    log: LogSegment | None = None
 
     def transaction(self) -> Transaction[None]:
         """Return the transaction that writes it, to be part of the one that ends the attempt, whose guard fences it."""
@@ -34,6 +38,11 @@ class Remainder:
             yield from insert_events(self.lease, self.events, self.documents)
         for rows in self.rows:
             yield from put(rows)
+        if self.log is not None:
+            yield from put_log(self.lease, self.log)
+
+    def with_log(self, log: LogSegment | None) -> Remainder:
+        return replace(self, log=log)
 
     def with_event(self, name: str, data: bytes) -> Remainder:
         """Return this with one event more, if events can be written: their numbers are known."""
@@ -43,7 +52,8 @@ class Remainder:
         return replace(self, events=(*self.events, last), events_end=last.seq)
 
     def without_events(self) -> Remainder:
-        return replace(self, events=(), events_end=None)
+        """Return this without what only readers see: events, and the log."""
+        return replace(self, events=(), events_end=None, log=None)
 
     def without_checkpoints(self) -> Remainder:
         return replace(self, rows=())

@@ -10,6 +10,7 @@ from runlane.store.resources.crons import Crons
 from runlane.store.resources.events import Events
 from runlane.store.resources.parts import Parts
 from runlane.store.resources.queue import RunQueue
+from runlane.store.resources.run_logs import RunLogs
 from runlane.store.resources.runs import Runs
 from runlane.store.resources.saved_views import SavedViews
 from runlane.store.resources.sizes import Sizes
@@ -37,6 +38,7 @@ class RunStore:
         queue: What waits, and what may start.
         attempts: Claim a run, keep its lease, end it; take it from a dead worker.
         events: The durable log behind every stream.
+        run_logs: The log records of runs.
         threads: Threads, their state, search and expiry.
         assistants: Assistants and their versions.
         crons: Schedules, and the runs that they start.
@@ -71,6 +73,7 @@ class RunStore:
         self.queue = RunQueue(self._database)
         self.attempts = Attempts(self._database)
         self.events = Events(self._database)
+        self.run_logs = RunLogs(self._database)
         self.threads = Threads(self._database, thread_ttl=thread_ttl)
         self.assistants = Assistants(self._database)
         self.crons = Crons(self._database, thread_ttl=thread_ttl, max_queued_runs=max_queued_runs)

@@ -17,6 +17,7 @@ from typing import Final
 
 from runlane.errors import RequestUnreadable
 from runlane.records import RunRecord
+from runlane.telemetry.run_log import RunLog
 
 log = logging.getLogger("runlane.print")
 
@@ -29,12 +30,14 @@ class RunScope:
 
     Attributes:
         failed: Its failure was logged with its cause, so that its ending need not warn again.
+        log: Keeps what is logged here; ``None``: it is not kept.
     """
 
-    __slots__ = ("_fields", "_lines", "_run", "failed")
+    __slots__ = ("_fields", "_lines", "_run", "failed", "log")
 
-    def __init__(self, run: RunRecord) -> None:
+    def __init__(self, run: RunRecord, log: RunLog | None = None) -> None:
         self.failed = False
+        self.log = log
         self._run = run
         self._fields: Mapping[str, str | int] | None = None
         self._lines: dict[int, str] = {}
@@ -91,6 +94,13 @@ def context_fields() -> Mapping[str, str | int]:
         return scope.fields
     request_id = REQUEST_ID.get()
     return {} if request_id is None else {"request_id": request_id}
+
+
+def flush_printed() -> None:
+    """Log what the attempt whose code executes has printed without the end of its line."""
+    scope = SCOPE.get()
+    if scope is not None:
+        scope.flush()
 
 
 def current_request_id() -> str | None:

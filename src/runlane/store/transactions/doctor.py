@@ -41,6 +41,7 @@ def _in_page(name: str, sql: str, key: str) -> Statement:
 THREADS: Final = _window("threads", "thread_id")
 RUNS: Final = _window("runs", "seq")
 LOGS: Final = _window("events", "run_seq")
+RECORDS: Final = _window("run_logs", "run_seq")
 ASSISTANTS: Final = _window("assistants", "assistant_id")
 CRONS: Final = _window("crons", "cron_id")
 VERSIONS: Final = _window("assistant_versions", "assistant_id")

@@ -195,6 +195,14 @@ LOG_WITHOUT_RUN: Final = _rule(
     shows=_NUMBER,
     mend="DELETE FROM events",
 )
+RECORDS_WITHOUT_RUN: Final = _rule(
+    "records_without_run",
+    "run_logs",
+    "run_seq",
+    "NOT EXISTS (SELECT 1 FROM runs WHERE runs.seq = run_logs.run_seq)",
+    shows=_NUMBER,
+    mend="DELETE FROM run_logs",
+)
 VERSION_WITHOUT_ASSISTANT: Final = _rule(
     "version_without_assistant",
     "assistant_versions",

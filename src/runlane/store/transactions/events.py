@@ -14,6 +14,7 @@ from runlane.records import Lease, StreamEvent
 from runlane.store.conditions import ENDED_LONG_AGO
 from runlane.store.statements import Query, Row, Transaction, statement
 from runlane.store.transactions.purges import mark_all_due, purges_alone
+from runlane.store.transactions.run_logs import DELETE_LOG
 from runlane.store.transactions.values import Assembly, put_documents
 
 # A batch that is appended again, since the answer to its commit was lost, is there already: what has its number is it,
@@ -165,7 +166,7 @@ def events_of(segment: Row, reading: Assembly | None) -> Iterator[StreamEvent]:
 
 
 def purge_events(older_than_s: float, limit: int) -> Transaction[int]:
-    """Remove the events of up to *limit* runs that ended more than *older_than_s* ago; return of how many.
+    """Remove events and log records of up to *limit* runs that ended more than *older_than_s* ago; return of how many.
 
     None while another process does.
     """
@@ -174,6 +175,7 @@ def purge_events(older_than_s: float, limit: int) -> Transaction[int]:
     old = yield OLD_LOGS(age_us=int(older_than_s * 1_000_000), limit=limit)
     if old:
         yield DELETE_EVENTS.many(old)
+        yield DELETE_LOG.many(old)
         yield MARK_PURGED.many(old)
         yield from mark_all_due(old)
     return len(old)

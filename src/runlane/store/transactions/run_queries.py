@@ -25,6 +25,7 @@ from runlane.store.statements import Row, Rows, Transaction, statement
 from runlane.store.transactions.events import DELETE_EVENTS
 from runlane.store.transactions.parts import mark_due
 from runlane.store.transactions.purges import mark_all_due, purges_alone
+from runlane.store.transactions.run_logs import DELETE_LOG
 from runlane.store.transactions.runs import GET_RUN, LOCK_RUN, LOCK_RUN_BESIDE, LOCK_THREAD
 from runlane.store.transactions.values import run_of, runs_of, value_of
 
@@ -283,6 +284,7 @@ def delete_run(run_id: str, owner: Owner) -> Transaction[RunRecord]:
     if not RunStatus(rows[0]["status"]).terminal:
         raise ConflictError(thread_id, run_id)
     yield DELETE_EVENTS(run_seq=rows[0]["seq"])
+    yield DELETE_LOG(run_seq=rows[0]["seq"])
     yield DELETE_RUN(run_id=run_id)
     yield from mark_due(thread_id)
     return (yield from run_of(rows[0]))
@@ -309,7 +311,9 @@ def purge_runs(older_than_s: float, limit: int) -> Transaction[int]:
         return 0
     old = yield OLD_RUNS(age_us=int(older_than_s * 1_000_000), limit=limit)
     if old:
-        yield DELETE_EVENTS.many([{"run_seq": row["run_seq"]} for row in old])
+        numbers = [{"run_seq": row["run_seq"]} for row in old]
+        yield DELETE_EVENTS.many(numbers)
+        yield DELETE_LOG.many(numbers)
         yield DELETE_RUN.many([{"run_id": row["run_id"]} for row in old])
         yield from mark_all_due(old)
     return len(old)

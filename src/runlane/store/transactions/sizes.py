@@ -39,7 +39,11 @@ _EVENTS: Final = statement(
     """SELECT count(*) AS n, CAST(coalesce(sum(length(frames) + coalesce(length(refs), 0)), 0) AS bigint) AS bytes
        FROM events WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)""",
 )
-
+_LOGS: Final = statement(
+    "sizes.logs",
+    """SELECT count(*) AS n, CAST(coalesce(sum(length(records)), 0) AS bigint) AS bytes
+       FROM run_logs WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)""",
+)
 _PARTS: Final = statement(
     "sizes.parts",
     """SELECT count(*) AS n, CAST(coalesce(sum(length(data)), 0) AS bigint) AS bytes
@@ -57,13 +61,14 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSize:
-    """The size of a thread in the ledger, without its checkpoints: its runs with their results, and their events.
+    """The size of a thread in the ledger, without its checkpoints: its runs with their results, events and logs.
 
     ``parts`` are shared by these and the checkpoints: what is large is in them, once.
     """
 
     runs: Size
     events: Size
+    logs: Size
     parts: Size
 
 
@@ -84,8 +89,9 @@ def thread_size(thread_id: str) -> Transaction[LedgerSize]:
     """Measure a thread; this looks at each of its rows."""
     runs = yield _RUNS(thread_id=thread_id)
     events = yield _EVENTS(thread_id=thread_id)
+    logs = yield _LOGS(thread_id=thread_id)
     parts = yield _PARTS(thread_id=thread_id)
-    return LedgerSize(runs=size_of(runs[0]), events=size_of(events[0]), parts=size_of(parts[0]))
+    return LedgerSize(runs=size_of(runs[0]), events=size_of(events[0]), logs=size_of(logs[0]), parts=size_of(parts[0]))
 
 
 def total(sizes: Iterable[Size]) -> Size:

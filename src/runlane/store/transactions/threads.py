@@ -96,6 +96,11 @@ DELETE_THREAD_EVENTS = statement(
     "delete_thread_events",
     "DELETE FROM events WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)",
 )
+# Called under the thread's lock, while no run of it is active.
+DELETE_THREAD_LOGS = statement(
+    "delete_thread_logs",
+    "DELETE FROM run_logs WHERE run_seq IN (SELECT seq FROM runs WHERE thread_id = :thread_id)",
+)
 # Called under the thread's lock: whoever locks a cron of a thread has locked the thread before.
 DELETE_THREAD_CRONS = statement("delete_thread_crons", "DELETE FROM crons WHERE thread_id = :thread_id")
 # Both are called under the thread's lock, while no run of it is active.
@@ -344,6 +349,7 @@ def _delete(thread_id: str) -> Transaction[None]:
     yield DELETE_THREAD_CRONS(thread_id=thread_id)
     yield LOCK_THREAD_RUNS(thread_id=thread_id)
     yield DELETE_THREAD_EVENTS(thread_id=thread_id)
+    yield DELETE_THREAD_LOGS(thread_id=thread_id)
     yield DELETE_THREAD_RUNS(thread_id=thread_id)
     yield from delete_parts(thread_id)
     yield DELETE_THREAD(thread_id=thread_id)
