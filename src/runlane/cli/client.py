@@ -14,6 +14,7 @@ import httpx
 
 from runlane.cli.reporting import ServerError, ServerRefused
 from runlane.errors import NotFound
+from runlane.lifecycle import ACTIVE
 
 TIMEOUT_S: Final = 30.0
 #: Longer than the server is silent on a stream, several heartbeats long.
@@ -21,6 +22,9 @@ SILENCE_S: Final = 60.0
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 #: Runs or threads of one request.
 PAGE: Final = 200
+#: Log records of one request, and how often those of a run that executes are asked for.
+LOG_PAGE: Final = 1000
+FOLLOW_EVERY_S: Final = 1.0
 #: How often a stream that broke is taken up again without a new event.
 RETRIES: Final = 5
 #: Pause before the first of these tries; each later one is twice as long, so that a restart is waited for.
@@ -150,6 +154,25 @@ class Client:
                     raise ServerError(f"The stream of run {run_id} broke off before its end, after event {after}.")
                 time.sleep(RETRY_AFTER_S * 2 ** (RETRIES - retries))
                 retries -= 1
+
+    def log_records(self, run_id: str, *, follow: bool) -> Iterator[dict[str, Any]]:
+        """Yield the log records of a run that are kept; with *follow* also those that come until it has ended.
+
+        Raises:
+            NotFound: No such run.
+            ServerError: The server cannot be reached, or refused.
+        """
+        path, params = f"/runs/{path_id('run', run_id)}/logs", {"limit": str(LOG_PAGE)}
+        while True:
+            is_last = not follow or self.run(run_id)["status"] not in ACTIVE
+            page = self._patiently(lambda: self._call("GET", path, "run", run_id, params=params))
+            yield from page
+            if page:
+                params["after"] = page[-1]["id"]
+            elif is_last:
+                return
+            else:
+                time.sleep(FOLLOW_EVERY_S)
 
     def cancel(self, run_id: str, *, action: str, wait: bool) -> str:
         """Ask for the run to be stopped and return what is known then: its status, or that it was asked to stop.

@@ -39,6 +39,8 @@ def cause(run: Json) -> str | None:
     return reason
 
 
+#: Colours of levels at a terminal.
+LEVELS: Final = {"debug": "bright_black", "warning": "yellow", "error": "red", "critical": "red"}
 COLUMNS: Final = (
     Column("RUN", lambda run: run["run_id"]),
     Column("STATUS", lambda run: run["status"]),
@@ -116,6 +118,37 @@ def tail(run_id: str, *, client: Client, after: str, as_json: bool) -> None:
         else:
             name = click.style(safe(event.name), fg="cyan")
             click.echo(f"{click.style(safe(event.id or '-'), dim=True)} {name} {safe(event.data)}")
+
+
+@app.command(epilog="Example: runlane runs logs RUN_ID --follow")
+@click.argument("run_id")
+@click.option("--follow", is_flag=True, help="Go on until the run has ended.")
+@options.as_json
+@with_server
+def logs(run_id: str, *, client: Client, follow: bool, as_json: bool) -> None:
+    """Print what a run has logged and printed, with tracebacks.
+
+    The newest records of each attempt are kept. With --json each record is a line.
+    """
+    last = (0, 0)
+    for record in client.log_records(run_id, follow=follow):
+        if as_json:
+            click.echo(json.dumps(record))
+            continue
+        attempt, number = record["attempt"], record["number"]
+        missing = number - 1 - (last[1] if attempt == last[0] else 0)
+        if missing:
+            click.echo(click.style(f"... {missing} earlier records were not kept", dim=True))
+        last = (attempt, number)
+        level = click.style(f"{safe(record['level']).upper():<8}", fg=LEVELS.get(record["level"]))
+        text = "(hidden)" if record["text"] is None else _lines(record["text"])
+        click.echo(f"{click.style(safe(record['at'])[:23], dim=True)} {level} {safe(record['logger'])}  {text}")
+        if record["exception"]:
+            click.echo(_lines(record["exception"]))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(safe(line) for line in text.split("\n"))
 
 
 @app.command(epilog="Example: runlane runs explain RUN_ID")

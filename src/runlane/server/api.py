@@ -31,6 +31,7 @@ from runlane.server.routes.me import ME
 from runlane.server.routes.metrics import METRICS
 from runlane.server.routes.operators import OPERATORS
 from runlane.server.routes.retries import RETRIES
+from runlane.server.routes.run_logs import RUN_LOGS
 from runlane.server.routes.run_search import RUN_SEARCH
 from runlane.server.routes.runs import RUNS
 from runlane.server.routes.saved_views import SAVED_VIEWS
@@ -73,6 +74,7 @@ RESOURCES: Final = (
     RUNS,
     RUN_SEARCH,
     WATCH,
+    RUN_LOGS,
     EXPLAIN,
     RETRIES,
     INTERRUPTS,

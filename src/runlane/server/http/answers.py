@@ -42,6 +42,19 @@ class LoggedEvent(WireObject):
     data: Any
 
 
+class LogRecord(WireObject):
+    """What the code of a run logged, without secrets. Its ``id`` is its attempt and its number there."""
+
+    id: str
+    attempt: Count
+    number: Count
+    at: Instant
+    level: str
+    logger: str
+    text: str
+    exception: str | None
+
+
 class WireAssistant(WireObject):
     assistant_id: str
     graph_id: str
@@ -194,6 +207,7 @@ class ThreadStorage(WireObject):
     pending_writes: WireSize
     runs: WireSize
     events: WireSize
+    logs: WireSize
     parts: WireSize
 
 

@@ -27,6 +27,8 @@ _TEXTS: Final = frozenset(
         ("Usage", "last_ai_message"),
         ("RunKwargs", "webhook"),
         ("FailureGroup", "message"),
+        ("LogRecord", "text"),
+        ("LogRecord", "exception"),
         ("WireDelivery", "url"),
         ("WireAssistant", "description"),
     }

@@ -86,7 +86,7 @@ async def _prune(request: Request, thread_id: str, strategy: PruneStrategy) -> N
 
 
 async def thread_storage(request: Request) -> Response:
-    """Return how many bytes the thread takes: its checkpoints, runs and events, and the parts that they share."""
+    """Return how many bytes the thread takes: its checkpoints, runs, events and logs, and the parts that they share."""
     _, thread = await reach_thread(request, "read")
     service = service_of(request)
     ledger = await service.store.sizes.thread(thread.thread_id)
@@ -98,6 +98,7 @@ async def thread_storage(request: Request) -> Response:
         "pending_writes": kept.writes,
         "runs": ledger.runs,
         "events": ledger.events,
+        "logs": ledger.logs,
         "parts": ledger.parts,
     }
     return json_response(
