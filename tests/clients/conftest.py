@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import logging
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import NoReturn
 
 import pytest
 
+from runlane.telemetry.log_handler import RunLogHandler
 from server_kit import Server, running_server
 
 HERE = Path(__file__).parent
@@ -30,6 +32,12 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(what, pytrace=False)
     pytest.skip(what)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_are_kept() -> None:
+    """Keep the logs of runs, as ``runlane serve`` does."""
+    logging.getLogger().addHandler(RunLogHandler())
 
 
 @pytest.fixture(scope="session")

@@ -274,3 +274,45 @@ test("without payload:read the structure is there and the values are hidden", as
     await page.getByRole("alert").waitFor();
   });
 });
+
+test("the log grows while the run executes, folds tracebacks, and is text whatever it says", async () => {
+  const name = crypto.randomUUID();
+  const run = await start("chat", say(`one @${name} two`), { ended: false });
+  await visit(`run/${run.run_id}?tab=log`, {}, async (page) => {
+    await page.getByRole("list", { name: "Log" }).getByText(`waits for @${name}`).waitFor();
+    await open(name);
+    await page.getByText("It completed.").waitFor();
+  });
+  const failed = await start("failing", { kind: "custom" });
+  await visit(`run/${failed.run_id}?tab=log`, {}, async (page) => {
+    await page.locator("header .traceback summary, .traceback summary").first().click();
+    await page.locator(".traceback").getByText(/ProviderError: key sk-123 was refused/).waitFor();
+    const record = page.getByRole("list", { name: "Log" }).getByRole("listitem");
+    await record.getByText(/run.failed/).waitFor();
+    await record.getByText("Traceback", { exact: true }).click();
+    await record.getByText(/graphs.py/).waitFor();
+    await accessible(page);
+  });
+  const hostile = await start("gate", { name: HOSTILE.join("\n") });
+  await visit(`run/${hostile.run_id}?tab=log`, { size: "narrow" }, async (page) => {
+    const list = page.getByRole("list", { name: "Log" });
+    await list.getByText("\\u202egpj.exe").waitFor();
+    await list.getByText("\\u001b[31mred").waitFor();
+    assert.equal(await page.locator("main script, main img").count(), 0);
+    const across = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(across <= 0, "the log is wider than its window");
+  });
+});
+
+test("a log hides its texts without payload:read, and is for operators alone", async () => {
+  const run = await start("failing", {}, { key: KEYS.owner });
+  await visit(`run/${run.run_id}?tab=log`, { key: KEYS.reader }, async (page) => {
+    const record = page.getByRole("list", { name: "Log" }).getByRole("listitem");
+    await record.getByText("runlane.execution").waitFor();
+    await record.getByText("hidden").waitFor();
+    assert.doesNotMatch(await page.locator("main").innerText(), /boom/);
+  });
+  await visit(`run/${run.run_id}?tab=log`, { key: KEYS.owner, allow: [/403/] }, async (page) => {
+    await page.getByRole("alert").getByText(/is for operators/).waitFor();
+  });
+});

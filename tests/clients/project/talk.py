@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
+
+log = logging.getLogger("talk")
 
 #: Runs of one server share the agents' loop, so one can wait for another; a process may serve several.
 _GATES: defaultdict[tuple[asyncio.AbstractEventLoop, str], asyncio.Event] = defaultdict(asyncio.Event)
@@ -45,6 +48,7 @@ class Echo(BaseChatModel):
         words = _reply(messages).split(" ")
         for index, word in enumerate(words):
             if word.startswith("@"):
+                log.warning("waits for %s", word)
                 await _gate(word[1:]).wait()
             text = f" {word}" if index else word
             report = _report(messages) if index == len(words) - 1 else {}
@@ -102,6 +106,7 @@ class Name(TypedDict):
 
 
 async def unlock(state: Name) -> dict[str, Any]:
+    log.warning("opens %s", state["name"])
     _gate(state["name"]).set()
     return {}
 

@@ -15,6 +15,7 @@ import type { RunLog } from "./log";
 import { Questions } from "./questions";
 import { RawTab } from "./raw";
 import { CancelReceipt } from "./receipt";
+import { RecordsTab, Traceback } from "./records";
 import { Replay } from "./replay";
 import { StateTab } from "./state";
 import { Timeline } from "./timeline";
@@ -28,6 +29,7 @@ const TABS: [string, string][] = [
   ["checkpoints", "Checkpoints"],
   ["usage", "Usage"],
   ["cause", "Cause"],
+  ["log", "Log"],
   ["raw", "Raw"],
 ];
 /** Those that the scrub bar drives. */
@@ -62,6 +64,7 @@ function Sentence({ known: { run, why } }: { known: Known }) {
           {visibleText(message)}
         </span>
       )}
+      {run.error && <Traceback run={run} />}
     </>
   );
 }
@@ -79,6 +82,8 @@ function Tab({ name, known, log }: { name: string; known: Known; log: RunLog }) 
       return <UsageTab run={run} />;
     case "cause":
       return <CauseTab known={known} />;
+    case "log":
+      return <RecordsTab run={run} />;
     case "raw":
       return <RawTab known={known} />;
     default:
