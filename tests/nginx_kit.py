@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
+from program_kit import program
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "deploy" / "nginx" / "runlane.conf"
-#: Where `./dev test` unpacks the program, if the machine has none.
-UNPACKED = ROOT / ".venv" / "nginx" / "usr" / "sbin" / "nginx"
-
 #: Everything that nginx would write elsewhere is in its folder.
 AROUND = """
 {user}
@@ -36,14 +32,8 @@ http {{
 
 
 def nginx_program() -> str:
-    """Return the program; without it the test fails in CI and is skipped elsewhere."""
-    found = shutil.which("nginx") or (str(UNPACKED) if UNPACKED.exists() else None)
-    if found is None:
-        why = "nginx is not installed: ./dev test unpacks it on Debian and Ubuntu"
-        if os.environ.get("CI"):
-            pytest.fail(why, pytrace=False)
-        pytest.skip(why)
-    return found
+    """Return the program, or skip the test."""
+    return program("nginx", package="nginx")
 
 
 def nginx_configuration(folder: Path, port: int, servers: Sequence[int]) -> Path:

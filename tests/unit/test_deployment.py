@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import click
 import kubernetes_validate
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nginx_kit import nginx_configuration, nginx_program
 from packaging_kit import closure, required
+from program_kit import program
 from runlane.cli.main import app as command_line
 from runlane.cli.options import host, port
 from runlane.server.api import openapi_document
@@ -381,7 +383,43 @@ def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() -> None:
     assert labels <= {"job", "instance", "le", "graph", "status", "reason", "model", "kind", "owner", "path", "loop"}
 
 
-def test_every_alert_is_in_the_page_that_says_what_to_do() -> None:
+def test_every_alert_has_a_section_that_says_what_to_do() -> None:
     page = (ROOT / "docs" / "how-to" / "monitor.md").read_text()
-    alerts = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
-    assert re.findall(r"^\| `(Runlane\w+)` \|", page, flags=re.MULTILINE) == [each["alert"] for each in alerts]
+    [group] = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"]
+    assert re.findall(r"^### (Runlane\w+)$", page, flags=re.MULTILINE) == [rule["alert"] for rule in group["rules"]]
+    for rule in group["rules"]:
+        notes = rule["annotations"]
+        assert notes.keys() == {"summary", "description", "runbook"}
+        assert notes["runbook"] == f"how-to/monitor.md#{rule['alert'].lower()}"
+        for command in re.findall(r"runlane (\w+ ?\w*)", notes["description"]):
+            named = command_line
+            for word in command.split():
+                named = named.get_command(click.Context(named), word)
+                assert named is not None, command
+
+
+def test_alerts_fire_when_they_should_and_prometheus_reads_all_queries(tmp_path: Path) -> None:
+    promtool = program("promtool", package="prometheus")
+    monitoring = DEPLOY / "monitoring"
+    rules = [
+        {"record": f"query{number}", "expr": query.replace("$__rate_interval", "1m")}
+        for number, query in enumerate(queries_of_monitoring())
+        if not query.startswith("label_values")
+    ]
+    (tmp_path / "queries.yaml").write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
+    for arguments in (
+        ("check", "config", monitoring / "prometheus.yaml"),
+        ("check", "rules", tmp_path / "queries.yaml"),
+        ("test", "rules", Path(__file__).with_name("alerts.yaml")),
+    ):
+        done = subprocess.run([promtool, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    tried = Path(__file__).with_name("alerts.yaml").read_text()
+    [group] = yaml.safe_load((monitoring / "alerts.yaml").read_text())["groups"]
+    assert [rule["alert"] for rule in group["rules"] if f'alertname="{rule["alert"]}"' not in tried] == []
+
+
+def test_prometheus_finds_nothing_to_say_about_the_metrics() -> None:
+    promtool = program("promtool", package="prometheus")
+    done = subprocess.run([promtool, "check", "metrics"], input=Metrics().text(None), capture_output=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
