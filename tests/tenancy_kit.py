@@ -162,8 +162,13 @@ def foreign(has: Belongings) -> dict[str, list[tuple[Any, Answer]]]:
         "POST /threads": [
             ({"thread_id": has.thread_id, "if_exists": way}, status(409)) for way in ("raise", "do_nothing")
         ],
-        "POST /threads/search": [({}, exactly([])), ({"ids": [has.thread_id]}, exactly([])), (mine, exactly([]))],
-        "POST /threads/count": [({}, exactly(0)), (mine, exactly(0))],
+        "POST /threads/search": [
+            ({}, exactly([])),
+            ({"ids": [has.thread_id]}, exactly([])),
+            ({"owner": "alice"}, exactly([])),
+            (mine, exactly([])),
+        ],
+        "POST /threads/count": [({}, exactly(0)), ({"owner": "alice"}, exactly(0)), (mine, exactly(0))],
         "POST /threads/prune": [({"thread_ids": [has.thread_id]}, has_only(pruned_count=0))],
         "POST /assistants": [
             ({"assistant_id": has.assistant_id, "graph_id": "steps", "if_exists": way}, status(409))

@@ -15,14 +15,15 @@ from ledger_kit import ledger_connection
 from postgres_cluster import PostgresCluster
 from runlane.checkpoints import items, transactions
 from runlane.journal import rows
-from runlane.records import ANY_OWNER
+from runlane.records import ANY_OWNER, Owner
 from runlane.store.backends import migrate_postgres
 from runlane.store.rows import owner_params
 from runlane.store.statements import Statement
-from runlane.store.transactions import claims, fence, interrupts, parts
+from runlane.store.transactions import claims, fence, interrupts, parts, thread_search
 from runlane.store.transactions.failure_queries import TRENDS
 from runlane.store.transactions.run_search import COMPARED, NEWEST, RunFilter, last_compared, matching
 from runlane.store.transactions.selections import selecting
+from runlane.store.transactions.thread_search import ThreadFilter
 from runlane.store.transactions.total_queries import TOKENS_OF_MODELS, TOTALS_OF_DAYS, By
 
 #: One thread has a fifth of the checkpoints.
@@ -53,7 +54,7 @@ THREADS = 20_000
 FILL_THREADS = f"""INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts, created_at,
       updated_at, state_updated_at)
     SELECT 'a' || n, 'o' || n % 5, CASE WHEN n % 2 = 0 THEN 'interrupted' ELSE 'idle' END, 'idle', '{{}}', '{{}}',
-      CASE WHEN n % 2 = 0 THEN '{{"task": []}}' ELSE '{{}}' END, 1, 1, n FROM generate_series(1, {THREADS}) AS n"""
+      CASE WHEN n % 2 = 0 THEN '{{"task": []}}' ELSE '{{}}' END, 1, n, n FROM generate_series(1, {THREADS}) AS n"""
 FILL_RUNNING = """INSERT INTO runs (run_id, thread_id, owner, status, attempt, worker_id, multitask_strategy,
       on_disconnect, metadata, kwargs, not_before, created_at, updated_at)
     SELECT 'running-' || n, 'running-' || n, 'o' || n % 50, 'running', 1, 'w', 'enqueue', 'cancel', '{}', '{}', 1, n, 1
@@ -187,6 +188,14 @@ def test_a_search_for_runs_reads_few_of_them(scope: str, ledger: psycopg.Connect
     for one in (matching(scope), selecting(scope)):
         compared = plan_of(one, {**given, "before": NEWEST, "first": first}, ledger)
         assert looked_at(compared) <= RUNS / 10, json.dumps(compared, indent=1)
+
+
+@pytest.mark.parametrize(("scope", "owner"), [("all", ANY_OWNER), ("owner", "o1")])
+def test_a_page_of_threads_reads_few_of_them(scope: str, owner: Owner, ledger: psycopg.Connection) -> None:
+    ledger.execute("ANALYZE threads")
+    given = {**ThreadFilter().params(), **owner_params(owner), "limit": 20, "offset": 0}
+    found = plan_of(thread_search._search(scope, "updated_at", "desc", values=False), given, ledger)
+    assert looked_at(found) <= ENOUGH, json.dumps(found, indent=1)
 
 
 def test_a_page_of_the_inbox_reads_few_threads(ledger: psycopg.Connection) -> None:

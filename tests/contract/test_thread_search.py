@@ -291,6 +291,19 @@ def test_a_search_by_status_costs_the_same_among_many_threads(
     assert costs[1] < costs[0] * 1.5 + 100
 
 
+@pytest.mark.parametrize("owner", ["ann", ANY_OWNER], ids=["one owner", "all owners"])
+def test_a_page_of_the_last_changed_threads_costs_the_same_among_many(sqlite_ledger: Path, owner: Owner) -> None:
+    with filled_in_memory(sqlite_ledger) as connection:
+        costs = []
+        for begin in (0, NARROW):
+            threads = range(begin, 3 * NARROW if begin else NARROW)
+            connection.executemany(
+                INSERT.sqlite, [row(n, "{}", owner="ann" if n % 5 else "bob", at=n) for n in threads]
+            )
+            costs.append(_steps(connection, owner, ThreadFilter()))
+    assert costs[1] < costs[0] * 1.5 + 100
+
+
 @pytest.mark.parametrize("where", [{}, {"metadata": {"graph_id": "agent"}}, {"status": ThreadStatus.INTERRUPTED}])
 @pytest.mark.parametrize("values", [True, False])
 def test_values_are_read_if_they_are_wanted_and_of_the_page_only(

@@ -260,6 +260,17 @@ def test_an_owner_is_told_of_their_own_totals_only(clients: Clients) -> None:
     assert (refused.status_code, "runs:read" in refused.text) == (403, True)
 
 
+def test_threads_of_one_owner_are_found_by_those_who_may_see_them(clients: Clients) -> None:
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    wanted = {"owner": "alice", "select": ["thread_id", "owner"], "limit": 1000}
+    found = clients["watcher"].post("/threads/search", json=wanted).json()
+    assert thread_id in {one["thread_id"] for one in found}
+    assert {one["owner"] for one in found} == {"alice"}
+    assert clients["watcher"].post("/threads/count", json={"owner": "alice"}).json() == len(found)
+    assert clients["watcher"].post("/threads/search", json={"owner": "nobody"}).json() == []
+    assert clients["alice"].post("/threads/search", json=wanted).json() == found
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

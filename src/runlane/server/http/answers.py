@@ -146,6 +146,8 @@ class WireThread(WireObject):
     ttl: WireThreadTtl | None = None
     #: Of a search with ``extract``.
     extracted: Object = {}
+    #: Of a search that selects it.
+    owner: str = ""
 
 
 class Checkpoint(WireObject):

@@ -28,7 +28,7 @@ from runlane.server.http.requests import (
 )
 from runlane.server.http.responses import json_response, selected, thread_wire, ttl_wire
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.authorization import authorize, canceller_of, reach_thread, service_of
+from runlane.server.routes.authorization import authorize, canceller_of, reach_thread, seen_owner, service_of
 from runlane.server.routes.extraction import Extraction
 from runlane.server.routes.keyed_threads import is_keyed
 from runlane.server.routes.state_updates import Superstep, draft_history
@@ -65,6 +65,7 @@ class ThreadSearch(Body):
     metadata: Object | None = None
     values: Object | None = None
     status: Literal["idle", "busy", "interrupted", "error"] | None = None
+    owner: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
     limit: Limit = 10
     offset: Offset = 0
     sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] | None = None
@@ -136,6 +137,8 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
     """Find threads, the last changed first; X-Pagination-Total counts them, unless there are very many."""
     service = service_of(request)
     owner, where = await _searched(request, body)
+    if owner is None:
+        return json_response([], headers={"X-Pagination-Total": "0"})
     extraction = None if body.extract is None else Extraction(body.extract)
     page = await service.store.threads.page(
         owner=owner,
@@ -152,7 +155,7 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
     rows: list[Any] = []
     for thread in page.threads[: body.limit]:
         wire = thread_wire(thread)
-        rows.append(selected(wire, body.select, legacy=_LEGACY))
+        rows.append(selected(wire, body.select, legacy={**_LEGACY, "owner": thread.owner}))
         if extraction is not None:
             rows[-1]["extracted"] = extraction(wire)
     headers = {} if page.total > MAX_TOTAL else {"X-Pagination-Total": str(page.total)}
@@ -164,10 +167,13 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
 async def count_threads(request: Request, body: ThreadSearch) -> Response:
     """Count threads."""
     owner, where = await _searched(request, body)
+    if owner is None:
+        return json_response(0)
     return json_response(await service_of(request).store.threads.count(owner=owner, where=where))
 
 
-async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, ThreadFilter]:
+async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner | None, ThreadFilter]:
+    """Return whose threads are wanted, and which; no owner: those of somebody whose threads may not be seen."""
     value: dict[str, Any] = {
         "metadata": body.metadata or {},
         "values": body.values or {},
@@ -177,7 +183,7 @@ async def _searched(request: Request, body: ThreadSearch) -> tuple[Owner, Thread
         "offset": body.offset,
     }
     access = await authorize(request, "threads", "search", value)
-    return access.reads, ThreadFilter(
+    return seen_owner(access, body.owner), ThreadFilter(
         ids=None if body.ids is None else tuple(body.ids),
         status=None if body.status is None else ThreadStatus(body.status),
         metadata=value["metadata"],
