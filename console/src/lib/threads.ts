@@ -8,6 +8,8 @@ export interface ThreadSummary {
   updated_at: string;
   state_updated_at: string;
   metadata: Record<string, unknown>;
+  /** Where operators list threads. */
+  owner?: string;
   status: "idle" | "busy" | "interrupted" | "error";
   interrupts: Record<string, { id: string; value: unknown }[]>;
   error: { error: string; message: string | null } | null;

@@ -8,7 +8,9 @@ import { link, place } from "../lib/route";
 import { type Column, Table } from "../lib/table";
 import { Age, Chip, Empty, Head, Loaded } from "../lib/ui";
 import { OneCron } from "./crons/one";
+import { type CronRun, NewestDots, useNewest } from "./crons/outcomes";
 import { type Cron, CronState, isLate, LastRun, Pause, Zone } from "./crons/parts";
+import { RunNow } from "./crons/run-now";
 
 const EVERY_MS = 5_000;
 const ROWS = 50;
@@ -25,6 +27,7 @@ function AllCrons() {
     page<Cron>("POST", "/runs/crons/search", { body: { enabled, limit: ROWS, offset: Number(after ?? 0) }, headers: withoutPayload(), signal: stop });
   const paged = usePaged(load, [state], EVERY_MS);
   const { live, rows } = paged;
+  const newest = useNewest(rows);
   return (
     <>
       <Head title="Crons" live={live} sentence={live.data && sentence(rows)} />
@@ -42,7 +45,7 @@ function AllCrons() {
       <Loaded live={live}>
         {() =>
           rows.length ? (
-            <Table label="Crons" rows={rows} id={(cron) => cron.cron_id} open={(cron) => link(["crons", cron.cron_id])} columns={columnsOf(live.reload)} />
+            <Table label="Crons" rows={rows} id={(cron) => cron.cron_id} open={(cron) => link(["crons", cron.cron_id])} columns={columnsOf(rows, newest, live.reload)} />
           ) : (
             <Empty>
               {state ? "No such cron." : "No run starts by the clock yet. Make one: runlane crons create '0 9 * * 1-5' ASSISTANT --timezone Europe/Oslo"}
@@ -55,8 +58,8 @@ function AllCrons() {
   );
 }
 
-function columnsOf(reload: () => void): Column<Cron>[] {
-  return [
+function columnsOf(crons: Cron[], newest: ReadonlyMap<string, CronRun>, reload: () => void): Column<Cron>[] {
+  const all: (Column<Cron> | false)[] = [
     { name: "State", cell: (cron) => <CronState cron={cron} /> },
     {
       name: "Schedule",
@@ -72,16 +75,19 @@ function columnsOf(reload: () => void): Column<Cron>[] {
     { name: "Assistant", cell: (cron) => <Chip to={["assistants", cron.assistant_id]} id={cron.assistant_id} /> },
     { name: "Next", cell: (cron) => (cron.enabled && cron.next_run_date ? <Age at={cron.next_run_date} /> : "–") },
     { name: "Last", cell: (cron) => <LastRun cron={cron} /> },
-    { name: "Owner", cell: (cron) => cron.user_id, wide: true },
+    { name: "Outcomes", cell: (cron) => <NewestDots cron={cron} runs={newest} /> },
+    crons.some((cron) => cron.user_id) && { name: "Owner", cell: (cron) => cron.user_id, wide: true },
     {
       name: "",
       cell: (cron) => (
         <span class="row-actions">
+          <RunNow cron={cron} />
           <Pause cron={cron} done={reload} />
         </span>
       ),
     },
   ];
+  return all.filter((one) => one !== false);
 }
 
 function sentence(crons: Cron[]): string {

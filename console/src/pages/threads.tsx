@@ -6,6 +6,7 @@ import { checkQuery } from "../lib/filter";
 import { FilterBar } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
+import { operates } from "../lib/operator";
 import { type Query, link, place } from "../lib/route";
 import { withoutPayload } from "../lib/runs";
 import { permits } from "../lib/session";
@@ -35,7 +36,7 @@ const VIEWS: [string, Query][] = [
 ];
 
 async function search(filter: Record<string, unknown>, limit: number, stop: AbortSignal): Promise<Found> {
-  const body = { ...filter, limit, select: SUMMARY };
+  const body = { ...filter, limit, select: operates() ? [...SUMMARY, "owner"] : SUMMARY };
   const answer = await request("POST", "/threads/search", { body, headers: withoutPayload(), signal: stop });
   const total = answer.headers.get("X-Pagination-Total");
   return {
@@ -78,7 +79,7 @@ export default function Threads() {
                 label="Threads"
                 rows={found.threads}
                 id={(thread) => thread.thread_id}
-                columns={columns(titles, now)}
+                columns={columns(titles, now, found.threads.some((thread) => thread.owner))}
                 open={(thread) => link(["thread", thread.thread_id])}
                 selected={acts ? selected : undefined}
                 onSelect={acts ? select : undefined}
@@ -107,18 +108,20 @@ function More({ limit, onMore }: { limit: number; onMore: () => void }) {
   );
 }
 
-function columns(titles: ReadonlyMap<string, string>, now: number): Column<ThreadSummary>[] {
-  return [
+function columns(titles: ReadonlyMap<string, string>, now: number, owners: boolean): Column<ThreadSummary>[] {
+  const all: (Column<ThreadSummary> | false)[] = [
     { name: "Status", cell: (thread) => <Status status={statusOf(thread)} /> },
     {
       name: "Thread",
       cell: (thread) => <Chip to={["thread", thread.thread_id]} id={thread.thread_id} label={titleOf(thread) ?? titles.get(thread.thread_id)} />,
     },
     { name: "Graph", cell: (thread) => <Graph thread={thread} /> },
+    owners && { name: "Owner", cell: (thread) => thread.owner && <Chip to={["threads"]} query={{ owner: thread.owner }} id={thread.owner} label={thread.owner} /> },
     { name: "Why", cell: (thread) => whyOf(thread) && <bdi title={whyOf(thread)}>{whyOf(thread)}</bdi> },
     { name: "Created", end: true, wide: true, cell: (thread) => <Age at={thread.created_at} now={now} /> },
     { name: "Changed", end: true, cell: (thread) => <Age at={thread.updated_at} now={now} /> },
   ];
+  return all.filter((one) => one !== false);
 }
 
 function Graph({ thread }: { thread: ThreadSummary }) {

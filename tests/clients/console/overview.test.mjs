@@ -51,6 +51,7 @@ test("owners see their own runs, and an operator without payload no messages of 
   await visit("overview", { key: KEYS.owner }, async (page) => {
     await page.getByText("None of your runs is active.").waitFor();
     await page.getByRole("link", { name: /The last run of 1 thread failed/ }).waitFor();
+    await page.getByRole("region", { name: "Groups of failures" }).getByText("boom").waitFor();
     await accessible(page);
   });
   await visit("overview", { key: KEYS.other }, async (page) => {

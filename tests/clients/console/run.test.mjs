@@ -59,6 +59,7 @@ test("a lost connection is told, and the conversation goes on after it", async (
     await context.setOffline(true);
     await page.getByText(/connection lost/).waitFor();
     await page.getByText(/stale: last read/).waitFor();
+    await page.getByText(/ when the server was heard last$/).waitFor();
     await open(name);
     await client().runs.join(run.thread_id, run.run_id);
     await context.setOffline(false);

@@ -67,3 +67,14 @@ test("an operator without payload sees threads of all owners, no texts, and noth
     await page.getByText("There are no threads yet.").waitFor();
   });
 });
+
+test("an operator sees whose threads these are, and those of one owner", async () => {
+  for (const key of [KEYS.owner, KEYS.other]) await client(key).threads.create();
+  await visit("threads", { key: KEYS.admin }, async (page) => {
+    await page.getByText("3 threads: 3 idle.").waitFor();
+    await page.getByRole("link", { name: "umbrella" }).click();
+    await page.waitForURL(/#\/threads\?owner=umbrella/);
+    await page.getByText("1 thread: 1 idle.").waitFor();
+  });
+  await visit("threads?owner=umbrella", { key: KEYS.owner }, (page) => page.getByText("No thread matches.").waitFor());
+});

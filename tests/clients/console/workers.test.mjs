@@ -14,6 +14,7 @@ test("workers are listed with what they execute", async () => {
     await page.getByRole("button", { name: "Drain" }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Drain" }).click();
     await page.getByText(/1 drains/).waitFor();
+    await page.getByText(/(1 run|no runs) left, since/).waitFor();
     await page.getByRole("button", { name: "Stop draining" }).click();
     await page.getByText(/^1 worker is ready/).waitFor();
   });

@@ -1,6 +1,6 @@
 import { send } from "../../lib/api";
 import { between, duration } from "../../lib/format";
-import { useLive } from "../../lib/live";
+import { useKept, useLive } from "../../lib/live";
 import { withoutPayload } from "../../lib/runs";
 import { link } from "../../lib/route";
 import { Table } from "../../lib/table";
@@ -8,8 +8,10 @@ import { Age, Chip, Loaded, SHAPES, Status } from "../../lib/ui";
 import type { Cron } from "./parts";
 
 const EVERY_MS = 3_000;
+/** Runs of each cron in the list of all. */
+const IN_LIST = 5;
 
-interface CronRun {
+export interface CronRun {
   run_id: string;
   status: string;
   end_reason: string | null;
@@ -54,6 +56,19 @@ export function Outcomes({ cron }: { cron: Cron }) {
       </Loaded>
     </section>
   );
+}
+
+/** Return the newest runs of *crons* by their ids. */
+export function useNewest(crons: readonly Cron[]): ReadonlyMap<string, CronRun> {
+  const ids = crons.flatMap((cron) => cron.recent_run_ids.slice(0, IN_LIST));
+  const runs = useKept(useLive((stop) => found(ids, stop), [ids], EVERY_MS));
+  return new Map(runs.data?.map((run) => [run.run_id, run]));
+}
+
+/** How the newest runs of *cron* ended, as far as they are there. */
+export function NewestDots({ cron, runs }: { cron: Cron; runs: ReadonlyMap<string, CronRun> }) {
+  const known = cron.recent_run_ids.slice(0, IN_LIST).flatMap((id) => runs.get(id) ?? []);
+  return known.length ? <Dots runs={known} /> : <span class="quiet">–</span>;
 }
 
 function Dots({ runs }: { runs: CronRun[] }) {

@@ -46,7 +46,7 @@ export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
       </Head>
       <CancelReceipt run={run} />
       {run.end_reason === "paused" && <Questions run={run} />}
-      <Timeline known={known} said={log.newest.value} />
+      <Timeline known={known} said={log.newest.value} lostAt={live.freshness === "stale" ? live.asOf : undefined} />
       <Tabs names={TABS} chosen={tab} to={(name) => link(["run", run.run_id], { ...place.value.query, tab: name })} />
       {REPLAYED.includes(tab) && <Replay log={log} run={run} active={isActive(run)} />}
       <Tab name={tab} known={known} log={log} />

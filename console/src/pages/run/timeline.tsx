@@ -15,10 +15,18 @@ interface Bar {
   title: string;
 }
 
-export function Timeline({ known: { run, why, aheadMs }, said }: { known: Known; said: Conversation }) {
+interface TimelineProps {
+  known: Known;
+  said: Conversation;
+  /** When the run was read last, if the server cannot be reached since; what goes on is shown until then. */
+  lostAt: number | undefined;
+}
+
+export function Timeline({ known: { run, why, aheadMs }, said, lostAt }: TimelineProps) {
   const active = isActive(run);
   const supersteps = useSupersteps(run, active);
-  const now = useNow(active ? 500 : 60_000);
+  const clock = useNow(active ? 500 : 60_000);
+  const now = lostAt ?? clock;
   const end = run.ended_at ? Date.parse(run.ended_at) : now + aheadMs;
   const begin = Date.parse(run.created_at);
   const scale = { begin, length: Math.max(1, end - begin) };
@@ -32,7 +40,11 @@ export function Timeline({ known: { run, why, aheadMs }, said }: { known: Known;
       {steps.length >= MOST_STEPS - 2 && <p class="quiet">The newest {plural(MOST_STEPS, "checkpoint")} of the run.</p>}
       <p class="timeline-axis">
         <span>{moment(begin)}</span>
-        <span>{run.ended_at ? `took ${duration((end - begin) / 1000)}` : `${duration((end - begin) / 1000)} so far`}</span>
+        <span>
+          {run.ended_at ? "took " : ""}
+          {duration((end - begin) / 1000)}
+          {run.ended_at ? "" : lostAt ? " when the server was heard last" : " so far"}
+        </span>
       </p>
     </section>
   );

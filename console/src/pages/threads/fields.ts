@@ -12,6 +12,7 @@ export function threadFields(threads: readonly ThreadSummary[]): Field[] {
     { name: "graph", hint: "the graph that ran last", values: seen("graph_id") },
     { name: "assistant", hint: "id of the assistant that ran last", values: seen("assistant_id") },
     { name: "thread", hint: "ids, with commas", many: true },
+    { name: "owner", hint: "whose it is", values: [...new Set(threads.flatMap((thread) => thread.owner || []))] },
     { name: "metadata", hint: 'has this: {"team":"billing"}', check: checkObject },
     { name: "sort", hint: "what is newest first", values: Object.keys(SORTS), closed: true },
   ];
@@ -25,6 +26,7 @@ export function threadFilter(query: Query): Record<string, unknown> {
   };
   return {
     ...(query["status"] && { status: query["status"] }),
+    ...(query["owner"] !== undefined && { owner: query["owner"] }),
     ...(query["thread"] && { ids: query["thread"].split(",") }),
     ...(Object.keys(metadata).length && { metadata }),
     sort_by: SORTS[query["sort"] ?? "changed"],

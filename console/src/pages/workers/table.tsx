@@ -1,4 +1,4 @@
-import { duration, number } from "../../lib/format";
+import { duration, number, plural } from "../../lib/format";
 import { Meter } from "../../lib/charts";
 import type { Worker, Workers } from "../../lib/operator";
 import { link } from "../../lib/route";
@@ -55,7 +55,7 @@ function State({ worker }: { worker: Worker }) {
       {worker.state}
       {worker.state === "draining" && worker.draining_since && (
         <small>
-          since <Age at={worker.draining_since} />
+          {worker.running ? `${plural(worker.running, "run")} left` : "no runs left"}, since <Age at={worker.draining_since} />
         </small>
       )}
     </span>
