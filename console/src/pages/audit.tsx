@@ -124,6 +124,6 @@ function sentence(rows: Act[], more: boolean): string {
   if (!last) return "Nothing is recorded.";
   const refused = rows.filter((one) => (one.status ?? 0) >= 400).length;
   const who = new Set(rows.map((one) => one.actor)).size;
-  const counted = more ? `The last ${number(rows.length)} acts are` : `${plural(rows.length, "act is", "acts are")}`;
+  const counted = more ? `The last ${number(rows.length)} acts,` : plural(rows.length, "act");
   return `${counted} of ${plural(who, "operator")}${refused ? `; ${number(refused)} of them failed or ${refused === 1 ? "was" : "were"} refused` : ""}.`;
 }

@@ -1,10 +1,10 @@
 /** What is wrong with the ledger, and its repair. */
 import { useState } from "preact/hooks";
 import { get, post } from "../lib/api";
-import { plural } from "../lib/format";
+import { number, plural } from "../lib/format";
 import { useLive } from "../lib/live";
 import { permits } from "../lib/session";
-import { Age, AsCode, Button, Empty, Head, Loaded } from "../lib/ui";
+import { Age, AsCode, Button, Facts, Head, Loaded } from "../lib/ui";
 import { type Diagnosis, type Finding, Findings } from "./doctor/findings";
 import { Repair } from "./doctor/repair";
 
@@ -34,19 +34,18 @@ export default function Doctor() {
       <Loaded live={live}>
         {(diagnosis) => (
           <>
-            {diagnosis.findings.length ? (
+            {diagnosis.findings.length > 0 && (
               <Findings findings={diagnosis.findings} repair={permits("doctor.repair") ? (finding) => setAsked([finding]) : undefined} />
-            ) : (
-              diagnosis.as_of && <Empty>● Nothing is wrong.</Empty>
             )}
             {diagnosis.as_of && (
-              <p class="quiet">
-                Examined <Age at={diagnosis.as_of} />:{" "}
-                {Object.entries(diagnosis.checked)
-                  .map(([kind, count]) => `${kind} ${count}`)
-                  .join(", ")}
-                .
-              </p>
+              <section class="section counts" aria-labelledby="examined">
+                <div class="section-head">
+                  <h2 id="examined">
+                    Examined <Age at={diagnosis.as_of} />
+                  </h2>
+                </div>
+                <Facts facts={Object.entries(diagnosis.checked).map(([kind, count]) => [kind[0]!.toUpperCase() + kind.slice(1), number(count)])} />
+              </section>
             )}
           </>
         )}

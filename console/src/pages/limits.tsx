@@ -42,7 +42,7 @@ export default function Limits() {
               },
               { name: "For each", cell: (one) => one.scope },
               { name: "Limit", cell: (one) => (one.limit === null ? "none" : shown(one, one.limit)), end: true },
-              { name: "Most used now", cell: (one) => <Use limit={one} /> },
+              { name: "Most used", cell: (one) => <Use limit={one} /> },
               { name: "By", cell: (one) => <Most limit={one} />, wide: true },
             ]}
           />
@@ -74,11 +74,9 @@ function Most({ limit: { scope, most } }: { limit: Limit }) {
           {scope === "thread" ? (
             <Chip to={["thread", one.name]} id={one.name} />
           ) : !one.name ? (
-            "nobody"
+            "(no owner)"
           ) : (
-            <a href={link(["runs"], { [scope]: one.name, status: "running" })}>
-              <bdi>{one.name}</bdi>
-            </a>
+            <Chip to={["runs"]} query={{ [scope]: one.name, status: "running" }} id={one.name} label={scope === "assistant" ? undefined : one.name} />
           )}{" "}
           {number(one.use)}
         </span>
