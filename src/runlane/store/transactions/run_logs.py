@@ -31,7 +31,7 @@ PUT_LOG = statement(
 TRIM_LOG = statement(
     "trim_log",
     """DELETE FROM run_logs WHERE run_seq = :run_seq
-         AND (attempt <= :attempt - :kept OR (attempt = :attempt AND last_number < :oldest))""",
+         AND (attempt < :first_attempt OR (attempt = :attempt AND last_number < :oldest))""",
 )
 READ_LOG = statement(
     "read_log",
@@ -81,7 +81,8 @@ def put_log(lease: Lease, segment: LogSegment) -> Transaction[None]:
         records=packed(_encoder.encode(segment.records)),
     )
     if segment.oldest > 1 or lease.attempt > KEPT_ATTEMPTS:
-        yield TRIM_LOG(run_seq=lease.seq, attempt=lease.attempt, kept=KEPT_ATTEMPTS, oldest=segment.oldest)
+        first_attempt = lease.attempt - KEPT_ATTEMPTS + 1
+        yield TRIM_LOG(run_seq=lease.seq, first_attempt=first_attempt, attempt=lease.attempt, oldest=segment.oldest)
 
 
 def read_log(run_seq: int, after: LogPlace, limit: int) -> Transaction[RecordsPage]:
