@@ -286,8 +286,10 @@ test("the log grows while the run executes, folds tracebacks, and is text whatev
   });
   const failed = await start("failing", { kind: "custom" });
   await visit(`run/${failed.run_id}?tab=log`, {}, async (page) => {
-    await page.locator("header .traceback summary, .traceback summary").first().click();
-    await page.locator(".traceback").getByText(/ProviderError: key sk-123 was refused/).waitFor();
+    await page.locator(".traceback summary").first().click();
+    const raised = page.getByLabel("Traceback", { exact: true }).first();
+    await raised.getByText(/ProviderError: key sk-123 was refused/).waitFor();
+    assert.ok(await raised.evaluate((box) => box.scrollTop > 0), "it does not show its end");
     const record = page.getByRole("list", { name: "Log" }).getByRole("listitem");
     await record.getByText(/run.failed/).waitFor();
     await record.getByText("Traceback", { exact: true }).click();
@@ -314,6 +316,6 @@ test("a log hides its texts without payload:read, and is for operators alone", a
     assert.doesNotMatch(await page.locator("main").innerText(), /boom/);
   });
   await visit(`run/${run.run_id}?tab=log`, { key: KEYS.owner, allow: [/403/] }, async (page) => {
-    await page.getByRole("alert").getByText(/is for operators/).waitFor();
+    await page.getByText(/What runs log is for operators/).waitFor();
   });
 });

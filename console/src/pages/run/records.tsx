@@ -1,5 +1,6 @@
 /** What the run has logged and printed, with tracebacks. */
-import { useRef, useState } from "preact/hooks";
+import type { ComponentChildren } from "preact";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { get, path, send } from "../../lib/api";
 import { clock, moment, plural } from "../../lib/format";
 import { type Live, useLive } from "../../lib/live";
@@ -28,29 +29,31 @@ const SHOWN = 2_000;
 
 export function RecordsTab({ run }: { run: Run }) {
   const live = useRecords(run, isActive(run) ? ACTIVE_MS : null);
-  return <Loaded live={live}>{(records) => <Records records={records} run={run} />}</Loaded>;
+  return <Permitted live={live}>{(records) => <Records records={records} run={run} />}</Permitted>;
 }
 
 /** Show where the run failed, read once somebody wants to know: a read of payload is an entry of the audit. */
-export function Traceback({ run }: { run: Run }) {
-  const [opened, setOpened] = useState(false);
-  return (
-    <details class="traceback" onToggle={(event) => setOpened(event.currentTarget.open)}>
-      <summary>Traceback</summary>
-      {opened && <LastTraceback run={run} />}
-    </details>
-  );
-}
+export const Traceback = ({ run }: { run: Run }) => <Fold>{() => <LastTraceback run={run} />}</Fold>;
 
 function LastTraceback({ run }: { run: Run }) {
   const live = useRecords(run, null);
   return (
-    <Loaded live={live} rows={2}>
+    <Permitted live={live}>
       {(records) => {
         const last = records.findLast((record) => record.exception);
         if (last) return <Trace text={last.exception!} />;
         return records.some((record) => record.text === null) ? <Hidden /> : <p class="quiet">The log of the run has no traceback.</p>;
       }}
+    </Permitted>
+  );
+}
+
+/** Show what was read, or that the server does not tell owners what their runs log. */
+function Permitted({ live, children }: { live: Live<LogRecord[]>; children: (records: LogRecord[]) => ComponentChildren }) {
+  if (live.error?.status === 403) return <Empty>What runs log is for operators: it has the texts of exceptions.</Empty>;
+  return (
+    <Loaded live={live} rows={2}>
+      {children}
     </Loaded>
   );
 }
@@ -103,21 +106,32 @@ function Row({ record, before, attempts }: { record: LogRecord; before: LogRecor
         <bdi class="record-logger">{visibleText(record.logger)}</bdi>
         <div class="record-text" dir="auto">
           {record.text === null ? <Hidden /> : visibleText(record.text)}
-          {record.exception && (
-            <details>
-              <summary>Traceback</summary>
-              <Trace text={record.exception} />
-            </details>
-          )}
+          {record.exception && <Fold>{() => <Trace text={record.exception!} />}</Fold>}
         </div>
       </li>
     </>
   );
 }
 
-function Trace({ text }: { text: string }) {
+/** A traceback that is there once it is opened. */
+function Fold({ children }: { children: () => ComponentChildren }) {
+  const [opened, setOpened] = useState(false);
   return (
-    <pre class="trace" tabIndex={0} aria-label="Traceback">
+    <details class="traceback" onToggle={(event) => setOpened(event.currentTarget.open)}>
+      <summary>Traceback</summary>
+      {opened && children()}
+    </details>
+  );
+}
+
+/** Show *text* from its end, which is where the exception was raised. */
+function Trace({ text }: { text: string }) {
+  const box = useRef<HTMLPreElement>(null);
+  useLayoutEffect(() => {
+    box.current!.scrollTop = box.current!.scrollHeight;
+  }, []);
+  return (
+    <pre class="trace" ref={box} tabIndex={0} aria-label="Traceback">
       {visibleText(text)}
     </pre>
   );
