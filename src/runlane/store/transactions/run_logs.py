@@ -101,5 +101,6 @@ def read_log(run_seq: int, after: LogPlace, limit: int) -> Transaction[RecordsPa
                 at = place
                 size += record.size
                 records.append(record)
+            at = max(at, (row["attempt"], row["last_number"]))  # a damaged segment may have fewer records
         if len(rows) < _SEGMENTS:
             return RecordsPage(records=tuple(records), more=False)
