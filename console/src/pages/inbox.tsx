@@ -104,7 +104,7 @@ function LastAnswers() {
           { name: "Run", cell: (one) => <Chip to={["run", one.run_id]} id={one.run_id} /> },
           { name: "Thread", cell: (one) => <Chip to={["thread", one.thread_id]} id={one.thread_id} /> },
           { name: "Graph", cell: (one) => one.graph_id ?? "" },
-          { name: "By", cell: (one) => <bdi>{one.answered_by || "nobody is asked for a name"}</bdi> },
+          { name: "By", cell: (one) => <bdi>{one.answered_by || "–"}</bdi> },
           { name: "When", cell: (one) => <Age at={one.answered_at} /> },
           { name: "Its run", cell: (one) => <Status status={one.status} /> },
         ]}
