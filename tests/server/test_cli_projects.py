@@ -130,6 +130,7 @@ def test_one_damaged_thread_is_repaired_and_no_other(tmp_path: Path) -> None:
         ledger.execute("UPDATE threads SET status = 'busy'")
     assert call("threads", "repair", one, "--database", database, "--yes").exit_code == 0
     assert call("threads", "repair", one, "--database", database).stdout == f"Nothing is wrong with thread {one}.\n"
+    assert call("threads", "repair", "nobody", "--database", database).exit_code == 3
     told = CliRunner().invoke(app, ["threads", "repair", other, "--database", database], input="n\n")
     assert (told.exit_code, f"thread={other}" in told.output, one in told.output) == (1, True, False)
 

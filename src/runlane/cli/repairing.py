@@ -27,7 +27,7 @@ def repair(thread_id: str, project: Path, *, config: Path | None, database: str 
     """Check a thread in the database, and repair it, as doctor --repair does with all of them.
 
     Stop the server of an SQLite database before. Exit code 0: nothing is wrong with the thread (any more), 1:
-    something is.
+    something is, 3: there is no such thread.
     """
     with reporting():
         healthy = asyncio.run(_repair(database_settings(project, config, database), thread_id, yes=yes))
@@ -36,9 +36,15 @@ def repair(thread_id: str, project: Path, *, config: Path | None, database: str 
 
 
 async def _repair(settings: Settings, thread_id: str, *, yes: bool) -> bool:
-    """Show the findings about a thread, repair what can be, and return whether none is left."""
+    """Show the findings about a thread, repair what can be, and return whether none is left.
+
+    Raises:
+        NotFound: There is no such thread, and nothing is left of one.
+    """
     from runlane.doctor import examine, open_ledger
     from runlane.doctor import repair as apply_repair
+    from runlane.records import ANY_OWNER
+    from runlane.store.transactions.threads import get_thread
 
     async with open_ledger(settings) as ledger:
         report = await examine(ledger)
@@ -47,6 +53,7 @@ async def _repair(settings: Settings, thread_id: str, *, yes: bool) -> bool:
             click.echo(safe(finding.line))
         wanted = [finding for finding in found if finding.fix is not None]
         if not found:
+            await ledger.database.read(get_thread(thread_id, ANY_OWNER, with_values=False))
             click.echo(f"Nothing is wrong with thread {safe(thread_id)}.")
         if not wanted:
             return not found
