@@ -145,8 +145,10 @@ def test_a_key_that_is_in_no_audit_is_made_and_says_so(tmp_path: Path, monkeypat
     lock = take_lock(tmp_path / "ledger.db")  # as a server has it
     asked = CliRunner().invoke(app, ["keys", "new", "bob", "--database", f"sqlite:///{tmp_path}/ledger.db"])
     os.close(lock)
+    no_ledger = CliRunner().invoke(app, ["keys", "new", "eve", "--database", f"sqlite:///{tmp_path}/ledger.db"])
+    assert (no_ledger.exit_code, "The database is no ledger" in no_ledger.stderr) == (1, True)
     assert (asked.exit_code, "is in use by another Runlane process" in asked.stderr) == (1, True)
-    assert {key.identity for key in read_keys(tmp_path / "runlane.keys").values()} == {"ann", "bob"}
+    assert {key.identity for key in read_keys(tmp_path / "runlane.keys").values()} == {"ann", "bob", "eve"}
 
 
 def test_an_unknown_scope_makes_no_key(tmp_path: Path) -> None:

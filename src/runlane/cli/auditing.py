@@ -48,13 +48,15 @@ def _settings(given: str | None) -> Settings:
 
 
 async def _record(settings: Settings, action: str, route: str, subject: Mapping[str, str | list[str]]) -> None:
-    from runlane.doctor import open_ledger
+    from runlane.doctor import open_ledger, other_schema
     from runlane.store.transactions.audit import Act, complete, record
 
     act = Act(actor=_caller(), key_id=None, action=action, route=route, subject=subject, request_id=None, address=None)
     async with open_ledger(settings) as ledger:
         if ledger.in_use is not None:
             raise ledger.in_use
+        if await other_schema(ledger):
+            raise ConfigurationError("The database has the schema of another version. Call runlane migrate before.")
         await ledger.database.write(complete(await ledger.database.write(record(act)), _DONE, None))
 
 

@@ -8,40 +8,34 @@ import signal
 import sys
 import termios
 import tty
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 
-class Terminal:
-    """Reads keys without Enter and without showing them; a context manager that leaves the terminal as it was."""
+@contextmanager
+def pressed_keys() -> Iterator[Callable[[float], str]]:
+    """Give a function that waits for a key, so many seconds at most, and returns it.
 
-    def __init__(self) -> None:
-        self._input = sys.stdin.fileno() if sys.stdin.isatty() else None
-        self._signals, self._wake = os.pipe()
-        self._undo = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._undo.callback(os.close, self._signals)
-        self._undo.callback(os.close, self._wake)
+    It returns an empty text when the terminal has another size, and when the time is over. Keys are read without
+    Enter and are not shown; after the block the terminal is as it was.
+    """
+    keys = [sys.stdin.fileno()] if sys.stdin.isatty() else []
+    with ExitStack() as undo:
+        signals, wake = os.pipe()
+        undo.callback(os.close, signals)
+        undo.callback(os.close, wake)
         # A handler runs in the interpreter, which may be about to wait: only the number in the pipe ends that wait.
-        os.set_blocking(self._wake, False)
-        self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(self._wake))
-        self._undo.callback(signal.signal, signal.SIGWINCH, signal.signal(signal.SIGWINCH, lambda *_: None))
-        if self._input is not None:
-            self._undo.callback(termios.tcsetattr, self._input, termios.TCSADRAIN, termios.tcgetattr(self._input))
-            tty.setcbreak(self._input)
-        return self
+        os.set_blocking(wake, False)
+        undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(wake))
+        undo.callback(signal.signal, signal.SIGWINCH, signal.signal(signal.SIGWINCH, lambda *_: None))
+        for key in keys:
+            undo.callback(termios.tcsetattr, key, termios.TCSADRAIN, termios.tcgetattr(key))
+            tty.setcbreak(key)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._undo.close()
+        def wait(limit_s: float) -> str:
+            ready, _, _ = select.select([signals, *keys], [], [], limit_s)
+            if signals in ready:
+                os.read(signals, 1024)
+            return "".join(os.read(key, 1).decode(errors="replace") for key in keys if key in ready)
 
-    def wait(self, limit_s: float) -> str:
-        """Wait for a key or a new size, for *limit_s* at most; return the key, or an empty text."""
-        watched = [self._signals] if self._input is None else [self._signals, self._input]
-        ready, _, _ = select.select(watched, [], [], limit_s)
-        if self._signals in ready:
-            os.read(self._signals, 1024)
-        return os.read(self._input, 1).decode(errors="replace") if self._input in ready else ""
+        yield wait

@@ -24,7 +24,7 @@ from runlane.cli.output import (
 )
 from runlane.cli.reporting import EXIT_FAILED, ServerRefused
 from runlane.cli.runs import cause
-from runlane.cli.terminal import Terminal
+from runlane.cli.terminal import pressed_keys
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
@@ -137,6 +137,6 @@ def _watch(client: Client, interval: float) -> None:
         width = shutil.get_terminal_size().columns
         return Group(Text(line, style="bold"), Text(), rich_table(COLUMNS, runs, width))
 
-    with Terminal() as terminal, Live(drawn(), screen=True, auto_refresh=False) as live:
-        while terminal.wait(interval) != "q":
+    with pressed_keys() as wait, Live(drawn(), screen=True, auto_refresh=False) as live:
+        while wait(interval) != "q":
             live.update(drawn(), refresh=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runlane.doctor.examination import Examination, examine, repair
+from runlane.doctor.examination import Examination, examine, other_schema, repair
 from runlane.doctor.findings import Finding
 from runlane.doctor.live import LiveDoctor
 from runlane.doctor.opening import OpenLedger, open_ledger
@@ -17,5 +17,6 @@ __all__ = [
     "examine",
     "measure",
     "open_ledger",
+    "other_schema",
     "repair",
 ]

@@ -93,7 +93,7 @@ async def repair(ledger: OpenLedger, finding: Finding) -> bool:
 
 async def _basics(ledger: OpenLedger, *, file: bool) -> list[Finding]:
     """Return what makes every other look useless: a broken file, another schema."""
-    return (await _damage(ledger) if file else []) or await _other_schema(ledger)
+    return (await _damage(ledger) if file else []) or await other_schema(ledger)
 
 
 async def _damage(ledger: OpenLedger) -> list[Finding]:
@@ -110,7 +110,12 @@ async def _damage(ledger: OpenLedger) -> list[Finding]:
     return [_broken(f"a row of {row['table']} refers to one of {row['parent']} that is not there") for row in foreign]
 
 
-async def _other_schema(ledger: OpenLedger) -> list[Finding]:
+async def other_schema(ledger: OpenLedger) -> list[Finding]:
+    """Return that the schema is not this version's, if it is not.
+
+    Raises:
+        ConfigurationError: A newer version made it, or it is no ledger.
+    """
     version = await ledger.database.read(_version())
     if not version.revision:
         raise ConfigurationError(
