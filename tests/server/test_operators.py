@@ -179,6 +179,7 @@ def test_everyone_is_told_who_they_are_and_what_they_may_do(clients: Clients, se
         name: (name, "alice", False) if name == "alice" else (name, None, True) for name in told
     }
     assert {name for name, one in told.items() if one["sees_payload"]} == {"alice", "reader"}
+    assert {name for name, one in told.items() if not one["sees_logs"]} == {"alice"}, "errors are masked"
     assert {name for name, one in told.items() if "threads.cancel" in one["may"]} == {"alice", "stopper", "chief"}
     assert {name for name, one in told.items() if "crons.run" in one["may"]} == {"alice", "chief"}
     assert {name for name, one in told.items() if "audit.read" in one["may"]} == {"chief"}

@@ -16,6 +16,7 @@ export interface Me {
   operator: boolean;
   scopes: string[];
   sees_payload: boolean;
+  sees_logs: boolean;
   /** What is allowed, as `<resource>.<action>`. */
   may: string[];
 }
@@ -27,6 +28,7 @@ export const credential = signal<Credential | null>(stored());
 export const me = signal<Me | null>(null);
 /** Whether the server refused what it got, so that somebody has to log in. */
 export const locked = signal(false);
+export const seesLogs = computed(() => me.value?.sees_logs ?? true);
 export const seesPayload = computed(() => me.value?.sees_payload ?? true);
 
 /** Return whether the page offers what *action*, such as `threads.delete`, stands for. */

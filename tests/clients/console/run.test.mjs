@@ -315,7 +315,8 @@ test("a log hides its texts without payload:read, and is for operators alone", a
     await record.getByText("hidden").waitFor();
     assert.doesNotMatch(await page.locator("main").innerText(), /boom/);
   });
-  await visit(`run/${run.run_id}?tab=log`, { key: KEYS.owner, allow: [/403/] }, async (page) => {
+  await visit(`run/${run.run_id}?tab=log`, { key: KEYS.owner }, async (page) => {
     await page.getByText(/What runs log is for operators/).waitFor();
+    assert.equal(await page.getByRole("link", { name: "Log", exact: true }).or(page.getByText("Traceback")).count(), 0);
   });
 });

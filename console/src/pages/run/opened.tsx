@@ -4,7 +4,8 @@ import type { Live } from "../../lib/live";
 import { visibleText } from "../../lib/plain";
 import { link, place } from "../../lib/route";
 import { isActive, shownStatus } from "../../lib/runs";
-import { Chip, Head, Status, Tabs } from "../../lib/ui";
+import { seesLogs } from "../../lib/session";
+import { Chip, Empty, Head, Status, Tabs } from "../../lib/ui";
 import { Actions } from "./actions";
 import { CauseTab } from "./cause";
 import { CheckpointsTab } from "./checkpoints";
@@ -47,7 +48,7 @@ export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
       <CancelReceipt run={run} />
       {run.end_reason === "paused" && <Questions run={run} />}
       <Timeline known={known} said={log.newest.value} lostAt={live.freshness === "stale" ? live.asOf : undefined} />
-      <Tabs names={TABS} chosen={tab} to={(name) => link(["run", run.run_id], { ...place.value.query, tab: name })} />
+      <Tabs names={TABS.filter(([name]) => name !== "log" || seesLogs.value)} chosen={tab} to={(name) => link(["run", run.run_id], { ...place.value.query, tab: name })} />
       {REPLAYED.includes(tab) && <Replay log={log} run={run} active={isActive(run)} />}
       <Tab name={tab} known={known} log={log} />
     </>
@@ -64,7 +65,7 @@ function Sentence({ known: { run, why } }: { known: Known }) {
           {visibleText(message)}
         </span>
       )}
-      {run.error && <Traceback run={run} />}
+      {run.error && seesLogs.value && <Traceback run={run} />}
     </>
   );
 }
@@ -83,7 +84,7 @@ function Tab({ name, known, log }: { name: string; known: Known; log: RunLog }) 
     case "cause":
       return <CauseTab known={known} />;
     case "log":
-      return <RecordsTab run={run} />;
+      return seesLogs.value ? <RecordsTab run={run} /> : <Empty>What runs log is for operators: it has the texts of exceptions.</Empty>;
     case "raw":
       return <RawTab known={known} />;
     default:

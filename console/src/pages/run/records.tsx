@@ -29,7 +29,11 @@ const SHOWN = 2_000;
 
 export function RecordsTab({ run }: { run: Run }) {
   const live = useRecords(run, isActive(run) ? ACTIVE_MS : null);
-  return <Permitted live={live}>{(records) => <Records records={records} run={run} />}</Permitted>;
+  return (
+    <Loaded live={live} rows={2}>
+      {(records) => <Records records={records} run={run} />}
+    </Loaded>
+  );
 }
 
 /** Show where the run failed, read once somebody wants to know: a read of payload is an entry of the audit. */
@@ -38,22 +42,12 @@ export const Traceback = ({ run }: { run: Run }) => <Fold>{() => <LastTraceback 
 function LastTraceback({ run }: { run: Run }) {
   const live = useRecords(run, null);
   return (
-    <Permitted live={live}>
+    <Loaded live={live} rows={2}>
       {(records) => {
         const last = records.findLast((record) => record.exception);
         if (last) return <Trace text={last.exception!} />;
         return records.some((record) => record.text === null) ? <Hidden /> : <p class="quiet">The log of the run has no traceback.</p>;
       }}
-    </Permitted>
-  );
-}
-
-/** Show what was read, or that the server does not tell owners what their runs log. */
-function Permitted({ live, children }: { live: Live<LogRecord[]>; children: (records: LogRecord[]) => ComponentChildren }) {
-  if (live.error?.status === 403) return <Empty>What runs log is for operators: it has the texts of exceptions.</Empty>;
-  return (
-    <Loaded live={live} rows={2}>
-      {children}
     </Loaded>
   );
 }

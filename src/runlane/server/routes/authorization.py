@@ -82,6 +82,11 @@ def operates(connection: HTTPConnection) -> bool:
     return service_of(connection).authority is None or bool(known_user(connection).scopes)
 
 
+def sees_logs(connection: HTTPConnection) -> bool:
+    """Return whether the caller may read what runs log: it has the texts of exceptions, which may be masked."""
+    return operates(connection) or not service_of(connection).runtime.settings.mask_errors
+
+
 async def administer(connection: HTTPConnection, resource: str, action: str, value: dict[str, Any]) -> Access:
     """Return the access of whoever may do *action* on the server itself: operators, or all if nobody is asked.
 

@@ -13,7 +13,7 @@ from runlane.server.auth.keys import ApiKeys
 from runlane.server.auth.scopes import OperatorScope, everything, owners_actions, permitted
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.authorization import known_user, service_of
+from runlane.server.routes.authorization import known_user, sees_logs, service_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Me:
         identity: Their name; ``None`` if nobody is asked for one.
         owner: Whose things they make and see; ``None`` for operators, who own nothing, and without authentication.
         sees_payload: Whether answers have what users and graphs wrote.
+        sees_logs: Whether they may read what runs log.
         may: What is allowed, as ``<resource>.<action>``. With a project's own authentication, what its handlers are
             asked about: they decide by each request.
     """
@@ -35,13 +36,16 @@ class Me:
     operator: bool
     scopes: tuple[OperatorScope, ...]
     sees_payload: bool
+    sees_logs: bool
     may: tuple[str, ...]
 
 
 async def get_me(request: Request) -> Response:
     """Return who sends the request and what they may do, so that a page offers that; every route checks it again."""
     authority = service_of(request).authority
-    return json_response(_everyone() if authority is None else _me(known_user(request), authority))
+    if authority is None:
+        return json_response(_everyone())
+    return json_response(_me(known_user(request), authority, logs=sees_logs(request)))
 
 
 def _everyone() -> Me:
@@ -52,11 +56,12 @@ def _everyone() -> Me:
         operator=True,
         scopes=tuple(sorted(OperatorScope)),
         sees_payload=True,
+        sees_logs=True,
         may=everything(),
     )
 
 
-def _me(user: User, authority: Authority) -> Me:
+def _me(user: User, authority: Authority, *, logs: bool) -> Me:
     operator = bool(user.scopes)
     return Me(
         authentication="keys" if isinstance(authority, ApiKeys) else "project",
@@ -65,6 +70,7 @@ def _me(user: User, authority: Authority) -> Me:
         operator=operator,
         scopes=tuple(sorted(user.scopes)),
         sees_payload=user.sees_payload,
+        sees_logs=logs,
         may=permitted(user.scopes) if operator else owners_actions(authority.allows),
     )
 

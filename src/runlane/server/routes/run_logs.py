@@ -15,7 +15,7 @@ from runlane.server.http.queries import QueryModel
 from runlane.server.http.requests import Limit
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
-from runlane.server.routes.authorization import operates, reach_run, service_of
+from runlane.server.routes.authorization import reach_run, sees_logs, service_of
 from runlane.store.transactions.run_logs import LogPlace
 from runlane.telemetry.run_log import RunLogRecord
 
@@ -36,10 +36,9 @@ async def list_logs(request: Request, query: RunLogsQuery) -> Response:
     so they are for operators; for owners too if ``mask_errors`` is off, or if nobody is asked who they are.
     """
     _, run = await reach_run(request, "read")
-    service = service_of(request)
-    if service.runtime.settings.mask_errors and not operates(request):
+    if not sees_logs(request):
         raise HTTPException(403, "Forbidden: what runs log is for operators, as it has the texts of exceptions.")
-    page = await service.store.run_logs.read(run.seq, after=_place(query.after), limit=query.limit)
+    page = await service_of(request).store.run_logs.read(run.seq, after=_place(query.after), limit=query.limit)
     headers = {"X-Pagination-Next": _id(page.records[-1])} if page.more else {}
     return json_response([_wire(record) for record in page.records], headers=headers)
 
