@@ -344,3 +344,13 @@ def test_top_draws_for_the_size_that_its_terminal_has_and_restores_it(served: Se
         assert termios.tcgetattr(screen.terminal) == screen.before
         assert screen.shown.count(b"\x1b[?25h") == screen.shown.count(b"\x1b[?25l") > 0
         assert screen.shown.startswith(b"\x1b[?1049h")
+
+
+def test_top_goes_on_while_its_server_is_away(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        with running_server(f"sqlite:///{tmp_path}/runlane.db") as server:
+            screen = stack.enter_context(contextlib.closing(Screen("top", "--url", server.url, "--interval", "0.5")))
+            screen.wait_for("running, ")
+        screen.wait_for("No server answers at")
+        screen.press("q")
+        assert screen.process.wait(PATIENCE_S) == 0

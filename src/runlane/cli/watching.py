@@ -20,9 +20,10 @@ from runlane.cli.output import (
     print_json,
     print_table,
     rich_table,
+    safe,
     span,
 )
-from runlane.cli.reporting import EXIT_FAILED, ServerRefused
+from runlane.cli.reporting import EXIT_FAILED, ServerError, ServerRefused
 from runlane.cli.runs import cause
 from runlane.cli.terminal import pressed_keys
 
@@ -102,7 +103,10 @@ def _seconds(queue: Json, name: str) -> str:
 @click.option("--once", is_flag=True, help="Print what there is now, and end; so it is without a terminal.")
 @with_server
 def top(*, client: Client, interval: float, once: bool) -> None:
-    """Watch the runs that execute and wait, and those that failed last. ``q`` and Ctrl-C end it."""
+    """Watch the runs that execute and wait, and those that failed last. ``q`` and Ctrl-C end it.
+
+    While no server answers, it shows what it saw last, and asks again.
+    """
     if once or not sys.stdout.isatty():
         _print(client)
         return
@@ -132,11 +136,19 @@ def _watch(client: Client, interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    def drawn() -> Group:
-        line, runs = _look(client)
-        width = shutil.get_terminal_size().columns
-        return Group(Text(line, style="bold"), Text(), rich_table(COLUMNS, runs, width))
+    def drawn(lost: str = "") -> Group:
+        table = rich_table(COLUMNS, runs, shutil.get_terminal_size().columns)
+        return Group(Text(line, style="bold"), Text(lost, style="red"), table)
 
+    line, runs = _look(client)
     with pressed_keys() as wait, Live(drawn(), screen=True, auto_refresh=False) as live:
         while wait(interval) != "q":
-            live.update(drawn(), refresh=True)
+            try:
+                line, runs = _look(client)
+            except (
+                ServerError,
+                ServerRefused,
+            ) as error:  # it may be restarting; what was seen last stays, with its time
+                live.update(drawn(f"Asked again each {span(interval)}: {safe(error)}"), refresh=True)
+            else:
+                live.update(drawn(), refresh=True)
