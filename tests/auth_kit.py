@@ -62,7 +62,7 @@ def operated_server(database: str, folder: Path, operators: Mapping[str, Sequenc
     keys = {"alice": new_key("alice", file)}
     keys |= {name: new_key(name, file, scopes=scopes) for name, scopes in operators.items()}
     with ExitStack() as stack:
-        server = stack.enter_context(running_server(database, api_keys=str(file)))
+        server = stack.enter_context(running_server(database, api_keys=str(file), drain_grace_s=0.2))
         yield {
             name: stack.enter_context(httpx.Client(base_url=server.url, headers={"x-api-key": key}, timeout=PATIENCE_S))
             for name, key in keys.items()

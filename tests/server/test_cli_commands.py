@@ -299,7 +299,10 @@ def test_every_option_has_a_help_text() -> None:
 class Screen:
     """A command on a terminal of its own, as a shell starts it."""
 
-    LAUNCH = "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    LAUNCH = """import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # which is ignored in what a script runs in the background
+os.login_tty(0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"""
 
     def __init__(self, *command: str) -> None:
         self.ours, self.terminal = pty.openpty()
