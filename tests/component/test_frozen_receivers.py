@@ -14,7 +14,7 @@ import time
 import pytest
 
 from ledger_kit import ledger_connection
-from runlane.errors import StoreUnavailable
+from runlane.errors import ConnectionCut
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import open_postgres
 from runlane.store.drivers.postgres_link import Times
@@ -75,7 +75,7 @@ async def test_a_process_that_is_frozen_in_the_middle_of_receiving_does_not_keep
         os.kill(receiver.pid, signal.SIGCONT)
     assert time.monotonic() - began < 5
     stdout, _ = await receiver.communicate()
-    assert stdout.decode().strip() == StoreUnavailable.__name__, "it was told that nothing was written"
+    assert stdout.decode().strip() == ConnectionCut.__name__, "it was told that nothing was written"
     await driver.aclose()
 
 

