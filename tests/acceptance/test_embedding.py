@@ -53,10 +53,10 @@ async def test_an_embedding_application_with_open_readers_stops_on_sigterm(tmp_p
     async with Embedding(tmp_path) as app, app.client() as client, AsyncExitStack() as stack:
         await app.start()
         once, again = [(await client.post(f"/runs/{agent}/{agent}")).json() for agent in ("once", "again")]
-        readers = []
+        waiter = asyncio.create_task(client.get(f"/runs/{again}/join"))
+        readers = []  # their requests follow that of the waiter, so that the application has it when they are answered
         for method, path in (("GET", f"/runs/{once}/stream"), ("GET", f"/runs/{again}/stream"), ("POST", "/ask/own")):
             readers.append((await stack.enter_async_context(client.stream(method, path))).aiter_lines())
-        waiter = asyncio.create_task(client.get(f"/runs/{again}/join"))
         own = ""
         for lines in readers:
             while (data := await next_data(lines)) != "started":
