@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev cluster", description="Try a cluster under load and faults.")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=50)
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="no new runs after so long, however few there were"
+    )
     parser.add_argument("--api", type=int, default=2, help="processes that answer requests")
     parser.add_argument("--workers", type=int, default=3, help="processes that execute runs")
     parser.add_argument("--both", type=int, default=0, help="processes that do both")
@@ -60,6 +64,7 @@ def main() -> int:
             outages_s=OUTAGES_S,
             pause_s=(0.2, given.pause),
             webhooks_s=150.0,
+            longest_s=given.minutes * 60,
             tells=True,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # all traffic goes through this process

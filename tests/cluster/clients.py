@@ -156,12 +156,12 @@ class Client:
     def _path(self) -> str:
         return f"/threads/{self.conversation.thread_id}"
 
-    async def converse(self, runs: int, goes_on: Callable[[], bool]) -> None:
-        """Have *runs* runs, and more while *goes_on*; a few at a time, each few as soon as the load allows."""
+    async def converse(self, goes_on: Callable[[int], bool]) -> None:
+        """Have runs while *goes_on* after so many; a few at a time, each few as soon as the load allows."""
         async with self.load.slot():
             thread = {"thread_id": self.conversation.thread_id, "if_exists": "do_nothing"}
             await self.web.ask("POST", "/threads", json=thread)
-        while len(self.conversation.asked) < runs or goes_on():
+        while goes_on(len(self.conversation.asked)):
             async with self.load.slot():
                 await self._burst()
 

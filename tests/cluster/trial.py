@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import resource
 import statistics
@@ -60,6 +61,7 @@ class Trial:
         pause_s: Between two faults, from the end of one to the beginning of the next.
         at_once: Faults that may go on at the same time.
         clients: At most so many threads are worked on at the same time.
+        longest_s: After so long there are no new runs, however few there were.
         outages_s: How long PostgreSQL may be away; some are not noticed, and some outlast each lease.
         script: Faults to do once each, while there are runs; random ones by default.
         tells: Write a line every ten seconds.
@@ -75,6 +77,7 @@ class Trial:
     step_s: tuple[float, float] = (0.0, 0.3)
     clients: int = 64
     webhooks_s: float = 10.0
+    longest_s: float = math.inf
     outages_s: Sequence[float] = (1.0, 3.0, 7.5)
     script: Sequence[str] | None = None
     tells: bool = False
@@ -130,10 +133,13 @@ class Trial:
         ]
         async with self._tormented(cluster) as torments, self._told(cluster, load):
 
-            def goes_on() -> bool:
-                return self.script is not None and not all(torment.done() for torment in torments)
+            def goes_on(runs: int) -> bool:
+                if time.monotonic() - began > self.longest_s:
+                    return False
+                is_tormented = self.script is not None and not all(torment.done() for torment in torments)
+                return runs < self.runs // self.threads or is_tormented
 
-            conversing = (client.converse(self.runs // self.threads, goes_on) for client in clients)
+            conversing = (client.converse(goes_on) for client in clients)
             outcomes = await asyncio.gather(*conversing, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
