@@ -213,10 +213,10 @@ def _absent(original: Any) -> Any:
 def _rolled_back_before(original: Any) -> Any:
     """Roll back in a transaction of its own, and once more with the ending."""
 
-    async def commit_it(self: Executor, attempt: Any, ran: Ran, outcome: Outcome, journal: AttemptJournal) -> Any:
+    async def commit_it(self: Executor, attempt: Any, ran: Ran, outcome: Outcome, *rest: Any) -> Any:
         if outcome.rolled_back and ran.saver is not None:
             await self._store.driver.write(commit._roll_back(attempt.claim.lease, ran.saver))
-        return await original(self, attempt, ran, outcome, journal)
+        return await original(self, attempt, ran, outcome, *rest)
 
     return commit_it
 
