@@ -6,7 +6,7 @@ longer than their leases, crashes and restarts them at any await, and lets clien
 moments. A checker then compares what callers were told, what agents did and what the ledger holds with the promises P1
 to P8. The same seed gives the same history. See docs/explanation/simulation.md.
 
-    ./dev test tests/simulation                            # RUNLANE_SIM_SEEDS=800 seeds (the default)
+    ./dev test tests/simulation                            # RUNLANE_SIM_SEEDS=500 seeds (the default)
     RUNLANE_SIM_SEED=17 ./dev test tests/simulation        # one seed
     ./dev simulate 17                                      # one seed, with its history
     ./dev simulate 0-20000                                 # many seeds, on all cores

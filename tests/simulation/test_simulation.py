@@ -21,7 +21,7 @@ from simulation.runs import Result, Tally, export, regressions, simulate, simula
 from simulation.world import run_world
 
 ONE_SEED = os.environ.get("RUNLANE_SIM_SEED")
-SEEDS = range(int(os.environ.get("RUNLANE_SIM_SEEDS", "800")))
+SEEDS = range(int(os.environ.get("RUNLANE_SIM_SEEDS", "500")))
 #: Seeds of one test.
 PART = 100
 #: Seeds within which a world has to show all that worlds can do.
