@@ -86,3 +86,6 @@ export function cost(amount: number): string {
 export const plural = (count: number, one: string, many = `${one}s`): string => `${number(count)} ${count === 1 ? one : many}`;
 /** Return what of an id tells it from others at a glance: ids of runs begin with the time, which many share. */
 export const shortId = (id: string): string => (id.length > 12 ? `…${id.slice(-8)}` : id);
+
+/** Nodes of a graph, as it is drawn: LangGraph calls the first one `__start__`. */
+export const nodesOf = (names: string[]): string => names.map((name) => (name === "__start__" ? "start" : name)).join(", ");

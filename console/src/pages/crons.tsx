@@ -1,5 +1,6 @@
 /** Runs that start by the clock. */
 import { page } from "../lib/api";
+import { useAssistantNames } from "../lib/assistants";
 import { Choice } from "../lib/fields";
 import { plural } from "../lib/format";
 import { withoutPayload } from "../lib/runs";
@@ -28,6 +29,7 @@ function AllCrons() {
   const paged = usePaged(load, [state], EVERY_MS);
   const { live, rows } = paged;
   const newest = useNewest(rows);
+  const names = useAssistantNames();
   return (
     <>
       <Head title="Crons" live={live} sentence={live.data && sentence(rows)} />
@@ -45,7 +47,7 @@ function AllCrons() {
       <Loaded live={live}>
         {() =>
           rows.length ? (
-            <Table label="Crons" rows={rows} id={(cron) => cron.cron_id} open={(cron) => link(["crons", cron.cron_id])} columns={columnsOf(rows, newest, live.reload)} />
+            <Table label="Crons" rows={rows} id={(cron) => cron.cron_id} open={(cron) => link(["crons", cron.cron_id])} columns={columnsOf(rows, names, newest, live.reload)} />
           ) : (
             <Empty>
               {state ? "No such cron." : "No run starts by the clock yet. Make one: runlane crons create '0 9 * * 1-5' ASSISTANT --timezone Europe/Oslo"}
@@ -58,7 +60,7 @@ function AllCrons() {
   );
 }
 
-function columnsOf(crons: Cron[], newest: ReadonlyMap<string, CronRun>, reload: () => void): Column<Cron>[] {
+function columnsOf(crons: Cron[], names: ReadonlyMap<string, string>, newest: ReadonlyMap<string, CronRun>, reload: () => void): Column<Cron>[] {
   const all: (Column<Cron> | false)[] = [
     { name: "State", cell: (cron) => <CronState cron={cron} /> },
     {
@@ -72,7 +74,7 @@ function columnsOf(crons: Cron[], newest: ReadonlyMap<string, CronRun>, reload: 
         </span>
       ),
     },
-    { name: "Assistant", cell: (cron) => <Chip to={["assistants", cron.assistant_id]} id={cron.assistant_id} /> },
+    { name: "Assistant", cell: (cron) => <Chip to={["assistants", cron.assistant_id]} id={cron.assistant_id} label={names.get(cron.assistant_id)} /> },
     { name: "Next", cell: (cron) => (cron.enabled && cron.next_run_date ? <Age at={cron.next_run_date} /> : "–") },
     { name: "Last", cell: (cron) => <LastRun cron={cron} /> },
     { name: "Outcomes", cell: (cron) => <NewestDots cron={cron} runs={newest} /> },

@@ -12,10 +12,12 @@ test("a cron is seen with its next times and last runs, run now, paused and dele
   });
   await visit("crons", {}, async (page) => {
     await page.getByText("1 cron is on, and none is late.").waitFor();
+    await page.getByRole("region", { name: "Crons" }).getByRole("link", { name: "chat", exact: true }).waitFor();
     await page.getByRole("link", { name: "0 9 * * 1-5" }).click();
     await page.waitForURL(new RegExp(`#/crons/${made.cron_id}`));
     await page.getByText(/^Its next run starts at/).waitFor();
     await page.locator(".slots-next li").nth(4).waitFor();
+    await page.locator("main").getByRole("link", { name: "chat", exact: true }).waitFor();
     await page.getByText("It has made no run yet.").waitFor();
     await page.getByText("What its runs are asked for").click();
     await page.getByText("good morning").waitFor();

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { get, path, send } from "../../lib/api";
+import { useAssistantNames } from "../../lib/assistants";
 import { moment } from "../../lib/format";
 import { Json } from "../../lib/json";
 import { useLive } from "../../lib/live";
@@ -17,6 +18,7 @@ const EVERY_MS = 3_000;
 export function OneCron({ id }: { id: string }) {
   const route = path(ROUTE, id);
   const live = useLive((stop) => send<Cron>("GET", route, { signal: stop, headers: withoutPayload() }), [id], EVERY_MS);
+  const names = useAssistantNames();
   return (
     <>
       <Head title="Cron" live={live} sentence={live.data && sentence(live.data)}>
@@ -37,7 +39,7 @@ export function OneCron({ id }: { id: string }) {
                 ["State", <CronState cron={cron} />],
                 ["Schedule", <code>{cron.schedule}</code>],
                 ["Time zone", cron.timezone ?? "UTC"],
-                ["Assistant", <Chip to={["assistants", cron.assistant_id]} id={cron.assistant_id} />],
+                ["Assistant", <Chip to={["assistants", cron.assistant_id]} id={cron.assistant_id} label={names.get(cron.assistant_id)} />],
                 ["Thread", cron.thread_id ? <Chip to={["thread", cron.thread_id]} id={cron.thread_id} /> : "a new one for each run"],
                 ["Owner", cron.user_id],
                 ["Missed times", MISSED[cron.missed] ?? cron.missed],

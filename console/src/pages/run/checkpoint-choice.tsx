@@ -1,5 +1,5 @@
 /** A choice among the thread's newest checkpoints. */
-import { clock, shortId } from "../../lib/format";
+import { clock, nodesOf, shortId } from "../../lib/format";
 import { type Live, useLive } from "../../lib/live";
 import { isActive } from "../../lib/runs";
 import type { Run } from "./data";
@@ -47,6 +47,6 @@ export function CheckpointChoice({ label, history = [], value, none, choose }: C
 /** Return what a checkpoint is called: its step, and what comes next. */
 export function nameOf({ metadata, next, created_at }: Checkpoint): string {
   const step = metadata?.step === undefined ? "checkpoint" : `step ${metadata.step}`;
-  const then = next.length ? `, then ${next.join(", ")}` : ", the end";
+  const then = next.length ? `, then ${nodesOf(next)}` : ", the end";
   return `${step}${then}${created_at ? ` · ${clock(created_at)}` : ""}`;
 }

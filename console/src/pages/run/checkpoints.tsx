@@ -1,6 +1,6 @@
 /** The history of the run's thread, with its forks; from each of its checkpoints one can go on otherwise. */
 import { useState } from "preact/hooks";
-import { clock, moment, shortId } from "../../lib/format";
+import { clock, moment, nodesOf, shortId } from "../../lib/format";
 import { useLive } from "../../lib/live";
 import { link } from "../../lib/route";
 import { isActive } from "../../lib/runs";
@@ -60,7 +60,7 @@ function History({ all, run, ask }: { all: Checkpoint[]; run: Run; ask: (asked: 
           <Drawing laned={lanes[at]!} width={width} own={one.metadata?.run_id === run.run_id} />
           <span class="checkpoint-name">
             {one.metadata?.step !== undefined && <b>step {one.metadata.step} </b>}
-            {one.next.length ? <bdi>then {one.next.join(", ")}</bdi> : "the end"}
+            {one.next.length ? <bdi>then {nodesOf(one.next)}</bdi> : "the end"}
             {one.metadata?.source && one.metadata.source !== "loop" && <span class="pill-still">{one.metadata.source}</span>}
           </span>
           <span class="checkpoint-when">

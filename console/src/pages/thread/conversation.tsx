@@ -2,6 +2,7 @@
 import { get, path } from "../../lib/api";
 import { Chat } from "../../lib/chat-view";
 import type { Question } from "../../lib/chat";
+import { nodesOf } from "../../lib/format";
 import { Json } from "../../lib/json";
 import { useKept, useLive } from "../../lib/live";
 import { seesPayload } from "../../lib/session";
@@ -46,7 +47,7 @@ export function Conversation({ threadId, version, checkpoint, running }: Convers
       </section>
       <section aria-label="State">
         <h2>State</h2>
-        {state.next.length > 0 && <p class="quiet">Goes on at: {state.next.join(", ")}</p>}
+        {state.next.length > 0 && <p class="quiet">Goes on at: {nodesOf(state.next)}</p>}
         <Json value={state.values ?? {}} open={1} />
       </section>
     </div>

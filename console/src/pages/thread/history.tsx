@@ -1,7 +1,7 @@
 /** The checkpoints of a thread, the newest first. */
 import { useState } from "preact/hooks";
 import { get, path, post } from "../../lib/api";
-import { shortId } from "../../lib/format";
+import { nodesOf, shortId } from "../../lib/format";
 import { useKept, useLive } from "../../lib/live";
 import { go, link } from "../../lib/route";
 import { permits } from "../../lib/session";
@@ -64,7 +64,7 @@ function columns(threadId: string): Column<Checkpoint>[] {
       ),
     },
     { name: "Made by", cell: (row) => row.metadata?.source ?? "" },
-    { name: "Goes on at", cell: (row) => row.next.join(", ") || "the end" },
+    { name: "Goes on at", cell: (row) => nodesOf(row.next) || "the end" },
     { name: "After", wide: true, cell: (row) => row.parent_checkpoint_id && shortId(row.parent_checkpoint_id) },
     { name: "Written", end: true, cell: (row) => <Age at={row.created_at} /> },
   ];
