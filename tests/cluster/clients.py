@@ -163,7 +163,8 @@ class Client:
             await self.web.ask("POST", "/threads", json=thread)
         while goes_on(len(self.conversation.asked)):
             async with self.load.slot():
-                await self._burst()
+                if goes_on(len(self.conversation.asked)):  # it may have waited for long
+                    await self._burst()
 
     async def _burst(self) -> None:
         burst = [await self._new_run() for _ in range(self.rng.choice((1, 1, 2, 3)))]
