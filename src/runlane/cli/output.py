@@ -164,6 +164,9 @@ def money(row: Json) -> str | None:
     return None if cost is None else f"{cost:,.2f}" if cost >= 1 or cost == 0 else f"{cost:.2g}"
 
 
+COST: Final = Column("COST", money)
+
+
 def span(seconds: float) -> str:
     """Return a time in its largest units: ``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``4d3h``."""
     if seconds < 10:

@@ -8,13 +8,12 @@ import click
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
-from runlane.cli.output import Column, age, money, print_rows, span
+from runlane.cli.output import COST, Column, age, print_rows, span
 from runlane.cli.values import MOMENT
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
 
-COST: Final = Column("COST", money)
 RUNS: Final = (
     Column("RUNS", lambda one: one["runs"]),
     Column("FAILED", lambda one: one["failed"]),

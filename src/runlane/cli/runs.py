@@ -10,7 +10,18 @@ import click
 from runlane.cli import options
 from runlane.cli.bulk import Json, act, checked, is_one, on_many, run_filters
 from runlane.cli.connection import with_server
-from runlane.cli.output import Column, age, duration, error_line, money, print_fields, print_json, print_rows, safe
+from runlane.cli.output import (
+    COST,
+    Column,
+    age,
+    duration,
+    error_line,
+    money,
+    print_fields,
+    print_json,
+    print_rows,
+    safe,
+)
 from runlane.cli.reporting import exit_for
 from runlane.cli.values import JSON
 from runlane.errors import ConfigurationError
@@ -51,7 +62,6 @@ COLUMNS: Final = (
     Column("ERROR", error_line, flexible=True),
     Column("THREAD", lambda run: run["thread_id"], flexible=True),
 )
-COST: Final = Column("COST", money)
 
 
 @app.command("ls", epilog="Example: runlane runs ls --status error --since 1d --text RateLimit")
