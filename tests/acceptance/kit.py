@@ -226,7 +226,7 @@ async def servers_and_workers(
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a stream."""
+    """One event of a stream; a ``gap`` has no id."""
 
     id: str
     name: str
@@ -303,7 +303,7 @@ async def events_of(response: httpx.Response) -> Any:
         if line and key:
             fields[key] = value
         elif not line and "event" in fields:
-            yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
+            yield Event(fields.get("id", ""), fields["event"], json.loads(fields["data"]))
             fields = {}
 
 

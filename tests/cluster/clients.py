@@ -114,7 +114,7 @@ class Web:
         async with asyncio.timeout(PATIENCE_S):
             while not (events and events[-1].name == "end"):
                 self.asked["streams that were resumed"] += bool(events)
-                after = events[-1].id if events else "-1"
+                after = next((event.id for event in reversed(events) if event.id), "-1")
                 url, headers = f"{self.cluster.any_url(self.rng)}{path}/stream", {"last-event-id": after}
                 with suppress(httpx.TransportError):
                     async with self.http.stream("GET", url, headers=headers, timeout=ANSWER_S) as answer:

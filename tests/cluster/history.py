@@ -235,9 +235,9 @@ class History:
         """The reader saw each event once, in order, and nothing of an attempt after the next one's start."""
         watched = one.watched or []
         self._verdict.figures["events watched"] += len(watched)
-        numbers = [int(event.id.rpartition("-")[2]) for event in watched]
+        numbers = [int(event.id.rpartition("-")[2]) if event.id else event.name for event in watched]
         if numbers != list(range(1, len(numbers) + 1)):
-            self._verdict.add("streams with gap or repeat", f"{one.name}: {numbers}")
+            self._verdict.add("streams with gap or repeat", f"{one.name}, {one.status}: {numbers}")
         self._verdict.figures["events lost"] += max(0, len(replayed or ()) - len(watched))
         if replayed is not None and replayed != watched:
             self._verdict.add("streams that differ from the log", f"{one.name}: {len(watched)} of {len(replayed)}")

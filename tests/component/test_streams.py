@@ -204,6 +204,21 @@ async def test_a_reader_whose_cursor_retention_has_passed_is_told(stage: Stage) 
     assert [type(item) for item in await stage.read(2)] == [StreamEnd]
 
 
+async def test_a_reader_far_behind_a_run_that_is_rolled_back_and_deleted_is_told_its_end_and_no_gap(stage: Stage) -> None:
+    events = 2 * TAIL_EVENTS
+    stage.emit(*range(events))
+    with stage.bridge.watch(stage.run):  # so that this process knows the end itself
+        await stage.committed()
+        await stage.journal.close()
+        rolled_back = {"end_reason": EndReason.ROLLED_BACK, "events_end": events}
+        finished = await finish(stage.store, stage.claim.lease, RunEvent.STOP, **rolled_back)
+        stage.bridge.close(finished.run, events_end=events, result=None)
+        await stage.store.runs.delete(stage.run.run_id, owner=ANY_OWNER)
+        with stage.bridge.watch(stage.run) as late:
+            found = [item async for batch in late.batches() for item in batch]
+    assert found == [StreamEnd(seq=events + 1, status=RunStatus.INTERRUPTED, end_reason=EndReason.ROLLED_BACK)]
+
+
 async def test_every_reader_gets_exactly_one_end(stage: Stage) -> None:
     early = [asyncio.create_task(stage.read()) for _ in range(5)]
     await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from runlane.errors import NotFound
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamGap
 from runlane.store.ledger import RunStore
+from runlane.store.transactions.run_queries import DELETED
 from runlane.streams.batches import EventBatch, LargeEvent, ends
 from runlane.streams.budget import ReaderBudget
 from runlane.streams.live import Ending, Live, Wake
@@ -93,12 +94,15 @@ class RunReader:
             end = await self._end()
             if end is None:
                 return None
-            # Events may have been committed between the two reads; the end comes after the last of them.
-            if end.seq > cursor + 1 and await self._store.events.read(self._run_seq, after=cursor):
-                continue
+            if end.seq > cursor + 1:
+                # Events may have been committed between the two reads; the end comes after the last of them.
+                if await self._store.events.read(self._run_seq, after=cursor):
+                    continue
+                if not await self._taken_back(end):
+                    return EventBatch([StreamGap(resumes_at=end.seq), end])
             if not end.seq or end.seq < cursor:  # the run has been deleted, or the cursor was ahead of its log
                 end = replace(end, seq=cursor + 1)
-            return EventBatch([StreamGap(resumes_at=end.seq), end] if end.seq > cursor + 1 else [end])
+            return EventBatch([end])
         return found
 
     def hears(self) -> bool:
@@ -122,6 +126,10 @@ class RunReader:
         if self.live.end is not None or self.hears():
             return self.live.end
         return await self._store.events.end(self._run_seq)
+
+    async def _taken_back(self, end: StreamEnd) -> bool:
+        """Return whether the run was deleted because it was rolled back: its events are no loss to who reads it."""
+        return end.end_reason is EndReason.ROLLED_BACK and await self._store.events.end(self._run_seq) == DELETED
 
 
 class Watch(RunReader):
