@@ -204,7 +204,7 @@ async def test_a_reader_whose_cursor_retention_has_passed_is_told(stage: Stage) 
     assert [type(item) for item in await stage.read(2)] == [StreamEnd]
 
 
-async def test_a_reader_far_behind_a_run_that_is_rolled_back_and_deleted_is_told_its_end_and_no_gap(stage: Stage) -> None:
+async def test_who_is_behind_a_run_that_is_rolled_back_and_deleted_is_told_of_no_gap(stage: Stage) -> None:
     events = 2 * TAIL_EVENTS
     stage.emit(*range(events))
     with stage.bridge.watch(stage.run):  # so that this process knows the end itself
