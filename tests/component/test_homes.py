@@ -175,6 +175,19 @@ async def test_a_run_is_left_to_a_process_that_came_while_others_could_not_be_se
 
 
 @on_jumping_time
+@pytest.mark.parametrize("graph", [False, True], ids=["code alone", "a graph too"])
+async def test_a_run_is_left_to_a_process_that_joined_after_the_last_look(graph: bool) -> None:
+    async with sharing(a_ledger(), graphs=graphs() if graph else {}) as heir:
+        await heir.store.workers.beat(WorkerState(worker_id=DEAD, lease_s=LEASE_S))
+        admission = await heir.store.runs.admit(
+            a_run(home=DEAD, delay_s=-LONG_S, kwargs=graph_run() if graph else None)
+        )
+        await heir.rescuer.dispatch_runnable()
+        run = await heir.runs.get(admission.run.run_id)
+        assert (run.status, run.home) == (RunStatus.PENDING, DEAD)
+
+
+@on_jumping_time
 async def test_a_process_that_stopped_is_not_waited_for() -> None:
     driver = a_ledger()
     async with sharing(driver) as heir:

@@ -108,6 +108,7 @@ class Neighbours:
         self._observer: LeaseObserver[SeenWorker] = LeaseObserver(contact)
         self._others: dict[str, SeenWorker] = {}
         self._living: frozenset[str] = frozenset()
+        self._asked_at = -math.inf
 
     @property
     def any_lives(self) -> bool:
@@ -123,6 +124,10 @@ class Neighbours:
         """Return whether another worker has not been found dead."""
         return worker_id in self._living
 
+    def knows(self, worker_id: str) -> bool:
+        """Return whether another worker was there at the last look, dead or not."""
+        return worker_id in self._others
+
     def dead(self, worker_id: str, beats: int | None) -> bool:
         """Return whether a worker was found dead, and has not beaten since."""
         worker = self._others.get(worker_id)
@@ -134,7 +139,10 @@ class Neighbours:
             await self._store.workers.forget_others(self._worker_id)
 
     def note(self, workers: Iterable[SeenWorker], *, asked_at: float, at: float) -> tuple[SeenWorker, ...]:
-        """Find out who lives by all workers there are, and return the dead ones."""
+        """Find out who lives by all workers there are, and return the dead ones. An outdated answer is passed over."""
+        if asked_at < self._asked_at:
+            return ()
+        self._asked_at = asked_at
         self._others = {worker.worker_id: worker for worker in workers if worker.worker_id != self._worker_id}
         others = self._others.values()
         self._observer.note(others, asked_at=asked_at, at=at)
