@@ -20,7 +20,8 @@ from runlane.errors import InvalidRequest, RequestUnreadable
 from runlane.redaction import has_secrets, redacted_configuration
 
 #: Of the stored text. A field that older versions would not understand makes a new one: a text has the least version
-#: with which those that would miss something do not read it. This one has a ``traceparent``, and its input or not.
+#: with which those that would miss something do not read it. This one has a ``traceparent`` or an ``operator``, and its
+#: input or not.
 VERSION: Final = 3
 #: Of a text that has its input, and of one without.
 _WHOLE: Final = 1
@@ -123,13 +124,14 @@ class RunOrigin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
 
     ``request_id`` is its ``X-Request-Id``; ``permissions`` what its user may do, in the application's own words;
     ``fingerprint`` tells two requests with one idempotency key apart; ``traceparent`` is the span that it is part of
-    (W3C Trace Context), kept if traces are on.
+    (W3C Trace Context), kept if traces are on; ``operator`` is who sent it for the run's owner.
     """
 
     request_id: str | None = None
     permissions: tuple[str, ...] = ()
     fingerprint: str | None = None
     traceparent: str | None = None
+    operator: str | None = None
 
 
 NO_ORIGIN: Final = RunOrigin()
@@ -279,7 +281,7 @@ class StoredRequest:
 
 
 def _version(origin: RunOrigin, least: int) -> int:
-    return least if origin.traceparent is None else VERSION
+    return least if origin.traceparent is None and origin.operator is None else VERSION
 
 
 def raw(value: Any) -> msgspec.Raw:

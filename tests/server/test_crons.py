@@ -503,3 +503,13 @@ async def test_who_may_start_no_run_on_its_thread_does_not_run_a_cron(tmp_path: 
                 assert told["user"]["permissions"] == ["alice:all"]
                 assert run["metadata"]["stamp"] == "alice"
             assert len((await alice.get(f"/threads/{thread_id}/runs")).json()) == 1
+
+
+def test_a_cron_whose_graph_the_server_has_no_more_can_be_paused_and_not_resumed(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/ledger.db"
+    with running_server(database) as server:
+        made = httpx.post(f"{server.url}/runs/crons", json={"assistant_id": "chat", "schedule": RARELY}).json()
+    with running_server(database, Path(__file__).parent / "webhook_project" / "langgraph.json") as server:
+        cron = f"{server.url}/runs/crons/{made['cron_id']}"
+        assert httpx.patch(cron, json={"enabled": False}).json()["enabled"] is False
+        assert httpx.patch(cron, json={"enabled": True}).status_code == 404

@@ -20,6 +20,8 @@ SCOPES: dict[str, list[str]] = {
     "bob": [],
     "watcher": ["runs:read"],
     "reader": ["runs:read", "payload:read"],
+    "approver": ["runs:answer", "payload:read"],
+    "chief": ["admin"],
 }
 
 
@@ -125,3 +127,66 @@ def test_the_applications_own_authorisation_says_which_interrupts_are_seen(tmp_p
         ann.post(f"/threads/{thread_id}/runs/wait", json=run).raise_for_status()
         answered = [client.post("/interrupts/answered", json={}).json() for client in (ann, ben)]
         assert [[one["thread_id"] for one in found] for found in answered] == [[thread_id], []]
+
+
+def answer(client: httpx.Client, thread_id: str, interrupt_id: str, value: Any, **headers: str) -> httpx.Response:
+    body = {"answers": {interrupt_id: value}}
+    return client.post(f"/threads/{thread_id}/interrupts/answer", json=body, headers=headers)
+
+
+def asked_id(client: httpx.Client, thread_id: str) -> str:
+    [thread] = search(client, thread_id=thread_id)
+    interrupt_id: str = thread["interrupts"][0]["id"]
+    return interrupt_id
+
+
+def test_an_operator_answers_for_the_owner_once_and_the_audit_has_it(clients: Clients) -> None:
+    alice, approver = clients["alice"], clients["approver"]
+    thread_id: str = alice.post("/threads", json={}).json()["thread_id"]
+    run = {
+        "assistant_id": "approval",
+        "input": {"topic": "x"},
+        "metadata": {"order": 7},
+        "config": {"recursion_limit": 9},
+    }
+    alice.post(f"/threads/{thread_id}/runs/wait", json=run).raise_for_status()
+    interrupt_id = asked_id(alice, thread_id)
+    for name, why in (("watcher", "runs:answer"), ("reader", "runs:answer"), ("chief", "payload:read")):
+        refused = answer(clients[name], thread_id, interrupt_id, "yes")
+        assert (refused.status_code, why in refused.text) == (403, True), (name, refused.text)
+    taken = answer(approver, thread_id, interrupt_id, "yes", **{"idempotency-key": "k"})
+    assert taken.status_code == 200, taken.text
+    again = answer(approver, thread_id, interrupt_id, "yes", **{"idempotency-key": "k"})
+    assert again.json()["run_id"] == taken.json()["run_id"]
+    late = answer(clients["alice"], thread_id, interrupt_id, "no")
+    assert (late.status_code, late.json()["code"]) == (409, "no_such_interrupt")
+    assert taken.json()["run_id"] in late.text
+    alice.get(f"/threads/{thread_id}/runs/{taken.json()['run_id']}/join")
+    theirs = alice.get(f"/threads/{thread_id}/runs/{taken.json()['run_id']}").json()
+    assert (theirs["status"], theirs["metadata"]["order"]) == ("success", 7)
+    assert theirs["kwargs"]["config"]["recursion_limit"] == 9
+    told = alice.post("/interrupts/answered", json={}).json()
+    assert [(one["run_id"], one["answered_by"]) for one in told] == [(theirs["run_id"], "approver")]
+    explained = alice.get(f"/runs/{theirs['run_id']}/explain").json()
+    assert explained["steps"][0]["sentence"].startswith("Operator 'approver' started it for owner 'alice'")
+    acts = clients["chief"].get("/audit", params={"action": "answer"}).json()
+    assert {(act["actor"], act["subject"]["interrupt_ids"][0]) for act in acts} == {("approver", interrupt_id)}
+    assert {act["subject"]["thread_id"] for act in acts} == {thread_id}
+
+
+def test_owners_answer_their_own_questions_only(clients: Clients) -> None:
+    thread_id = ask(clients["alice"], "a")
+    interrupt_id = asked_id(clients["alice"], thread_id)
+    assert answer(clients["bob"], thread_id, interrupt_id, "yes").status_code == 404
+    assert answer(clients["alice"], thread_id, "0" * 32, "yes").status_code == 409
+    assert clients["alice"].post(f"/threads/{thread_id}/interrupts/answer", json={"answers": {}}).status_code == 422
+    assert topics(search(clients["alice"])) == ["a"], "nothing was answered"
+    run = answer(clients["alice"], thread_id, interrupt_id, "yes").json()
+    assert clients["alice"].get(f"/threads/{thread_id}/runs/{run['run_id']}/join").status_code == 200
+    [told] = clients["alice"].post("/interrupts/answered", json={}).json()
+    assert told["answered_by"] == "alice"
+
+
+def test_where_nothing_has_run_nothing_is_answered(clients: Clients) -> None:
+    thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
+    assert answer(clients["alice"], thread_id, "0" * 32, "yes").status_code == 409

@@ -173,6 +173,23 @@ def test_an_operator_runs_a_cron_for_its_owner(clients: Clients) -> None:
     assert (act["actor"], act["status"], act["subject"]) == ("chief", 200, {"cron_id": made.json()["cron_id"]})
 
 
+def test_an_operator_pauses_and_resumes_a_cron_and_changes_nothing_else(clients: Clients) -> None:
+    made = clients["alice"].post("/runs/crons", json={**STEP, "schedule": "0 0 1 1 *"})
+    path = f"/runs/crons/{made.json()['cron_id']}"
+    for name in ("watcher", "stopper", "reader"):
+        refused = clients[name].patch(path, json={"enabled": False})
+        assert (refused.status_code, "runs:retry" in refused.text) == (403, True)
+    assert clients["chief"].patch(path, json={"enabled": False, "input": {}}).status_code == 403
+    for enabled in (False, True):
+        assert clients["chief"].patch(path, json={"enabled": enabled}).json()["enabled"] is enabled
+        assert clients["alice"].get(path).json()["enabled"] is enabled
+    acts = [
+        act for act in clients["chief"].get("/audit").json() if act["subject"].get("cron_id") == made.json()["cron_id"]
+    ]
+    assert [(act["actor"], act["action"]) for act in acts[:2]] == [("chief", "resume"), ("chief", "pause")]
+    assert clients["alice"].get(path).json()["user_id"] == "alice"
+
+
 def test_everyone_is_told_who_they_are_and_what_they_may_do(clients: Clients, server: Server) -> None:
     told = {name: client.get("/me").json() for name, client in clients.items()}
     assert {name: (one["identity"], one["owner"], one["operator"]) for name, one in told.items()} == {
@@ -182,9 +199,11 @@ def test_everyone_is_told_who_they_are_and_what_they_may_do(clients: Clients, se
     assert {name for name, one in told.items() if not one["sees_logs"]} == {"alice"}, "errors are masked"
     assert {name for name, one in told.items() if "threads.cancel" in one["may"]} == {"alice", "stopper", "chief"}
     assert {name for name, one in told.items() if "crons.run" in one["may"]} == {"alice", "chief"}
+    assert {name for name, one in told.items() if "crons.pause" in one["may"]} == {"alice", "chief"}
+    assert {name for name, one in told.items() if "threads.answer" in one["may"]} == {"alice"}
     assert {name for name, one in told.items() if "audit.read" in one["may"]} == {"chief"}
     assert {name for name, one in told.items() if "threads.create_run" in one["may"]} == {"alice"}
-    assert told["chief"]["scopes"] == ["admin", "runs:cancel", "runs:read", "runs:retry"]
+    assert told["chief"]["scopes"] == ["admin", "runs:answer", "runs:cancel", "runs:read", "runs:retry"]
     everyone = httpx.get(f"{server.url}/me").json()
     assert (everyone["authentication"], everyone["identity"], everyone["sees_payload"]) == ("none", None, True)
     assert set(everyone["may"]) >= {action for one in told.values() for action in one["may"]}

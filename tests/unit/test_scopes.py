@@ -15,7 +15,7 @@ from runlane.server.auth.scopes import (
     OperatorScope,
     act_of,
     everything,
-    filters_by_payload,
+    needs_payload,
     owners_actions,
     permissions_of,
     permitted,
@@ -25,10 +25,11 @@ from runlane.server.auth.scopes import (
 from runlane.server.http import answers
 from runlane.server.http.payload import can_be_hidden, hidden
 
-READ, CANCEL, RETRY, ADMIN = (
+READ, CANCEL, RETRY, ANSWER, ADMIN = (
     OperatorScope.RUNS_READ,
     OperatorScope.RUNS_CANCEL,
     OperatorScope.RUNS_RETRY,
+    OperatorScope.RUNS_ANSWER,
     OperatorScope.ADMIN,
 )
 
@@ -39,7 +40,7 @@ READ, CANCEL, RETRY, ADMIN = (
         ((), set()),
         (("runs:read", "admin", "operator"), set()),
         (("operator:runs:read", "operator:nonsense"), {READ}),
-        (("operator:admin",), {READ, CANCEL, RETRY, ADMIN}),
+        (("operator:admin",), {READ, CANCEL, RETRY, ANSWER, ADMIN}),
     ],
 )
 def test_only_permissions_of_that_name_are_scopes(permissions: tuple[str, ...], scopes: set[OperatorScope]) -> None:
@@ -61,7 +62,11 @@ def test_a_scope_that_does_not_exist_is_refused() -> None:
         ("threads", "update", {"action": "retry"}, RETRY),
         ("threads", "update", {"action": "resend"}, RETRY),
         ("threads", "create_run", {"retry_of": "x"}, RETRY),
+        ("threads", "update", {"action": "answer"}, ANSWER),
+        ("threads", "create_run", {"interrupt_ids": ["x"]}, ANSWER),
         ("crons", "update", {"action": "run"}, RETRY),
+        ("crons", "update", {"action": "pause"}, RETRY),
+        ("crons", "update", {"action": "resume"}, RETRY),
         ("crons", "update", {"metadata": {}}, None),
         ("threads", "update", {"values": {}}, None),
         ("threads", "update", {}, None),
@@ -83,13 +88,15 @@ def test_what_a_user_may_do_is_listed_by_what_is_asked_of_them() -> None:
     assert set(permitted({READ})) >= {"assistants.search", "crons.read", "threads.read", "threads.search"}
     assert {name.partition(".")[2] for name in permitted({READ})} == {"read", "search"}
     assert set(permitted(set(OperatorScope))) >= {"audit.read", "keys.read", "threads.cancel", "threads.delete"}
-    reads = owners_actions(lambda resource, action: resource == "threads" and action != "update")
-    assert reads == ("threads.create", "threads.create_run", "threads.delete", "threads.read", "threads.search")
+    assert "threads.answer" not in permitted({READ, ANSWER})
+    assert "threads.answer" in permitted({ANSWER, OperatorScope.PAYLOAD_READ})
+    starts = owners_actions(lambda resource, action: resource == "threads" and action != "update")
+    assert {name.partition(".")[2] for name in starts} == {"answer", "create", "create_run", "delete", "read", "search"}
     assert set(everything()) >= {"threads.cancel", "store.put", "audit.read"}
 
 
 @pytest.mark.parametrize(
-    ("value", "compares"),
+    ("value", "needed"),
     [
         ({"metadata": {}, "limit": 10, "status": "busy", "ids": ["x"]}, False),
         ({"metadata": {"graph_id": "agent"}}, False),
@@ -97,10 +104,11 @@ def test_what_a_user_may_do_is_listed_by_what_is_asked_of_them() -> None:
         ({"values": {"x": 1}}, True),
         ({"text": "x"}, True),
         ({"metadata": {"customer": "x"}, "retry_of": "x"}, False),
+        ({"metadata": {}, "interrupt_ids": ["x"]}, True),
     ],
 )
-def test_a_search_by_payload_tells_of_payload(value: dict[str, Any], compares: bool) -> None:
-    assert filters_by_payload(value) == compares
+def test_a_search_by_payload_and_an_answer_need_payload(value: dict[str, Any], needed: bool) -> None:
+    assert needs_payload(value) == needed
 
 
 @pytest.mark.parametrize(
@@ -112,6 +120,8 @@ def test_a_search_by_payload_tells_of_payload(value: dict[str, Any], compares: b
         ("update", {"action": "rollback"}, False, "rollback"),
         ("update", {"action": "retry"}, False, "retry"),
         ("update", {"action": "run"}, False, "run"),
+        ("update", {"action": "answer"}, True, "answer"),
+        ("create_run", {"interrupt_ids": ["x"]}, True, None),
         ("update", {"action": "interrupt", "preview": True}, False, None),
         ("create_run", {"retry_of": "x"}, False, None),
         ("delete", {}, True, "delete"),

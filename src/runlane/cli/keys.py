@@ -34,7 +34,7 @@ def app() -> None:
     "scopes",
     multiple=True,
     help="Make a key for an operator, who sees the things of all owners: runs:read, runs:cancel, runs:retry, "
-    "payload:read or admin. May be repeated; OWNER is then the operator's name.",
+    "runs:answer, payload:read or admin. May be repeated; OWNER is then the operator's name.",
 )
 @click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Reject the key after so long.")
 @_FILE

@@ -129,8 +129,9 @@ def _admitted(run: RunRecord) -> Step:
             sentence=f"Cron {cron_id} started it{owner}; {strategy}.",
             cron_id=cron_id,
         )
-    request_id = run.stored.origin.request_id
+    request_id, operator = run.stored.origin.request_id, run.stored.origin.operator
     by = "The application" if request_id is None else f"Request {request_id}"
+    by = by if operator is None else f"Operator {operator!r}"
     return Step(kind="admitted", at=run.created_at, sentence=f"{by} started it{owner}; {strategy}.", by=request_id)
 
 

@@ -21,12 +21,13 @@ class OperatorScope(StrEnum):
 
     RUNS_READ = "runs:read"  # read threads, runs, assistants, crons and webhooks, without payload
     RUNS_CANCEL = "runs:cancel"
-    RUNS_RETRY = "runs:retry"  # start runs that have ended again, and runs of crons, for their owners
+    RUNS_RETRY = "runs:retry"  # start runs that have ended again, for their owners; run, pause and resume crons
+    RUNS_ANSWER = "runs:answer"  # answer what graphs ask people, for the owners; with payload:read
     PAYLOAD_READ = "payload:read"  # see payload in what they read
     ADMIN = "admin"  # delete, manage keys, read the audit; with all scopes of runs
 
 
-_OF_RUNS: Final = frozenset({OperatorScope.RUNS_READ, OperatorScope.RUNS_CANCEL, OperatorScope.RUNS_RETRY})
+_OF_RUNS: Final = frozenset(scope for scope in OperatorScope if scope.startswith("runs:"))
 _READING: Final = frozenset({"read", "search"})
 #: What there is to do with the things of owners, as ``langgraph_sdk.Auth`` names it.
 _OWNED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -40,9 +41,12 @@ _THREAD_ACTS: Final[Mapping[str, OperatorScope]] = {
     "interrupt": OperatorScope.RUNS_CANCEL,
     "rollback": OperatorScope.RUNS_CANCEL,
     "retry": OperatorScope.RUNS_RETRY,
+    "answer": OperatorScope.RUNS_ANSWER,
     "repair": OperatorScope.ADMIN,
     "resend": OperatorScope.RUNS_RETRY,  # the webhook of a run
 }
+#: What an update of a cron can be beside a change of it, by what the request says that it does.
+_CRON_ACTS: Final = frozenset({"run", "pause", "resume"})
 #: What is the server's, so that only operators may do it, and the scope that each action needs.
 SERVERS: Final[Mapping[str, Mapping[str, OperatorScope]]] = {
     "audit": {"read": OperatorScope.ADMIN},
@@ -91,18 +95,27 @@ def required_scope(resource: str, action: str, value: Mapping[str, Any]) -> Oper
         return OperatorScope.ADMIN
     if resource == "threads" and action == "update":
         return _THREAD_ACTS.get(str(value.get("action")))
-    if resource == "threads" and action == "create_run" and "retry_of" in value:
-        return OperatorScope.RUNS_RETRY
-    if resource == "crons" and action == "update" and value.get("action") == "run":
+    if resource == "threads" and action == "create_run":
+        return _scope_of_run(value)
+    if resource == "crons" and action == "update" and value.get("action") in _CRON_ACTS:
         return OperatorScope.RUNS_RETRY
     return None
+
+
+def _scope_of_run(value: Mapping[str, Any]) -> OperatorScope | None:
+    if "retry_of" in value:
+        return OperatorScope.RUNS_RETRY
+    return OperatorScope.RUNS_ANSWER if "interrupt_ids" in value else None
 
 
 def permitted(scopes: Set[OperatorScope]) -> tuple[str, ...]:
     """Return what an operator with *scopes* may do, as ``<resource>.<action>``."""
     asked = [(f"{resource}.{action}", required_scope(resource, action, {})) for resource, action in _actions()]
     asked += [("threads.cancel", OperatorScope.RUNS_CANCEL), ("threads.retry", OperatorScope.RUNS_RETRY)]
-    asked += [("crons.run", OperatorScope.RUNS_RETRY), ("threads.repair", OperatorScope.ADMIN)]
+    asked += [("crons.run", OperatorScope.RUNS_RETRY), ("crons.pause", OperatorScope.RUNS_RETRY)]
+    asked += [("threads.repair", OperatorScope.ADMIN)]
+    if OperatorScope.PAYLOAD_READ in scopes:
+        asked += [("threads.answer", OperatorScope.RUNS_ANSWER)]
     return tuple(sorted(name for name, scope in asked if scope in scopes))
 
 
@@ -114,8 +127,11 @@ def owners_actions(allows: Callable[[str, str], bool]) -> tuple[str, ...]:
     if "threads.update" in found:
         found += ["threads.cancel", "threads.repair"]
         found += ["threads.retry"] if "threads.create_run" in found else []
-    if {"crons.update", "threads.create_run"} <= set(found):
-        found.append("crons.run")
+    if {"threads.read", "threads.create_run"} <= set(found):
+        found.append("threads.answer")
+    if "crons.update" in found:
+        found += ["crons.pause"]
+        found += ["crons.run"] if "threads.create_run" in found else []
     return tuple(sorted(found))
 
 
@@ -128,8 +144,10 @@ def _actions() -> Iterator[tuple[str, str]]:
     return ((resource, action) for kinds in (_OWNED, SERVERS) for resource in kinds for action in kinds[resource])
 
 
-def filters_by_payload(value: Mapping[str, Any]) -> bool:
-    """Return whether a search compares payload, so that its answer tells of it."""
+def needs_payload(value: Mapping[str, Any]) -> bool:
+    """Return whether a search compares payload, so that its answer tells of it, or somebody answers what they see."""
+    if "interrupt_ids" in value:
+        return True
     if "retry_of" in value:
         return False  # it starts a run, whose metadata this is
     metadata = value.get("metadata") or {}
@@ -139,9 +157,9 @@ def filters_by_payload(value: Mapping[str, Any]) -> bool:
 def act_of(action: str, value: Mapping[str, Any], *, shows_payload: bool) -> str | None:
     """Return what the audit calls *action*; ``None`` if it is not recorded.
 
-    That is a read that shows no payload, a preview, and each run that an act, which is recorded, retries.
+    That is a read that shows no payload, a preview, and each run that an act, which is recorded, starts.
     """
-    if "preview" in value or "retry_of" in value:
+    if "preview" in value or action == "create_run":
         return None
     if action in _READING:
         return "payload.read" if shows_payload else None

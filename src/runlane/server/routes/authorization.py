@@ -15,7 +15,7 @@ from runlane.records import ANY_OWNER, Owner, RunRecord, Thread
 from runlane.server.auth.access import OPEN, Access, Canceller, User
 from runlane.server.auth.acts import act_of_request
 from runlane.server.auth.middleware import ACTS, RESULT, USER
-from runlane.server.auth.scopes import WITHOUT_PAYLOAD, act_of, filters_by_payload, required_scope
+from runlane.server.auth.scopes import WITHOUT_PAYLOAD, act_of, needs_payload, required_scope
 from runlane.server.http.payload import HIDES_PAYLOAD
 from runlane.server.http.requests import path_uuid
 from runlane.server.service import Service
@@ -29,6 +29,7 @@ _SUBJECTS: Final = (
     "run_ids",
     "assistant_id",
     "cron_id",
+    "interrupt_ids",
     "checkpoint_id",
     "status",
     "key_id",
@@ -126,7 +127,7 @@ async def _operate(
         why = "no operator may do it" if needed is None else f"it needs the scope {needed.value}"
         raise HTTPException(403, f"Forbidden: {resource}.{action}: {why}.")
     hides = bool(connection.scope.get(HIDES_PAYLOAD)) or not user.sees_payload
-    if hides and (connection.scope["type"] == "websocket" or filters_by_payload(value)):
+    if hides and (connection.scope["type"] == "websocket" or needs_payload(value)):
         raise HTTPException(403, f"Forbidden: {resource}.{action} by payload needs the scope payload:read.")
     about_payload = not hides and resource not in WITHOUT_PAYLOAD
     if (act := act_of(action, value, shows_payload=about_payload)) is not None:

@@ -235,12 +235,15 @@ async def patch_cron(request: Request, body: CronPatch) -> Response:
         raise BadRequest("There is nothing to change; give at least one field.")
     value = {"payload": {name: given[name] for name in RUN_FIELDS if name in given}, **given}
     value.setdefault("metadata", {})
+    if given.keys() == {"enabled"}:  # operators may do that
+        value["action"] = "resume" if given["enabled"] else "pause"
     access, cron = await _reach(request, "update", value)
     _refuse(given, on_thread=cron.target.thread_id is not None)
     given["metadata"] = value["metadata"]
     for tries_left in reversed(range(CHANGE_TRIES)):
         plan = changed_plan(given, cron.plan, cron.last_slot_at)
-        await cron_run(service, replace(cron, plan=plan), utc_now())
+        if value.get("action") != "pause":  # what cannot run any more can be paused
+            await cron_run(service, replace(cron, plan=plan), utc_now())
         try:
             changed = await service.store.crons.change(cron, plan)
         except CronChanged:

@@ -99,7 +99,10 @@ class AskingPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A run that answers interrupts: *interrupt_ids*, or, without any, whatever its thread asked."""
+    """A run that answers interrupts: *interrupt_ids*, or, without any, whatever its thread asked.
+
+    *answered_by* is its owner, or the operator who answered for them.
+    """
 
     run_id: str
     thread_id: str
@@ -153,7 +156,8 @@ def _asking(row: Row) -> InterruptedThread:
 
 def _answer(row: Row) -> Answer | None:
     """Return the answer that a run is; ``None`` if its text only looked like one."""
-    request = StoredRequest(row["kwargs"]).request
+    stored = StoredRequest(row["kwargs"])
+    request = stored.request
     resume = (request.command or {}).get("resume")
     if not request.answers and resume is None:
         return None
@@ -163,7 +167,7 @@ def _answer(row: Row) -> Answer | None:
         thread_id=row["thread_id"],
         graph_id=row["graph_id"],
         interrupt_ids=request.answers or named,
-        answered_by=row["owner"],
+        answered_by=stored.origin.operator or row["owner"],
         answered_at=instant(row["created_at"]),
         status=RunStatus(row["status"]),
     )
