@@ -139,6 +139,13 @@ function Input({ assistant, schemas, threadId, busy, folded, onRun }: InputProps
   };
   const rest = Object.keys(schema.properties ?? {}).some((name) => !without.includes(name));
   const example = JSON.stringify(body(chats ? { messages: [humanMessage("…", [])] } : input));
+  const asCode = (
+    <AsCode
+      http={`POST /threads/${threadId ?? "{thread_id}"}/runs ${example}`}
+      cli={`runlane runs start ${assistant.name} --input '${JSON.stringify(chats ? { messages: [humanMessage("…", [])] } : input)}'`}
+      python={`client.runs.create(${threadId ? `"${threadId}"` : "thread_id"}, "${assistant.assistant_id}", input=…)`}
+    />
+  );
   return (
     <>
       {rest && (
@@ -155,24 +162,21 @@ function Input({ assistant, schemas, threadId, busy, folded, onRun }: InputProps
         </details>
       )}
       <OptionFields options={options} onChange={setOptions} />
-      {chats && (
+      {chats ? (
         <MessageBox
           busy={busy}
           onSend={(text: string, pictures: Picture[]) => run({ ...(input as object), messages: [humanMessage(text, pictures)] })}
-        />
-      )}
-      <div class="actions">
-        {!chats && (
+        >
+          {asCode}
+        </MessageBox>
+      ) : (
+        <div class="actions">
           <Button kind="primary" onClick={() => run(input)}>
             Run
           </Button>
-        )}
-        <AsCode
-          http={`POST /threads/${threadId ?? "{thread_id}"}/runs ${example}`}
-          cli={`runlane runs start ${assistant.name} --input '${JSON.stringify(chats ? { messages: [humanMessage("…", [])] } : input)}'`}
-          python={`client.runs.create(${threadId ? `"${threadId}"` : "thread_id"}, "${assistant.assistant_id}", input=…)`}
-        />
-      </div>
+          {asCode}
+        </div>
+      )}
     </>
   );
 }

@@ -1,4 +1,5 @@
 /** The box in which a message is written, with pictures. */
+import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { Button } from "../../lib/ui";
 import type { Picture } from "./start";
@@ -9,9 +10,11 @@ const KINDS = "image/png,image/jpeg,image/gif,image/webp";
 interface MessageBoxProps {
   busy: boolean;
   onSend: (text: string, pictures: Picture[]) => Promise<unknown>;
+  /** Stands beside its buttons. */
+  children: ComponentChildren;
 }
 
-export function MessageBox({ busy, onSend }: MessageBoxProps) {
+export function MessageBox({ busy, onSend, children }: MessageBoxProps) {
   const [text, setText] = useState("");
   const [pictures, setPictures] = useState<Picture[]>([]);
   const [refused, setRefused] = useState<string>();
@@ -66,6 +69,7 @@ export function MessageBox({ busy, onSend }: MessageBoxProps) {
         </Button>
         <Button onClick={() => file.current?.click()}>Add picture</Button>
         <input ref={file} type="file" accept={KINDS} multiple hidden aria-label="Pictures" onChange={(event) => add(event.currentTarget.files)} />
+        {children}
       </div>
     </div>
   );
