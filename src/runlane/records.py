@@ -298,7 +298,7 @@ class StreamHeartbeat:
 
 
 #: Metadata that says which run something is of, so that it is not passed on.
-OF_ONE_RUN: Final = frozenset({"run_id", "cron_id"})
+OF_ONE_RUN: Final = frozenset({"run_id", "cron_id", "retry_of"})
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):

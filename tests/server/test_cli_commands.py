@@ -87,6 +87,8 @@ def ids(api: httpx.Client, name: str) -> dict[str, str]:
     assistant = api.post("/assistants", json={"graph_id": "steps"}).json()["assistant_id"]
     cron = api.post("/runs/crons", json={"assistant_id": "steps", "schedule": "0 0 1 1 *"}).json()["cron_id"]
     api.put("/store/items", json={"namespace": ["notes", "oslo"], "key": "weather", "value": {"rain": True}})
+    if "interrupts" in name:
+        _, thread_id = ended_run(api, assistant_id="approval", input={"topic": "x"})
     worker = api.get("/operator/workers").json()["here"]
     return {"RUN_ID": run_id, "THREAD_ID": thread_id, "ASSISTANT_ID": assistant, "CRON_ID": cron, "WORKER_ID": worker}
 
@@ -357,3 +359,17 @@ def test_top_goes_on_while_its_server_is_away(tmp_path: Path) -> None:
         screen.wait_for("No server answers at")
         screen.press("q")
         assert screen.process.wait(PATIENCE_S) == 0
+
+
+def test_an_answer_needs_the_interrupt_only_where_several_are_open(served: Server, api: httpx.Client) -> None:
+    _, thread_id = ended_run(api, assistant_id="approval", input={"topic": "x"})
+    [asked] = printed(served, "interrupts", "ls", "--thread", thread_id)
+    assert asked["value"]["topic"] == "x"
+    assert "approval" in call(served, "interrupts", "ls", "--thread", thread_id).stdout
+    answered = printed(served, "interrupts", "answer", thread_id, '"yes"', "--wait")
+    assert answered["status"] == "success"
+    assert "yes" in str(answered["result"])
+    late = call(served, "interrupts", "answer", thread_id, '"no"')
+    assert (late.exit_code, "asks nothing now" in late.output) == (2, True), late.output
+    late = call(served, "interrupts", "answer", thread_id, '"no"', "--interrupt", asked["id"])
+    assert answered["run_id"] in late.output

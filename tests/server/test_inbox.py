@@ -176,12 +176,16 @@ def test_an_operator_answers_for_the_owner_once_and_the_audit_has_it(clients: Cl
 
 def test_owners_answer_their_own_questions_only(clients: Clients) -> None:
     thread_id = ask(clients["alice"], "a")
+    [first] = clients["alice"].get(f"/threads/{thread_id}/runs").json()
+    retry = clients["alice"].post(f"/runs/{first['run_id']}/retry", json={"from_start": True}).json()
+    clients["alice"].get(f"/threads/{thread_id}/runs/{retry['run_id']}/join")
     interrupt_id = asked_id(clients["alice"], thread_id)
     assert answer(clients["bob"], thread_id, interrupt_id, "yes").status_code == 404
     assert answer(clients["alice"], thread_id, "0" * 32, "yes").status_code == 409
     assert clients["alice"].post(f"/threads/{thread_id}/interrupts/answer", json={"answers": {}}).status_code == 422
     assert topics(search(clients["alice"])) == ["a"], "nothing was answered"
     run = answer(clients["alice"], thread_id, interrupt_id, "yes").json()
+    assert ("retry_of" in retry["metadata"], "retry_of" in run["metadata"]) == (True, False)
     assert clients["alice"].get(f"/threads/{thread_id}/runs/{run['run_id']}/join").status_code == 200
     [told] = clients["alice"].post("/interrupts/answered", json={}).json()
     assert told["answered_by"] == "alice"

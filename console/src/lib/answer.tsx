@@ -1,9 +1,10 @@
 /** The answer to an open interrupt: decisions on tool calls, a form from a schema, or JSON. */
 import { useId, useState } from "preact/hooks";
 import { Json } from "./json";
-import { type Asked, type Decided, type Decision, type Question, type Review, asked, resumeValue } from "./questions";
+import { type Decided, type Decision, type Question, type Review, asked, resumeValue } from "./questions";
 import { type Schema, initial, problems } from "./schema";
 import { JsonEditor, SchemaForm } from "./schema-form";
+import { permits, seesPayload } from "./session";
 import { Button, Facts, Hidden } from "./ui";
 
 interface AnswerProps {
@@ -15,7 +16,14 @@ interface AnswerProps {
 const WORDS: Record<Decision, string> = { approve: "Approve", edit: "Edit", reject: "Reject", respond: "Respond" };
 
 export function Answer({ question, onAnswer }: AnswerProps) {
-  if (question.value === undefined) return <Hidden />;
+  if (!permits("threads.answer")) {
+    return (
+      <>
+        {seesPayload.value ? <Asks value={question.value} /> : <Hidden />}
+        <p class="quiet">To answer it, use the key of its owner, or one with the scopes runs:answer and payload:read.</p>
+      </>
+    );
+  }
   const what = asked(question);
   switch (what.kind) {
     case "reviews":
@@ -211,5 +219,3 @@ function Free({ question, onAnswer }: AnswerProps) {
     </>
   );
 }
-
-export type { Asked };

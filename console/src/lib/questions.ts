@@ -1,5 +1,6 @@
-/** Open interrupts: what agents ask people, and the shapes of answers. Pure, but for `answer`. */
-import { path, post } from "./api";
+/** Open interrupts: what agents ask people, the shapes of answers, and the requests for both. */
+import { ApiError, type Options, page, path, post } from "./api";
+import { age } from "./format";
 import type { Schema } from "./schema";
 
 export interface Question {
@@ -123,23 +124,81 @@ export function resumeValue(kind: "reviews" | "legacy", reviews: Review[], decid
   });
 }
 
-/** The interrupt takes no answer: somebody has answered it, or the thread has moved on. The message says which run. */
-export class Answered extends Error {}
-
-interface CommandAnswer {
-  type: "success" | "error";
-  error?: string;
-  message?: string;
+/** What `POST /interrupts/search` answers. */
+interface Asking {
+  thread_id: string;
+  run_id: string | null;
+  owner: string;
+  graph_id: string | null;
+  metadata: { assistant_id?: string };
+  since: string;
+  interrupts: { id: string; value?: unknown; response_schema?: Question["response_schema"] }[];
 }
 
-/** Resume the thread with *value*, as the first answer to its question. */
-export async function answer(question: Question, value: unknown): Promise<void> {
-  const told = await post<CommandAnswer>(path("/threads/{}/commands", question.thread_id), {
-    id: 1,
-    method: "input.respond",
-    params: { interrupt_id: question.interrupt_id, namespace: [], response: value },
-  });
-  if (told.type !== "error") return;
-  if (told.error === "no_such_interrupt") throw new Answered(told.message);
-  throw new Error(told.message);
+export interface Open {
+  questions: Question[];
+  /** Whether more threads ask. */
+  more: boolean;
+}
+
+/** Find what is asked on up to `limit` threads, the oldest question first. */
+export async function openQuestions(body: { thread_id?: string; limit: number }, options: Options): Promise<Open> {
+  const found = await page<Asking>("POST", "/interrupts/search", { ...options, body });
+  return { questions: found.items.flatMap(questionsOf), more: found.next !== null };
+}
+
+function questionsOf(thread: Asking): Question[] {
+  return thread.interrupts.map((one) => ({
+    thread_id: thread.thread_id,
+    run_id: thread.run_id,
+    interrupt_id: one.id,
+    graph_id: thread.graph_id,
+    assistant_id: thread.metadata.assistant_id ?? null,
+    owner: thread.owner || null,
+    since: thread.since,
+    value: one.value,
+    response_schema: one.response_schema,
+  }));
+}
+
+/** What `POST /interrupts/answered` answers. */
+export interface Answering {
+  run_id: string;
+  thread_id: string;
+  graph_id: string | null;
+  interrupt_ids: string[];
+  answered_by: string;
+  answered_at: string;
+  status: string;
+}
+
+export const answered = (body: { thread_id?: string; limit: number }, stop?: AbortSignal): Promise<Answering[]> =>
+  post<Answering[]>("/interrupts/answered", body, stop);
+
+/** The interrupt takes no answer: somebody has answered it, or the thread has moved on. The message says who. */
+export class Answered extends Error {}
+
+const ROUTE = "/threads/{}/interrupts/answer";
+const ANSWERS = 20;
+
+/** Resume the thread with *value*, as the first answer to its question. Returns: The run that goes on. */
+export async function answer({ thread_id, interrupt_id }: Question, value: unknown): Promise<string> {
+  try {
+    return (await post<{ run_id: string }>(path(ROUTE, thread_id), { answers: { [interrupt_id]: value } })).run_id;
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.code !== "no_such_interrupt") throw error;
+    const all = await answered({ thread_id, limit: ANSWERS });
+    const first = all.find((one) => !one.interrupt_ids.length || one.interrupt_ids.includes(interrupt_id));
+    throw new Answered(first ? `${first.answered_by || "Somebody"} answered it ${age(first.answered_at)}, with run ${first.run_id}.` : error.message);
+  }
+}
+
+/** How programs answer *question*. */
+export function answerCode({ thread_id, interrupt_id }: Question) {
+  const route = path(ROUTE, thread_id);
+  return {
+    http: `POST ${route} {"answers": {"${interrupt_id}": …}}`,
+    cli: `runlane interrupts answer ${thread_id} '…' --interrupt ${interrupt_id}`,
+    python: `await client.http.post("${route}", json={"answers": {"${interrupt_id}": ...}})`,
+  };
 }

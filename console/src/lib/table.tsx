@@ -12,18 +12,22 @@ export interface Column<T> {
   wide?: boolean;
 }
 
+/** What has nothing to show for the rows that there are is `false`. */
+export type Columns<T> = readonly (Column<T> | false)[];
+
 interface TableProps<T> {
   label: string;
   rows: T[];
   id: (row: T) => string;
-  columns: Column<T>[];
+  columns: Columns<T>;
   /** Where a row leads. */
   open?: (row: T) => string | undefined;
   selected?: ReadonlySet<string>;
   onSelect?: (selected: ReadonlySet<string>) => void;
 }
 
-export function Table<T>({ label, rows, id, columns, open, selected, onSelect }: TableProps<T>) {
+export function Table<T>({ label, rows, id, columns: given, open, selected, onSelect }: TableProps<T>) {
+  const columns = given.filter((one) => one !== false);
   const [at, setAt] = useState(-1);
   const body = useRef<HTMLTableSectionElement>(null);
   const move = (by: number) => setAt((was) => Math.max(0, Math.min(rows.length - 1, was + by)));

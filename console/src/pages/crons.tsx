@@ -6,7 +6,7 @@ import { plural } from "../lib/format";
 import { withoutPayload } from "../lib/runs";
 import { More, usePaged } from "../lib/paged";
 import { link, place } from "../lib/route";
-import { type Column, Table } from "../lib/table";
+import { type Columns, Table } from "../lib/table";
 import { Age, Chip, Empty, Head, Loaded } from "../lib/ui";
 import { OneCron } from "./crons/one";
 import { type CronRun, NewestDots, useNewest } from "./crons/outcomes";
@@ -60,8 +60,8 @@ function AllCrons() {
   );
 }
 
-function columnsOf(crons: Cron[], names: ReadonlyMap<string, string>, newest: ReadonlyMap<string, CronRun>, reload: () => void): Column<Cron>[] {
-  const all: (Column<Cron> | false)[] = [
+function columnsOf(crons: Cron[], names: ReadonlyMap<string, string>, newest: ReadonlyMap<string, CronRun>, reload: () => void): Columns<Cron> {
+  return [
     { name: "State", cell: (cron) => <CronState cron={cron} /> },
     {
       name: "Schedule",
@@ -89,7 +89,6 @@ function columnsOf(crons: Cron[], names: ReadonlyMap<string, string>, newest: Re
       ),
     },
   ];
-  return all.filter((one) => one !== false);
 }
 
 function sentence(crons: Cron[]): string {

@@ -1,59 +1,33 @@
 /** What agents ask people, of all threads: the oldest question first. */
 import { useState } from "preact/hooks";
-import { page, post } from "../lib/api";
 import { Answer } from "../lib/answer";
 import { age, plural } from "../lib/format";
-import { useLive } from "../lib/live";
-import { Answered, type Question, answer } from "../lib/questions";
-import { me } from "../lib/session";
+import { type Live, useKept, useLive } from "../lib/live";
+import { Answered, type Open, type Question, answer, answerCode, answered, openQuestions } from "../lib/questions";
 import { link } from "../lib/route";
+import { isRecorded, withoutPayload } from "../lib/runs";
+import { permits, seesPayload } from "../lib/session";
 import { Table } from "../lib/table";
 import { Age, AsCode, Button, Chip, Empty, Head, Loaded, Status } from "../lib/ui";
-
-interface Asking {
-  thread_id: string;
-  run_id: string | null;
-  owner: string;
-  graph_id: string | null;
-  metadata: { assistant_id?: string };
-  since: string;
-  interrupts: { task_id: string; id: string; value?: unknown; response_schema?: Question["response_schema"] }[];
-}
-
-interface Answering {
-  run_id: string;
-  thread_id: string;
-  graph_id: string | null;
-  answered_by: string;
-  answered_at: string;
-  status: string;
-}
 
 const PAGE = 50;
 const SHOWN_ANSWERS = 5;
 
-async function open(threads: number, stop: AbortSignal): Promise<{ questions: Question[]; more: boolean }> {
-  const found = await page<Asking>("POST", "/interrupts/search", { body: { limit: threads }, signal: stop });
-  return { questions: found.items.flatMap(questionsOf), more: found.next !== null };
-}
-
-function questionsOf(thread: Asking): Question[] {
-  return thread.interrupts.map((one) => ({
-    thread_id: thread.thread_id,
-    run_id: thread.run_id,
-    interrupt_id: one.id,
-    graph_id: thread.graph_id,
-    assistant_id: thread.metadata.assistant_id ?? null,
-    owner: thread.owner || null,
-    since: thread.since,
-    value: one.value,
-    response_schema: one.response_schema,
-  }));
+/** The open questions, live. Payload is read once for each of them where such reads go to the audit. */
+function useOpen(threads: number): Live<Open> {
+  const live = useLive((stop) => openQuestions({ limit: threads }, { headers: withoutPayload(), signal: stop }), [threads], 3_000);
+  const ids = live.data?.questions.map((one) => one.interrupt_id);
+  const reads = isRecorded() && seesPayload.value && Boolean(ids?.length);
+  const whole = useKept(useLive(async (stop) => (reads ? openQuestions({ limit: threads }, { signal: stop }) : undefined), [reads, ids], null));
+  if (!live.data || !reads) return live;
+  if (!whole.data) return { ...live, data: undefined, error: live.error ?? whole.error };
+  const known = new Map(whole.data.questions.map((one) => [one.interrupt_id, one]));
+  return { ...live, data: { ...live.data, questions: live.data.questions.flatMap((one) => known.get(one.interrupt_id) ?? []) } };
 }
 
 export default function Inbox() {
   const [threads, setThreads] = useState(PAGE);
-  const live = useLive((stop) => open(threads, stop), [threads], 3_000);
+  const live = useOpen(threads);
   const questions = live.data?.questions ?? [];
   const oldest = questions[0];
   const count = live.data?.more ? `${questions.length}+` : String(questions.length);
@@ -90,7 +64,7 @@ export default function Inbox() {
 }
 
 function LastAnswers() {
-  const live = useLive((stop) => post<Answering[]>("/interrupts/answered", { limit: SHOWN_ANSWERS }, stop), [], 5_000);
+  const live = useLive((stop) => answered({ limit: SHOWN_ANSWERS }, stop), [], 5_000);
   if (!live.data?.length) return null;
   return (
     <section aria-label="Answered last">
@@ -136,7 +110,6 @@ function Card({ question, equal, onDone }: CardProps) {
     if (elsewhere.length) setTold(`Not taken: ${[...new Set(elsewhere.map((one) => one.message))].join(" ")}`);
     else onDone();
   };
-  const operates = Boolean(me.value?.operator && me.value.identity);
   return (
     <article class="card question">
       <header class="head-line">
@@ -156,10 +129,7 @@ function Card({ question, equal, onDone }: CardProps) {
           )}
           , <Age at={question.since} />
         </p>
-        <AsCode
-          http={`POST /threads/${question.thread_id}/commands {"id": 1, "method": "input.respond", "params": {"interrupt_id": "${question.interrupt_id}", "namespace": [], "response": …}}`}
-          python={`client.runs.create("${question.thread_id}", "${question.assistant_id ?? question.graph_id}", command={"resume": {"${question.interrupt_id}": …}})`}
-        />
+        <AsCode {...answerCode(question)} />
       </header>
       {told ? (
         <p class="banner" role="status">
@@ -168,12 +138,10 @@ function Card({ question, equal, onDone }: CardProps) {
             Read again
           </button>
         </p>
-      ) : operates ? (
-        <p class="quiet">Its owner answers it; an operator's key starts no runs.</p>
       ) : (
         <>
           <Answer question={question} onAnswer={send} />
-          {equal.length > 0 && (
+          {equal.length > 0 && permits("threads.answer") && (
             <label class="check">
               <input type="checkbox" checked={alike} onChange={(event) => setAlike(event.currentTarget.checked)} />
               Answer {plural(equal.length, "equal question", "equal questions")} alike

@@ -2,6 +2,7 @@
 import { page } from "../lib/api";
 import { shortId } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
+import { OpenQuestions } from "../lib/open-questions";
 import { link, place } from "../lib/route";
 import { type RunSummary, isActive, withoutPayload } from "../lib/runs";
 import { me } from "../lib/session";
@@ -82,6 +83,7 @@ function Opened({ thread, runs, live }: { thread: ThreadSummary; runs: RunSummar
       </p>
       <Damage threadId={id} reload={live.reload} />
       <Lane runs={runs} />
+      {thread.status === "interrupted" && <OpenQuestions threadId={id} version={thread.state_updated_at} onAnswered={live.reload} />}
       <Tabs names={TABS} chosen={tab} to={(name) => link(["thread", id], { tab: name === "conversation" ? undefined : name })} />
       {tab === "conversation" && <Conversation threadId={id} version={thread.state_updated_at} running={running} />}
       {tab === "history" && <History thread={thread} checkpoint={query["checkpoint"]} />}

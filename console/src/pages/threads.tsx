@@ -11,7 +11,7 @@ import { type Query, link, place } from "../lib/route";
 import { withoutPayload } from "../lib/runs";
 import { permits } from "../lib/session";
 import { listEveryMs, useChanges } from "../lib/stream";
-import { type Column, Table } from "../lib/table";
+import { type Columns, Table } from "../lib/table";
 import { SUMMARY, type ThreadSummary, assistantOf, titleOf } from "../lib/threads";
 import { Age, AsCode, Button, Chip, Empty, Head, Loaded, Status } from "../lib/ui";
 import { Views } from "../lib/views";
@@ -108,8 +108,8 @@ function More({ limit, onMore }: { limit: number; onMore: () => void }) {
   );
 }
 
-function columns(titles: ReadonlyMap<string, string>, now: number, owners: boolean): Column<ThreadSummary>[] {
-  const all: (Column<ThreadSummary> | false)[] = [
+function columns(titles: ReadonlyMap<string, string>, now: number, owners: boolean): Columns<ThreadSummary> {
+  return [
     { name: "Status", cell: (thread) => <Status status={statusOf(thread)} /> },
     {
       name: "Thread",
@@ -121,7 +121,6 @@ function columns(titles: ReadonlyMap<string, string>, now: number, owners: boole
     { name: "Created", end: true, wide: true, cell: (thread) => <Age at={thread.created_at} now={now} /> },
     { name: "Changed", end: true, cell: (thread) => <Age at={thread.updated_at} now={now} /> },
   ];
-  return all.filter((one) => one !== false);
 }
 
 function Graph({ thread }: { thread: ThreadSummary }) {

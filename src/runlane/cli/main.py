@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runlane.cli import assistants, crons, keys, options, runs, store, threads, webhooks, workers
+from runlane.cli import assistants, crons, interrupts, keys, options, runs, store, threads, webhooks, workers
 from runlane.cli.backup import backup
 from runlane.cli.bench import bench
 from runlane.cli.completion import completion
@@ -52,7 +52,7 @@ def app() -> None:
     """Run AI agents: a run never lies and never loses work."""
 
 
-for group in (runs, threads, assistants, crons, webhooks, store, keys, workers):
+for group in (runs, threads, interrupts, assistants, crons, webhooks, store, keys, workers):
     app.add_command(group.app)
 for command in (status, top, report, failures, doctor, backup, import_, bench, validate, new, completion):
     app.add_command(command)

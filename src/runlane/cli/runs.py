@@ -287,10 +287,11 @@ def start(
     if thread is None:
         thread = client.post("/threads")["thread_id"]
     path = f"/threads/{path_id('thread', thread)}/runs"
-    _started(client, client.post(path, "assistant", assistant, if_not_exists="create", **body), waits, as_json=as_json)
+    started(client, client.post(path, "assistant", assistant, if_not_exists="create", **body), waits, as_json=as_json)
 
 
-def _started(client: Client, run: Json, waits: bool, *, as_json: bool) -> None:
+def started(client: Client, run: Json, waits: bool, *, as_json: bool) -> None:
+    """Print *run*, which was started; if the caller *waits*, its result once it has ended."""
     if waits:
         _wait(client, run["run_id"], as_json=as_json)
     elif as_json:
@@ -333,4 +334,4 @@ def retry(
         act(client, "retry", run_ids, where, from_start=again, reason=reason, yes=yes, as_json=as_json)
         return
     path = f"/runs/{path_id('run', run_ids[0])}/retry"
-    _started(client, client.post(path, "run", run_ids[0], from_start=again), waits, as_json=as_json)
+    started(client, client.post(path, "run", run_ids[0], from_start=again), waits, as_json=as_json)

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { client, look, visit } from "./kit.mjs";
+import { KEYS, client, look, visit } from "./kit.mjs";
 
 test("a cron is seen with its next times and last runs, run now, paused and deleted", async () => {
   const open = client();
@@ -50,4 +50,18 @@ test("a cron is seen with its next times and last runs, run now, paused and dele
     await page.getByText("No cron.").waitFor();
   });
   assert.equal(await open.crons.count(), 0);
+});
+
+test("an operator pauses and resumes the cron of an owner", async () => {
+  const made = await client(KEYS.owner).crons.create("chat", { schedule: "0 9 * * 1-5", input: {} });
+  await visit(`crons/${made.cron_id}`, { key: KEYS.admin }, async (page) => {
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByText(/^It is paused/).waitFor();
+    await page.getByRole("button", { name: "Resume" }).click();
+    await page.getByText(/^Its next run starts at/).waitFor();
+  });
+  await visit("crons", { key: KEYS.reader }, async (page) => {
+    await page.getByText("1 cron is on, and none is late.").waitFor();
+    assert.equal(await page.getByRole("button", { name: "Pause" }).count(), 0);
+  });
 });

@@ -101,7 +101,7 @@ test("a schema is a form, which says what is wrong beside the field", async () =
 
 test("a question that was answered meanwhile says so, and the first answer stays", async () => {
   const threadId = await asking("mailer", say("ada"));
-  await visit("inbox", {}, async (page, context) => {
+  await visit("inbox", { allow: [/status of 409/] }, async (page) => {
     await page.getByRole("button", { name: "Approve" }).waitFor();
     await page.evaluate(() => Object.defineProperty(document, "hidden", { value: true, configurable: true }));
     await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
@@ -137,6 +137,52 @@ test("owners see their questions only; who may not see payload sees that there i
     await page.getByText("1 open question waits for a person").waitFor();
     assert.equal(await page.getByText("onerror").count(), 0);
     assert.equal(await page.getByRole("button", { name: "Approve" }).count(), 0);
+  });
+});
+
+test("an operator answers for the owner, whose page says who was faster", async () => {
+  const threadId = await asking("booking", {}, client(KEYS.other));
+  const fill = async (card) => {
+    await card.getByLabel("Guests").fill("4");
+    await card.getByLabel("Course").selectOption("fish");
+  };
+  await visit("inbox", { key: KEYS.other, allow: [/status of 409/] }, async (owner) => {
+    await fill(owner.locator("article"));
+    await owner.evaluate(() => Object.defineProperty(document, "hidden", { value: true, configurable: true }));
+    await owner.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await visit(`thread/${threadId}`, { key: KEYS.admin }, async (page) => {
+      const questions = page.getByRole("region", { name: "Questions" });
+      await fill(questions);
+      await questions.getByRole("button", { name: "Answer" }).click();
+      await page.getByText("The last run ended with success").waitFor();
+      assert.equal(await questions.count(), 0);
+    });
+    await owner.getByRole("button", { name: "Answer" }).click();
+    await owner.getByText(/^Not taken: ada answered it/).waitFor();
+  });
+  await visit("audit?action=answer", { key: KEYS.admin }, (page) => page.getByRole("row").filter({ hasText: "ada" }).first().waitFor());
+});
+
+test("an operator's inbox is read again and again without payload", async () => {
+  const by = client(KEYS.other);
+  const threads = [await asking("mailer", say("zed"), by)];
+  await visit("inbox", { key: KEYS.admin }, async (page) => {
+    const withPayload = [];
+    const lists = { count: 0 };
+    page.on("request", (request) => {
+      if (!request.url().endsWith("/interrupts/search")) return;
+      if (request.headers()["runlane-payload"]) lists.count += 1;
+      else withPayload.push(request.url());
+    });
+    await page.locator("article").filter({ hasText: "zed" }).getByRole("button", { name: "Approve" }).waitFor();
+    withPayload.length = 0;
+    lists.count = 0;
+    while (lists.count < 2) await setTimeout(100);
+    assert.equal(withPayload.length, 0);
+    threads.push(await asking("mailer", say("yan"), by));
+    await page.locator("article").filter({ hasText: "yan" }).getByRole("button", { name: "Approve" }).click();
+    await page.locator("article").filter({ hasText: "yan" }).waitFor({ state: "detached" });
+    await page.locator("article").filter({ hasText: "zed" }).waitFor();
   });
 });
 

@@ -80,7 +80,7 @@ export function Pause({ cron, done, code = false }: ActionProps) {
     await send("PATCH", route, { body: { enabled: !cron.enabled } });
     done();
   };
-  if (!permits("crons.update")) return null;
+  if (!permits("crons.pause")) return null;
   const command = cron.enabled ? "pause" : "resume";
   const value = cron.enabled ? "False" : "True";
   return (

@@ -1,8 +1,9 @@
 /** The page of a run that was found: its head, its timeline, and the tabs. */
 import { Linked } from "../../lib/linked";
 import type { Live } from "../../lib/live";
+import { OpenQuestions } from "../../lib/open-questions";
 import { visibleText } from "../../lib/plain";
-import { link, place } from "../../lib/route";
+import { go, link, place } from "../../lib/route";
 import { isActive, shownStatus } from "../../lib/runs";
 import { seesLogs } from "../../lib/session";
 import { Chip, Empty, Head, Status, Tabs } from "../../lib/ui";
@@ -13,7 +14,6 @@ import { ConversationTab } from "./conversation";
 import { type Known, buildOf, graphOf } from "./data";
 import { EventsTab } from "./events";
 import type { RunLog } from "./log";
-import { Questions } from "./questions";
 import { RawTab } from "./raw";
 import { CancelReceipt } from "./receipt";
 import { RecordsTab, Traceback } from "./records";
@@ -46,7 +46,14 @@ export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
         <Actions run={run} said={log.newest.value} onDone={live.reload} />
       </Head>
       <CancelReceipt run={run} />
-      {run.end_reason === "paused" && <Questions run={run} />}
+      {run.end_reason === "paused" && (
+        <OpenQuestions
+          threadId={run.thread_id}
+          version={run.run_id}
+          onAnswered={(id) => go(["run", id])}
+          none="Its question was answered: the thread waits for nobody now."
+        />
+      )}
       <Timeline known={known} said={log.newest.value} lostAt={live.freshness === "stale" ? live.asOf : undefined} />
       <Tabs names={TABS.filter(([name]) => name !== "log" || seesLogs.value)} chosen={tab} to={(name) => link(["run", run.run_id], { ...place.value.query, tab: name })} />
       {REPLAYED.includes(tab) && <Replay log={log} run={run} active={isActive(run)} />}

@@ -1,6 +1,6 @@
 /** What the run has used: tokens by model. */
 import { cost, number, plural } from "../../lib/format";
-import { type Column, Table } from "../../lib/table";
+import { type Columns, Table } from "../../lib/table";
 import { Empty, Facts } from "../../lib/ui";
 import type { Run } from "./data";
 
@@ -8,7 +8,7 @@ export function UsageTab({ run }: { run: Run }) {
   const { usage } = run;
   const models = Object.entries(usage.by_model).map(([name, used]) => ({ name, ...used, cost: run.cost_by_model[name] }));
   if (!models.length) return <Empty>No model has reported what it used.</Empty>;
-  const columns: (Column<(typeof models)[number]> | false)[] = [
+  const columns: Columns<(typeof models)[number]> = [
     { name: "Model", cell: (row) => <bdi>{row.name}</bdi> },
     { name: "Calls", cell: (row) => number(row.llm_calls), end: true },
     { name: "Input", cell: (row) => number(row.input_tokens), end: true },
@@ -28,7 +28,7 @@ export function UsageTab({ run }: { run: Run }) {
         label="Usage by model"
         rows={models}
         id={(row) => row.name}
-        columns={columns.filter((one) => one !== false)}
+        columns={columns}
       />
       <Facts
         facts={[

@@ -1,15 +1,15 @@
 /** The columns of tables of runs. */
 import { cost, duration, number } from "../../lib/format";
 import { type RunSummary, causeOf, shownStatus, timesOf } from "../../lib/runs";
-import type { Column } from "../../lib/table";
+import type { Columns } from "../../lib/table";
 import { shortened } from "../../lib/threads";
 import { Age, Chip, Status } from "../../lib/ui";
 
 const BUILD_CHARS = 7;
 
 /** Return the columns for *runs*; *now* is for times that go on. */
-export function runColumns(runs: readonly RunSummary[], now: number, { owners, threads = true }: { owners: boolean; threads?: boolean }): Column<RunSummary>[] {
-  const all: (Column<RunSummary> | false)[] = [
+export function runColumns(runs: readonly RunSummary[], now: number, { owners, threads = true }: { owners: boolean; threads?: boolean }): Columns<RunSummary> {
+  return [
     { name: "Status", cell: (run) => <Status status={shownStatus(run)} /> },
     { name: "Run", cell: (run) => <Chip to={["run", run.run_id]} id={run.run_id} /> },
     threads && { name: "Thread", cell: (run) => <Chip to={["thread", run.thread_id]} id={run.thread_id} label={shortened(run.usage.first_human_message)} /> },
@@ -22,7 +22,6 @@ export function runColumns(runs: readonly RunSummary[], now: number, { owners, t
     runs.some((run) => run.cost !== null) && { name: "Cost", end: true, wide: true, cell: (run) => (run.cost === null ? "" : cost(run.cost)) },
     { name: "Asked for", end: true, cell: (run) => <Age at={run.created_at} now={now} /> },
   ];
-  return all.filter((one) => one !== false);
 }
 
 function Cause({ run }: { run: RunSummary }) {

@@ -1,7 +1,7 @@
 import { cost, duration, number } from "../../lib/format";
 import type { Total } from "../../lib/operator";
 import { link, place } from "../../lib/route";
-import { type Column, Table } from "../../lib/table";
+import { type Columns, Table } from "../../lib/table";
 import type { Shown } from "./measures";
 
 const WHERE: Record<string, (name: string) => string> = {
@@ -15,7 +15,7 @@ export function TotalTable({ view, totals }: { view: Shown; totals: Total[] }) {
   const ofRuns = totals.some((total) => total.runs !== null);
   const priced = totals.some((total) => total.cost !== null);
   const rows = view.by === "day" ? totals : [...totals].sort((a, b) => view.measure.of(b) - view.measure.of(a));
-  const columns: (Column<Total> | false)[] = [
+  const columns: Columns<Total> = [
     { name: view.by[0]!.toUpperCase() + view.by.slice(1), cell: (total) => <Name view={view} name={total.name} /> },
     ofRuns && { name: "Runs", cell: (total) => number(total.runs ?? 0), end: true },
     ofRuns && { name: "Failed", cell: (total) => number(total.failed ?? 0), end: true },
@@ -26,7 +26,7 @@ export function TotalTable({ view, totals }: { view: Shown; totals: Total[] }) {
     ofRuns && { name: "Run time", cell: (total) => duration(total.executing_s ?? 0), end: true },
     ofRuns && { name: "Queue time", cell: (total) => duration(total.queued_s ?? 0), end: true, wide: true },
   ];
-  return <Table label={`Usage by ${view.by}`} rows={rows} id={(total) => total.name} columns={columns.filter((one) => one !== false)} />;
+  return <Table label={`Usage by ${view.by}`} rows={rows} id={(total) => total.name} columns={columns} />;
 }
 
 function Name({ view, name }: { view: Shown; name: string }) {
