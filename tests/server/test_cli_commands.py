@@ -207,7 +207,7 @@ def test_many_runs_are_cancelled_and_retried_after_a_preview(served: Server, api
     selected = ("--text", threads[0], "--waits-for", "delay")
     assert call(served, "runs", "cancel").exit_code == 2
     asking = call(served, "runs", "cancel", *selected)
-    assert (asking.exit_code, "3 match; 3 would be cancelled." in asking.stderr) == (1, True)
+    assert (asking.exit_code, "3 match; 3 would be cancelled." in asking.stderr) == (2, True)
     assert call(served, "runs", "cancel", *selected, "--json").exit_code == 2, "it cannot ask"
     done = call(served, "runs", "cancel", *selected, "--yes", "--reason", "wrong deploy")
     assert (done.exit_code, done.stdout) == (0, "3 done, 0 refused, 0 not found\n")

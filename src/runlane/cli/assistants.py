@@ -9,6 +9,7 @@ import click
 from runlane.cli import options
 from runlane.cli.connection import with_server
 from runlane.cli.output import Column, age, print_fields, print_json, print_rows
+from runlane.cli.reporting import confirm
 from runlane.cli.values import JSON
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ def schemas(assistant_id: str, *, client: Client) -> None:
 @with_server
 def delete(assistant_id: str, *, client: Client, yes: bool) -> None:
     """Delete an assistant with its versions. Its threads and runs stay."""
-    if not yes:
-        click.confirm(f"Delete assistant {assistant_id}?", abort=True, err=True)
+    confirm(f"Delete assistant {assistant_id}?", yes=yes)
     client.send("DELETE", _path(assistant_id), "assistant", assistant_id)
     click.echo(f"Deleted {assistant_id}.", err=True)
 

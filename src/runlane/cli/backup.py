@@ -87,5 +87,5 @@ def back_up_sqlite(source: Path, target: Path) -> int:
             os.fsync(copy.fileno())
     except (sqlite3.Error, OSError) as error:
         target.unlink(missing_ok=True)
-        raise StoreUnavailable(f"{source} could not be backed up to {target}: {error}.") from error
+        raise StoreUnavailable(f"{source} could not be backed up to {target}: {error}") from error
     return target.stat().st_size

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from runlane.cli.output import Column, print_json, print_table, progress, safe
-from runlane.cli.values import MOMENT
+from runlane.cli.reporting import confirm
+from runlane.cli.values import MOMENT, Finite
 from runlane.errors import ConfigurationError
 from runlane.lifecycle import EndReason, RunStatus
 
@@ -48,9 +49,7 @@ _FILTERS: Final = (
     ("min_tokens", click.option("--min-tokens", type=click.IntRange(min=1), help="Only runs that used as many.")),
     (
         "min_cost",
-        click.option(
-            "--min-cost", type=click.FloatRange(min=0, min_open=True), help="Only runs that cost as much, or more."
-        ),
+        click.option("--min-cost", type=Finite(min=0, min_open=True), help="Only runs that cost as much, or more."),
     ),
     (
         "waits_for",
@@ -137,8 +136,7 @@ def act(
         click.echo(safe(preview["sentence"]), err=True)
     results: list[Json] = []
     if preview["acted"]:
-        if not yes:
-            click.confirm("Go on?", abort=True, err=True)
+        confirm("Go on?", yes=yes)
         with progress(action.capitalize(), preview["matched"]) as advance:
             for page in client.act_on_runs(**asked, bound=preview["bound"], reason=reason):
                 results += page

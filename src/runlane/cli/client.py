@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 
 from runlane.cli.reporting import ServerError, ServerRefused
-from runlane.errors import NotFound
+from runlane.errors import ConfigurationError, NotFound
 from runlane.lifecycle import ACTIVE
 
 TIMEOUT_S: Final = 30.0
@@ -216,9 +216,16 @@ class Client:
         return self._json(response)
 
     def _response(self, method: str, path: str, **options: Any) -> httpx.Response:
+        timeout = options.pop("timeout", httpx.USE_CLIENT_DEFAULT)
         try:
-            return self._http.request(method, self._url + path, **options)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+            request = self._http.build_request(method, self._url + path, timeout=timeout, **options)
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"The request cannot be written as JSON: {error}.") from error
+        except httpx.InvalidURL as error:
+            raise self._unreachable(error) from error
+        try:
+            return self._http.send(request)
+        except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
     def _json(self, response: httpx.Response) -> Any:

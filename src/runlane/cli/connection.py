@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from runlane.cli.client import Client
 
 DEFAULT_URL: Final = "http://127.0.0.1:2024"
+#: Names and values of headers that HTTP can carry. Source: RFC 9110, 5.1 and 5.5, without obsolete bytes.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t -~]*")
 
 
 def with_server(command: Callable[..., None]) -> Callable[..., None]:
@@ -67,7 +71,12 @@ def _client(
     if api_key is not None:
         sent["x-api-key"] = api_key
     sent.update(_headers(headers))
-    return Client(url or DEFAULT_URL, sent)
+    for name, value in sent.items():
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ConfigurationError(
+                f"The header {name!r} cannot be sent: a name is letters, digits and hyphens, a value one line of ASCII."
+            )
+    return Client(DEFAULT_URL if url is None else url, sent)
 
 
 def _headers(given: tuple[str, ...]) -> Mapping[str, str]:

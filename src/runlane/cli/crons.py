@@ -9,6 +9,7 @@ import click
 from runlane.cli import options
 from runlane.cli.connection import with_server
 from runlane.cli.output import Column, age, print_fields, print_json, print_rows
+from runlane.cli.reporting import confirm
 from runlane.cli.values import JSON
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ def run(cron_id: str, *, client: Client, as_json: bool) -> None:
 @with_server
 def delete(cron_id: str, *, client: Client, yes: bool) -> None:
     """Delete a cron. Runs that it has started continue."""
-    if not yes:
-        click.confirm(f"Delete cron {cron_id}?", abort=True, err=True)
+    confirm(f"Delete cron {cron_id}?", yes=yes)
     client.send("DELETE", _path(cron_id), "cron", cron_id)
     click.echo(f"Deleted {cron_id}.", err=True)
 

@@ -10,6 +10,7 @@ import click
 from runlane.cli import auditing
 from runlane.cli.options import PATH
 from runlane.cli.reporting import reporting
+from runlane.cli.values import Finite
 
 _FILE = click.option(
     "--file",
@@ -36,7 +37,7 @@ def app() -> None:
     help="Make a key for an operator, who sees the things of all owners: runs:read, runs:cancel, runs:retry, "
     "runs:answer, payload:read or admin. May be repeated; OWNER is then the operator's name.",
 )
-@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Reject the key after so long.")
+@click.option("--expires-in-days", type=Finite(min=0, min_open=True), help="Reject the key after so long.")
 @_FILE
 @auditing.database
 def new(

@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from runlane.cli.logs import FORMATS, LogLevel
+from runlane.cli.values import Finite
 
 PATH: Final = click.Path(path_type=Path)
 
@@ -51,10 +52,12 @@ log_level = click.option(
     help="Least severe level that is logged.",
 )
 max_concurrent_runs = click.option("--max-concurrent-runs", type=int, help="Runs that execute at once.")
-run_timeout = click.option("--run-timeout", type=float, help="A run that executes longer ends as timeout, in seconds.")
+run_timeout = click.option(
+    "--run-timeout", type=Finite(), help="A run that executes longer ends as timeout, in seconds."
+)
 drain_grace = click.option(
     "--drain-grace",
-    type=float,
+    type=Finite(),
     help="How long runs may go on after SIGTERM before they are handed back, in seconds.",
 )
 log_format = click.option(

@@ -6,12 +6,15 @@ import json
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 import click
+
+from runlane.errors import ConfigurationError
 
 Json = dict[str, Any]
 #: Control characters, surrogates, separators of lines and marks that change the direction of text: a terminal obeys
@@ -178,6 +181,27 @@ def span(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02}m"
     return f"{minutes}m{whole.seconds % 60:02}s" if minutes else f"{whole.seconds}s"
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[TextIO]:
+    """Give the body the new file *path* to write, or stdout for ``-``. A file that cannot be finished is removed.
+
+    Raises:
+        ConfigurationError: It exists, or cannot be written.
+    """
+    if str(path) == "-":
+        yield sys.stdout
+        return
+    try:
+        with open(path, "x", encoding="utf-8") as target, ExitStack() as undo:
+            undo.callback(path.unlink)
+            yield target
+            target.flush()
+            undo.pop_all()
+    except OSError as error:
+        hint = " Name another file." if isinstance(error, FileExistsError) else ""
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}.{hint}") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
@@ -62,6 +63,24 @@ def reporting() -> Iterator[None]:
         if isinstance(error, GraphLoadError) and error.__cause__ is not None:
             click.echo(user_traceback(error.__cause__), err=True, nl=False)
         raise click.exceptions.Exit(next(code for kind, code in _CODES if isinstance(error, kind))) from None
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is done, unless *yes* says that it may be.
+
+    Raises:
+        click.Abort: The answer was no.
+        ConfigurationError: Nobody is there to answer.
+    """
+    if yes:
+        return
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        raise ConfigurationError("Nothing was done, as nobody said yes. Add --yes to do it unasked.") from None
 
 
 def user_traceback(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import click
 from runlane.cli import options
 from runlane.cli.connection import with_server
 from runlane.cli.output import Column, age, print_json, print_rows
-from runlane.cli.values import JSON
+from runlane.cli.values import JSON, Finite
 from runlane.errors import NotFound
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def app() -> None:
 @click.argument("namespace")
 @click.argument("key")
 @click.argument("value", type=JSON)
-@click.option("--ttl", type=float, help="Minutes until the item is deleted.")
+@click.option("--ttl", type=Finite(), help="Minutes until the item is deleted.")
 @with_server
 def put(namespace: str, key: str, value: Any, *, client: Client, ttl: float | None) -> None:
     """Write an item. VALUE is a JSON object, @FILE, or - for stdin."""

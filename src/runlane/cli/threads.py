@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
 from runlane.cli.options import PATH
-from runlane.cli.output import Column, age, print_fields, print_json, print_rows, progress
+from runlane.cli.output import Column, age, new_file, print_fields, print_json, print_rows, progress
 from runlane.cli.repairing import repair
-from runlane.cli.values import JSON
+from runlane.cli.reporting import confirm
+from runlane.cli.values import JSON, JSON_OBJECT
 from runlane.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,8 +50,21 @@ STATES: Final = (
 #: What a list of threads reads: not their values, which can be large.
 LISTED: Final = ("thread_id", "status", "created_at", "updated_at", "metadata", "error")
 
+
+class _Thread(msgspec.Struct):
+    thread_id: str
+    metadata: dict[str, Any]
+    values: Any
+
+
+class _Exported(msgspec.Struct):
+    """What a line of an exported file is read for."""
+
+    thread: _Thread
+
+
 _status = click.option("--status", type=click.Choice(STATUSES), help="Only threads with this status.")
-_metadata = click.option("--metadata", type=JSON, help="Only threads whose metadata contains this JSON object.")
+_metadata = click.option("--metadata", type=JSON_OBJECT, help="Only threads whose metadata contains this JSON object.")
 _graph = click.option("--graph", help="Only threads on which this graph ran last.")
 
 
@@ -140,7 +155,7 @@ def history(thread_id: str, *, client: Client, limit: int, as_json: bool) -> Non
 @with_server
 def delete(thread_ids: tuple[str, ...], *, client: Client, yes: bool) -> None:
     """Stop the runs of threads, and delete the threads with all that they have."""
-    _ask(yes, f"Delete {len(thread_ids)} threads?")
+    confirm(f"Delete {len(thread_ids)} threads?", yes=yes)
     with progress("Deleting threads", len(thread_ids)) as advance:
         for thread_id in thread_ids:
             client.send("DELETE", _path(thread_id), "thread", thread_id)
@@ -178,7 +193,7 @@ def prune(
     where = _where(status, metadata, graph)
     found = client.search("/threads/search", limit=limit, select=("thread_id",), **where)
     ids = [thread["thread_id"] for thread in found]
-    _ask(yes, f"Prune {len(ids)} threads ({strategy})?")
+    confirm(f"Prune {len(ids)} threads ({strategy})?", yes=yes)
     pruned, busy = 0, list[str]()
     with progress("Pruning threads", len(ids)) as advance:
         for first in range(0, len(ids), PRUNED):
@@ -200,19 +215,19 @@ def prune(
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Number of threads.")
 @with_server
 def export(file: Path, *, client: Client, status: str | None, graph: str | None, metadata: Any, limit: int) -> None:
-    """Write threads with their states to FILE, one JSON object per line."""
+    """Write threads with their states to FILE, one JSON object per line.
+
+    FILE must not exist, or is - for stdout. If it cannot be written to its end, it is removed.
+    """
     where = _where(status, metadata, graph)
     found = client.search("/threads/search", limit=limit, **where)
-    try:
-        with open(file, "x", encoding="utf-8") as target, progress("Exporting threads", len(found)) as advance:
-            for thread in found:
-                path = f"{_path(thread['thread_id'])}/history"
-                states = client.get(path, "thread", thread["thread_id"], params={"limit": HISTORY})
-                target.write(json.dumps({"thread": thread, "history": states}) + "\n")
-                advance(1)
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be written: {error.strerror}. It must not exist.") from error
-    click.echo(f"Exported {len(found)} threads to {file}.")
+    with new_file(file) as target, progress("Exporting threads", len(found)) as advance:
+        for thread in found:
+            path = f"{_path(thread['thread_id'])}/history"
+            states = client.get(path, "thread", thread["thread_id"], params={"limit": HISTORY})
+            target.write(json.dumps({"thread": thread, "history": states}) + "\n")
+            advance(1)
+    click.echo(f"Exported {len(found)} threads to {file}.", err=str(file) == "-")
 
 
 @app.command("import", epilog="Example: runlane threads import threads.jsonl")
@@ -227,34 +242,36 @@ def import_(file: Path, *, client: Client) -> None:
     made = 0
     with progress("Importing threads", len(exported)) as advance:
         for one in exported:
-            made += _import(client, one["thread"])
+            made += _import(client, one)
             advance(1)
     click.echo(f"Imported {made} threads; {len(exported) - made} existed.")
 
 
-def _read(file: Path) -> list[Json]:
+def _read(file: Path) -> list[_Thread]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return [{"thread": json.loads(line)["thread"]} for line in lines if line.strip()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{file} is no export of threads: {error}.") from error
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}.") from error
+    return [_exported(line, f"Line {number} of {file}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _import(client: Client, thread: Json) -> bool:
+def _exported(line: bytes, where: str) -> _Thread:
+    try:
+        return msgspec.json.decode(line, type=_Exported).thread
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{where} is no thread as `runlane threads export` writes them: {error}.") from error
+
+
+def _import(client: Client, thread: _Thread) -> bool:
     """Create *thread*, and return whether it did not exist."""
-    thread_id, metadata = thread["thread_id"], thread["metadata"]
+    thread_id, metadata = thread.thread_id, thread.metadata
     if client.search("/threads/search", limit=1, ids=[thread_id], select=("thread_id",)):
         return False
     body: Json = {"thread_id": thread_id, "metadata": metadata}
-    if thread["values"] and metadata.get("graph_id"):
-        body["supersteps"] = [{"updates": [{"values": thread["values"], "as_node": "__start__"}]}]
+    if thread.values and metadata.get("graph_id"):
+        body["supersteps"] = [{"updates": [{"values": thread.values, "as_node": "__start__"}]}]
     client.post("/threads", "graph", metadata.get("graph_id", ""), **body)
     return True
-
-
-def _ask(yes: bool, question: str) -> None:
-    if not yes:
-        click.confirm(question, abort=True, err=True)
 
 
 def _path(thread_id: str) -> str:

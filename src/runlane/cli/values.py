@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -27,8 +28,28 @@ class JsonValue(click.ParamType[Any]):
             if value.startswith("@"):
                 return json.loads(Path(value[1:]).read_text(encoding="utf-8"))
             return json.loads(value)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self.fail(f"{value!r:.80} is not JSON, nor @FILE with JSON in it ({error}).", param, ctx)
+
+
+class JsonObject(JsonValue):
+    """A JSON object: as it is, ``@FILE``, or ``-`` for stdin."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        found = super().convert(value, param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f'{value!r:.80} is no JSON object, such as {{"team": "billing"}}.', param, ctx)
+        return found
+
+
+class Finite(click.FloatRange):
+    """A number that is neither NaN nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 class Moment(click.ParamType[str]):
@@ -50,4 +71,5 @@ class Moment(click.ParamType[str]):
 
 
 JSON: Final = JsonValue()
+JSON_OBJECT: Final = JsonObject()
 MOMENT: Final = Moment()

@@ -26,6 +26,7 @@ from runlane.cli.output import (
 from runlane.cli.reporting import EXIT_FAILED, ServerError, ServerRefused
 from runlane.cli.runs import cause
 from runlane.cli.terminal import pressed_keys
+from runlane.cli.values import Finite
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
@@ -97,9 +98,7 @@ def _seconds(queue: Json, name: str) -> str:
 
 
 @click.command(epilog="Example: runlane top --once")
-@click.option(
-    "--interval", type=click.FloatRange(0.5, 3600), default=2.0, show_default=True, help="Seconds between two looks."
-)
+@click.option("--interval", type=Finite(0.5, 3600), default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option("--once", is_flag=True, help="Print what there is now, and end; so it is without a terminal.")
 @with_server
 def top(*, client: Client, interval: float, once: bool) -> None:
