@@ -194,3 +194,19 @@ def test_owners_answer_their_own_questions_only(clients: Clients) -> None:
 def test_where_nothing_has_run_nothing_is_answered(clients: Clients) -> None:
     thread_id = clients["alice"].post("/threads", json={}).json()["thread_id"]
     assert answer(clients["alice"], thread_id, "0" * 32, "yes").status_code == 409
+
+
+@pytest.mark.parametrize("route", ["interrupts/answer", "commands"])
+def test_an_answer_sends_no_value_that_stands_for_a_secret(clients: Clients, route: str) -> None:
+    alice = clients["alice"]
+    thread_id = alice.post("/threads", json={}).json()["thread_id"]
+    given = {"configurable": {"api_key": "sk-1", "tone": "warm"}}
+    run = {"assistant_id": "approval", "input": {"topic": "x"}, "config": given}
+    alice.post(f"/threads/{thread_id}/runs/wait", json=run).raise_for_status()
+    interrupt_id = asked_id(alice, thread_id)
+    command = {"id": 1, "method": "input.respond", "params": {"interrupt_id": interrupt_id, "response": "yes"}}
+    body = {"answers": {interrupt_id: "yes"}} if route == "interrupts/answer" else command
+    alice.post(f"/threads/{thread_id}/{route}", json=body).raise_for_status()
+    newest = alice.get(f"/threads/{thread_id}/runs").json()[0]
+    configurable = newest["kwargs"]["config"]["configurable"]
+    assert ("api_key" in configurable, configurable["tone"]) == (False, "warm")

@@ -17,6 +17,7 @@ from runlane.server.http.requests import Body, Command, Goto, RunConfig, RunCrea
 from runlane.server.protocols.v2.inspection import get_state, get_tree, list_checkpoints
 from runlane.server.protocols.v2.refusals import CommandRefused, converted, refusal
 from runlane.server.routes.authorization import reach_thread, service_of
+from runlane.server.routes.later_runs import asked_of
 from runlane.server.routes.new_runs import admit, prepare_run
 
 #: In a config, where a run starts that is not to go on from the thread's newest checkpoint.
@@ -159,7 +160,7 @@ async def _respond(connection: HTTPConnection, thread_id: str, params: Mapping[s
         raise CommandRefused("invalid_argument", "'responses' must have one answer per interrupt, and at least one.")
     _, thread = await reach_thread(cast(Request, connection), "read")
     runs = await service_of(connection).store.runs.list(thread.thread_id, owner=thread.owner, limit=1)
-    asked = runs[0].request if runs else RunRequest()
+    asked = asked_of(runs[0]) if runs else RunRequest()
     create = RunCreate(
         assistant_id=_assistant_of(thread),
         command=Command(
