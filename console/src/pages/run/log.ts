@@ -9,7 +9,7 @@ import { type Item, type WireItem, itemOf } from "../../lib/stream";
 
 const PAGE = 500;
 /** Bytes of events that are kept. */
-const KEPT = 64_000_000;
+const KEPT = 24_000_000;
 /** Conversations that are kept to go on from. */
 const SNAPSHOTS = 400;
 const RETRY_MS = 3_000;
