@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Hashable, Iterable
 from typing import Final, Generic, Protocol, TypeVar
@@ -124,10 +125,6 @@ class Neighbours:
         """Return whether another worker has not been found dead."""
         return worker_id in self._living
 
-    def knows(self, worker_id: str) -> bool:
-        """Return whether another worker was there at the last look, dead or not."""
-        return worker_id in self._others
-
     def dead(self, worker_id: str, beats: int | None) -> bool:
         """Return whether a worker was found dead, and has not beaten since."""
         worker = self._others.get(worker_id)
@@ -137,6 +134,22 @@ class Neighbours:
         """Forget whoever had a ledger before that is this process's now."""
         if self._exclusive:
             await self._store.workers.forget_others(self._worker_id)
+
+    async def meet(self, homes: Iterable[str | None]) -> None:
+        """Look at the workers again if one of *homes* is unknown: it may have joined since the last look.
+
+        Where a run has no home, that is so while no other worker is known to live.
+        """
+        if self._exclusive or all(self._knows(home) for home in homes):
+            return
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
+        self.note(await self._store.workers.list(), asked_at=asked_at, at=clock())
+
+    def _knows(self, home: str | None) -> bool:
+        if home is None:
+            return self.any_lives
+        return home == self._worker_id or home in self._others
 
     def note(self, workers: Iterable[SeenWorker], *, asked_at: float, at: float) -> tuple[SeenWorker, ...]:
         """Find out who lives by all workers there are, and return the dead ones. An outdated answer is passed over."""

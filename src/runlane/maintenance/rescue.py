@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -222,7 +222,7 @@ class Rescuer:
         after_seq = 0
         while page := await self._store.runs.inflight(after_seq=after_seq):
             after_seq = page[-1].seq
-            await self._meet((run.run_id, run.home) for run in page if run.status is RunStatus.PENDING)
+            await self._neighbours.meet(run.home for run in page if run.status is RunStatus.PENDING)
             for run in page:
                 late = before is not None and run.created_at > before
                 if run.status is not RunStatus.PENDING or late or not self.orphaned(run.run_id, run.home):
@@ -232,19 +232,6 @@ class Rescuer:
                     self._notifier.announce(ended)
                     settled.append(ended.run)
         return settled
-
-    async def _meet(self, runs: Iterable[tuple[str, str | None]]) -> None:
-        """Look at the workers again if one may have joined since the last look: the home of one of *runs*, or any."""
-        if self._exclusive or all(self._source.can_execute(*run) or self._sees(run[1]) for run in runs):
-            return
-        asked_at = self._clock()
-        workers = await self._in_contact(self._store.workers.list())
-        self._neighbours.note(workers, asked_at=asked_at, at=self._clock())
-
-    def _sees(self, home: str | None) -> bool:
-        if home is None:
-            return self._neighbours.any_lives
-        return home == self._worker_id or self._neighbours.knows(home)
 
     def orphaned(self, run_id: str, home: str | None) -> bool:
         """Return whether this process knows that no living one has the code of a pending run."""
@@ -267,7 +254,9 @@ class Rescuer:
         after_seq, queue = 0, self._store.queue
         heads = queue.runnable if self._dispatch.needs_hints else queue.heads_at_home
         while page := await heads(after_seq=after_seq, limit=PAGE):
-            await self._meet((head.run_id, head.home) for head, _ in page)
+            await self._neighbours.meet(
+                head.home for head, _ in page if not self._source.can_execute(head.run_id, head.home)
+            )
             for found, wait_us in page:
                 head = await self._freed(found)
                 wait_s = wait_us / 1_000_000
