@@ -19,8 +19,8 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.runtime import Runtime as GraphRuntime
 
 from agent_kit import tool_call
-from ledger_kit import a_run, claim
-from run_kit import CLAIMS, FaultyDriver, Scripted, graph_run, on_virtual_time, opened, until
+from ledger_kit import a_run, claim, held
+from run_kit import CLAIMS, FaultyDriver, Queueing, Scripted, graph_run, on_virtual_time, opened, until
 from runlane.agents.coroutine import CoroutineAgent, RunContext
 from runlane.errors import StoreUnavailable
 from runlane.execution.draining import OUTAGE_LIMIT_S
@@ -31,6 +31,7 @@ from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Stream
 from runlane.runtime import Runtime
 from runlane.store.drivers.sqlite import now_us
 from runlane.store.ledger import RunStore
+from runlane.store.statements import Transaction
 from simulation.mutants import IMPATIENT
 from simulation.seams import applied
 
@@ -426,7 +427,44 @@ async def test_a_claim_whose_answer_comes_late_is_handed_back_and_not_charged(cl
         agent.go.set()
         over = await ended(runtime, run)
     assert (over.status, over.attempt, over.rescues, agent.calls) == (RunStatus.SUCCESS, 2, 0, 1)
-    assert over.status is RunStatus.SUCCESS
+
+
+class LateAnswers(FaultyDriver):
+    """Keeps the answer of a write back, which is committed, while there is an event of its transaction's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: dict[str, asyncio.Event] = {}
+
+    async def write(self, transaction: Transaction[Any]) -> Any:
+        answer = await super().write(transaction)
+        if (told := self.late.get(transaction.__name__)) is not None:
+            self.held.set()
+            await told.wait()
+        return answer
+
+
+@on_virtual_time
+async def test_a_late_claim_of_a_run_that_another_has_taken_meanwhile_changes_nothing() -> None:
+    driver, walk = LateAnswers(), Walk()
+    told = driver.late["claim"] = asyncio.Event()
+    async with opened(
+        driver, graphs={"g": walk.graph()}, lease_s=LEASE_S, new_dispatch=Queueing, exclusive=False
+    ) as runtime:
+        run_id = (await runtime.runs.create_or_reject("t", kwargs=graph_run())).run_id
+        await driver.held.wait()
+        driver.faults["held"] = StoreUnavailable("unplugged")
+        await asyncio.sleep(LEASE_S)
+        driver.faults.clear()
+        await asyncio.sleep(LEASE_S / 2)  # renewed, as if nothing had been
+        driver.late.clear()
+        await runtime.store.attempts.rescue(await held(runtime.store, run_id), max_rescues=1)
+        await claim(runtime.store, run_id, "another")
+        told.set()
+        await asyncio.sleep(1.0)
+        run = await runtime.runs.get(run_id)
+        assert (run.worker_id, run.attempt, run.status, walk.taken) == ("another", 2, RunStatus.RUNNING, Counter())
+        assert not runtime.worker.executing
 
 
 async def test_a_run_goes_on_after_another_program_has_locked_the_file_for_longer_than_leases_last(

@@ -201,7 +201,7 @@ class Worker:
         self._attempts[key] = attempt
         if not self._lease.covers(sent_at):
             log.warning("run.claimed_late run_id=%s", run_id)  # others may have taken it meanwhile
-            self._fence(key.__eq__, StopReason.LAPSED)
+            self._fence(key.__eq__, StopReason.LAPSED)  # handed back by one fenced write: to ask first costs as much
         self._executing[run_id] += 1
         return attempt
 
