@@ -310,6 +310,7 @@ LEAVES = {
     "claim deliveries": "tuple",
     "count totals": "int 0",
     "expire thread": "NoneType",
+    "forget worker": "NoneType",
     "fire": "NoneType",
     "free": "NoneType",
     "give up": "NoneType",
