@@ -39,7 +39,9 @@ class InterruptSearch(AnsweredSearch):
 class InterruptAnswers(Body):
     """Answers by the ids of the interrupts; other interrupts of the thread stay open."""
 
-    answers: Annotated[dict[str, Any], msgspec.Meta(min_length=1, max_length=100)]
+    answers: Annotated[
+        dict[Annotated[str, msgspec.Meta(max_length=64)], Any], msgspec.Meta(min_length=1, max_length=100)
+    ]
 
 
 async def search_interrupts(request: Request, body: InterruptSearch) -> Response:
@@ -73,18 +75,18 @@ async def search_answers(request: Request, body: AnsweredSearch) -> Response:
 async def answer_interrupts(request: Request, body: InterruptAnswers) -> Response:
     """Answer open interrupts of a thread, each of which takes one answer, and return the run that goes on.
 
-    It asks for what the run asked that has been interrupted. If an operator answers, it is for that run's owner.
+    It has the configuration and the context of the run that asked. If an operator answers, it is for that run's owner.
     """
-    thread_id, run = await _reach_asker(request, tuple(body.answers))
+    run = await _reach_asker(request, tuple(body.answers))
     admitted = await admit(service_of(request), await _answering(request, run, body.answers))
     admitted.watch.close()
-    path = f"/threads/{thread_id}/runs/{admitted.run.run_id}"
+    path = f"/threads/{run.thread_id}/runs/{admitted.run.run_id}"
     headers = {"Content-Location": path, "Location": f"{path}/stream"}
     return json_response(run_wire(admitted.run), headers=headers)
 
 
-async def _reach_asker(request: Request, interrupt_ids: tuple[str, ...]) -> tuple[str, RunRecord]:
-    """Return the thread that the path names, and its run that has asked.
+async def _reach_asker(request: Request, interrupt_ids: tuple[str, ...]) -> RunRecord:
+    """Return the run that has asked on the thread that the path names.
 
     Raises:
         NotFound: There is no such thread, or the request may not touch it.
@@ -97,7 +99,7 @@ async def _reach_asker(request: Request, interrupt_ids: tuple[str, ...]) -> tupl
     run = await _asker(service_of(request), thread.thread_id)
     if run is None:
         raise NoSuchInterrupt(interrupt_ids[0], "no run of this thread has asked it")
-    return thread.thread_id, run
+    return run
 
 
 async def _asker(service: Service, thread_id: str) -> RunRecord | None:
