@@ -68,3 +68,16 @@ def test_a_file_that_cannot_be_finished_is_removed(failure: BaseException, tmp_p
     with pytest.raises(ConfigurationError, match="Name another file"), new_file(path):
         pass
     assert path.read_text() == "whole"
+
+
+def test_a_database_without_a_ledger_is_named_as_one(postgres_url: str) -> None:
+    told = call("workers", "ls", "--database", postgres_url)
+    assert (told.exit_code, "has no schema of Runlane" in told.stderr) == (2, True), told.output
+
+
+def test_the_list_of_commands_says_the_whole_sentence_of_each() -> None:
+    told = " ".join(call("--help").stdout.split())
+    assert "..." not in told.partition("Commands:")[2]
+    assert (
+        "doctor Check a database for invariant violations, explain each finding and its repair, and repair it" in told
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pwd
 import re
@@ -103,6 +104,8 @@ def test_keys_are_listed_and_revoked_by_their_ids(tmp_path: Path) -> None:
     scopes = ["--scope", "runs:read", "--scope", "runs:cancel", "--expires-in-days", "7"]
     key = CliRunner().invoke(app, ["keys", "new", "night shift", *scopes, *file]).stdout.strip()
     listed = CliRunner().invoke(app, ["keys", "ls", *file]).stdout.splitlines()
+    as_json = json.loads(CliRunner().invoke(app, ["keys", "ls", "--json", *file]).stdout)
+    assert [one["key_id"] for one in as_json] == [line.split()[0] for line in listed[1:]]
     assert [line.split()[-1] for line in listed] == ["OWNER", "ann", "shift"]
     assert "runs:cancel,runs:read" in listed[2]
     assert key not in str(listed)

@@ -24,7 +24,7 @@ COLUMNS: Final = (
 )
 
 
-@click.group(name="assistants")
+@click.group(name="assistants", cls=options.Commands)
 def app() -> None:
     """Manage assistants of a running server: graphs with a configuration, in versions."""
 

@@ -28,7 +28,7 @@ COLUMNS: Final = (
 )
 
 
-@click.group(name="crons")
+@click.group(name="crons", cls=options.Commands)
 def app() -> None:
     """Manage crons of a running server: runs that start by the clock."""
 

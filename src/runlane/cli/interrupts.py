@@ -28,7 +28,7 @@ COLUMNS: Final = (
 )
 
 
-@click.group(name="interrupts")
+@click.group(name="interrupts", cls=options.Commands)
 def app() -> None:
     """See what graphs ask people, and answer it."""
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from runlane.cli import auditing
+from runlane.cli import auditing, options
 from runlane.cli.options import PATH
+from runlane.cli.output import print_json
 from runlane.cli.reporting import reporting
 from runlane.cli.values import Finite
+
+if TYPE_CHECKING:
+    from runlane.server.auth.keys import ApiKey
 
 _FILE = click.option(
     "--file",
@@ -23,7 +28,7 @@ _FILE = click.option(
 )
 
 
-@click.group(name="keys")
+@click.group(name="keys", cls=options.Commands)
 def app() -> None:
     """Manage API keys."""
 
@@ -61,7 +66,8 @@ def new(
 
 @app.command()
 @_FILE
-def ls(*, file: Path) -> None:
+@options.as_json
+def ls(*, file: Path, as_json: bool) -> None:
     """List the keys of the keys file: id, owner or operator, scopes, creation and expiry."""
     with reporting():
         from runlane.errors import ConfigurationError
@@ -71,11 +77,24 @@ def ls(*, file: Path) -> None:
             keys = read_keys(file).values()
         except OSError as error:
             raise ConfigurationError(f"The keys file {file} cannot be read: {error.strerror}.") from error
+    if as_json:
+        print_json([_shown(key) for key in keys])
+        return
     click.echo(f"{'ID':16}  {'CREATED':10}  {'EXPIRES':10}  {'SCOPES':36}  OWNER")
     for key in keys:
         created, expires = (f"{at:%Y-%m-%d}" if at else "-" for at in (key.created_at, key.expires_at))
-        scopes = ",".join(permission.partition(":")[2] for permission in key.permissions) or "-"
+        scopes = ",".join(_scopes(key)) or "-"
         click.echo(f"{key.key_id}  {created:10}  {expires:10}  {scopes:36}  {key.identity}")
+
+
+def _scopes(key: ApiKey) -> list[str]:
+    return [permission.partition(":")[2] for permission in key.permissions]
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    created, expires = (at.isoformat() if at else None for at in (key.created_at, key.expires_at))
+    shown = {"key_id": key.key_id, "identity": key.identity, "scopes": _scopes(key)}
+    return {**shown, "created_at": created, "expires_at": expires}
 
 
 @app.command()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 
 
-@click.group(name="runlane", context_settings={"max_content_width": 80})
+@click.group(name="runlane", cls=options.Commands, context_settings={"max_content_width": 80})
 @click.option(
     "--version",
     is_flag=True,

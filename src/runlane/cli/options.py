@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have."""
+"""Options and arguments that several commands have, and the help of their groups."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from runlane.cli.logs import FORMATS, LogLevel
 from runlane.cli.values import Finite
 
 PATH: Final = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group whose help has the whole first sentence of each command, also if that takes several lines."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sentences = [(name, self.commands[name].get_short_help_str(limit=1000)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(sentences)
+
 
 project = click.argument("project", type=PATH, default=Path())
 config = click.option("--config", type=PATH, help="The langgraph.json, if it has another name.")

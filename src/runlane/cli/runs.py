@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runlane.cli.client import Client
 
 
-@click.group(name="runs")
+@click.group(name="runs", cls=options.Commands)
 def app() -> None:
     """Find, follow, explain, start and stop runs of a running server."""
 

@@ -24,7 +24,7 @@ COLUMNS: Final = (
 )
 
 
-@click.group(name="store")
+@click.group(name="store", cls=options.Commands)
 def app() -> None:
     """Read and write items of long-term memory of a running server."""
 

@@ -73,7 +73,7 @@ def _where(status: str | None, metadata: Any, graph: str | None) -> Json:
     return {"status": status, "metadata": wanted or None}
 
 
-@click.group(name="threads")
+@click.group(name="threads", cls=options.Commands)
 def app() -> None:
     """Find, read, change, export, import and repair threads."""
 

@@ -30,7 +30,7 @@ ATTEMPTS: Final = (
 )
 
 
-@click.group(name="webhooks")
+@click.group(name="webhooks", cls=options.Commands)
 def app() -> None:
     """See deliveries of webhooks by a running server, and send them again."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runlane.store.transactions.fleet import Fleet
 
 
-@click.group(name="workers")
+@click.group(name="workers", cls=options.Commands)
 def app() -> None:
     """See the processes that execute runs."""
 
@@ -67,14 +67,12 @@ def drain(worker_id: str, *, client: Client, undo: bool) -> None:
 
 
 async def _read(settings: Settings) -> Fleet:
-    from runlane.store.backends import open_postgres
-    from runlane.store.ledger import RunStore
+    from runlane.doctor import open_ledger, other_schema
+    from runlane.store.transactions.fleet import fleet
 
-    driver = await open_postgres(settings.database, schema=settings.database_schema)
-    try:
-        return await RunStore(driver).workers.fleet()
-    finally:
-        await driver.aclose()
+    async with open_ledger(settings) as ledger:
+        await other_schema(ledger)  # refuses a database that is no ledger; workers of another version are shown
+        return await ledger.database.read(fleet())
 
 
 def _show(fleet: Fleet) -> None:

@@ -123,7 +123,7 @@ def _server_is_ready(app: Starlette, listener: socket.socket) -> None:
     log.info("server.ready url=%s address=%s pid=%d", url, address_of(listener), os.getpid())
     section: HttpSection = app.state.service.section
     if "ui" not in section.disabled:
-        log.info("console.ready url=%s%s/console/", url, section.mount_prefix)
+        log.info("console.ready url=%s", f"{url}{section.mount_prefix}/console/")
 
 
 def _probes_are_ready(listener: socket.socket) -> None:
