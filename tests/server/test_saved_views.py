@@ -61,6 +61,15 @@ def test_views_are_ones_own_and_shared_among_operators(clients: dict[str, httpx.
     assert clients["chief"].get("/audit", params={"actor": "chief"}).json() == [], "looking at views is not recorded"
 
 
+@pytest.mark.parametrize("address", ["errors%2F24h", "errors/24h"])
+def test_a_name_may_have_slashes_inside(clients: dict[str, httpx.Client], address: str) -> None:
+    saved = clients["bob"].put(f"/views/runs/{address}", json=QUERY)
+    assert (saved.status_code, saved.json()["name"]) == (200, "errors/24h")
+    assert seen(clients["bob"]) == [("bob", "errors/24h", False)]
+    assert clients["bob"].delete(f"/views/runs/{address}").status_code == 204
+    assert seen(clients["bob"]) == []
+
+
 def test_a_view_that_was_changed_meanwhile_is_told(clients: dict[str, httpx.Client]) -> None:
     path = "/views/threads/busy"
     assert clients["ben"].put(path, json=QUERY).json()["revision"] == 1
@@ -76,6 +85,7 @@ def test_a_view_that_was_changed_meanwhile_is_told(clients: dict[str, httpx.Clie
         ("/views/runs/%20", QUERY),
         ("/views/runs/" + "x" * 129, QUERY),
         ("/views/runs/a%0Ab", QUERY),
+        ("/views/runs/a%2F", QUERY),
         ("/views/runs/x", {"query": "x" * 4097}),
         ("/views/runs/x", {}),
     ],

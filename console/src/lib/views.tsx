@@ -101,10 +101,9 @@ function Save({ page, query, taken, onClose, onDone }: SaveProps) {
           Show it to all operators
         </label>
       )}
-      {name.includes("/") && <p class="refusal">A name is part of an address, and can have no “/”.</p>}
       {before && <p>There is a view “{before.name}”. Saving replaces it.</p>}
       <p class="actions">
-        <Button kind="primary" disabled={!name.trim() || name.includes("/")} onClick={save}>
+        <Button kind="primary" disabled={!name.trim()} onClick={save}>
           {before ? "Replace" : "Save"}
         </Button>
         <Button onClick={onClose}>Cancel</Button>

@@ -71,6 +71,8 @@ def _named(request: Request) -> tuple[str, str]:
         raise InvalidRequest(f"{page!r} names no page: it must be lower-case letters and '-', at most 32.")
     if not name.strip() or len(name) > _MAX_NAME or not name.isprintable():
         raise InvalidRequest(f"A view's name must have 1 to {_MAX_NAME} characters, all of them printable.")
+    if request.url.path.endswith("/"):  # as in any path, it would make no difference
+        raise InvalidRequest("A view's name cannot end with '/'.")
     return page, name
 
 
@@ -80,12 +82,12 @@ SAVED_VIEWS: Final = Resource(
     routes=(
         Route("GET /views", list_views, answer=list[SavedView]),
         Route(
-            "PUT /views/{page}/{name}",
+            "PUT /views/{page}/{name:path}",
             put_view,
             answer=SavedView,
             errors=(404, 409),
             example={"query": "status=error&since=1d", "shared": False},
         ),
-        Route("DELETE /views/{page}/{name}", delete_view, success=(204,), errors=(404,)),
+        Route("DELETE /views/{page}/{name:path}", delete_view, success=(204,), errors=(404,)),
     ),
 )

@@ -20,11 +20,13 @@ _MAX_READ: Final = 1_000
 
 _COLUMNS: Final = "page, name, query, shared, owner, revision, updated_at"
 _KEY: Final = "by_operator = :by_operator AND owner = :owner AND page = :page AND name = :name"
+_OF_PAGE: Final = "(CAST(:page AS TEXT) IS NULL OR page = :page)"
+# Those of others are looked for among operators' only, which are few.
 VIEWS = statement(
     "views",
-    f"""SELECT {_COLUMNS} FROM saved_views
-        WHERE by_operator = :by_operator AND (owner = :owner OR (by_operator = 1 AND shared = 1))
-          AND (CAST(:page AS TEXT) IS NULL OR page = :page)
+    f"""SELECT {_COLUMNS} FROM saved_views WHERE by_operator = :by_operator AND owner = :owner AND {_OF_PAGE}
+        UNION ALL SELECT {_COLUMNS} FROM saved_views
+        WHERE by_operator = 1 AND :by_operator = 1 AND shared = 1 AND owner <> :owner AND {_OF_PAGE}
         ORDER BY page, name, owner LIMIT :limit""",
 )
 VIEW = statement("view", f"SELECT {_COLUMNS} FROM saved_views WHERE {_KEY}")
