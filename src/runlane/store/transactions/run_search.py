@@ -47,6 +47,8 @@ MAX_IDS: Final = 1_000
 WaitReason = Literal["run", "delay", "slots"]
 
 UNSUCCESSFUL: Final = TERMINAL - {RunStatus.SUCCESS}
+#: Why they ended.
+_UNSUCCESSFUL_REASONS: Final = frozenset(EndReason) - {EndReason.COMPLETED, EndReason.PAUSED}
 _IS_UNSUCCESSFUL: Final = f"status IN {listed(UNSUCCESSFUL)}"
 
 
@@ -292,9 +294,10 @@ def _scope(owner: Owner, where: RunFilter) -> Transaction[str]:
     if where.thread_id is not None:
         return "thread"
     everybody = isinstance(owner, AnyOwner)
-    if where.statuses and where.statuses <= UNSUCCESSFUL:
+    statuses, reasons = where.statuses, where.end_reasons
+    if (statuses and statuses <= UNSUCCESSFUL) or (reasons and reasons <= _UNSUCCESSFUL_REASONS):
         return "unsuccessful" if everybody else "unsuccessful_of_owner"
-    if where.waits_for or (where.statuses and where.statuses <= ACTIVE):
+    if where.waits_for or (statuses and statuses <= ACTIVE):
         active = yield COUNT_ACTIVE(limit=MANY_ACTIVE)
         if active[0]["n"] < MANY_ACTIVE:
             return "active"
