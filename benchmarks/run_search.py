@@ -2,35 +2,28 @@
 
 Makes the runs by SQL, straight into the tables, then asks as the server does and prints milliseconds.
 
-    python benchmarks/run_search.py --runs 1000000                                     # SQLite
-    python benchmarks/run_search.py --runs 1000000 --database postgresql://host/empty  # PostgreSQL, an empty database
+    python benchmarks/run_search.py --runs 1000000             # an SQLite file in a temporary folder
+    python benchmarks/run_search.py --runs 1000000 --postgres  # a PostgreSQL server of its own
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
+
+from filling import analyse, in_batches, main, number_of, numbered, timed
 
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Owner
 from runlane.settings import Settings
 from runlane.store.backends import open_driver
-from runlane.store.drivers.postgres import PostgresDriver
 from runlane.store.ledger import RunStore
-from runlane.store.statements import Driver, Statement, Transaction, statement
 from runlane.store.transactions.run_search import RunFilter
 
-ROUNDS: Final = 20
-#: Runs made by one statement; and what one run in so many has.
-BATCH: Final = 100_000
+#: What one run in so many has.
 FAILED, PENDING, RARE, OWNERS, THREADS = 50, 500, 100_000, 100, 10
 _COLUMNS: Final = (
     "run_id, thread_id, owner, graph_id, assistant_id, status, end_reason, multitask_strategy, on_disconnect, "
@@ -41,13 +34,7 @@ _ROW: Final = f"""'o' || (n / {THREADS} % {OWNERS}), CASE WHEN n % {RARE} = 7 TH
     CASE WHEN n % {PENDING} = 3 THEN NULL WHEN n % {FAILED} = 1 THEN 'failed' ELSE 'completed' END,
     'enqueue', 'continue', '{{"graph_id": "agent", "assistant_id": "a0"}}', '{{}}',
     '{{"total_tokens":' || (n % 5000) || '}}', 'b' || (n / {RARE}), 'w' || (n / 1000), 1, n * 1000000, n * 1000000"""
-FILL: Final = statement(
-    "fill_runs",
-    f"""WITH RECURSIVE numbers (n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :upto)
-        INSERT INTO runs ({_COLUMNS}) SELECT printf('r%08d', n), 't' || (n / {THREADS}), {_ROW} FROM numbers""",
-    postgres=f"""INSERT INTO runs ({_COLUMNS}) SELECT 'r' || lpad(n::text, 8, '0'), 't' || (n / {THREADS}), {_ROW}
-        FROM generate_series(CAST(:first AS bigint), CAST(:upto AS bigint) - 1) AS n""",
-)
+FILL: Final = numbered("runs", _COLUMNS, f"{number_of('r', 'n')}, 't' || (n / {THREADS}), {_ROW}")
 WAITS: Final = RunFilter(waits_for="run")
 
 
@@ -71,16 +58,6 @@ def filters(total: int) -> dict[str, tuple[Owner, RunFilter]]:
     }
 
 
-async def fill(driver: Driver, total: int) -> None:
-    def made() -> Transaction[None]:
-        for first in range(0, total, BATCH):
-            yield FILL(first=first, upto=min(total, first + BATCH))
-        if isinstance(driver, PostgresDriver):  # the server analyses tables by itself, but not at once
-            yield Statement("analyse", "", "ANALYZE runs")()
-
-    await driver.write(made())
-
-
 async def report(store: RunStore, total: int, rounds: int) -> None:
     print(f"| {'filter':30} | {'asked':13} | found | median ms |  worst ms | median CPU ms |")
     print("|---|---|--:|--:|--:|--:|")
@@ -94,35 +71,21 @@ async def report(store: RunStore, total: int, rounds: int) -> None:
 
 
 async def _timed(name: str, asked: str, ask: Callable[[], Awaitable[Any]], rounds: int) -> None:
-    wall, cpu, found = [], [], 0
-    for _ in range(rounds):
-        begun, begun_cpu = time.perf_counter(), time.process_time()
-        found = len((await ask()).runs)
-        wall.append((time.perf_counter() - begun) * 1000)
-        cpu.append((time.process_time() - begun_cpu) * 1000)
-    print(
-        f"| {name:30} | {asked:13} | {found:5} | {statistics.median(wall):9.2f} | {max(wall):9.2f} "
-        f"| {statistics.median(cpu):13.2f} |",
-        flush=True,
-    )
+    times, page = await timed(ask, rounds)
+    print(f"| {name:30} | {asked:13} | {len(page.runs):5} | {times} |", flush=True)
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--database", help="an empty one; an SQLite file in a temporary folder by default")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        driver = await open_driver(Settings(database=arguments.database or f"sqlite:///{Path(folder) / 'runlane.db'}"))
-        try:
-            begun = time.perf_counter()
-            await fill(driver, arguments.runs)
-            print(f"{arguments.runs:,} runs made in {time.perf_counter() - begun:.0f} s\n")
-            await report(RunStore(driver), arguments.runs, arguments.rounds)
-        finally:
-            await driver.aclose()
+async def measure(database: str, runs: int, rounds: int) -> None:
+    driver = await open_driver(Settings(database=database))
+    try:
+        begun = time.perf_counter()
+        await driver.write(in_batches(FILL, runs))
+        await analyse(driver, "runs")
+        print(f"{runs:,} runs made in {time.perf_counter() - begun:.0f} s\n")
+        await report(RunStore(driver), runs, rounds)
+    finally:
+        await driver.aclose()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main(__doc__, "runs", measure)

@@ -9,37 +9,24 @@ count those that failed; then asks as the server does and prints milliseconds.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import json
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
-import psycopg
+from filling import analyse, batches, in_batches, main, numbered, timed
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from postgres_cluster import PostgresCluster  # a helper of the tests
 from runlane.records import ANY_OWNER
 from runlane.settings import Settings
-from runlane.store.backends import migrate_postgres, open_driver
-from runlane.store.drivers.postgres import PostgresDriver
+from runlane.store.backends import open_driver
 from runlane.store.ledger import RunStore
 from runlane.store.rows import microseconds
-from runlane.store.statements import Driver, Statement, Transaction, statement
+from runlane.store.statements import Driver, Transaction, statement
 from runlane.store.transactions.failure_queries import FailureFilter
 from runlane.store.transactions.total_queries import By, TotalFilter
 
-ROUNDS: Final = 20
-#: Runs made by one statement.
-BATCH: Final = 100_000
 DAYS: Final = 30
 OWNERS, GRAPHS, BUILDS, MODELS, MESSAGES = 1000, 5, 30, 3, 200
 #: A run in so many fails; so many runs wait and execute, in threads of their own.
@@ -49,7 +36,7 @@ _USAGE: Final = json.dumps(
     {**COUNTS, "by_model": {"model-?": COUNTS}, "first_human_message": "x" * 100}, separators=(",", ":")
 )
 #: Replaced, so that models differ by run.
-_USAGE_SQL: Final = f"""replace('{_USAGE}', '?', CAST(n % {MODELS} AS TEXT))"""
+USAGE: Final = f"""replace('{_USAGE}', '?', CAST(n % {MODELS} AS TEXT))"""
 
 
 def _letter(number: str) -> str:
@@ -66,27 +53,15 @@ _COLUMNS: Final = (
 _AT: Final = ":begun + n * :every"
 _ENDED: Final = f"""'t' || (n % :threads), 'owner-' || (n * 7919 % {OWNERS}), 'graph-' || (n / 7 % {GRAPHS}),
     'build-' || (n * {BUILDS} / :total), CASE WHEN n % {FAILS} = 0 THEN 'error' ELSE 'success' END,
-    CASE WHEN n % {FAILS} = 0 THEN 'failed' ELSE 'completed' END, 'enqueue', 'cancel', '{{}}', '{{}}', {_USAGE_SQL},
+    CASE WHEN n % {FAILS} = 0 THEN 'failed' ELSE 'completed' END, 'enqueue', 'cancel', '{{}}', '{{}}', {USAGE},
     {_ERROR}, {_AT} - 2000000, {_AT} - 2000000, {_AT}, {_AT} - 1900000 + n % 1000 * 1000, {_AT},
     'model-' || (n % {MODELS}), CASE WHEN n % {FAILS} = 0 THEN 0 ELSE 1 END"""
-FILL: Final = statement(
-    "fill",
-    f"""WITH RECURSIVE numbers (n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :upto)
-        INSERT INTO runs ({_COLUMNS}) SELECT 'run-' || n, {_ENDED} FROM numbers""",
-    postgres=f"""INSERT INTO runs ({_COLUMNS}) SELECT 'run-' || n, {_ENDED}
-        FROM generate_series(CAST(:first AS bigint), CAST(:upto AS bigint) - 1) AS n""",
-)
+FILL: Final = numbered("runs", _COLUMNS, f"'run-' || n, {_ENDED}")
 _ACTIVE: Final = f"""'active-' || n, 'active-' || n, 'owner-' || (n % {OWNERS}), 'graph-' || (n % {GRAPHS}), :build,
     CASE WHEN n < {RUNNING} THEN 'running' ELSE 'pending' END, NULL, 'enqueue', 'cancel', '{{}}', '{{}}', NULL, NULL,
     :now, :now, :now, CASE WHEN n < {RUNNING} THEN :now END, NULL,
     NULL, 0, CASE WHEN n < {RUNNING} THEN 'worker-' || (n % 2) END"""
-FILL_ACTIVE: Final = statement(
-    "fill_active",
-    f"""WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {WAITING + RUNNING})
-        INSERT INTO runs ({_COLUMNS}, worker_id) SELECT {_ACTIVE} FROM numbers""",
-    postgres=f"""INSERT INTO runs ({_COLUMNS}, worker_id) SELECT {_ACTIVE}
-        FROM generate_series(0, {WAITING + RUNNING - 1}) AS n""",
-)
+FILL_ACTIVE: Final = numbered("runs", f"{_COLUMNS}, worker_id", _ACTIVE)
 #: A grain, and what it has of owner, graph and build, and reason.
 GRAINS: Final = (
     ("all", "''", "graph_id, build", "end_reason"),
@@ -136,32 +111,27 @@ FILL_THREADS: Final = statement(
 )
 
 
+def fill_totals(now: int) -> Transaction[None]:
+    """Make the totals of runs that are marked as counted, and of the last 25 hours by the minute."""
+    for totals in FILL_TOTALS:
+        yield totals(**({"recent": now - 90_000_000_000} if "minute" in totals.name else {}))
+
+
 async def fill(driver: Driver, total: int) -> None:
     """Make *total* runs that ended within 30 days, the last one now, and some that wait and execute."""
     now = microseconds(datetime.now(UTC))
     every, threads = DAYS * 86_400_000_000 // total, max(1, total // 10)
 
-    def made(first: int) -> Transaction[None]:
-        upto = min(total, first + BATCH)
-        begun = now - every * total
-        yield FILL(first=first, upto=upto, begun=begun, every=every, total=total, threads=threads)
-
     def rest() -> Transaction[None]:
-        for totals in FILL_TOTALS:
-            yield totals(**({"recent": now - 90_000_000_000} if "minute" in totals.name else {}))
-        yield FILL_ACTIVE(now=now, build=f"build-{BUILDS - 1}")
+        yield from fill_totals(now)
+        yield from in_batches(FILL_ACTIVE, WAITING + RUNNING, now=now, build=f"build-{BUILDS - 1}")
         yield FILL_THREADS(part=100)
-        if isinstance(driver, PostgresDriver):
-            yield from analysed("runs", "threads")
 
-    for first in range(0, total, BATCH):
-        await driver.write(made(first))
+    given = {"begun": now - every * total, "every": every, "total": total, "threads": threads}
+    for batch in batches(FILL, total, **given):
+        await driver.write(batch)
     await driver.write(rest())
-
-
-def analysed(*tables: str) -> Transaction[None]:
-    for table in tables:
-        yield Statement("analyse", "", f"ANALYZE {table}")()
+    await analyse(driver, "runs", "threads")
 
 
 async def count_all(store: RunStore) -> None:
@@ -208,14 +178,8 @@ async def report(store: RunStore, rounds: int) -> None:
     print(f"| {'report':36} | median ms |  worst ms | median CPU ms |")
     print("|---|--:|--:|--:|")
     for name, ask in reports(store).items():
-        wall, cpu = [], []
-        for _ in range(rounds):
-            begun, begun_cpu = time.perf_counter(), time.process_time()
-            await ask()
-            wall.append((time.perf_counter() - begun) * 1000)
-            cpu.append((time.process_time() - begun_cpu) * 1000)
-        median_cpu = statistics.median(cpu)
-        print(f"| {name:36} | {statistics.median(wall):9.2f} | {max(wall):9.2f} | {median_cpu:13.2f} |", flush=True)
+        times, _ = await timed(ask, rounds)
+        print(f"| {name:36} | {times} |", flush=True)
 
 
 async def measure(database: str, runs: int, rounds: int) -> None:
@@ -226,31 +190,11 @@ async def measure(database: str, runs: int, rounds: int) -> None:
         print(f"{runs:,} runs made in {time.perf_counter() - begun:.0f} s")
         store = RunStore(driver)
         await count_all(store)
-        if isinstance(driver, PostgresDriver):  # the server does so by itself, but not at once
-            await driver.write(
-                analysed("run_totals", "token_totals", "minute_totals", "failure_groups", "failure_totals")
-            )
+        await analyse(driver, "run_totals", "token_totals", "minute_totals", "failure_groups", "failure_totals")
         await report(store, rounds)
     finally:
         await driver.aclose()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--postgres", action="store_true")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        database = f"sqlite:///{Path(folder) / 'runlane.db'}"
-        if arguments.postgres:
-            cluster = stack.enter_context(PostgresCluster(durable=True))
-            with psycopg.connect(cluster.dsn, autocommit=True) as admin:
-                admin.execute("CREATE DATABASE totals")
-            database = cluster.url("totals")
-            migrate_postgres(database)
-        asyncio.run(measure(database, arguments.runs, arguments.rounds))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "runs", measure)
