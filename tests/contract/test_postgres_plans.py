@@ -17,9 +17,10 @@ from runlane.checkpoints import items, transactions
 from runlane.journal import rows
 from runlane.records import ANY_OWNER, Owner
 from runlane.store.backends import migrate_postgres
+from runlane.store.filters import filter_params
 from runlane.store.rows import owner_params
 from runlane.store.statements import Statement
-from runlane.store.transactions import claims, fence, interrupts, parts, thread_search
+from runlane.store.transactions import claims, fence, interrupts, parts, thread_search, webhooks
 from runlane.store.transactions.failure_queries import TRENDS
 from runlane.store.transactions.run_search import COMPARED, NEWEST, RunFilter, last_compared, matching
 from runlane.store.transactions.selections import selecting
@@ -54,7 +55,13 @@ THREADS = 20_000
 FILL_THREADS = f"""INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts, created_at,
       updated_at, state_updated_at)
     SELECT 'a' || n, 'o' || n % 5, CASE WHEN n % 2 = 0 THEN 'interrupted' ELSE 'idle' END, 'idle', '{{}}', '{{}}',
-      CASE WHEN n % 2 = 0 THEN '{{"task": []}}' ELSE '{{}}' END, 1, n, n FROM generate_series(1, {THREADS}) AS n"""
+      CASE WHEN n % 2 = 0 THEN '{{"task": []}}' ELSE '{{}}' END, n, n, n FROM generate_series(1, {THREADS}) AS n"""
+#: A quarter has failed.
+DELIVERIES = 20_000
+FILL_DELIVERIES = f"""INSERT INTO webhook_deliveries (run_id, thread_id, owner, metadata, url, run, omitted, status,
+      next_at, created_at)
+    SELECT 'd' || n, 't', 'o' || n % 5, '{{}}', '', '{{}}', '[]',
+      CASE WHEN n % 20 < 5 THEN 'failed' ELSE 'delivered' END, 1, n FROM generate_series(1, {DELIVERIES}) AS n"""
 FILL_RUNNING = """INSERT INTO runs (run_id, thread_id, owner, status, attempt, worker_id, multitask_strategy,
       on_disconnect, metadata, kwargs, not_before, created_at, updated_at)
     SELECT 'running-' || n, 'running-' || n, 'o' || n % 50, 'running', 1, 'w', 'enqueue', 'cancel', '{}', '{}', 1, n, 1
@@ -123,7 +130,7 @@ def ledger(request: pytest.FixtureRequest, postgres_cluster: PostgresCluster) ->
         url = postgres_cluster.url(name)
         migrate_postgres(url)
         with ledger_connection(url, autocommit=True) as made:
-            for sql in (*FILL, FILL_RUNS, FILL_THREADS):
+            for sql in (*FILL, FILL_RUNS, FILL_THREADS, FILL_DELIVERIES):
                 made.execute(sql)
             if request.param == "analysed":
                 made.execute("ANALYZE")
@@ -191,11 +198,32 @@ def test_a_search_for_runs_reads_few_of_them(scope: str, ledger: psycopg.Connect
 
 
 @pytest.mark.parametrize(("scope", "owner"), [("all", ANY_OWNER), ("owner", "o1")])
-def test_a_page_of_threads_reads_few_of_them(scope: str, owner: Owner, ledger: psycopg.Connection) -> None:
+@pytest.mark.parametrize("sort_by", ["updated_at", "created_at"])
+@pytest.mark.parametrize("after", [False, True], ids=["first", "deep"])
+def test_a_page_of_threads_reads_few_of_them(
+    scope: str, owner: Owner, sort_by: str, after: bool, ledger: psycopg.Connection
+) -> None:
     ledger.execute("ANALYZE threads")
     given = {**ThreadFilter().params(), **owner_params(owner), "limit": 20, "offset": 0}
-    found = plan_of(thread_search._search(scope, "updated_at", "desc", values=False), given, ledger)
-    assert looked_at(found) <= ENOUGH, json.dumps(found, indent=1)
+    given |= {"after_key": THREADS // 2, "after_id": ""}
+    found = plan_of(thread_search._search(scope, sort_by, "desc", values=False, after=after), given, ledger)
+    enough = ENOUGH
+    if after and scope == "owner":  # it has a fifth of all threads, and the index by its changes has no ids to sort by
+        enough = THREADS / 5 if sort_by == "updated_at" else 3 * ENOUGH
+    assert looked_at(found) <= enough, json.dumps(found, indent=1)
+
+
+@pytest.mark.parametrize(("scope", "owner"), [("all", ANY_OWNER), ("owner", "o1")])
+@pytest.mark.parametrize("status", [None, "failed", "delivered"])
+def test_a_page_of_deliveries_reads_few_of_them(
+    scope: str, owner: Owner, status: str | None, ledger: psycopg.Connection
+) -> None:
+    ledger.execute("ANALYZE webhook_deliveries")
+    place = {"at": DELIVERIES // 2, "after": "", "run_id": None, "limit": 20, "offset": 0}
+    given = {**filter_params(None), **owner_params(owner), **place, "status": status}
+    found = plan_of(webhooks.listing(scope, undelivered=status == "failed"), given, ledger)
+    of_owner = DELIVERIES / 5 / 4 if scope == "owner" and status == "failed" else 0  # those of one owner may be sorted
+    assert looked_at(found) <= max(ENOUGH, of_owner), json.dumps(found, indent=1)
 
 
 def test_a_page_of_the_inbox_reads_few_threads(ledger: psycopg.Connection) -> None:

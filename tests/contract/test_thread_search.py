@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from ledger_kit import admit
 from runlane.errors import InvalidRequest
 from runlane.lifecycle import ThreadStatus
-from runlane.records import ANY_OWNER, NO_OWNER, Owner
+from runlane.records import ANY_OWNER, NO_OWNER, Owner, Thread
 from runlane.store.drivers.sqlite import configure, execute
 from runlane.store.filters import MAX_DEPTH, MAX_VALUES, contains
 from runlane.store.ledger import RunStore
@@ -26,9 +28,11 @@ from runlane.store.transactions.thread_search import (
     PAGE,
     SORT_KEYS,
     PageRequest,
+    Place,
     ThreadFilter,
     needle,
     page_threads,
+    place_of,
 )
 
 INSERT = statement(
@@ -109,6 +113,35 @@ async def test_every_page_is_that_of_the_whole_sorted_result(driver: Driver, sto
                     if offset == 0:
                         page = await store.threads.page(**asked_for, count_at_most=40)
                         assert (page.threads, page.total) == (found, min(40, len(expected)))
+
+
+@pytest.mark.parametrize("key", SORT_KEYS)
+async def test_pages_that_follow_places_are_those_of_the_whole_result(
+    driver: Driver, store: RunStore, key: str
+) -> None:
+    """Of all owners and of one, by status, by a text that few threads have and by one that many have."""
+    graphs = [GRAPH.format("rare" if n % 40 == 0 else "agent") for n in range(PAGE + 100)]
+    at = [(n * 7) % 11 * (MINUTE_US // 3) for n in range(PAGE + 100)]
+    rows = [row(n, graphs[n], owner="ann" if n % 3 else "bob", at=at[n]) for n in range(PAGE + 100)]
+    await fill(driver, rows)
+    await driver.write(stop({one["thread_id"] for one in rows[::25]}, "interrupted"))
+    wanted = (
+        ThreadFilter(),
+        ThreadFilter(metadata={"graph_id": "rare"}),
+        ThreadFilter(metadata={"graph_id": "agent"}),
+        ThreadFilter(status=ThreadStatus.INTERRUPTED),
+    )
+    for owner, where, order in itertools.product(("ann", "bob", ANY_OWNER), wanted, ("asc", "desc")):
+        sorted_by = {"owner": owner, "where": where, "sort_by": key, "order": order, "with_values": False}
+        whole = await store.threads.search(**sorted_by, limit=2 * PAGE)
+        found, after = list[Thread](), None
+        while after is None or len(found) < len(whole):
+            page = await store.threads.page(**sorted_by, limit=150, count_at_most=1, after=after)
+            assert page.total == (after is None)
+            found += page.threads
+            after = place_of(page.threads[-1], key)
+        assert tuple(found) == whole
+        assert (await store.threads.page(**sorted_by, limit=1, count_at_most=0, after=after)).threads == ()
 
 
 @pytest.mark.parametrize("key", SORT_KEYS)
@@ -292,7 +325,12 @@ def test_a_search_by_status_costs_the_same_among_many_threads(
 
 
 @pytest.mark.parametrize("owner", ["ann", ANY_OWNER], ids=["one owner", "all owners"])
-def test_a_page_of_the_last_changed_threads_costs_the_same_among_many(sqlite_ledger: Path, owner: Owner) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [NEWEST, replace(NEWEST, sort_by="created_at"), replace(NEWEST, after=Place(key=NARROW // 2, thread_id=""))],
+    ids=["last changed", "last made", "deep"],
+)
+def test_a_page_of_all_threads_costs_the_same_among_many(sqlite_ledger: Path, owner: Owner, page: PageRequest) -> None:
     with filled_in_memory(sqlite_ledger) as connection:
         costs = []
         for begin in (0, NARROW):
@@ -300,7 +338,7 @@ def test_a_page_of_the_last_changed_threads_costs_the_same_among_many(sqlite_led
             connection.executemany(
                 INSERT.sqlite, [row(n, "{}", owner="ann" if n % 5 else "bob", at=n) for n in threads]
             )
-            costs.append(_steps(connection, owner, ThreadFilter()))
+            costs.append(_steps(connection, owner, ThreadFilter(), page))
     assert costs[1] < costs[0] * 1.5 + 100
 
 
@@ -358,7 +396,7 @@ def _graph(number: int) -> str:
     return "rare" if number % 1000 == 1 and number < NARROW else "agent"
 
 
-def _steps(connection: sqlite3.Connection, owner: Owner, where: ThreadFilter) -> int:
+def _steps(connection: sqlite3.Connection, owner: Owner, where: ThreadFilter, page: PageRequest = NEWEST) -> int:
     """Return how much of SQLite's virtual machine a search took, in hundreds of steps."""
     ticks = 0
 
@@ -368,6 +406,6 @@ def _steps(connection: sqlite3.Connection, owner: Owner, where: ThreadFilter) ->
         return 0
 
     connection.set_progress_handler(tick, 100)
-    execute(connection, page_threads(owner, where, NEWEST, with_values=True), 0)
+    execute(connection, page_threads(owner, where, page, with_values=True), 0)
     connection.set_progress_handler(None, 100)
     return ticks

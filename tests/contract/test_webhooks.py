@@ -15,6 +15,7 @@ from runlane.lifecycle import CancelAction, EndReason, RunEvent, RunStatus
 from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, NO_OWNER, RunError
 from runlane.store.ledger import RunStore
+from runlane.store.rows import microseconds
 from runlane.store.statements import Query, Transaction, statement
 from runlane.store.transactions import runs as run_transactions
 from runlane.store.transactions import webhooks as webhook_transactions
@@ -322,6 +323,12 @@ async def test_deliveries_are_listed_newest_first_for_their_owner(store: RunStor
     assert [one.run_id for one in await store.webhooks.list(owner="ann", run_id=mine[1])] == [mine[1]]
     assert [one.run_id for one in await store.webhooks.list(owner=ANY_OWNER, where={"team": "red"})] == [mine[0]]
     assert await store.webhooks.list(owner="ann", status=DeliveryStatus.GONE) == ()
+    undelivered = await store.webhooks.list(owner="ann", status=DeliveryStatus.PENDING)
+    assert [one.run_id for one in undelivered] == mine[::-1]
+    for owner in ("ann", ANY_OWNER):
+        newest = (await store.webhooks.list(owner=owner))[0]
+        behind = await store.webhooks.list(owner=owner, after=(microseconds(newest.created_at), newest.run_id))
+        assert behind == (await store.webhooks.list(owner=owner))[1:]
     with pytest.raises(NotFound):
         await store.webhooks.get(mine[0], owner="ben")
 

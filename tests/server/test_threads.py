@@ -126,6 +126,16 @@ async def test_search_filters_sorts_pages_and_counts(client: LangGraphClient, ht
     assert await client.threads.count(metadata=mark, values={"done": [0, 1]}) == 1
     page = await http.post("/threads/search", json={"metadata": mark, "limit": 2})
     assert (page.headers["x-pagination-total"], page.headers["x-pagination-next"]) == ("3", "2")
+    asked, found = {"metadata": mark, "limit": 2, "after": ""}, list[str]()
+    for total in ("3", None):
+        page = await http.post("/threads/search", json=asked)
+        assert page.headers.get("x-pagination-total") == total
+        found += [one["thread_id"] for one in page.json()]
+        following = page.headers.get("x-pagination-next")
+        asked["after"] = following or asked["after"]
+    assert (found, following) == (list(reversed(made)), None)
+    for refused in ({"after": "x"}, {"after": "x.y"}, {"offset": 1}):
+        assert (await http.post("/threads/search", json={**asked, **refused})).status_code == 422
     some = await client.threads.search(metadata=mark, select=["thread_id", "values"], limit=1)
     assert set(some[0]) == {"thread_id", "values"}
     assert (await http.post("/threads/search", json={"status": "sleeping"})).status_code == 422

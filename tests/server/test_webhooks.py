@@ -182,8 +182,13 @@ async def test_deliveries_are_listed_by_run_status_and_page(plain: httpx.AsyncCl
             answer = await plain.post(path, json=body(to))
             ids.append(answer.headers["content-location"].rpartition("/")[2])
             await outcome(plain, ids[-1])
-    newest = (await plain.get("/webhooks", params={"limit": 2})).json()
-    assert [one["run_id"] for one in newest] == ids[:0:-1]
+    page = await plain.get("/webhooks", params={"limit": 2})
+    assert [one["run_id"] for one in page.json()] == ids[:0:-1]
+    after = {"limit": 2, "after": page.headers["x-pagination-next"]}
+    last = await plain.get("/webhooks", params=after)
+    assert ([one["run_id"] for one in last.json()], "x-pagination-next" in last.headers) == (ids[:1], False)
+    for refused in ({"after": "x"}, {**after, "offset": 1}):
+        assert (await plain.get("/webhooks", params=refused)).status_code == 422
     [oldest] = (await plain.get("/webhooks", params={"limit": 1, "offset": 2})).json()
     assert (oldest["run_id"], oldest["status"], oldest["thread_id"]) == (ids[0], "gone", thread)
     [one] = (await plain.get("/webhooks", params={"run_id": ids[1]})).json()

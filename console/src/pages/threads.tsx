@@ -7,7 +7,7 @@ import { FilterBar } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
 import { operates } from "../lib/operator";
-import { type Query, link, place } from "../lib/route";
+import { type Query, link, place, setQuery } from "../lib/route";
 import { withoutPayload } from "../lib/runs";
 import { permits } from "../lib/session";
 import { listEveryMs, useChanges } from "../lib/stream";
@@ -16,18 +16,20 @@ import { SUMMARY, type ThreadSummary, assistantOf, titleOf } from "../lib/thread
 import { Age, AsCode, Button, Chip, Empty, Head, Loaded, Status } from "../lib/ui";
 import { Views } from "../lib/views";
 import { Bulk } from "./threads/bulk";
-import { threadFields, threadFilter } from "./threads/fields";
+import { OTHERS, threadFields, threadFilter } from "./threads/fields";
 import { useTitles } from "./threads/titles";
 
 interface Found {
   threads: ThreadSummary[];
   /** How many match; `null`: more than the server counts. */
   total: number | null;
-  more: boolean;
+  /** Where older ones begin; `null`: there are none. */
+  next: string | null;
 }
 
 const PAGE = 100;
-const MOST = 1_000;
+/** Rows that are read again and again; older ones have a page of their own. */
+const MOST = 500;
 const VIEWS: [string, Query][] = [
   ["All", {}],
   ["Busy", { status: "busy" }],
@@ -35,32 +37,38 @@ const VIEWS: [string, Query][] = [
   ["Failed", { status: "error" }],
 ];
 
-async function search(filter: Record<string, unknown>, limit: number, stop: AbortSignal): Promise<Found> {
-  const body = { ...filter, limit, select: operates() ? [...SUMMARY, "owner"] : SUMMARY };
+async function search(filter: Record<string, unknown>, before: string | undefined, limit: number, stop: AbortSignal): Promise<Found> {
+  const body = { ...filter, after: before ?? "", limit, select: operates() ? [...SUMMARY, "owner"] : SUMMARY };
   const answer = await request("POST", "/threads/search", { body, headers: withoutPayload(), signal: stop });
   const total = answer.headers.get("X-Pagination-Total");
   return {
     threads: (await answer.json()) as ThreadSummary[],
     total: total === null ? null : Number(total),
-    more: answer.headers.has("X-Pagination-Next"),
+    next: answer.headers.get("X-Pagination-Next"),
   };
 }
 
 export default function Threads() {
   const { query } = place.value;
-  const given = checkQuery(query, threadFields([]));
+  const given = checkQuery(query, threadFields([]), OTHERS);
+  const { before } = query;
   const [limit, setLimit] = useState(PAGE);
   const [selected, select] = useState<ReadonlySet<string>>(new Set());
   const filter = threadFilter(given.query);
-  const live = useLive((stop) => search(filter, limit, stop), [given.query], listEveryMs.value);
-  useChanges(() => true, live.reload);
+  const live = useLive((stop) => search(filter, before, limit, stop), [given.query, before], listEveryMs.value);
+  useChanges(() => true, () => !before && live.reload());
   const threads = live.data?.threads ?? [];
   const titles = useTitles(threads);
   const now = useNow(5_000);
   const acts = permits("threads.update") || permits("threads.delete");
+  const more = () => {
+    if (limit < MOST) setLimit(limit + PAGE);
+    else setQuery({ before: live.data?.next ?? undefined });
+    live.reload();
+  };
   return (
     <>
-      <Head title="Threads" sentence={live.data && sentence(live.data)} live={live}>
+      <Head title="Threads" sentence={live.data && sentence(live.data, Boolean(before))} live={live}>
         <AsCode
           http={`POST /threads/search ${JSON.stringify(filter)}`}
           cli={`runlane threads ls${given.query["status"] ? ` --status ${given.query["status"]}` : ""}${given.query["graph"] ? ` --graph ${shell(given.query["graph"])}` : ""}`}
@@ -71,6 +79,11 @@ export default function Threads() {
       </Head>
       <FilterBar label="Filter of threads" fields={threadFields(threads)} given={given} example="status:error graph:agent" />
       <Views page="threads" common={VIEWS} query={given.query} />
+      {before && (
+        <p>
+          Older threads. <a href={link(["threads"], { ...query, before: undefined })}>To the newest</a>
+        </p>
+      )}
       <Loaded live={live}>
         {(found) =>
           found.threads.length ? (
@@ -84,7 +97,11 @@ export default function Threads() {
                 selected={acts ? selected : undefined}
                 onSelect={acts ? select : undefined}
               />
-              {found.more && <More limit={limit} onMore={() => (setLimit(limit + PAGE), live.reload())} />}
+              {found.next !== null && (
+                <p class="end-of-list">
+                  <Button onClick={more}>More</Button>
+                </p>
+              )}
             </>
           ) : (
             <Empty>
@@ -96,15 +113,6 @@ export default function Threads() {
       </Loaded>
       <Bulk selected={selected} onClear={() => select(new Set())} onDone={() => (select(new Set()), live.reload())} />
     </>
-  );
-}
-
-function More({ limit, onMore }: { limit: number; onMore: () => void }) {
-  if (limit >= MOST) return <p class="quiet">These are the first {number(MOST)}. A filter shows others.</p>;
-  return (
-    <p class="end-of-list">
-      <Button onClick={onMore}>More</Button>
-    </p>
   );
 }
 
@@ -138,8 +146,8 @@ function whyOf(thread: ThreadSummary): string {
   return error && thread.status === "error" ? (error.message ? `${error.error}: ${error.message}` : error.error) : "";
 }
 
-function sentence({ threads, total }: Found): string {
-  if (!threads.length) return "No threads.";
+function sentence({ threads, total }: Found, older: boolean): string {
+  if (!threads.length) return older ? "No older threads." : "No threads.";
   const count = (status: string) => threads.filter((thread) => statusOf(thread) === status).length;
   const parts = [
     [count("busy"), "busy"],
@@ -149,6 +157,7 @@ function sentence({ threads, total }: Found): string {
     [count("idle"), "idle"],
   ] as const;
   const list = parts.filter(([n]) => n).map(([n, word]) => `${number(n)} ${word}`);
+  if (older) return `${plural(threads.length, "older thread")}: ${list.join(", ")}.`;
   const all = total === null ? "More than 1,000 threads" : plural(total, "thread");
   return `${all}${total === threads.length ? "" : `; of the ${number(threads.length)} shown`}: ${list.join(", ")}.`;
 }

@@ -1,5 +1,5 @@
 /** Deliveries of webhooks: what was sent, what waits, and sending again. */
-import { type Page, send } from "../lib/api";
+import { page } from "../lib/api";
 import { Choice } from "../lib/fields";
 import { number, plural } from "../lib/format";
 import { withoutPayload } from "../lib/runs";
@@ -20,15 +20,8 @@ export default function Webhooks() {
 
 function Deliveries() {
   const { status } = place.value.query;
-  const load = async (after: string | undefined, stop?: AbortSignal): Promise<Page<Delivery>> => {
-    const offset = Number(after ?? 0);
-    const items = await send<Delivery[]>("GET", "/webhooks", {
-      query: { delivery_status: status, limit: ROWS, offset },
-      headers: withoutPayload(),
-      signal: stop,
-    });
-    return { items, next: items.length === ROWS ? String(offset + ROWS) : null };
-  };
+  const load = (after: string | undefined, stop?: AbortSignal) =>
+    page<Delivery>("GET", "/webhooks", { query: { delivery_status: status, limit: ROWS, after }, headers: withoutPayload(), signal: stop });
   const paged = usePaged(load, [status], EVERY_MS);
   const { live, rows } = paged;
   return (

@@ -3,7 +3,9 @@ import { type Field, checkObject } from "../../lib/filter";
 import type { Query } from "../../lib/route";
 import type { ThreadSummary } from "../../lib/threads";
 
-const SORTS: Record<string, string> = { changed: "updated_at", created: "created_at", state: "state_updated_at" };
+const SORTS: Record<string, string> = { changed: "updated_at", created: "created_at" };
+/** Names in the URL of the page that are no filters. */
+export const OTHERS = ["before"];
 
 export function threadFields(threads: readonly ThreadSummary[]): Field[] {
   const seen = (name: string) => [...new Set(threads.map((thread) => thread.metadata[name]).filter((one) => typeof one === "string"))] as string[];

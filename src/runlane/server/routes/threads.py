@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4
@@ -34,12 +35,17 @@ from runlane.server.routes.keyed_threads import is_keyed
 from runlane.server.routes.state_updates import Superstep, draft_history
 from runlane.server.service import Service
 from runlane.store.statements import ExtraWrites
-from runlane.store.transactions.thread_search import ThreadFilter
+from runlane.store.transactions.thread_search import Place, ThreadFilter, place_of
 
 #: A search counts what it finds up to this number; beyond that a count costs more than the search, and is not told.
 MAX_TOTAL: Final = 1000
 #: What clients may select though no thread has it.
 _LEGACY: Final[Json] = {"context": {}}
+
+
+#: What threads are sorted by; instants are microseconds in a page's ``after``.
+ThreadKey = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
+_INSTANT: Final = re.compile(r"[0-9]{1,18}")
 
 
 class Ttl(msgspec.Struct, kw_only=True):
@@ -68,7 +74,8 @@ class ThreadSearch(Body):
     owner: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
     limit: Limit = 10
     offset: Offset = 0
-    sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] | None = None
+    after: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    sort_by: ThreadKey | None = None
     sort_order: SortOrder | None = None
     select: list[str] | None = None
     extract: Annotated[dict[str, str], msgspec.Meta(max_length=10)] | None = None
@@ -134,8 +141,14 @@ async def _created(service: Service, access: Access, body: ThreadCreate, thread_
 
 
 async def search_threads(request: Request, body: ThreadSearch) -> Response:
-    """Find threads, the last changed first; X-Pagination-Total counts them, unless there are very many."""
+    """Find threads, the last changed first; X-Pagination-Total counts them, unless there are very many.
+
+    X-Pagination-Next is the next page's ``offset``; where ``after`` is given, empty for the first page, the next page's
+    ``after``, and only the first page is counted. The threads before a page are then not read again.
+    """
     service = service_of(request)
+    sort_by: ThreadKey = body.sort_by or "updated_at"
+    after = _place(body, sort_by)
     owner, where = await _searched(request, body)
     if owner is None:
         return json_response([], headers={"X-Pagination-Total": "0"})
@@ -143,10 +156,11 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
     page = await service.store.threads.page(
         owner=owner,
         where=where,
-        sort_by=body.sort_by or "updated_at",
+        sort_by=sort_by,
         order=body.sort_order or "desc",
         limit=body.limit + 1,
         offset=body.offset,
+        after=after,
         count_at_most=MAX_TOTAL + 1,
         with_values=not body.select
         or "values" in body.select
@@ -158,10 +172,27 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
         rows.append(selected(wire, body.select, legacy={**_LEGACY, "owner": thread.owner}))
         if extraction is not None:
             rows[-1]["extracted"] = extraction(wire)
-    headers = {} if page.total > MAX_TOTAL else {"X-Pagination-Total": str(page.total)}
+    headers = {} if after or page.total > MAX_TOTAL else {"X-Pagination-Total": str(page.total)}
     if len(page.threads) > body.limit:
-        headers["X-Pagination-Next"] = str(body.offset + body.limit)
+        following = place_of(page.threads[body.limit - 1], sort_by)
+        by_place = f"{following.key}.{following.thread_id}"
+        headers["X-Pagination-Next"] = str(body.offset + body.limit) if body.after is None else by_place
     return json_response(rows, headers=headers)
+
+
+def _place(body: ThreadSearch, sort_by: ThreadKey) -> Place | None:
+    """Return where the page begins that *body* asks for; ``None``: at the first thread, or at its offset."""
+    if body.after is not None and body.offset:
+        raise InvalidRequest("A page begins at 'offset' or comes 'after' a place: leave one of them out.")
+    if not body.after:
+        return None
+    key, _, thread_id = body.after.partition(".")
+    of_texts = sort_by in ("thread_id", "status")
+    if not thread_id or not (of_texts or _INSTANT.fullmatch(key)):
+        raise InvalidRequest(
+            f"after is {body.after!r}; it must be the X-Pagination-Next of a page that was sorted by {sort_by}."
+        )
+    return Place(key=key if of_texts else int(key), thread_id=thread_id)
 
 
 async def count_threads(request: Request, body: ThreadSearch) -> Response:

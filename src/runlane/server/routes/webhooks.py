@@ -6,13 +6,14 @@ operators who may retry runs.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import NotFound
+from runlane.errors import InvalidRequest, NotFound
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.queries import Page
@@ -20,12 +21,17 @@ from runlane.server.http.requests import path_uuid
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, service_of
-from runlane.store.transactions.webhooks import Attempted, Delivery, DeliveryStatus
+from runlane.store.rows import microseconds
+from runlane.store.transactions.webhooks import NEWEST_DELIVERY, Attempted, Delivery, DeliveryStatus
+
+#: A place in the list: in which microsecond a delivery was made, and its run.
+_PLACE: Final = re.compile(r"([0-9]{1,18})\.([0-9a-f-]{36})")
 
 
 class DeliveriesQuery(Page):
     run_id: UUID | None = None
     delivery_status: DeliveryStatus | None = None
+    after: str | None = None
 
 
 def _wire(delivery: Delivery) -> dict[str, Any]:
@@ -60,7 +66,8 @@ async def _found(request: Request, access: Access) -> tuple[Delivery, tuple[Atte
 
 
 async def list_deliveries(request: Request, query: DeliveriesQuery) -> Response:
-    """List deliveries of webhooks, the newest first."""
+    """List deliveries of webhooks, the newest first. X-Pagination-Next is the next page's ``after``."""
+    after = _place(query)
     access = await authorize(request, "threads", "search", {})
     found = await service_of(request).store.webhooks.list(
         owner=access.reads,
@@ -69,8 +76,23 @@ async def list_deliveries(request: Request, query: DeliveriesQuery) -> Response:
         status=query.delivery_status,
         limit=query.limit,
         offset=query.offset,
+        after=after,
     )
-    return json_response([_wire(delivery) for delivery in found])
+    headers = {}
+    if len(found) == query.limit:
+        headers["X-Pagination-Next"] = f"{microseconds(found[-1].created_at)}.{found[-1].run_id}"
+    return json_response([_wire(delivery) for delivery in found], headers=headers)
+
+
+def _place(query: DeliveriesQuery) -> tuple[int, str]:
+    if query.after is None:
+        return NEWEST_DELIVERY
+    if query.offset:
+        raise InvalidRequest("A page begins at 'offset' or comes 'after' a place: leave one of them out.")
+    match = _PLACE.fullmatch(query.after)
+    if match is None:
+        raise InvalidRequest(f"Query parameter 'after' is {query.after!r}; it must be the X-Pagination-Next of a page.")
+    return int(match[1]), match[2]
 
 
 async def get_delivery(request: Request) -> Response:

@@ -12,7 +12,7 @@ from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import interrupts, run_states, thread_search, threads
 from runlane.store.transactions.interrupts import Answer, AskingPage, Permits
-from runlane.store.transactions.thread_search import PageRequest, ThreadFilter, ThreadPage
+from runlane.store.transactions.thread_search import PageRequest, Place, ThreadFilter, ThreadPage
 from runlane.store.transactions.threads import NewThread
 
 
@@ -172,10 +172,21 @@ class Threads:
         limit: int = 10,
         offset: int = 0,
         count_at_most: int,
+        after: Place | None = None,
         with_values: bool = True,
     ) -> ThreadPage:
-        """Return a page as :meth:`search` does, and :meth:`count` what matches up to *count_at_most*, in one go."""
-        page = PageRequest(sort_by=sort_by, order=order, limit=limit, offset=offset, count_at_most=count_at_most)
+        """Return a page as :meth:`search` does, and :meth:`count` what matches up to *count_at_most*, in one go.
+
+        With *after*, the page begins at that place, and nothing is counted.
+        """
+        page = PageRequest(
+            sort_by=sort_by,
+            order=order,
+            limit=limit,
+            offset=offset,
+            count_at_most=0 if after else count_at_most,
+            after=after,
+        )
         return await self._database.read(
             lambda: thread_search.page_threads(owner, where, page, with_values=with_values)
         )

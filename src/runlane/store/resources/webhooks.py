@@ -8,7 +8,14 @@ from typing import Any
 from runlane.records import Owner
 from runlane.store.retrying import RetryingDriver
 from runlane.store.transactions import webhooks
-from runlane.store.transactions.webhooks import Attempted, ClaimedDelivery, Delivery, DeliveryStatus, Lane
+from runlane.store.transactions.webhooks import (
+    NEWEST_DELIVERY,
+    Attempted,
+    ClaimedDelivery,
+    Delivery,
+    DeliveryStatus,
+    Lane,
+)
 
 
 class Webhooks:
@@ -48,11 +55,15 @@ class Webhooks:
         status: DeliveryStatus | None = None,
         limit: int = 10,
         offset: int = 0,
+        after: tuple[int, str] = NEWEST_DELIVERY,
     ) -> tuple[Delivery, ...]:
-        """Return deliveries, newest first, of threads whose metadata matched *where*."""
+        """Return deliveries, newest first, of threads whose metadata matched *where*, behind one of this age and run.
+
+        Its age is the microsecond in which it was made.
+        """
         return await self._database.read(
             lambda: webhooks.list_deliveries(
-                owner, where=where, run_id=run_id, status=status, limit=limit, offset=offset
+                owner, where=where, run_id=run_id, status=status, limit=limit, offset=offset, after=after
             )
         )
 

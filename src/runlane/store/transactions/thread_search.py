@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from runlane.lifecycle import ThreadStatus
 from runlane.records import NO_OWNER, AnyOwner, Json, Order, Owner, Thread
 from runlane.store.conditions import IS_ACTIVE, IS_MINE
 from runlane.store.filters import MATCHES, MATCHES_PG, check_size, contains, filter_params, wanted_texts
-from runlane.store.rows import dumps, loads, owner_params, thread_record
+from runlane.store.rows import dumps, loads, microseconds, owner_params, thread_record
 from runlane.store.statements import Row, Rows, Statement, Transaction, contains_in_postgres, listed, statement
 from runlane.store.transactions.values import thread_of, value_of
 
@@ -73,8 +74,8 @@ _IN = "thread_id IN (SELECT value FROM json_each(:ids))"
 _IN_PG = "thread_id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb)))"
 #: Statuses of an index of their own, which has this condition.
 UNSETTLED: Final = frozenset({ThreadStatus.ERROR, ThreadStatus.INTERRUPTED})
-_SCOPE_OF_STATUS: Final = {**dict.fromkeys(UNSETTLED, "unsettled"), ThreadStatus.BUSY: "busy"}
-_UNSETTLED = f"status IN {listed(UNSETTLED)} AND status = :status AND {IS_MINE} AND {_LISTED}"
+_UNSETTLED = f"status IN {listed(UNSETTLED)} AND status = :status AND {_LISTED}"
+_UNSETTLED_OF_OWNER = f"owner = :owner AND {_UNSETTLED}"
 #: A thread is busy while it has an active run.
 _BUSY = f"thread_id IN (SELECT thread_id FROM runs WHERE {IS_ACTIVE}) AND status = :status AND {IS_MINE} AND {_LISTED}"
 #: Which threads are looked at, by the name of the index that is read.
@@ -82,6 +83,7 @@ _SCOPES: Final[Mapping[str, tuple[str, str]]] = {
     "all": (_LISTED, _LISTED),
     "owner": (f"owner = :owner AND {_LISTED}", f"owner = :owner AND {_LISTED}"),
     "unsettled": (_UNSETTLED, _UNSETTLED),
+    "unsettled_of_owner": (_UNSETTLED_OF_OWNER, _UNSETTLED_OF_OWNER),
     "busy": (_BUSY, _BUSY),
     "ids": (f"{_IN} AND {IS_MINE} AND {_LISTED}", f"{_IN_PG} AND {IS_MINE} AND {_LISTED}"),
 }
@@ -95,12 +97,15 @@ def _conditions(scope: str, *, values: bool) -> tuple[str, str]:
 
 
 @cache
-def _search(scope: str, sort_by: str, order: Order, *, values: bool) -> Statement:
-    """Return the statement that finds the ids of a page."""
+def _search(scope: str, sort_by: str, order: Order, *, values: bool, after: bool) -> Statement:
+    """Return the statement that finds the ids of a page; *after*: of one that follows a place."""
     lite, postgres = _conditions(scope, values=values)
     select = "SELECT thread_id FROM threads WHERE"
     tail = f"ORDER BY {sort_by} {order}, thread_id {order} LIMIT :limit OFFSET :offset"
     name = f"search_threads_{scope}_{sort_by}_{order}"
+    if after:
+        tail = f"AND ({sort_by}, thread_id) {'<' if order == 'desc' else '>'} (:after_key, :after_id) {tail}"
+        name = f"{name}_after"
     return statement(name, f"{select} {lite} {tail}", postgres=f"{select} {postgres} {tail}")
 
 
@@ -136,14 +141,13 @@ GET_THREADS: Final = statement(
 # The same rows without what can be large: a column that is not asked for is not read.
 _BARE = f"""SELECT {", ".join(BARE_COLUMNS)}, NULL AS state_values, NULL AS first_values FROM threads WHERE """
 GET_BARE_THREADS: Final = statement("get_bare_threads", _BARE + _IN, postgres=_BARE + _IN_PG)
-COUNT_OWNED: Final = statement(
-    "count_owned", "SELECT COUNT(*) AS n FROM (SELECT 1 FROM threads WHERE owner = :owner LIMIT :limit) AS found"
-)
-# How many threads there are about in the scope of a status.
+# How many threads there are about in a scope.
 _COUNT = "SELECT COUNT(*) AS n FROM (SELECT 1 FROM {rows} LIMIT :limit) AS found"
-_COUNT_STATUS: Final = {
-    "unsettled": statement(
-        "count_unsettled", _COUNT.format(rows=f"threads WHERE status IN {listed(UNSETTLED)} AND status = :status")
+_COUNT_SCOPE: Final = {
+    "owner": statement("count_owned", _COUNT.format(rows="threads WHERE owner = :owner")),
+    "unsettled": statement("count_unsettled", _COUNT.format(rows=f"threads WHERE {_UNSETTLED}")),
+    "unsettled_of_owner": statement(
+        "count_unsettled_of_owner", _COUNT.format(rows=f"threads WHERE {_UNSETTLED_OF_OWNER}")
     ),
     "busy": statement("count_active", _COUNT.format(rows=f"runs WHERE {IS_ACTIVE}")),
 }
@@ -223,6 +227,19 @@ class ThreadFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A place among sorted threads: right behind one that had this id and was sorted by this *key*."""
+
+    key: str | int
+    thread_id: str
+
+    def precedes(self, key: str | int, thread_id: str, order: Order) -> bool:
+        """Return whether a thread with this key and id comes after it."""
+        here, there = (self.key, self.thread_id), (key, thread_id)
+        return here > there if order == "desc" else here < there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadPage:
     """A page of a search, and how many threads match in all, counted as far as was asked."""
 
@@ -232,13 +249,18 @@ class ThreadPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRequest:
-    """Which of the threads that match are wanted: *limit* from *offset* on, and how many are counted."""
+    """Which of the threads that match are wanted: *limit* from *offset* on, and how many are counted.
+
+    Args:
+        after: Only threads behind this place, and counted too; a page costs no more however deep that is.
+    """
 
     sort_by: str
     order: Order
     limit: int
     offset: int
     count_at_most: int = 0
+    after: Place | None = None
 
 
 def _in_index(key: str, text: str) -> bool:
@@ -256,6 +278,12 @@ def needle(metadata: Json) -> str:
         elif type(value) is int and 0 < abs(value) < MAX_DIGITS_VALUE:
             texts.append(str(abs(value)))
     return max(texts, key=len)
+
+
+def place_of(thread: Thread, sort_by: str) -> Place:
+    """Return the place right behind *thread* among threads that are sorted by *sort_by*."""
+    key = getattr(thread, sort_by)
+    return Place(key=microseconds(key) if isinstance(key, datetime) else str(key), thread_id=thread.thread_id)
 
 
 def page_threads(owner: Owner, where: ThreadFilter, page: PageRequest, *, with_values: bool) -> Transaction[ThreadPage]:
@@ -279,10 +307,12 @@ def _page(owner: Owner, where: ThreadFilter, page: PageRequest) -> Transaction[t
     scope, term = yield from _narrowest(owner, where, in_order=sort_by == "updated_at")
     if term is not None:
         enough = max(offset + limit, page.count_at_most)
-        found = yield from _read_term(term, params, sort_by=sort_by, order=order, enough=enough)
+        found = yield from _read_term(term, params, sort_by=sort_by, order=order, enough=enough, after=page.after)
         chosen = [thread_id for _, thread_id in found[offset : offset + limit]]
         return chosen, min(page.count_at_most, len(found))
-    rows = yield _search(scope, sort_by, order, values=bool(where.values))(limit=limit, offset=offset, **params)
+    search = _search(scope, sort_by, order, values=bool(where.values), after=page.after is not None)
+    place = {} if page.after is None else {"after_key": page.after.key, "after_id": page.after.thread_id}
+    rows = yield search(limit=limit, offset=offset, **params, **place)
     total = offset + len(rows)
     is_last_page = len(rows) < limit and (rows or not offset)
     if page.count_at_most and not is_last_page:
@@ -358,16 +388,19 @@ def _narrowest(owner: Owner, where: ThreadFilter, *, in_order: bool) -> Transact
     """
     if where.ids is not None:
         return "ids", None
-    scope, fewest = "all", NARROW + 1
-    if not isinstance(owner, AnyOwner):
-        scope = "owner"
+    of_owner, fewest = not isinstance(owner, AnyOwner), NARROW + 1
+    if where.status in UNSETTLED:
+        scope = "unsettled_of_owner" if of_owner else "unsettled"
+    else:
+        scope = "owner" if of_owner else "all"
+    params = {**owner_params(owner), "status": None if where.status is None else where.status.value, "limit": NARROW}
+    if scope != "all":
         # The single tenant of an application without tenants has all threads; then a term is never the wider index.
-        fewest = (yield COUNT_OWNED(owner=owner, limit=NARROW))[0]["n"] + (owner == NO_OWNER)
-    if where.status in _SCOPE_OF_STATUS and fewest >= PAGE:
-        by_status = _SCOPE_OF_STATUS[where.status]
-        number = (yield _COUNT_STATUS[by_status](status=where.status.value, limit=NARROW))[0]["n"]
+        fewest = (yield _COUNT_SCOPE[scope](**params))[0]["n"] + (scope == "owner" and owner == NO_OWNER)
+    if where.status is ThreadStatus.BUSY and fewest >= PAGE:
+        number = (yield _COUNT_SCOPE["busy"](**params))[0]["n"]
         if number < fewest:  # else those of other owners may be many more
-            scope, fewest = by_status, number
+            scope, fewest = "busy", number
     chosen: str | None = None
     for term in where.terms():
         if fewest < PAGE:
@@ -379,21 +412,24 @@ def _narrowest(owner: Owner, where: ThreadFilter, *, in_order: bool) -> Transact
 
 
 def _read_term(
-    term: str, params: Mapping[str, Any], *, sort_by: str, order: Order, enough: int
+    term: str, params: Mapping[str, Any], *, sort_by: str, order: Order, enough: int, after: Place | None = None
 ) -> Transaction[list[tuple[Any, str]]]:
-    """Return at least the first *enough* sort keys and ids of matching threads with *term*, sorted.
+    """Return at least the first *enough* sort keys and ids of matching threads with *term*, sorted, behind *after*.
 
     In the order of their last change, which the index has to the minute, no more than needed are read.
     """
     descending = order == "desc"
     found: list[tuple[Any, str]] = []
     minute, thread_id = (2**62, "") if descending else (-1, "")
+    if after is not None and sort_by == "updated_at":
+        minute = int(after.key) // MINUTE_US + descending
     while True:
         page: Rows = yield READ_TERM[order](term=term, minute=minute, thread_id=thread_id, limit=PAGE)
         if page:
             ids = dumps([row["thread_id"] for row in page])
             rows = yield _sorted_keys(sort_by, values=params["state_values"] is not None)(**{**params, "ids": ids})
-            found.extend((row[sort_by], row["thread_id"]) for row in rows)
+            keys = ((row[sort_by], row["thread_id"]) for row in rows)
+            found.extend(key for key in keys if after is None or after.precedes(*key, order))
             minute, thread_id = page[-1]["minute"], page[-1]["thread_id"]
         full = sort_by == "updated_at" and len(found) >= enough > 0
         if full or len(page) < PAGE:

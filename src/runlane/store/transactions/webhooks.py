@@ -12,17 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from runlane.documents.document import Encoded, whole
 from runlane.errors import NotFound
-from runlane.records import Json, Owner, RunRecord
+from runlane.records import AnyOwner, Json, Owner, RunRecord
 from runlane.store.conditions import IS_MINE
 from runlane.store.filters import MATCHES, MATCHES_PG, filter_params
 from runlane.store.rows import dumps, instant, loads, maybe_instant, microseconds, owner_params, run_record
 from runlane.store.shares import allowance
-from runlane.store.statements import Row, Transaction, statement
+from runlane.store.statements import Row, Statement, Transaction, statement
 from runlane.store.transactions.purges import purges_alone
 from runlane.store.transactions.values import request_of, value_of
 
@@ -182,11 +183,33 @@ SEND_AGAIN = statement(
         WHERE run_id = :run_id RETURNING {{delivery}}""",
 )
 GET_DELIVERY = statement("get_delivery", f"SELECT {{delivery}} FROM {_D} WHERE run_id = :run_id AND {IS_MINE}")
-_LIST = f"""SELECT {{{{delivery}}}} FROM {_D} WHERE {IS_MINE}
-              AND (CAST(:run_id AS TEXT) IS NULL OR run_id = :run_id)
-              AND (CAST(:status AS TEXT) IS NULL OR status = :status) AND {{matches}}
-            ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"""
-LIST_DELIVERIES = statement("list_deliveries", _LIST.format(matches=MATCHES), postgres=_LIST.format(matches=MATCHES_PG))
+_BEHIND: Final = "(created_at, run_id) < (:at, :after)"
+#: What is listed, by what is known of it, and in which order PostgreSQL reads it: the deliveries of all owners, to find
+#: those of one, unless it is a range of owners.
+_SCOPES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "all": (_BEHIND, _BEHIND, ""),
+    "owner": (
+        f"owner = :owner AND {_BEHIND}",
+        "owner >= :owner AND (owner, created_at, run_id) < (:owner, :at, :after)",
+        "owner DESC, ",
+    ),
+    "run": (f"run_id = :run_id AND {IS_MINE} AND {_BEHIND}", f"run_id = :run_id AND {IS_MINE} AND {_BEHIND}", ""),
+}
+#: Before all deliveries.
+NEWEST_DELIVERY: Final = (2**62, "")
+
+
+@cache
+def listing(scope: str, *, undelivered: bool) -> Statement:
+    """Return the statement that lists deliveries behind a place, the newest first; *undelivered*: of those only."""
+    lite, postgres, order = _SCOPES[scope]
+    sql = f"""SELECT {{delivery}} FROM {_D} WHERE %s AND {"status <> 'delivered'" if undelivered else "1 = 1"}
+        AND (CAST(:status AS TEXT) IS NULL OR status = :status) AND %s
+        ORDER BY %screated_at DESC, run_id DESC LIMIT :limit OFFSET :offset"""
+    name = f"list_deliveries_{scope}{'_undelivered' if undelivered else ''}"
+    return statement(name, sql % (lite, MATCHES, ""), postgres=sql % (postgres, MATCHES_PG, order))
+
+
 LIST_ATTEMPTS = statement(
     "list_attempts",
     """SELECT run_id, number, sent_at, duration_us, status_code, error FROM webhook_attempts WHERE run_id = :run_id
@@ -348,10 +371,14 @@ def list_deliveries(
     status: DeliveryStatus | None,
     limit: int,
     offset: int,
+    after: tuple[int, str],
 ) -> Transaction[tuple[Delivery, ...]]:
-    """Return deliveries, newest first, of threads whose metadata matched *where*."""
-    rows = yield LIST_DELIVERIES(
+    """Return deliveries, newest first, of threads whose metadata matched *where*, behind one of this age and run."""
+    scope = "run" if run_id else "all" if isinstance(owner, AnyOwner) else "owner"
+    rows = yield listing(scope, undelivered=status not in (None, DeliveryStatus.DELIVERED))(
         run_id=run_id,
+        at=after[0],
+        after=after[1],
         status=None if status is None else status.value,
         limit=limit,
         offset=offset,
