@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from runlane.cli.output import GAP, NARROWEST, Column, fitted, rich_table, span
+from runlane.cli.output import GAP, NARROWEST, Column, error_line, fitted, rich_table, span
 
 ROWS = [
     {"id": "i" * 36, "status": "error", "why": "the model [bold]did not[/bold] answer \x1b[2J" * 3, "more": "x" * 40}
@@ -67,3 +67,9 @@ def test_texts_are_neither_markup_nor_obeyed() -> None:
 )
 def test_a_time_has_its_largest_units(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+def test_an_error_whose_message_is_hidden_is_its_class() -> None:
+    assert error_line({"error": {"error": "ValueError", "message": None}}) == "ValueError"
+    assert error_line({"error": {"error": "ValueError", "message": "why"}}) == "ValueError: why"
+    assert error_line({"error": None}) is None

@@ -143,9 +143,11 @@ def cells(row: Json, columns: Sequence[Column]) -> list[str]:
 
 
 def error_line(row: Json) -> str | None:
-    """Return the error of a run, a thread or a cron on one line."""
+    """Return the error of a run, a thread or a cron on one line; the message is ``None`` where payload is hidden."""
     error = row.get("error")
-    return None if error is None else f"{error['error']}: {error['message']}"
+    if error is None or error["message"] is None:
+        return error and str(error["error"])
+    return f"{error['error']}: {error['message']}"
 
 
 def age(instant: str | None) -> str | None:

@@ -12,7 +12,7 @@ import msgspec
 from runlane.cli import options
 from runlane.cli.connection import with_server
 from runlane.cli.options import PATH
-from runlane.cli.output import Column, age, new_file, print_fields, print_json, print_rows, progress
+from runlane.cli.output import Column, age, error_line, new_file, print_fields, print_json, print_rows, progress
 from runlane.cli.repairing import repair
 from runlane.cli.reporting import confirm
 from runlane.cli.values import JSON, JSON_OBJECT
@@ -34,11 +34,7 @@ COLUMNS: Final = (
     Column("CHANGED", lambda thread: age(thread["updated_at"])),
     Column("AGE", lambda thread: age(thread["created_at"])),
     _GRAPH,
-    Column(
-        "ERROR",
-        lambda thread: thread["error"] and f"{thread['error']['error']}: {thread['error']['message']}",
-        flexible=True,
-    ),
+    Column("ERROR", error_line, flexible=True),
 )
 STATES: Final = (
     Column("CHECKPOINT", lambda state: (state["checkpoint"] or {}).get("checkpoint_id")),
