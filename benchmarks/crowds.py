@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from client import Connection, Figures, Meter, Server, expect, new_thread, run_of, together
+from filling import ROUNDS
 from load import started
-from search import FILTERS, ROUNDS, fill
+from search import FILTERS, fill
 from sides import RunlaneSide, Side
 from sizes import Sizes
 

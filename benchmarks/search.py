@@ -20,6 +20,7 @@ from runlane.records import ANY_OWNER, NO_OWNER
 from runlane.settings import Settings
 from runlane.store.backends import open_driver
 from runlane.store.ledger import RunStore
+from runlane.store.statements import Driver
 from runlane.store.transactions.thread_search import ThreadFilter
 
 #: What one thread in so many has; the owner '' has all of them, as in an application without tenants.
@@ -73,6 +74,13 @@ SEARCHES: Final[dict[str, Asked]] = {
 }
 
 
+async def fill(driver: Driver, total: int) -> None:
+    """Make *total* threads and their index."""
+    filling = in_batches(FILL, total, users=max(1, total // 100), state_values=VALUES)
+    await driver.write(with_threads(driver, filling))
+    await analyse(driver, "threads", "thread_terms")
+
+
 async def report(store: RunStore, rounds: int) -> None:
     """Ask for pages as the server does: with one more, and counted up to 1,001."""
     print(f"| {'filter':30} | owner | limit | found | median ms |  worst ms | median CPU ms |")
@@ -98,9 +106,7 @@ async def measure(database: str, threads: int, rounds: int) -> None:
     driver = await open_driver(Settings(database=database))
     try:
         begun = time.perf_counter()
-        filling = in_batches(FILL, threads, users=max(1, threads // 100), state_values=VALUES)
-        await driver.write(with_threads(driver, filling))
-        await analyse(driver, "threads", "thread_terms")
+        await fill(driver, threads)
         print(f"{threads:,} threads made in {time.perf_counter() - begun:.0f} s\n")
         await report(RunStore(driver), rounds)
     finally:
