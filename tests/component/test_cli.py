@@ -130,6 +130,19 @@ def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["migrate", "--database", database])
         assert result.exit_code == 0, result.output
     assert (tmp_path / "new.db").exists()
+    told = CliRunner().invoke(app, ["migrate", "--compact", "--json", "--database", database])
+    found = json.loads(told.stdout)
+    assert (found["database"], found["rewritten_values"]) == (database, 0)
+    assert found["compacted"]["bytes_after"] == (tmp_path / "new.db").stat().st_size
+
+
+def test_migrate_does_not_show_the_password_of_its_database(postgres_url: str) -> None:
+    database = f"{postgres_url}{'&' if '?' in postgres_url else '?'}password=hunter2"
+    told = CliRunner().invoke(app, ["migrate", "--database", database])
+    assert (told.exit_code, "password=***" in told.stdout, "hunter2" in told.output) == (0, True, False), told.output
+    found = json.loads(CliRunner().invoke(app, ["migrate", "--json", "--database", database]).stdout)
+    assert (found["applied"], found["left"], found["waits_for"], found["needed"]) == ([], [], [], False)
+    assert "hunter2" not in str(found)
 
 
 def test_migrate_compacts_a_file_and_says_its_size_before_and_after(tmp_path: Path) -> None:

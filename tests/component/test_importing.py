@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import operator
 import os
 from pathlib import Path
@@ -166,6 +167,8 @@ async def test_an_import_is_repeated_without_a_change(source: str, target: str) 
     again = await imported(*arguments)
     assert first.replace(" written", " written, ") != again
     assert "threads      3 found, 0 written, 3 there already" in again
+    found = json.loads(await imported(*arguments, "--json"))
+    assert (found["found"]["threads"], found["written"].get("threads", 0), found["there"]["threads"]) == (3, 0, 3)
     async with opened(database=target) as runtime:
         assert (await runtime.store.threads.get(THREADS[0], owner="")).metadata == {"mine": 1}
 

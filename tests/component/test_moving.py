@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import sys
@@ -160,9 +161,13 @@ def test_a_move_that_is_killed_goes_on_where_it_was(back: bool, file: Path, tmp_
     served = CliRunner().invoke(app, ["migrate", "--database", target])
     assert served.exit_code == 2
     assert "is the target of a move that is not complete" in served.stderr
-    result = CliRunner().invoke(app, ["migrate", "--from", source, "--to", target])
+    result = CliRunner().invoke(app, ["migrate", "--from", source, "--to", target, *(["--json"] if back else [])])
     assert result.exit_code == 0, result.output
-    assert "going on where it was interrupted" in result.stdout
+    if back:
+        told = json.loads(result.stdout)
+        assert (told["moved"], told["resumed"], told["rows"]["runs"] > 0) == (True, True, True)
+    else:
+        assert "going on where it was interrupted" in result.stdout
     assert everything(lite(tmp_path / "back.db") if back else postgres(postgres_url)) == before
 
 

@@ -102,16 +102,19 @@ def test_keys_are_listed_and_revoked_by_their_ids(tmp_path: Path) -> None:
     file = ["--file", str(tmp_path / "keys")]
     assert CliRunner().invoke(app, ["keys", "new", "ann", *file]).exit_code == 0
     scopes = ["--scope", "runs:read", "--scope", "runs:cancel", "--expires-in-days", "7"]
-    key = CliRunner().invoke(app, ["keys", "new", "night shift", *scopes, *file]).stdout.strip()
+    made = json.loads(CliRunner().invoke(app, ["keys", "new", "night shift", *scopes, *file, "--json"]).stdout)
+    assert (made["identity"], made["scopes"]) == ("night shift", ["runs:cancel", "runs:read"])
+    key, key_id = made["key"], made["key_id"]
     listed = CliRunner().invoke(app, ["keys", "ls", *file]).stdout.splitlines()
     as_json = json.loads(CliRunner().invoke(app, ["keys", "ls", "--json", *file]).stdout)
     assert [one["key_id"] for one in as_json] == [line.split()[0] for line in listed[1:]]
     assert [line.split()[-1] for line in listed] == ["OWNER", "ann", "shift"]
     assert "runs:cancel,runs:read" in listed[2]
     assert key not in str(listed)
-    assert CliRunner().invoke(app, ["keys", "revoke", key.split("_")[1], *file]).exit_code == 0
+    revoked = CliRunner().invoke(app, ["keys", "revoke", key_id, *file, "--json"])
+    assert json.loads(revoked.stdout) == {"revoked": True, "key_id": key_id}
     assert [made.identity for made in read_keys(tmp_path / "keys").values()] == ["ann"]
-    again = CliRunner().invoke(app, ["keys", "revoke", key.split("_")[1], *file])
+    again = CliRunner().invoke(app, ["keys", "revoke", key_id, *file])
     assert again.exit_code != 0
     assert "has no key" in again.output
     assert (tmp_path / "keys").stat().st_mode & 0o077 == 0

@@ -33,6 +33,8 @@ SECRET = "whsec_" + base64.b64encode(b"a key that nobody guesses").decode()
 COMMANDS = dict(leaves(app))
 #: Commands that call a server, and have an example.
 CALLING = [name for name, command in COMMANDS.items() if any(one.opts[0] == "--url" for one in options_of(command))]
+#: Commands that print a line of JSON for each thing that they follow.
+LINES = ("runlane runs tail", "runlane runs logs")
 ESCAPE = "\x1b[31m\u202e\u009b"
 
 
@@ -93,9 +95,10 @@ def ids(api: httpx.Client, name: str) -> dict[str, str]:
     return {"RUN_ID": run_id, "THREAD_ID": thread_id, "ASSISTANT_ID": assistant, "CRON_ID": cron, "WORKER_ID": worker}
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
 @pytest.mark.parametrize("name", CALLING)
 def test_a_commands_example_does_what_help_says(
-    name: str, served_anyhow: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, options: tuple[str, ...], served_anyhow: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     example = example_of(COMMANDS[name])
     assert example is not None, f"{name} has no example"
@@ -106,9 +109,14 @@ def test_a_commands_example_does_what_help_says(
             ended_run(api)
             assert call(served_anyhow, "threads", "export", "threads.jsonl").exit_code == 0
         known = ids(api, name)
-        words = [known.get(word, word) for word in shlex.split(example)[1:]]
+        asks = "--yes" in {one.opts[0] for one in options_of(COMMANDS[name])}
+        options = (*options, "--yes") if options and asks else options
+        words = [*(known.get(word, word) for word in shlex.split(example)[1:]), *options]
         told = call(served_anyhow, *words)
         assert told.exit_code == 0, told.output
+        if options:
+            values = told.stdout.splitlines() if name in LINES else [told.stdout]
+            assert all(json.loads(value) is not None for value in values)
         if name == "runlane workers drain":
             [worker] = api.get("/operator/workers").json()["workers"]
             assert worker["drain_asked_at"] is not None
@@ -227,7 +235,7 @@ def test_exported_threads_are_imported_with_their_values(served: Server, api: ht
     assert call(served, "threads", "export", file, "--limit", "1").exit_code == 0
     assert call(served, "threads", "import", file).stdout == "Imported 0 threads; 1 existed.\n"
     assert call(served, "threads", "delete", thread_id, "--yes").exit_code == 0
-    assert call(served, "threads", "import", file).stdout == "Imported 1 threads; 0 existed.\n"
+    assert call(served, "threads", "import", file).stdout == "Imported 1 thread; 0 existed.\n"
     after = api.get(f"/threads/{thread_id}").json()
     assert (after["values"], after["metadata"]["graph_id"]) == (before["values"], "steps")
     told = call(served, "threads", "export", file)

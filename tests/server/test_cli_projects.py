@@ -107,8 +107,8 @@ def test_a_backup_of_a_database_in_use_has_its_runs(tmp_path: Path) -> None:
     database, target = f"sqlite:///{tmp_path}/ledger.db", tmp_path / "backup.db"
     with running_server(database, project) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_S) as api:
         api.post("/runs/wait", json={"assistant_id": "steps", "input": {"steps": 1}}).raise_for_status()
-        done = call("backup", "--database", database, "--to", str(target))
-        assert done.exit_code == 0, done.output
+        done = call("backup", "--database", database, "--to", str(target), "--json")
+        assert json.loads(done.stdout) == {"file": str(target), "bytes": target.stat().st_size}
         assert call("backup", "--database", database, "--to", str(target)).exit_code == 2, "it is not overwritten"
     with closing(sqlite3.connect(target)) as copy:
         assert copy.execute("SELECT count(*) FROM runs").fetchone() == (1,)
@@ -133,13 +133,21 @@ def test_one_damaged_thread_is_repaired_and_no_other(tmp_path: Path) -> None:
     assert call("threads", "repair", "nobody", "--database", database).exit_code == 3
     told = CliRunner().invoke(app, ["threads", "repair", other, "--database", database], input="n\n")
     assert (told.exit_code, f"thread={other}" in told.output, one in told.output) == (1, True, False)
+    assert call("threads", "repair", other, "--database", database, "--json").exit_code == 2, "it cannot ask"
+    repaired = json.loads(call("threads", "repair", other, "--database", database, "--json", "--yes").stdout)
+    assert repaired["repaired"] == repaired["findings"] != []
 
 
 def test_the_command_for_postgresql_has_no_password(tmp_path: Path) -> None:
-    told = call("backup", "--database", "postgresql://ann:hunter2@db/runs?sslmode=require", "--to", "a file")
-    assert told.exit_code == 2
-    assert "pg_dump --format=custom --file='a file' 'postgresql://ann@db/runs?sslmode=require'" in told.stderr
-    assert "hunter2" not in told.output
+    for database in (
+        "postgresql://ann:hunter2@db/runs?sslmode=require",
+        "postgresql://ann@db/runs?password=hunter2&sslmode=require",
+    ):
+        told = call("backup", "--database", database, "--to", "a file")
+        assert told.exit_code == 2
+        assert "pg_dump --format=custom --file='a file' 'postgresql://ann@db/runs?sslmode=require'" in told.stderr
+        assert "PGPASSWORD" in told.stderr
+        assert "hunter2" not in told.output
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -1,4 +1,4 @@
-"""Tables on a terminal, and times as people read them."""
+"""Tables on a terminal, times as people read them, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
+from cli_reference import leaves, options_of
+from runlane.cli.main import app
 from runlane.cli.output import GAP, NARROWEST, Column, error_line, fitted, rich_table, span
 
 ROWS = [
@@ -18,6 +20,19 @@ COLUMNS = (
     Column("WHY", lambda row: row["why"], flexible=True),
     Column("MORE", lambda row: row["more"], flexible=True),
 )
+#: Commands without an answer that could be JSON: they serve, write files of a project, or print a shell's script.
+WITHOUT_JSON = {
+    "runlane serve",
+    "runlane worker",
+    "runlane dev",
+    "runlane new",
+    "runlane completion",
+}
+
+
+def test_every_command_that_answers_prints_json() -> None:
+    without = [name for name, one in leaves(app) if "--json" not in {option.opts[0] for option in options_of(one)}]
+    assert sorted(without) == sorted(WITHOUT_JSON)
 
 
 def drawn(width: int) -> list[str]:

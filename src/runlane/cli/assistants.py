@@ -80,6 +80,7 @@ def create(graph: str, *, client: Client, as_json: bool, **fields: Any) -> None:
 
 @app.command(epilog="Example: runlane assistants schemas ASSISTANT_ID")
 @click.argument("assistant_id")
+@options.always_json
 @with_server
 def schemas(assistant_id: str, *, client: Client) -> None:
     """Print the JSON Schemas of an assistant's input, output, state, configuration and context."""
@@ -89,12 +90,16 @@ def schemas(assistant_id: str, *, client: Client) -> None:
 @app.command(epilog="Example: runlane assistants delete ASSISTANT_ID --yes")
 @click.argument("assistant_id")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
 @with_server
-def delete(assistant_id: str, *, client: Client, yes: bool) -> None:
+def delete(assistant_id: str, *, client: Client, yes: bool, as_json: bool) -> None:
     """Delete an assistant with its versions. Its threads and runs stay."""
     confirm(f"Delete assistant {assistant_id}?", yes=yes)
     client.send("DELETE", _path(assistant_id), "assistant", assistant_id)
-    click.echo(f"Deleted {assistant_id}.", err=True)
+    if as_json:
+        print_json({"deleted": True, "assistant_id": assistant_id})
+    else:
+        click.echo(f"Deleted {assistant_id}.", err=True)
 
 
 def _path(assistant_id: str) -> str:

@@ -14,7 +14,7 @@ import click
 
 from runlane.cli import options
 from runlane.cli.options import PATH
-from runlane.cli.output import progress
+from runlane.cli.output import print_json, progress
 from runlane.cli.project import database_settings
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError, StoreUnavailable
@@ -30,7 +30,8 @@ BUSY_TIMEOUT_S: Final = 30.0
 @options.config
 @options.database
 @click.option("--to", "target", type=PATH, required=True, help="File to write; it must not exist.")
-def backup(project: Path, *, config: Path | None, database: str | None, target: Path) -> None:
+@options.as_json
+def backup(project: Path, *, config: Path | None, database: str | None, target: Path, as_json: bool) -> None:
     """Back up an SQLite database, also while a server uses it.
 
     For PostgreSQL it prints the pg_dump command, and ends with exit code 2, as nothing was backed up.
@@ -40,7 +41,10 @@ def backup(project: Path, *, config: Path | None, database: str | None, target: 
         if not url.startswith(SQLITE):
             raise ConfigurationError(_hint(url, target))
         size = back_up_sqlite(Path(url.removeprefix(SQLITE)), target)
-    click.echo(f"{target} has {size / 1e6:.1f} MB. Check it: runlane doctor --database {SQLITE}{target}")
+    if as_json:
+        print_json({"file": str(target), "bytes": size})
+    else:
+        click.echo(f"{target} has {size / 1e6:.1f} MB. Check it: runlane doctor --database {SQLITE}{target}")
 
 
 def _hint(url: str, target: Path) -> str:
@@ -49,9 +53,10 @@ def _hint(url: str, target: Path) -> str:
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     name = user.partition(":")[0]
-    bare = urlunsplit(parts._replace(netloc=f"{name}@{host}" if name else host))
+    options = [one for one in parts.query.split("&") if not one.startswith("password=")]
+    bare = urlunsplit(parts._replace(netloc=f"{name}@{host}" if name else host, query="&".join(options)))
     command = f"pg_dump --format=custom --file={shlex.quote(str(target))} {shlex.quote(bare)}"
-    password = " (its password is in PGPASSWORD, or in ~/.pgpass)" if ":" in user else ""
+    password = " (its password is in PGPASSWORD, or in ~/.pgpass)" if ":" in user or "password=" in parts.query else ""
     return f"PostgreSQL is backed up by its own tool{password}: {command}"
 
 

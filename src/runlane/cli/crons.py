@@ -96,20 +96,22 @@ def create(
 
 @app.command(epilog="Example: runlane crons pause CRON_ID")
 @click.argument("cron_id")
+@options.as_json
 @with_server
-def pause(cron_id: str, *, client: Client) -> None:
+def pause(cron_id: str, *, client: Client, as_json: bool) -> None:
     """Start no more runs of a cron until it is resumed."""
-    client.send("PATCH", _path(cron_id), "cron", cron_id, body={"enabled": False})
-    click.echo(f"Paused {cron_id}.", err=True)
+    paused = client.send("PATCH", _path(cron_id), "cron", cron_id, body={"enabled": False})
+    print_json(paused) if as_json else click.echo(f"Paused {cron_id}.", err=True)
 
 
 @app.command(epilog="Example: runlane crons resume CRON_ID")
 @click.argument("cron_id")
+@options.as_json
 @with_server
-def resume(cron_id: str, *, client: Client) -> None:
+def resume(cron_id: str, *, client: Client, as_json: bool) -> None:
     """Start runs of a paused cron again, from its next time on."""
-    client.send("PATCH", _path(cron_id), "cron", cron_id, body={"enabled": True})
-    click.echo(f"Resumed {cron_id}.", err=True)
+    resumed = client.send("PATCH", _path(cron_id), "cron", cron_id, body={"enabled": True})
+    print_json(resumed) if as_json else click.echo(f"Resumed {cron_id}.", err=True)
 
 
 @app.command(epilog="Example: runlane crons run CRON_ID")
@@ -125,12 +127,16 @@ def run(cron_id: str, *, client: Client, as_json: bool) -> None:
 @app.command(epilog="Example: runlane crons delete CRON_ID --yes")
 @click.argument("cron_id")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
 @with_server
-def delete(cron_id: str, *, client: Client, yes: bool) -> None:
+def delete(cron_id: str, *, client: Client, yes: bool, as_json: bool) -> None:
     """Delete a cron. Runs that it has started continue."""
     confirm(f"Delete cron {cron_id}?", yes=yes)
     client.send("DELETE", _path(cron_id), "cron", cron_id)
-    click.echo(f"Deleted {cron_id}.", err=True)
+    if as_json:
+        print_json({"deleted": True, "cron_id": cron_id})
+    else:
+        click.echo(f"Deleted {cron_id}.", err=True)
 
 
 def _path(cron_id: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from runlane.cli import options
+from runlane.cli.output import counted
 from runlane.cli.project import database_settings, find_project
 from runlane.cli.reporting import EXIT_FAILED, reporting
 from runlane.errors import ConfigurationError
@@ -70,7 +71,7 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
             _show_notifications(arrive)
         if wanted and ledger.in_use is not None:
             raise ledger.in_use
-        if not wanted or not (yes or click.confirm(f"Make these {len(wanted)} repairs?")):
+        if not wanted or not (yes or click.confirm(f"Make {counted(len(wanted), 'repair')}?")):
             _dump(report, (), storage, arrive, as_json=as_json)
             return not report.findings
         repaired = [finding for finding in wanted if await apply_repair(ledger, finding)]
@@ -135,8 +136,8 @@ def _dump(report: Any, repaired: Any, storage: Any, arrive: bool | None, *, as_j
     told = {
         "checked": report.checked,
         "complete": report.complete,
-        "findings": [_fields(finding) for finding in report.findings],
-        "repaired": [_fields(finding) for finding in repaired],
+        "findings": [finding_fields(finding) for finding in report.findings],
+        "repaired": [finding_fields(finding) for finding in repaired],
         "storage": None if storage is None else _sizes(storage),
         "notifications_arrive": arrive,
     }
@@ -154,7 +155,8 @@ def _sizes(storage: Any) -> dict[str, Any]:
     }
 
 
-def _fields(finding: Any) -> dict[str, Any]:
+def finding_fields(finding: Any) -> dict[str, Any]:
+    """Return a finding as JSON."""
     return {
         "code": finding.code,
         "subject": dict(finding.subject),

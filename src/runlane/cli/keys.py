@@ -45,8 +45,15 @@ def app() -> None:
 @click.option("--expires-in-days", type=Finite(min=0, min_open=True), help="Reject the key after so long.")
 @_FILE
 @auditing.database
+@options.as_json
 def new(
-    owner: str, *, scopes: tuple[str, ...], expires_in_days: float | None, file: Path, database: str | None
+    owner: str,
+    *,
+    scopes: tuple[str, ...],
+    expires_in_days: float | None,
+    file: Path,
+    database: str | None,
+    as_json: bool,
 ) -> None:
     """Make an API key, print it once, and append its hash to the keys file.
 
@@ -58,10 +65,11 @@ def new(
 
         expires_in = None if expires_in_days is None else timedelta(days=expires_in_days)
         key = new_key(owner, file, scopes=scopes, expires_in=expires_in)
-    click.echo(key)
+    key_id, identity = key.split("_")[1], owner.strip()
+    made: dict[str, str | list[str]] = {"key_id": key_id, "identity": identity, "scopes": sorted(set(scopes))}
+    print_json({"key": key, **made}) if as_json else click.echo(key)
     click.echo(f"Added to {file}. The key is shown only here.", err=True)
-    made: dict[str, str | list[str]] = {"key_id": key.split("_")[1], "identity": owner.strip()}
-    auditing.audit(database, "key.new", "runlane keys new", {**made, "scopes": sorted(set(scopes))})
+    auditing.audit(database, "key.new", "runlane keys new", made)
 
 
 @app.command()
@@ -101,11 +109,15 @@ def _shown(key: ApiKey) -> dict[str, Any]:
 @click.argument("key_id")
 @_FILE
 @auditing.database
-def revoke(key_id: str, *, file: Path, database: str | None) -> None:
+@options.as_json
+def revoke(key_id: str, *, file: Path, database: str | None, as_json: bool) -> None:
     """Remove the key KEY_ID from the keys file. Servers reject it, and close its streams, within a second."""
     with reporting():
         from runlane.server.auth.keys import revoke_key
 
         revoke_key(key_id, file)
-    click.echo(f"Removed {key_id} from {file}.", err=True)
+    if as_json:
+        print_json({"revoked": True, "key_id": key_id})
+    else:
+        click.echo(f"Removed {key_id} from {file}.", err=True)
     auditing.audit(database, "key.revoke", "runlane keys revoke", {"key_id": key_id})

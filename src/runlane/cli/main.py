@@ -5,13 +5,9 @@ A command imports what it needs when it is called, so that help is instant and t
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import socket
-import sys
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +17,7 @@ from runlane.cli.bench import bench
 from runlane.cli.completion import completion
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging, log_printed_lines
-from runlane.cli.migrating import migrate_beside
+from runlane.cli.migrating import SQLITE, migrate_beside, migrate_sqlite
 from runlane.cli.moving import import_, move_ledger
 from runlane.cli.new import new
 from runlane.cli.project import database_settings, find_config, find_project
@@ -31,12 +27,6 @@ from runlane.cli.validate import validate
 from runlane.cli.version import print_version
 from runlane.cli.watching import status, top
 from runlane.errors import ConfigurationError
-from runlane.settings import Settings
-
-if TYPE_CHECKING:
-    from runlane.store.statements import Driver
-
-SQLITE = "sqlite:///"
 
 
 @click.group(name="runlane", cls=options.Commands, context_settings={"max_content_width": 80})
@@ -196,6 +186,7 @@ def dev(project: Path, *, config: Path | None, host: str, port: int, database: s
 @click.option("--from", "source", help="Instead, move this database to the one of --to.")
 @click.option("--to", "target", help="An empty database, or the one into which an interrupted move went.")
 @click.option("--gone", multiple=True, metavar="WORKER", help="Take this process for gone, whatever its lease says.")
+@options.as_json
 def migrate(
     project: Path,
     *,
@@ -205,6 +196,7 @@ def migrate(
     source: str | None,
     target: str | None,
     gone: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Migrate the schema of a database, and large values that an earlier version stored whole.
 
@@ -222,9 +214,8 @@ def migrate(
     """
     with reporting():
         if source is not None or target is not None:
-            move_ledger(source, target, database=database, compact=compact)
+            move_ledger(source, target, database=database, compact=compact, as_json=as_json)
             return
-        code = 0
         settings = database_settings(project, config, database)
         if settings.database.startswith("memory://"):
             raise ConfigurationError("A database in memory has nothing to migrate.")
@@ -232,44 +223,10 @@ def migrate(
             raise ConfigurationError("--compact copies an SQLite file; PostgreSQL reuses freed space by itself.")
         if gone and settings.database.startswith(SQLITE):
             raise ConfigurationError("--gone is for PostgreSQL; nobody else can use an SQLite file.")
-        if not settings.database.startswith(SQLITE):
-            code = migrate_beside(settings, gone)
+        if settings.database.startswith(SQLITE):
+            migrate_sqlite(settings, compact=compact, as_json=as_json)
         else:
-            asyncio.run(_migrate(settings))
-            click.echo(f"{settings.database} has the schema of this version.")
-            if compact:
-                _compact(settings.database.removeprefix(SQLITE))
-    raise click.exceptions.Exit(code)
-
-
-async def _migrate(settings: Settings) -> None:
-    from runlane.store.backends import open_driver
-
-    driver = await open_driver(settings)
-    try:
-        if find_spec("langgraph") is not None:
-            await _rewrite(driver)
-    finally:
-        await driver.aclose()
-
-
-async def _rewrite(driver: Driver) -> None:
-    from runlane.checkpoints.rewriting import rewrite_large_values
-
-    with click.progressbar(length=1000, label="Rewriting large values", file=sys.stderr) as bar:
-        rewritten = await rewrite_large_values(
-            driver, lambda done, threads: bar.update(done * 1000 // max(1, threads) - bar.pos)
-        )
-    if rewritten:
-        click.echo(f"{rewritten} large values share now what they have in common.")
-
-
-def _compact(path: str) -> None:
-    from runlane.store.compacting import compact_sqlite
-
-    with click.progressbar(length=1000, label="Copying", file=sys.stderr) as bar:
-        done = compact_sqlite(path, lambda copied, total: bar.update(copied * 1000 // max(1, total) - bar.pos))
-    click.echo(f"{path} has {done.after / 1e6:.1f} MB, and had {done.before / 1e6:.1f} MB.")
+            migrate_beside(settings, gone, as_json=as_json)
 
 
 if __name__ == "__main__":

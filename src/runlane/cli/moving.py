@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from runlane.cli import options
+from runlane.cli.output import counted, print_json
 from runlane.cli.project import database_settings
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 SHOWN: Final = 3
 
 
-def move_ledger(source: str | None, target: str | None, *, database: str | None, compact: bool) -> None:
+def move_ledger(source: str | None, target: str | None, *, database: str | None, compact: bool, as_json: bool) -> None:
     """Move the ledger *source* to *target*, and print what was moved."""
     if source is None or target is None:
         raise ConfigurationError("--from and --to belong together: name the database to move, and where it goes.")
@@ -40,11 +41,14 @@ def move_ledger(source: str | None, target: str | None, *, database: str | None,
     schema = Settings.load().database_schema
     with bars() as progress:
         moved = move(open_source(source, schema), open_target(target, schema), progress)
+    if as_json:
+        print_json({"moved": True, "rows": dict(moved.rows), "resumed": moved.resumed})
+        return
     click.echo("".join(f"{number:>12,}  {name}\n" for name, number in moved.rows.items() if number), nl=False)
     resumed = ", going on where it was interrupted" if moved.resumed else ""
     click.echo(
-        f"Moved {sum(moved.rows.values()):,} rows{resumed}; both databases have the same. Do not start a server on the "
-        "old one any more."
+        f"Moved {counted(sum(moved.rows.values()), 'row')}{resumed}; both databases have the same. Do not start a "
+        "server on the old one any more."
     )
 
 
@@ -74,6 +78,7 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 @click.option("--owner", default="", help="Whose is what belongs to nobody in particular.  [default: nobody's]")
 @click.option("--graph", help="The graph of threads of which the source does not say it.")
 @click.option("--dry-run", is_flag=True, help="Read and convert everything, and write nothing.")
+@options.as_json
 def import_(
     kind: Kind,
     project: Path,
@@ -85,6 +90,7 @@ def import_(
     owner: str,
     graph: str | None,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Import threads with their checkpoints, and what else Aegra or LangGraph's PostgreSQL store has kept.
 
@@ -96,7 +102,11 @@ def import_(
             from runlane.moving.source import Source
         with Source(source, from_schema) as opened, bars() as progress:
             report = asyncio.run(_import(kind, opened, settings, owner, graph, progress, dry_run=dry_run))
-    _show(report, dry_run=dry_run)
+    if as_json:
+        counts = {"found": report.found, "written": report.written, "there": report.there}
+        print_json({**counts, "notes": report.notes, "left_out": report.left_out})
+    else:
+        _show(report, dry_run=dry_run)
 
 
 async def _import(

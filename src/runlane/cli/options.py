@@ -80,3 +80,4 @@ log_format = click.option(
     help="Logs as key=value lines, as JSON, or coloured for a person to read.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+always_json = click.option("--json", is_flag=True, expose_value=False, help="Print JSON, as without it.")

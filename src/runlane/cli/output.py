@@ -142,6 +142,11 @@ def cells(row: Json, columns: Sequence[Column]) -> list[str]:
     return ["-" if cell is None or cell == "" else safe(cell) for cell in found]
 
 
+def counted(number: int, noun: str) -> str:
+    """Return *number* with a *noun* whose plural ends in ``s``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def error_line(row: Json) -> str | None:
     """Return the error of a run, a thread or a cron on one line; the message is ``None`` where payload is hidden."""
     error = row.get("error")

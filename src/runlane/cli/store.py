@@ -11,7 +11,7 @@ from runlane.cli import options
 from runlane.cli.connection import with_server
 from runlane.cli.output import Column, age, print_json, print_rows
 from runlane.cli.values import JSON, Finite
-from runlane.errors import NotFound
+from runlane.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
@@ -34,16 +34,20 @@ def app() -> None:
 @click.argument("key")
 @click.argument("value", type=JSON)
 @click.option("--ttl", type=Finite(), help="Minutes until the item is deleted.")
+@options.as_json
 @with_server
-def put(namespace: str, key: str, value: Any, *, client: Client, ttl: float | None) -> None:
+def put(namespace: str, key: str, value: Any, *, client: Client, ttl: float | None, as_json: bool) -> None:
     """Write an item. VALUE is a JSON object, @FILE, or - for stdin."""
-    body = {"namespace": _labels(namespace), "key": key, "value": value, **({} if ttl is None else {"ttl": ttl})}
-    client.send("PUT", "/store/items", body=body)
+    address = {"namespace": _labels(namespace), "key": key}
+    client.send("PUT", "/store/items", body={**address, "value": value, **({} if ttl is None else {"ttl": ttl})})
+    if as_json:
+        print_json({"written": True, **address})
 
 
 @app.command(epilog="Example: runlane store get notes.oslo weather")
 @click.argument("namespace")
 @click.argument("key")
+@options.always_json
 @with_server
 def get(namespace: str, key: str, *, client: Client) -> None:
     """Print an item as JSON."""
@@ -85,11 +89,25 @@ def search(prefix: str, *, client: Client, query: str | None, wanted: Any, limit
 @app.command(epilog="Example: runlane store delete notes.oslo weather")
 @click.argument("namespace")
 @click.argument("key")
+@options.as_json
 @with_server
-def delete(namespace: str, key: str, *, client: Client) -> None:
+def delete(namespace: str, key: str, *, client: Client, as_json: bool) -> None:
     """Delete an item."""
-    client.send("DELETE", "/store/items", body={"namespace": _labels(namespace), "key": key})
+    address = {"namespace": _labels(namespace), "key": key}
+    client.send("DELETE", "/store/items", body=address)
+    if as_json:
+        print_json({"deleted": True, **address})
 
 
 def _labels(namespace: str) -> list[str]:
-    return [label for label in namespace.split(".") if label]
+    """Return the labels of a namespace; of none for an empty text.
+
+    Raises:
+        ConfigurationError: A label is empty.
+    """
+    labels = namespace.split(".") if namespace else []
+    if not all(labels):
+        raise ConfigurationError(
+            f"The namespace {namespace!r} has an empty label; labels are joined with single periods, as in notes.oslo."
+        )
+    return labels

@@ -12,7 +12,17 @@ import msgspec
 from runlane.cli import options
 from runlane.cli.connection import with_server
 from runlane.cli.options import PATH
-from runlane.cli.output import Column, age, error_line, new_file, print_fields, print_json, print_rows, progress
+from runlane.cli.output import (
+    Column,
+    age,
+    counted,
+    error_line,
+    new_file,
+    print_fields,
+    print_json,
+    print_rows,
+    progress,
+)
 from runlane.cli.repairing import repair
 from runlane.cli.reporting import confirm
 from runlane.cli.values import JSON, JSON_OBJECT
@@ -124,6 +134,7 @@ def show(thread_id: str, *, client: Client, as_json: bool) -> None:
 @click.option("--checkpoint", help="The state at this checkpoint.  [default: the newest]")
 @click.option("--set", "values", type=JSON, help="First write these values (JSON, @FILE, or - for stdin).")
 @click.option("--as-node", help="Write as if this node had returned them.")
+@options.always_json
 @with_server
 def state(thread_id: str, *, client: Client, checkpoint: str | None, values: Any, as_node: str | None) -> None:
     """Print a thread's state as JSON, or change it."""
@@ -148,15 +159,20 @@ def history(thread_id: str, *, client: Client, limit: int, as_json: bool) -> Non
 @app.command(epilog="Example: runlane threads delete THREAD_ID --yes")
 @click.argument("thread_ids", metavar="THREAD_ID...", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
 @with_server
-def delete(thread_ids: tuple[str, ...], *, client: Client, yes: bool) -> None:
+def delete(thread_ids: tuple[str, ...], *, client: Client, yes: bool, as_json: bool) -> None:
     """Stop the runs of threads, and delete the threads with all that they have."""
-    confirm(f"Delete {len(thread_ids)} threads?", yes=yes)
+    threads = counted(len(thread_ids), "thread")
+    confirm(f"Delete {threads}?", yes=yes)
     with progress("Deleting threads", len(thread_ids)) as advance:
         for thread_id in thread_ids:
             client.send("DELETE", _path(thread_id), "thread", thread_id)
             advance(1)
-    click.echo(f"Deleted {len(thread_ids)} threads.", err=True)
+    if as_json:
+        print_json({"deleted": True, "thread_ids": thread_ids})
+    else:
+        click.echo(f"Deleted {threads}.", err=True)
 
 
 @app.command(epilog="Example: runlane threads prune --status idle --strategy keep_latest --yes")
@@ -189,7 +205,7 @@ def prune(
     where = _where(status, metadata, graph)
     found = client.search("/threads/search", limit=limit, select=("thread_id",), **where)
     ids = [thread["thread_id"] for thread in found]
-    confirm(f"Prune {len(ids)} threads ({strategy})?", yes=yes)
+    confirm(f"Prune {counted(len(ids), 'thread')} ({strategy})?", yes=yes)
     pruned, busy = 0, list[str]()
     with progress("Pruning threads", len(ids)) as advance:
         for first in range(0, len(ids), PRUNED):
@@ -200,7 +216,7 @@ def prune(
     if as_json:
         print_json({"pruned_count": pruned, "busy": busy})
     else:
-        click.echo(f"Pruned {pruned} threads; {len(busy)} were busy.")
+        click.echo(f"Pruned {counted(pruned, 'thread')}, and left {counted(len(busy), 'busy thread')}.")
 
 
 @app.command(epilog="Example: runlane threads export threads.jsonl --status idle")
@@ -209,12 +225,18 @@ def prune(
 @_graph
 @_metadata
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Number of threads.")
+@options.as_json
 @with_server
-def export(file: Path, *, client: Client, status: str | None, graph: str | None, metadata: Any, limit: int) -> None:
+def export(
+    file: Path, *, client: Client, status: str | None, graph: str | None, metadata: Any, limit: int, as_json: bool
+) -> None:
     """Write threads with their states to FILE, one JSON object per line.
 
-    FILE must not exist, or is - for stdout. If it cannot be written to its end, it is removed.
+    FILE must not exist, or is - for stdout. If it cannot be written to its end, it is removed. --json tells how many.
     """
+    to_stdout = str(file) == "-"
+    if to_stdout and as_json:
+        raise ConfigurationError("The threads go to stdout, where --json prints how many there are; name a file.")
     where = _where(status, metadata, graph)
     found = client.search("/threads/search", limit=limit, **where)
     with new_file(file) as target, progress("Exporting threads", len(found)) as advance:
@@ -223,13 +245,17 @@ def export(file: Path, *, client: Client, status: str | None, graph: str | None,
             states = client.get(path, "thread", thread["thread_id"], params={"limit": HISTORY})
             target.write(json.dumps({"thread": thread, "history": states}) + "\n")
             advance(1)
-    click.echo(f"Exported {len(found)} threads to {file}.", err=str(file) == "-")
+    if as_json:
+        print_json({"exported": len(found), "file": str(file)})
+    else:
+        click.echo(f"Exported {counted(len(found), 'thread')} to {file}.", err=to_stdout)
 
 
 @app.command("import", epilog="Example: runlane threads import threads.jsonl")
 @click.argument("file", type=PATH)
+@options.as_json
 @with_server
-def import_(file: Path, *, client: Client) -> None:
+def import_(file: Path, *, client: Client, as_json: bool) -> None:
     """Create the threads of an exported FILE, with their metadata and newest values.
 
     Threads that exist are left as they are. Older states are in the file for reading, and are not created.
@@ -240,7 +266,10 @@ def import_(file: Path, *, client: Client) -> None:
         for one in exported:
             made += _import(client, one)
             advance(1)
-    click.echo(f"Imported {made} threads; {len(exported) - made} existed.")
+    if as_json:
+        print_json({"imported": made, "existed": len(exported) - made})
+    else:
+        click.echo(f"Imported {counted(made, 'thread')}; {len(exported) - made} existed.")
 
 
 def _read(file: Path) -> list[_Thread]:

@@ -100,12 +100,16 @@ def _seconds(queue: Json, name: str) -> str:
 @click.command(epilog="Example: runlane top --once")
 @click.option("--interval", type=Finite(0.5, 3600), default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option("--once", is_flag=True, help="Print what there is now, and end; so it is without a terminal.")
+@options.as_json
 @with_server
-def top(*, client: Client, interval: float, once: bool) -> None:
+def top(*, client: Client, interval: float, once: bool, as_json: bool) -> None:
     """Watch the runs that execute and wait, and those that failed last. ``q`` and Ctrl-C end it.
 
-    While no server answers, it shows what it saw last, and asks again.
+    While no server answers, it shows what it saw last, and asks again. --json prints what there is now, and ends.
     """
+    if as_json:
+        print_json(_look(client))
+        return
     if once or not sys.stdout.isatty():
         _print(client)
         return
@@ -115,19 +119,24 @@ def top(*, client: Client, interval: float, once: bool) -> None:
         return
 
 
-def _look(client: Client) -> tuple[str, list[Json]]:
-    """Return a line about the server, and the runs to show."""
+def _look(client: Client) -> Json:
+    """Return the server's queue, and the runs to show."""
     queue = client.get("/metrics", params={"format": "json"})["queue"]
-    now = datetime.now(UTC).strftime("%H:%M:%S")
-    line = f"{client.url}  {queue['n_running']} running, {queue['n_pending']} waiting  as of {now} UTC"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     active = client.runs(limit=SHOWN, status=["running"]) + client.runs(limit=SHOWN, status=["pending"])
-    return line, active + client.runs(limit=SHOWN // 2, status=["error", "timeout"])
+    failed = client.runs(limit=SHOWN // 2, status=["error", "timeout"])
+    return {"url": client.url, "as_of": now, "queue": queue, "runs": active + failed}
+
+
+def _line(seen: Json) -> str:
+    queue, at = seen["queue"], seen["as_of"][11:19]
+    return f"{seen['url']}  {queue['n_running']} running, {queue['n_pending']} waiting  as of {at} UTC"
 
 
 def _print(client: Client) -> None:
-    line, runs = _look(client)
-    click.echo(line)
-    print_table(COLUMNS, runs)
+    seen = _look(client)
+    click.echo(_line(seen))
+    print_table(COLUMNS, seen["runs"])
 
 
 def _watch(client: Client, interval: float) -> None:
@@ -136,14 +145,14 @@ def _watch(client: Client, interval: float) -> None:
     from rich.text import Text
 
     def drawn(lost: str = "") -> Group:
-        table = rich_table(COLUMNS, runs, shutil.get_terminal_size().columns)
-        return Group(Text(line, style="bold"), Text(lost, style="red"), table)
+        table = rich_table(COLUMNS, seen["runs"], shutil.get_terminal_size().columns)
+        return Group(Text(_line(seen), style="bold"), Text(lost, style="red"), table)
 
-    line, runs = _look(client)
+    seen = _look(client)
     with pressed_keys() as wait, Live(drawn(), screen=True, auto_refresh=False) as live:
         while wait(interval) != "q":
             try:
-                line, runs = _look(client)
+                seen = _look(client)
             except (
                 ServerError,
                 ServerRefused,

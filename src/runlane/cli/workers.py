@@ -13,6 +13,7 @@ import click
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
+from runlane.cli.output import counted, print_json
 from runlane.cli.project import database_settings
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
@@ -55,15 +56,19 @@ def ls(project: Path, *, config: Path | None, database: str | None, as_json: boo
 @app.command(epilog="Example: runlane workers drain WORKER_ID")
 @click.argument("worker_id")
 @click.option("--undo", is_flag=True, help="Have it start runs again.")
+@options.as_json
 @with_server
-def drain(worker_id: str, *, client: Client, undo: bool) -> None:
+def drain(worker_id: str, *, client: Client, undo: bool, as_json: bool) -> None:
     """Have a worker of a running server start no runs, finish what it executes, and hand back the rest.
 
     The process goes on. Needs the scope admin.
     """
     path = f"/operator/workers/{quote(worker_id, safe='')}/drain"
-    client.send("DELETE" if undo else "POST", path, "worker", worker_id)
-    click.echo(f"{worker_id} {'starts runs again' if undo else 'drains'}.", err=True)
+    asked = client.send("DELETE" if undo else "POST", path, "worker", worker_id)
+    if as_json:
+        print_json(asked)
+    else:
+        click.echo(f"{worker_id} {'starts runs again' if undo else 'drains'}.", err=True)
 
 
 async def _read(settings: Settings) -> Fleet:
@@ -96,7 +101,5 @@ def _show(fleet: Fleet) -> None:
         click.echo("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for stranded in fleet.stranded:
         oldest = stranded.oldest_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        click.echo(
-            f"{no_worker(stranded.graph_id, stranded.build)}, for which {stranded.threads} threads wait; the oldest "
-            f"run is of {oldest}."
-        )
+        waiting = f"{counted(stranded.threads, 'thread')} waiting for one, the oldest run since {oldest}"
+        click.echo(f"{no_worker(stranded.graph_id, stranded.build)}: {waiting}.")
