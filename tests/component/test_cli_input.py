@@ -15,7 +15,8 @@ ID = "00000000-0000-4000-8000-000000000000"
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner(env={"RUNLANE_URL": "http://127.0.0.1:9", "RUNLANE_PROFILES": "/nowhere"}).invoke(app, arguments)
+    env = {"RUNLANE_URL": "http://127.0.0.1:9", "RUNLANE_PROFILES": "/nowhere", "RUNLANE_MAX_BODY_BYTES": "4096"}
+    return CliRunner(env=env).invoke(app, arguments)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,9 @@ def call(*arguments: str) -> Result:
         (["store", "put", "notes", "a", "{}", "--ttl", "inf"], "'inf' is not a number"),
         (["store", "put", "notes", "a", '{"rain": NaN}'], "cannot be written as JSON"),
         (["store", "put", "notes", "a", "[" * 100_000], "recursion"),
+        (["runs", "start", "steps", "--input", "@/dev/zero"], "has more than 4,096 bytes"),
+        (["store", "put", "notes..oslo", "a", "{}"], "has an empty label"),
+        (["store", "ls", "notes."], "has an empty label"),
         (["runs", "ls", "--text", "\udcff"], "cannot be written as JSON"),
         (["threads", "ls", "--metadata", "[]"], "is no JSON object"),
         (["threads", "ls", "--metadata", "[1]"], "is no JSON object"),

@@ -14,7 +14,9 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +125,46 @@ def test_a_commands_example_does_what_help_says(
             assert call(served_anyhow, *words, "--undo").exit_code == 0
 
 
+class Other(BaseHTTPRequestHandler):
+    """A server that is none of Runlane, and answers everything with 200 and JSON."""
+
+    def handle_one_request(self) -> None:
+        self.raw_requestline = self.rfile.readline()
+        if self.raw_requestline and self.parse_request():
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def other_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize("name", CALLING)
-def test_each_command_says_that_no_server_answers(name: str, tmp_path: Path) -> None:
+def test_each_command_says_that_no_server_of_runlane_answers(name: str, other_url: str, tmp_path: Path) -> None:
     words = [NOWHERE if word.isupper() else word for word in shlex.split(example_of(COMMANDS[name]) or "")[1:]]
     (tmp_path / "threads.jsonl").write_text('{"thread": {"thread_id": "x", "metadata": {}, "values": null}}\n')
-    words = [str(tmp_path / word) if word == "threads.jsonl" and "import" in name else word for word in words]
+    words = [str(tmp_path / word) if word == "threads.jsonl" else word for word in words]
     told = CliRunner().invoke(app, [*words, "--url", "http://127.0.0.1:9"])
     assert told.exit_code == 4, told.output
     assert told.stderr.startswith("error: No server answers at http://127.0.0.1:9 (")
+    told = CliRunner().invoke(app, [*words, "--url", other_url.replace("http:", "https:")])
+    assert (told.exit_code, "cannot be reached over TLS" in told.stderr) == (4, True), told.stderr
+    told = CliRunner().invoke(app, [*words, "--url", other_url])
+    assert (told.exit_code, told.stdout) == (4, "")
+    assert told.stderr == f"error: {other_url} does not answer like a Runlane server. Check the address.\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -185,6 +219,15 @@ def test_what_a_server_refuses_is_told_with_its_reason(served: Server) -> None:
         assert call(served, *arguments).exit_code == 3
     for arguments in (("runs", "ls", "--since", "soon"), ("runs", "start", "steps", "--input", "{"), ("runs", "dance")):
         assert call(served, *arguments).exit_code == 2
+
+
+def test_a_run_that_is_refused_leaves_no_thread(served: Server, api: httpx.Client) -> None:
+    before = api.post("/threads/count", json={}).json()
+    assert call(served, "runs", "start", "nobody").exit_code == 5
+    assert call(served, "runs", "start", "steps", "--input", '{"steps": NaN}').exit_code == 2
+    assert api.post("/threads/count", json={}).json() == before
+    started = printed(served, "runs", "start", "steps", "--input", '{"steps": 1}')
+    assert api.get(f"/threads/{started['thread_id']}").status_code == 200
 
 
 def test_texts_of_agents_cannot_move_the_terminal(served: Server, api: httpx.Client) -> None:

@@ -41,5 +41,5 @@ async def test_an_address_of_something_else_is_said_to_be_that(server: Server) -
         told = await asyncio.to_thread(CliRunner().invoke, app, ["runs", "ls", "--url", server.url + path])
         assert (told.exit_code, told.stderr) == (
             4,
-            f"error: {server.url + path} does not answer like a Runlane server.\n",
+            f"error: {server.url + path} does not answer like a Runlane server. Check the address.\n",
         )

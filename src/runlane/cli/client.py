@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from uuid import UUID
 
 import httpx
 
-from runlane.cli.reporting import ServerError, ServerRefused
+from runlane.cli.reporting import NoServer, ServerError, ServerRefused
 from runlane.errors import ConfigurationError, NotFound
+from runlane.headers import VERSION_HEADER
 from runlane.lifecycle import ACTIVE
 
 TIMEOUT_S: Final = 30.0
@@ -82,9 +84,7 @@ class Client:
         while len(found) < limit:
             body = _given({**where, "limit": min(PAGE, limit - len(found)), "after": after})
             response = self._response("POST", "/runs/search", json=body)
-            if response.status_code == httpx.codes.NOT_FOUND:
-                raise self._strange()
-            _check(response, "", "")
+            self._check(response, "", "")
             found += self._json(response)
             after = response.headers.get("x-pagination-next")
             if after is None:
@@ -109,7 +109,7 @@ class Client:
         for retry in range(RETRIES):
             try:
                 return call()
-            except ServerError:
+            except NoServer:
                 time.sleep(RETRY_AFTER_S * 2**retry)
         return call()
 
@@ -210,9 +210,7 @@ class Client:
 
     def _call(self, method: str, path: str, kind: str, key: str, **options: Any) -> Any:
         response = self._response(method, path, **options)
-        if response.status_code == httpx.codes.NOT_FOUND and not key:
-            raise self._strange()
-        _check(response, kind, key)
+        self._check(response, kind, key)
         return self._json(response)
 
     def _response(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -228,6 +226,16 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
+    def _check(self, response: httpx.Response, kind: str, key: str) -> None:
+        """Check that *response* is an answer of Runlane, and no refusal; a proxy before it may refuse, too."""
+        missing = response.status_code == httpx.codes.NOT_FOUND
+        if response.is_error and not missing:
+            raise ServerRefused(f"The server refused ({response.status_code}): {_detail(response)}")
+        if VERSION_HEADER not in response.headers or (missing and not key):
+            raise self._strange()
+        if missing:
+            raise NotFound(kind, key)
+
     def _json(self, response: httpx.Response) -> Any:
         try:
             return response.json() if response.content else None
@@ -240,14 +248,19 @@ class Client:
         with self._http.stream("GET", self._url + path, headers=headers, timeout=timeout) as response:
             if response.is_error:
                 response.read()
-            _check(response, "run", run_id)
+            self._check(response, "run", run_id)
             yield from parse_events(_lines(response.iter_bytes()))
 
     def _strange(self) -> ServerError:
-        return ServerError(f"{self._url} does not answer like a Runlane server.")
+        return ServerError(f"{self._url} does not answer like a Runlane server. Check the address.")
 
     def _unreachable(self, error: Exception) -> ServerError:
-        return ServerError(f"No server answers at {self._url} ({error}). Start one with `runlane serve`, or use --url.")
+        if _is_of_tls(error):
+            return ServerError(
+                f"{self._url} cannot be reached over TLS ({error}). Name the file with its authority's certificate in "
+                "$SSL_CERT_FILE, or check the address."
+            )
+        return NoServer(f"No server answers at {self._url} ({error}). Start one with `runlane serve`, or use --url.")
 
 
 def path_id(kind: str, text: str) -> str:
@@ -262,19 +275,20 @@ def path_id(kind: str, text: str) -> str:
         raise NotFound(kind, text) from None
 
 
+def _is_of_tls(error: BaseException | None) -> bool:
+    """Return whether *error* comes of a certificate, or of what else the two ends do not agree on."""
+    return error is not None and (isinstance(error, ssl.SSLError) or _is_of_tls(error.__cause__ or error.__context__))
+
+
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _check(response: httpx.Response, kind: str, key: str) -> None:
-    if response.status_code == httpx.codes.NOT_FOUND:
-        raise NotFound(kind, key)
-    if response.is_error:
-        try:
-            detail = response.json()["detail"]
-        except (ValueError, KeyError, TypeError):
-            detail = response.reason_phrase
-        raise ServerRefused(f"The server refused ({response.status_code}): {detail}")
+def _detail(response: httpx.Response) -> Any:
+    try:
+        return response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        return response.reason_phrase
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[str]:

@@ -35,6 +35,10 @@ class ServerError(RunlaneError):
     code = "server"
 
 
+class NoServer(ServerError):
+    """No server answers; it may be restarting."""
+
+
 class ServerRefused(RunlaneError):
     """The server refused a request; the message is one line."""
 

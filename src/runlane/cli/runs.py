@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import click
 
@@ -284,9 +285,7 @@ def start(
         "metadata": metadata,
         "command": None if resume is None else {"resume": resume},
     }
-    if thread is None:
-        thread = client.post("/threads")["thread_id"]
-    path = f"/threads/{path_id('thread', thread)}/runs"
+    path = f"/threads/{path_id('thread', thread or str(uuid4()))}/runs"
     started(client, client.post(path, "assistant", assistant, if_not_exists="create", **body), waits, as_json=as_json)
 
 

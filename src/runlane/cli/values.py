@@ -7,10 +7,12 @@ import math
 import re
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import click
+
+from runlane.errors import ConfigurationError
+from runlane.settings import Settings
 
 _AGO: Final = re.compile(r"(\d{1,9})(s|m|h|d|w)\Z")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -24,12 +26,28 @@ class JsonValue(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             if value == "-":
-                return json.loads(sys.stdin.read())
+                return json.loads(_read(sys.stdin.buffer))
             if value.startswith("@"):
-                return json.loads(Path(value[1:]).read_text(encoding="utf-8"))
+                with open(value[1:], "rb") as file:
+                    return json.loads(_read(file))
             return json.loads(value)
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError, ConfigurationError) as error:
             self.fail(f"{value!r:.80} is not JSON, nor @FILE with JSON in it ({error}).", param, ctx)
+
+
+def _read(source: BinaryIO) -> bytes:
+    """Return what *source* has.
+
+    Raises:
+        ConfigurationError: It is more than a server takes.
+    """
+    limit = Settings.load().max_body_bytes
+    found = source.read(limit + 1)
+    if len(found) > limit:
+        raise ConfigurationError(
+            f"it has more than {limit:,} bytes; if the server takes more, set RUNLANE_MAX_BODY_BYTES here too"
+        )
+    return found
 
 
 class JsonObject(JsonValue):

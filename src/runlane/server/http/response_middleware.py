@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runlane.headers import VERSION_HEADER
 from runlane.server.config.http_section import CorsSection
 from runlane.server.http.errors import on_defect
 
 
 class ResponseMiddleware:
-    """Completes every response: CORS, the header that names ignored fields, and the answer to a defect.
+    """Completes every response: CORS, the server's version, the names of ignored fields, and the answer to a defect.
 
     Source: Fetch standard, CORS protocol; Private Network Access (WICG).
     """
@@ -20,6 +23,7 @@ class ResponseMiddleware:
     def __init__(self, app: ASGIApp, cors: CorsSection) -> None:
         self._app = app
         self._cors = cors
+        self._version = version("runlane")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,10 +40,11 @@ class ResponseMiddleware:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                if answer:
-                    MutableHeaders(scope=message).update(answer)
+                answered = MutableHeaders(scope=message)
+                answered[VERSION_HEADER] = self._version
+                answered.update(answer)
                 if "ignored" in state:
-                    MutableHeaders(scope=message)["runlane-ignored"] = _header_text(state["ignored"])
+                    answered["runlane-ignored"] = _header_text(state["ignored"])
             await send(message)
 
         try:
