@@ -255,6 +255,8 @@ def test_many_runs_are_cancelled_and_retried_after_a_preview(served: Server, api
     threads = [api.post("/threads", json={}).json()["thread_id"] for _ in range(3)]
     later = {"assistant_id": "steps", "input": {"steps": 1}, "after_seconds": 86_400, "metadata": {"batch": threads[0]}}
     runs = [api.post(f"/threads/{thread_id}/runs", json=later).json()["run_id"] for thread_id in threads]
+    explained = call(served, "runs", "explain", runs[0]).stdout
+    assert explained.endswith(f"To change this: withdraw it (runlane runs cancel {runs[0]})\n")
     selected = ("--text", threads[0], "--waits-for", "delay")
     assert call(served, "runs", "cancel").exit_code == 2
     asking = call(served, "runs", "cancel", *selected)

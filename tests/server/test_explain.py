@@ -29,6 +29,10 @@ async def test_a_run_that_waits_says_for_what(http: httpx.AsyncClient, thread_id
     waiting = await explained(http, f"/threads/{thread_id}/runs/{second}")
     assert waiting["sentence"].startswith(f"It waits for run {first} of its thread since ")
     assert [remedy["does"] for remedy in waiting["remedies"]] == ["withdraw it", f"cancel run {first}"]
+    assert [remedy["command"] for remedy in waiting["remedies"]] == [
+        f"runlane runs cancel {second}",
+        f"runlane runs cancel {first}",
+    ]
     for remedy in waiting["remedies"]:
         assert (await http.request(remedy["method"], remedy["path"])).status_code == 202
 

@@ -178,7 +178,7 @@ def explain(run_id: str, *, client: Client, as_json: bool) -> None:
     for step in found["steps"]:
         click.echo(f"{click.style(safe(step['at'])[:19], dim=True)}  {safe(step['sentence'])}")
     for remedy in found["remedies"]:
-        click.echo(safe(f"To change this: {remedy['does']} ({remedy['method']} {remedy['path']})"))
+        click.echo(safe(f"To change this: {remedy['does']} ({remedy['command']})"))
 
 
 @app.command(epilog="Example: runlane runs cancel --graph agent --status pending --until 1h")

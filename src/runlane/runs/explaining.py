@@ -50,11 +50,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """A request that changes what the state sentence says."""
+    """What changes that which the state sentence says: a request, and the command line that makes it."""
 
     does: str
     method: str
     path: str
+    command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,14 +317,15 @@ def _remedies(history: RunHistory) -> Iterator[Remedy]:
     if run.status.terminal or run.cancel is not None:
         return
     does = "withdraw it" if run.status is RunStatus.PENDING and not run.attempt else "cancel it"
-    yield Remedy(does=does, method="POST", path=_cancel_path(run.thread_id, run.run_id))
+    yield _cancelling(does, run.thread_id, run.run_id)
     if history.waiting is not None and history.waiting.run_id is not None:
         before = history.waiting.run_id
-        yield Remedy(does=f"cancel run {before}", method="POST", path=_cancel_path(run.thread_id, before))
+        yield _cancelling(f"cancel run {before}", run.thread_id, before)
 
 
-def _cancel_path(thread_id: str, run_id: str) -> str:
-    return f"/threads/{thread_id}/runs/{run_id}/cancel"
+def _cancelling(does: str, thread_id: str, run_id: str) -> Remedy:
+    path = f"/threads/{thread_id}/runs/{run_id}/cancel"
+    return Remedy(does=does, method="POST", path=path, command=f"runlane runs cancel {run_id}")
 
 
 def _worker(worker_id: str | None, build: str | None) -> str:
