@@ -484,7 +484,8 @@ async def ask(client: httpx.AsyncClient, asked: Asked, more: Mapping[str, Any]) 
     """Send a request as the console does, which reads payload only where it is searched for."""
     method, _, path = asked.route.partition(" ")
     given = {"json": {**asked.body, **more}} if asked.body else {"params": {**asked.query, **more}}
-    headers = {} if "text" in asked.body else {"Runlane-Payload": "omit"}
+    of_payload = "text" in asked.body or "user" in asked.body.get("metadata", {})
+    headers = {} if of_payload else {"Runlane-Payload": "omit"}
     answer = await client.request(method, path, headers=headers, **given)
     if answer.status_code != 200:
         raise RuntimeError(f"{asked.page}: {answer.status_code} {answer.text}")

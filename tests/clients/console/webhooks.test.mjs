@@ -27,7 +27,7 @@ test("a failing webhook is seen with its attempts, and sent again", async () => 
     await page.getByText(/tried again|^failed/).first().waitFor();
     await page.getByRole("link", { name: url }).click();
     await page.waitForURL(new RegExp(`#/webhooks/${run.run_id}`));
-    await page.getByRole("region", { name: "Attempts" }).getByText("400").waitFor();
+    await page.getByRole("region", { name: "Attempts" }).getByText("400").first().waitFor();
     broken = false;
     await page.getByRole("button", { name: "Redeliver" }).click();
     await page.getByText(/^Delivered after/).waitFor();

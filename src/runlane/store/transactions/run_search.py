@@ -111,13 +111,19 @@ NEXT_RUN: Final = statement(
 )
 
 
-def _postgres(sql: str) -> str:
-    """Return *sql* so that PostgreSQL does not read the runs of all owners in their order to find those of one."""
-    for condition in (_BEFORE_OF_OWNER, _FIRST_OF_OWNER):
-        _, _, bound = condition.partition(" AND seq ")
-        operator, parameter = bound.split()
-        sql = sql.replace(condition, f"(owner, seq) {operator} (:owner, {parameter})")
-    return sql
+def _postgres(scope: str, sql: str) -> str:
+    """Return *sql* so that PostgreSQL reads an owner's next runs by their index, and no more than are compared.
+
+    It might read those of all owners in their order instead, and the lower bound of a comparison of rows does not end a
+    scan of an index, which would go on to the owner's first run. Source: PostgreSQL 17, ``_bt_mark_scankey_required``.
+    """
+    one = _SCOPES[scope]
+    if one.before != _BEFORE_OF_OWNER:
+        return sql
+    runs = f"""(SELECT * FROM runs WHERE {one.condition} AND (owner, seq) < (:owner, :before)
+          AND owner BETWEEN :owner AND :owner
+        ORDER BY {one.order} LIMIT {COMPARED}) AS runs WHERE seq >= :first"""
+    return sql.replace(f"runs WHERE {one.condition} AND {one.before} AND {one.first}", runs)
 
 
 @cache
@@ -130,7 +136,7 @@ def last_compared(scope: str) -> Statement:
     bounds = one.before if scope == "all" else f"{one.before} AND {one.first}"
     sql = f"""SELECT seq FROM runs WHERE {one.condition} AND {bounds}
         ORDER BY {one.order} LIMIT 1 OFFSET {COMPARED - 1}"""
-    return statement(f"run_search.last_compared_{scope}", sql, postgres=_postgres(sql))
+    return statement(f"run_search.last_compared_{scope}", sql, postgres=_postgres(scope, sql))
 
 
 @cache
@@ -152,7 +158,7 @@ def matching_columns(scope: str, name: str, columns: str) -> Statement:
         .replace("{of_thread}", lite)
         .replace("{tokens}", _TOKENS)
         .replace("{cost}", COSTS_AT_LEAST),
-        postgres=_postgres(sql)
+        postgres=_postgres(scope, sql)
         .replace("{text}", _HAS_TEXT_PG)
         .replace("{of_thread}", postgres)
         .replace("{tokens}", _TOKENS_PG)

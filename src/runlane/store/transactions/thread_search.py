@@ -399,7 +399,7 @@ def _narrowest(owner: Owner, where: ThreadFilter, *, in_order: bool) -> Transact
         fewest = (yield _COUNT_SCOPE[scope](**params))[0]["n"] + (scope == "owner" and owner == NO_OWNER)
     if where.status is ThreadStatus.BUSY and fewest >= PAGE:
         number = (yield _COUNT_SCOPE["busy"](**params))[0]["n"]
-        if number < fewest:  # else those of other owners may be many more
+        if number <= fewest:  # if both are many: what is active now does not grow with history
             scope, fewest = "busy", number
     chosen: str | None = None
     for term in where.terms():
