@@ -279,7 +279,9 @@ def plan_of(one: Statement, values: dict[str, Any], ledger: psycopg.Connection) 
     given = ", ".join(literal(values[name], ledger) for name in names)
     with ledger.transaction(force_rollback=True):
         ledger.execute(f"PREPARE one AS {sql}".encode())
-        [[[found]]] = ledger.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE one ({given})".encode()).fetchall()
+        [[[found]]] = ledger.execute(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE one ({given})".encode()
+        ).fetchall()
     ledger.execute("DEALLOCATE one")
     plan: dict[str, Any] = found["Plan"]
     return plan
