@@ -397,9 +397,7 @@ def asked_by_all(ledger: Ledger) -> Iterator[Asked]:
     place = f"{ledger.now - 2 * DELIVERIES // 3 * 100_000}.00000000-0000-4000-8000-000000000000"
     for status in ("", "failed", "pending", "delivered"):
         query = {"limit": 50, **({"delivery_status": status} if status else {})}
-        yield Asked(
-            page=f"webhooks, {status or 'all'}", route="GET /webhooks", query=query, deep={"after": place}
-        )
+        yield Asked(page=f"webhooks, {status or 'all'}", route="GET /webhooks", query=query, deep={"after": place})
     yield Asked(page="views", route="GET /views", query={"page": "runs"})
     yield Asked(page="me", route="GET /me")
 
