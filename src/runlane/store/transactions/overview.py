@@ -15,8 +15,9 @@ from typing import Any, Final
 from runlane.lifecycle import ThreadStatus
 from runlane.store.conditions import IS_DUE, IS_PENDING, RUNNING
 from runlane.store.rows import instant
-from runlane.store.statements import Row, Rows, Transaction, quoted, statement
+from runlane.store.statements import Row, Rows, Transaction, listed, quoted, statement
 from runlane.store.transactions.audit import NOW
+from runlane.store.transactions.thread_search import UNSETTLED
 from runlane.store.transactions.totals import (
     ENDED,
     MINUTE_US,
@@ -95,10 +96,13 @@ FAILED_DELIVERIES = statement(
           SELECT status FROM webhook_deliveries WHERE ended_at IS NOT NULL AND ended_at >= :since
           ORDER BY ended_at DESC LIMIT :most) AS ended""",
 )
+# The condition of their index, in its words: SQLite does not see that a status implies it.
+_IS_UNSETTLED = f"status IN {listed(UNSETTLED)}"
 THREADS_OF_STATUS = {
     status: statement(
         f"threads_{status.value}",
-        f"SELECT COUNT(*) AS threads FROM (SELECT 1 FROM threads WHERE status = {quoted(status)} LIMIT :most) AS found",
+        f"""SELECT COUNT(*) AS threads FROM (
+              SELECT 1 FROM threads WHERE {_IS_UNSETTLED} AND status = {quoted(status)} LIMIT :most) AS found""",
     )
     for status in (ThreadStatus.ERROR, ThreadStatus.INTERRUPTED)
 }
