@@ -168,7 +168,7 @@ async def test_an_import_is_repeated_without_a_change(source: str, target: str) 
     assert first.replace(" written", " written, ") != again
     assert "threads      3 found, 0 written, 3 there already" in again
     found = json.loads(await imported(*arguments, "--json"))
-    assert (found["found"]["threads"], found["written"].get("threads", 0), found["there"]["threads"]) == (3, 0, 3)
+    assert found["imported"]["threads"] == {"found": 3, "written": 0, "there": 3}
     async with opened(database=target) as runtime:
         assert (await runtime.store.threads.get(THREADS[0], owner="")).metadata == {"mine": 1}
 

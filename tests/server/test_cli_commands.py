@@ -132,24 +132,36 @@ class Other(BaseHTTPRequestHandler):
         self.raw_requestline = self.rfile.readline()
         if self.raw_requestline and self.parse_request():
             self.rfile.read(int(self.headers.get("content-length", 0)))
-            self.send_response(200)
-            self.send_header("content-length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
+            self.answer(b"{}")
         self.close_connection = True
+
+    def answer(self, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(200)
+        for name, value in (("content-length", str(len(body))), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         return None
 
 
-@pytest.fixture(scope="module")
-def other_url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+@contextlib.contextmanager
+def answering(handler: type[Other]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def other_url() -> Iterator[str]:
+    with answering(Other) as url:
+        yield url
 
 
 @pytest.mark.parametrize("name", CALLING)
@@ -402,6 +414,28 @@ def test_top_draws_for_the_size_that_its_terminal_has_and_restores_it(served: Se
         assert termios.tcgetattr(screen.terminal) == screen.before
         assert screen.shown.count(b"\x1b[?25h") == screen.shown.count(b"\x1b[?25l") > 0
         assert screen.shown.startswith(b"\x1b[?1049h")
+
+
+def test_ctrl_c_in_an_export_says_what_is_left(tmp_path: Path) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    class Slow(Other):
+        def answer(self, body: bytes, *headers: tuple[str, str]) -> None:
+            if "/history" in self.path:
+                asked.set()
+                released.wait(PATIENCE_S)
+            super().answer(json.dumps([{"thread_id": NOWHERE}]).encode(), ("runlane-version", "1"))
+
+    file = tmp_path / "threads.jsonl"
+    with answering(Slow) as url, contextlib.closing(Screen("threads", "export", str(file), "--url", url)) as screen:
+        try:
+            assert asked.wait(PATIENCE_S)
+            assert file.exists()
+            screen.press("\x03")
+            screen.wait_for("Interrupted. The unfinished file")
+            assert (screen.process.wait(PATIENCE_S), file.exists()) == (130, False)
+        finally:
+            released.set()
 
 
 def test_top_goes_on_while_its_server_is_away(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +16,7 @@ from runlane.cli import options
 from runlane.cli.options import PATH
 from runlane.cli.output import print_json, progress
 from runlane.cli.project import database_settings
-from runlane.cli.reporting import reporting
+from runlane.cli.reporting import interruptible, reporting
 from runlane.errors import ConfigurationError, StoreUnavailable
 
 SQLITE: Final = "sqlite:///"
@@ -36,7 +36,7 @@ def backup(project: Path, *, config: Path | None, database: str | None, target: 
 
     For PostgreSQL it prints the pg_dump command, and ends with exit code 2, as nothing was backed up.
     """
-    with reporting():
+    with reporting(), interruptible("No copy is left. Repeat the command."):
         url = database_settings(project, config, database).database
         if not url.startswith(SQLITE):
             raise ConfigurationError(_hint(url, target))
@@ -71,26 +71,36 @@ def back_up_sqlite(source: Path, target: Path) -> int:
         raise ConfigurationError(f"There is no database {source}.")
     if target.exists():
         raise ConfigurationError(f"{target} exists. A backup does not overwrite: name another file.")
-    total = source.stat().st_size
-    try:
-        with (
-            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)) as connection,
-            progress("Backing up", total) as advance,
-        ):
-            seen = 0
-
-            def look() -> int:
-                nonlocal seen
-                written = min(total, target.stat().st_size if target.exists() else 0)
-                advance(written - seen)
-                seen = written
-                return 0
-
-            connection.set_progress_handler(look, STEPS)
-            connection.execute("VACUUM INTO ?", (str(target),))
-        with open(target, "rb") as copy:
-            os.fsync(copy.fileno())
-    except (sqlite3.Error, OSError) as error:
-        target.unlink(missing_ok=True)
-        raise StoreUnavailable(f"{source} could not be backed up to {target}: {error}") from error
+    with ExitStack() as undo:
+        undo.callback(target.unlink, missing_ok=True)
+        try:
+            _copy(source, target)
+        except sqlite3.Error as error:
+            if error.sqlite_errorname == "SQLITE_INTERRUPT":  # Ctrl-C within the progress
+                raise KeyboardInterrupt from None
+            raise StoreUnavailable(f"{source} could not be backed up to {target}: {error}") from error
+        except OSError as error:
+            raise StoreUnavailable(f"{source} could not be backed up to {target}: {error}") from error
+        undo.pop_all()
     return target.stat().st_size
+
+
+def _copy(source: Path, target: Path) -> None:
+    total = source.stat().st_size
+    with (
+        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)) as connection,
+        progress("Backing up", total) as advance,
+    ):
+        seen = 0
+
+        def look() -> int:
+            nonlocal seen
+            written = min(total, target.stat().st_size if target.exists() else 0)
+            advance(written - seen)
+            seen = written
+            return 0
+
+        connection.set_progress_handler(look, STEPS)
+        connection.execute("VACUUM INTO ?", (str(target),))
+    with open(target, "rb") as copy:
+        os.fsync(copy.fileno())

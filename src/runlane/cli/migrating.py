@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from runlane.cli.output import print_json
-from runlane.cli.reporting import EXIT_FAILED
+from runlane.cli.reporting import EXIT_FAILED, interruptible
 from runlane.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ SQLITE: Final = "sqlite:///"
 def migrate_sqlite(settings: Settings, *, compact: bool, as_json: bool) -> None:
     """Migrate an SQLite file, and print what was done."""
     path = settings.database.removeprefix(SQLITE)
-    rewritten = asyncio.run(_migrate(settings))
+    with interruptible("What was rewritten stays, and the rest reads as before. Repeat the command to go on."):
+        rewritten = asyncio.run(_migrate(settings))
     if not as_json:
         if rewritten:
             click.echo(f"{rewritten} large values share now what they have in common.")
         click.echo(f"{settings.database} has the schema of this version.")
-    compacted = _compact(path) if compact else None
+    with interruptible("The file is as it was. Repeat the command."):
+        compacted = _compact(path) if compact else None
     if as_json:
         sizes = None if compacted is None else {"bytes_before": compacted.before, "bytes_after": compacted.after}
         print_json({"database": settings.database, "rewritten_values": rewritten, "compacted": sizes})
@@ -80,7 +82,8 @@ def migrate_beside(settings: Settings, gone: tuple[str, ...], *, as_json: bool) 
 
     # Indexes are made under a lock of the session, which PgBouncer in transaction mode does not keep.
     url = settings.database_direct or settings.database
-    done = migrate_postgres_beside(url, settings.database_schema, gone=gone)
+    with interruptible("Each change was made whole or not at all. Repeat the command to go on."):
+        done = migrate_postgres_beside(url, settings.database_schema, gone=gone)
     name = redact_text(url.rpartition("@")[2])
     if as_json:
         left = {"left": done.left, "waits_for": done.stops, "needed": done.needed}

@@ -15,7 +15,7 @@ import click
 from runlane.cli import options
 from runlane.cli.output import counted, print_json
 from runlane.cli.project import database_settings
-from runlane.cli.reporting import reporting
+from runlane.cli.reporting import interruptible, reporting
 from runlane.errors import ConfigurationError
 from runlane.extras import needs_extra
 from runlane.settings import Settings
@@ -39,7 +39,10 @@ def move_ledger(source: str | None, target: str | None, *, database: str | None,
         from runlane.moving.opening import open_source, open_target
 
     schema = Settings.load().database_schema
-    with bars() as progress:
+    with (
+        interruptible("No server uses the target before all is there. Repeat the command to go on."),
+        bars() as progress,
+    ):
         moved = move(open_source(source, schema), open_target(target, schema), progress)
     if as_json:
         print_json({"moved": True, "rows": dict(moved.rows), "resumed": moved.resumed})
@@ -100,11 +103,15 @@ def import_(
         settings = database_settings(project, config, database)
         with needs_extra("postgres", "Importing"):
             from runlane.moving.source import Source
-        with Source(source, from_schema) as opened, bars() as progress:
+        left = "What was imported stays, each thread whole. Repeat the command to import the rest."
+        with interruptible(left), Source(source, from_schema) as opened, bars() as progress:
             report = asyncio.run(_import(kind, opened, settings, owner, graph, progress, dry_run=dry_run))
     if as_json:
-        counts = {"found": report.found, "written": report.written, "there": report.there}
-        print_json({**counts, "notes": report.notes, "left_out": report.left_out})
+        imported = {
+            name: {"found": found, "written": report.written[name], "there": report.there[name]}
+            for name, found in report.found.items()
+        }
+        print_json({"imported": imported, "notes": report.notes, "left_out": report.left_out})
     else:
         _show(report, dry_run=dry_run)
 

@@ -27,6 +27,8 @@ EXIT_REFUSED: Final = 5
 EXIT_RUN_FAILED: Final = 6
 #: The run that was waited for was interrupted: it was cancelled, or asks somebody.
 EXIT_RUN_INTERRUPTED: Final = 7
+#: The user interrupted the command; 128 and the number of SIGINT, as shells have it.
+EXIT_INTERRUPTED: Final = 130
 
 
 class ServerError(RunlaneError):
@@ -59,14 +61,25 @@ _PACKAGE: Final = Path(__file__).parents[1]
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Turn errors of Runlane into a line on stderr and an exit code; anything else is a defect and goes through."""
+    """Turn errors of Runlane and Ctrl-C into a line on stderr and an exit code; anything else is a defect."""
     try:
-        yield
+        with interruptible():
+            yield
     except RunlaneError as error:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {safe(error)}", err=True)
         if isinstance(error, GraphLoadError) and error.__cause__ is not None:
             click.echo(user_traceback(error.__cause__), err=True, nl=False)
         raise click.exceptions.Exit(next(code for kind, code in _CODES if isinstance(error, kind))) from None
+
+
+@contextmanager
+def interruptible(left: str = "") -> Iterator[None]:
+    """On Ctrl-C, say what is *left* of what the body did, and exit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. {left}".rstrip(), err=True)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
 def confirm(question: str, *, yes: bool) -> None:

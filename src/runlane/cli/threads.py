@@ -24,7 +24,7 @@ from runlane.cli.output import (
     progress,
 )
 from runlane.cli.repairing import repair
-from runlane.cli.reporting import confirm
+from runlane.cli.reporting import confirm, interruptible
 from runlane.cli.values import JSON, JSON_OBJECT
 from runlane.errors import ConfigurationError
 
@@ -239,7 +239,12 @@ def export(
         raise ConfigurationError("The threads go to stdout, where --json prints how many there are; name a file.")
     where = _where(status, metadata, graph)
     found = client.search("/threads/search", limit=limit, **where)
-    with new_file(file) as target, progress("Exporting threads", len(found)) as advance:
+    left = "What stdout has is not all of it." if to_stdout else f"The unfinished file {file} was removed."
+    with (
+        interruptible(f"{left} Repeat the command."),
+        new_file(file) as target,
+        progress("Exporting threads", len(found)) as advance,
+    ):
         for thread in found:
             path = f"{_path(thread['thread_id'])}/history"
             states = client.get(path, "thread", thread["thread_id"], params={"limit": HISTORY})
@@ -262,7 +267,8 @@ def import_(file: Path, *, client: Client, as_json: bool) -> None:
     """
     exported = _read(file)
     made = 0
-    with progress("Importing threads", len(exported)) as advance:
+    left = "Threads that were imported stay. Repeat the command to import the rest."
+    with interruptible(left), progress("Importing threads", len(exported)) as advance:
         for one in exported:
             made += _import(client, one)
             advance(1)
