@@ -194,6 +194,7 @@ def test_what_cannot_be_moved_is_refused_and_nothing_is_made(file: Path, tmp_pat
     assert "cannot be moved to itself" in refusal(here, here)
     assert "cannot be moved to itself" in refusal(postgres_url, postgres_url)
     assert "memory:// cannot be moved" in refusal("memory://", postgres_url)
+    assert "db/x?password=*** cannot be moved" in refusal("mysql://db/x?password=hunter2", postgres_url)
     assert "--from and --to belong together" in CliRunner().invoke(app, ["migrate", "--from", here]).stderr
     both = CliRunner().invoke(app, ["migrate", "--from", here, "--to", postgres_url, "--compact"])
     assert "leave out --database and --compact" in both.stderr

@@ -276,7 +276,7 @@ def path_id(kind: str, text: str) -> str:
 
 
 def _is_of_tls(error: BaseException | None) -> bool:
-    """Return whether *error* comes of a certificate, or of what else the two ends do not agree on."""
+    """Return whether TLS failed, such as for a certificate that is not trusted."""
     return error is not None and (isinstance(error, ssl.SSLError) or _is_of_tls(error.__cause__ or error.__context__))
 
 

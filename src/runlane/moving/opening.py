@@ -9,6 +9,7 @@ from runlane.errors import ConfigurationError
 from runlane.moving.ends import End
 from runlane.moving.postgres_end import PostgresEnd
 from runlane.moving.sqlite_end import SqliteEnd
+from runlane.redaction import redact_text
 from runlane.store.backends import SQLITE
 
 _POSTGRES: Final = ("postgres://", "postgresql://")
@@ -37,5 +38,5 @@ def open_target(database: str, schema: str) -> End:
     if database.startswith(_POSTGRES):
         return PostgresEnd(database, schema)
     raise ConfigurationError(
-        f"{database.rpartition('@')[2]} cannot be moved: databases are sqlite:///PATH and postgresql://HOST/NAME."
+        f"{redact_text(database.rpartition('@')[2])} cannot be moved: databases are sqlite:///PATH and postgresql://HOST/NAME."
     )
