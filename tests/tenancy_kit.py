@@ -214,7 +214,7 @@ def _nothing_found(action: str, run_id: str) -> dict[str, Any]:
 def path_of(name: str, has: Belongings) -> tuple[str, str]:
     """Return the method and the path of a route with ids of *has*; a cancel is about the run that waits."""
     method, _, template = name.partition(" ")
-    ids = {**asdict(has), "namespace:path": "child", "page": "runs", "name": "mine", "worker_id": "nobody"}
+    ids = {**asdict(has), "namespace:path": "child", "page": "runs", "name:path": "mine", "worker_id": "nobody"}
     if template.endswith("/cancel"):
         ids |= {"thread_id": has.waiting_thread_id, "run_id": has.waiting_run_id}
     if template.startswith("/a2a/"):

@@ -28,8 +28,8 @@ from runlane.store.transactions.thread_search import (
     PAGE,
     SORT_KEYS,
     PageRequest,
-    Place,
     ThreadFilter,
+    ThreadPlace,
     needle,
     page_threads,
     place_of,
@@ -327,7 +327,7 @@ def test_a_search_by_status_costs_the_same_among_many_threads(
 @pytest.mark.parametrize("owner", ["ann", ANY_OWNER], ids=["one owner", "all owners"])
 @pytest.mark.parametrize(
     "page",
-    [NEWEST, replace(NEWEST, sort_by="created_at"), replace(NEWEST, after=Place(key=NARROW // 2, thread_id=""))],
+    [NEWEST, replace(NEWEST, sort_by="created_at"), replace(NEWEST, after=ThreadPlace(key=NARROW // 2, thread_id=""))],
     ids=["last changed", "last made", "deep"],
 )
 def test_a_page_of_all_threads_costs_the_same_among_many(sqlite_ledger: Path, owner: Owner, page: PageRequest) -> None:

@@ -185,8 +185,8 @@ async def test_deliveries_are_listed_by_run_status_and_page(plain: httpx.AsyncCl
     page = await plain.get("/webhooks", params={"limit": 2})
     assert [one["run_id"] for one in page.json()] == ids[:0:-1]
     after = {"limit": 2, "after": page.headers["x-pagination-next"]}
-    last = await plain.get("/webhooks", params=after)
-    assert ([one["run_id"] for one in last.json()], "x-pagination-next" in last.headers) == (ids[:1], False)
+    older = [one["run_id"] for one in (await plain.get("/webhooks", params=after)).json()]
+    assert (older[0], set(older) & set(ids[1:])) == (ids[0], set())
     for refused in ({"after": "x"}, {**after, "offset": 1}):
         assert (await plain.get("/webhooks", params=refused)).status_code == 422
     [oldest] = (await plain.get("/webhooks", params={"limit": 1, "offset": 2})).json()

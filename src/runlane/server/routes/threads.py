@@ -35,7 +35,7 @@ from runlane.server.routes.keyed_threads import is_keyed
 from runlane.server.routes.state_updates import Superstep, draft_history
 from runlane.server.service import Service
 from runlane.store.statements import ExtraWrites
-from runlane.store.transactions.thread_search import Place, ThreadFilter, place_of
+from runlane.store.transactions.thread_search import ThreadFilter, ThreadPlace, place_of
 
 #: A search counts what it finds up to this number; beyond that a count costs more than the search, and is not told.
 MAX_TOTAL: Final = 1000
@@ -180,7 +180,7 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
     return json_response(rows, headers=headers)
 
 
-def _place(body: ThreadSearch, sort_by: ThreadKey) -> Place | None:
+def _place(body: ThreadSearch, sort_by: ThreadKey) -> ThreadPlace | None:
     """Return where the page begins that *body* asks for; ``None``: at the first thread, or at its offset."""
     if body.after is not None and body.offset:
         raise InvalidRequest("A page begins at 'offset' or comes 'after' a place: leave one of them out.")
@@ -192,7 +192,7 @@ def _place(body: ThreadSearch, sort_by: ThreadKey) -> Place | None:
         raise InvalidRequest(
             f"after is {body.after!r}; it must be the X-Pagination-Next of a page that was sorted by {sort_by}."
         )
-    return Place(key=key if of_texts else int(key), thread_id=thread_id)
+    return ThreadPlace(key=key if of_texts else int(key), thread_id=thread_id)
 
 
 async def count_threads(request: Request, body: ThreadSearch) -> Response:

@@ -12,7 +12,7 @@ from runlane.store.retrying import RetryingDriver
 from runlane.store.statements import ExtraWrites
 from runlane.store.transactions import interrupts, run_states, thread_search, threads
 from runlane.store.transactions.interrupts import Answer, AskingPage, Permits
-from runlane.store.transactions.thread_search import PageRequest, Place, ThreadFilter, ThreadPage
+from runlane.store.transactions.thread_search import PageRequest, ThreadFilter, ThreadPage, ThreadPlace
 from runlane.store.transactions.threads import NewThread
 
 
@@ -172,7 +172,7 @@ class Threads:
         limit: int = 10,
         offset: int = 0,
         count_at_most: int,
-        after: Place | None = None,
+        after: ThreadPlace | None = None,
         with_values: bool = True,
     ) -> ThreadPage:
         """Return a page as :meth:`search` does, and :meth:`count` what matches up to *count_at_most*, in one go.

@@ -120,7 +120,7 @@ def _postgres(scope: str, sql: str) -> str:
     one = _SCOPES[scope]
     if one.before != _BEFORE_OF_OWNER:
         return sql
-    runs = f"""(SELECT * FROM runs WHERE {one.condition} AND (owner, seq) < (:owner, :before)
+    runs = f"""(SELECT {_COLUMNS} FROM runs WHERE {one.condition} AND (owner, seq) < (:owner, :before)
           AND owner BETWEEN :owner AND :owner
         ORDER BY {one.order} LIMIT {COMPARED}) AS runs WHERE seq >= :first"""
     return sql.replace(f"runs WHERE {one.condition} AND {one.before} AND {one.first}", runs)

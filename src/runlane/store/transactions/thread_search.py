@@ -227,7 +227,7 @@ class ThreadFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ThreadPlace:
     """A place among sorted threads: right behind one that had this id and was sorted by this *key*."""
 
     key: str | int
@@ -260,7 +260,7 @@ class PageRequest:
     limit: int
     offset: int
     count_at_most: int = 0
-    after: Place | None = None
+    after: ThreadPlace | None = None
 
 
 def _in_index(key: str, text: str) -> bool:
@@ -280,10 +280,10 @@ def needle(metadata: Json) -> str:
     return max(texts, key=len)
 
 
-def place_of(thread: Thread, sort_by: str) -> Place:
+def place_of(thread: Thread, sort_by: str) -> ThreadPlace:
     """Return the place right behind *thread* among threads that are sorted by *sort_by*."""
     key = getattr(thread, sort_by)
-    return Place(key=microseconds(key) if isinstance(key, datetime) else str(key), thread_id=thread.thread_id)
+    return ThreadPlace(key=microseconds(key) if isinstance(key, datetime) else str(key), thread_id=thread.thread_id)
 
 
 def page_threads(owner: Owner, where: ThreadFilter, page: PageRequest, *, with_values: bool) -> Transaction[ThreadPage]:
@@ -412,7 +412,7 @@ def _narrowest(owner: Owner, where: ThreadFilter, *, in_order: bool) -> Transact
 
 
 def _read_term(
-    term: str, params: Mapping[str, Any], *, sort_by: str, order: Order, enough: int, after: Place | None = None
+    term: str, params: Mapping[str, Any], *, sort_by: str, order: Order, enough: int, after: ThreadPlace | None = None
 ) -> Transaction[list[tuple[Any, str]]]:
     """Return at least the first *enough* sort keys and ids of matching threads with *term*, sorted, behind *after*.
 
