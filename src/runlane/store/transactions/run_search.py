@@ -111,19 +111,23 @@ NEXT_RUN: Final = statement(
 )
 
 
-def _postgres(scope: str, sql: str) -> str:
-    """Return *sql* so that PostgreSQL reads an owner's next runs by their index, and no more than are compared.
+def _next_runs(scope: str, *, bounded: bool) -> tuple[str, str]:
+    """Return ``runs WHERE`` the next of *scope*, in SQLite and PostgreSQL; *bounded*: down to ``:first``.
 
-    It might read those of all owners in their order instead, and the lower bound of a comparison of rows does not end a
-    scan of an index, which would go on to the owner's first run. Source: PostgreSQL 17, ``_bt_mark_scankey_required``.
+    An owner's are read by their index in PostgreSQL, and no more than are compared: it might read those of all owners
+    in their order instead, and the lower bound of a comparison of rows does not end a scan of an index, which would go
+    on to the owner's first run. Source: PostgreSQL 17, ``_bt_mark_scankey_required``.
     """
     one = _SCOPES[scope]
+    plain = f"runs WHERE {one.condition} AND {one.before}{f' AND {one.first}' if bounded else ''}"
     if one.before != _BEFORE_OF_OWNER:
-        return sql
-    runs = f"""(SELECT {_COLUMNS} FROM runs WHERE {one.condition} AND (owner, seq) < (:owner, :before)
+        return plain, plain
+    return (
+        plain,
+        f"""(SELECT {_COLUMNS} FROM runs WHERE {one.condition} AND (owner, seq) < (:owner, :before)
           AND owner BETWEEN :owner AND :owner
-        ORDER BY {one.order} LIMIT {COMPARED}) AS runs WHERE seq >= :first"""
-    return sql.replace(f"runs WHERE {one.condition} AND {one.before} AND {one.first}", runs)
+        ORDER BY {one.order} LIMIT {COMPARED}) AS runs WHERE seq >= :first""",
+    )
 
 
 @cache
@@ -132,11 +136,11 @@ def last_compared(scope: str) -> Statement:
 
     Of all runs it has no lower bound: with two bounds, PostgreSQL expects few runs, and sorts all of them.
     """
-    one = _SCOPES[scope]
-    bounds = one.before if scope == "all" else f"{one.before} AND {one.first}"
-    sql = f"""SELECT seq FROM runs WHERE {one.condition} AND {bounds}
-        ORDER BY {one.order} LIMIT 1 OFFSET {COMPARED - 1}"""
-    return statement(f"run_search.last_compared_{scope}", sql, postgres=_postgres(scope, sql))
+    lite, postgres = (
+        f"SELECT seq FROM {runs} ORDER BY {_SCOPES[scope].order} LIMIT 1 OFFSET {COMPARED - 1}"
+        for runs in _next_runs(scope, bounded=scope != "all")
+    )
+    return statement(f"run_search.last_compared_{scope}", lite, postgres=postgres)
 
 
 @cache
@@ -147,20 +151,20 @@ def matching(scope: str) -> Statement:
 
 def matching_columns(scope: str, name: str, columns: str) -> Statement:
     """Return the same with other *columns*, in which ``{tokens}`` is what a run has used."""
-    one = _SCOPES[scope]
-    sql = f"""SELECT {columns} FROM runs WHERE {one.condition} AND {one.before} AND {one.first} AND {_WANTED}
-        AND {{text}} AND {{of_thread}} ORDER BY {one.order} LIMIT :limit"""
-    lite = _OF_THREAD.format(contains="json_contains(metadata, :metadata)", matches=MATCHES)
-    postgres = _OF_THREAD.format(contains=contains_in_postgres("metadata"), matches=MATCHES_PG)
+    lite, postgres = (
+        f"""SELECT {columns} FROM {runs} AND {_WANTED}
+        AND {{text}} AND {{of_thread}} ORDER BY {_SCOPES[scope].order} LIMIT :limit"""
+        for runs in _next_runs(scope, bounded=True)
+    )
+    contains, contains_pg = "json_contains(metadata, :metadata)", contains_in_postgres("metadata")
     return statement(
         name,
-        sql.replace("{text}", _HAS_TEXT)
-        .replace("{of_thread}", lite)
+        lite.replace("{text}", _HAS_TEXT)
+        .replace("{of_thread}", _OF_THREAD.format(contains=contains, matches=MATCHES))
         .replace("{tokens}", _TOKENS)
         .replace("{cost}", COSTS_AT_LEAST),
-        postgres=_postgres(scope, sql)
-        .replace("{text}", _HAS_TEXT_PG)
-        .replace("{of_thread}", postgres)
+        postgres=postgres.replace("{text}", _HAS_TEXT_PG)
+        .replace("{of_thread}", _OF_THREAD.format(contains=contains_pg, matches=MATCHES_PG))
         .replace("{tokens}", _TOKENS_PG)
         .replace("{cost}", COSTS_AT_LEAST_PG),
     )
