@@ -121,6 +121,7 @@ _S, _E = RunStatus, RunEvent
 
 TERMINAL: Final = frozenset({_S.SUCCESS, _S.ERROR, _S.TIMEOUT, _S.INTERRUPTED})
 ACTIVE: Final = frozenset({_S.PENDING, _S.RUNNING})
+FAILED: Final = frozenset({_S.ERROR, _S.TIMEOUT})
 
 MOVES: Final[Mapping[tuple[RunStatus, RunEvent], RunStatus]] = MappingProxyType(
     {

@@ -27,6 +27,7 @@ from runlane.cli.reporting import EXIT_FAILED, ServerError, ServerRefused
 from runlane.cli.runs import cause
 from runlane.cli.terminal import pressed_keys
 from runlane.cli.values import Finite
+from runlane.lifecycle import FAILED, RunStatus
 
 if TYPE_CHECKING:
     from runlane.cli.client import Client
@@ -71,7 +72,7 @@ def _status(client: Client) -> Json:
         metrics = client.get("/metrics", params={"format": "json"})
         found |= {"queue": metrics["queue"], "workers": metrics["workers"], "storage": metrics["storage"]}
         since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-        found["failed_last_hour"] = len(client.runs(limit=MAX_FAILED, status=["error", "timeout"], since=since))
+        found["failed_last_hour"] = len(client.runs(limit=MAX_FAILED, status=sorted(FAILED), since=since))
     except ServerRefused as error:
         found |= {"healthy": False, "problem": str(error)}
     return found
@@ -123,8 +124,8 @@ def _look(client: Client) -> Json:
     """Return the server's queue, and the runs to show."""
     queue = client.get("/metrics", params={"format": "json"})["queue"]
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    active = client.runs(limit=SHOWN, status=["running"]) + client.runs(limit=SHOWN, status=["pending"])
-    failed = client.runs(limit=SHOWN // 2, status=["error", "timeout"])
+    active = [run for one in (RunStatus.RUNNING, RunStatus.PENDING) for run in client.runs(limit=SHOWN, status=[one])]
+    failed = client.runs(limit=SHOWN // 2, status=sorted(FAILED))
     return {"url": client.url, "as_of": now, "queue": queue, "runs": active + failed}
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
 
-from runlane.lifecycle import RunStatus
+from runlane.lifecycle import FAILED
 from runlane.telemetry.context import SCOPE, owner_hash
 from runlane.telemetry.events import (
     OfRun,
@@ -22,9 +21,6 @@ from runlane.telemetry.events import (
 from runlane.telemetry.observers import Observer, on
 
 log = logging.getLogger("runlane.runs")
-
-#: Endings that are not what the caller wanted.
-_UNEXPECTED: Final = frozenset({RunStatus.ERROR, RunStatus.TIMEOUT})
 
 
 def log_transitions() -> tuple[Observer, ...]:
@@ -44,7 +40,7 @@ def log_transitions() -> tuple[Observer, ...]:
 def _finished(event: RunFinished) -> None:
     scope = SCOPE.get()
     warned = scope is not None and scope.failed
-    level = logging.WARNING if event.status in _UNEXPECTED and not warned else logging.INFO
+    level = logging.WARNING if event.status in FAILED and not warned else logging.INFO
     if log.isEnabledFor(level):
         _write(
             level,

@@ -29,7 +29,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from runlane.lifecycle import RunStatus
+from runlane.lifecycle import FAILED
 from runlane.telemetry.context import owner_hash
 from runlane.telemetry.events import (
     CancelObserved,
@@ -46,7 +46,6 @@ from runlane.telemetry.observers import Observer, on
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.41.0"
 #: Source: W3C Trace Context, level 1, version 00.
 TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
-_FAILED: Final = frozenset({RunStatus.ERROR, RunStatus.TIMEOUT})
 #: The ids of the span that is being made: of its trace, and its own.
 _IDS: Final[ContextVar[tuple[int, int] | None]] = ContextVar("runlane_span_ids", default=None)
 
@@ -177,7 +176,7 @@ class RunTracer:
             span.set_attribute("runlane.run.status", event.status.value)
             if reason is not None:
                 span.set_attribute("runlane.run.end_reason", reason.value)
-            if event.status in _FAILED:
+            if event.status in FAILED:
                 error = event.error or event.status.value
                 span.set_attribute("error.type", error)
                 span.set_status(Status(StatusCode.ERROR, error))

@@ -110,6 +110,14 @@ B = TypeVar("B", bound=Body)
 _NULLABLE = frozenset({"input", "command", "values", "before", "checkpoint", "checkpoint_map"})
 
 
+def check_begin(after: str | None, offset: int) -> None:
+    """Raises:
+    InvalidRequest: A page is to begin at two places.
+    """
+    if after is not None and offset:
+        raise InvalidRequest("A page begins at 'offset' or comes 'after' a place: leave one of them out.")
+
+
 class BadRequest(InvalidRequest):
     """The request is well formed and makes no sense where it was sent."""
 

@@ -31,7 +31,7 @@ from runlane.server.http.requests import (
     StreamMode,
     path_uuid,
 )
-from runlane.server.http.responses import error_wire, json_response, run_wire, selected
+from runlane.server.http.responses import error_wire, json_response, selected
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.assistants import pagination
 from runlane.server.routes.authorization import authorize, service_of
@@ -46,7 +46,7 @@ from runlane.server.routes.cron_runs import (
     next_slots,
     run_request,
 )
-from runlane.server.routes.new_runs import authorize_run, prepare_run
+from runlane.server.routes.new_runs import authorize_run, prepare_run, started
 from runlane.store.transactions.crons import Cron, CronFilter, Missed, Overlap
 
 #: Slots of a cron that are shown.
@@ -267,10 +267,7 @@ async def run_cron(request: Request) -> Response:
         cron = await _authorized_run(request, cron)
     new = await due_run(service, cron, utc_now(), key=request.headers.get("idempotency-key"))
     admitted = await service.runtime.submitter.admit_by(new, partial(service.store.crons.start, cron))
-    admitted.watch.close()
-    path = f"/threads/{admitted.run.thread_id}/runs/{admitted.run.run_id}"
-    headers = {"Content-Location": path, "Location": f"{path}/stream"}
-    return json_response(run_wire(admitted.run), headers=headers)
+    return started(admitted)
 
 
 async def _authorized_run(request: Request, cron: Cron) -> Cron:

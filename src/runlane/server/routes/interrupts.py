@@ -15,11 +15,11 @@ from runlane.records import ANY_OWNER, Json, NewRun, Owner, RunRecord
 from runlane.requests import json_bytes
 from runlane.server.http import answers
 from runlane.server.http.requests import Body, Limit, canonical_uuid
-from runlane.server.http.responses import json_response, run_wire
+from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, operates, reach_thread, seen_owner, service_of
 from runlane.server.routes.later_runs import asked_of, going_on, later_run
-from runlane.server.routes.new_runs import admit
+from runlane.server.routes.new_runs import admit, started
 from runlane.server.service import Service
 from runlane.store.filters import contains
 from runlane.store.transactions.interrupts import Answer, InterruptedThread, Permits
@@ -78,11 +78,7 @@ async def answer_interrupts(request: Request, body: InterruptAnswers) -> Respons
     It has the configuration and the context of the run that asked. If an operator answers, it is for that run's owner.
     """
     run = await _reach_asker(request, tuple(body.answers))
-    admitted = await admit(service_of(request), await _answering(request, run, body.answers))
-    admitted.watch.close()
-    path = f"/threads/{run.thread_id}/runs/{admitted.run.run_id}"
-    headers = {"Content-Location": path, "Location": f"{path}/stream"}
-    return json_response(run_wire(admitted.run), headers=headers)
+    return started(await admit(service_of(request), await _answering(request, run, body.answers)))
 
 
 async def _reach_asker(request: Request, interrupt_ids: tuple[str, ...]) -> RunRecord:

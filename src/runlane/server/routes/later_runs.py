@@ -118,5 +118,5 @@ def _check_webhook(service: Service, webhook: str | None) -> None:
     if webhook is None:
         return
     if service.section.disable_webhooks:
-        raise UnsupportedOption("webhook", "webhooks are disabled on this server, so that its run is not retried.")
+        raise UnsupportedOption("webhook", "webhooks are disabled on this server, and the run before has one.")
     service.webhooks.policy.target(webhook)

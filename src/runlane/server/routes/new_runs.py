@@ -10,15 +10,17 @@ from uuid import uuid4
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 
 from runlane.errors import NotFound, RunlaneError, UnsupportedOption
 from runlane.lifecycle import DisconnectMode, MultitaskStrategy
-from runlane.records import OF_ONE_RUN, Assistant, Json, NewRun, ThreadTtl
+from runlane.records import OF_ONE_RUN, Assistant, Json, NewRun, RunRecord, ThreadTtl
 from runlane.requests import NO_ORIGIN, RunOrigin, RunRequest, raw
 from runlane.runs.submission import Admitted
 from runlane.runtime import new_run_id
 from runlane.server.auth.access import Access
 from runlane.server.http.requests import BadRequest, RunCreate, checkpoint_address, checkpoint_uuid, clean
+from runlane.server.http.responses import json_response, run_wire
 from runlane.server.routes.assistants import assistant_to_run, find_assistant
 from runlane.server.routes.authorization import authorize, service_of
 from runlane.server.routes.keyed_threads import is_keyed, keyed_thread_id
@@ -146,6 +148,17 @@ def _temporary_ttl(settings: Settings, key: str | None) -> ThreadTtl:
     """Return how long a stateless run stays after its end: for readers that were cut, and for its idempotency key."""
     ttl_s = settings.stateless_retention_s
     return ThreadTtl(ttl_s=ttl_s if key is None else max(ttl_s, settings.event_retention_s))
+
+
+def path_of_run(run: RunRecord, *, stateless: bool = False) -> str:
+    return f"/runs/{run.run_id}" if stateless else f"/threads/{run.thread_id}/runs/{run.run_id}"
+
+
+def started(admitted: Admitted, *, stateless: bool = False) -> Response:
+    """Return the answer that shows a run which goes on in the background, and where it is."""
+    admitted.watch.close()
+    path, stream = path_of_run(admitted.run, stateless=stateless), f"{path_of_run(admitted.run)}/stream"
+    return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": stream})
 
 
 async def admit(service: Service, new: NewRun) -> Admitted:

@@ -11,11 +11,10 @@ from runlane.records import NewRun, RunRecord
 from runlane.runs.bulk import Refusal, why_refused
 from runlane.server.http import answers
 from runlane.server.http.requests import Body
-from runlane.server.http.responses import json_response, run_wire
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import reach_run, service_of
 from runlane.server.routes.later_runs import asked_of, going_on, later_run
-from runlane.server.routes.new_runs import admit
+from runlane.server.routes.new_runs import admit, started
 
 
 class RunRetry(Body):
@@ -37,11 +36,7 @@ async def retry_run(request: Request, body: RunRetry) -> Response:
     new = await new_retry(
         request, run, from_start=body.from_start, key=key, multitask_strategy=MultitaskStrategy.ENQUEUE
     )
-    admitted = await admit(service_of(request), new)
-    admitted.watch.close()
-    path = f"/threads/{run.thread_id}/runs/{admitted.run.run_id}"
-    headers = {"Content-Location": path, "Location": f"{path}/stream"}
-    return json_response(run_wire(admitted.run), headers=headers)
+    return started(await admit(service_of(request), new))
 
 
 async def new_retry(

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from runlane.errors import NotFound
-from runlane.lifecycle import CancelAction, CancelSource, EndReason, RunStatus
+from runlane.lifecycle import FAILED, CancelAction, CancelSource, EndReason, RunStatus
 from runlane.records import ANY_OWNER, RunRecord
 from runlane.runs.submission import Admitted
 from runlane.server.http import answers
@@ -41,7 +41,7 @@ from runlane.server.http.responses import (
 from runlane.server.http.route import Resource, Route
 from runlane.server.rollbacks import delete_rolled_back
 from runlane.server.routes.authorization import canceller_of, reach_run, reach_thread, service_of
-from runlane.server.routes.new_runs import admit, prepare_run
+from runlane.server.routes.new_runs import admit, path_of_run, prepare_run, started
 from runlane.server.service import Service
 from runlane.streams.batches import EventBatch, LargeEvent, ends
 from runlane.streams.live import Ending
@@ -72,10 +72,6 @@ async def _admit(request: Request, body: RunCreate, thread_id: str | None, *, st
     return await admit(service_of(request), await prepare_run(request, body, thread_id, streamed=streamed))
 
 
-def _paths(run: RunRecord, *, stateless: bool) -> str:
-    return f"/runs/{run.run_id}" if stateless else f"/threads/{run.thread_id}/runs/{run.run_id}"
-
-
 def _leave(service: Service, run: RunRecord, *, cancel: bool) -> Callable[[], Awaitable[None]] | None:
     if not cancel:
         return None
@@ -95,7 +91,7 @@ def _stream(
     service: Service, watch: Watch, path: str, *, after: int | None, modes: list[str], cancel: bool
 ) -> StreamingBody:
     run = watch.run
-    location = f"{_paths(run, stateless=False)}/stream"
+    location = f"{path_of_run(run)}/stream"
     headers = {**SSE_HEADERS, "content-location": path, "location": location}
     return StreamingBody(
         _RunPieces(watch.parts(after=after), EventWriter(run, modes), heartbeat_s=service.streams.heartbeat_s),
@@ -152,7 +148,7 @@ def _result(service: Service, watch: Watch, path: str, *, cancel: bool) -> Strea
 
 async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
     """Return what a waiter is told: the run's own result, or its error, which is never dressed up as a result."""
-    if ending.status in (RunStatus.ERROR, RunStatus.TIMEOUT) or ending.end_reason is EndReason.ROLLED_BACK:
+    if ending.status in FAILED or ending.end_reason is EndReason.ROLLED_BACK:
         error = error_wire(ending.error) or {"error": "Error"}
         return orjson.dumps({"__error__": error})
     if ending.result is not None:
@@ -166,7 +162,7 @@ async def _answer(service: Service, run: RunRecord, ending: Ending) -> bytes:
 
 async def _create_stream(request: Request, body: RunCreate, thread_id: str | None) -> StreamingBody:
     admitted = await _admit(request, body, thread_id, streamed=True)
-    path = _paths(admitted.run, stateless=thread_id is None)
+    path = path_of_run(admitted.run, stateless=thread_id is None)
     cancel = body.on_disconnect == "cancel"
     return _stream(service_of(request), admitted.watch, path, after=0, modes=[], cancel=cancel)
 
@@ -183,7 +179,7 @@ async def stream_stateless_run(request: Request, body: RunCreate) -> StreamingBo
 
 async def _create_wait(request: Request, body: RunCreate, thread_id: str | None) -> StreamingBody:
     admitted = await _admit(request, body, thread_id)
-    path = _paths(admitted.run, stateless=thread_id is None)
+    path = path_of_run(admitted.run, stateless=thread_id is None)
     return _result(service_of(request), admitted.watch, path, cancel=body.on_disconnect == "cancel")
 
 
@@ -199,10 +195,7 @@ async def wait_stateless_run(request: Request, body: RunCreate) -> StreamingBody
 
 async def _create(request: Request, body: RunCreate, thread_id: str | None) -> Response:
     admitted = await _admit(request, body, thread_id)
-    admitted.watch.close()
-    path = _paths(admitted.run, stateless=thread_id is None)
-    location = f"{_paths(admitted.run, stateless=False)}/stream"
-    return json_response(run_wire(admitted.run), headers={"Content-Location": path, "Location": location})
+    return started(admitted, stateless=thread_id is None)
 
 
 async def create_run(request: Request, body: RunCreate) -> Response:
@@ -257,7 +250,7 @@ async def join_stream(request: Request, query: StreamQuery) -> StreamingBody:
     service, cancel = service_of(request), query.cancel_on_disconnect
     run = await _joined(request, cancel=cancel)
     after = cursor_of(run, request.headers.get("last-event-id"))
-    path = _paths(run, stateless="thread_id" not in request.path_params)
+    path = path_of_run(run, stateless="thread_id" not in request.path_params)
     return _stream(
         service,
         service.streams.watch(run),
@@ -272,7 +265,7 @@ async def join_run(request: Request, query: JoinQuery) -> StreamingBody:
     """Answer a run's own result once it has ended."""
     service, cancel = service_of(request), query.cancel_on_disconnect
     run = await _joined(request, cancel=cancel)
-    path = _paths(run, stateless="thread_id" not in request.path_params)
+    path = path_of_run(run, stateless="thread_id" not in request.path_params)
     return _result(service, service.streams.watch(run), path, cancel=cancel)
 
 

@@ -26,6 +26,7 @@ from runlane.server.http.requests import (
     Object,
     Offset,
     SortOrder,
+    check_begin,
 )
 from runlane.server.http.responses import json_response, selected, thread_wire, ttl_wire
 from runlane.server.http.route import Resource, Route
@@ -182,8 +183,7 @@ async def search_threads(request: Request, body: ThreadSearch) -> Response:
 
 def _place(body: ThreadSearch, sort_by: ThreadKey) -> ThreadPlace | None:
     """Return where the page begins that *body* asks for; ``None``: at the first thread, or at its offset."""
-    if body.after is not None and body.offset:
-        raise InvalidRequest("A page begins at 'offset' or comes 'after' a place: leave one of them out.")
+    check_begin(body.after, body.offset)
     if not body.after:
         return None
     key, _, thread_id = body.after.partition(".")

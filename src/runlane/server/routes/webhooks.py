@@ -17,7 +17,7 @@ from runlane.errors import InvalidRequest, NotFound
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.queries import Page
-from runlane.server.http.requests import path_uuid
+from runlane.server.http.requests import check_begin, path_uuid
 from runlane.server.http.responses import json_response
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, service_of
@@ -85,10 +85,9 @@ async def list_deliveries(request: Request, query: DeliveriesQuery) -> Response:
 
 
 def _place(query: DeliveriesQuery) -> tuple[int, str]:
+    check_begin(query.after, query.offset)
     if query.after is None:
         return NEWEST_DELIVERY
-    if query.offset:
-        raise InvalidRequest("A page begins at 'offset' or comes 'after' a place: leave one of them out.")
     match = _PLACE.fullmatch(query.after)
     if match is None:
         raise InvalidRequest(f"Query parameter 'after' is {query.after!r}; it must be the X-Pagination-Next of a page.")

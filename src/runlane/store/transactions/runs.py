@@ -11,6 +11,7 @@ from runlane.errors import (
     NotFound,
 )
 from runlane.lifecycle import (
+    FAILED,
     CancelAction,
     CancelSource,
     EndReason,
@@ -385,7 +386,7 @@ def settle(thread: Row, status: RunStatus, outcome: Outcome, kept: StoredState =
     if outcome.rolled_back:
         yield RESTATE_THREAD(thread_id=thread["thread_id"])
         return
-    if status in (RunStatus.ERROR, RunStatus.TIMEOUT):
+    if status in FAILED:
         settled = ThreadStatus.ERROR
     elif state is not None and state.resumable:
         settled = ThreadStatus.INTERRUPTED

@@ -9,10 +9,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from runlane.lifecycle import FAILED
 from runlane.records import AnyOwner, Owner
 from runlane.store.rows import dumps, instant, microseconds
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
-from runlane.store.transactions.totals import DAY_US, FAILED, RUN_SUMS, TOKEN_SUMS, Grain
+from runlane.store.transactions.totals import DAY_US, RUN_SUMS, TOKEN_SUMS, Grain
 
 
 class By(StrEnum):

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from runlane.lifecycle import RunStatus
+from runlane.lifecycle import FAILED
 from runlane.store.rows import maybe_instant, usage_of
 from runlane.store.statements import Row, Statement, Transaction, listed, statement
 from runlane.store.transactions.audit import NOW
@@ -26,7 +26,6 @@ DAY_US: Final = 86_400_000_000
 KEPT_DAYS: Final = 400
 #: The overview shows 24 hours.
 KEPT_MINUTES: Final = 25 * 60
-FAILED: Final = frozenset({RunStatus.ERROR, RunStatus.TIMEOUT})
 #: Run times are counted by their logarithm: a step is a factor of 2 ** (1 / 4), or 19 %, from a millisecond on.
 STEPS_PER_DOUBLING: Final = 4
 MAX_STEP: Final = 160
