@@ -8,8 +8,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,7 +19,8 @@ import psycopg
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from postgres_cluster import PostgresCluster  # a helper of the tests
-from runlane.store.backends import migrate_postgres
+from runlane.settings import Settings
+from runlane.store.backends import migrate_postgres, open_driver
 from runlane.store.drivers.postgres import PostgresDriver
 from runlane.store.statements import Driver, Statement, Transaction, statement
 
@@ -94,6 +95,21 @@ async def analyse(driver: Driver, *tables: str) -> None:
 
     if isinstance(driver, PostgresDriver):
         await driver.write(analysed())
+
+
+@asynccontextmanager
+async def filled(
+    database: str, number: int, of: str, fill: Callable[[Driver], Awaitable[None]]
+) -> AsyncIterator[Driver]:
+    """Give the driver of *database*, for which *fill* has made its *number* of things; say how long that took."""
+    driver = await open_driver(Settings(database=database))
+    try:
+        begun = time.perf_counter()
+        await fill(driver)
+        print(f"{number:,} {of} made in {time.perf_counter() - begun:.0f} s\n", flush=True)
+        yield driver
+    finally:
+        await driver.aclose()
 
 
 @contextmanager

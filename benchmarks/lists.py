@@ -14,7 +14,6 @@ import asyncio
 import json
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 import httpx
-from filling import analyse, batches, in_batches, main, number_of, numbered, timed, with_threads
+from filling import analyse, batches, filled, in_batches, main, number_of, numbered, timed, with_threads
 from langgraph.graph import START, StateGraph
 from totals import USAGE, count_all, fill_totals
 
@@ -32,7 +31,6 @@ from runlane.agents.registry import Registry
 from runlane.server.app import create_app
 from runlane.server.auth.keys import new_key
 from runlane.settings import Settings
-from runlane.store.backends import open_driver
 from runlane.store.ledger import RunStore
 from runlane.store.rows import microseconds
 from runlane.store.statements import Driver, Transaction
@@ -493,13 +491,8 @@ async def ask(client: httpx.AsyncClient, asked: Asked, more: Mapping[str, Any]) 
 
 async def measure(database: str, runs: int, rounds: int) -> None:
     ledger = Ledger(runs=runs)
-    driver = await open_driver(Settings(database=database))
-    try:
-        begun = time.perf_counter()
-        await fill(driver, ledger)
-        print(f"{runs:,} runs made in {time.perf_counter() - begun:.0f} s\n", flush=True)
-    finally:
-        await driver.aclose()
+    async with filled(database, runs, "runs", partial(fill, ledger=ledger)):
+        pass
     async with serving(database, ledger) as clients:
         await report(clients, ledger, rounds)
 

@@ -8,19 +8,17 @@ Makes the runs by SQL, straight into the tables, then asks as the server does an
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from filling import analyse, in_batches, main, number_of, numbered, timed
+from filling import analyse, filled, in_batches, main, number_of, numbered, timed
 
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import ANY_OWNER, Owner
-from runlane.settings import Settings
-from runlane.store.backends import open_driver
 from runlane.store.ledger import RunStore
+from runlane.store.statements import Driver
 from runlane.store.transactions.run_search import RunFilter
 
 #: What one run in so many has.
@@ -58,6 +56,11 @@ def filters(total: int) -> dict[str, tuple[Owner, RunFilter]]:
     }
 
 
+async def fill(driver: Driver, total: int) -> None:
+    await driver.write(in_batches(FILL, total))
+    await analyse(driver, "runs")
+
+
 async def report(store: RunStore, total: int, rounds: int) -> None:
     print(f"| {'filter':30} | {'asked':13} | found | median ms |  worst ms | median CPU ms |")
     print("|---|---|--:|--:|--:|--:|")
@@ -76,15 +79,8 @@ async def _timed(name: str, asked: str, ask: Callable[[], Awaitable[Any]], round
 
 
 async def measure(database: str, runs: int, rounds: int) -> None:
-    driver = await open_driver(Settings(database=database))
-    try:
-        begun = time.perf_counter()
-        await driver.write(in_batches(FILL, runs))
-        await analyse(driver, "runs")
-        print(f"{runs:,} runs made in {time.perf_counter() - begun:.0f} s\n")
+    async with filled(database, runs, "runs", partial(fill, total=runs)) as driver:
         await report(RunStore(driver), runs, rounds)
-    finally:
-        await driver.aclose()
 
 
 if __name__ == "__main__":

@@ -8,17 +8,14 @@ Makes the threads by SQL, straight into the tables, then asks as the server does
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from filling import analyse, in_batches, main, number_of, numbered, timed, with_threads
+from filling import analyse, filled, in_batches, main, number_of, numbered, timed, with_threads
 
 from runlane.lifecycle import ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER
-from runlane.settings import Settings
-from runlane.store.backends import open_driver
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Driver
 from runlane.store.transactions.thread_search import ThreadFilter
@@ -103,14 +100,8 @@ async def report(store: RunStore, rounds: int) -> None:
 
 
 async def measure(database: str, threads: int, rounds: int) -> None:
-    driver = await open_driver(Settings(database=database))
-    try:
-        begun = time.perf_counter()
-        await fill(driver, threads)
-        print(f"{threads:,} threads made in {time.perf_counter() - begun:.0f} s\n")
+    async with filled(database, threads, "threads", partial(fill, total=threads)) as driver:
         await report(RunStore(driver), rounds)
-    finally:
-        await driver.aclose()
 
 
 if __name__ == "__main__":

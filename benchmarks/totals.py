@@ -14,13 +14,12 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
-from filling import analyse, batches, in_batches, main, numbered, timed
+from filling import analyse, batches, filled, in_batches, main, numbered, timed
 
 from runlane.records import ANY_OWNER
-from runlane.settings import Settings
-from runlane.store.backends import open_driver
 from runlane.store.ledger import RunStore
 from runlane.store.rows import microseconds
 from runlane.store.statements import Driver, Transaction, statement
@@ -183,17 +182,11 @@ async def report(store: RunStore, rounds: int) -> None:
 
 
 async def measure(database: str, runs: int, rounds: int) -> None:
-    driver = await open_driver(Settings(database=database))
-    try:
-        begun = time.perf_counter()
-        await fill(driver, runs)
-        print(f"{runs:,} runs made in {time.perf_counter() - begun:.0f} s")
+    async with filled(database, runs, "runs", partial(fill, total=runs)) as driver:
         store = RunStore(driver)
         await count_all(store)
         await analyse(driver, "run_totals", "token_totals", "minute_totals", "failure_groups", "failure_totals")
         await report(store, rounds)
-    finally:
-        await driver.aclose()
 
 
 if __name__ == "__main__":

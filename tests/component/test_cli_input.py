@@ -1,4 +1,4 @@
-"""Input of the command line that cannot be used: it is refused with its reason, and nothing is sent or left behind."""
+"""Invalid input of the command line is refused with a reason; nothing is sent or left behind."""
 
 from __future__ import annotations
 

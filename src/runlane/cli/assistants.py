@@ -8,7 +8,7 @@ import click
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
-from runlane.cli.output import Column, age, print_fields, print_json, print_rows
+from runlane.cli.output import Column, age, print_done, print_fields, print_json, print_rows
 from runlane.cli.reporting import confirm
 from runlane.cli.values import JSON
 
@@ -96,10 +96,7 @@ def delete(assistant_id: str, *, client: Client, yes: bool, as_json: bool) -> No
     """Delete an assistant with its versions. Its threads and runs stay."""
     confirm(f"Delete assistant {assistant_id}?", yes=yes)
     client.send("DELETE", _path(assistant_id), "assistant", assistant_id)
-    if as_json:
-        print_json({"deleted": True, "assistant_id": assistant_id})
-    else:
-        click.echo(f"Deleted {assistant_id}.", err=True)
+    print_done({"deleted": True, "assistant_id": assistant_id}, f"Deleted {assistant_id}.", as_json=as_json)
 
 
 def _path(assistant_id: str) -> str:

@@ -8,7 +8,7 @@ import click
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
-from runlane.cli.output import Column, age, print_fields, print_json, print_rows
+from runlane.cli.output import Column, age, print_done, print_fields, print_json, print_rows
 from runlane.cli.reporting import confirm
 from runlane.cli.values import JSON
 
@@ -101,7 +101,7 @@ def create(
 def pause(cron_id: str, *, client: Client, as_json: bool) -> None:
     """Start no more runs of a cron until it is resumed."""
     paused = client.send("PATCH", _path(cron_id), "cron", cron_id, body={"enabled": False})
-    print_json(paused) if as_json else click.echo(f"Paused {cron_id}.", err=True)
+    print_done(paused, f"Paused {cron_id}.", as_json=as_json)
 
 
 @app.command(epilog="Example: runlane crons resume CRON_ID")
@@ -111,7 +111,7 @@ def pause(cron_id: str, *, client: Client, as_json: bool) -> None:
 def resume(cron_id: str, *, client: Client, as_json: bool) -> None:
     """Start runs of a paused cron again, from its next time on."""
     resumed = client.send("PATCH", _path(cron_id), "cron", cron_id, body={"enabled": True})
-    print_json(resumed) if as_json else click.echo(f"Resumed {cron_id}.", err=True)
+    print_done(resumed, f"Resumed {cron_id}.", as_json=as_json)
 
 
 @app.command(epilog="Example: runlane crons run CRON_ID")
@@ -133,10 +133,7 @@ def delete(cron_id: str, *, client: Client, yes: bool, as_json: bool) -> None:
     """Delete a cron. Runs that it has started continue."""
     confirm(f"Delete cron {cron_id}?", yes=yes)
     client.send("DELETE", _path(cron_id), "cron", cron_id)
-    if as_json:
-        print_json({"deleted": True, "cron_id": cron_id})
-    else:
-        click.echo(f"Deleted {cron_id}.", err=True)
+    print_done({"deleted": True, "cron_id": cron_id}, f"Deleted {cron_id}.", as_json=as_json)
 
 
 def _path(cron_id: str) -> str:

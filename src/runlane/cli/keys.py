@@ -10,7 +10,7 @@ import click
 
 from runlane.cli import auditing, options
 from runlane.cli.options import PATH
-from runlane.cli.output import print_json
+from runlane.cli.output import print_done, print_json
 from runlane.cli.reporting import reporting
 from runlane.cli.values import Finite
 
@@ -116,8 +116,5 @@ def revoke(key_id: str, *, file: Path, database: str | None, as_json: bool) -> N
         from runlane.server.auth.keys import revoke_key
 
         revoke_key(key_id, file)
-    if as_json:
-        print_json({"revoked": True, "key_id": key_id})
-    else:
-        click.echo(f"Removed {key_id} from {file}.", err=True)
+    print_done({"revoked": True, "key_id": key_id}, f"Removed {key_id} from {file}.", as_json=as_json)
     auditing.audit(database, "key.revoke", "runlane keys revoke", {"key_id": key_id})

@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 
 from runlane.cli import assistants, crons, interrupts, keys, options, runs, store, threads, webhooks, workers
-from runlane.cli.backup import backup
+from runlane.cli.backup import SQLITE, backup
 from runlane.cli.bench import bench
 from runlane.cli.completion import completion
 from runlane.cli.doctor import doctor
 from runlane.cli.logs import LogLevel, configure_logging, log_printed_lines
-from runlane.cli.migrating import SQLITE, migrate_beside, migrate_sqlite
+from runlane.cli.migrating import migrate_beside, migrate_sqlite
 from runlane.cli.moving import import_, move_ledger
 from runlane.cli.new import new
 from runlane.cli.project import database_settings, find_config, find_project

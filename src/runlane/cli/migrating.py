@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
+from runlane.cli.backup import SQLITE
 from runlane.cli.output import print_json
 from runlane.cli.reporting import EXIT_FAILED, interruptible
 from runlane.redaction import redact_text
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from runlane.store.compacting import Compacted
     from runlane.store.migrate_postgres import Migrated
     from runlane.store.statements import Driver
-
-SQLITE: Final = "sqlite:///"
 
 
 def migrate_sqlite(settings: Settings, *, compact: bool, as_json: bool) -> None:

@@ -62,6 +62,11 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def print_done(facts: Any, sentence: str, *, as_json: bool) -> None:
+    """Print what was done: *facts* as JSON, or a *sentence* on stderr."""
+    print_json(facts) if as_json else click.echo(sentence, err=True)
+
+
 def print_rows(rows: Sequence[Json], columns: Sequence[Column], *, as_json: bool, none: str) -> None:
     """Print *rows* as a table, or as JSON; *none* on stderr if there are none."""
     if as_json:

@@ -18,6 +18,7 @@ from runlane.cli.output import (
     counted,
     error_line,
     new_file,
+    print_done,
     print_fields,
     print_json,
     print_rows,
@@ -169,10 +170,7 @@ def delete(thread_ids: tuple[str, ...], *, client: Client, yes: bool, as_json: b
         for thread_id in thread_ids:
             client.send("DELETE", _path(thread_id), "thread", thread_id)
             advance(1)
-    if as_json:
-        print_json({"deleted": True, "thread_ids": thread_ids})
-    else:
-        click.echo(f"Deleted {threads}.", err=True)
+    print_done({"deleted": True, "thread_ids": thread_ids}, f"Deleted {threads}.", as_json=as_json)
 
 
 @app.command(epilog="Example: runlane threads prune --status idle --strategy keep_latest --yes")

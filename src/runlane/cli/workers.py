@@ -13,7 +13,7 @@ import click
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
-from runlane.cli.output import counted, print_json
+from runlane.cli.output import counted, print_done
 from runlane.cli.project import database_settings
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
@@ -65,10 +65,7 @@ def drain(worker_id: str, *, client: Client, undo: bool, as_json: bool) -> None:
     """
     path = f"/operator/workers/{quote(worker_id, safe='')}/drain"
     asked = client.send("DELETE" if undo else "POST", path, "worker", worker_id)
-    if as_json:
-        print_json(asked)
-    else:
-        click.echo(f"{worker_id} {'starts runs again' if undo else 'drains'}.", err=True)
+    print_done(asked, f"{worker_id} {'starts runs again' if undo else 'drains'}.", as_json=as_json)
 
 
 async def _read(settings: Settings) -> Fleet:
