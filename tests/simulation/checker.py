@@ -7,10 +7,12 @@ and about real time; they are proved elsewhere.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from runlane.maintenance.rescue import REPAIRS
+from runlane.store.transactions.totals import DAY_US, Grain
 from runlane.testing.history import Note
 from simulation.agents import CONTINUED
 from simulation.lanes import fencing, one_lane, order_of_starts, patient_rescues, slots
@@ -19,6 +21,12 @@ from simulation.streams import log_numbers, whole_streams
 from simulation.world import Simulated
 
 TERMINAL = ("success", "error", "timeout", "interrupted")
+#: What the totals of each grain tell apart.
+GRAINS: Final = {
+    Grain.ALL: ("graph_id", "build", "status", "end_reason"),
+    Grain.OWNER: ("owner", "status"),
+    Grain.FULL: ("owner", "graph_id", "build", "status", "end_reason"),
+}
 
 
 def violations(simulated: Simulated) -> list[str]:
@@ -214,6 +222,31 @@ def outage_ends_no_run(simulated: Simulated) -> Iterator[str]:
             yield f"{run['run_id']} ended as {run['status']} because the ledger was out"
 
 
+def heads(simulated: Simulated) -> Iterator[str]:
+    """P1: after each commit, the head that is kept of a lane is the run that may start next."""
+    for note in simulated.history.of("wrong_head"):
+        yield f"in {note.thread}, after a commit of {note.by}, {note.why}"
+
+
+def totals(simulated: Simulated) -> Iterator[str]:
+    """The totals have each run that ended once, in each grain, with how long it executed."""
+    for grain, names in GRAINS.items():
+        told: Counter[tuple[Any, ...]] = Counter()
+        counted: Counter[tuple[Any, ...]] = Counter()
+        for run in simulated.runs:
+            if run["ended_at"] is not None:
+                key = (run["ended_at"] // DAY_US, *(run[name] or "" for name in names))
+                executed_us = max(0, run["ended_at"] - (run["started_at"] or run["ended_at"]))
+                told.update({("runs", *key): 1, ("executing_us", *key): executed_us})
+        for row in simulated.totals:
+            if row["grain"] == grain:
+                key = (row["day"], *(row[name] for name in names))
+                counted.update({(name, *key): row[name] for name in ("runs", "executing_us")})
+        for key in told | counted:
+            if told[key] != counted[key]:
+                yield f"of {key} {counted[key]} are counted, and there are {told[key]}"
+
+
 def number_of(saved: Note) -> int:
     """Return the number of the checkpoint that was saved; see :class:`simulation.agents.StepAgent`."""
     return int(saved.checkpoint.rpartition("-")[2])
@@ -240,4 +273,6 @@ CHECKS: tuple[Callable[[Simulated], Iterator[str]], ...] = (
     valid_threads,
     outage_is_not_absence,
     outage_ends_no_run,
+    heads,
+    totals,
 )

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from runlane.errors import ConflictError, NotFound, RunlaneError, StoreUnavailable
 from runlane.lifecycle import DisconnectMode, EndReason, MultitaskStrategy
+from runlane.maintenance.totals import count
 from runlane.records import ANY_OWNER, NewRun, StreamEnd, StreamEvent, StreamGap
 from runlane.requests import RunRequest
 from runlane.runtime import Runtime
@@ -158,6 +159,7 @@ class Client:
                 runtime.rescuer.rescue_lost(),
                 runtime.purger.purge(),
                 runtime.rescuer.dispatch_runnable(),
+                count(runtime.store.totals),
             )
 
         others = [other for other in self._crowd.serving() if other is not process]

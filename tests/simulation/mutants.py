@@ -16,6 +16,8 @@ from runlane.checkpoints import transactions as checkpoints
 from runlane.dispatch.local import LocalDispatch
 from runlane.errors import LeaseLost, NotFound, StoreUnavailable
 from runlane.execution import commit, decision
+from runlane.execution.decision import StopReason
+from runlane.execution.draining import WorkerDrain
 from runlane.execution.executor import Executor
 from runlane.execution.run import Ran
 from runlane.execution.worker import Worker
@@ -29,7 +31,7 @@ from runlane.runs.submission import RunSubmitter
 from runlane.store import conditions
 from runlane.store.resources.runs import Runs
 from runlane.store.statements import Query, Rows, Transaction, statement
-from runlane.store.transactions import admissions, claims, fence, leases, runs
+from runlane.store.transactions import admissions, claims, fence, heads, leases, runs, totals
 from runlane.streams.watch import Watch
 from runlane.testing.ledger import Fate, FaultyDriver
 from simulation.seams import (
@@ -151,6 +153,11 @@ def _waiting(query: Query) -> Transaction[Rows]:
     return rows
 
 
+def _without_the_last(query: Query) -> Transaction[Rows]:
+    rows = yield query
+    return rows[:-1] if query.statement is totals.TAKE_ENDED else rows
+
+
 def _held_by(lease: Lease) -> Answer:
     return reading(runs.LOCK_RUN, lambda row: {**row, "attempt": lease.attempt})
 
@@ -231,12 +238,13 @@ def _keeping_leases(original: Any) -> Any:
     return decide
 
 
-def _not_waiting(original: Any) -> Any:
-    async def drain(self: Worker, grace_s: float) -> None:
-        self._tasks = set()
-        await original(self, grace_s)
+def _not_waiting(_: Any) -> Any:
+    async def finish(self: WorkerDrain, grace_s: float) -> None:
+        await self._grace(grace_s)
+        for attempt in tuple(self._attempts()):
+            attempt.stop(StopReason.DRAIN)
 
-    return drain
+    return finish
 
 
 def _said_runnable(original: Callable[..., Transaction[Admission]]) -> Callable[..., Transaction[Admission]]:
@@ -374,6 +382,12 @@ MUTANTS: Final[dict[str, Mutant]] = {
         patches=(method(AttemptJournal, "_send", _shown_as_sent),),
     ),
     "an outage is told as absence": Mutant(found_by="outage_is_not_absence", patches=(method(Runs, "get", _absent),)),
+    "a cancel leaves the head of its lane as it was": Mutant(
+        found_by="heads", patches=(transaction(runs.request_cancel, lambda *_: finding(heads.MOVE_HEAD, [])),)
+    ),
+    "a run is marked as counted and not added to the totals": Mutant(
+        found_by="totals", patches=(transaction(totals.count_ended, lambda *_: _without_the_last),)
+    ),
     "an outage ends runs": Mutant(
         found_by="outage_ends_no_run", patches=(method(AttemptJournal, "_on_answer", _given_up),)
     ),
@@ -387,7 +401,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         found_by="handed_back", patches=(method(Remainder, "transaction", _without_checkpoints),)
     ),
     "a shutdown does not wait for its agents": Mutant(
-        found_by="quiet_after_shutdown", patches=(method(Worker, "drain", _not_waiting),)
+        found_by="quiet_after_shutdown", patches=(method(WorkerDrain, "finish", _not_waiting),)
     ),
     "a shutdown leaves its leases behind": Mutant(
         found_by="quiet_after_shutdown",

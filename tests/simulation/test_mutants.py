@@ -7,10 +7,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 
+from runlane.store.statements import run
+from runlane.store.transactions import purges, totals
 from runlane.testing.virtual_loop import Livelock
 from simulation.checker import CHECKS, violations
 from simulation.mutants import ENOUGH, MUTANTS, planted
 from simulation.runs import workers
+from simulation.seams import NeverReached, applied, finding, transaction
 from simulation.world import run_world
 
 
@@ -53,3 +56,10 @@ def test_a_planted_bug_is_found(
 
 def test_every_check_finds_a_bug() -> None:
     assert {check.__name__ for check in CHECKS} == {mutant.found_by for mutant in MUTANTS.values()}
+
+
+@pytest.mark.parametrize("times", [0, 1], ids=["not called", "asks another statement"])
+def test_a_patch_that_makes_no_difference_is_told(times: int) -> None:
+    patch = transaction(purges.purges_alone, lambda _: finding(totals.TAKE_ENDED, []))
+    with pytest.raises(NeverReached, match="purges_alone"), applied([patch]):
+        assert all(run(purges.purges_alone("totals"), lambda query: ()) for _ in range(times))

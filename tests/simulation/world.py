@@ -12,13 +12,16 @@ from typing import Any
 
 from runlane.maintenance.liveness import GRACE_S
 from runlane.settings import Settings
+from runlane.store.resources.totals import BATCH
+from runlane.store.transactions.totals import count_ended
 from runlane.testing.faults import PROFILES, Faults
 from runlane.testing.history import History
-from runlane.testing.ledger import FaultyDriver, Ledger
+from runlane.testing.ledger import FaultyDriver
 from runlane.testing.process import Process, ProcessPlan
 from runlane.testing.virtual_loop import run_virtual
 from simulation.agents import WELL_BEHAVED, StepAgent
 from simulation.clients import Client, Crowd
+from simulation.heads import HeadedLedger, kept_heads
 
 #: How long clients and chaos go on, and how long the world then has to come to rest, in virtual seconds.
 ACTIVE_S = 20.0
@@ -60,6 +63,7 @@ class Simulated:
     runs: list[dict[str, Any]] = field(default_factory=list)
     threads: list[dict[str, Any]] = field(default_factory=list)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    totals: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def faults(self) -> Counter[str]:
@@ -73,7 +77,8 @@ def run_world(seed: int, scenario: Scenario | None = None) -> Simulated:
     async def main() -> Simulated:
         return await World(seed, scenario or Scenario()).run()
 
-    return run_virtual(main)
+    with kept_heads():
+        return run_virtual(main)
 
 
 class World:
@@ -84,7 +89,7 @@ class World:
         self._seed = seed
         self._loop = asyncio.get_running_loop()
         self.history = History(self._loop.time)
-        self._ledger = Ledger(self.history)
+        self._ledger = HeadedLedger(self.history)
         self._faults = Faults(self.history)
         self._processes: list[Process] = []
         self._started = 0
@@ -125,10 +130,13 @@ class World:
         await asyncio.gather(*living)
         await chaos
         await self._come_to_rest()
+        while self._ledger.apply(count_ended(BATCH)):
+            continue  # those that no process has counted yet
         done = Simulated(self._seed, self._settings, self.history)
         done.runs = self._ledger.query("SELECT * FROM runs ORDER BY seq")
         done.threads = self._ledger.query("SELECT * FROM threads ORDER BY thread_id")
         done.checkpoints = self._ledger.query("SELECT DISTINCT run_id FROM checkpoints ORDER BY run_id")
+        done.totals = self._ledger.query("SELECT * FROM run_totals ORDER BY grain, day")
         return done
 
     def _start_process(self, *, sound: bool = False) -> Process:
