@@ -100,6 +100,7 @@ class RunReader:
                     continue
                 if not await self._taken_back(end):
                     return EventBatch([StreamGap(resumes_at=end.seq), end])
+                end = replace(end, seq=cursor + 1)
             if not end.seq or end.seq < cursor:  # the run has been deleted, or the cursor was ahead of its log
                 end = replace(end, seq=cursor + 1)
             return EventBatch([end])
