@@ -25,7 +25,7 @@ from langgraph.store.base import (
 from langgraph.store.memory import InMemoryStore
 
 from ledger_kit import empty_ledger
-from runlane.checkpoints.store import LedgerLongTermStore
+from runlane.checkpoints.store import SCANNED, LedgerLongTermStore
 from runlane.errors import InvalidRequest
 from runlane.store.drivers.memory import MemoryDriver
 from runlane.store.drivers.postgres import open_postgres
@@ -156,8 +156,9 @@ async def test_reading_a_missing_key_creates_nothing(store: LedgerLongTermStore)
     assert await store.asearch(()) == []
 
 
+@pytest.mark.parametrize("prefix", [("notes",), ()])
 async def test_a_search_answers_the_most_recently_changed_first_page_by_page(
-    driver: Driver, store: LedgerLongTermStore
+    driver: Driver, store: LedgerLongTermStore, prefix: tuple[str, ...]
 ) -> None:
     for n in range(5):
         await passes(driver, 1)
@@ -165,11 +166,20 @@ async def test_a_search_answers_the_most_recently_changed_first_page_by_page(
     await passes(driver, 1)
     await store.aput(("notes",), "1", {"n": 10})
 
-    pages = [await store.asearch(("notes",), limit=2, offset=offset) for offset in (0, 2, 4)]
-    filtered = await store.asearch(("notes",), filter={"n": {"$gte": 2}}, limit=2, offset=1)
+    pages = [await store.asearch(prefix, limit=2, offset=offset) for offset in (0, 2, 4)]
+    filtered = await store.asearch(prefix, filter={"n": {"$gte": 2}}, limit=2, offset=1)
 
     assert [[item.key for item in page] for page in pages] == [["1", "4"], ["3", "2"], ["0"]]
     assert [item.key for item in filtered] == ["4", "3"]
+
+
+async def test_a_search_of_all_items_finds_each_once_though_they_changed_at_once(store: LedgerLongTermStore) -> None:
+    keys = [str(n) for n in range(2 * SCANNED + 1)]
+    await store.abatch([PutOp((str(len(key)),), key, {"n": int(key)}) for key in keys])
+
+    pages = [await store.asearch((), filter={"n": {"$gte": 0}}, limit=200, offset=at) for at in range(0, 600, 200)]
+
+    assert sorted(item.key for page in pages for item in page) == sorted(keys)
 
 
 @pytest.mark.parametrize(

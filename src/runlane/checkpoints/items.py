@@ -39,15 +39,33 @@ SEARCH: Final = statement(
     ORDER BY updated_at DESC, namespace, key LIMIT :limit OFFSET :offset
     """,
 )
-SCAN: Final = statement(
-    "store_items.scan",  # a part of what a search may mean, in the order of the primary key
-    f"""
+#: The value may match: it has one of two texts, of which all that match have one.
+_MAY_MATCH: Final = "(instr(value, :text) > 0 OR instr(value, :other) > 0)"
+_MAY_MATCH_PG: Final = "(position(:text IN value) > 0 OR position(:other IN value) > 0)"
+# All items of an owner, the most recently changed first, behind a place.
+_NEWEST: Final = f"""
+    SELECT {COLUMNS} FROM store_items
+    WHERE owner = :owner AND updated_at <= :changed_at
+        AND (updated_at < :changed_at OR (namespace, key) > (:namespace, :key)) AND {IS_LIVE} AND {{may_match}}
+    ORDER BY updated_at DESC, namespace, key LIMIT :limit OFFSET :offset
+    """
+NEWEST: Final = statement(
+    "store_items.newest",
+    _NEWEST.replace("{may_match}", _MAY_MATCH),
+    postgres=_NEWEST.replace("{may_match}", _MAY_MATCH_PG),
+)
+# A part of what a search may mean, in the order of the primary key.
+_SCAN: Final = f"""
     SELECT {COLUMNS}, vectors FROM store_items
     WHERE owner = :owner AND (namespace, key) >= (:namespace, :key) AND namespace < :high AND {IS_LIVE}
         AND (:inclusive OR namespace <> :namespace OR key <> :key)
-        AND (vectors IS NOT NULL OR NOT :embedded)
+        AND (vectors IS NOT NULL OR NOT :embedded) AND {{may_match}}
     ORDER BY namespace, key LIMIT :limit
-    """,
+    """
+SCAN: Final = statement(
+    "store_items.scan",
+    _SCAN.replace("{may_match}", _MAY_MATCH),
+    postgres=_SCAN.replace("{may_match}", _MAY_MATCH_PG),
 )
 NAMESPACES: Final = statement(
     "store_items.namespaces",  # one step in the index for each
@@ -192,6 +210,22 @@ def _check_operators(wanted: Any) -> None:
             raise InvalidRequest(f"Filter operator {key!r} does not exist; use {', '.join(OPERATORS)}.")
         if not operators:
             _check_operators(inner)
+
+
+def texts_of(wanted: Any) -> dict[str, bytes]:
+    """Return two texts of which each value has one, as JSON, that is what a checked filter asks for.
+
+    The database looks for them in a tenth of the time that it takes to compare a value here.
+    """
+    found = [(b"", b"")]
+    if isinstance(wanted, dict) and not any(key.startswith("$") for key in wanted):
+        found += [(inner["text"], inner["other"]) for inner in map(texts_of, wanted.values())]
+    elif isinstance(wanted, bool):  # which is equal to the number
+        found.append((b"true", b"1") if wanted else (b"false", b"0"))
+    elif isinstance(wanted, str) and wanted.isascii() and wanted.isprintable() and not {'"', "\\"} & set(wanted):
+        found.append((wanted.encode(), wanted.encode()))
+    text, other = max(found, key=lambda texts: len(min(texts, key=len)))
+    return {"text": text, "other": other}
 
 
 def value_matches(value: Any, wanted: Any) -> bool:

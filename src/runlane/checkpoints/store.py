@@ -46,6 +46,8 @@ log = logging.getLogger("runlane.store")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE_US: Final = 60_000_000
+#: After every change.
+_LATEST: Final = 2**62
 
 #: A thousand years; instants stay within 64 bits.
 MAX_TTL_MINUTES: Final = 525_600_000
@@ -212,6 +214,8 @@ class LedgerLongTermStore(BaseStore):
     def _search(self, op: SearchOp, embedded: Embedded | None) -> Transaction[list[tuple[Row, float | None]]]:
         low, high = items.namespace_range(op.namespace_prefix)
         query = embedded.queries[op.query] if op.query and embedded is not None else None
+        if not op.namespace_prefix and query is None:
+            return [(row, None) for row in (yield from self._newest(op))]
         if not op.filter and query is None:
             rows = yield items.SEARCH(**self._scope, low=low, high=high, limit=op.limit, offset=op.offset)
             return [(row, None) for row in rows]
@@ -220,10 +224,10 @@ class LedgerLongTermStore(BaseStore):
             scope = {**self._scope, "low": low, "high": high}
             nearest = yield from self._shared.pgvector.nearest(scope, query, wanted, partial(_matches, op))
             return list(nearest[op.offset :])
-        compared = 0
+        compared, texts = 0, items.texts_of(op.filter)
         at: dict[str, Any] = {"namespace": low, "key": "", "inclusive": True}
         while True:
-            rows = yield items.SCAN(**self._scope, **at, high=high, embedded=query is not None, limit=SCANNED)
+            rows = yield items.SCAN(**self._scope, **at, **texts, high=high, embedded=query is not None, limit=SCANNED)
             compared += len(rows)
             if query is not None and self._shared.max_compared is not None and compared > self._shared.max_compared:
                 raise InvalidRequest(
@@ -241,6 +245,23 @@ class LedgerLongTermStore(BaseStore):
             [row] = yield items.GET(**self._scope, namespace=namespace, key=key)
             found.append((row, None if query is None else -distance))
         return found
+
+    def _newest(self, op: SearchOp) -> Transaction[list[Row]]:
+        """Return what *op* finds among all items of the owner: the most recently changed, without a query."""
+        texts = items.texts_of(op.filter)
+        at: dict[str, Any] = {"changed_at": _LATEST, "namespace": "", "key": ""}
+        if not op.filter:
+            return list((yield items.NEWEST(**self._scope, **at, **texts, limit=op.limit, offset=op.offset)))
+        found, passed = list[Row](), 0
+        while True:
+            rows = yield items.NEWEST(**self._scope, **at, **texts, limit=SCANNED, offset=0)
+            matching = [row for row in rows if _matches(op, row)]
+            found += matching[max(0, op.offset - passed) :]
+            passed += len(matching)
+            if len(rows) < SCANNED or len(found) >= op.limit:
+                return found[: op.limit]
+            last = rows[-1]
+            at = {"changed_at": last["updated_at"], "namespace": last["namespace"], "key": last["key"]}
 
     def _ranked(self, rows: Rows, op: SearchOp, query: Vector | None) -> list[_Ranked]:
         """Return those of *rows* that match the filter, with what they are ordered by."""
