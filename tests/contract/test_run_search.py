@@ -14,7 +14,14 @@ from runlane.records import ANY_OWNER, RunError
 from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction, statement
-from runlane.store.transactions.run_search import COMPARED, MANY_ACTIVE, MAX_COMPARED, RunFilter, RunPage
+from runlane.store.transactions.run_search import (
+    COMPARED,
+    MANY_ACTIVE,
+    MAX_COMPARED,
+    MAX_COMPARED_SLOWLY,
+    RunFilter,
+    RunPage,
+)
 from runlane.store.transactions.selections import RETRY_KEY
 from runlane.telemetry.prices import Price, Prices, cost_of
 
@@ -234,7 +241,10 @@ async def test_a_search_of_a_large_ledger_ends_early_and_goes_on(store: RunStore
     await insert(store, MAX_COMPARED + COMPARED, "run-")
     for owner in ("", ANY_OWNER):
         first = await page(store, owner, graph_id="rare")
-        assert (first.runs, first.next_before is None) == ((), False)
+        assert first.runs == ()
+        assert first.next_before
+        slow = await page(store, owner, min_cost=1, prices=Prices({"m": Price(input=1, output=1, cached_input=1)}))
+        assert (slow.runs, slow.next_before) == ((), first.next_before + MAX_COMPARED - MAX_COMPARED_SLOWLY)
         second = await page(store, owner, graph_id="rare", before=first.next_before)
         assert ([run.run_id for run in second.runs], second.next_before) == ([oldest], None)
     for number in (500, MAX_COMPARED + 900):  # more runs than are compared come after, or before

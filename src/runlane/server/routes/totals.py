@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -21,9 +21,12 @@ from runlane.server.routes.authorization import administer, authorize, operates,
 from runlane.store.transactions.failure_queries import FailureFilter, FailureGroup
 from runlane.store.transactions.overview import Overview
 from runlane.store.transactions.total_queries import Amounts, By, Total, TotalFilter
+from runlane.store.transactions.totals import TOKEN_SUMS
 from runlane.telemetry.prices import Prices, cost_of
 
 Text = Annotated[str, msgspec.Meta(max_length=512)]
+#: A report has as many amounts as owners and days together: what they have is looked up once.
+_AMOUNTS: Final = tuple(one.name for one in fields(Amounts))
 
 
 class TotalsQuery(QueryModel):
@@ -151,8 +154,8 @@ def _priced(total: Total, prices: Prices) -> PricedTotal:
 
 
 def _with_cost(amounts: Amounts, prices: Prices) -> dict[str, Any]:
-    costs = prices.costs({model: asdict(spent) for model, spent in amounts.models.items()})
-    return {**{one.name: getattr(amounts, one.name) for one in fields(amounts)}, "cost": cost_of(costs)}
+    used = {model: {name: getattr(spent, name) for name in TOKEN_SUMS} for model, spent in amounts.models.items()}
+    return {**{name: getattr(amounts, name) for name in _AMOUNTS}, "cost": cost_of(prices.costs(used))}
 
 
 TOTALS = Resource(

@@ -1,7 +1,8 @@
 """Find runs of all threads, the newest admission first.
 
 A search reads the narrowest index that can answer it, from the newest run on, and compares at most ``MAX_COMPARED``
-runs with the filter. A page may therefore have fewer runs than were asked for, or none, and still name the next one.
+runs with the filter, or ``MAX_COMPARED_SLOWLY``. A page may therefore have fewer runs than were asked for, or none,
+and still name the next one.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from runlane.store.transactions.costs import COSTS_AT_LEAST, COSTS_AT_LEAST_PG, 
 from runlane.store.transactions.run_queries import waiting_on
 from runlane.telemetry.prices import NO_PRICES, Prices
 
-#: Runs that a statement compares with the filter, and a search at most.
+#: Runs that a statement compares with the filter, and a search at most; fewer, where each of them is slow to compare.
 COMPARED: Final = 1_000
 MAX_COMPARED: Final = 10_000
+MAX_COMPARED_SLOWLY: Final = 4_000
 #: More active runs than this are not sorted for a page; the newest of all runs are compared instead.
 MANY_ACTIVE: Final = 10_000
 #: Runs are numbered in the order of their admission, from which their times may differ this much.
@@ -210,6 +212,10 @@ class RunFilter:
     def __post_init__(self) -> None:
         check_size("metadata", self.metadata)
 
+    def is_slow(self) -> bool:
+        """Return whether a run is compared by its tokens of each model, or with the runs of its thread."""
+        return bool(self.min_cost) or self.waits_for is not None
+
     def params(self) -> dict[str, Any]:
         return {
             "run_ids": None if self.run_ids is None else dumps(sorted(self.run_ids)),
@@ -285,7 +291,7 @@ def page_of(
     if where.until:
         before = min(before, (yield from _first_since(where.until, CLOCK_MARGIN_US)))
     scope, rows, more = (yield from _scope(owner, where)), list[Row](), True
-    for _ in range(MAX_COMPARED // COMPARED):
+    for _ in range((MAX_COMPARED_SLOWLY if where.is_slow() else MAX_COMPARED) // COMPARED):
         last = yield last_compared(scope)(**params, before=before, first=first)
         more = bool(last) and last[0]["seq"] > first
         lowest = last[0]["seq"] if more else first

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
 from runlane.lifecycle import FAILED
@@ -258,5 +259,6 @@ def _total(by: By, row: Row, models: Mapping[str, Spent], days: Mapping[str, Amo
     )
 
 
+@cache
 def _date(day: int) -> str:
     return instant(day * DAY_US).date().isoformat()
