@@ -15,6 +15,7 @@ from ledger_kit import ledger_connection
 from postgres_cluster import PostgresCluster
 from runlane.checkpoints import items, transactions
 from runlane.journal import rows
+from runlane.lifecycle import ThreadStatus
 from runlane.records import ANY_OWNER, Owner
 from runlane.store.backends import migrate_postgres
 from runlane.store.filters import filter_params
@@ -42,7 +43,7 @@ FILL = (
     f"""INSERT INTO parts (thread_id, ref, data)
         SELECT {THREAD}, n::text, '' FROM generate_series(1, {CHECKPOINTS}) AS n""",
     f"""INSERT INTO store_items (owner, namespace, key, value, created_at, updated_at)
-        SELECT '', 'n' || n % 100 || '.', n::text, '', 1, 1 FROM generate_series(1, {ITEMS}) AS n""",
+        SELECT '', 'n' || n % 100 || '.', n::text, '', 1, n % 3 FROM generate_series(1, {ITEMS}) AS n""",
 )
 #: An owner in 50 has runs in the same order as all others. They are as wide as real ones: it is quick to read all of a
 #: table that is narrow.
@@ -66,6 +67,10 @@ FILL_DELIVERIES = f"""INSERT INTO webhook_deliveries (run_id, thread_id, owner, 
 FILL_RUNNING = """INSERT INTO runs (run_id, thread_id, owner, status, attempt, worker_id, multitask_strategy,
       on_disconnect, metadata, kwargs, not_before, created_at, updated_at)
     SELECT 'running-' || n, 'running-' || n, 'o' || n % 50, 'running', 1, 'w', 'enqueue', 'cancel', '{}', '{}', 1, n, 1
+    FROM generate_series(1, 1000) AS n"""
+FILL_BUSY = """INSERT INTO threads (thread_id, owner, status, settled, metadata, config, interrupts, created_at,
+      updated_at, state_updated_at)
+    SELECT 'running-' || n, 'o' || n % 50, 'busy', 'idle', '{}', '{}', '{}', n, n, n
     FROM generate_series(1, 1000) AS n"""
 #: Rows of totals: of a thousand owners, or groups of failures, in 20 days, or hours.
 TOTALS = 20_000
@@ -95,10 +100,11 @@ VALUES: dict[str, Any] = {
     "high": "n7/",
     "inclusive": True,
     "embedded": False,
+    "changed_at": 2,
     "limit": 10,
     "offset": 0,
     **dict.fromkeys(("type", "metadata_type", "task_id", "task_path", "channel", "version"), "x"),
-    **dict.fromkeys(("checkpoint", "metadata", "writes", "value", "vectors"), b""),
+    **dict.fromkeys(("checkpoint", "metadata", "writes", "value", "vectors", "text", "other"), b""),
     **dict.fromkeys(("parent_id", "ttl_us")),
 }
 #: Statements, and how many rows they may look at.
@@ -115,6 +121,7 @@ SMALL = [
     parts.GET_PARTS,
     parts.MISSING_PARTS,
     items.GET,
+    items.NEWEST,
     items.SCAN,
     items.TOUCH,
     items.SWEEP,
@@ -271,6 +278,31 @@ def test_totals_of_many_names_are_read_once(one: Statement, ledger: psycopg.Conn
             ledger.execute(sql)
         found = plan_of(one, given, ledger)
     assert handled(found) <= 10 * TOTALS, json.dumps(found, indent=1)
+
+
+def test_a_search_for_an_owners_active_runs_does_not_read_the_index_of_all_that_the_owner_has(
+    ledger: psycopg.Connection,
+) -> None:
+    given = {**RunFilter(waits_for="run").params(), **owner_params("large"), "limit": 20, "before": NEWEST, "first": 0}
+    with ledger.transaction(force_rollback=True):
+        ledger.execute("SET LOCAL plan_cache_mode = force_custom_plan")  # which sees that one owner is meant
+        for sql in (FILL_RUNS.replace("'run-'", "'large-'"), FILL_RUNNING):
+            ledger.execute(re.sub(r"'o' \|\| n % 50", "'large'", sql).encode())
+        ledger.execute("ANALYZE runs")
+        found = plan_of(matching("active"), given, ledger)
+    assert handled(found) <= 5_000, json.dumps(found, indent=1)
+
+
+@pytest.mark.parametrize("owner", [ANY_OWNER, "o1"], ids=["all", "owner"])
+def test_busy_threads_are_found_by_what_is_active(owner: Owner, ledger: psycopg.Connection) -> None:
+    given = {**ThreadFilter(status=ThreadStatus.BUSY).params(), **owner_params(owner), "limit": 2000, "offset": 0}
+    search = thread_search._search("busy", "updated_at", "desc", values=False, after=False)
+    with ledger.transaction(force_rollback=True):
+        ledger.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        for sql in (FILL_RUNNING, FILL_BUSY, "ANALYZE runs, threads"):
+            ledger.execute(sql)
+        plans = [plan_of(one, given, ledger) for one in (search, thread_search._count("busy", values=False))]
+    assert all(looked_at(found) <= 3_000 for found in plans), json.dumps(plans, indent=1)
 
 
 def plan_of(one: Statement, values: dict[str, Any], ledger: psycopg.Connection) -> dict[str, Any]:

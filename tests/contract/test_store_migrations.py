@@ -213,7 +213,8 @@ def test_only_the_last_revision_is_current() -> None:
 
 #: Statements that processes which do not know of them do not notice.
 ADDITIVE = re.compile(
-    r"CREATE TABLE |CREATE INDEX |SELECT 1;|ALTER TABLE \w+ ADD COLUMN (?!.*NOT NULL(?!.* DEFAULT )).*;$"
+    r"CREATE TABLE |CREATE INDEX |SELECT 1;|ALTER TABLE \w+ SET \(|"
+    r"ALTER TABLE \w+ ADD COLUMN (?!.*NOT NULL(?!.* DEFAULT )).*;$"
 )
 
 

@@ -45,9 +45,9 @@ _MAY_MATCH_PG: Final = "(position(:text IN value) > 0 OR position(:other IN valu
 # All items of an owner, the most recently changed first, behind a place.
 _NEWEST: Final = f"""
     SELECT {COLUMNS} FROM store_items
-    WHERE owner = :owner AND updated_at <= :changed_at
-        AND (updated_at < :changed_at OR (namespace, key) > (:namespace, :key)) AND {IS_LIVE} AND {{may_match}}
-    ORDER BY updated_at DESC, namespace, key LIMIT :limit OFFSET :offset
+    WHERE owner = :owner AND (updated_at, namespace, key) < (:changed_at, :namespace, :key)
+        AND {IS_LIVE} AND {{may_match}}
+    ORDER BY updated_at DESC, namespace DESC, key DESC LIMIT :limit OFFSET :offset
     """
 NEWEST: Final = statement(
     "store_items.newest",

@@ -23,6 +23,9 @@ IS_TERMINAL: Final = f"status IN {listed(TERMINAL)}"
 IS_PENDING: Final = f"{IS_ACTIVE} AND status = {PENDING}"
 #: Parameters: ``owner_params``.
 IS_MINE: Final = "(:any_owner = 1 OR owner = :owner)"
+#: The same, of rows that another index finds. It fits no index: PostgreSQL would read that of the owner's rows too, all
+#: of them, to read fewer rows of the table.
+IS_MINE_TOO: Final = "(:any_owner = 1 OR owner || '' = :owner)"
 #: A run whose delay is over.
 IS_DUE: Final = "not_before <= {due}"
 #: A run that ended more than ``:age_us`` ago.

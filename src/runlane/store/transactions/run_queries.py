@@ -15,6 +15,7 @@ from runlane.store.conditions import (
     IS_ACTIVE,
     IS_DUE,
     IS_MINE,
+    IS_MINE_TOO,
     IS_PENDING,
     PENDING,
     RUNNING,
@@ -50,7 +51,7 @@ HAS_ACTIVE = statement(
     f"SELECT 1 AS found FROM runs WHERE thread_id = :thread_id AND {IS_ACTIVE} AND {IS_MINE} LIMIT 1",
 )
 _ACTIVE_OF = f"""SELECT {{run}} FROM runs WHERE {IS_ACTIVE} AND (CAST(:status AS TEXT) IS NULL OR status = :status)
-  AND {IS_MINE} AND +seq < :before
+  AND {IS_MINE_TOO} AND +seq < :before
   AND EXISTS (SELECT 1 FROM threads WHERE threads.thread_id = runs.thread_id AND {MATCHES})
   ORDER BY +seq DESC LIMIT :limit"""
 ACTIVE_RUNS_OF = statement("active_runs_of", _ACTIVE_OF, postgres=_ACTIVE_OF.replace(MATCHES, MATCHES_PG))

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from runlane.lifecycle import ACTIVE, TERMINAL, EndReason, RunStatus
 from runlane.records import AnyOwner, CancelReceipt, Json, Owner, RunError, Usage, WaitingOn
-from runlane.store.conditions import IS_ACTIVE, IS_DUE, IS_MINE, PENDING, UNBLOCKED
+from runlane.store.conditions import IS_ACTIVE, IS_DUE, IS_MINE_TOO, PENDING, UNBLOCKED
 from runlane.store.filters import MATCHES, MATCHES_PG, check_size, filter_params
 from runlane.store.rows import (
     dumps,
@@ -81,7 +81,7 @@ _SCOPES: Final[Mapping[str, _Scope]] = {
 _WAITS_FOR: Final = f"CASE WHEN NOT ({IS_DUE}) THEN 'delay' WHEN {UNBLOCKED} THEN 'slots' ELSE 'run' END"
 _TOKENS: Final = "COALESCE(json_extract(usage, '$.total_tokens'), 0)"
 _TOKENS_PG: Final = "COALESCE(CAST(CAST(usage AS json) ->> 'total_tokens' AS BIGINT), 0)"
-_WANTED = f"""{IS_MINE}
+_WANTED = f"""{IS_MINE_TOO}
   AND (CAST(:statuses AS TEXT) IS NULL OR status IN {{listed :statuses}})
   AND (CAST(:thread_id AS TEXT) IS NULL OR thread_id = :thread_id)
   AND (CAST(:graph_id AS TEXT) IS NULL OR graph_id = :graph_id)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from runlane.lifecycle import ThreadStatus
 from runlane.records import NO_OWNER, AnyOwner, Json, Order, Owner, Thread
-from runlane.store.conditions import IS_ACTIVE, IS_MINE
+from runlane.store.conditions import IS_ACTIVE, IS_MINE, IS_MINE_TOO
 from runlane.store.filters import MATCHES, MATCHES_PG, check_size, contains, filter_params, wanted_texts
 from runlane.store.rows import dumps, loads, microseconds, owner_params, thread_record
 from runlane.store.statements import Row, Rows, Statement, Transaction, contains_in_postgres, listed, statement
@@ -76,16 +76,17 @@ _IN_PG = "thread_id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb)))"
 UNSETTLED: Final = frozenset({ThreadStatus.ERROR, ThreadStatus.INTERRUPTED})
 _UNSETTLED = f"status IN {listed(UNSETTLED)} AND status = :status AND {_LISTED}"
 _UNSETTLED_OF_OWNER = f"owner = :owner AND {_UNSETTLED}"
-#: A thread is busy while it has an active run.
-_BUSY = f"thread_id IN (SELECT thread_id FROM runs WHERE {IS_ACTIVE}) AND status = :status AND {IS_MINE} AND {_LISTED}"
+#: A thread is busy while it has an active run. PostgreSQL, which expects few threads that are, would read all of them.
+_BUSY = f"status = :status AND {IS_MINE_TOO} AND {_LISTED} AND thread_id"
+_ACTIVE = f"SELECT thread_id FROM runs WHERE {IS_ACTIVE}"
 #: Which threads are looked at, by the name of the index that is read.
 _SCOPES: Final[Mapping[str, tuple[str, str]]] = {
     "all": (_LISTED, _LISTED),
     "owner": (f"owner = :owner AND {_LISTED}", f"owner = :owner AND {_LISTED}"),
     "unsettled": (_UNSETTLED, _UNSETTLED),
     "unsettled_of_owner": (_UNSETTLED_OF_OWNER, _UNSETTLED_OF_OWNER),
-    "busy": (_BUSY, _BUSY),
-    "ids": (f"{_IN} AND {IS_MINE} AND {_LISTED}", f"{_IN_PG} AND {IS_MINE} AND {_LISTED}"),
+    "busy": (f"{_BUSY} IN ({_ACTIVE})", f"{_BUSY} = ANY (ARRAY({_ACTIVE}))"),
+    "ids": (f"{_IN} AND {IS_MINE_TOO} AND {_LISTED}", f"{_IN_PG} AND {IS_MINE_TOO} AND {_LISTED}"),
 }
 
 

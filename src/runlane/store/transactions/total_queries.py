@@ -50,15 +50,21 @@ _SUMS_OF_RUNS: Final = f"""{_sums(RUN_SUMS)},
   CAST(SUM(CASE WHEN status IN {listed(FAILED)} THEN runs ELSE 0 END) AS BIGINT) AS failed"""
 
 
-def _of_named(name: str, sql: str, column: str) -> Statement:
-    """Return the statement whose ``{named}`` is that *column* is a key of ``:names``.
+def _of_named(name: str, sql: str, by: By) -> Statement:
+    """Return the statement whose ``{named}`` is that the column of *by* is a key of ``:names``.
 
-    PostgreSQL compares each row with all names if it expects few rows, as it does of two bounds; a key is looked up.
+    PostgreSQL compares each row with all names if it expects few rows, as it does of two bounds; a key is looked up. Of
+    owners, who can be many, it finds the days of each by the primary key.
     """
+    column = _COLUMNS[by]
+    postgres = f"jsonb_exists((SELECT CAST(:names AS jsonb)), {column})"
+    if by is By.OWNER:
+        postgres = """owner = ANY (ARRAY(SELECT jsonb_object_keys(CAST(:names AS jsonb))))
+          AND day = ANY (ARRAY(SELECT generate_series(CAST(:first_day AS BIGINT), CAST(:last_day AS BIGINT))))"""
     return statement(
         name,
         sql.replace("{named}", f"{column} IN (SELECT key FROM json_each(:names))"),
-        postgres=sql.replace("{named}", f"jsonb_exists((SELECT CAST(:names AS jsonb)), {column})"),
+        postgres=sql.replace("{named}", postgres),
     )
 
 
@@ -81,7 +87,7 @@ TOTALS_OF_DAYS: Final[Mapping[By, Statement]] = {
         f"totals_of_days_by_{by.value}",
         f"""SELECT {_COLUMNS[by]} AS name, day, {_SUMS_OF_RUNS} FROM run_totals
             WHERE {_WANTED} AND {{named}} GROUP BY 1, 2 ORDER BY 2""",
-        _COLUMNS[by],
+        by,
     )
     for by in TOTALS
 }
@@ -104,7 +110,7 @@ TOKENS_OF_MODELS: Final[Mapping[By, Statement]] = {
                 {", ".join(TOKEN_SUMS)}
               FROM token_totals WHERE {_WANTED} AND {_WITH_MODEL} AND {{named}}) AS found
             GROUP BY 1, 2, 3 ORDER BY 2, 3""",
-        _COLUMNS[by],
+        by,
     )
     for by in TOKENS
 }

@@ -1,0 +1,3 @@
+-- expand
+-- SQLite has no parallel scans.
+SELECT 1;
