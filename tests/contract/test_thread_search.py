@@ -27,6 +27,7 @@ from runlane.store.transactions.thread_search import (
     NARROW,
     PAGE,
     SORT_KEYS,
+    WIDE,
     PageRequest,
     ThreadFilter,
     ThreadPlace,
@@ -216,6 +217,18 @@ def test_a_search_by_text_costs_the_same_among_many_threads(sqlite_ledger: Path,
             connection.executemany(INSERT.sqlite, [row(n, GRAPH.format(_graph(n)), at=n * 10**6) for n in threads])
             costs.append(_steps(connection, owner, ThreadFilter(metadata={"graph_id": wanted})))
     assert costs[1] < costs[0] * 1.5 + 100
+
+
+def test_a_search_by_text_costs_an_owner_of_many_threads_no_more_than_others_have_of_it(sqlite_ledger: Path) -> None:
+    with filled_in_memory(sqlite_ledger) as connection:
+        theirs = [row(n, GRAPH.format("theirs"), owner="bob", at=n * 10**6) for n in range(NARROW)]
+        connection.executemany(INSERT.sqlite, theirs)
+        costs = []
+        for threads in (range(NARROW, NARROW + WIDE), range(NARROW + WIDE, NARROW + 3 * WIDE)):
+            mine = [row(n, GRAPH.format("mine"), owner="ann", at=n * 10**6) for n in threads]
+            connection.executemany(INSERT.sqlite, mine)
+            costs.append(_steps(connection, "ann", ThreadFilter(metadata={"graph_id": "theirs"})))
+    assert costs[1] < costs[0] * 1.1 + 100
 
 
 def test_what_a_search_looks_for_in_metadata_is_part_of_all_that_matches() -> None:

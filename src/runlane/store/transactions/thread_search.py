@@ -44,6 +44,8 @@ SORT_KEYS: Final = ("thread_id", "status", "created_at", "updated_at", "state_up
 PAGE = 500
 #: Index entries counted at most when indexes are compared: an index with more is not narrow.
 NARROW = 2_000
+#: The same, where all indexes have as many: an owner with very many threads may have none of what a few thousand have.
+WIDE = 5_000
 #: Terms of one filter that are compared; more would cost more than they could save.
 MAX_TERMS = 8
 MINUTE_US = 60_000_000
@@ -389,12 +391,24 @@ def _narrowest(owner: Owner, where: ThreadFilter, *, in_order: bool) -> Transact
     """
     if where.ids is not None:
         return "ids", None
-    of_owner, fewest = not isinstance(owner, AnyOwner), NARROW + 1
+    of_owner = not isinstance(owner, AnyOwner)
     if where.status in UNSETTLED:
         scope = "unsettled_of_owner" if of_owner else "unsettled"
     else:
         scope = "owner" if of_owner else "all"
-    params = {**owner_params(owner), "status": None if where.status is None else where.status.value, "limit": NARROW}
+    for at_most in (NARROW, WIDE) if in_order and where.terms() else (NARROW,):
+        chosen, term, fewest = yield from _fewest(owner, where, scope, at_most, in_order=in_order)
+        if term is not None or fewest < at_most:
+            break
+    return chosen, term
+
+
+def _fewest(
+    owner: Owner, where: ThreadFilter, scope: str, at_most: int, *, in_order: bool
+) -> Transaction[tuple[str, str | None, int]]:
+    """Return the scope and the term that name the fewest threads, and how many, counted up to *at_most*."""
+    params = {**owner_params(owner), "status": None if where.status is None else where.status.value, "limit": at_most}
+    fewest, chosen = at_most + 1, None
     if scope != "all":
         # The single tenant of an application without tenants has all threads; then a term is never the wider index.
         fewest = (yield _COUNT_SCOPE[scope](**params))[0]["n"] + (scope == "owner" and owner == NO_OWNER)
@@ -402,14 +416,13 @@ def _narrowest(owner: Owner, where: ThreadFilter, *, in_order: bool) -> Transact
         number = (yield _COUNT_SCOPE["busy"](**params))[0]["n"]
         if number <= fewest:  # if both are many: what is active now does not grow with history
             scope, fewest = "busy", number
-    chosen: str | None = None
     for term in where.terms():
         if fewest < PAGE:
             break
-        number = (yield COUNT_TERM(term=term, limit=NARROW))[0]["n"]
-        if number < fewest and (number < NARROW or in_order):
+        number = (yield COUNT_TERM(term=term, limit=at_most))[0]["n"]
+        if number < fewest and (number < at_most or in_order):
             chosen, fewest = term, number
-    return scope, chosen
+    return scope, chosen, fewest
 
 
 def _read_term(
