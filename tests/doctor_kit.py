@@ -42,6 +42,7 @@ LATE = f"INSERT INTO events VALUES ({SEQ}, 1000, 1000, x'90', NULL)"
 #: What takes back a statement of a migration.
 _UNDO = (
     (re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+)"), r"ALTER TABLE \1 DROP COLUMN \2"),
+    (re.compile(r"ALTER TABLE (\w+) SET \((\w+)"), r"ALTER TABLE \1 RESET (\2)"),
     (re.compile(r"CREATE (TABLE|TRIGGER|FUNCTION) (\w+)"), r"DROP \1 \2"),
     (re.compile(r"CREATE OR REPLACE TRIGGER (\w+) .* ON (\w+)"), r"DROP TRIGGER \1 ON \2"),  # PostgreSQL's
     (re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+)"), r"DROP INDEX \1"),

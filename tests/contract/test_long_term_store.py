@@ -173,6 +173,14 @@ async def test_a_search_answers_the_most_recently_changed_first_page_by_page(
     assert [item.key for item in filtered] == ["4", "3"]
 
 
+@pytest.mark.parametrize("prefix", [("notes",), ()])
+async def test_a_long_text_is_compared_to_its_end(store: LedgerLongTermStore, prefix: tuple[str, ...]) -> None:
+    await store.aput(("notes",), "k", {"text": "x" * 1000})
+
+    assert await store.asearch(prefix, filter={"text": "x" * 1000})
+    assert not await store.asearch(prefix, filter={"text": "x" * 999})
+
+
 async def test_a_search_of_all_items_finds_each_once_though_they_changed_at_once(store: LedgerLongTermStore) -> None:
     keys = [str(n) for n in range(2 * SCANNED + 1)]
     await store.abatch([PutOp((str(len(key)),), key, {"n": int(key)}) for key in keys])

@@ -19,7 +19,7 @@ from runlane.errors import InvalidRequest
 from runlane.lifecycle import ThreadStatus
 from runlane.records import ANY_OWNER, NO_OWNER, Owner, Thread
 from runlane.store.drivers.sqlite import configure, execute
-from runlane.store.filters import MAX_DEPTH, MAX_VALUES, contains
+from runlane.store.filters import MAX_DEPTH, MAX_NEEDLE, MAX_VALUES, contains
 from runlane.store.ledger import RunStore
 from runlane.store.rows import dumps
 from runlane.store.statements import Driver, Query, Rows, Transaction, run, statement
@@ -252,6 +252,7 @@ def test_what_a_search_looks_for_in_metadata_is_part_of_all_that_matches() -> No
         "a\\b",
         "a\n",
         "/",
+        "x" * 1000,
     ]
     documents = [{"n": value, "m": other} for value in values for other in values]
     found = 0
@@ -260,6 +261,7 @@ def test_what_a_search_looks_for_in_metadata_is_part_of_all_that_matches() -> No
             if contains(document, wanted):
                 found += 1
                 assert needle(wanted) in dumps(document)
+                assert len(needle(wanted)) <= MAX_NEEDLE
     assert found > 800
     assert needle({"n": 17, "user": "u-1234"}) == "u-1234"
 

@@ -10,7 +10,7 @@ import orjson
 from langgraph.store.base import MatchCondition
 
 from runlane.errors import ConfigurationError, InvalidRequest
-from runlane.store.filters import check_size
+from runlane.store.filters import check_size, needle_of
 from runlane.store.statements import Transaction, statement
 
 #: Namespaces are stored as their labels, each followed by this; no label may contain it.
@@ -222,8 +222,8 @@ def texts_of(wanted: Any) -> dict[str, bytes]:
         found += [(inner["text"], inner["other"]) for inner in map(texts_of, wanted.values())]
     elif isinstance(wanted, bool):  # which is equal to the number
         found.append((b"true", b"1") if wanted else (b"false", b"0"))
-    elif isinstance(wanted, str) and wanted.isascii() and wanted.isprintable() and not {'"', "\\"} & set(wanted):
-        found.append((wanted.encode(), wanted.encode()))
+    elif isinstance(wanted, str):
+        found.append((needle_of(wanted).encode(),) * 2)
     text, other = max(found, key=lambda texts: len(min(texts, key=len)))
     return {"text": text, "other": other}
 

@@ -28,6 +28,8 @@ _LARGEST: Final = 2**63
 #: Values of a filter that a client sends, and how deep it may be: every row is compared with it.
 MAX_VALUES: Final = 1000
 MAX_DEPTH: Final = 16
+#: Characters of what is looked for in JSON text before it is parsed.
+MAX_NEEDLE: Final = 64
 _Term = tuple[str, str, Any]
 
 
@@ -63,6 +65,15 @@ def wanted_texts(where: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for operator, key, value in _terms(where):
         if operator == "$eq" and isinstance(value, str):
             yield key, value
+
+
+def needle_of(text: str) -> str:
+    """Return what is part of the JSON text of all that has *text*, and has no more than ``MAX_NEEDLE`` characters.
+
+    A database may compare all of them at each place where it looks for it.
+    """
+    plain = text.isascii() and text.isprintable() and not {'"', "\\"} & set(text)
+    return text[:MAX_NEEDLE] if plain else ""
 
 
 def check_size(name: str, wanted: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from runlane.lifecycle import ThreadStatus
 from runlane.records import NO_OWNER, AnyOwner, Json, Order, Owner, Thread
 from runlane.store.conditions import IS_ACTIVE, IS_MINE, IS_MINE_TOO
-from runlane.store.filters import MATCHES, MATCHES_PG, check_size, contains, filter_params, wanted_texts
+from runlane.store.filters import MATCHES, MATCHES_PG, check_size, contains, filter_params, needle_of, wanted_texts
 from runlane.store.rows import dumps, loads, microseconds, owner_params, thread_record
 from runlane.store.statements import Row, Rows, Statement, Transaction, contains_in_postgres, listed, statement
 from runlane.store.transactions.values import thread_of, value_of
@@ -276,8 +276,8 @@ def needle(metadata: Json) -> str:
     """Return a text that is part of the JSON text of all that contains *metadata*; the longest that is known."""
     texts = [""]
     for value in metadata.values():
-        if isinstance(value, str) and value.isascii() and value.isprintable() and not {'"', "\\"} & set(value):
-            texts.append(value)
+        if isinstance(value, str):
+            texts.append(needle_of(value))
         elif type(value) is int and 0 < abs(value) < MAX_DIGITS_VALUE:
             texts.append(str(abs(value)))
     return max(texts, key=len)
