@@ -22,10 +22,11 @@ IS_TERMINAL: Final = f"status IN {listed(TERMINAL)}"
 #: A pending run, found by the index of active runs.
 IS_PENDING: Final = f"{IS_ACTIVE} AND status = {PENDING}"
 #: Parameters: ``owner_params``.
-IS_MINE: Final = "(:any_owner = 1 OR owner = :owner)"
+_IS_MINE: Final = "(:any_owner = 1 OR {owner} = :owner)"
+IS_MINE: Final = _IS_MINE.format(owner="owner")
 #: The same, of rows that another index finds. It fits no index: PostgreSQL would read that of the owner's rows too, all
 #: of them, to read fewer rows of the table.
-IS_MINE_TOO: Final = "(:any_owner = 1 OR owner || '' = :owner)"
+IS_MINE_TOO: Final = _IS_MINE.format(owner="owner || ''")
 #: A run whose delay is over.
 IS_DUE: Final = "not_before <= {due}"
 #: A run that ended more than ``:age_us`` ago.
