@@ -1,4 +1,4 @@
-"""Invalid input of the command line is refused with a reason; nothing is sent or left behind."""
+"""The command line rejects invalid input with a reason: it sends nothing and leaves no files."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from langgraph.store.base import MatchCondition
 
 from runlane.errors import ConfigurationError, InvalidRequest
 from runlane.store.filters import check_size, needle_of
-from runlane.store.statements import Transaction, statement
+from runlane.store.statements import Statement, Transaction, statement
 
 #: Namespaces are stored as their labels, each followed by this; no label may contain it.
 SEPARATOR: Final = "."
@@ -42,30 +42,31 @@ SEARCH: Final = statement(
 #: The value may match: it has one of two texts, of which all that match have one.
 _MAY_MATCH: Final = "(instr(value, :text) > 0 OR instr(value, :other) > 0)"
 _MAY_MATCH_PG: Final = "(position(:text IN value) > 0 OR position(:other IN value) > 0)"
-# All items of an owner, the most recently changed first, behind a place.
-_NEWEST: Final = f"""
+
+
+def _filtered(name: str, sql: str) -> Statement:
+    """Return the statement whose ``{may_match}`` is that the value may match a filter."""
+    return statement(name, sql.replace("{may_match}", _MAY_MATCH), postgres=sql.replace("{may_match}", _MAY_MATCH_PG))
+
+
+NEWEST: Final = _filtered(
+    "store_items.newest",  # all items of an owner, the most recently changed first, behind a place
+    f"""
     SELECT {COLUMNS} FROM store_items
     WHERE owner = :owner AND (updated_at, namespace, key) < (:changed_at, :namespace, :key)
         AND {IS_LIVE} AND {{may_match}}
     ORDER BY updated_at DESC, namespace DESC, key DESC LIMIT :limit OFFSET :offset
-    """
-NEWEST: Final = statement(
-    "store_items.newest",
-    _NEWEST.replace("{may_match}", _MAY_MATCH),
-    postgres=_NEWEST.replace("{may_match}", _MAY_MATCH_PG),
+    """,
 )
-# A part of what a search may mean, in the order of the primary key.
-_SCAN: Final = f"""
+SCAN: Final = _filtered(
+    "store_items.scan",  # a part of what a search may mean, in the order of the primary key
+    f"""
     SELECT {COLUMNS}, vectors FROM store_items
     WHERE owner = :owner AND (namespace, key) >= (:namespace, :key) AND namespace < :high AND {IS_LIVE}
         AND (:inclusive OR namespace <> :namespace OR key <> :key)
         AND (vectors IS NOT NULL OR NOT :embedded) AND {{may_match}}
     ORDER BY namespace, key LIMIT :limit
-    """
-SCAN: Final = statement(
-    "store_items.scan",
-    _SCAN.replace("{may_match}", _MAY_MATCH),
-    postgres=_SCAN.replace("{may_match}", _MAY_MATCH_PG),
+    """,
 )
 NAMESPACES: Final = statement(
     "store_items.namespaces",  # one step in the index for each

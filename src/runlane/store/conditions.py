@@ -21,8 +21,8 @@ IS_ACTIVE: Final = f"status IN {listed(ACTIVE)}"
 IS_TERMINAL: Final = f"status IN {listed(TERMINAL)}"
 #: A pending run, found by the index of active runs.
 IS_PENDING: Final = f"{IS_ACTIVE} AND status = {PENDING}"
-#: Parameters: ``owner_params``.
 _IS_MINE: Final = "(:any_owner = 1 OR {owner} = :owner)"
+#: Parameters: ``owner_params``.
 IS_MINE: Final = _IS_MINE.format(owner="owner")
 #: The same, of rows that another index finds. It fits no index: PostgreSQL would read that of the owner's rows too, all
 #: of them, to read fewer rows of the table.

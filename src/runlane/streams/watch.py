@@ -100,8 +100,8 @@ class RunReader:
                     continue
                 if not await self._taken_back(end):
                     return EventBatch([StreamGap(resumes_at=end.seq), end])
-                end = replace(end, seq=cursor + 1)
-            if not end.seq or end.seq < cursor:  # the run has been deleted, or the cursor was ahead of its log
+            # The run may have been deleted, or the cursor may be ahead of its log.
+            if not end.seq or not cursor <= end.seq <= cursor + 1:
                 end = replace(end, seq=cursor + 1)
             return EventBatch([end])
         return found

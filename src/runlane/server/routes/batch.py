@@ -21,6 +21,7 @@ from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import authorize, canceller_of, service_of
 from runlane.server.routes.new_runs import prepare_run
 from runlane.server.service import Service
+from runlane.store.transactions.run_search import NEWEST
 
 #: One transaction admits them all, and nothing else is written meanwhile.
 MAX_BATCH: Final = 1000
@@ -106,7 +107,7 @@ async def _cancel_named(service: Service, access: Access, body: RunsCancel, acti
 
 async def _cancel_by_status(service: Service, access: Access, status: str, action: CancelAction, by: Canceller) -> int:
     """Cancel every run that has the status now, the last admitted first, page by page."""
-    cancelled, before_seq = 0, 2**62
+    cancelled, before_seq = 0, NEWEST
     while page := await service.store.runs.active(
         owner=access.reads, where=access.where, status=_STATUSES[status], before_seq=before_seq, limit=_PAGE
     ):

@@ -136,7 +136,7 @@ class Runs:
         owner: Owner,
         status: RunStatus | None,
         where: Json | None = None,
-        before_seq: int = 2**62,
+        before_seq: int = NEWEST,
         limit: int = 500,
     ) -> tuple[RunRecord, ...]:
         """Return active runs of all threads that match *where*, with *status* if given, newest admission first."""

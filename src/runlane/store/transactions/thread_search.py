@@ -79,7 +79,7 @@ UNSETTLED: Final = frozenset({ThreadStatus.ERROR, ThreadStatus.INTERRUPTED})
 _UNSETTLED = f"status IN {listed(UNSETTLED)} AND status = :status AND {_LISTED}"
 _UNSETTLED_OF_OWNER = f"owner = :owner AND {_UNSETTLED}"
 #: A thread is busy while it has an active run. PostgreSQL, which expects few threads that are, would read all of them.
-_BUSY = f"status = :status AND {IS_MINE_TOO} AND {_LISTED} AND thread_id"
+_BUSY = f"status = :status AND {IS_MINE_TOO} AND {_LISTED}"
 _ACTIVE = f"SELECT thread_id FROM runs WHERE {IS_ACTIVE}"
 #: Which threads are looked at, by the name of the index that is read.
 _SCOPES: Final[Mapping[str, tuple[str, str]]] = {
@@ -87,7 +87,7 @@ _SCOPES: Final[Mapping[str, tuple[str, str]]] = {
     "owner": (f"owner = :owner AND {_LISTED}", f"owner = :owner AND {_LISTED}"),
     "unsettled": (_UNSETTLED, _UNSETTLED),
     "unsettled_of_owner": (_UNSETTLED_OF_OWNER, _UNSETTLED_OF_OWNER),
-    "busy": (f"{_BUSY} IN ({_ACTIVE})", f"{_BUSY} = ANY (ARRAY({_ACTIVE}))"),
+    "busy": (f"thread_id IN ({_ACTIVE}) AND {_BUSY}", f"thread_id = ANY (ARRAY({_ACTIVE})) AND {_BUSY}"),
     "ids": (f"{_IN} AND {IS_MINE_TOO} AND {_LISTED}", f"{_IN_PG} AND {IS_MINE_TOO} AND {_LISTED}"),
 }
 
