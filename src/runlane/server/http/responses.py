@@ -257,14 +257,16 @@ class Last(bytes):
     """The last piece of a body, which is sent together with its end."""
 
 
-class BrokenOff(Exception):  # an outcome, not an error
-    """There are no more pieces, and the answer is not whole."""
+class _Removed(Exception):  # an outcome, not an error
+    """The rest of a large event is not kept any more."""
 
 
 class StreamingBody(Response):
     """An answer in pieces: status and headers at once, then what *pieces* yields.
 
-    If that raises :class:`BrokenOff` the connection is cut, as nothing else tells a client that has a status already.
+    Only with a :class:`Last` is it whole. If *pieces* end without, as when the process closes, the connection is cut:
+    nothing else tells a client that has a status already, and one that is told an end asks how the run is instead of
+    reading on where it was.
 
     *on_leave* is awaited if the client goes away before the end. Source: ASGI 3, ``http.disconnect``.
     """
@@ -326,12 +328,11 @@ class StreamingBody(Response):
                     await out.write(piece)
                 del piece  # the next one may be long in coming
                 await out.taken()
-        except BrokenOff:
-            return  # a server closes the connection of a response that was not completed
+        except _Removed:
+            pass  # the client comes back with its last id, and is told
         except StoreUnavailable as error:
             log.warning("stream.broken_off why=%s", error)
-            return  # neither an end nor an absence: the client comes back with its last id
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        # Not whole: the server closes the connection of a response that was not completed.
 
 
 class _Connection:
@@ -351,8 +352,8 @@ class _Connection:
             await self.taken()
             try:
                 data, more = await piece.part(begin)
-            except NotFound:  # retention removed it: the client comes back with its last id, and is told
-                raise BrokenOff from None
+            except NotFound:
+                raise _Removed from None
             begin += len(data)
             await self.write(data)
             del data

@@ -21,7 +21,7 @@ from runlane.lifecycle import EndReason, RunStatus
 from runlane.records import Assistant
 from runlane.server.http import answers
 from runlane.server.http.requests import Body, RunCreate
-from runlane.server.http.responses import BrokenOff, Last, StreamingBody
+from runlane.server.http.responses import Last, StreamingBody
 from runlane.server.http.route import Resource, Route
 from runlane.server.protocols.json_rpc import (
     INVALID_PARAMS,
@@ -163,7 +163,6 @@ async def _call(request: Request, rpc: RpcRequest) -> StreamingBody:
     async def pieces() -> AsyncIterator[bytes]:
         async for ending in watch.ending():
             yield b"\n" if ending is None else Last(rpc.result(_called(ending)))
-        raise BrokenOff  # the process closes before the run has ended
 
     return StreamingBody(pieces(), media_type="application/json", headers={}, on_close=watch.close)
 

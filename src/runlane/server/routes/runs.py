@@ -25,7 +25,6 @@ from runlane.server.http.requests import (
 from runlane.server.http.responses import (
     HEARTBEAT,
     SSE_HEADERS,
-    BrokenOff,
     EventWriter,
     Last,
     Piece,
@@ -135,7 +134,6 @@ def _result(service: Service, watch: Watch, path: str, *, cancel: bool) -> Strea
     async def pieces() -> AsyncIterator[bytes]:
         async for ending in watch.ending():
             yield b"\n" if ending is None else Last(await _answer(service, watch.run, ending))
-        raise BrokenOff  # the process closes before the run has ended: an empty answer would be taken for its result
 
     return StreamingBody(
         pieces(),

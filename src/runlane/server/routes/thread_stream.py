@@ -17,7 +17,7 @@ from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, Thread
 from runlane.server.auth.access import Access
 from runlane.server.http import answers
 from runlane.server.http.queries import QueryModel
-from runlane.server.http.responses import FROM_START, HEARTBEAT, SSE_HEADERS, Piece, StreamingBody, wire_name
+from runlane.server.http.responses import FROM_START, HEARTBEAT, SSE_HEADERS, Last, Piece, StreamingBody, wire_name
 from runlane.server.http.route import Resource, Route
 from runlane.server.routes.authorization import reach_thread, service_of
 from runlane.server.service import Service
@@ -87,12 +87,11 @@ class _ThreadReader:
         with streams.thread_news(self._thread_id) as news:
             async for found in read_thread(streams, store, self._thread_id, self._after, news):
                 if found is None or found[0].run_id != self._reading:
-                    try:
-                        thread = await store.threads.get(self._thread_id, owner=ANY_OWNER, with_values=False)
-                    except NotFound:
-                        return  # it was deleted
-                    if not self._access.sees(thread):
-                        return  # and created again by somebody else
+                    still = await self._thread()
+                    if still is None:
+                        yield Last(b"")
+                        return
+                    thread = still
                 data: Piece
                 if found is not None:
                     self._reading = found[0].run_id
@@ -102,6 +101,14 @@ class _ThreadReader:
                 if data := data or self._heartbeat_if_quiet():
                     self._quiet_since = asyncio.get_running_loop().time()
                     yield data
+
+    async def _thread(self) -> Thread | None:
+        """Return the thread, or ``None`` if it was deleted, or created again by somebody else."""
+        try:
+            thread = await self._service.store.threads.get(self._thread_id, owner=ANY_OWNER, with_values=False)
+        except NotFound:
+            return None
+        return thread if self._access.sees(thread) else None
 
     def _heartbeat_if_quiet(self) -> bytes:
         quiet_s = asyncio.get_running_loop().time() - self._quiet_since

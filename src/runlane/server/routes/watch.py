@@ -22,6 +22,7 @@ from runlane.server.http.requests import Body, Limit, canonical_uuid
 from runlane.server.http.responses import (
     HEARTBEAT,
     SSE_HEADERS,
+    Last,
     Piece,
     StreamingBody,
     cursor_of,
@@ -217,7 +218,12 @@ class _Frames:
         while not self._pieces:
             self._put([] if self._changes is None else await self._changes.items())
             if not self._pieces:
-                self._take(await anext(self._frames))
+                try:
+                    self._take(await anext(self._frames))
+                except StopAsyncIteration:
+                    if self._changes is not None or not all(map(self._cursor.ended, self._writers)):
+                        raise  # the process closes
+                    return Last(b"")
             if not self._pieces and self._time() - self._quiet_since >= self._quiet_s:
                 self._pieces.append(HEARTBEAT)
         self._quiet_since = self._time()

@@ -17,7 +17,7 @@ from runlane.errors import InvalidRequest, NoSuchInterrupt, NotFound
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, Assistant, RunRecord
 from runlane.server.http.requests import Command, RunCreate
-from runlane.server.http.responses import BrokenOff, Last, StreamingBody
+from runlane.server.http.responses import Last, StreamingBody
 from runlane.server.protocols.a2a.card import find_agent
 from runlane.server.protocols.a2a.stream import A2aCall, ended_now, streamed
 from runlane.server.protocols.a2a.tasks import brief, find_task, list_tasks, now_of
@@ -127,7 +127,6 @@ async def _send(request: Request, call: A2aCall, sending: Sending) -> Response:
                 now = await ended_now(service_of(request), watch.run, ending)
                 task = words.task(now, configuration.history_length)
                 yield Last(call.rpc.result(words.event("task", task)))
-        raise BrokenOff  # the process closes before the run has ended
 
     return StreamingBody(pieces(), media_type="application/json", headers={}, on_close=watch.close)
 

@@ -12,7 +12,7 @@ from runlane.errors import NotFound
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, Assistant, RunRecord, StreamEnd, StreamEvent
 from runlane.runtime import utc_now
-from runlane.server.http.responses import SSE_HEADERS, BrokenOff, Last, StreamingBody
+from runlane.server.http.responses import SSE_HEADERS, Last, StreamingBody
 from runlane.server.protocols.a2a.tasks import brief, since
 from runlane.server.protocols.a2a.wire import A2aVersion, Now, Words, text_of
 from runlane.server.protocols.json_rpc import RpcRequest
@@ -79,7 +79,6 @@ def streamed(service: Service, call: A2aCall, watch: Watch) -> StreamingBody:
                 yield Last(b"".join([*found, *rest, last]))
             elif found or not batch:
                 yield b"".join(found) or HEARTBEAT
-        raise BrokenOff  # the process closes before the run has ended
 
     return StreamingBody(pieces(), media_type="text/event-stream", headers=SSE_HEADERS, on_close=watch.close)
 

@@ -14,11 +14,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.errors import InvalidRequest, NotFound, StoreUnavailable
+from runlane.errors import InvalidRequest, NotFound
 from runlane.server.http import answers
 from runlane.server.http.json_bodies import read_json
 from runlane.server.http.requests import RUN_EXAMPLE, BadRequest, Body, ignore, path_uuid
-from runlane.server.http.responses import HEARTBEAT, SSE_HEADERS, BrokenOff, Piece, StreamingBody, json_response
+from runlane.server.http.responses import HEARTBEAT, SSE_HEADERS, Last, Piece, StreamingBody, json_response
 from runlane.server.http.route import Resource, Route
 from runlane.server.protocols.v2.commands import InputRespond, RunStart, StateFork, execute
 from runlane.server.protocols.v2.events import Subscription, WireEvent, subscription
@@ -109,9 +109,7 @@ async def _frames(events: ThreadEvents, heartbeat_s: float) -> AsyncIterator[Pie
                 spoken_at = loop.time()
     except NotFound as error:  # the thread was deleted meanwhile
         text = orjson.dumps({"type": "error", "id": None, "error": "no_such_thread", "message": str(error)})
-        yield b"event: error\r\ndata: %s\r\n\r\n" % text
-    except StoreUnavailable:
-        raise BrokenOff from None  # the client connects again
+        yield Last(b"event: error\r\ndata: %s\r\n\r\n" % text)
 
 
 def _frame(event: WireEvent, text: bytes) -> bytes:
