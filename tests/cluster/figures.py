@@ -267,12 +267,12 @@ class Bench:
 
     async def starts(self) -> None:
         call = [sys.executable, str(DISPATCH), "--kinds", "heads", "--runs", str(self.size.dispatched)]
-        process = await asyncio.create_subprocess_exec(*call, stdout=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(*call, stdout=asyncio.subprocess.PIPE, start_new_session=True)
         try:
             async with asyncio.timeout(DISPATCH_LIMIT_S):
                 said, _ = await process.communicate()
-        except TimeoutError:  # one of its workers did not start, which has said why
-            process.kill()
+        except TimeoutError:  # one of its workers did not start, which has said why; or the machine is slow
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
             said = b""
         if not said:
             self.add("starts per second", "not measured", "", None)
