@@ -36,13 +36,18 @@ _ASKING: Final = f"""SELECT thread_id, owner, metadata, interrupts, state_update
     FROM threads WHERE {{of}} AND {ASKS} AND temporary = 0 AND (state_updated_at, thread_id) > (:at, :after)
     ORDER BY state_updated_at, thread_id LIMIT {PAGE}"""
 ASKING: Final = statement("asking", _ASKING.replace("{of}", "1 = 1"))
-# PostgreSQL reads the threads of all owners in their order to find those of one, unless it is a range of owners.
+# PostgreSQL reads the threads of all owners in their order to find those of one, or all of the owner's to sort them,
+# unless it is asked for the first ones from a place on.
+_ASKING_FROM_OWNER: Final = (
+    _ASKING.replace("{of}", "1 = 1")
+    .replace("(state_updated_at, thread_id) > (", "(owner, state_updated_at, thread_id) > (:owner, ")
+    .replace("ORDER BY state_updated_at", "ORDER BY owner, state_updated_at")
+)
 ASKING_OF_OWNER: Final = statement(
     "asking_of_owner",
     _ASKING.replace("{of}", "owner = :owner"),
-    postgres=_ASKING.replace("{of}", "owner <= :owner")
-    .replace("(state_updated_at, thread_id) > (", "(owner, state_updated_at, thread_id) > (:owner, ")
-    .replace("ORDER BY state_updated_at", "ORDER BY owner, state_updated_at"),
+    postgres=f"""SELECT thread_id, owner, metadata, interrupts, state_updated_at, run_id
+        FROM ({_ASKING_FROM_OWNER}) AS first WHERE owner = :owner ORDER BY state_updated_at, thread_id""",
 )
 ASKING_OF_THREAD: Final = statement(
     "asking_of_thread", _ASKING.replace("{of}", f"thread_id = :thread_id AND {IS_MINE}")

@@ -38,8 +38,9 @@ GET_PARTS: Final = statement(
        CROSS JOIN LATERAL (
          SELECT ref, data FROM parts WHERE thread_id = :thread_id AND ref = wanted.ref LIMIT 1) AS p""",
 )
+# Not NOT EXISTS, for which PostgreSQL from 16 on would rather read all parts of the thread.
 _MISSING: Final = """SELECT wanted.{ref} AS ref FROM {wanted}
-    WHERE NOT EXISTS (SELECT 1 FROM parts AS p WHERE p.thread_id = :thread_id AND p.ref = wanted.{ref}) LIMIT 1"""
+    WHERE (SELECT 1 FROM parts AS p WHERE p.thread_id = :thread_id AND p.ref = wanted.{ref}) IS NULL LIMIT 1"""
 MISSING_PARTS: Final = statement(
     "parts.missing",
     _MISSING.format(ref="value", wanted="json_each(:refs) AS wanted"),
