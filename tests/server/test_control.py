@@ -92,8 +92,13 @@ async def test_a_draining_server_admits_nothing_and_lets_readers_come_back(drain
             while await anext(lines) != "event: tasks":
                 pass
             draining.on_loop_soon(draining.app.state.service.drain(0.0))
+
+            async def read_on() -> None:
+                async for line in lines:
+                    assert line != "event: end"
+
             with pytest.raises(httpx.RemoteProtocolError):  # a body that is whole would be taken for the whole stream
-                _ = [line async for line in lines]
+                await read_on()
         for way in ("", "/stream", "/wait"):
             refused = await http.post(f"/threads/{thread_id}/runs{way}", json={"assistant_id": "steps", "input": {}})
             assert refused.status_code == 503

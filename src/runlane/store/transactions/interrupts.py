@@ -30,28 +30,29 @@ _INTERRUPT_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 #: Whether a thread with this metadata may be seen.
 Permits = Callable[[Json], bool]
-_ASKING: Final = f"""SELECT thread_id, owner, metadata, interrupts, state_updated_at,
+_COLUMNS: Final = "thread_id, owner, metadata, interrupts, state_updated_at"
+
+
+def _asking_sql(of: str, place: str = "state_updated_at, thread_id", after: str = ":at, :after") -> str:
+    """Return the SQL of the first threads *of* some that ask, in the order of *place*, behind the values of *after*."""
+    return f"""SELECT {_COLUMNS},
       (SELECT run_id FROM runs WHERE runs.thread_id = threads.thread_id AND start_order IS NOT NULL
        ORDER BY start_order DESC LIMIT 1) AS run_id
-    FROM threads WHERE {{of}} AND {ASKS} AND temporary = 0 AND (state_updated_at, thread_id) > (:at, :after)
-    ORDER BY state_updated_at, thread_id LIMIT {PAGE}"""
-ASKING: Final = statement("asking", _ASKING.replace("{of}", "1 = 1"))
+    FROM threads WHERE {of} AND {ASKS} AND temporary = 0 AND ({place}) > ({after})
+    ORDER BY {place} LIMIT {PAGE}"""
+
+
+ASKING: Final = statement("asking", _asking_sql("1 = 1"))
 # PostgreSQL reads the threads of all owners in their order to find those of one, or all of the owner's to sort them,
 # unless it is asked for the first ones from a place on.
-_ASKING_FROM_OWNER: Final = (
-    _ASKING.replace("{of}", "1 = 1")
-    .replace("(state_updated_at, thread_id) > (", "(owner, state_updated_at, thread_id) > (:owner, ")
-    .replace("ORDER BY state_updated_at", "ORDER BY owner, state_updated_at")
-)
+_ASKING_FROM_OWNER: Final = _asking_sql("1 = 1", "owner, state_updated_at, thread_id", ":owner, :at, :after")
 ASKING_OF_OWNER: Final = statement(
     "asking_of_owner",
-    _ASKING.replace("{of}", "owner = :owner"),
-    postgres=f"""SELECT thread_id, owner, metadata, interrupts, state_updated_at, run_id
-        FROM ({_ASKING_FROM_OWNER}) AS first WHERE owner = :owner ORDER BY state_updated_at, thread_id""",
+    _asking_sql("owner = :owner"),
+    postgres=f"""SELECT {_COLUMNS}, run_id FROM ({_ASKING_FROM_OWNER}) AS first
+        WHERE owner = :owner ORDER BY state_updated_at, thread_id""",
 )
-ASKING_OF_THREAD: Final = statement(
-    "asking_of_thread", _ASKING.replace("{of}", f"thread_id = :thread_id AND {IS_MINE}")
-)
+ASKING_OF_THREAD: Final = statement("asking_of_thread", _asking_sql(f"thread_id = :thread_id AND {IS_MINE}"))
 _ANSWERING: Final = """SELECT run_id, thread_id, owner, graph_id, status, kwargs, created_at,
       (SELECT metadata FROM threads WHERE threads.thread_id = newest.thread_id) AS metadata
     FROM (SELECT seq, run_id, thread_id, owner, graph_id, status, kwargs, created_at FROM runs
