@@ -124,18 +124,22 @@ def _opened(url: str, schema: str) -> Iterator[Connection[Any]]:
     except psycopg.ProgrammingError as error:
         raise ConfigurationError(f"The database's address cannot be used: {str(error).strip()}") from error
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"PostgreSQL says: {str(error).strip()}") from error
+        raise StoreUnavailable(f"PostgreSQL says: {_one_line(error)}") from error
     try:
         with connection:
             connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
             yield connection
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"PostgreSQL says: {str(error).strip()}") from error
+        raise StoreUnavailable(f"PostgreSQL says: {_one_line(error)}") from error
     except psycopg.Error as error:
         why = str(error).strip().splitlines()[0]
         raise ConfigurationError(
             f"Schema {schema!r} of the database cannot hold Runlane's tables, PostgreSQL says: {why}"
         ) from error
+
+
+def _one_line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _in_turn(connection: Connection[Any], schema: str, gone: Collection[str] | None) -> Migrated:
