@@ -510,6 +510,25 @@ def test_runs_that_no_worker_can_execute_are_found_while_there_are_workers(postg
     assert re.search(said, result.stdout), result.stdout
 
 
+def test_a_role_that_bypasses_row_level_security_is_told_and_one_that_it_holds_for_is_found(postgres: str) -> None:
+    assert "row-level security" not in doctor(postgres).stdout
+    with ledger_connection(postgres, autocommit=True) as connection:
+        role = f"held_{uuid4().hex}"
+        connection.execute("ALTER TABLE runs ENABLE ROW LEVEL SECURITY")
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        connection.execute(f"GRANT USAGE ON SCHEMA runlane TO {role}")
+        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA runlane TO {role}")
+        bypassing = doctor(postgres)
+        assert "The role runlane bypasses the row-level security of runs" in bypassing.stdout
+        assert bypassing.exit_code == 0, "it is what Runlane needs"
+        assert json.loads(doctor(postgres, "--json").stdout)["row_security_bypassed"] == ["runs"]
+        held = doctor(postgres.replace("//runlane@", f"//{role}@"))
+        assert held.exit_code == 1
+        assert f"schema.row_security role={role} tables=runs: " in held.stdout
+        assert "bypasses" not in held.stdout
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -65,19 +65,21 @@ async def _doctor(settings: Settings, graphs: Any, *, repair: bool, yes: bool, a
         report = await examine(ledger, graphs=graphs)
         storage = await _measured(ledger, report)
         arrive = None if ledger.notifications_arrive is None else await ledger.notifications_arrive()
+        security = await _row_security(ledger)
         wanted = [finding for finding in report.findings if finding.fix is not None] if repair else []
         if not as_json:
             _show(report, storage, ledger.in_use)
             _show_notifications(arrive)
+            _show_bypassed(security)
         if wanted and ledger.in_use is not None:
             raise ledger.in_use
         if not wanted or not (yes or click.confirm(f"Make {counted(len(wanted), 'repair')}?")):
-            _dump(report, (), storage, arrive, as_json=as_json)
+            _dump(report, (), storage, arrive, security, as_json=as_json)
             return not report.findings
         repaired = [finding for finding in wanted if await apply_repair(ledger, finding)]
         left = await examine(ledger, graphs=graphs)
         if as_json:
-            _dump(left, repaired, await _measured(ledger, left), arrive, as_json=True)
+            _dump(left, repaired, await _measured(ledger, left), arrive, security, as_json=True)
         else:
             click.echo(f"Repaired {len(repaired)} of {len(wanted)}. Checked again:")
             _show(left, None, None)
@@ -89,6 +91,12 @@ async def _measured(ledger: Any, report: Any) -> Any:
     from runlane.doctor import measure
 
     return await measure(ledger) if report.checked else None
+
+
+async def _row_security(ledger: Any) -> Any:
+    from runlane.doctor import row_security
+
+    return None if ledger.sqlite else await ledger.database.read(row_security())
 
 
 def _show(report: Any, storage: Any, in_use: Exception | None) -> None:
@@ -130,7 +138,15 @@ def _show_notifications(arrive: bool | None) -> None:
         click.echo(f"Notifications between processes {how}.")
 
 
-def _dump(report: Any, repaired: Any, storage: Any, arrive: bool | None, *, as_json: bool) -> None:
+def _show_bypassed(security: Any) -> None:
+    if security is not None and security.bypassed:
+        click.echo(
+            f"The role {security.role} bypasses the row-level security of {', '.join(security.bypassed)}, as Runlane"
+            " has to: its statements carry the owner, and policies are for other roles."
+        )
+
+
+def _dump(report: Any, repaired: Any, storage: Any, arrive: bool | None, security: Any, *, as_json: bool) -> None:
     if not as_json:
         return
     told = {
@@ -140,6 +156,7 @@ def _dump(report: Any, repaired: Any, storage: Any, arrive: bool | None, *, as_j
         "repaired": [finding_fields(finding) for finding in repaired],
         "storage": None if storage is None else _sizes(storage),
         "notifications_arrive": arrive,
+        "row_security_bypassed": [] if security is None else security.bypassed,
     }
     click.echo(json.dumps(told, indent=2))
 

@@ -6,6 +6,7 @@ from runlane.doctor.examination import Examination, examine, other_schema, repai
 from runlane.doctor.findings import Finding
 from runlane.doctor.live import LiveDoctor
 from runlane.doctor.opening import OpenLedger, open_ledger
+from runlane.doctor.roles import RowSecurity, row_security
 from runlane.doctor.storage import LedgerStorage, measure
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "LedgerStorage",
     "LiveDoctor",
     "OpenLedger",
+    "RowSecurity",
     "examine",
     "measure",
     "open_ledger",
     "other_schema",
     "repair",
+    "row_security",
 ]

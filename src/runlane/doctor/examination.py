@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from runlane.agents.registry import Registry
-from runlane.doctor import judgements, parts, states, values, vectors
+from runlane.doctor import judgements, parts, roles, states, values, vectors
 from runlane.doctor.checks import SCANS, Judge, Scan
 from runlane.doctor.findings import Finding, by
 from runlane.doctor.opening import OpenLedger, is_damaged
@@ -174,12 +174,18 @@ async def _all(
     if graphs is not None:
         async for finding in states.unreadable(ledger, graphs, checked):
             yield finding
-    if not ledger.sqlite:
-        for finding in judgements.stranded(await ledger.database.read(fleet())):
-            yield finding
+    for finding in await _of_cluster(ledger):
+        yield finding
     dialect: Dialect = "sqlite" if ledger.sqlite else "postgres"
     for index in await ledger.database.read(ledger_sql.missing_indexes(dialect)):
         yield _without_index(index, dialect)
+
+
+async def _of_cluster(ledger: OpenLedger) -> list[Finding]:
+    if ledger.sqlite:
+        return []
+    stranded = judgements.stranded(await ledger.database.read(fleet()))
+    return [*stranded, *roles.judge(await ledger.database.read(roles.row_security()))]
 
 
 def _without_index(index: Index, dialect: Dialect) -> Finding:

@@ -73,6 +73,14 @@ INDEXES_THERE: Final = statement(
     "SELECT name FROM sqlite_schema WHERE type = 'index'",
     postgres="SELECT indexname AS name FROM pg_indexes WHERE schemaname = ANY (current_schemas(false))",
 )
+#: Tables with row-level security, and whether it holds for the role that asks.
+ROW_SECURITY: Final = statement(
+    "doctor.row_security",
+    "",
+    postgres="""SELECT c.relname AS name, row_security_active(c.oid) AS active, CURRENT_USER AS role
+                FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.nspname = CURRENT_SCHEMA() AND c.relkind = 'r' AND c.relrowsecurity ORDER BY c.relname""",
+)
 
 _IS_WRONG = f"""(status = {BUSY}) <> ({HAS_ACTIVE_RUN})
   OR (status <> {BUSY} AND status <> settled AND settled IN {listed(SETTLED)})"""
