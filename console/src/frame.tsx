@@ -2,12 +2,14 @@
 import { signal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
-import { contact, get } from "./lib/api";
+import { contact, get, page as pageOf } from "./lib/api";
 import { age, utc } from "./lib/format";
 import { keys, useKeys } from "./lib/keys";
-import { useNow, visible } from "./lib/live";
+import { useLive, useNow, visible } from "./lib/live";
 import { find } from "./lib/find";
+import { pointed } from "./lib/pointed";
 import { go, link, pageName, place } from "./lib/route";
+import { withoutPayload } from "./lib/runs";
 import { type Me, credential, locked, logOut, me, permits } from "./lib/session";
 import { Dialog, Empty, Skeleton } from "./lib/ui";
 import { Login } from "./login";
@@ -101,6 +103,7 @@ function Shell() {
       <main class="page" id="page" tabIndex={-1}>
         <CurrentPage />
       </main>
+      <PointedCard />
       {open === "palette" && <Palette onClose={() => setOpen(undefined)} />}
       {open === "help" && <Keys onClose={() => setOpen(undefined)} />}
     </div>
@@ -172,6 +175,7 @@ function Navigation() {
               <li key={page.name}>
                 <a href={link([page.name])} aria-current={page.name === here ? "page" : undefined}>
                   {page.title}
+                  {page.name === "inbox" && <OpenQuestions />}
                 </a>
               </li>
             ))}
@@ -179,6 +183,27 @@ function Navigation() {
       ))}
     </nav>
   );
+}
+
+/** The card of the chip that is pointed at, read when it is first needed. */
+function PointedCard() {
+  const [Card, setCard] = useState<ComponentType>();
+  const wanted = pointed.value !== undefined;
+  useEffect(() => {
+    if (wanted && !Card) import("./lib/card").then((read) => setCard(() => read.Card), console.warn);
+  }, [wanted]);
+  return Card ? <Card /> : null;
+}
+
+const COUNT_EVERY_MS = 10_000;
+const MOST_COUNTED = 10;
+
+/** How many threads wait for a person. */
+function OpenQuestions() {
+  const options = { body: { limit: MOST_COUNTED }, headers: withoutPayload() };
+  const { data } = useLive((stop) => pageOf("POST", "/interrupts/search", { ...options, signal: stop }), [], COUNT_EVERY_MS);
+  if (!data?.items.length) return null;
+  return <span class="count">{data.next ? `${MOST_COUNTED}+` : data.items.length}</span>;
 }
 
 const RELOAD_AGAIN_MS = 10_000;

@@ -5,6 +5,7 @@ import type { ApiError } from "./api";
 import { curl } from "./code";
 import { age, clock, moment, shortId } from "./format";
 import { type Live, useNow } from "./live";
+import { withCard } from "./pointed";
 import { link } from "./route";
 
 /** Status by word, shape and colour. `paused`: waits for a person. */
@@ -31,11 +32,12 @@ export function Status({ status }: { status: string }) {
   );
 }
 
-/** A thing that has a page: its name as a link, which copies the whole id beside it. */
+/** A thing that has a page: its name as a link, which copies the whole id beside it. Runs and threads have a card. */
 export function Chip({ to, query, id, label, title }: ChipProps) {
+  const carded = to[0] === "run" || to[0] === "thread";
   return (
-    <span class="chip">
-      <a href={link(to, query)} title={title ?? id}>
+    <span class="chip" {...(carded ? withCard(to[0]!, id) : {})}>
+      <a href={link(to, query)} title={carded ? undefined : (title ?? id)}>
         <bdi>{label ?? shortId(id)}</bdi>
       </a>
       <Copy text={id} what={id} />

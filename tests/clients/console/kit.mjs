@@ -40,10 +40,11 @@ export function client(key) {
  * Open the console at *place*, such as `runs?status=error`, do *what*, and assert that the page complained of nothing.
  *
  * Options: `key` (logs in at the server that asks for keys), `url`, `size`, `dark`, `reducedMotion`, `allow` (complaints that
- * are expected: regular expressions).
+ * are expected: regular expressions), `trace` (its name: what happens is recorded where screenshots go).
  */
 export async function visit(place, options, what) {
-  const { key, size = "wide", dark = false, reducedMotion = false, allow = [] } = options;
+  const { key, size = "wide", dark = false, reducedMotion = false, allow = [], trace } = options;
+  const recorded = SHOTS && trace;
   const url = options.url ?? (key === undefined ? OPEN : KEYED);
   const context = await browser.newContext({
     viewport: SIZES[size],
@@ -69,6 +70,7 @@ export async function visit(place, options, what) {
       sessionStorage.setItem("runlane.credential", JSON.stringify({ kind: "key", secret }));
     }, key);
   }
+  if (recorded) await context.tracing.start({ screenshots: true, snapshots: true });
   try {
     await page.goto(`${url}/console/#/${place}`);
     await what(page, context);
@@ -77,6 +79,7 @@ export async function visit(place, options, what) {
     throw new Error(`${error.stack}\nThe page ${page.url()}:\n${text}\n${complaints.join("\n")}`);
   } finally {
     if (SHOTS) await page.screenshot({ path: `${SHOTS}/last.png` }).catch(() => {});
+    if (recorded) await context.tracing.stop({ path: `${SHOTS}/${trace}.trace.zip` });
     await context.close();
   }
   assert.deepEqual(

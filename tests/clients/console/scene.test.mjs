@@ -40,7 +40,7 @@ for (const [name, where] of Object.entries(pages)) {
   test(`the page ${name} of an office at work`, async () => {
     const [place, ready] = where();
     for (const dark of [false, true]) {
-      await visit(place, { dark }, async (page) => {
+      await visit(place, { dark, trace: dark ? undefined : name }, async (page) => {
         await page.locator(ready).first().waitFor();
         await page.waitForFunction(() => !document.querySelector("[aria-busy=true]"));
         await accessible(page);
