@@ -176,8 +176,8 @@ def test_a_ledger_with_a_real_history_is_whole(ledger: Path) -> None:
         assert connection.execute(f"SELECT 1 FROM checkpoint_writes WHERE {of_no_checkpoint}").fetchone()
         runs = connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0]
         values = connection.execute("SELECT COUNT(*) FROM checkpoint_blobs").fetchone()[0]
-    assert f" {runs} runs," in result.stdout
-    assert f" {values} checkpointed values." in result.stdout
+    assert f" runs {runs}," in result.stdout
+    assert f" checkpointed values {values}." in result.stdout
     assert runs > 8
     assert values > 8
     assert dump(ledger) == before
@@ -203,7 +203,7 @@ def test_damage_is_found_and_its_repair_shown_before_it_is_made(damage: Damage, 
     before = dump(ledger)
     result = doctor(ledger, "--repair", answer="n\n")
     assert result.exit_code == 1
-    found_ones = result.stdout.partition("\nChecked ")[0].splitlines()
+    found_ones = result.stdout.partition("\nChecked: ")[0].splitlines()
     assert {line.partition(" ")[0].removesuffix(":") for line in found_ones} == {*damage.codes, *damage.also}
     told = " Repair: " if damage.clean else " To do: "
     assert all(told in line for line in found_ones if line.startswith(damage.codes))
@@ -369,7 +369,7 @@ async def test_a_server_s_file_is_checked_beside_it_and_whole_after_kill_9(tmp_p
             await reader.reaches(2)
             beside = await asyncio.to_thread(doctor, file)
             assert (beside.exit_code, beside.stderr) == (0, ""), beside.output
-            assert "1 threads, 1 runs, 1 event logs" in beside.stdout
+            assert "threads 1, runs 1, event logs 1" in beside.stdout
             assert "nothing can be repaired while it does" in beside.stdout
             await server.kill()
             assert await asyncio.to_thread(found, file) == set()

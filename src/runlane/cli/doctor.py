@@ -104,10 +104,10 @@ def _show(report: Any, storage: Any, in_use: Exception | None) -> None:
         click.echo(finding.line)
     if in_use is not None:
         click.echo("Checked beside the process that uses the file; nothing can be repaired while it does.")
-    counts = [f"{count} {name}" for name, count in report.checked.items() if count]
+    counts = [f"{name} {count}" for name, count in report.checked.items() if count]
     checked = ", ".join(counts) or "the file and its schema"
     repairable = sum(finding.fix is not None for finding in report.findings)
-    click.echo(f"Checked {checked}{'' if report.complete else ', not all'}.")
+    click.echo(f"Checked: {checked}{'' if report.complete else ', not all'}.")
     _show_storage(storage)
     if report.findings:
         click.echo(f"Findings: {len(report.findings)}, of which --repair repairs {repairable}.")
