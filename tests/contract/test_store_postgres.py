@@ -108,12 +108,12 @@ def runs_of(url: str, thread_id: str) -> int:
     return number(url, f"SELECT COUNT(*) FROM runs WHERE thread_id = '{thread_id}'")
 
 
-async def until_waiting(url: str) -> None:
-    """Wait until a transaction waits for a lock."""
+async def until_waiting(url: str, count: int = 1) -> None:
+    """Wait until *count* transactions wait for a lock."""
 
     def look() -> None:
         with ledger_connection(url, autocommit=True) as other:
-            while other.execute(WAITING_FOR_LOCKS).fetchone() == (0,):
+            while (found := other.execute(WAITING_FOR_LOCKS).fetchone()) is None or found[0] < count:
                 pass
 
     await asyncio.to_thread(look)
@@ -317,16 +317,19 @@ async def test_a_deadlock_is_contention_for_one_and_nothing_to_the_other(url: st
     with ledger_connection(url, autocommit=True) as other:
         other.execute(f'ALTER DATABASE "{urlsplit(url).path[1:]}" SET deadlock_timeout = 10'.encode())
     driver = await open_postgres(url)
-    await driver.write(one("INSERT INTO events VALUES (1, 1, 1, ''), (2, 2, 2, '') RETURNING run_seq"))
+    await driver.write(one("INSERT INTO events VALUES (1, 1, 1, ''), (2, 2, 2, ''), (3, 3, 3, '') RETURNING run_seq"))
     lock = statement("lock", "SELECT 1 AS n FROM events WHERE run_seq = :seq FOR UPDATE")
-    wait = statement("wait", "SELECT pg_sleep(0.05)")
+    gate = statement("gate", "SELECT 1 AS n FROM events WHERE run_seq = 3 FOR SHARE")
 
     def both(first: int, second: int) -> Transaction[None]:
         yield lock(seq=first)
-        yield wait()
+        yield gate()
         yield lock(seq=second)
 
-    results = await asyncio.gather(driver.write(both(1, 2)), driver.write(both(2, 1)), return_exceptions=True)
+    with locked(url, "SELECT 1 FROM events WHERE run_seq = 3 FOR UPDATE"):
+        tasks = [asyncio.create_task(driver.write(both(*order))) for order in ((1, 2), (2, 1))]
+        await until_waiting(url, len(tasks))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sorted(type(result).__name__ for result in results) == ["NoneType", "RowsLocked"]
     await driver.aclose()
 
