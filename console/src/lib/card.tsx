@@ -31,7 +31,7 @@ export function Card() {
   const left = Math.max(MARGIN, Math.min(at.left, innerWidth - WIDTH - MARGIN));
   const where = below ? { top: `${at.bottom}px` } : { bottom: `${innerHeight - at.top}px` };
   return (
-    <div class="card" role="tooltip" style={{ left: `${left}px`, ...where }} onMouseEnter={stay} onMouseLeave={leave}>
+    <div class="hovercard" role="tooltip" style={{ left: `${left}px`, ...where }} onMouseEnter={stay} onMouseLeave={leave}>
       {kind === "run" ? <OfRun key={id} id={id} /> : <OfThread key={id} id={id} />}
       <p class="id">{id}</p>
     </div>
