@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from runlane.errors import ConfigurationError
 from runlane.moving.ends import End, Values
 from runlane.moving.tables import Table, is_copied
+from runlane.store.drivers.postgres_address import parts_of
 from runlane.store.drivers.postgres_errors import translate
 from runlane.store.migrate import APPLIED, Version
 from runlane.store.migrate_postgres import CONNECT_TIMEOUT_S, migrate
@@ -66,10 +66,7 @@ class PostgresEnd(End):
         Raises:
             ConfigurationError: *url* is no address of a database.
         """
-        try:
-            given = conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:
-            raise ConfigurationError(f"The database's address cannot be used: {str(error).strip()}") from error
+        given = parts_of(url)
         self._url = url
         self._schema = schema
         where = given.get("host") or given.get("hostaddr") or "localhost"

@@ -19,6 +19,7 @@ from psycopg import Connection, errors, sql
 
 from runlane.errors import ConfigurationError, StoreUnavailable
 from runlane.store import migrate_jobs
+from runlane.store.drivers.postgres_address import parts_of
 from runlane.store.migrate import READABLE_BY_IN_POSTGRES, Version, pending, record, upgrade
 from runlane.store.migrations import VERSION_TABLE, index_of, indexes, kind, script, statements
 
@@ -119,10 +120,9 @@ def migrate_beside(url: str, schema: str, *, gone: Collection[str] = ()) -> Migr
 
 @contextmanager
 def _opened(url: str, schema: str) -> Iterator[Connection[Any]]:
+    parts_of(url)
     try:
         connection = psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
-    except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"The database's address cannot be used: {str(error).strip()}") from error
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"PostgreSQL says: {_one_line(error)}") from error
     try:

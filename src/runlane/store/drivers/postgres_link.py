@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import waiting
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.generators import send
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
 from runlane.errors import InvalidRequest
+from runlane.store.drivers.postgres_address import parts_of
 from runlane.store.statements import Query, Statement, T, statement
 
 #: All statements of the ledger stay prepared on each connection.
@@ -76,7 +77,7 @@ def address(url: str, times: Times) -> str:
     """Return *url* with what Runlane wants of a connection, where it says nothing else.
 
     Raises:
-        ProgrammingError: *url* is no address of a database.
+        ConfigurationError: *url* is no address of a database.
     """
     wanted: dict[str, Any] = {
         "connect_timeout": max(2, int(times.connect_s)),
@@ -89,7 +90,7 @@ def address(url: str, times: Times) -> str:
         "keepalives_count": 3,
         "tcp_user_timeout": int(times.connect_s * 1000),
     }
-    return make_conninfo("", **{**wanted, **conninfo_to_dict(url)})
+    return make_conninfo("", **{**wanted, **parts_of(url)})
 
 
 Cursor = psycopg.Cursor[DictRow]

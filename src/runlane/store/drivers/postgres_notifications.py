@@ -17,6 +17,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
 
+from runlane.store.drivers.postgres_address import parts_of
 from runlane.store.drivers.postgres_errors import first_line, translated
 from runlane.store.drivers.postgres_link import Times, address
 from runlane.store.notifications import Changes, Notifications, changes_in, channel_of
@@ -153,7 +154,11 @@ class Listener:
         url: Where this one goes: the same, or past a pooler.
         receive: Is called with what others have told of, on the loop of the caller.
         missed: Is called when notifications may have been lost: the connection is new.
+
+        Raises:
+            ConfigurationError: *url* is no address of a database.
         """
+        parts_of(url)
         self.arriving = False
         self._ledger_url = ledger_url
         self._url = url
