@@ -180,6 +180,11 @@ class Settings:
         """Return whether the database is one that processes can share."""
         return self.database.startswith("postgres")
 
+    @property
+    def slots(self) -> int:
+        """Return how many runs this process may execute at once; 0 if it executes none."""
+        return self.max_concurrent_runs if self.execute_runs else 0
+
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
         """Return settings from *given* (``None`` counts as not given), else the environment, else the defaults.
@@ -218,7 +223,7 @@ class Limits:
     def of(cls, settings: Settings) -> Limits:
         """Return the limits that *settings* say."""
         return cls(
-            slots=settings.max_concurrent_runs if settings.execute_runs else 0,
+            slots=settings.slots,
             per_owner=settings.max_runs_per_owner,
             per_assistant=settings.max_runs_per_assistant,
             per_graph=settings.max_runs_per_graph,

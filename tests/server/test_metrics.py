@@ -114,6 +114,15 @@ async def test_the_queue_and_the_slots_are_what_they_are(http: httpx.AsyncClient
     assert (await http.get("/metrics?format=json")).json()["queue"]["n_pending"] == 0
 
 
+async def test_a_process_that_executes_no_runs_has_no_slots(postgres_url: str) -> None:
+    with running_server(postgres_url, graphs={}, execute_runs=False) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=LONG_S) as http:
+            samples = await scrape(http)
+            assert (samples["runlane_worker_slots"], samples["runlane_worker_slots_active"]) == (0, 0)
+            shown = (await http.get("/metrics", params={"format": "json"})).json()
+            assert shown["workers"] == {"max": 0, "active": 0, "available": 0}
+
+
 async def test_runs_are_counted_by_graph_and_status(http: httpx.AsyncClient, client: LangGraphClient) -> None:
     before = await scrape(http)
     thread_id = (await client.threads.create())["thread_id"]

@@ -87,11 +87,17 @@ def _fields(found: Json) -> Json:
     return {
         **shown,
         "database": f"works; {storage['database_bytes'] / 1e6:,.1f} MB",
-        "running": f"{queue['n_running']} runs; {workers['active']} of {workers['max']} slots of this process",
+        "running": f"{queue['n_running']} runs; {_slots(workers)}",
         "waiting": f"{queue['n_pending']} runs, the longest for {_seconds(queue, 'pending_runs_wait_time_max_secs')}",
         "no worker": f"the longest wait for a worker is {_seconds(queue, 'pending_unblocked_runs_wait_time_max_secs')}",
         "failed": f"{failed}{'+' if failed == MAX_FAILED else ''} runs of the last hour",
     }
+
+
+def _slots(workers: Json) -> str:
+    if not workers["max"]:
+        return "this process executes none"
+    return f"{workers['active']} of {workers['max']} slots of this process"
 
 
 def _seconds(queue: Json, name: str) -> str:

@@ -34,7 +34,7 @@ def worker_state(worker_id: str, settings: Settings, groups: Collection[str] | N
         worker_id=worker_id,
         lease_s=settings.lease_s,
         build=settings.build,
-        capacity=settings.max_concurrent_runs if settings.execute_runs else 0,
+        capacity=settings.slots,
         groups=None if groups is None else tuple(groups),
         host=socket.gethostname(),
         pid=os.getpid(),

@@ -194,7 +194,7 @@ class MetricsQuery(QueryModel):
 async def metrics(request: Request, query: MetricsQuery) -> Response:
     """Return what the process counts, for Prometheus; with ``format=json`` the queue and the workers as JSON."""
     service, counts = service_of(request), request.app.state.metrics
-    slots, active = service.runtime.settings.max_concurrent_runs, service.runtime.worker.executing
+    slots, active = service.runtime.settings.slots, service.runtime.worker.executing
     if query.format == "json":
         workers = {"max": slots, "active": active, "available": max(0, slots - active)}
         return json_response(
