@@ -232,11 +232,15 @@ async def test_a_ledger_in_use_is_refused_as_either_end(file: Path, tmp_path: Pa
                 moved(*ends)
 
 
-def test_a_text_that_postgresql_cannot_store_is_named(file: Path, postgres_url: str) -> None:
+def test_a_text_that_postgresql_cannot_store_is_named_by_its_row_and_not_shown(file: Path, postgres_url: str) -> None:
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("UPDATE assistants SET name = 'a' || char(0) WHERE rowid = 2")
+        connection.execute("UPDATE assistants SET name = 'private' || char(0) WHERE rowid = 2")
         connection.commit()
-    assert "assistants.name" in refusal(f"sqlite:///{file}", postgres_url)
+        [(assistant_id,)] = connection.execute("SELECT assistant_id FROM assistants WHERE rowid = 2")
+    said = refusal(f"sqlite:///{file}", postgres_url)
+    assert "assistants.name" in said
+    assert f"assistant_id {assistant_id!r}" in said
+    assert "private" not in said
 
 
 async def test_a_moved_ledger_goes_on(tmp_path: Path, postgres_url: str) -> None:

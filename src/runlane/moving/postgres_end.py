@@ -142,12 +142,7 @@ class PostgresEnd(End):
                     copy.write_row(row)
         except psycopg.DataError as error:
             for row in rows:
-                for column, value in zip(table.columns, row, strict=True):
-                    if isinstance(value, str) and "\0" in value:
-                        raise ConfigurationError(
-                            f"{table.name}.{column} holds a NUL, which PostgreSQL cannot store: {value!r}. Change it, "
-                            "and move again."
-                        ) from error
+                _refuse_nul(table, row, error)
             raise
 
     def counters(self) -> dict[str, int]:
@@ -175,3 +170,15 @@ class PostgresEnd(End):
     def _run(self, query: Query) -> Rows:
         self._connection.execute(query.statement.postgres.encode(), query.params)
         return ()
+
+
+def _refuse_nul(table: Table, row: Values, error: psycopg.DataError) -> None:
+    """Raise ConfigurationError if *row* has a text with a NUL. It names the row, as a value may be long, and secret."""
+    values = dict(zip(table.columns, row, strict=True))
+    for column, value in values.items():
+        if isinstance(value, str) and "\0" in value:
+            which = ", ".join(f"{name} {values[name]!r}" for name in table.key)
+            raise ConfigurationError(
+                f"{table.name}.{column} holds a NUL, which PostgreSQL cannot store, in the row with {which}. Change "
+                "it, and move again."
+            ) from error
