@@ -10,6 +10,7 @@ from rich.console import Console
 from cli_reference import leaves, options_of
 from runlane.cli.main import app
 from runlane.cli.output import GAP, NARROWEST, Column, error_line, fitted, rich_table, span
+from runlane.cli.runs import cause
 
 ROWS = [
     {"id": "i" * 36, "status": "error", "why": "the model [bold]did not[/bold] answer \x1b[2J" * 3, "more": "x" * 40}
@@ -88,3 +89,7 @@ def test_an_error_whose_message_is_hidden_is_its_class() -> None:
     assert error_line({"error": {"error": "ValueError", "message": None}}) == "ValueError"
     assert error_line({"error": {"error": "ValueError", "message": "why"}}) == "ValueError: why"
     assert error_line({"error": None}) is None
+
+
+def test_a_run_that_could_start_waits_for_a_worker_also_where_slots_are_free() -> None:
+    assert cause({"status": "pending", "waiting_on": {"reason": "slots"}}) == "waits for a worker"

@@ -44,7 +44,7 @@ def cause(run: Json) -> str | None:
     if waiting.get("reason") == "delay":
         return f"waits until {waiting['until'][:19]}"
     if waiting:
-        return "waits for a free slot"
+        return "waits for a worker"  # that is full, or is none with its graph; an explanation says which
     if run["status"] == "running" and run.get("cancel"):
         return f"{run['cancel']['reason']}, code not stopped"
     reason: str | None = run.get("end_reason")
