@@ -42,9 +42,10 @@ from runlane.execution.progress import NewestValue
 from runlane.journal.journal import AttemptJournal
 from runlane.lifecycle import EndReason, RunStatus
 from runlane.outcomes import Drained
-from runlane.records import RunRecord, StreamEvent
+from runlane.records import ANY_OWNER, RunRecord, StreamEvent
 from runlane.runtime import Runtime
 from runlane.store.statements import Transaction
+from runlane.store.transactions.run_search import RunFilter
 from runlane.work import Work
 
 OF_AN_ATTEMPT = (Attempt, AttemptJournal, AgentCall, Handle, Work, NewestValue, RunRecord)
@@ -97,6 +98,19 @@ async def test_a_long_lane_holds_one_slot() -> None:
         first.go.set()
         for run in (head, *queued):
             assert (await ended(runtime, run)).status is RunStatus.SUCCESS
+
+
+async def test_a_run_that_waited_is_of_the_build_that_executes_it() -> None:
+    stepper = Stepper()
+    stepper.go.set()
+    async with opened(graphs={"g": stepper.graph()}, max_concurrent_runs=1, build="b1") as runtime:
+        agent = Scripted()
+        first = await runtime.runs.create_or_reject("t1", agent=agent)
+        waiting = await runtime.runs.create_or_reject("t2", kwargs=graph_run())
+        agent.go.set()
+        await ended(runtime, waiting)
+        of_build = await runtime.store.runs.search(owner=ANY_OWNER, where=RunFilter(build="b1"), limit=9)
+    assert {run.run_id for run in of_build.runs} == {first.run_id, waiting.run_id}
 
 
 async def test_a_claim_that_fails_for_a_passing_reason_is_made_later() -> None:

@@ -101,10 +101,9 @@ class Claims:
 
     async def claim(self, run_id: str) -> Claim | None:
         """Claim a run that waited; ``None`` if it cannot be claimed, now or ever."""
-        own = self.claimant(run_id)
         self.sent(run_id)
         try:
-            claim = await self._store.attempts.claim(run_id, own.worker_id, lease_s=own.lease_s, has_code=own.has_code)
+            claim = await self._store.attempts.claim_by(self.claimant(run_id), run_id)
         except StoreUnavailable as error:
             log.warning("run.claim_failed run_id=%s why=%s", run_id, error)
             return None

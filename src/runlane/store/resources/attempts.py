@@ -21,13 +21,16 @@ class Attempts:
         self._database = database
 
     async def claim(self, run_id: str, worker_id: str, *, lease_s: float, has_code: bool = True) -> Claim | None:
-        """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``.
+        """Start an attempt as :meth:`claim_by` does, by a worker that has no build.
 
         Args:
             has_code: The caller executes the run's own code, so that the run is at home there from now on. Without it
                 only a run without a home is claimed.
         """
-        claimant = Claimant(worker_id=worker_id, lease_s=lease_s, has_code=has_code)
+        return await self.claim_by(Claimant(worker_id=worker_id, lease_s=lease_s, has_code=has_code), run_id)
+
+    async def claim_by(self, claimant: Claimant, run_id: str) -> Claim | None:
+        """Start an attempt if the run is its lane's head, due, and nothing of its thread executes; else ``None``."""
         return await self._database.write(lambda: claims.claim(run_id, claimant))
 
     async def claim_heads(self, wanted: HeadsWanted, claimant: Claimant) -> tuple[tuple[Claim, ...], bool]:
