@@ -15,6 +15,7 @@ import pytest
 from ledger_kit import admit, cancel, claim, ended, finish, running
 from runlane.lifecycle import RunEvent
 from runlane.maintenance.totals import count
+from runlane.outcomes import Snapshot
 from runlane.records import ANY_OWNER, Owner, RunError, Usage
 from runlane.requests import RunRequest
 from runlane.store.ledger import RunStore
@@ -355,6 +356,19 @@ async def test_the_overview_is_of_what_waits_runs_and_ended(store: RunStore) -> 
     assert len(seen.minutes) == 60
     assert sum(minute.started for minute in seen.minutes) == 3
     assert (seen.attention.failed_threads, seen.attention.interrupted_threads) == (1, 0)
+
+
+PAUSED = Snapshot(values=b"{}", paused=True)
+
+
+@pytest.mark.parametrize(("event", "changes"), [(RunEvent.FAIL, {}), (RunEvent.PAUSE, {"state": PAUSED})])
+async def test_threads_of_stateless_runs_need_no_attention(
+    store: RunStore, event: RunEvent, changes: dict[str, Any]
+) -> None:
+    lease = await running(store, "own", request=GRAPH, temporary=True)
+    await finish(store, lease, event, **changes)
+    seen = await store.totals.overview()
+    assert (seen.attention.failed_threads, seen.attention.interrupted_threads) == (0, 0)
 
 
 @pytest.mark.parametrize("run_time_s", [0.001, 0.0013, 0.5, 1.0, 33.3, 86_400.0])

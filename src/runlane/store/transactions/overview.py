@@ -96,8 +96,9 @@ FAILED_DELIVERIES = statement(
           SELECT status FROM webhook_deliveries WHERE ended_at IS NOT NULL AND ended_at >= :since
           ORDER BY ended_at DESC LIMIT :most) AS ended""",
 )
-# The condition of their index, in its words: SQLite does not see that a status implies it.
-_IS_UNSETTLED = f"status IN {listed(UNSETTLED)}"
+# The condition of their index, in its words: SQLite does not see that a status implies it. Threads of stateless runs
+# are in no list, and nobody can settle them.
+_IS_UNSETTLED = f"status IN {listed(UNSETTLED)} AND temporary = 0"
 THREADS_OF_STATUS = {
     status: statement(
         f"threads_{status.value}",
