@@ -1,7 +1,8 @@
 /** The answer to an open interrupt: decisions on tool calls, a form from a schema, or JSON. */
-import { useId, useState } from "preact/hooks";
-import { Json } from "./json";
+import { useErrorBoundary, useId, useState } from "preact/hooks";
+import { Json, Leaf } from "./json";
 import { type Decided, type Decision, type Question, type Review, asked, resumeValue } from "./questions";
+import { visibleText } from "./plain";
 import { type Schema, initial, problems } from "./schema";
 import { JsonEditor, SchemaForm } from "./schema-form";
 import { permits, seesPayload } from "./session";
@@ -24,6 +25,17 @@ export function Answer({ question, onAnswer }: AnswerProps) {
       </>
     );
   }
+  return <Form question={question} onAnswer={onAnswer} />;
+}
+
+/** The form that the question asks for. Agents write them: one that cannot be shown is answered in JSON. */
+function Form({ question, onAnswer }: AnswerProps) {
+  const [failure] = useErrorBoundary();
+  if (failure !== undefined) return <Free question={question} onAnswer={onAnswer} />;
+  return <Asked question={question} onAnswer={onAnswer} />;
+}
+
+function Asked({ question, onAnswer }: AnswerProps) {
   const what = asked(question);
   switch (what.kind) {
     case "reviews":
@@ -38,14 +50,14 @@ export function Answer({ question, onAnswer }: AnswerProps) {
 
 /** What was asked, where the answer's form does not show it. */
 function Asks({ value }: { value: unknown }) {
-  return typeof value === "string" ? <p class="asks">{value}</p> : <Values value={value} />;
+  return typeof value === "string" ? <p class="asks"><Leaf value={value} /></p> : <Values value={value} />;
 }
 
 /** An object of plain values as a list of names and values, anything else as a tree. */
 function Values({ value }: { value: unknown }) {
   const entries = value && typeof value === "object" && !Array.isArray(value) ? Object.entries(value) : [];
   if (!entries.length || entries.some(([, one]) => one !== null && typeof one === "object")) return <Json value={value} open={3} />;
-  return <Facts facts={entries.map(([name, one]) => [name, <bdi key={name}>{String(one)}</bdi>])} />;
+  return <Facts facts={entries.map(([name, one]) => [visibleText(name), <bdi key={name}><Leaf value={one} /></bdi>])} />;
 }
 
 function Decisions({ kind, reviews, onAnswer }: { kind: "reviews" | "legacy"; reviews: Review[]; onAnswer: AnswerProps["onAnswer"] }) {
@@ -105,10 +117,10 @@ function ReviewOf({ review, decided, onDecide, onSend }: ReviewProps) {
   return (
     <section class="review">
       <h3>
-        <code>{review.name}</code>
+        <code>{visibleText(review.name)}</code>
         {decided && <span class="quiet"> {WORDS[decided.type].toLowerCase()}</span>}
       </h3>
-      {review.description && <p class="asks">{review.description}</p>}
+      {review.description && <p class="asks"><Leaf value={review.description} /></p>}
       {open !== "edit" && <Values value={decided?.args ?? review.args} />}
       {open === "edit" && (
         <SchemaOrJson schema={review.argsSchema ?? schemaOf(review.args)} value={args} onChange={(value) => setArgs(value as Review["args"])} onReadable={setReadable} />

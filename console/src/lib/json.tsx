@@ -53,7 +53,8 @@ function Node({ name, value, open }: { name?: string; value: unknown; open: numb
   );
 }
 
-function Leaf({ value }: { value: unknown }) {
+/** A value that is no object: a text that can be read, and is cut where it is long. */
+export function Leaf({ value }: { value: unknown }) {
   const [whole, setWhole] = useState(false);
   const text = visibleText(typeof value === "string" ? value : JSON.stringify(value));
   if (text.length <= LONG_TEXT || whole) return <span class={`json-${typeof value}`}>{text}</span>;

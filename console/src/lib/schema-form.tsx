@@ -1,7 +1,7 @@
 /** A form from a JSON schema. What the schema does not say is a field of JSON. */
 import type { ComponentChildren } from "preact";
 import { useId, useState } from "preact/hooks";
-import { type Schema, choices, initial, kindOf } from "./schema";
+import { type Schema, choices, initial, kindOf, own } from "./schema";
 
 interface FieldProps {
   schema: Schema;
@@ -51,7 +51,7 @@ function Properties(props: Omit<FieldProps, "name" | "required"> & { without?: r
             schema={one}
             root={root}
             name={name}
-            value={given[name]}
+            value={own(given, name)}
             onChange={(changed) => set(name, changed)}
             required={schema.required?.includes(name) ?? false}
             path={`${path}/${name}`}
@@ -252,8 +252,10 @@ function fits(schema: Schema, value: unknown, root: Schema): boolean {
   const { kind, schema: one } = kindOf(schema, root);
   if (kind === "array") return Array.isArray(value);
   if (kind === "object" && typeof value === "object" && value !== null) {
-    const given = value as Record<string, unknown>;
-    return Object.entries(one.properties ?? {}).every(([name, of]) => of.const === undefined || of.const === given[name]);
+    return Object.entries(one.properties ?? {}).every(([name, of]) => {
+      const constant = own(of, "const");
+      return constant === undefined || constant === own(value, name);
+    });
   }
   return kind === "integer" ? typeof value === "number" : typeof value === kind;
 }

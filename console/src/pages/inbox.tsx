@@ -27,8 +27,11 @@ function useOpen(threads: number): Live<Open> {
 
 export default function Inbox() {
   const [threads, setThreads] = useState(PAGE);
+  // Their cards go with the next reading; that an answer was not taken is told until somebody has read it.
+  const [told, setTold] = useState<[string, string][]>([]);
   const live = useOpen(threads);
   const questions = live.data?.questions ?? [];
+  const equal = equality(questions);
   const oldest = questions[0];
   const count = live.data?.more ? `${questions.length}+` : String(questions.length);
   return (
@@ -43,11 +46,21 @@ export default function Inbox() {
             : "No agent waits for a person.")
         }
       />
+      {told.map(([threadId, text]) => (
+        <p key={`${threadId} ${text}`} class="banner" role="status">
+          <span>
+            Your answer on thread <Chip to={["thread", threadId]} id={threadId} /> was not taken. {text}
+          </span>
+          <button type="button" onClick={() => setTold(told.filter((one) => one[1] !== text))}>
+            Close
+          </button>
+        </p>
+      ))}
       <Loaded live={live}>
         {({ more }) => (
           <>
             {questions.map((one) => (
-              <Card key={`${one.thread_id} ${one.interrupt_id}`} question={one} equal={equalTo(one, questions)} onDone={live.reload} />
+              <Card key={`${one.thread_id} ${one.interrupt_id}`} question={one} equal={equal(one)} onDone={live.reload} onTold={(notes) => setTold((was) => [...was, ...notes])} />
             ))}
             {!questions.length && (
               <Empty>
@@ -87,28 +100,31 @@ function LastAnswers() {
   );
 }
 
-function equalTo(question: Question, all: Question[]): Question[] {
-  const wanted = JSON.stringify([question.graph_id, question.value]);
-  return all.filter((one) => one !== question && JSON.stringify([one.graph_id, one.value]) === wanted);
+/** Return what gives the other questions that are asked alike. Values may be large, and are written out once each. */
+function equality(all: Question[]): (question: Question) => Question[] {
+  const asks = new Map(all.map((one) => [one, JSON.stringify([one.graph_id, one.value])]));
+  const alike = Map.groupBy(all, (one) => asks.get(one));
+  return (question) => (alike.get(asks.get(question)) ?? []).filter((one) => one !== question);
 }
 
 interface CardProps {
   question: Question;
   equal: Question[];
   onDone: () => void;
+  /** Gets threads whose answers were not taken, as somebody was faster, with who it was. */
+  onTold: (notes: [string, string][]) => void;
 }
 
-function Card({ question, equal, onDone }: CardProps) {
+function Card({ question, equal, onDone, onTold }: CardProps) {
   const [alike, setAlike] = useState(false);
-  const [told, setTold] = useState<string>();
   const send = async (value: unknown) => {
-    const answers = await Promise.allSettled([question, ...(alike ? equal : [])].map((one) => answer(one, value)));
-    const refused = answers.flatMap((one) => (one.status === "rejected" ? [one.reason as unknown] : []));
-    const elsewhere = refused.filter((one) => one instanceof Answered);
-    const failed = refused.find((one) => !(one instanceof Answered));
+    const asked = [question, ...(alike ? equal : [])];
+    const answers = await Promise.allSettled(asked.map((one) => answer(one, value)));
+    const refused = answers.map((one) => (one.status === "rejected" ? (one.reason as unknown) : undefined));
+    onTold(asked.flatMap((one, at) => (refused[at] instanceof Answered ? [[one.thread_id, refused[at].message]] : [])));
+    onDone();
+    const failed = refused.find((one) => one !== undefined && !(one instanceof Answered));
     if (failed) throw failed;
-    if (elsewhere.length) setTold(`Not taken: ${[...new Set(elsewhere.map((one) => one.message))].join(" ")}`);
-    else onDone();
   };
   return (
     <article class="card question">
@@ -131,23 +147,12 @@ function Card({ question, equal, onDone }: CardProps) {
         </p>
         <AsCode {...answerCode(question)} />
       </header>
-      {told ? (
-        <p class="banner" role="status">
-          {told}
-          <button type="button" onClick={onDone}>
-            Read again
-          </button>
-        </p>
-      ) : (
-        <>
-          <Answer question={question} onAnswer={send} />
-          {equal.length > 0 && permits("threads.answer") && (
-            <label class="check">
-              <input type="checkbox" checked={alike} onChange={(event) => setAlike(event.currentTarget.checked)} />
-              Answer {plural(equal.length, "equal question", "equal questions")} alike
-            </label>
-          )}
-        </>
+      <Answer question={question} onAnswer={send} />
+      {equal.length > 0 && permits("threads.answer") && (
+        <label class="check">
+          <input type="checkbox" checked={alike} onChange={(event) => setAlike(event.currentTarget.checked)} />
+          Answer {plural(equal.length, "equal question", "equal questions")} alike
+        </label>
       )}
     </article>
   );

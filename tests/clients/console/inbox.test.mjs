@@ -107,7 +107,11 @@ test("a question that was answered meanwhile says so, and the first answer stays
     await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
     await open.runs.wait(threadId, "mailer", { command: { resume: { decisions: [{ type: "reject", message: "First" }] } } });
     await page.getByRole("button", { name: "Approve" }).click();
-    await page.getByText("Not taken: ").waitFor();
+    await page.getByText("was not taken.").waitFor();
+    await page.evaluate(() => Object.defineProperty(document, "hidden", { value: false, configurable: true }));
+    await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await page.getByRole("button", { name: "Approve" }).waitFor({ state: "detached" });
+    await page.getByText("was not taken.").waitFor();
   });
   assert.match((await state(threadId)).messages.at(-1).content, /First/);
 });
@@ -158,7 +162,7 @@ test("an operator answers for the owner, whose page says who was faster", async 
       assert.equal(await questions.count(), 0);
     });
     await owner.getByRole("button", { name: "Answer" }).click();
-    await owner.getByText(/^Not taken: ada answered it/).waitFor();
+    await owner.getByText(/was not taken. ada answered it/).waitFor();
   });
   await visit("audit?action=answer", { key: KEYS.admin }, (page) => page.getByRole("row").filter({ hasText: "ada" }).first().waitFor());
 });
@@ -187,4 +191,42 @@ test("the inbox fits every screen", async () => {
   await asking("booking", {});
   await asking("reviewed", say("a text that nobody has read yet"));
   await look("inbox", "inbox", {}, "article >> nth=2");
+});
+
+/** Questions that no form can show: with no end, of many fields, with schemas that are none, and no calls at all. */
+const level = (at) => ({ type: "object", required: ["a", "b"], properties: { a: { $ref: `#/$defs/d${at}` }, b: { $ref: `#/$defs/d${at}` } } });
+const ODD = {
+  endless: { response_schema: { type: "object", required: ["next"], properties: { next: { $ref: "#/$defs/node" } }, $defs: { node: { type: "object", required: ["next"], properties: { next: { $ref: "#/$defs/node" } } } } } },
+  wide: { response_schema: { $ref: "#/$defs/d0", $defs: { ...Object.fromEntries(Array.from({ length: 40 }, (_, at) => [`d${at}`, level(at + 1)])), d40: { type: "string" } } } },
+  choice: { response_schema: { $ref: "#/$defs/c", $defs: { c: { anyOf: [{ $ref: "#/$defs/c" }, { type: "null" }] } } } },
+  whole: { response_schema: { $ref: "#/$defs/c", $defs: { c: { allOf: [{ $ref: "#/$defs/c" }] } } } },
+  none: { response_schema: { type: "object", properties: { a: null, b: true, c: { $ref: 5 }, d: { $ref: "#/$defs/constructor" } } } },
+  words: { response_schema: { type: "object", properties: { a: { enum: 5 } }, required: 5 } },
+  calls: { action_requests: [null], review_configs: 5 },
+};
+
+test("a question that no form can show is answered in JSON, and spoils no other", { timeout: 60_000 }, async () => {
+  const threads = {};
+  for (const [name, value] of Object.entries(ODD)) threads[name] = await asking("anything", { value: { question: `odd ${name}`, ...value } });
+  await visit("inbox", {}, async (page) => {
+    const cards = page.locator("article").filter({ hasText: "anything" });
+    await cards.nth(Object.keys(ODD).length - 1).waitFor();
+    for (const name of Object.keys(ODD)) {
+      const card = cards.filter({ hasText: `odd ${name}` });
+      const json = card.getByRole("button", { name: "As JSON" });
+      if (await json.count()) await json.click();
+      for (const field of await card.locator("textarea").all()) await field.fill('"fine"');
+      await card.getByRole("button", { name: "Answer", exact: true }).click();
+      await ended(threads[name]);
+    }
+  });
+  assert.equal((await state(threads.endless)).answer, "fine");
+});
+
+test("what would turn or hide the text around it is shown as its code", async () => {
+  await asking("anything", { value: { file: "\u202egpj.exe", note: "n".repeat(3_000) } });
+  await visit("inbox", {}, async (page) => {
+    await page.getByText("\\u202egpj.exe").waitFor();
+    await page.getByRole("button", { name: "all 3000 characters" }).waitFor();
+  });
 });

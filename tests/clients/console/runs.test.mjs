@@ -215,3 +215,41 @@ test("an operator's list is live without payload, and shows it on a wish that th
     assert.equal(await reads(), before + 1);
   });
 });
+
+test("an age for which there is no date is refused, in the field and in the URL", async () => {
+  await visit("runs?age=%3E99999999999h", {}, async (page) => {
+    await page.getByText("“age:>99999999999h” is no age").waitFor();
+    const field = page.getByRole("combobox", { name: "Filter of runs" });
+    await field.fill("__proto__:x");
+    await field.press("Enter");
+    await page.getByText("There is no filter “__proto__:”").waitFor();
+    await page.keyboard.press("Control+k");
+    await page.getByRole("dialog").waitFor();
+  });
+});
+
+test("an action on many runs that is left says how far it came", async () => {
+  const api = client();
+  const { thread_id } = await api.threads.create();
+  for (let at = 0; at < 3; at++) await api.runs.create(thread_id, "chat", { ...say("wait @never-opened-2"), multitaskStrategy: "enqueue" });
+  await visit(`runs?thread=${thread_id}`, {}, async (page) => {
+    await page.getByLabel("Select all rows").check();
+    await page.getByRole("button", { name: "Cancel", exact: true }).click();
+    const dialog = page.getByRole("dialog");
+    let begin, go;
+    const begun = new Promise((done) => (begin = done));
+    const answered = new Promise((done) => (go = done));
+    await page.route("**/runs/bulk", async (route) => {
+      begin();
+      await answered;
+      await route.continue();
+    });
+    await dialog.getByRole("button", { name: "Cancel 3 runs" }).click();
+    await begun;
+    await page.keyboard.press("Escape");
+    go();
+    await dialog.getByText("3 cancelled.").waitFor();
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "detached" });
+  });
+});

@@ -75,3 +75,16 @@ async def ask(state: Booking) -> dict[str, Any]:
 
 
 booking = StateGraph(Booking).add_node(ask).add_edge(START, "ask").add_edge("ask", END).compile()
+
+
+class Asked(TypedDict, total=False):
+    value: Any
+    answer: Any
+
+
+async def put(state: Asked) -> dict[str, Any]:
+    """Ask *value*, whatever it is, as agents do."""
+    return {"answer": interrupt(state["value"])}
+
+
+anything = StateGraph(Asked).add_node(put).add_edge(START, "put").add_edge("put", END).compile()
