@@ -214,14 +214,32 @@ export function Button({ kind = "plain", onClick, children, disabled, ...rest }:
 }
 
 /** A modal dialog, which asks with consequences. It is open as long as it is shown. */
-export function Dialog({ title, onClose, children }: { title: string; onClose: () => void; children: ComponentChildren }) {
+interface DialogProps {
+  title: string;
+  onClose: () => void;
+  /** Something is under way that its reader has to see: the dialog stays until it is over, and `onClose` only asks. */
+  busy?: boolean;
+  children: ComponentChildren;
+}
+
+export function Dialog({ title, onClose, busy = false, children }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
   const name = useId();
   useEffect(() => {
     element.current?.showModal();
   }, []);
   return (
-    <dialog ref={element} aria-labelledby={name} onClose={onClose} onClick={(event) => event.target === element.current && onClose()}>
+    <dialog
+      ref={element}
+      aria-labelledby={name}
+      onCancel={(event) => {
+        if (!busy) return;
+        event.preventDefault();
+        onClose();
+      }}
+      onClose={() => (busy ? element.current?.showModal() : onClose())}
+      onClick={(event) => event.target === element.current && onClose()}
+    >
       <div class="dialog">
         <h2 id={name}>{title}</h2>
         {children}

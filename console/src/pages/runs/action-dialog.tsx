@@ -71,12 +71,13 @@ export function ActionDialog({ action, target, onClose }: ActionDialogProps) {
       setRunning(false);
     }
   };
+  // While it acts, it stops, and stays to say how far it came.
   const close = () => {
     stopped.current = true;
-    onClose(pages.length > 0);
+    if (!running) onClose(pages.length > 0);
   };
   return (
-    <Dialog title={verbs.ask} onClose={close}>
+    <Dialog title={verbs.ask} onClose={close} busy={running}>
       <Loaded live={live} rows={2}>
         {(preview) => (
           <>
