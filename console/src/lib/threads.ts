@@ -1,4 +1,5 @@
 /** Threads as `POST /threads/search` answers them without their values. */
+import { visibleText } from "./plain";
 import { messagesIn } from "./chat";
 import { page } from "./api";
 
@@ -33,9 +34,9 @@ function textOf(message: unknown): string | undefined {
   return content.map((block) => (typeof block === "string" ? block : (block?.text ?? ""))).join(" ");
 }
 
-/** Return the beginning of *text* as one line. */
+/** Return the beginning of *text* as one line that can be read. */
 export function shortened(text: string | undefined | null): string | undefined {
-  const line = text?.replace(/\s+/g, " ").trim();
+  const line = text && visibleText(text.replace(/\s+/g, " ").trim());
   return line && line.length > TITLE_CHARS ? `${line.slice(0, TITLE_CHARS)}…` : line || undefined;
 }
 

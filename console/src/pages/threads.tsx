@@ -7,6 +7,7 @@ import { FilterBar } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
 import { operates } from "../lib/operator";
+import { visibleText } from "../lib/plain";
 import { type Query, link, place, setQuery } from "../lib/route";
 import { withoutPayload } from "../lib/runs";
 import { permits } from "../lib/session";
@@ -143,7 +144,7 @@ const statusOf = (thread: ThreadSummary) => (thread.status === "interrupted" && 
 function whyOf(thread: ThreadSummary): string {
   if (thread.status === "interrupted" && questionsOf(thread)) return `waits for ${plural(questionsOf(thread), "answer")}`;
   const { error } = thread;
-  return error && thread.status === "error" ? (error.message ? `${error.error}: ${error.message}` : error.error) : "";
+  return error && thread.status === "error" ? visibleText(error.message ? `${error.error}: ${error.message}` : error.error) : "";
 }
 
 function sentence({ threads, total }: Found, older: boolean): string {

@@ -3,6 +3,7 @@ import { Bars } from "../../lib/charts";
 import { moment, number, plural } from "../../lib/format";
 import type { Live } from "../../lib/live";
 import type { FailureGroup, Total } from "../../lib/operator";
+import { visibleText } from "../../lib/plain";
 import { link } from "../../lib/route";
 import { type Column, Table } from "../../lib/table";
 import { Age, Button, Chip, Fresh, Hidden, Loaded } from "../../lib/ui";
@@ -57,8 +58,8 @@ function columnsOf(newest: string | undefined): Column<FailureGroup>[] {
             {group.error}
           </a>{" "}
           {group.first_build === newest && <span class="tag">new in this build</span>}
-          <span class="message quiet" title={group.message}>
-            {seesPayload.value ? <bdi>{group.message}</bdi> : <Hidden />}
+          <span class="message quiet" title={visibleText(group.message)}>
+            {seesPayload.value ? <bdi>{visibleText(group.message)}</bdi> : <Hidden />}
           </span>
         </span>
       ),

@@ -1,5 +1,6 @@
 /** Failures of an owner: the newest failed runs of a day, grouped by graph and error. */
 import { number } from "../../lib/format";
+import { visibleText } from "../../lib/plain";
 import { link } from "../../lib/route";
 import type { RunSummary } from "../../lib/runs";
 import { Table } from "../../lib/table";
@@ -34,8 +35,8 @@ export function OwnFailures({ failures, most }: { failures: RunSummary[]; most: 
                 <a href={link(["run", runs[0]!.run_id])} title="The last run that failed so">
                   {error}
                 </a>{" "}
-                <span class="message quiet" title={runs[0]!.error?.message ?? ""}>
-                  <bdi>{runs[0]!.error?.message}</bdi>
+                <span class="message quiet" title={visibleText(runs[0]!.error?.message ?? "")}>
+                  <bdi>{visibleText(runs[0]!.error?.message ?? "")}</bdi>
                 </span>
               </span>
             ),
