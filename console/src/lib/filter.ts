@@ -25,14 +25,14 @@ const WORD = /(?:([A-Za-z_]+):)?("(?:[^"\\]|\\.)*"?|[^\s"]\S*)|([A-Za-z_]+):/g;
 
 /** Return what *text* asks for. Words without a colon are the field `text`. */
 export function parseFilter(text: string, fields: readonly Field[]): Parsed {
-  const query: Query = {};
+  const query = Object.create(null) as Query; // `__proto__:` is a word like any other
   const free: string[] = [];
   const errors: string[] = [];
   for (const [, name, given = "", empty] of text.matchAll(WORD)) {
     const value = unquoted(given);
     if (empty || (name && !value)) errors.push(`“${empty ?? name}:” has no value.`);
     else if (!name) free.push(value);
-    else if (query[name] === undefined) query[name] = value;
+    else if (!Object.hasOwn(query, name)) query[name] = value;
     else if (fields.some((field) => field.name === name && field.many)) query[name] += `,${value}`;
     else errors.push(`“${name}:” is there twice.`);
   }

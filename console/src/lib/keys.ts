@@ -28,7 +28,7 @@ function isTyping(target: EventTarget | null): boolean {
 }
 
 addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.altKey || event.metaKey || isTyping(event.target)) return;
+  if (event.defaultPrevented || event.altKey || event.metaKey || (isTyping(event.target) && !event.ctrlKey)) return;
   if (document.querySelector("dialog[open]")) return;
   const pressed = event.ctrlKey ? `Ctrl ${event.key.toLowerCase()}` : event.key;
   const both = first && Date.now() - first.at < SEQUENCE_MS ? `${first.key} ${pressed}` : null;

@@ -19,6 +19,7 @@ const CAUSES = [
 ];
 const WAITS: Record<string, string> = { lane: "run", slots: "slots", delay: "delay" };
 const UNITS: Record<string, number> = { s: 1, m: 60, min: 60, h: 3_600, d: 86_400 };
+const MOST_AGE_S = 36_525 * 86_400;
 const AGE = /^([<>])(\d+(?:\.\d+)?)(s|min|m|h|d)$/;
 const COST = /^>(\d+(?:\.\d+)?)$/;
 const TOKENS = /^>(\d+)(k|M)?$/;
@@ -48,8 +49,15 @@ export function runFields(rows: readonly RunSummary[]): Field[] {
   ];
 }
 
+/** The length of *value* in seconds, if it is an age: of a century at most, as there is no date for many more. */
+function ageOf(value: string | undefined): { sign: string; seconds: number } | undefined {
+  const [, sign, length, unit] = AGE.exec(value ?? "") ?? [];
+  const seconds = Number(length) * UNITS[unit ?? ""]!;
+  return sign && seconds <= MOST_AGE_S ? { sign, seconds } : undefined;
+}
+
 const checkAge = (value: string) =>
-  AGE.test(value) ? undefined : `“age:${value}” is no age; write age:>10m or age:<2h (s, m, h, d).`;
+  ageOf(value) ? undefined : `“age:${value}” is no age; write age:>10m or age:<2h (s, m, h, d), a century at most.`;
 const checkTokens = (value: string) =>
   TOKENS.test(value) ? undefined : `“tokens:${value}” is no number of tokens; write tokens:>1000.`;
 const checkCost = (value: string) => (COST.test(value) ? undefined : `“cost:${value}” is no cost; write cost:>0.5, in the currency of the server's prices.`);
@@ -58,8 +66,8 @@ const checkMoment = (value: string) =>
 
 /** Return the filter of the API that *query* means at *now*. */
 export function runFilter(query: Query, now: number): Record<string, unknown> {
-  const [, sign, length, unit] = AGE.exec(query["age"] ?? "") ?? [];
-  const age = sign && new Date(now - Number(length) * UNITS[unit!]! * 1_000).toISOString();
+  const { sign, seconds = 0 } = ageOf(query["age"]) ?? {};
+  const age = sign && new Date(now - seconds * 1_000).toISOString();
   const [, tokens, thousands] = TOKENS.exec(query["tokens"] ?? "") ?? [];
   const [, cost] = COST.exec(query["cost"] ?? "") ?? [];
   const filter = {

@@ -21,7 +21,7 @@ export function runsSentence(runs: readonly RunSummary[], { filtered, more, olde
     [count("interrupted"), "cancelled"],
     [count("success"), "succeeded"],
   ] as const;
-  const wait = oldestWait(runs, now);
+  const wait = more || older ? "" : oldestWait(runs, now); // of some, the oldest is not the oldest of all
   const list = parts
     .filter(([n]) => n)
     .map(([n, word]) => `${number(n)} ${word}${word === "waiting" && wait ? ` (the oldest for ${wait})` : ""}`)
