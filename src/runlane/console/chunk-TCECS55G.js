@@ -1,0 +1,1 @@
+var u=/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;function n(t){return t.replace(u,e=>`\\u${e.charCodeAt(0).toString(16).padStart(4,"0")}`)}function i(t){return typeof t=="string"&&/^data:image\/(png|jpeg|gif|webp|avif);base64,/i.test(t)}export{n as a,i as b};
