@@ -103,8 +103,13 @@ function LastAnswers() {
 /** Return what gives the other questions that are asked alike. Values may be large, and are written out once each. */
 function equality(all: Question[]): (question: Question) => Question[] {
   const asks = new Map(all.map((one) => [one, JSON.stringify([one.graph_id, one.value])]));
-  const alike = Map.groupBy(all, (one) => asks.get(one));
-  return (question) => (alike.get(asks.get(question)) ?? []).filter((one) => one !== question);
+  const alike = new Map<string, Question[]>();
+  for (const [one, text] of asks) {
+    const before = alike.get(text);
+    if (before) before.push(one);
+    else alike.set(text, [one]);
+  }
+  return (question) => (alike.get(asks.get(question)!) ?? []).filter((one) => one !== question);
 }
 
 interface CardProps {
