@@ -265,8 +265,10 @@ class StoreUnavailable(RunlaneError):
 
     code = "store_unavailable"
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"The ledger is unavailable: {why}. Nothing was written; try again.")
+    def __init__(self, why: str, *, remedy: str = "Nothing was written; try again.") -> None:
+        """Say *why* on one line, and what to do: *remedy* is a sentence, which fits a statement that failed."""
+        reason = " ".join(why.split()).rstrip(".")
+        super().__init__(f"The ledger is unavailable: {reason}{'' if reason.endswith(('?', '!')) else '.'} {remedy}")
 
 
 class RowsLocked(StoreUnavailable):

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from ledger_kit import ledger_connection
 from postgres_cluster import PostgresCluster
 from run_kit import ONCE, ended, opened, until
 from runlane.agents.coroutine import CoroutineAgent, RunContext
+from runlane.cli.main import app
 from runlane.errors import StoreUnavailable
 from runlane.lifecycle import RunStatus
 from runlane.records import ANY_OWNER, RunRecord, StreamEnd, StreamEvent, StreamItem
@@ -22,6 +25,7 @@ from runlane.runtime import Runtime
 from runlane.store.backends import migrate_postgres
 from runlane.store.drivers.postgres import open_postgres
 from runlane.store.ledger import RunStore
+from runlane.store.migrate import migrate_sqlite
 from runlane.store.statements import Rows, Transaction, statement
 
 CRASHES, THREADS, RUNS_EACH = 3, 8, 8
@@ -192,3 +196,21 @@ async def test_runs_go_on_after_an_outage_that_outlasts_their_leases(durable_clu
         assert [type(item) for item in items] == [StreamEvent] * len(events) + [StreamEnd]
         numbers = [int(item.data) for item in events if item.name == "number"]
         assert numbers[-100:] == list(range(100)) if numbers else len(events) == 1
+
+
+async def test_a_standby_is_named_as_such(durable_cluster: PostgresCluster, tmp_path: Path) -> None:
+    migrate_postgres(durable_cluster.url("ledger"))
+    migrate_sqlite(tmp_path / "other.db")
+    standby = durable_cluster.data / "standby.signal"
+    standby.touch()
+    os.chown(standby, durable_cluster.data.stat().st_uid, -1)
+    durable_cluster.restart()
+    ends = (f"sqlite:///{tmp_path / 'other.db'}", durable_cluster.url("ledger"))
+    for source, target in (ends, ends[::-1]):
+        refused = CliRunner().invoke(app, ["migrate", "--from", source, "--to", target])
+        assert "schema runlane is a standby, whose tables can neither be locked nor written. Name the" in refused.stderr
+        assert refused.exit_code == 2
+    with pytest.raises(StoreUnavailable, match="name the primary"):
+        migrate_postgres(durable_cluster.url("postgres"))
+    with pytest.raises(StoreUnavailable, match="that the server runs and takes writes"):
+        await open_postgres(durable_cluster.url("ledger"))

@@ -228,6 +228,30 @@ async def test_each_loop_gets_its_own_answers(driver: SqliteDriver) -> None:
     assert {theirs, mine} == {1, 2}
 
 
+def damage(path: Path) -> None:
+    """Overwrite all pages but the first."""
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+
+
+async def test_a_damaged_file_is_named_with_what_to_do(driver: SqliteDriver, path: Path) -> None:
+    await driver.write(add("a"))
+    await driver.aclose()
+    damage(path)
+    damaged = SqliteDriver(path)
+    told = []
+    for use in (lambda: damaged.write(add("b")), lambda: damaged.read(every())):
+        with pytest.raises(StoreUnavailable) as refused:
+            await use()
+        told.append(str(refused.value))
+    assert told == 2 * [
+        f"The ledger is unavailable: {path} cannot be read, SQLite says: database disk image is malformed. See what is "
+        "damaged with `runlane doctor`, and restore the file from a backup."
+    ]
+    await damaged.aclose()
+
+
 # Reading.
 
 

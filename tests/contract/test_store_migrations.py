@@ -313,7 +313,7 @@ def test_a_database_that_cannot_be_reached_is_an_outage(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
     path.write_text("these are my notes, " * 100)
-    with pytest.raises(StoreUnavailable, match="not a database"):
+    with pytest.raises(StoreUnavailable, match=r"not a database\. See what is damaged with `runlane doctor`"):
         migrate_sqlite(path)
     assert path.read_text().startswith("these are my notes")
 

@@ -227,6 +227,20 @@ async def test_a_database_that_cannot_be_reached_is_an_outage_that_says_why(url:
         await open_postgres(f"postgresql://nobody@/none?host={tmp_path}")
 
 
+@pytest.mark.parametrize("way", [open_postgres, partial(asyncio.to_thread, migrate_postgres)])
+async def test_a_connection_that_fails_says_what_to_check_on_one_line(way: Any, url: str, tmp_path: Path) -> None:
+    for wrong in (url.replace("/test_", "/missing_"), f"postgresql://nobody@/none?host={tmp_path}"):
+        with pytest.raises(StoreUnavailable) as told:
+            await way(wrong)
+        said = str(told.value)
+        assert said.endswith(
+            " Check the address, that the server runs and takes writes, and that it lets this role in."
+        )
+        assert "try again" not in said
+        assert not [wart for wart in ("\n", "\t", "?.", "..") if wart in said]
+    assert "No such file or directory. Is the server running locally" in said
+
+
 # Commits.
 
 

@@ -78,11 +78,18 @@ def back_up_sqlite(source: Path, target: Path) -> int:
         except sqlite3.Error as error:
             if error.sqlite_errorname == "SQLITE_INTERRUPT":  # Ctrl-C within the progress
                 raise KeyboardInterrupt from None
-            raise StoreUnavailable(f"{source} could not be backed up to {target}: {error}") from error
+            raise _failed(source, target, error) from error
         except OSError as error:
-            raise StoreUnavailable(f"{source} could not be backed up to {target}: {error}") from error
+            raise _failed(source, target, error) from error
         undo.pop_all()
     return target.stat().st_size
+
+
+def _failed(source: Path, target: Path, error: Exception) -> StoreUnavailable:
+    from runlane.store.drivers.sqlite import CHECK_DAMAGE, is_damage
+
+    why = f"{source} could not be backed up to {target}: {error}"
+    return StoreUnavailable(why, remedy=CHECK_DAMAGE if is_damage(error) else "No copy was left.")
 
 
 def _copy(source: Path, target: Path) -> None:

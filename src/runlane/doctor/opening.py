@@ -13,14 +13,21 @@ from typing import Final, Protocol
 from runlane.errors import ConfigurationError, LedgerInUse, StoreUnavailable
 from runlane.settings import Settings
 from runlane.store.backends import migrate_postgres, notifications_arrive, open_postgres
-from runlane.store.drivers.sqlite import BUSY_TIMEOUT_S, SqliteDriver, configure, log_bytes, now_us, read_on, translate
+from runlane.store.drivers.sqlite import (
+    BUSY_TIMEOUT_S,
+    SqliteDriver,
+    configure,
+    is_damage,
+    log_bytes,
+    now_us,
+    read_on,
+    translate,
+)
 from runlane.store.migrate import migrate_sqlite
 from runlane.store.statements import T, Transaction
 
 SQLITE: Final = "sqlite:///"
 MEMORY: Final = "memory://"
-#: SQLite's names of errors that a damaged file makes.
-DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class Database(Protocol):
@@ -108,7 +115,7 @@ def _open_file(settings: Settings, path: Path) -> OpenLedger:
 
 def is_damaged(error: StoreUnavailable) -> bool:
     """Return whether the database cannot be read because its file is damaged."""
-    return getattr(error.__cause__, "sqlite_errorname", "").startswith(DAMAGED)
+    return is_damage(error.__cause__)
 
 
 class DamagedFile:
@@ -142,7 +149,7 @@ class ReadOnlyFile:
             )
             configure(self._connection)
         except sqlite3.Error as error:
-            raise translate(error) from error
+            raise translate(error, path) from error
 
     async def read(self, transaction: Transaction[T]) -> T:
         return read_on(self._connection, transaction, now_us)

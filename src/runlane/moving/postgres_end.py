@@ -14,7 +14,7 @@ from runlane.errors import ConfigurationError
 from runlane.moving.ends import End, Values
 from runlane.moving.tables import Table, is_copied
 from runlane.store.drivers.postgres_address import parts_of
-from runlane.store.drivers.postgres_errors import translate
+from runlane.store.drivers.postgres_errors import connecting, translate
 from runlane.store.migrate import APPLIED, Version
 from runlane.store.migrate_postgres import CONNECT_TIMEOUT_S, migrate
 from runlane.store.migrations import VERSION_TABLE
@@ -73,10 +73,13 @@ class PostgresEnd(End):
         self.name = f"postgresql://{where}:{given.get('port') or 5432}/{given.get('dbname') or ''}, schema {schema}"
 
     def __enter__(self) -> PostgresEnd:
-        try:
+        with connecting():
             self._connection = psycopg.connect(self._url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
-        except psycopg.Error as error:
-            raise translate(error) from error
+        if self.execute("SELECT pg_is_in_recovery()") == [(True,)]:
+            self._connection.close()
+            raise ConfigurationError(
+                f"{self.name} is a standby, whose tables can neither be locked nor written. Name the primary."
+            )
         self.execute("SELECT set_config('search_path', quote_ident(%s), false)", (self._schema,))
         self.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK_TIMEOUT,))
         return self

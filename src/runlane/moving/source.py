@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from runlane.errors import ConfigurationError
 from runlane.moving.langgraph_rows import StoredThread
 from runlane.store.drivers.postgres_address import parts_of
-from runlane.store.drivers.postgres_errors import translate
+from runlane.store.drivers.postgres_errors import connecting
 from runlane.store.migrate_postgres import CONNECT_TIMEOUT_S
 from runlane.store.statements import Row
 
@@ -44,12 +44,10 @@ class Source:
             ConfigurationError: The address cannot be used, or there are no checkpoints of a version that is known.
         """
         parts_of(self._url)
-        try:
+        with connecting():
             self._connection = psycopg.connect(
                 self._url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True, row_factory=dict_row
             )
-        except psycopg.Error as error:
-            raise translate(error) from error
         self._connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", (self._schema,))
         self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         return self

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from runlane.errors import StoreUnavailable
 from runlane.moving.ends import End, Values
 from runlane.moving.tables import Table
-from runlane.store.drivers.sqlite import BUSY_TIMEOUT_S, make_private, take_lock, translate
+from runlane.store.drivers.sqlite import BUSY_TIMEOUT_S, make_private, take_lock, translate, unopened
 from runlane.store.migrate import APPLIED, Version, migrate_sqlite
 from runlane.store.migrations import VERSION_TABLE
 
@@ -33,14 +32,14 @@ class SqliteEnd(End):
             self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
         except (sqlite3.Error, OSError) as error:
             os.close(self._lock)
-            raise StoreUnavailable(f"cannot open {self._path}: {error}") from error
+            raise unopened(self._path, error) from error
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._connection.close()
         os.close(self._lock)
         if isinstance(error, sqlite3.Error):
-            raise translate(error) from error
+            raise translate(error, self._path) from error
 
     def exists(self) -> bool:
         return bool(self.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (VERSION_TABLE,)))

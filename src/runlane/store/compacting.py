@@ -48,9 +48,10 @@ def compact_sqlite(path: str | Path, progress: Progress) -> Compacted:
     except sqlite3.Error as error:
         if error.sqlite_errorname == "SQLITE_INTERRUPT":  # Ctrl-C within the progress
             raise KeyboardInterrupt from None
-        raise translate(error) from error
+        raise translate(error, path) from error
     except OSError as error:
-        raise StoreUnavailable(f"cannot compact {path}: {error}") from error
+        why = f"cannot compact {path}: {error}"
+        raise StoreUnavailable(why, remedy="The file is as it was.") from error
     finally:
         with suppress(FileNotFoundError):
             copy.unlink()
@@ -67,8 +68,8 @@ def _copy(connection: sqlite3.Connection, path: Path, copy: Path, progress: Prog
     available = shutil.disk_usage(path.parent).free
     if available < needed:
         raise StoreUnavailable(
-            f"cannot compact {path}: the copy takes about {needed:,} bytes and {available:,} are free in its folder."
-            " Make room, or move the file to a larger disk first."
+            f"cannot compact {path}: the copy takes about {needed:,} bytes and {available:,} are free in its folder",
+            remedy="Make room, or move the file to a larger disk first.",
         )
     with suppress(FileNotFoundError):  # of an attempt that was killed
         copy.unlink()

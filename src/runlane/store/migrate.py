@@ -120,7 +120,7 @@ def migrate_sqlite(path: str | Path) -> bool:
                 return False
             return _in_transaction(connection, _upgrade)
     except sqlite3.Error as error:
-        translated = translate(error)
+        translated = translate(error, path)
         if translated is not error:
             raise translated from error
         raise ConfigurationError(f"{path} cannot hold Runlane's tables, SQLite says: {error}") from error

@@ -20,6 +20,7 @@ from psycopg import Connection, errors, sql
 from runlane.errors import ConfigurationError, StoreUnavailable
 from runlane.store import migrate_jobs
 from runlane.store.drivers.postgres_address import parts_of
+from runlane.store.drivers.postgres_errors import READ_ONLY, connecting, one_line, outage
 from runlane.store.migrate import READABLE_BY_IN_POSTGRES, Version, pending, record, upgrade
 from runlane.store.migrations import VERSION_TABLE, index_of, indexes, kind, script, statements
 
@@ -122,24 +123,17 @@ def migrate_beside(url: str, schema: str, *, gone: Collection[str] = ()) -> Migr
 def _opened(url: str, schema: str) -> Iterator[Connection[Any]]:
     parts_of(url)
     try:
-        connection = psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
-    except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"PostgreSQL says: {_one_line(error)}") from error
-    try:
+        with connecting():
+            connection = psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True)
         with connection:
             connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
             yield connection
-    except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"PostgreSQL says: {_one_line(error)}") from error
+    except (psycopg.OperationalError, READ_ONLY) as error:
+        raise outage(error) from error
     except psycopg.Error as error:
-        why = str(error).strip().splitlines()[0]
         raise ConfigurationError(
-            f"Schema {schema!r} of the database cannot hold Runlane's tables, PostgreSQL says: {why}"
+            f"Schema {schema!r} of the database cannot hold Runlane's tables, PostgreSQL says: {one_line(error)}"
         ) from error
-
-
-def _one_line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split()).rstrip(".")
 
 
 def _in_turn(connection: Connection[Any], schema: str, gone: Collection[str] | None) -> Migrated:
@@ -154,12 +148,12 @@ def _in_turn(connection: Connection[Any], schema: str, gone: Collection[str] | N
             with connection.transaction():
                 return _upgrade(connection, schema, gone)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            why = str(error).strip().splitlines()[0]
+            why = one_line(error)
             log.info("schema.busy why=%s", why)
         time.sleep(_PAUSE_S)
     raise StoreUnavailable(
-        f"The schema was not changed, since other transactions kept its tables locked in {_TRIES} tries ({why}). Look "
-        "for long ones in pg_stat_activity, end them, and repeat."
+        f"the schema was not changed, since other transactions kept its tables locked in {_TRIES} tries ({why})",
+        remedy="Look for long ones in pg_stat_activity, end them, and repeat.",
     )
 
 

@@ -20,7 +20,7 @@ import psycopg
 from runlane.errors import ConfigurationError, LedgerClosed, RowsLocked, StoreUnavailable
 from runlane.store.drivers.delivery import Callback, Submission, deliver, resolve
 from runlane.store.drivers.lanes import Job, Lanes, Server, lane_of
-from runlane.store.drivers.postgres_errors import first_line
+from runlane.store.drivers.postgres_errors import CHECK_ACCESS, one_line, outage
 from runlane.store.drivers.postgres_link import Link, Times
 from runlane.store.drivers.postgres_session import PostgresSession
 from runlane.store.migrations import DEFAULT_SCHEMA
@@ -258,12 +258,12 @@ def _try(session: PostgresSession) -> bool:
         return session.pooled
     except psycopg.errors.ProtocolViolation as error:
         raise ConfigurationError(
-            f"PostgreSQL cannot be used through this pooler, which says: {first_line(error)}. Let it pool transactions "
+            f"PostgreSQL cannot be used through this pooler, which says: {one_line(error)}. Let it pool transactions "
             "or sessions."
         ) from error
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"PostgreSQL says: {first_line(error)}") from error
+        raise outage(error, remedy=CHECK_ACCESS) from error
     except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"The database's address cannot be used: {first_line(error)}") from error
+        raise ConfigurationError(f"The database's address cannot be used: {one_line(error)}") from error
     finally:
         session.close()

@@ -20,6 +20,12 @@ LOST_STATEMENTS: Final = (errors.InvalidSqlStatementName, errors.DuplicatePrepar
 #: Where the server says that a statement has to be prepared again: it has no code of its own.
 #: Source: PostgreSQL, ``RevalidateCachedQuery`` in ``plancache.c``.
 CHANGED_PLAN: Final = "RevalidateCachedQuery"
+#: What to do where a connection cannot be made, which may last until somebody changes something.
+CHECK_ACCESS: Final = "Check the address, that the server runs and takes writes, and that it lets this role in."
+#: What to do where a server takes connections and no writes.
+NAME_PRIMARY: Final = (
+    "Nothing was written. It takes no writes, as a standby: try again once it does, or name the primary in the address."
+)
 
 _OUTAGES: Final = (
     psycopg.OperationalError,
@@ -43,15 +49,25 @@ def translate(error: Exception, *, cut: bool = False) -> Exception:
     Args:
         cut: The connection was there, and is lost.
     """
-    if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(TOO_LARGE):
+    if not isinstance(error, psycopg.Error) or (error.sqlstate or "").startswith(TOO_LARGE):
         return error
     if isinstance(error, _OUTAGES) or is_stale(error):
         contended = isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected)
         kind = RowsLocked if contended else ConnectionCut if cut else StoreUnavailable
-        unavailable = kind(f"PostgreSQL says: {first_line(error)}")
-        unavailable.__cause__ = error
-        return unavailable
+        return outage(error, kind=kind)
     return error
+
+
+def outage(
+    error: psycopg.Error, *, kind: type[StoreUnavailable] = StoreUnavailable, remedy: str | None = None
+) -> StoreUnavailable:
+    """Return *error* as what callers see, with the *remedy*, or else that of a statement that failed so."""
+    why = f"PostgreSQL says: {one_line(error)}"
+    if remedy is None and isinstance(error, READ_ONLY):
+        remedy = NAME_PRIMARY
+    unavailable = kind(why) if remedy is None else kind(why, remedy=remedy)
+    unavailable.__cause__ = error
+    return unavailable
 
 
 @contextmanager
@@ -63,5 +79,18 @@ def translated() -> Iterator[None]:
         raise translate(error) from error
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Raise what prevents a connection as an outage that says what to check."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise outage(error, remedy=CHECK_ACCESS) from error
+
+
+def one_line(error: Exception) -> str:
+    """Return what *error* says: of a statement what the server says first, of a connection everything."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    lines = [" ".join(line.split()) for line in (said or str(error)).splitlines() if line.strip()]
+    ended = [line if line.endswith((".", ":", ";", "?", "!")) else f"{line}." for line in lines]
+    return " ".join(ended).rstrip(".") or type(error).__name__

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
 
 from runlane.store.drivers.postgres_address import parts_of
-from runlane.store.drivers.postgres_errors import first_line, translated
+from runlane.store.drivers.postgres_errors import connecting, one_line, translated
 from runlane.store.drivers.postgres_link import Times, address
 from runlane.store.notifications import Changes, Notifications, changes_in, channel_of
 from runlane.supervised_loop import SupervisedLoop
@@ -88,7 +88,8 @@ class NotificationConnection:
 
 async def _connect(url: str) -> AsyncConnection[Any]:
     conninfo = make_conninfo(address(url, Times()), application_name=APPLICATION)
-    return await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+    with connecting():
+        return await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
 
 
 @asynccontextmanager
@@ -205,7 +206,7 @@ class Listener:
         try:
             await self._exchange(connection)
         except psycopg.Error as error:  # it worked: a new connection is made at once
-            log.warning("notifications.lost why=%s", first_line(error))
+            log.warning("notifications.lost why=%s", one_line(error))
 
     async def _exchange(self, connection: NotificationConnection) -> None:
         with self._outgoing.sent_when(connection.wake.set):

@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from runlane.errors import RowsLocked, StoreUnavailable
 from runlane.store.drivers.delivery import Submission, SubmissionResult
-from runlane.store.drivers.postgres_errors import first_line, is_stale, translate
+from runlane.store.drivers.postgres_errors import is_stale, one_line, translate
 from runlane.store.drivers.postgres_link import Cursor, Link, plain
 from runlane.store.drivers.together import together
 from runlane.store.statements import Query, Rows, Statement, run, statement
@@ -259,7 +259,7 @@ class PostgresSession:
                     raise
             if self._closing.wait(ASK_AGAIN_S):
                 raise StoreUnavailable(
-                    f"PostgreSQL says: {first_line(lost)}. Whether the last write was committed could not be asked"
+                    f"PostgreSQL says: {one_line(lost)}. Whether the last write was committed could not be asked"
                 ) from lost
 
     # Statements

@@ -35,6 +35,11 @@ CACHED_STATEMENTS: Final = 900
 LOG_BYTES: Final = 16 * 2**20
 
 #: What passes, or what an operator can mend without losing anything; extended codes begin with these.
+#: Of these, those of a file that is damaged, or no database.
+DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+#: What to do with a file that cannot be opened, or is damaged.
+CHECK_FILE: Final = "Check the path, and that this user may read and write the file and its folder."
+CHECK_DAMAGE: Final = "See what is damaged with `runlane doctor`, and restore the file from a backup."
 OUTAGES: Final = (
     "SQLITE_BUSY",
     "SQLITE_CANTOPEN",
@@ -82,7 +87,7 @@ class SqliteDriver:
             self._place = _Place(self.path)
         except (sqlite3.Error, OSError) as error:
             os.close(self._lock_fd)
-            raise StoreUnavailable(f"cannot open {self.path}: {error}") from error
+            raise unopened(self.path, error) from error
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # nothing is queued behind the mark that stops the writer
         self._closed = False
@@ -137,7 +142,7 @@ class SqliteDriver:
         try:
             return execute(self._reader(), transaction, self._clock())
         except sqlite3.Error as error:
-            raise translate(error) from error
+            raise translate(error, self.path) from error
 
     def execute_script(self, sql: str) -> None:
         """Run a migration script on the calling thread, before any transaction is submitted."""
@@ -153,7 +158,7 @@ class SqliteDriver:
             with closing(self._connect()) as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
-            raise translate(error) from error
+            raise translate(error, self.path) from error
 
     async def aclose(self) -> None:
         with self._lock:
@@ -204,7 +209,7 @@ class SqliteDriver:
             try:
                 connection = self._local.connection = self._connect(read_only=True)
             except sqlite3.Error as error:
-                raise translate(error) from error
+                raise translate(error, self.path) from error
             self._read_connections.append(connection)
         return connection
 
@@ -273,7 +278,7 @@ def commit_group(connection: sqlite3.Connection, group: list[Submission], clock:
     except Exception as error:  # noqa: BLE001 - nothing of the group is written; its waiters hear why
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        return [SubmissionResult(submission, None, translate(error)) for submission in group]
+        return [SubmissionResult(submission, None, translate(error, connection)) for submission in group]
     return answers
 
 
@@ -286,7 +291,7 @@ def _in_savepoint(connection: sqlite3.Connection, submission: Submission, clock:
         if not connection.in_transaction:  # a full disk, say, has undone the whole group
             raise
         connection.execute("ROLLBACK TO one")
-        answer = SubmissionResult(submission, None, translate(error))
+        answer = SubmissionResult(submission, None, translate(error, connection))
     connection.execute("RELEASE one")  # an open savepoint keeps a copy of every page that is changed after it
     return answer
 
@@ -300,7 +305,7 @@ def read_on(connection: sqlite3.Connection, transaction: Transaction[T], clock: 
         finally:
             connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        raise translate(error) from error
+        raise translate(error, connection) from error
 
 
 def configure(connection: sqlite3.Connection) -> None:
@@ -343,15 +348,45 @@ def execute(connection: sqlite3.Connection, transaction: Transaction[T], now: in
     return run(transaction, one)
 
 
-def translate(error: Exception) -> Exception:
-    """Return what callers see: contention, I/O and space errors are an outage; anything else is a defect."""
+def translate(error: Exception, at: sqlite3.Connection | str | Path | None = None) -> Exception:
+    """Return what callers see: contention, I/O and space errors are an outage; anything else is a defect.
+
+    Args:
+        at: The file that it is about, or a connection to it; named if it is damaged.
+    """
     if isinstance(error, sqlite3.Error):
-        name = getattr(error, "sqlite_errorname", "") or ""
-        if name.startswith(OUTAGES):
+        if is_damage(error):
+            return unopened(_file_of(at) if isinstance(at, sqlite3.Connection) else at, error)
+        if _name_of(error).startswith(OUTAGES):
             unavailable = StoreUnavailable(f"SQLite says: {error}")
             unavailable.__cause__ = error
             return unavailable
     return error
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Return whether *error* is SQLite's of a file that is damaged, or no database."""
+    return _name_of(error).startswith(DAMAGED)
+
+
+def _name_of(error: BaseException | None) -> str:
+    return getattr(error, "sqlite_errorname", None) or ""
+
+
+def _file_of(connection: sqlite3.Connection) -> str | None:
+    with suppress(sqlite3.Error):
+        return str(connection.execute("PRAGMA database_list").fetchone()[2]) or None
+    return None
+
+
+def unopened(path: str | Path | None, error: sqlite3.Error | OSError) -> StoreUnavailable:
+    """Return why the file at *path* cannot be used, and what to do: trying again would not help."""
+    why, remedy = f"cannot open {path}: {error}", CHECK_FILE
+    if is_damage(error):
+        why, remedy = f"{path or 'the database'} cannot be read, SQLite says: {error}", CHECK_DAMAGE
+    unavailable = StoreUnavailable(why, remedy=remedy)
+    unavailable.__cause__ = error
+    return unavailable
 
 
 class _JsonFilter:
@@ -405,7 +440,7 @@ class _Place:
             hint = "put that one back, or stop this process before you replace it"
             if path.endswith("-wal"):
                 hint = "nothing is lost, but nothing more is accepted: put that one back, or restart this process"
-            raise StoreUnavailable(f"{path} {what}; {hint}")
+            raise StoreUnavailable(f"{path} {what}; {hint}", remedy="Nothing was written.")
 
 
 def _check_single_name(path: Path) -> None:
@@ -438,12 +473,12 @@ def take_lock(path: Path) -> int:
         StoreUnavailable: The file cannot be written, or its file system has no locks.
     """
     if path.exists() and not os.access(path, os.W_OK):  # SQLite would open it, and refuse the first write
-        raise StoreUnavailable(f"cannot open {path}: it may only be read")
+        raise StoreUnavailable(f"cannot open {path}: it may only be read", remedy=CHECK_FILE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreUnavailable(f"cannot open {path}.lock: {error.strerror}") from error
+        raise StoreUnavailable(f"cannot open {path}.lock: {error.strerror}", remedy=CHECK_FILE) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -452,7 +487,10 @@ def take_lock(path: Path) -> int:
         raise LedgerInUse(str(path), int(pid) if pid.isdigit() else None) from error
     except OSError as error:  # a file system without locks
         os.close(fd)
-        raise StoreUnavailable(f"cannot lock {path}.lock: {error.strerror}") from error
+        why = f"cannot lock {path}.lock: {error.strerror}"
+        raise StoreUnavailable(
+            why, remedy="Put the database on a file system with locks, such as a local one."
+        ) from error
     os.ftruncate(fd, 0)
     os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd
