@@ -26,11 +26,16 @@ CHECK_ACCESS: Final = "Check the address, that the server runs and takes writes,
 NAME_PRIMARY: Final = (
     "Nothing was written. It takes no writes, as a standby: try again once it does, or name the primary in the address."
 )
+#: A right of the role was never given, or was taken away.
+NO_RIGHTS: Final = errors.InsufficientPrivilege
+#: What to do then.
+GIVE_RIGHTS: Final = "Nothing was written. Give the role of the address the rights on all tables of the schema."
 
 _OUTAGES: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     READ_ONLY,
+    NO_RIGHTS,
     errors.TransactionTimeout,
     errors.IdleInTransactionSessionTimeout,
 )
@@ -45,6 +50,8 @@ def is_stale(error: BaseException) -> bool:
 
 def translate(error: Exception, *, cut: bool = False) -> Exception:
     """Return what callers see: contention, or an outage such as a lost connection or a full server; or a defect.
+
+    A right that the role lacks is an outage too: an operator ends it, and what waits goes on then.
 
     Args:
         cut: The connection was there, and is lost.
@@ -65,6 +72,8 @@ def outage(
     why = f"PostgreSQL says: {one_line(error)}"
     if remedy is None and isinstance(error, READ_ONLY):
         remedy = NAME_PRIMARY
+    if remedy is None and isinstance(error, NO_RIGHTS):
+        remedy = GIVE_RIGHTS
     unavailable = kind(why) if remedy is None else kind(why, remedy=remedy)
     unavailable.__cause__ = error
     return unavailable
