@@ -159,6 +159,27 @@ async def test_a_dry_run_writes_nothing(source: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+async def test_threads_that_stay_without_a_graph_are_told(source: str, tmp_path: Path) -> None:
+    arguments = ("langgraph-postgres", "--from", source, "--database", f"sqlite:///{tmp_path}/ledger.db", "--dry-run")
+    said = "Note: 3 threads without a graph, so that the server cannot read their state: name it with --graph (1111"
+    assert said in await imported(*arguments)
+    assert "without a graph" not in await imported(*arguments, "--graph", "g")
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+async def test_a_graph_that_the_project_does_not_have_is_refused(
+    dry: tuple[str, ...], source: str, target: str, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "langgraph.json").write_text('{"graphs": {"agent": "./a.py:graph", "other": "./a.py:other"}}')
+    arguments = ["langgraph-postgres", str(project), "--from", source, "--database", target, *dry, "--graph"]
+    refused = await asyncio.to_thread(CliRunner().invoke, app, ["import", *arguments, "nosuch"])
+    assert refused.exit_code == 2
+    assert refused.stderr == "error: The project has no graph 'nosuch'; its graphs are: agent, other.\n"
+    assert "threads      3 found" in await imported(*arguments, "other")
+
+
 async def test_an_import_is_repeated_without_a_change(source: str, target: str) -> None:
     arguments = ("langgraph-postgres", "--from", source, "--database", target)
     first = await imported(*arguments)

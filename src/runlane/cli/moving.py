@@ -14,7 +14,7 @@ import click
 
 from runlane.cli import options
 from runlane.cli.output import counted, print_json
-from runlane.cli.project import database_settings
+from runlane.cli.project import CONFIG_NAME, database_settings, find_project
 from runlane.cli.reporting import interruptible, reporting
 from runlane.errors import ConfigurationError
 from runlane.extras import needs_extra
@@ -101,6 +101,7 @@ def import_(
     """
     with reporting():
         settings = database_settings(project, config, database)
+        _check_graph(graph, project, config)
         with needs_extra("postgres", "Importing"):
             from runlane.moving.source import Source
         left = "What was imported stays, each thread whole. Repeat the command to import the rest."
@@ -114,6 +115,18 @@ def import_(
         print_json({"imported": imported, "notes": report.notes, "left_out": report.left_out})
     else:
         _show(report, dry_run=dry_run)
+
+
+def _check_graph(graph: str | None, project: Path, config: Path | None) -> None:
+    """Refuse a graph that the project does not have, if there is a project: a database can be named without one."""
+    if graph is None:
+        return
+    if config is None and project == Path() and not (project / CONFIG_NAME).is_file():
+        click.echo(f"No project was found, so it is not known whether it has a graph {graph!r}.", err=True)
+        return
+    graphs = find_project(project, config).file.graphs
+    if graph not in graphs:
+        raise ConfigurationError(f"The project has no graph {graph!r}; its graphs are: {', '.join(sorted(graphs))}.")
 
 
 async def _import(

@@ -30,6 +30,7 @@ Kind = Literal["aegra", "langgraph-postgres"]
 #: Is told how many threads are done, and how many there are.
 Progress = Callable[[int, int], None]
 
+NO_GRAPH: Final = "threads without a graph, so that the server cannot read their state: name it with --graph"
 #: Items that one transaction stores.
 BATCH: Final = 500
 _MINUTE_US: Final = 60_000_000
@@ -132,12 +133,15 @@ class Importer:
     def _imported(self, thread_id: str, row: Row | None, ttl: ThreadTtl | None) -> ImportedThread:
         history = self._converter.rows(self._source.thread(thread_id))
         shown = shown_state(history, self._serde)
+        metadata = self._metadata(shown, {} if row is None else row["metadata_json"] or {})
+        if history.checkpoints and "graph_id" not in metadata:
+            self.report.notes[NO_GRAPH].append(thread_id)
         status = ThreadStatus.IDLE if row is None else aegra.status_of(row)
         return ImportedThread(
             thread_id=thread_id,
             owner=self._owner if row is None else aegra.owner_of(row["user_id"], self._owner),
             status=ThreadStatus.INTERRUPTED if shown.interrupts else status,
-            metadata=self._metadata(shown) if row is None else row["metadata_json"] or {},
+            metadata=metadata,
             values=shown.values,
             interrupts=shown.interrupts,
             created_at=shown.first_at if row is None else aegra.instant_of(row["created_at"]),
@@ -146,9 +150,10 @@ class Importer:
             history=history,
         )
 
-    def _metadata(self, shown: ShownState) -> Json:
-        graph_id = self._graph_id or shown.metadata.get("graph_id")
-        return {} if graph_id is None else {"graph_id": graph_id}
+    def _metadata(self, shown: ShownState, said: Json) -> Json:
+        """Return what the source has *said* of a thread, with the graph as far as it is known."""
+        graph_id = said.get("graph_id") or self._graph_id or shown.metadata.get("graph_id")
+        return said if graph_id is None else {**said, "graph_id": graph_id}
 
     async def _assistants(self, assistants: Mapping[str, Row]) -> None:
         versions: dict[str, list[Row]] = defaultdict(list)
