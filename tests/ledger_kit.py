@@ -33,6 +33,7 @@ ENDINGS = {
 
 # Instants are moved in the rows instead of waiting for them to come.
 DUE = statement("due", "UPDATE runs SET not_before = 0 WHERE run_id = :run_id")
+_WAITING = statement("waiting", "UPDATE runs SET not_before = {now} - :waited_us WHERE run_id = :run_id")
 #: What the clock says of a run that was admitted before it was set back by an hour.
 SET_BACK = statement(
     "set_back",
@@ -178,3 +179,12 @@ def empty_ledger(url: str) -> None:
 def ledger_connection(url: str, **options: Any) -> psycopg.Connection:
     """Connect to a ledger's database, and see its tables."""
     return psycopg.connect(url, options=f"-c search_path={DEFAULT_SCHEMA}", **options)
+
+
+async def waiting(store: RunStore, run_id: str, waited_s: float) -> None:
+    """Have a run wait for so long already."""
+
+    def move() -> Transaction[None]:
+        yield _WAITING(run_id=run_id, waited_us=int(waited_s * 1_000_000))
+
+    await store.driver.write(move())

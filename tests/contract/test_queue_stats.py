@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ledger_kit import a_plan, admit, claim, ended
+from ledger_kit import a_plan, admit, claim, ended, waiting
 from runlane.store.ledger import RunStore
 from runlane.store.statements import Transaction, statement
 from runlane.store.transactions.crons import CronTarget
 from runlane.store.transactions.queue import QueueStats
 
-WAITING = statement("waiting", "UPDATE runs SET not_before = {now} - :waited_us WHERE run_id = :run_id")
-
-
 LATE_WEBHOOK = statement("late_webhook", "UPDATE webhook_deliveries SET next_at = {now} - 60000000")
 LATE_CRON = statement("late_cron", "UPDATE crons SET next_run_at = {now} - 900000000")
-
-
-async def waiting(store: RunStore, run_id: str, waited_s: float) -> None:
-    def move() -> Transaction[None]:
-        yield WAITING(run_id=run_id, waited_us=int(waited_s * 1_000_000))
-
-    await store.driver.write(move())
 
 
 async def test_an_empty_ledger_has_no_queue(store: RunStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from runlane.store.conditions import HEAD_OF_LANE, IS_ACTIVE, IS_DUE, IS_PENDING, PENDING, RUNNING
 from runlane.store.statements import Transaction, quoted, statement
@@ -20,11 +21,16 @@ MEDIAN_DUE = statement(
     "median_due",
     f"SELECT not_before FROM runs WHERE {IS_PENDING} AND {IS_DUE} ORDER BY not_before LIMIT 1 OFFSET :half",
 )
+_EXECUTING: Final = "SELECT 1 FROM workers WHERE capacity > 0 AND draining = 0 AND expires_at > {now}"
+# Without those that go on in a build that no worker executes: more workers of another one would not help them. Where
+# there are no workers at all, nobody knows which build the first one will have.
 OLDEST_UNBLOCKED = statement(
     "oldest_unblocked",
     f"SELECT MIN(not_before) AS oldest FROM runs WHERE {HEAD_OF_LANE}",
+    postgres=f"""SELECT MIN(not_before) AS oldest FROM runs WHERE {HEAD_OF_LANE}
+          AND (pinned_to IS NULL OR EXISTS ({_EXECUTING} AND workers.build = runs.pinned_to)
+            OR NOT EXISTS ({_EXECUTING}))""",
 )
-
 
 OLDEST_LATE = statement(
     "oldest_late",
@@ -43,7 +49,8 @@ PENDING_BY_OWNER = statement(
 class QueueStats:
     """The queue of all owners. A run waits from the instant at which it may start.
 
-    ``unblocked_wait_max_s`` is of runs that wait for a worker only, and for no other run of their thread.
+    ``unblocked_wait_max_s`` is of runs that wait for a worker only, and for no other run of their thread; without those
+    that go on in a build only that no worker has, while there are workers.
     """
 
     pending: int
