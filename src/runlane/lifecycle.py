@@ -94,7 +94,7 @@ class CancelAction(StrEnum):
 class HandBack(StrEnum):
     """Why an attempt ended and its run goes on in another."""
 
-    DRAIN = "drain"  # its worker was shut down
+    DRAIN = "drain"  # its worker was drained or shut down
     OUTAGE = "outage"  # its worker could not renew its lease
     APPLICATION = "application"  # the application that executes it let go of it
     LOST = "lost"  # its worker died

@@ -143,6 +143,8 @@ async def test_a_run_tells_of_its_attempts_its_canceller_and_its_end(store: RunS
     explanation = explain(await store.runs.history(run_id, owner=ANY_OWNER), Limits())
     _check(explanation, told)
     assert explanation.sentence == "Operator 'night shift' cancelled it. Its code stopped."
+    [drained] = [step.sentence for step in explanation.steps if step.handed_back is HandBack.DRAIN]
+    assert drained.endswith(f"as worker {WORKER} was drained or shut down.")
 
 
 async def test_a_run_remembers_its_first_and_its_newest_attempts(store: RunStore) -> None:

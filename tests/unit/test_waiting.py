@@ -68,7 +68,11 @@ def executors(*able: ShownWorker, home: str | None = None) -> Executors:
             {"waiting": WaitingOn(reason="run", run_id="first")},
             "It waits for run first of its thread since 2026-01-01 12:04:10 UTC.",
         ),
-        ({"executors": executors()}, f"It waits for a worker: No live worker has graph 'g'. Workers: none. {SINCE}"),
+        (
+            {"executors": executors()},
+            "It waits for a worker: No live worker has graph 'g'. Workers: none. It has waited since 2026-01-01 "
+            "12:04:10 UTC.",
+        ),
         (
             {"executors": executors(worker("w")), "counts": RunningCounts(owner=2)},
             f"It waits, as owner 'acme' has 2 running runs of at most 2. {SINCE}",

@@ -91,7 +91,7 @@ def decide(
     if isinstance(failure, Drained) or (stop is StopReason.DRAIN and stopped):
         if continuable:
             return Outcome(event=RunEvent.RELEASE, end_reason=None, handed_back=HandBack.DRAIN)
-        error = RunError(error="Drained", message="The process was shut down before the run had ended.")
+        error = RunError(error="Drained", message="The process was drained or shut down before the run had ended.")
         return Outcome(event=RunEvent.STOP, end_reason=EndReason.DRAINED_OVER, error=error)
     reason = EndReason.WORKER_LOST if isinstance(failure, WorkerLost) else EndReason.FAILED
     return Outcome(event=RunEvent.FAIL, end_reason=reason, error=run_error(failure, errors))

@@ -198,7 +198,7 @@ def _handed_back(attempt: PastAttempt) -> str:
     if attempt.ended_by is HandBack.LOST:
         return f"Attempt {attempt.attempt} lost its worker: {worker} stopped renewing its lease"
     if attempt.ended_by is HandBack.DRAIN:
-        return f"Attempt {attempt.attempt} was handed back, as {worker} was shut down"
+        return f"Attempt {attempt.attempt} was handed back, as {worker} was drained or shut down"
     if attempt.ended_by is HandBack.OUTAGE:
         return f"Attempt {attempt.attempt} was handed back, as {worker} could not renew its lease"
     if attempt.ended_by is HandBack.APPLICATION:
@@ -231,7 +231,7 @@ def _cancelled_by(cancel: CancelReceipt) -> str:
     if cancel.reason is EndReason.DISCONNECT:
         return "It was cancelled, as the client that waited for it went away"
     if cancel.reason is EndReason.DRAINED_OVER:
-        return "It was cancelled, as the process that had its code was shut down"
+        return "It was cancelled, as the process that had its code was drained or shut down"
     rolls_back = " and asked to roll its thread back" if cancel.action is CancelAction.ROLLBACK else ""
     return f"{_name(cancel)} cancelled it{rolls_back}"
 
@@ -262,7 +262,7 @@ def _ending(run: RunRecord) -> str:
         case EndReason.NEVER_STARTED:
             return "No code was attached to it in time, so it never started."
         case EndReason.DRAINED_OVER:
-            return "Its process was shut down, and its code cannot go on elsewhere."
+            return "Its process was drained or shut down, and its code cannot go on elsewhere."
         case EndReason.ROLLED_BACK:
             return "It was stopped and rolled back."
     if not run.attempt:

@@ -18,6 +18,8 @@ def waiting_sentence(history: RunHistory, limits: Limits) -> str:
         return f"It may not start before {shown_time(history.run.not_before)}."
     if waiting.reason == "run":
         return f"It waits for run {waiting.run_id} of its thread since {since}."
+    if history.executors is not None and (why := why_no_worker(history.executors)) is not None:
+        return f"It waits for a worker: {why} It has waited since {since}."
     return f"{_for_a_worker(history, limits)} It could start since {since}."
 
 
@@ -32,8 +34,6 @@ def _for_a_worker(history: RunHistory, limits: Limits) -> str:
     executors = history.executors
     if executors is None:
         return "It waits for a worker."
-    if (why := why_no_worker(executors)) is not None:
-        return f"It waits for a worker: {why}"
     if (full := _full(history, limits)) is not None:
         return f"It waits, as {full}."
     free = [worker for worker in executors.able if worker.running < worker.capacity]
