@@ -292,7 +292,7 @@ class LedgerInUse(StoreUnavailable):
         RunlaneError.__init__(
             self,
             f"The database {path} is in use by another Runlane process{f' (pid {pid})' if pid else ''}. "
-            "Stop that process, or choose another file with --database.",
+            "Stop that process, or name another file.",
         )
 
 

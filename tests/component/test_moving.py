@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import sys
@@ -191,6 +192,7 @@ def test_what_cannot_be_moved_is_refused_and_nothing_is_made(file: Path, tmp_pat
     assert "does not exist" in refusal(nowhere, postgres_url)
     assert not (tmp_path / "none.db").exists()
     assert "has no ledger" in refusal(postgres_url, nowhere)
+    assert not list(tmp_path.glob("none.db*"))
     assert "cannot be moved to itself" in refusal(here, here)
     assert "cannot be moved to itself" in refusal(postgres_url, postgres_url)
     assert "memory:// cannot be moved" in refusal("memory://", postgres_url)
@@ -223,13 +225,15 @@ def test_a_source_of_another_version_is_refused(file: Path, postgres_url: str) -
 
 async def test_a_ledger_in_use_is_refused_as_either_end(file: Path, tmp_path: Path, postgres_url: str) -> None:
     driver = SqliteDriver(file)
-    with pytest.raises(LedgerInUse):
+    with pytest.raises(LedgerInUse, match=r"Stop that process, or name another file\.$"):
         moved(lite(file), postgres(postgres_url))
     await driver.aclose()
+    before = sorted(os.listdir(tmp_path))
     async with opened(database=postgres_url, lease_s=60):
         for ends in ((postgres(postgres_url), lite(tmp_path / "new.db")), (lite(file), postgres(postgres_url))):
             with pytest.raises(ConfigurationError, match="is in use by"):
                 moved(*ends)
+            assert sorted(os.listdir(tmp_path)) == before, "nothing is made"
 
 
 def test_a_text_that_postgresql_cannot_store_is_named_by_its_row_and_not_shown(file: Path, postgres_url: str) -> None:

@@ -73,9 +73,14 @@ def move(source: End, target: End, progress: Progress) -> Moved:
     """
     if source.name == target.name:
         raise ConfigurationError(f"{source.name} cannot be moved to itself.")
-    with source, target:
+    with source:
         _check_source(source)
         source.keep_unchanged()
+        return _move(source, target, progress)
+
+
+def _move(source: End, target: End, progress: Progress) -> Moved:
+    with target:  # which makes its file, so that what can be refused before has been
         resumed = _begin(source, target)
         tables = copied(source.tables(), target.tables())
         counts = {table.name: source.count(table) for table in tables}
