@@ -33,6 +33,7 @@ from runlane.cli.project import find_project
 from runlane.cli.reporting import user_traceback
 from runlane.cli.version import PACKAGE, build_of
 from runlane.errors import GraphLoadError
+from runlane.store.migrations import VERSION_TABLE
 
 ID = "00000000-0000-4000-8000-000000000000"
 HEAVY = ("langgraph", "langchain_core", "fastapi", "uvicorn", "httpx", "pydantic", "watchfiles")
@@ -134,6 +135,17 @@ def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
     found = json.loads(told.stdout)
     assert (found["database"], found["rewritten_values"]) == (database, 0)
     assert found["compacted"]["bytes_after"] == (tmp_path / "new.db").stat().st_size
+
+
+def test_migrate_says_that_a_schema_is_a_newer_versions(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/new.db"
+    assert CliRunner().invoke(app, ["migrate", "--database", database]).exit_code == 0
+    with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+        connection.commit()
+    told = CliRunner().invoke(app, ["migrate", "--database", database])
+    assert told.exit_code == 0, told.output
+    assert told.stdout == f"{database} has the schema of a newer version, which this one can use.\n"
 
 
 def test_migrate_does_not_show_the_password_of_its_database(postgres_url: str) -> None:

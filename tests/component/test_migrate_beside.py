@@ -74,6 +74,7 @@ def test_a_schema_is_expanded_beside_an_earlier_version_which_may_then_start_aga
     assert made == (True,)
     assert migrate_postgres(url) is False, "an earlier version uses it"
     assert migrate_postgres_beside(url).applied == ()
+    assert "has the schema of a newer version, which this one can use" in migrated(SRC, url)[1]
 
 
 def test_a_process_does_not_change_the_schema_of_others_when_it_starts(expanding: Path, url: str) -> None:

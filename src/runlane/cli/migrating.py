@@ -27,11 +27,11 @@ def migrate_sqlite(settings: Settings, *, compact: bool, as_json: bool) -> None:
     """Migrate an SQLite file, and print what was done."""
     path = settings.database.removeprefix(SQLITE)
     with interruptible("What was rewritten stays, and the rest reads as before. Repeat the command to go on."):
-        rewritten = asyncio.run(_migrate(settings))
+        rewritten, newer = asyncio.run(_migrate(settings))
     if not as_json:
         if rewritten:
             click.echo(f"{rewritten} large values share now what they have in common.")
-        click.echo(f"{settings.database} has the schema of this version.")
+        click.echo(_up_to_date(settings.database, newer=newer))
     with interruptible("The file is as it was. Repeat the command."):
         compacted = _compact(path) if compact else None
     if as_json:
@@ -41,13 +41,15 @@ def migrate_sqlite(settings: Settings, *, compact: bool, as_json: bool) -> None:
         click.echo(f"{path} has {compacted.after / 1e6:.1f} MB, and had {compacted.before / 1e6:.1f} MB.")
 
 
-async def _migrate(settings: Settings) -> int:
-    """Migrate, and return how many values were rewritten."""
+async def _migrate(settings: Settings) -> tuple[int, bool]:
+    """Migrate, and return how many values were rewritten, and whether the schema is a newer version's."""
     from runlane.store.backends import open_driver
+    from runlane.store.migrate import has_newer_schema
 
     driver = await open_driver(settings)
     try:
-        return 0 if find_spec("langgraph") is None else await _rewrite(driver)
+        newer = has_newer_schema(settings.database.removeprefix(SQLITE))
+        return 0 if find_spec("langgraph") is None else await _rewrite(driver), newer
     finally:
         await driver.aclose()
 
@@ -93,9 +95,15 @@ def migrate_beside(settings: Settings, gone: tuple[str, ...], *, as_json: bool) 
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
+def _up_to_date(name: str, *, newer: bool) -> str:
+    if newer:
+        return f"{name} has the schema of a newer version, which this one can use."
+    return f"{name} has the schema of this version."
+
+
 def _told(name: str, done: Migrated) -> str:
     if not done.left:
-        return f"{name} has the schema of this version."
+        return _up_to_date(name, newer=done.newer)
     steps, those = ", ".join(done.left), ", ".join(done.stops)
     until = f"until these processes of an earlier version are gone: {those}"
     if done.needed:

@@ -126,6 +126,15 @@ def migrate_sqlite(path: str | Path) -> bool:
         raise ConfigurationError(f"{path} cannot hold Runlane's tables, SQLite says: {error}") from error
 
 
+def has_newer_schema(path: str | Path) -> bool:
+    """Return whether a newer version, which this one can work beside, has made the schema of the file at *path*.
+
+    Call it as :func:`migrate_sqlite`, and after it.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)) as connection:
+        return _version(connection).revision > NEWEST
+
+
 def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], bool]) -> bool:
     connection.execute("BEGIN IMMEDIATE")
     try:

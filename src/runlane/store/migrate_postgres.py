@@ -22,7 +22,7 @@ from runlane.store import migrate_jobs
 from runlane.store.drivers.postgres_address import parts_of
 from runlane.store.drivers.postgres_errors import READ_ONLY, connecting, one_line, outage
 from runlane.store.migrate import READABLE_BY_IN_POSTGRES, Version, pending, record, upgrade
-from runlane.store.migrations import VERSION_TABLE, index_of, indexes, kind, script, statements
+from runlane.store.migrations import NEWEST, VERSION_TABLE, index_of, indexes, kind, script, statements
 
 #: Names the advisory lock that serialises migrations of one database; any fixed number would do.
 MIGRATION_LOCK: Final = 0x52554E4C414E45
@@ -61,6 +61,7 @@ class Migrated:
         needed: Whether the processes of this version need what was left.
         stops: Those processes.
         changed: Whether anything was changed: also tables of Procrastinate, or indexes.
+        newer: Whether the schema is a newer version's, which this one can use.
     """
 
     applied: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ class Migrated:
     needed: bool = False
     stops: tuple[str, ...] = ()
     changed: bool = False
+    newer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ def migrate_beside(url: str, schema: str, *, gone: Collection[str] = ()) -> Migr
         if pending(version) or migrate_jobs.is_behind(connection):
             done = _in_turn(connection, schema, gone)
         made = _make_indexes(connection, schema)
-        return replace(done, changed=done.changed or made)
+        return replace(done, changed=done.changed or made, newer=version.revision > NEWEST)
 
 
 @contextmanager
