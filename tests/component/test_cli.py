@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import logging
@@ -9,7 +10,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from run_kit import opened
 from runlane.agents.registry import load_registry
 from runlane.cli.client import ServerEvent, _lines, parse_events
 from runlane.cli.logs import (
@@ -33,6 +35,7 @@ from runlane.cli.project import find_project
 from runlane.cli.reporting import user_traceback
 from runlane.cli.version import PACKAGE, build_of
 from runlane.errors import GraphLoadError
+from runlane.leases import WorkerState
 from runlane.store.migrations import VERSION_TABLE
 
 ID = "00000000-0000-4000-8000-000000000000"
@@ -135,6 +138,20 @@ def test_migrate_makes_the_schema_and_may_be_repeated(tmp_path: Path) -> None:
     found = json.loads(told.stdout)
     assert (found["database"], found["rewritten_values"]) == (database, 0)
     assert found["compacted"]["bytes_after"] == (tmp_path / "new.db").stat().st_size
+
+
+async def test_workers_are_listed_with_instants_as_the_api_has_them(new_postgres_ledger: Callable[[], str]) -> None:
+    database = new_postgres_ledger()
+    async with opened(database=database) as runtime:
+        await runtime.store.workers.beat(WorkerState(worker_id="w", lease_s=60, build="b", groups=("g",)))
+        told = await asyncio.to_thread(CliRunner().invoke, app, ["workers", "ls", "--json", "--database", database])
+        fleet = await runtime.store.workers.fleet()
+    found = json.loads(told.stdout)
+    assert list(found) == ["workers", "builds", "stranded"]
+    [shown] = [worker for worker in found["workers"] if worker["worker_id"] == "w"]
+    [known] = [worker for worker in fleet.workers if worker.worker_id == "w"]
+    assert [shown["started_at"], shown["renewed_at"]] == [known.started_at.isoformat(), known.renewed_at.isoformat()]
+    assert (shown["graphs"], shown["draining_since"]) == (["g"], None)
 
 
 def test_migrate_says_that_a_schema_is_a_newer_versions(tmp_path: Path) -> None:

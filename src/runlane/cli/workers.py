@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
+import orjson
 
 from runlane.cli import options
 from runlane.cli.connection import with_server
-from runlane.cli.output import counted, print_done
+from runlane.cli.output import counted, print_done, print_json
 from runlane.cli.project import database_settings
 from runlane.cli.reporting import reporting
 from runlane.errors import ConfigurationError
@@ -48,7 +47,7 @@ def ls(project: Path, *, config: Path | None, database: str | None, as_json: boo
             )
         fleet = asyncio.run(_read(settings))
     if as_json:
-        click.echo(json.dumps(asdict(fleet), indent=2, default=str))
+        print_json(orjson.loads(orjson.dumps(fleet)))  # instants as the API has them
     else:
         _show(fleet)
 
