@@ -143,7 +143,9 @@ def test_keys_that_are_made_and_revoked_are_in_the_audit(new_database: NewDataba
     assert (last.action, last.actor, last.subject) == ("key.revoke", first.actor, {"key_id": key_id})
 
 
-def test_a_key_that_is_in_no_audit_is_made_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_made_unrecorded_only_if_no_database_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     made = CliRunner().invoke(app, ["keys", "new", "ann"])
     assert (made.exit_code, "Not recorded in an audit: No database is named." in made.stderr) == (0, True)
@@ -154,7 +156,24 @@ def test_a_key_that_is_in_no_audit_is_made_and_says_so(tmp_path: Path, monkeypat
     no_ledger = CliRunner().invoke(app, ["keys", "new", "eve", "--database", f"sqlite:///{tmp_path}/ledger.db"])
     assert (no_ledger.exit_code, "The database is no ledger" in no_ledger.stderr) == (1, True)
     assert (asked.exit_code, "is in use by another Runlane process" in asked.stderr) == (1, True)
-    assert {key.identity for key in read_keys(tmp_path / "runlane.keys").values()} == {"ann", "bob", "eve"}
+    in_memory = CliRunner().invoke(app, ["keys", "new", "mem", "--database", "memory://"])
+    assert (in_memory.exit_code, "Nothing was done, as it cannot be recorded" in in_memory.stderr) == (1, True)
+    assert asked.stdout + no_ledger.stdout + in_memory.stdout == ""
+    [(key_id, key)] = read_keys(tmp_path / "runlane.keys").items()
+    assert key.identity == "ann"
+    kept = CliRunner().invoke(app, ["keys", "revoke", key_id, "--database", "memory://"])
+    assert (kept.exit_code, kept.stdout, list(read_keys(tmp_path / "runlane.keys"))) == (1, "", [key_id])
+
+
+def test_a_key_that_cannot_be_stored_is_in_the_audit_as_one_that_failed(
+    new_database: NewDatabase, tmp_path: Path
+) -> None:
+    database = new_database()
+    asyncio.run(_acts(database))
+    (tmp_path / "keys").mkdir()
+    refused = CliRunner().invoke(app, ["keys", "new", "ann", "--file", str(tmp_path / "keys"), "--database", database])
+    assert (refused.exit_code, refused.stdout, "cannot be written" in refused.stderr) == (2, "", True)
+    assert [(act.action, act.status) for act in asyncio.run(_acts(database))] == [("key.new", 400)]
 
 
 def test_an_unknown_scope_makes_no_key(tmp_path: Path) -> None:

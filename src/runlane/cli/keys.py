@@ -61,15 +61,19 @@ def new(
     at once.
     """
     with reporting():
-        from runlane.server.auth.keys import new_key
+        from runlane.server.auth.keys import append_key, make_key
 
         expires_in = None if expires_in_days is None else timedelta(days=expires_in_days)
-        key = new_key(owner, file, scopes=scopes, expires_in=expires_in)
-    key_id, identity = key.split("_")[1], owner.strip()
-    made: dict[str, str | list[str]] = {"key_id": key_id, "identity": identity, "scopes": sorted(set(scopes))}
-    print_json({"key": key, **made}) if as_json else click.echo(key)
-    click.echo(f"Added to {file}. The key is shown only here.", err=True)
-    auditing.audit(database, "key.new", "runlane keys new", made)
+        key = make_key(owner, scopes=scopes, expires_in=expires_in)
+        made: dict[str, str | list[str]] = {
+            "key_id": key.key_id,
+            "identity": owner.strip(),
+            "scopes": sorted(set(scopes)),
+        }
+        with auditing.audited(database, "key.new", "runlane keys new", made):
+            append_key(key, file)
+            print_json({"key": key.key, **made}) if as_json else click.echo(key.key)
+            click.echo(f"Added to {file}. The key is shown only here.", err=True)
 
 
 @app.command()
@@ -115,6 +119,6 @@ def revoke(key_id: str, *, file: Path, database: str | None, as_json: bool) -> N
     with reporting():
         from runlane.server.auth.keys import revoke_key
 
-        revoke_key(key_id, file)
-    print_done({"revoked": True, "key_id": key_id}, f"Removed {key_id} from {file}.", as_json=as_json)
-    auditing.audit(database, "key.revoke", "runlane keys revoke", {"key_id": key_id})
+        with auditing.audited(database, "key.revoke", "runlane keys revoke", {"key_id": key_id}):
+            revoke_key(key_id, file)
+            print_done({"revoked": True, "key_id": key_id}, f"Removed {key_id} from {file}.", as_json=as_json)

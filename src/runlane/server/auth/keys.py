@@ -76,14 +76,23 @@ def check_owner(owner: Any) -> str:
     return owner
 
 
-def new_key(identity: str, file: Path, *, scopes: Sequence[str] = (), expires_in: timedelta | None = None) -> str:
-    """Make a key, append its hash to *file* (made for its user only if missing), and return the key.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A key that is in no file yet, and the *line* by which one has it."""
+
+    key_id: str
+    key: str
+    line: str
+
+
+def make_key(identity: str, *, scopes: Sequence[str] = (), expires_in: timedelta | None = None) -> NewKey:
+    """Make a key, which opens nothing before :func:`append_key`.
 
     Args:
         identity: The owner whose things requests with the key see and make; with *scopes*, the operator's name.
 
     Raises:
-        ConfigurationError: *identity* cannot own anything, a scope does not exist, or the file cannot be written.
+        ConfigurationError: *identity* cannot own anything, or a scope does not exist.
     """
     line_owner, now = check_owner(identity.strip()), datetime.now(UTC).replace(microsecond=0)
     permissions_of(scopes)
@@ -95,14 +104,33 @@ def new_key(identity: str, file: Path, *, scopes: Sequence[str] = (), expires_in
     key_id = secrets.token_hex(8)
     key = f"rlk_{key_id}_{secrets.token_urlsafe(32)}"
     line = f"{key_id} {_hash(key)} {line_owner}\t{msgspec.json.encode(terms).decode()}\n"
+    return NewKey(key_id=key_id, key=key, line=line)
+
+
+def append_key(new: NewKey, file: Path) -> None:
+    """Append the hash of a key to *file*, made for its user only if missing.
+
+    Raises:
+        ConfigurationError: The file cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with open(fd, "a", encoding="utf-8") as target:
-            target.write(f"{'' if target.tell() else _HEADER}{line}")
+            target.write(f"{'' if target.tell() else _HEADER}{new.line}")
     except OSError as error:
         raise ConfigurationError(f"The keys file {file} cannot be written: {error.strerror}.") from error
-    return key
+
+
+def new_key(identity: str, file: Path, *, scopes: Sequence[str] = (), expires_in: timedelta | None = None) -> str:
+    """Make a key as :func:`make_key` does, append it to *file*, and return it.
+
+    Raises:
+        ConfigurationError: As there, and as :func:`append_key`.
+    """
+    new = make_key(identity, scopes=scopes, expires_in=expires_in)
+    append_key(new, file)
+    return new.key
 
 
 def _hash(key: str) -> str:
