@@ -56,7 +56,8 @@ export interface FailureGroup {
   group_id: string;
   graph_id: string;
   error: string;
-  message: string;
+  /** `null` for who may not see payload. */
+  message: string | null;
   runs: number;
   threads: number;
   threads_estimated: boolean;

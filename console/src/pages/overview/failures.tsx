@@ -58,8 +58,8 @@ function columnsOf(newest: string | undefined): Column<FailureGroup>[] {
             {group.error}
           </a>{" "}
           {group.first_build === newest && <span class="tag">new in this build</span>}
-          <span class="message quiet" title={visibleText(group.message)}>
-            {seesPayload.value ? <bdi>{visibleText(group.message)}</bdi> : <Hidden />}
+          <span class="message quiet" title={visibleText(group.message ?? "")}>
+            {seesPayload.value ? <bdi>{visibleText(group.message ?? "")}</bdi> : <Hidden />}
           </span>
         </span>
       ),
