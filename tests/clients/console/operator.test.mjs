@@ -1,7 +1,7 @@
 // As an operator would who does not know the server: what is broken is found from the overview in at most three clicks.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { after, before, test } from "node:test";
+import { after, test } from "node:test";
 import { KEYS, accessible, client, visit } from "./kit.mjs";
 
 const acme = client(KEYS.owner);
@@ -13,7 +13,8 @@ let receives = false;
 const receiver = createServer((_, response) => response.writeHead(receives ? 200 : 500).end());
 let stuck;
 
-before(async () => {
+/** Make what the tests after the first one find. */
+async function work() {
   await new Promise((done) => receiver.listen(0, "127.0.0.1", done));
   const webhook = `http://127.0.0.1:${receiver.address().port}/hook`;
   await acme.runs.wait(await thread(acme), "chat", { ...say("bill"), webhook });
@@ -28,7 +29,7 @@ before(async () => {
   const waits = await acme.runs.create(lane, "chat", { ...say("after it"), multitaskStrategy: "enqueue" });
   stuck = { lane, holds, waits };
   for (let number = 0; number < 30; number++) await umbrella.runs.create(await thread(umbrella), "chat", say("@never"));
-});
+}
 after(() => receiver.close());
 
 /** Open the overview, and count the clicks that lead to a thing. */
@@ -46,7 +47,15 @@ async function operate(what, key = KEYS.admin) {
 
 const concern = (page, text) => page.locator(".concerns li").filter({ hasText: text }).locator(".concern-to");
 
+test("the newest build is the one that was deployed last, before a run of it has ended", async () => {
+  await visit("overview", { key: KEYS.admin }, async (page) => {
+    const row = page.getByRole("region", { name: "Builds" }).getByRole("row").filter({ hasText: "newest" });
+    assert.equal(await row.getByRole("link").first().innerText(), "after");
+  });
+});
+
 test("the overview says what is wrong", async () => {
+  await work();
   await operate(async (page) => {
     for (const text of ["A run of chat has waited", "of owner umbrella", "Since build after came", "webhook", "waits for an answer"]) {
       await concern(page, text).waitFor();

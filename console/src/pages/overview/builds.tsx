@@ -4,7 +4,6 @@ import type { Build, Total, Workers } from "../../lib/operator";
 import { link } from "../../lib/route";
 import { Table } from "../../lib/table";
 import { Age, Chip } from "../../lib/ui";
-import { newestBuild } from "./concerns";
 
 interface Row {
   build: string;
@@ -12,11 +11,10 @@ interface Row {
   total?: Total;
 }
 
-export function Builds({ builds = [], workers }: { builds?: Total[]; workers?: Workers }) {
+export function Builds({ builds = [], workers, newest }: { builds?: Total[]; workers?: Workers; newest?: string }) {
   const rows = joined(builds, workers?.builds ?? []);
   const draining = workers?.workers.filter((worker) => worker.state === "draining") ?? [];
   if (rows.length < 2 && !draining.length) return null;
-  const newest = newestBuild(builds)?.name;
   return (
     <section class="section" aria-labelledby="deploys">
       <div class="section-head">

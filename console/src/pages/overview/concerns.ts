@@ -87,8 +87,9 @@ function ofOwners(overview: Overview): Concern[] {
 }
 
 /** The newest build, if its runs fail much more often than those of others. */
-function ofBuilds({ builds = [], failures = [] }: Known): Concern[] {
-  const newest = newestBuild(builds);
+function ofBuilds({ builds = [], workers, failures = [] }: Known): Concern[] {
+  const name = newestBuild(builds, workers);
+  const newest = builds.find((one) => one.name === name);
   if (!newest || builds.length < 2) return [];
   const rest = builds.filter((one) => one !== newest);
   const failed = newest.failed ?? 0;
@@ -101,8 +102,11 @@ function ofBuilds({ builds = [], failures = [] }: Known): Concern[] {
   return [{ id: "build", kind: "bad", text, to, place: "Failures" }];
 }
 
-export function newestBuild(builds: Total[]): Total | undefined {
-  return [...builds].sort((a, b) => Date.parse(b.first_ended_at ?? "") - Date.parse(a.first_ended_at ?? ""))[0];
+/** The build of the live worker that started last; without workers the one whose first run ended last. */
+export function newestBuild(builds: Total[], workers?: Workers): string | undefined {
+  const live = workers?.workers.filter((worker) => worker.state !== "silent").map((worker) => [worker.build, worker.started_at] as const);
+  const all = live?.length ? live : builds.map((one) => [one.name, one.first_ended_at ?? ""] as const);
+  return [...all].sort(([, a], [, b]) => Date.parse(b) - Date.parse(a))[0]?.[0];
 }
 
 const sum = (totals: Total[], of: "runs" | "failed") => totals.reduce((all, one) => all + (one[of] ?? 0), 0);

@@ -2,23 +2,22 @@
 import { Bars } from "../../lib/charts";
 import { moment, number, plural } from "../../lib/format";
 import type { Live } from "../../lib/live";
-import type { FailureGroup, Total } from "../../lib/operator";
+import type { FailureGroup } from "../../lib/operator";
 import { visibleText } from "../../lib/plain";
 import { link } from "../../lib/route";
 import { type Column, Table } from "../../lib/table";
 import { Age, Button, Chip, Fresh, Hidden, Loaded } from "../../lib/ui";
 import { seesPayload } from "../../lib/session";
-import { newestBuild } from "./concerns";
 
 interface FailuresProps {
   live: Live<FailureGroup[] | undefined>;
-  builds: Total[] | undefined;
+  /** The newest build, if there are others. */
+  newest: string | undefined;
   build: string | undefined;
 }
 
-export function Failures({ live, builds = [], build }: FailuresProps) {
+export function Failures({ live, newest, build }: FailuresProps) {
   if (!live.error && !live.data?.length && !build) return null;
-  const newest = builds.length > 1 ? newestBuild(builds)?.name : undefined;
   return (
     <section class="section" aria-labelledby="failures">
       <div class="section-head">

@@ -9,7 +9,7 @@ import { isRecorded } from "../../lib/runs";
 import { Head, Loaded } from "../../lib/ui";
 import { Concerns } from "./attention";
 import { Builds } from "./builds";
-import { type FoundByDoctor, type Known, concernsOf, healthSentence } from "./concerns";
+import { type FoundByDoctor, type Known, concernsOf, healthSentence, newestBuild } from "./concerns";
 import { Failures } from "./failures";
 import { Gauges } from "./gauges";
 import { Work } from "./work";
@@ -54,6 +54,7 @@ export function ServerOverview() {
     failures: failures.data,
     doctor: doctor.data,
   };
+  const newest = newestBuild(builds ?? [], workers.data);
   const concerns = known ? concernsOf(known, now) : [];
   return (
     <>
@@ -64,8 +65,8 @@ export function ServerOverview() {
             {first && <FirstRun />}
             <Gauges overview={overview} />
             <Concerns concerns={concerns} />
-            <Failures live={failures} builds={builds} build={build} />
-            <Builds builds={builds} workers={workers.data} />
+            <Failures live={failures} newest={builds && builds.length > 1 ? newest : undefined} build={build} />
+            <Builds builds={builds} workers={workers.data} newest={newest} />
             <Work overview={overview} />
           </>
         )}
