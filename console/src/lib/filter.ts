@@ -41,12 +41,11 @@ export function parseFilter(text: string, fields: readonly Field[]): Parsed {
   return { query: checked.query, errors: [...errors, ...checked.errors] };
 }
 
-/** Return what of *query* is a filter, and what is wrong with the rest; *others* are names with another meaning. */
-export function checkQuery(query: Query, fields: readonly Field[], others: readonly string[] = []): Parsed {
+/** Return what of *query* is a filter, and what is wrong with the rest. */
+export function checkQuery(query: Query, fields: readonly Field[]): Parsed {
   const good: Query = {};
   const errors: string[] = [];
   for (const [name, value] of Object.entries(query)) {
-    if (others.includes(name)) continue;
     const field = fields.find((one) => one.name === name);
     const error = field ? wrong(field, value) : `There is no filter “${name}:”; there are ${fields.map((one) => one.name).join(", ")}.`;
     if (error) errors.push(error);

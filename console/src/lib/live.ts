@@ -25,9 +25,9 @@ const RETRY_MS = 3_000;
 /**
  * Read with *load* at once, whenever *deps* change, and each *everyMs* while the tab is visible.
  *
- * `everyMs` of `null`: once, for what does not change.
+ * `everyMs` of `null`: once, for what does not change. Without *load* nothing is read.
  */
-export function useLive<T>(load: (stop: AbortSignal) => Promise<T>, deps: unknown[], everyMs: number | null): Live<T> {
+export function useLive<T>(load: ((stop: AbortSignal) => Promise<T>) | undefined, deps: unknown[], everyMs: number | null): Live<T> {
   const [state, set] = useState<{ data?: T; error?: ApiError; asOf?: number }>({});
   const [turn, setTurn] = useState(0);
   const shown = visible.value;
@@ -42,7 +42,7 @@ export function useLive<T>(load: (stop: AbortSignal) => Promise<T>, deps: unknow
       lastKey.current = key;
       set({});
     }
-    if (!shown) return;
+    if (!shown || !loading.current) return;
     const stop = new AbortController();
     let timer = 0;
     let reading = false;
@@ -54,7 +54,7 @@ export function useLive<T>(load: (stop: AbortSignal) => Promise<T>, deps: unknow
       reading = true;
       let wait = everyMs;
       try {
-        const data = await loading.current(stop.signal);
+        const data = await loading.current!(stop.signal);
         if (!stop.signal.aborted) set({ data, asOf: Date.now() });
       } catch (error) {
         if (stop.signal.aborted) return;

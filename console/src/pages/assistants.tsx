@@ -1,8 +1,7 @@
 /** Assistants: graphs with a configuration, and one of them. */
 import { useState } from "preact/hooks";
 import { shell } from "../lib/code";
-import { checkQuery } from "../lib/filter";
-import { FilterBar } from "../lib/filter-bar";
+import { FilterBar, useFilter } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
 import { useLive } from "../lib/live";
 import { link, place } from "../lib/route";
@@ -26,43 +25,47 @@ export default function Assistants() {
 }
 
 function List() {
-  const given = checkQuery(place.value.query, FIELDS);
+  const given = useFilter(FIELDS);
+  const refused = given.errors.length > 0;
   const [limit, setLimit] = useState(PAGE);
   const [creates, setCreates] = useState(false);
-  const live = useLive((stop) => readAssistants(given.query, limit, stop), [given.query], EVERY_MS);
+  const live = useLive(refused ? undefined : (stop) => readAssistants(given.query, limit, stop), [given], EVERY_MS);
   const graphs = [...new Set(live.data?.map((one) => one.graph_id))];
   const fields = FIELDS.map((field) => (field.name === "graph" ? { ...field, values: graphs } : field));
   return (
     <>
-      <Head title="Assistants" sentence={live.data && sentence(live.data, limit)} live={live}>
+      <Head title="Assistants" sentence={live.data && sentence(live.data, limit)} live={refused ? undefined : live}>
         {permits("assistants.create") && graphs.length > 0 && (
           <Button kind="primary" onClick={() => setCreates(true)}>
             New assistant
           </Button>
         )}
-        <AsCode
-          http={`POST /assistants/search ${JSON.stringify({ graph_id: given.query["graph"], name: given.query["name"], limit })}`}
-          cli={`runlane assistants ls${given.query["graph"] ? ` --graph ${shell(given.query["graph"])}` : ""}`}
-          python={`await client.assistants.search(${given.query["graph"] ? `graph_id=${JSON.stringify(given.query["graph"])}, ` : ""}limit=${limit})`}
-        />
+        {!refused && (
+          <AsCode
+            http={`POST /assistants/search ${JSON.stringify({ graph_id: given.query["graph"], name: given.query["name"], limit })}`}
+            cli={`runlane assistants ls${given.query["graph"] ? ` --graph ${shell(given.query["graph"])}` : ""}`}
+            python={`await client.assistants.search(${given.query["graph"] ? `graph_id=${JSON.stringify(given.query["graph"])}, ` : ""}limit=${limit})`}
+          />
+        )}
       </Head>
-      <FilterBar label="Filter of assistants" fields={fields} given={given} example="graph:agent" />
-      <Loaded live={live}>
-        {(all) =>
-          all.length ? (
-            <>
-              <Table label="Assistants" rows={all} id={(one) => one.assistant_id} columns={COLUMNS} open={(one) => link(["assistants", one.assistant_id])} />
-              {all.length === limit && (
-                <p class="end-of-list">
-                  <Button onClick={() => (setLimit(limit + PAGE), live.reload())}>More</Button>
-                </p>
-              )}
-            </>
-          ) : (
-            <Empty>{Object.keys(given.query).length ? "No assistant matches." : "There is no assistant that you may use."}</Empty>
-          )
-        }
-      </Loaded>
+      <FilterBar label="Filter of assistants" fields={fields} given={given} example="graph:agent">
+        <Loaded live={live}>
+          {(all) =>
+            all.length ? (
+              <>
+                <Table label="Assistants" rows={all} id={(one) => one.assistant_id} columns={COLUMNS} open={(one) => link(["assistants", one.assistant_id])} />
+                {all.length === limit && (
+                  <p class="end-of-list">
+                    <Button onClick={() => (setLimit(limit + PAGE), live.reload())}>More</Button>
+                  </p>
+                )}
+              </>
+            ) : (
+              <Empty>{Object.keys(given.query).length ? "No assistant matches." : "There is no assistant that you may use."}</Empty>
+            )
+          }
+        </Loaded>
+      </FilterBar>
       {creates && <Edit graphs={graphs} onClose={() => setCreates(false)} />}
     </>
   );

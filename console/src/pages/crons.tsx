@@ -1,5 +1,5 @@
 /** Runs that start by the clock. */
-import { page } from "../lib/api";
+import { ApiError, page } from "../lib/api";
 import { useAssistantNames } from "../lib/assistants";
 import { Choice } from "../lib/fields";
 import { plural } from "../lib/format";
@@ -24,8 +24,10 @@ export default function Crons() {
 function AllCrons() {
   const { state } = place.value.query;
   const enabled = state ? state === "on" : undefined;
-  const load = (after: string | undefined, stop?: AbortSignal) =>
-    page<Cron>("POST", "/runs/crons/search", { body: { enabled, limit: ROWS, offset: Number(after ?? 0) }, headers: withoutPayload(), signal: stop });
+  const load = async (after: string | undefined, stop?: AbortSignal) => {
+    if (state && !["on", "off"].includes(state)) throw new ApiError(422, "invalid_request", `“state=${state}” is none of on, off.`);
+    return page<Cron>("POST", "/runs/crons/search", { body: { enabled, limit: ROWS, offset: Number(after ?? 0) }, headers: withoutPayload(), signal: stop });
+  };
   const paged = usePaged(load, [state], EVERY_MS);
   const { live, rows } = paged;
   const newest = useNewest(rows);

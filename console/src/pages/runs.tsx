@@ -1,7 +1,6 @@
 /** Runs of all threads: a live list with a filter. */
 import { useState } from "preact/hooks";
-import { FilterBar } from "../lib/filter-bar";
-import { checkQuery } from "../lib/filter";
+import { FilterBar, useFilter } from "../lib/filter-bar";
 import { number } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
 import { type Query, link, place, setQuery } from "../lib/route";
@@ -31,7 +30,8 @@ const VIEWS: [string, Query][] = [
 
 export default function Runs() {
   const { query } = place.value;
-  const given = checkQuery(query, runFields([]), OTHERS);
+  const given = useFilter(runFields([]), OTHERS);
+  const refused = given.errors.length > 0;
   const { before } = query;
   const payload = query["payload"] === "show" || Boolean(given.query["text"]);
   const still = payload && isRecorded();
@@ -39,8 +39,8 @@ export default function Runs() {
   const [selected, select] = useState<ReadonlySet<string>>(new Set());
   const wanted = { before, rows: pages * PAGE, requests: pages, payload };
   const live = useLive<Rows>(
-    (stop) => readRows({ ...wanted, filter: runFilter(given.query, Date.now()) }, stop),
-    [given.query, before, payload],
+    refused ? undefined : (stop) => readRows({ ...wanted, filter: runFilter(given.query, Date.now()) }, stop),
+    [given, before, payload],
     still ? null : listEveryMs.value,
   );
   useChanges(() => true, () => !still && !before && live.reload());
@@ -57,7 +57,7 @@ export default function Runs() {
   const sentence = live.data && runsSentence(live.data.runs, { filtered, more: live.data.next !== null, older: Boolean(before) }, now);
   return (
     <>
-      <Head title="Runs" sentence={sentence} live={live}>
+      <Head title="Runs" sentence={sentence} live={refused ? undefined : live}>
         {isRecorded() && seesPayload.value && (
           <label class="check" title="Each read is recorded in the audit, so the list is then not live.">
             <input
@@ -68,44 +68,45 @@ export default function Runs() {
             Show payload
           </label>
         )}
-        <AsCode {...listAsCode(given.query)} />
+        {!refused && <AsCode {...listAsCode(given.query)} />}
       </Head>
-      <FilterBar label="Filter of runs" fields={runFields(live.data?.runs ?? [])} given={given} example={'status:error age:<1h text:"rate limit"'} />
-      <Views page="runs" common={VIEWS} query={given.query} />
-      <Loaded live={live}>
-        {(data) => (
-          <>
-            {before && (
-              <p>
-                Older runs. <a href={link(["runs"], { ...query, before: undefined })}>To the newest</a>
-              </p>
-            )}
-            {!data.runs.length && data.next === null && (filtered ? <Empty>No run matches.</Empty> : <FirstRun />)}
-            {data.runs.length > 0 && (
-              <Table
-                label="Runs"
-                rows={[...shown]}
-                id={(run) => run.run_id}
-                columns={runColumns(shown, now, { owners })}
-                open={(run) => link(["run", run.run_id])}
-                selected={acts ? selected : undefined}
-                onSelect={acts ? select : undefined}
-              />
-            )}
-            {data.next !== null && (
-              <p class="end-of-list">
-                <Button onClick={more}>{data.runs.length ? "More" : `Search older runs than the newest ${number(pages * 10_000)}`}</Button>
-              </p>
-            )}
-          </>
+      <FilterBar label="Filter of runs" fields={runFields(live.data?.runs ?? [])} given={given} example={'status:error age:<1h text:"rate limit"'}>
+        <Views page="runs" common={VIEWS} query={given.query} />
+        <Loaded live={live}>
+          {(data) => (
+            <>
+              {before && (
+                <p>
+                  Older runs. <a href={link(["runs"], { ...query, before: undefined })}>To the newest</a>
+                </p>
+              )}
+              {!data.runs.length && data.next === null && (filtered ? <Empty>No run matches.</Empty> : <FirstRun />)}
+              {data.runs.length > 0 && (
+                <Table
+                  label="Runs"
+                  rows={[...shown]}
+                  id={(run) => run.run_id}
+                  columns={runColumns(shown, now, { owners })}
+                  open={(run) => link(["run", run.run_id])}
+                  selected={acts ? selected : undefined}
+                  onSelect={acts ? select : undefined}
+                />
+              )}
+              {data.next !== null && (
+                <p class="end-of-list">
+                  <Button onClick={more}>{data.runs.length ? "More" : `Search older runs than the newest ${number(pages * 10_000)}`}</Button>
+                </p>
+              )}
+            </>
+          )}
+        </Loaded>
+        {held > 0 && (
+          <button type="button" class="held" onClick={release}>
+            ↑ {number(held)} new
+          </button>
         )}
-      </Loaded>
-      {held > 0 && (
-        <button type="button" class="held" onClick={release}>
-          ↑ {number(held)} new
-        </button>
-      )}
-      <Bulk selected={selected} query={given.query} onClear={() => select(new Set())} onDone={() => (select(new Set()), live.reload())} />
+        <Bulk selected={selected} query={given.query} onClear={() => select(new Set())} onDone={() => (select(new Set()), live.reload())} />
+      </FilterBar>
     </>
   );
 }

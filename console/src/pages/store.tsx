@@ -1,8 +1,7 @@
 /** The long-term store: namespaces as a tree, and the items in them. The namespace is the path. */
 import { useState } from "preact/hooks";
 import { shell } from "../lib/code";
-import { checkQuery } from "../lib/filter";
-import { FilterBar } from "../lib/filter-bar";
+import { FilterBar, useFilter } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
 import { useKept, useLive } from "../lib/live";
 import { link, place } from "../lib/route";
@@ -29,59 +28,62 @@ export default function Store() {
 }
 
 function OwnStore() {
-  const { path, query } = place.value;
-  const namespace = path.slice(1);
-  const given = checkQuery(query, FIELDS);
+  const namespace = place.value.path.slice(1);
+  const given = useFilter(FIELDS);
+  const refused = given.errors.length > 0;
   const [limit, setLimit] = useState(PAGE);
   const [opened, open] = useState<Item | "new">();
-  const live = useKept(useLive((stop) => readShelf(namespace, given.query, limit, stop), [namespace, given.query, limit], EVERY_MS));
+  const live = useKept(useLive(refused ? undefined : (stop) => readShelf(namespace, given.query, limit, stop), [namespace, given, limit], EVERY_MS));
   const search = searchOf(namespace, given.query, limit);
   return (
     <>
-      <Head title="Store" sentence={live.data && sentence(live.data, namespace)} live={live}>
+      <Head title="Store" sentence={!refused && live.data && sentence(live.data, namespace)} live={refused ? undefined : live}>
         {permits("store.put") && (
           <Button kind="primary" onClick={() => open("new")}>
             New item
           </Button>
         )}
-        <AsCode
-          http={`POST /store/items/search ${JSON.stringify(search)}`}
-          cli={["runlane store search", ...(namespace.length ? [shell(namespace.join("."))] : [])].join(" ")}
-          python={`await client.store.search_items(${JSON.stringify(namespace)}, limit=${limit})`}
-        />
+        {!refused && (
+          <AsCode
+            http={`POST /store/items/search ${JSON.stringify(search)}`}
+            cli={["runlane store search", ...(namespace.length ? [shell(namespace.join("."))] : [])].join(" ")}
+            python={`await client.store.search_items(${JSON.stringify(namespace)}, limit=${limit})`}
+          />
+        )}
       </Head>
       <Crumbs namespace={namespace} />
-      <FilterBar label="Filter of items" fields={FIELDS} given={given} example={'query:"what they like"'} />
-      <Loaded live={live}>
-        {(shelf) => (
-          <>
-            {shelf.ignored?.includes("query") && (
-              <p class="banner">This store has no index for search by meaning: “query” chose nothing, and all items are shown.</p>
-            )}
-            {shelf.below.length > 0 && (
-              <ul class="below" aria-label="Namespaces">
-                {shelf.below.map((label) => (
-                  <li key={label}>
-                    <a href={link(["store", ...namespace, label])}>
-                      <bdi>{label}</bdi>
-                    </a>
-                  </li>
-                ))}
-              </ul>
-            )}
-            {shelf.items.length > 0 ? (
-              <Table label="Items" rows={shelf.items} id={(item) => JSON.stringify([item.namespace, item.key])} columns={columns(namespace, open)} />
-            ) : (
-              <Empty>{Object.keys(given.query).length ? "No item matches." : "No items yet. Graphs write them with their store, users with the API."}</Empty>
-            )}
-            {shelf.more && (
-              <p class="end-of-list">
-                <Button onClick={() => setLimit(limit + PAGE)}>More</Button>
-              </p>
-            )}
-          </>
-        )}
-      </Loaded>
+      <FilterBar label="Filter of items" fields={FIELDS} given={given} example={'query:"what they like"'}>
+        <Loaded live={live}>
+          {(shelf) => (
+            <>
+              {shelf.ignored?.includes("query") && (
+                <p class="banner">This store has no index for search by meaning: “query” chose nothing, and all items are shown.</p>
+              )}
+              {shelf.below.length > 0 && (
+                <ul class="below" aria-label="Namespaces">
+                  {shelf.below.map((label) => (
+                    <li key={label}>
+                      <a href={link(["store", ...namespace, label])}>
+                        <bdi>{label}</bdi>
+                      </a>
+                    </li>
+                  ))}
+                </ul>
+              )}
+              {shelf.items.length > 0 ? (
+                <Table label="Items" rows={shelf.items} id={(item) => JSON.stringify([item.namespace, item.key])} columns={columns(namespace, open)} />
+              ) : (
+                <Empty>{Object.keys(given.query).length ? "No item matches." : "No items yet. Graphs write them with their store, users with the API."}</Empty>
+              )}
+              {shelf.more && (
+                <p class="end-of-list">
+                  <Button onClick={() => setLimit(limit + PAGE)}>More</Button>
+                </p>
+              )}
+            </>
+          )}
+        </Loaded>
+      </FilterBar>
       {opened && (
         <ItemDialog
           item={opened === "new" ? undefined : opened}

@@ -2,8 +2,7 @@
 import { useState } from "preact/hooks";
 import { request } from "../lib/api";
 import { python, shell } from "../lib/code";
-import { checkQuery } from "../lib/filter";
-import { FilterBar } from "../lib/filter-bar";
+import { FilterBar, useFilter } from "../lib/filter-bar";
 import { number, plural } from "../lib/format";
 import { useLive, useNow } from "../lib/live";
 import { operates } from "../lib/operator";
@@ -51,12 +50,13 @@ async function search(filter: Record<string, unknown>, before: string | undefine
 
 export default function Threads() {
   const { query } = place.value;
-  const given = checkQuery(query, threadFields([]), OTHERS);
+  const given = useFilter(threadFields([]), OTHERS);
+  const refused = given.errors.length > 0;
   const { before } = query;
   const [limit, setLimit] = useState(PAGE);
   const [selected, select] = useState<ReadonlySet<string>>(new Set());
   const filter = threadFilter(given.query);
-  const live = useLive((stop) => search(filter, before, limit, stop), [given.query, before], listEveryMs.value);
+  const live = useLive(refused ? undefined : (stop) => search(filter, before, limit, stop), [given, before], listEveryMs.value);
   useChanges(() => true, () => !before && live.reload());
   const threads = live.data?.threads ?? [];
   const titles = useTitles(threads);
@@ -69,50 +69,53 @@ export default function Threads() {
   };
   return (
     <>
-      <Head title="Threads" sentence={live.data && sentence(live.data, Boolean(before))} live={live}>
-        <AsCode
-          http={`POST /threads/search ${JSON.stringify(filter)}`}
-          cli={`runlane threads ls${given.query["status"] ? ` --status ${given.query["status"]}` : ""}${given.query["graph"] ? ` --graph ${shell(given.query["graph"])}` : ""}`}
-          python={`await client.threads.search(${Object.entries(filter)
-            .map(([name, value]) => `${name}=${python(value)}`)
-            .join(", ")})`}
-        />
+      <Head title="Threads" sentence={live.data && sentence(live.data, Boolean(before))} live={refused ? undefined : live}>
+        {!refused && (
+          <AsCode
+            http={`POST /threads/search ${JSON.stringify(filter)}`}
+            cli={`runlane threads ls${given.query["status"] ? ` --status ${given.query["status"]}` : ""}${given.query["graph"] ? ` --graph ${shell(given.query["graph"])}` : ""}`}
+            python={`await client.threads.search(${Object.entries(filter)
+              .map(([name, value]) => `${name}=${python(value)}`)
+              .join(", ")})`}
+          />
+        )}
       </Head>
-      <FilterBar label="Filter of threads" fields={threadFields(threads)} given={given} example="status:error graph:agent" />
-      <Views page="threads" common={VIEWS} query={given.query} />
-      {before && (
-        <p>
-          Older threads. <a href={link(["threads"], { ...query, before: undefined })}>To the newest</a>
-        </p>
-      )}
-      <Loaded live={live}>
-        {(found) =>
-          found.threads.length ? (
-            <>
-              <Table
-                label="Threads"
-                rows={found.threads}
-                id={(thread) => thread.thread_id}
-                columns={columns(titles, now, found.threads.some((thread) => thread.owner))}
-                open={(thread) => link(["thread", thread.thread_id])}
-                selected={acts ? selected : undefined}
-                onSelect={acts ? select : undefined}
-              />
-              {found.next !== null && (
-                <p class="end-of-list">
-                  <Button onClick={more}>More</Button>
-                </p>
-              )}
-            </>
-          ) : (
-            <Empty>
-              {Object.keys(given.query).length ? "No thread matches." : "There are no threads yet. The first run makes one: "}
-              {!Object.keys(given.query).length && <a href={link(["runs"])}>how to make it</a>}
-            </Empty>
-          )
-        }
-      </Loaded>
-      <Bulk selected={selected} onClear={() => select(new Set())} onDone={() => (select(new Set()), live.reload())} />
+      <FilterBar label="Filter of threads" fields={threadFields(threads)} given={given} example="status:error graph:agent">
+        <Views page="threads" common={VIEWS} query={given.query} />
+        {before && (
+          <p>
+            Older threads. <a href={link(["threads"], { ...query, before: undefined })}>To the newest</a>
+          </p>
+        )}
+        <Loaded live={live}>
+          {(found) =>
+            found.threads.length ? (
+              <>
+                <Table
+                  label="Threads"
+                  rows={found.threads}
+                  id={(thread) => thread.thread_id}
+                  columns={columns(titles, now, found.threads.some((thread) => thread.owner))}
+                  open={(thread) => link(["thread", thread.thread_id])}
+                  selected={acts ? selected : undefined}
+                  onSelect={acts ? select : undefined}
+                />
+                {found.next !== null && (
+                  <p class="end-of-list">
+                    <Button onClick={more}>More</Button>
+                  </p>
+                )}
+              </>
+            ) : (
+              <Empty>
+                {Object.keys(given.query).length ? "No thread matches." : "There are no threads yet. The first run makes one: "}
+                {!Object.keys(given.query).length && <a href={link(["runs"])}>how to make it</a>}
+              </Empty>
+            )
+          }
+        </Loaded>
+        <Bulk selected={selected} onClear={() => select(new Set())} onDone={() => (select(new Set()), live.reload())} />
+      </FilterBar>
     </>
   );
 }

@@ -253,3 +253,48 @@ test("an action on many runs that is left says how far it came", async () => {
     await dialog.waitFor({ state: "detached" });
   });
 });
+
+test("a refused filter shows nothing, reads nothing and offers no action, until it is written right", async () => {
+  const api = client();
+  const { thread_id } = await api.threads.create();
+  await api.runs.wait(thread_id, "steps", { input: { steps: 0 } });
+  const searches = [];
+  for (const [place, label, reason] of [
+    ["runs?status=nonsense&graph=steps", "Filter of runs", "“status:nonsense” is none of"],
+    ["threads?status=nonsense", "Filter of threads", "“status:nonsense” is none of"],
+    ["threads?colour=red", "Filter of threads", "There is no filter “colour:”"],
+    ["assistants?colour=red", "Filter of assistants", "There is no filter “colour:”"],
+    ["store?filter=red", "Filter of items", "“red” is no JSON object"],
+  ]) {
+    await visit("settings", {}, async (page) => {
+      page.on("request", (request) => /(runs|threads|assistants|items)\/search$/.test(request.url()) && searches.push(`${place}: ${request.url()}`));
+      await page.evaluate((hash) => (location.hash = hash), `#/${place}`);
+      await page.getByRole("alert").getByText(reason).waitFor();
+      await page.evaluate(() => new Promise((painted) => requestAnimationFrame(() => setTimeout(painted))));
+      assert.equal(await page.locator("tbody, .empty, .views, .sentence").count(), 0);
+      assert.match(await page.getByRole("combobox", { name: label }).inputValue(), /nonsense|red/);
+      assert.deepEqual(searches, []);
+      await page.getByRole("button", { name: "Clear" }).click();
+      await page.locator("tbody, .empty").first().waitFor();
+      assert.equal(new URL(page.url()).hash, `#/${place.split("?")[0]}`);
+      searches.length = 0;
+    });
+  }
+  await visit("runs?graph=steps", {}, async (page) => {
+    await page.getByLabel("Select all rows").check();
+    await page.getByText("all that match the filter").waitFor();
+    const field = page.getByRole("combobox", { name: "Filter of runs" });
+    await field.fill("graph:steps status:nonsense");
+    await field.press("Enter");
+    await page.getByText("“status:nonsense” is none of").waitFor();
+    assert.equal(await page.locator("tbody, .bulk").count(), 0);
+    assert.equal(await page.getByText("all that match the filter").count(), 0);
+    await field.fill("graph:steps");
+    await field.press("Enter");
+    await page.locator("tbody tr").first().waitFor();
+  });
+  await visit("crons?state=nonsense", {}, async (page) => {
+    await page.getByText("“state=nonsense” is none of on, off.").waitFor();
+    assert.equal(await page.locator("tbody, .empty").count(), 0);
+  });
+});
