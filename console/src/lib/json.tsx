@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { visibleText } from "./plain";
 
 const LONG_TEXT = 2_000;
+const LONG_LINES = 40;
 const MANY = 100;
 
 export function Json({ value, open = 2 }: { value: unknown; open?: number }) {
@@ -55,12 +56,18 @@ function Node({ name, value, open }: { name?: string; value: unknown; open: numb
 
 /** A value that is no object: a text that can be read, and is cut where it is long. */
 export function Leaf({ value }: { value: unknown }) {
+  return <Cut kind={`json-${typeof value}`} text={typeof value === "string" ? value : JSON.stringify(value)} />;
+}
+
+/** A text that shows its rest on demand. */
+export function Cut({ text: given, kind, most = LONG_TEXT, lines = LONG_LINES }: { text: string; kind?: string; most?: number; lines?: number }) {
   const [whole, setWhole] = useState(false);
-  const text = visibleText(typeof value === "string" ? value : JSON.stringify(value));
-  if (text.length <= LONG_TEXT || whole) return <span class={`json-${typeof value}`}>{text}</span>;
+  const text = visibleText(given);
+  const cut = text.slice(0, most).split("\n", lines).join("\n");
+  if (whole || cut.length === text.length) return <span class={kind}>{text}</span>;
   return (
     <>
-      <span class="json-string">{text.slice(0, LONG_TEXT)}…</span>
+      <span class={kind}>{cut}…</span>
       <button type="button" class="more" onClick={() => setWhole(true)}>
         all {text.length} characters
       </button>

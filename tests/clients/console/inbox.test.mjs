@@ -224,9 +224,10 @@ test("a question that no form can show is answered in JSON, and spoils no other"
 });
 
 test("what would turn or hide the text around it is shown as its code", async () => {
-  await asking("anything", { value: { file: "\u202egpj.exe", note: "n".repeat(3_000) } });
+  await asking("anything", { value: { file: "\u202egpj.exe", note: "n".repeat(3_000), lines: "line\n".repeat(99) } });
   await visit("inbox", {}, async (page) => {
     await page.getByText("\\u202egpj.exe").waitFor();
     await page.getByRole("button", { name: "all 3000 characters" }).waitFor();
+    await page.getByRole("button", { name: "all 495 characters" }).waitFor();
   });
 });

@@ -109,6 +109,23 @@ test("a rollback tells which effects stay, and a steered run makes way for the m
   });
 });
 
+test("a long error leaves the timeline and the tabs in view, and is shown whole on demand", async () => {
+  const run = await start("failing", { kind: "long" });
+  await visit(`run/${run.run_id}`, {}, async (page) => {
+    await page.locator(".run-error").getByText("a line").waitFor();
+    const tabs = await page.getByRole("link", { name: "Checkpoints" }).boundingBox();
+    assert.ok(tabs.y + tabs.height < 600, `the tabs are at ${tabs.y}`);
+    assert.doesNotMatch(await page.locator(".run-error").innerText(), /boom/);
+    await page.locator(".run-error").getByRole("button", { name: /^all 3\d\d\d characters$/ }).click();
+    await page.locator(".run-error").getByText("boom boom").waitFor();
+  });
+  await visit(`thread/${run.thread_id}`, {}, async (page) => {
+    const sentence = await page.locator(".sentence").innerText();
+    assert.match(sentence, /^The last run failed .*: ValueError: a line a line.*… A|^The last run failed .*ValueError: a line a line.*…\./);
+    assert.ok(sentence.length < 250, sentence);
+  });
+});
+
 test("a retry is a new run that says what it retries", async () => {
   const run = await start("failing", { kind: "x" });
   await visit(`run/${run.run_id}`, {}, async (page) => {

@@ -112,6 +112,8 @@ class ProviderError(Exception):
 async def fail(state: Odd) -> dict[str, Any]:
     if state.get("kind") == "custom":
         raise ProviderError("key sk-123 was refused")
+    if state.get("kind") == "long":
+        raise ValueError("a line\n" * 50 + "boom " * 600)
     raise ValueError("boom")
 
 

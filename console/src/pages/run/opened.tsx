@@ -1,8 +1,8 @@
 /** The page of a run that was found: its head, its timeline, and the tabs. */
+import { Cut } from "../../lib/json";
 import { Linked } from "../../lib/linked";
 import type { Live } from "../../lib/live";
 import { OpenQuestions } from "../../lib/open-questions";
-import { visibleText } from "../../lib/plain";
 import { go, link, place } from "../../lib/route";
 import { isActive, shownStatus } from "../../lib/runs";
 import { seesLogs } from "../../lib/session";
@@ -35,6 +35,10 @@ const TABS: [string, string][] = [
 ];
 /** Those that the scrub bar drives. */
 const REPLAYED = ["conversation", "events", "state"];
+
+/** Of an error above the timeline, which stays in view. */
+const ERROR_CHARS = 500;
+const ERROR_LINES = 6;
 
 export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
   const { run } = known;
@@ -69,7 +73,7 @@ function Sentence({ known: { run, why } }: { known: Known }) {
       <Linked text={why.sentence} thread={run.thread_id} />
       {message && (
         <span class="run-error" dir="auto">
-          {visibleText(message)}
+          <Cut text={message} most={ERROR_CHARS} lines={ERROR_LINES} />
         </span>
       )}
       {run.error && seesLogs.value && <Traceback run={run} />}

@@ -1,7 +1,7 @@
 /** The sentence with which a thread's page begins. Pure. */
 import { age, plural, shortId } from "../../lib/format";
 import { type RunSummary, causeOf } from "../../lib/runs";
-import type { ThreadSummary } from "../../lib/threads";
+import { type ThreadSummary, shortened } from "../../lib/threads";
 
 /** *runs*: the newest first. */
 export function threadSentence(thread: ThreadSummary, runs: readonly RunSummary[], now: number): string {
@@ -13,7 +13,7 @@ export function threadSentence(thread: ThreadSummary, runs: readonly RunSummary[
   const questions = Object.values(thread.interrupts).flat().length;
   const since = age(thread.updated_at, now);
   if (thread.status === "interrupted" && questions) return `The agent waits for ${questions === 1 ? "an answer" : `${questions} answers`}, asked for ${since}.`;
-  if (thread.status === "error") return `The last run failed ${since}${last?.error ? `: ${causeOf(last)}` : ""}. A new run goes on from what was kept.`;
+  if (thread.status === "error") return `The last run failed ${since}${last?.error ? `: ${shortened(causeOf(last))}` : ""}. A new run goes on from what was kept.`;
   if (!last) return "Nothing has run on this thread yet.";
   return `Nothing runs. The last run ended with ${last.status} ${age(last.ended_at!, now)}.`;
 }
