@@ -37,7 +37,10 @@ export function path(template: string, ...values: string[]): string {
   return template.replace(/\{\}/g, () => encodeURIComponent(values[at++] ?? ""));
 }
 
+/** Return the URL of *route*. Refuses names that a URL takes for a way up, so that it would be another route. */
 export function urlOf(route: string, query: Values = {}): URL {
+  const [, wrong] = /\/(\.\.?)(?=\/|$)/.exec(route) ?? [];
+  if (wrong) throw new ApiError(422, "invalid_request", `“${wrong}” cannot be a name or an id: it has another meaning in a URL.`);
   const url = new URL(route.replace(/^\//, ""), ROOT);
   for (const [name, value] of Object.entries(query)) {
     if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, String(value));
@@ -48,9 +51,10 @@ export function urlOf(route: string, query: Values = {}): URL {
 /** Send a request and return the answer, whose status is one of success. */
 export async function request(method: string, route: string, options: Options = {}): Promise<Response> {
   const { query, body, signal: stop } = options;
+  const url = urlOf(route, query);
   let answer: Response;
   try {
-    answer = await fetch(urlOf(route, query), {
+    answer = await fetch(url, {
       method,
       headers: {
         ...headers(),

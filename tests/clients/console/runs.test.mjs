@@ -175,6 +175,44 @@ test("a view is saved on the server, opened, replaced and deleted", async () => 
   });
 });
 
+test("a view is saved and opened whatever its name is, or the name is refused with the reason", async () => {
+  await visit("runs?status=error&graph=failing", { allow: [/status of 422/] }, async (page) => {
+    const save = async (name) => {
+      await page.getByRole("button", { name: "Save view" }).click();
+      await page.getByLabel("Name").fill(name);
+      return page.getByRole("dialog").getByRole("button", { name: "Save", exact: true });
+    };
+    const refused = [
+      [".", "“.” cannot be a name"],
+      [" .. ", "“..” cannot be a name"],
+      ["nights/", "cannot end with '/'"],
+      ["/", "must have 1 to 128 characters"],
+      ["a\u200bb", "all of them printable"],
+    ];
+    for (const [name, reason] of refused) {
+      await (await save(name)).click();
+      await page.getByRole("dialog").getByText(reason).waitFor();
+      await page.keyboard.press("Escape");
+    }
+    for (const name of ["", "  \u3000 "]) {
+      assert.equal(await (await save(name)).isDisabled(), true);
+      await page.keyboard.press("Escape");
+    }
+    for (const name of ["a/b", "/a", "../a", "...", "%2F", "%2e%2e", "a?b#c&d=e", "\\", "🌙 night", "é".repeat(128)]) {
+      await (await save(name)).click();
+      const view = page.getByRole("link", { name, exact: true });
+      await view.waitFor();
+      await page.getByRole("link", { name: "All", exact: true }).click();
+      await page.waitForURL(/#\/runs$/);
+      await view.click();
+      await page.waitForURL(/graph=failing/);
+      await page.getByRole("button", { name: "Delete view" }).click();
+      await page.getByRole("button", { name: "Delete", exact: true }).click();
+      await view.waitFor({ state: "detached" });
+    }
+  });
+});
+
 test("an operator shares a view, which others open and only its owner deletes", async () => {
   await visit("runs?cause=deadline", { key: KEYS.admin }, async (page) => {
     await page.getByRole("button", { name: "Save view" }).click();
