@@ -43,8 +43,11 @@ export function causeOf(run: RunSummary): string {
 
 function waitOf(waiting: NonNullable<RunSummary["waiting_on"]>): string {
   if (waiting.run_id) return `waits for run ${shortId(waiting.run_id)}`;
-  return waiting.reason === "delay" ? "waits for its time" : `waits for ${waiting.reason}`;
+  return waiting.reason === "delay" ? "waits for its time" : "waits for a slot";
 }
+
+/** What holds a run that waits for a slot, as far as lists know it; its page says which of them. */
+export const SLOT = "of a worker that has its graph, within the limits of its owner, assistant and graph";
 
 /** Return how long a run waited, and how long it was executed. */
 export function timesOf(run: RunSummary, now: number): { queue: string; run: string } {

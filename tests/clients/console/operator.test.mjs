@@ -81,6 +81,8 @@ test("a tenant that floods is found, and its waiting runs are cancelled", async 
   await operate(async (page, click) => {
     await click(concern(page, /waiting runs are of owner umbrella/));
     await page.waitForURL(/#\/runs\?.*owner=umbrella/);
+    const cause = page.getByText("waits for a slot", { exact: true }).first();
+    assert.match(await cause.getAttribute("title"), /within the limits of its owner, assistant and graph$/);
     await page.getByLabel("Select all rows").check();
     await page.getByRole("button", { name: /^Cancel/ }).first().click();
     await page.getByRole("dialog").getByRole("button", { name: /^Cancel/ }).first().click();

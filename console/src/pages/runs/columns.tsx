@@ -1,6 +1,6 @@
 /** The columns of tables of runs. */
 import { cost, duration, number } from "../../lib/format";
-import { type RunSummary, causeOf, shownStatus, timesOf } from "../../lib/runs";
+import { type RunSummary, SLOT, causeOf, shownStatus, timesOf } from "../../lib/runs";
 import type { Columns } from "../../lib/table";
 import { shortened } from "../../lib/threads";
 import { Age, Chip, Status } from "../../lib/ui";
@@ -26,7 +26,7 @@ export function runColumns(runs: readonly RunSummary[], now: number, { owners, t
 
 function Cause({ run }: { run: RunSummary }) {
   const other = run.waiting_on?.run_id;
-  if (!other) return <bdi title={causeOf(run)}>{shortened(causeOf(run))}</bdi>;
+  if (!other) return <bdi title={run.waiting_on?.reason === "slots" ? `${causeOf(run)} ${SLOT}` : causeOf(run)}>{shortened(causeOf(run))}</bdi>;
   return (
     <>
       waits for run <Chip to={["run", other]} id={other} />
