@@ -14,6 +14,8 @@ interface BarsProps {
   /** What each column is about, such as a time. */
   columns: string[];
   height?: number;
+  /** The value at the top. */
+  most?: number;
   format?: (value: number) => string;
   tall?: boolean;
 }
@@ -21,9 +23,9 @@ interface BarsProps {
 const STEP = 6;
 
 /** Columns of values, one upon the other. */
-export function Bars({ label, series, columns, height = 36, format = compact, tall }: BarsProps) {
+export function Bars({ label, series, columns, height = 36, most: given, format = compact, tall }: BarsProps) {
   const sums = columns.map((_, at) => series.reduce((sum, one) => sum + (one.values[at] ?? 0), 0));
-  const most = Math.max(...sums, 0);
+  const most = given ?? Math.max(...sums, 0);
   const gap = columns.length > 40 ? 1 : 2;
   return (
     <svg

@@ -38,6 +38,10 @@ test("a run says what each of its models cost", async () => {
     await page.getByText("1 model call used 7 tokens, which cost 0.046 by the prices that hold now.").waitFor();
     await page.getByRole("row", { name: /^echo-1 1 3 0 4 7 0\.046$/ }).waitFor();
   });
+  await visit("usage", {}, async (page) => {
+    await page.getByText(/^13 tokens,/).waitFor();
+    assert.deepEqual(await page.locator(".axis span").allInnerTexts(), ["14", "7", "0"]);
+  });
 });
 
 test("an owner sees what their own runs took", async () => {

@@ -11,7 +11,8 @@ export function DayChart({ view, totals }: { view: Shown; totals: Total[] }) {
   const days = daysOf(view);
   const series = seriesOf(view, totals, days);
   const sums = days.map((_, at) => series.reduce((sum, one) => sum + one.values[at]!, 0));
-  const most = Math.max(...sums, 0);
+  const largest = Math.max(...sums, 0);
+  const most = view.measure.whole ? largest + (largest % 2) : largest; // so that its half is whole too
   return (
     <figure class="usage-chart">
       <div class="axis quiet" aria-hidden="true">
@@ -19,7 +20,7 @@ export function DayChart({ view, totals }: { view: Shown; totals: Total[] }) {
         <span>{most > 0 ? view.measure.short(most / 2) : ""}</span>
         <span>0</span>
       </div>
-      <Bars tall height={180} label={`${view.measure.name} by ${view.by} and day`} columns={days} series={series} format={view.measure.short} />
+      <Bars tall most={most} height={180} label={`${view.measure.name} by ${view.by} and day`} columns={days} series={series} format={view.measure.short} />
       <div class="days quiet" aria-hidden="true">
         <span>{days[0]}</span>
         <span>{days.at(-1)} (UTC)</span>
