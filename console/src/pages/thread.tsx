@@ -33,7 +33,12 @@ const TABS: [string, string][] = [
 ];
 
 export default function Thread() {
-  const id = place.value.path[1] ?? "";
+  const id = place.value.path[1];
+  if (!id) return <Empty>Which thread? Open one from Threads, or search for its id.</Empty>;
+  return <Read id={id} />;
+}
+
+function Read({ id }: { id: string }) {
   const live = useLive<Known>(async (stop) => {
     const body = { thread_id: id, limit: RUNS };
     const options = { body, headers: withoutPayload(), signal: stop };

@@ -94,6 +94,10 @@ test("a thread is copied, exported, pruned and deleted, each after its consequen
   });
 });
 
+test("without an id the page asks which thread", async () => {
+  await visit("thread", {}, (page) => page.getByText("Which thread? Open one from Threads").waitFor());
+});
+
 test("a fork from a checkpoint is a run that goes on from there", async () => {
   const api = client();
   const { thread_id: id } = await api.threads.create();
