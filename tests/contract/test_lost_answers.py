@@ -168,7 +168,7 @@ async def queue_free(store: RunStore) -> Operation:
 
 
 @case
-async def attempts_claim(store: RunStore) -> Operation:
+async def attempts_claim_by(store: RunStore) -> Operation:
     await admit(store, run_id="r")
     return lambda: claim(store, "r")
 
