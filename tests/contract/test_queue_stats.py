@@ -15,7 +15,9 @@ LATE_CRON = statement("late_cron", "UPDATE crons SET next_run_at = {now} - 90000
 
 
 async def test_an_empty_ledger_has_no_queue(store: RunStore) -> None:
-    nothing = QueueStats(pending=0, running=0, wait_max_s=0.0, wait_median_s=0.0, unblocked_wait_max_s=0.0)
+    nothing = QueueStats(
+        pending=0, running=0, wait_max_s=0.0, wait_median_s=0.0, unblocked_wait_max_s=0.0, no_build_wait_max_s=0.0
+    )
     assert await store.queue.stats() == nothing
     await ended(store)
     assert await store.queue.stats() == nothing

@@ -84,6 +84,7 @@ class Metrics:
             self._gauge("queue_wait_max_seconds", "The longest wait of a pending run."),
             self._gauge("queue_wait_median_seconds", "The median wait of pending runs."),
             self._gauge("queue_wait_unblocked_max_seconds", "The longest wait of a run that waits for a worker only."),
+            self._gauge("queue_wait_no_build_max_seconds", "The longest wait for a build that no worker has."),
         )
         self._slots = self._gauge("worker_slots", "Runs that this process may execute at once.")
         self._active = self._gauge("worker_slots_active", "Runs that this process executes.")

@@ -22,14 +22,16 @@ MEDIAN_DUE = statement(
     f"SELECT not_before FROM runs WHERE {IS_PENDING} AND {IS_DUE} ORDER BY not_before LIMIT 1 OFFSET :half",
 )
 _EXECUTING: Final = "SELECT 1 FROM workers WHERE capacity > 0 AND draining = 0 AND expires_at > {now}"
-# Without those that go on in a build that no worker executes: more workers of another one would not help them. Where
-# there are no workers at all, nobody knows which build the first one will have.
+# Of runs that wait for a worker only, and of those of them that go on in a build that no worker executes, which more
+# workers of another one would not help. Where there are no workers at all, nobody knows which build will come.
 OLDEST_UNBLOCKED = statement(
     "oldest_unblocked",
-    f"SELECT MIN(not_before) AS oldest FROM runs WHERE {HEAD_OF_LANE}",
-    postgres=f"""SELECT MIN(not_before) AS oldest FROM runs WHERE {HEAD_OF_LANE}
-          AND (pinned_to IS NULL OR EXISTS ({_EXECUTING} AND workers.build = runs.pinned_to)
-            OR NOT EXISTS ({_EXECUTING}))""",
+    f"SELECT MIN(not_before) AS oldest, NULL AS of_no_build FROM runs WHERE {HEAD_OF_LANE}",
+    postgres=f"""SELECT MIN(not_before) FILTER (WHERE has_build) AS oldest,
+          MIN(not_before) FILTER (WHERE NOT has_build) AS of_no_build
+        FROM (SELECT not_before, pinned_to IS NULL OR EXISTS ({_EXECUTING} AND workers.build = runs.pinned_to)
+                OR NOT EXISTS ({_EXECUTING}) AS has_build
+              FROM runs WHERE {HEAD_OF_LANE}) AS heads""",
 )
 
 OLDEST_LATE = statement(
@@ -50,7 +52,7 @@ class QueueStats:
     """The queue of all owners. A run waits from the instant at which it may start.
 
     ``unblocked_wait_max_s`` is of runs that wait for a worker only, and for no other run of their thread; without those
-    that go on in a build only that no worker has, while there are workers.
+    that go on in a build only that no worker has, while there are workers: of these is ``no_build_wait_max_s``.
     """
 
     pending: int
@@ -58,6 +60,7 @@ class QueueStats:
     wait_max_s: float
     wait_median_s: float
     unblocked_wait_max_s: float
+    no_build_wait_max_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,7 @@ def queue_stats() -> Transaction[QueueStats]:
     counts = (yield COUNT_QUEUE())[0]
     now_us, half = counts["now_us"], counts["due"] // 2
     median = yield MEDIAN_DUE(half=half)
-    unblocked = yield OLDEST_UNBLOCKED()
+    unblocked = (yield OLDEST_UNBLOCKED())[0]
 
     def waited_s(since_us: int | None) -> float:
         return 0.0 if since_us is None else max(0, now_us - since_us) / 1_000_000
@@ -99,5 +102,6 @@ def queue_stats() -> Transaction[QueueStats]:
         running=counts["running"],
         wait_max_s=waited_s(counts["oldest"]),
         wait_median_s=waited_s(median[0]["not_before"] if median else None),
-        unblocked_wait_max_s=waited_s(unblocked[0]["oldest"]),
+        unblocked_wait_max_s=waited_s(unblocked["oldest"]),
+        no_build_wait_max_s=waited_s(unblocked["of_no_build"]),
     )
