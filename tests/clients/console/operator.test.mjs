@@ -54,6 +54,20 @@ test("the newest build is the one that was deployed last, before a run of it has
   });
 });
 
+test("a server that executes nothing does not tell which build is the newest", async () => {
+  await visit("overview", { key: KEYS.admin }, async (page) => {
+    await page.route("**/operator/workers", async (route) => {
+      const answer = await (await route.fetch()).json();
+      const server = { ...answer.workers[0], worker_id: "server", build: "other", capacity: 0, started_at: answer.as_of };
+      await route.fulfill({ json: { ...answer, workers: [...answer.workers, server], builds: [...answer.builds, { ...answer.builds[0], build: "other" }] } });
+    });
+    await page.reload();
+    const table = page.getByRole("region", { name: "Builds" });
+    await table.getByRole("row").filter({ hasText: "other" }).waitFor();
+    assert.match(await table.getByRole("row").filter({ hasText: "newest" }).innerText(), /after/);
+  });
+});
+
 test("the overview says what is wrong", async () => {
   await work();
   await operate(async (page) => {

@@ -102,9 +102,9 @@ function ofBuilds({ builds = [], workers, failures = [] }: Known): Concern[] {
   return [{ id: "build", kind: "bad", text, to, place: "Failures" }];
 }
 
-/** The build of the live worker that started last; without workers the one whose first run ended last. */
+/** The build of the live worker that started last, of those that execute runs; without workers the one whose first run ended last. */
 export function newestBuild(builds: Total[], workers?: Workers): string | undefined {
-  const live = workers?.workers.filter((worker) => worker.state !== "silent").map((worker) => [worker.build, worker.started_at] as const);
+  const live = workers?.workers.filter((worker) => worker.state !== "silent" && worker.capacity).map((worker) => [worker.build, worker.started_at] as const);
   const all = live?.length ? live : builds.map((one) => [one.name, one.first_ended_at ?? ""] as const);
   return [...all].sort(([, a], [, b]) => Date.parse(b) - Date.parse(a))[0]?.[0];
 }
