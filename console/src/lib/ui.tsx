@@ -6,7 +6,7 @@ import { curl } from "./code";
 import { age, clock, moment, shortId } from "./format";
 import { type Live, useNow } from "./live";
 import { withCard } from "./pointed";
-import { link } from "./route";
+import { link, place } from "./route";
 
 /** Status by word, shape and colour. `paused`: waits for a person. */
 export const SHAPES: Record<string, string> = {
@@ -250,6 +250,12 @@ export function Dialog({ title, onClose, busy = false, children }: DialogProps) 
 
 /** What is seen of the tab before the chosen one, where there is no room for all. */
 const NEIGHBOUR_PX = 48;
+
+/** Return the tab that the page's address names, or else *usual*. */
+export function tabOf(names: [string, string][], usual: string): string {
+  const { tab } = place.value.query;
+  return names.find(([name]) => name === tab)?.[0] ?? usual;
+}
 
 /** The tabs of a page; which one is in the URL. */
 export function Tabs({ names, chosen, to }: { names: [string, string][]; chosen: string; to: (name: string) => string }) {

@@ -9,7 +9,7 @@ import { me } from "../lib/session";
 import { listEveryMs, useChanges } from "../lib/stream";
 import { Table } from "../lib/table";
 import { type ThreadSummary, readThread, shortened, titleOf } from "../lib/threads";
-import { Empty, Head, Loaded, Status, Tabs } from "../lib/ui";
+import { Empty, Head, Loaded, Status, Tabs, tabOf } from "../lib/ui";
 import { runColumns } from "./runs/columns";
 import { About } from "./thread/about";
 import { Actions } from "./thread/actions";
@@ -68,7 +68,7 @@ function Opened({ thread, runs, live }: { thread: ThreadSummary; runs: RunSummar
   const now = useNow(1_000);
   const { query } = place.value;
   const id = thread.thread_id;
-  const tab = query["tab"] ?? (query["checkpoint"] ? "history" : "conversation");
+  const tab = tabOf(TABS, query["checkpoint"] ? "history" : "conversation");
   const title = titleOf(thread) ?? shortened(runs.at(-1)?.usage.first_human_message) ?? `Thread ${shortId(id)}`;
   const owner = runs[0]?.owner;
   const running = runs.find((run) => run.status === "running")?.run_id;

@@ -57,3 +57,10 @@ test("what people and agents wrote is text on every page", async () => {
     });
   }
 });
+
+test("an address that names no tab of the page shows the first one", async () => {
+  const [thread] = await client().threads.search({ limit: 1, metadata: { title: hostile.slice(0, 300) } });
+  await visit(`thread/${thread.thread_id}?tab=none`, {}, async (page) => {
+    await page.locator(".tabs [aria-current]", { hasText: "Conversation and state" }).waitFor();
+  });
+});

@@ -4,9 +4,9 @@ import { get, path, send } from "../../lib/api";
 import { AssistantGraph } from "../../lib/assistant-graph";
 import { Json } from "../../lib/json";
 import { useLive } from "../../lib/live";
-import { go, link, place } from "../../lib/route";
+import { go, link } from "../../lib/route";
 import { permits, seesPayload } from "../../lib/session";
-import { AsCode, Button, Copy, Dialog, Empty, Head, Hidden, Loaded, Tabs } from "../../lib/ui";
+import { AsCode, Button, Copy, Dialog, Empty, Head, Hidden, Loaded, Tabs, tabOf } from "../../lib/ui";
 import { type Assistant, isSystem, readAssistant } from "./data";
 import { Edit } from "./edit";
 import { Versions } from "./versions";
@@ -22,7 +22,7 @@ const TABS: [string, string][] = [
 export function OneAssistant({ id }: { id: string }) {
   const live = useLive((stop) => readAssistant(id, stop), [id], EVERY_MS);
   const [asks, ask] = useState<"edit" | "delete">();
-  const tab = place.value.query["tab"] ?? "graph";
+  const tab = tabOf(TABS, "graph");
   return (
     <Loaded live={live}>
       {(one) =>

@@ -6,7 +6,7 @@ import { OpenQuestions } from "../../lib/open-questions";
 import { go, link, place } from "../../lib/route";
 import { isActive, shownStatus } from "../../lib/runs";
 import { seesLogs } from "../../lib/session";
-import { Chip, Empty, Head, Status, Tabs } from "../../lib/ui";
+import { Chip, Empty, Head, Status, Tabs, tabOf } from "../../lib/ui";
 import { Actions } from "./actions";
 import { CauseTab } from "./cause";
 import { CheckpointsTab } from "./checkpoints";
@@ -43,7 +43,7 @@ const ERROR_LINES = 6;
 export function Opened({ known, live }: { known: Known; live: Live<Known> }) {
   const { run } = known;
   const log = useLog(run);
-  const tab = place.value.query["tab"] ?? "conversation";
+  const tab = tabOf(TABS, "conversation");
   return (
     <>
       <Head title={<Title known={known} />} sentence={<Sentence known={known} />} live={live}>
