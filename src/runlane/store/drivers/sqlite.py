@@ -34,24 +34,23 @@ CACHED_STATEMENTS: Final = 900
 #: A log that one large transaction made longer is cut when it is begun again; small ones keep it at some 4 MB.
 LOG_BYTES: Final = 16 * 2**20
 
-#: What passes, or what an operator can mend without losing anything; extended codes begin with these.
-#: Of these, those of a file that is damaged, or no database.
+#: A file that is damaged, or no database; extended codes begin with these.
 DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-#: What to do with a file that cannot be opened, or is damaged.
-CHECK_FILE: Final = "Check the path, and that this user may read and write the file and its folder."
-CHECK_DAMAGE: Final = "See what is damaged with `runlane doctor`, and restore the file from a backup."
+#: What passes, or what an operator can mend without losing anything.
 OUTAGES: Final = (
+    *DAMAGED,
     "SQLITE_BUSY",
     "SQLITE_CANTOPEN",
-    "SQLITE_CORRUPT",
     "SQLITE_FULL",
     "SQLITE_IOERR",
     "SQLITE_LOCKED",
     "SQLITE_NOMEM",
-    "SQLITE_NOTADB",
     "SQLITE_PROTOCOL",
     "SQLITE_READONLY",
 )
+#: What to do with a file that cannot be opened, or is damaged.
+CHECK_FILE: Final = "Check the path, and that this user may read and write the file and its folder."
+CHECK_DAMAGE: Final = "See what is damaged with `runlane doctor`, and restore the file from a backup."
 
 Synchronous = Literal["full", "normal"]
 Clock = Callable[[], int]
