@@ -54,8 +54,10 @@ async def sent(stages: Sequence[Stage], client: Client) -> asyncio.Task[None]:
     """Send the streams of the runs to *client*."""
     reader = await opened(stages)
     runs = await stages[0].store.runs.streamed([stage.run.run_id for stage in stages], owner=ANY_OWNER)
-    writers = {run.seq: ItemWriter(run, protocol=False) for run in runs}
-    frames = _Frames(reader.frames(), writers, Cursor(), (), None, heartbeat_s=60.0)
+    writers, cursor = {run.seq: ItemWriter(run, protocol=False) for run in runs}, Cursor()
+    for run in runs:
+        cursor.put(run.seq, 0)
+    frames = _Frames(reader.frames(), writers, cursor, (), None, heartbeat_s=60.0)
     body = StreamingBody(frames, media_type="text/event-stream", headers={}, on_close=reader.close)
     return asyncio.create_task(body({"type": "http"}, client.receive, client.send))
 
