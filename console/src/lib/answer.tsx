@@ -1,6 +1,6 @@
 /** The answer to an open interrupt: decisions on tool calls, a form from a schema, or JSON. */
 import { useErrorBoundary, useId, useState } from "preact/hooks";
-import { Json, Leaf } from "./json";
+import { Cut, Json } from "./json";
 import { type Decided, type Decision, type Question, type Review, asked, resumeValue } from "./questions";
 import { visibleText } from "./plain";
 import { type Schema, initial, problems } from "./schema";
@@ -50,14 +50,14 @@ function Asked({ question, onAnswer }: AnswerProps) {
 
 /** What was asked, where the answer's form does not show it. */
 function Asks({ value }: { value: unknown }) {
-  return typeof value === "string" ? <p class="asks"><Leaf value={value} /></p> : <Values value={value} />;
+  return typeof value === "string" ? <p class="asks"><Cut text={value} /></p> : <Values value={value} />;
 }
 
 /** An object of plain values as a list of names and values, anything else as a tree. */
 function Values({ value }: { value: unknown }) {
   const entries = value && typeof value === "object" && !Array.isArray(value) ? Object.entries(value) : [];
   if (!entries.length || entries.some(([, one]) => one !== null && typeof one === "object")) return <Json value={value} open={3} />;
-  return <Facts facts={entries.map(([name, one]) => [visibleText(name), <bdi key={name}><Leaf value={one} /></bdi>])} />;
+  return <Facts facts={entries.map(([name, one]) => [visibleText(name), <bdi key={name}><Cut text={String(one)} /></bdi>])} />;
 }
 
 function Decisions({ kind, reviews, onAnswer }: { kind: "reviews" | "legacy"; reviews: Review[]; onAnswer: AnswerProps["onAnswer"] }) {
@@ -120,7 +120,7 @@ function ReviewOf({ review, decided, onDecide, onSend }: ReviewProps) {
         <code>{visibleText(review.name)}</code>
         {decided && <span class="quiet"> {WORDS[decided.type].toLowerCase()}</span>}
       </h3>
-      {review.description && <p class="asks"><Leaf value={review.description} /></p>}
+      {review.description && <p class="asks"><Cut text={review.description} /></p>}
       {open !== "edit" && <Values value={decided?.args ?? review.args} />}
       {open === "edit" && (
         <SchemaOrJson schema={review.argsSchema ?? schemaOf(review.args)} value={args} onChange={(value) => setArgs(value as Review["args"])} onReadable={setReadable} />

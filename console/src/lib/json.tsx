@@ -55,7 +55,7 @@ function Node({ name, value, open }: { name?: string; value: unknown; open: numb
 }
 
 /** A value that is no object: a text that can be read, and is cut where it is long. */
-export function Leaf({ value }: { value: unknown }) {
+function Leaf({ value }: { value: unknown }) {
   return <Cut kind={`json-${typeof value}`} text={typeof value === "string" ? value : JSON.stringify(value)} />;
 }
 
