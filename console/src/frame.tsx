@@ -127,7 +127,7 @@ function Contact() {
   if (lost) {
     return (
       <span class="contact contact-lost" role="status">
-        ▲ connection lost {age(new Date(at).toISOString(), now)}
+        ▲ {lost} {age(new Date(at).toISOString(), now)}
       </span>
     );
   }

@@ -112,6 +112,7 @@ async def test_while_its_file_is_away_the_server_admits_no_run(tmp_path: Path) -
             for path, body in STARTS:
                 answer = await http.post(path.format(thread_id=thread_id), json=body)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), path
+                assert str(tmp_path) not in answer.text
             away.rename(file)
             assert await client.runs.list(thread_id) == []
 
@@ -135,6 +136,7 @@ async def _outage(server: Server, admin: psycopg.Connection, database: str) -> N
         async def ask(method: str, path: str, body: Any = None) -> tuple[str, int, str | None, Any]:
             url = path.format(thread_id=thread_id, run_id=NOWHERE)
             answer = await http.request(method, url, json=body)
+            assert database not in answer.text, "it is for the log"
             return path, answer.status_code, answer.headers.get("retry-after"), answer.json().get("code")
 
         asked = [ask("GET", path) for path in READS] + [ask("POST", path, body) for path, body in WRITES]

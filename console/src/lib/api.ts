@@ -5,7 +5,7 @@ import { headers, locked } from "./session";
 /** The API's root, with a slash at its end: the console is one level below it. */
 export const ROOT = new URL("../", document.baseURI);
 
-/** When the server was last heard, and what kept it from being heard since. */
+/** When the server last answered as it should, and in two words what has been wrong since. */
 export const contact = signal<{ at: number; lost: string | null }>({ at: Date.now(), lost: null });
 
 export class ApiError extends Error {
@@ -68,7 +68,7 @@ export async function request(method: string, route: string, options: Options = 
     });
   } catch (error) {
     if (stop?.aborted) throw error;
-    contact.value = { ...contact.value, lost: "The server does not answer." };
+    contact.value = { ...contact.value, lost: "connection lost" };
     throw new ApiError(0, "unreachable", "The server does not answer. It may be restarting; this page tries again.");
   }
   if (answer.ok) {
@@ -77,7 +77,7 @@ export async function request(method: string, route: string, options: Options = 
   }
   const error = await refusal(answer);
   if (answer.status === 401) locked.value = true;
-  contact.value = error.passing ? { ...contact.value, lost: error.message } : { at: Date.now(), lost: null };
+  contact.value = error.passing ? { ...contact.value, lost: error.code === "store_unavailable" ? "database unavailable" : "server unavailable" } : { at: Date.now(), lost: null };
   throw error;
 }
 

@@ -73,6 +73,11 @@ MAX_REASON_BYTES: Final = 123
 MAX_DETAIL: Final = 4096
 #: What a client may try again as it is.
 PASSING: Final = (429, 503)
+#: Of an outage: what a database says names its address, its role or its file, which are no client's business.
+UNAVAILABLE: Final = (
+    "The ledger is unavailable, or was busy for too long; the server's log has the cause. "
+    "Nothing was written; try again."
+)
 
 
 def error_response(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> Response:
@@ -86,7 +91,8 @@ async def on_error(request: Request, error: Exception) -> Response:
         if isinstance(error, kind):
             code = error.code if isinstance(error, RunlaneError) else "unserialisable"
             headers = {"Retry-After": RETRY_AFTER_S} if status in PASSING else None
-            return error_response(status, str(error), code, headers)
+            detail = UNAVAILABLE if isinstance(error, StoreUnavailable) else str(error)
+            return error_response(status, detail, code, headers)
     return await on_defect(request, error)
 
 

@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { test } from "node:test";
 import { text } from "node:stream/consumers";
 import { Client } from "@langchain/langgraph-sdk";
-import { OPEN, client, visit } from "../kit.mjs";
+import { OPEN, accessible, client, visit } from "../kit.mjs";
 import { say, start } from "../runs.mjs";
 
 const OTHER = new Client({ apiUrl: process.env.OTHER_URL, apiKey: null });
@@ -115,6 +115,23 @@ test("a page says that its server is away, and goes on with its stream when it i
     await talk.getByText(whole).waitFor();
     await page.getByText("It completed.").waitFor();
     await page.getByText("● live", { exact: true }).waitFor();
+  });
+});
+
+test("while the database is unavailable a page says so, greys what it has read, and goes on afterwards", async () => {
+  await visit("runs", { allow: [/status of 503/] }, async (page) => {
+    await page.locator("tbody tr").first().waitFor();
+    await tell("kill", "database");
+    try {
+      await page.getByText(/database unavailable/).waitFor();
+      await page.locator(".greyed tbody tr").first().waitFor();
+      await page.getByText("the server's log has the cause").waitFor();
+      await accessible(page);
+    } finally {
+      await tell("start", "database");
+    }
+    await page.locator(".fresh-live").waitFor();
+    assert.equal(await page.locator(".greyed").count(), 0);
   });
 });
 

@@ -1,1 +1,0 @@
-import{p as n}from"./chunk-CUWR7DO6.js";var e=1e4,t=()=>n.value?.operator??!0;export{e as a,t as b};
