@@ -30,6 +30,7 @@ NAME_PRIMARY: Final = (
 NO_RIGHTS: Final = errors.InsufficientPrivilege
 #: What to do then.
 GIVE_RIGHTS: Final = "Nothing was written. Give the role of the address the rights on all tables of the schema."
+_REMEDIES: Final = ((READ_ONLY, NAME_PRIMARY), (NO_RIGHTS, GIVE_RIGHTS))
 
 _OUTAGES: Final = (
     psycopg.OperationalError,
@@ -70,10 +71,8 @@ def outage(
 ) -> StoreUnavailable:
     """Return *error* as what callers see, with the *remedy*, or else that of a statement that failed so."""
     why = f"PostgreSQL says: {one_line(error)}"
-    if remedy is None and isinstance(error, READ_ONLY):
-        remedy = NAME_PRIMARY
-    if remedy is None and isinstance(error, NO_RIGHTS):
-        remedy = GIVE_RIGHTS
+    if remedy is None:
+        remedy = next((told for cause, told in _REMEDIES if isinstance(error, cause)), None)
     unavailable = kind(why) if remedy is None else kind(why, remedy=remedy)
     unavailable.__cause__ = error
     return unavailable
